@@ -1,0 +1,33 @@
+//! Ring 3: the plan. Resolved meaning, Envoy-shaped but not Envoy.
+//!
+//! One [`GatewayPlan`] per class of gateway Envoys, made by `resolve`, read by `emit`, `explain` and `status`. All values
+//! are `Eq + Hash`, so that an equal plan can be recognised as no change. Every route carries its provenance: who put which
+//! label on it, which policies are attached and through whom, which destination was meant.
+//!
+//! Knows nothing of manifests or Envoy types, nor where an object came from beyond its [`ObjectRef`].
+
+pub mod listener;
+pub mod policy;
+pub mod route;
+pub mod upstream;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::model::GatewayId;
+
+pub use listener::{Listener, VirtualHost};
+pub use policy::Policy;
+pub use route::{Action, Matcher, Route, RouteBody};
+pub use upstream::{Upstream, UpstreamId};
+
+/// Everything that one class of gateway Envoys serves.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GatewayPlan {
+    /// Whose plan it is.
+    pub gateway: GatewayId,
+    /// Listeners by bound port.
+    pub listeners: BTreeMap<u16, Listener>,
+    /// Every upstream that some route of some listener names, each once.
+    pub upstreams: BTreeMap<UpstreamId, Arc<Upstream>>,
+}

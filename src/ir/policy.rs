@@ -1,0 +1,139 @@
+//! What attached policies do to a route or to one of its destinations.
+//!
+//! One variant per kind, checked and merged: `resolve::policy` makes them, `emit::filter` turns them into Envoy's form.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::model::Name;
+
+/// The effect of one policy kind on a target.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Policy {
+    /// HeaderManipulationPolicy.
+    HeaderManipulation(HeaderManipulation),
+    /// RetryTimeoutPolicy.
+    RetryTimeout(RetryTimeout),
+    /// FaultInjectionPolicy.
+    FaultInjection(FaultInjection),
+    /// CORSPolicy.
+    Cors(Cors),
+    /// The made-up kind of the tests: answers with a header of its own.
+    #[cfg(test)]
+    Teapot(Teapot),
+}
+
+/// Headers that are removed and added, on the way up and on the way back.
+///
+/// Names are lower case and valid tokens. Values are Envoy format strings that parse.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HeaderManipulation {
+    /// Added to the request after removal.
+    pub append_request: BTreeMap<Name, Name>,
+    /// Removed from the request first.
+    pub remove_request: BTreeSet<Name>,
+    /// Added to the response after removal.
+    pub append_response: BTreeMap<Name, Name>,
+    /// Removed from the response first.
+    pub remove_response: BTreeSet<Name>,
+    /// A `Host` that was to be appended: it becomes the rewritten host.
+    pub host: Option<Name>,
+}
+
+/// Timeout and retries.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RetryTimeout {
+    /// Whole request with retries; `None` means none is set, which is no timeout.
+    pub request_timeout: Option<Duration>,
+    /// `None` keeps the baseline.
+    pub retries: Option<Retries>,
+}
+
+/// Retries in place of the baseline.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Retries {
+    /// Retries after the first try; 0 switches them off.
+    pub attempts: u32,
+    /// Each try.
+    pub per_try_timeout: Option<Duration>,
+    /// Envoy's conditions, in the order written.
+    pub retry_on: Vec<Name>,
+    /// Statuses that are retried as well, 100 to 599.
+    pub retriable_status_codes: Vec<u16>,
+    /// Retry in further priorities.
+    pub retry_remote_localities: bool,
+}
+
+/// Injected faults.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FaultInjection {
+    /// Delay before anything else.
+    pub delay: Option<FaultDelay>,
+    /// Answer in place of the upstream's.
+    pub abort: Option<FaultAbort>,
+}
+
+/// A share of requests that wait.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FaultDelay {
+    /// At least 1 ms, whole milliseconds.
+    pub fixed_delay: Duration,
+    /// Share in parts per million, 0 to 1,000,000.
+    pub per_million: u32,
+}
+
+/// A share of requests that are answered with an error.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FaultAbort {
+    /// 200 to 599.
+    pub http_status: u16,
+    /// Share in parts per million, 0 to 1,000,000.
+    pub per_million: u32,
+}
+
+/// Cross-origin rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cors {
+    /// Origins that are allowed; empty allows none.
+    pub allow_origins: Vec<OriginMatch>,
+    /// Empty leaves the header out.
+    pub allow_methods: Vec<Name>,
+    /// Empty leaves the header out.
+    pub allow_headers: Vec<Name>,
+    /// Empty leaves the header out.
+    pub expose_headers: Vec<Name>,
+    /// Whole seconds; absent leaves the header out.
+    pub max_age_seconds: Option<u64>,
+    /// Absent leaves it unset.
+    pub allow_credentials: Option<bool>,
+}
+
+/// One way to match an origin.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OriginMatch {
+    /// The condition.
+    pub pattern: OriginPattern,
+    /// Not for expressions.
+    pub ignore_case: bool,
+}
+
+/// The condition on an origin.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OriginPattern {
+    /// The whole origin.
+    Exact(Name),
+    /// Its head.
+    Prefix(Name),
+    /// Its tail.
+    Suffix(Name),
+    /// RE2, the whole origin.
+    Regex(Name),
+}
+
+/// What the made-up kind does.
+#[cfg(test)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Teapot {
+    /// What stands in the response header `x-teapot`.
+    pub tea: Name,
+}

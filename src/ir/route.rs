@@ -1,0 +1,268 @@
+//! Routes of a virtual host: what they match, what they do, and who said so.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::model::{Code, Name, ObjectRef, PathMatch, WorkspaceId};
+
+use super::{Policy, UpstreamId};
+
+/// One entry of a virtual host: one way to match, and the body that all ways of one final route share.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Route {
+    /// Unique and readable within the virtual host: `namespace/table:route`, with `[n]` for further matchers or chains.
+    pub name: Name,
+    /// What a request must look like.
+    pub matcher: Matcher,
+    /// What happens then, and why.
+    pub body: Arc<RouteBody>,
+}
+
+/// Conditions that must all hold.
+///
+/// # Rule
+/// R73.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Matcher {
+    /// The path without the query.
+    pub path: PathMatch,
+    /// For exact and prefix paths only.
+    pub ignore_case: bool,
+    /// Request method, upper case.
+    pub method: Option<Name>,
+    /// All must hold.
+    pub headers: Vec<HeaderMatch>,
+    /// All must hold.
+    pub query_parameters: Vec<QueryMatch>,
+    /// The port of the gateway Service that the client dialled; it decides at compile time on which listener the route exists.
+    pub port: Option<u16>,
+}
+
+impl Matcher {
+    /// Takes every request.
+    #[must_use]
+    pub fn any() -> Self {
+        Self {
+            path: PathMatch::Any,
+            ignore_case: false,
+            method: None,
+            headers: Vec::new(),
+            query_parameters: Vec::new(),
+            port: None,
+        }
+    }
+
+    /// Whether every request of the listener matches.
+    ///
+    /// # Rule
+    /// R69.
+    #[must_use]
+    pub fn is_catch_all(&self) -> bool {
+        self.path.takes_everything()
+            && self.method.is_none()
+            && self.headers.is_empty()
+            && self.query_parameters.is_empty()
+    }
+}
+
+/// What a value must be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ValueMatch {
+    /// The header or parameter is there.
+    Present,
+    /// The whole value equals the text.
+    Exact(Name),
+    /// The whole value matches the RE2 expression.
+    Regex(Name),
+}
+
+/// A condition on a request header.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HeaderMatch {
+    /// Lower case.
+    pub name: Name,
+    /// The condition.
+    pub value: ValueMatch,
+    /// Negated; an absent header satisfies a negated value condition.
+    pub invert: bool,
+}
+
+/// A condition on a query parameter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueryMatch {
+    /// Case counts.
+    pub name: Name,
+    /// The condition.
+    pub value: ValueMatch,
+}
+
+/// What a final route does and where it comes from; the same for all its matchers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RouteBody {
+    /// What the gateway does with a matching request.
+    pub action: Action,
+    /// What attached policies do to the route, merged and in the order of [`Policy`]'s variants, at most one of each.
+    pub policies: Vec<Policy>,
+    /// From the root table to the table that ends the route; for a refused delegation, down to the delegating route.
+    pub chain: Vec<Hop>,
+    /// Effective labels with where each comes from (R103).
+    pub labels: BTreeMap<Name, Label>,
+    /// Every policy that is attached, in age order within its kind (R109).
+    pub attached: Vec<Attachment>,
+    /// Why the route answers with an error in place of what its author wrote.
+    pub fault: Option<RouteFault>,
+}
+
+impl RouteBody {
+    /// The owners of the chain's tables, in order, each once.
+    #[must_use]
+    pub fn owners(&self) -> Vec<WorkspaceId> {
+        let mut owners: Vec<WorkspaceId> = Vec::new();
+        for hop in &self.chain {
+            if !owners.contains(&hop.owner) {
+                owners.push(hop.owner.clone());
+            }
+        }
+        owners
+    }
+}
+
+/// One table and route on the way from the root.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hop {
+    /// The table.
+    pub table: ObjectRef,
+    /// The workspace that owns it.
+    pub owner: WorkspaceId,
+    /// Name of the route in the table (R80), made up as `route-<index>` where it has none.
+    pub route: Name,
+    /// Position in the table's `spec.http`, counted from 0.
+    pub index: usize,
+}
+
+impl fmt::Display for Hop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}:{}", self.table.namespace, self.table.name, self.route)
+    }
+}
+
+/// An effective label.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label {
+    /// Its value.
+    pub value: Name,
+    /// Position in the chain of the table or route that set it.
+    pub hop: usize,
+    /// Whether the table or the route set it.
+    pub origin: LabelOrigin,
+}
+
+/// Which part of a hop set a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LabelOrigin {
+    /// `metadata.labels` of the table.
+    Table,
+    /// `labels` of the route.
+    Route,
+}
+
+/// A policy on a route.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attachment {
+    /// The policy.
+    pub policy: ObjectRef,
+    /// The workspace that owns it, and so must own a table of the chain.
+    pub owner: WorkspaceId,
+    /// How it selected the route, in words: `labels val=foo`, `all routes`, ….
+    pub selected_by: Name,
+    /// The destination of the route that it is limited to, if it is.
+    pub destination: Option<UpstreamId>,
+}
+
+/// Why a final route is invalid.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteFault {
+    /// The first reason in the order of R144.
+    pub code: Code,
+    /// For the author: what is wrong and what to do.
+    pub message: String,
+    /// Whether it holds on this gateway only (R146).
+    pub gateway_specific: bool,
+}
+
+/// What the gateway does with a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Forward to one destination of several.
+    Forward(Forward),
+    /// Answer with a redirect.
+    Redirect(Redirect),
+    /// Answer from the gateway.
+    Direct(DirectResponse),
+}
+
+/// Forwarding.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Forward {
+    /// At least one; weights add up to 100 where there are several.
+    pub destinations: Vec<WeightedDestination>,
+    /// How the path changes.
+    pub path_rewrite: Option<PathRewrite>,
+    /// How the host changes.
+    pub host_rewrite: Option<HostRewrite>,
+}
+
+/// One destination of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WeightedDestination {
+    /// Where to.
+    pub upstream: UpstreamId,
+    /// Share in percent, 1 to 100.
+    pub weight: u32,
+    /// What policies that are limited to this destination do.
+    pub policies: Vec<Policy>,
+}
+
+/// A change of the path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PathRewrite {
+    /// Replaces the matched prefix, or the whole path of an exact match (R78).
+    Prefix(Name),
+    /// Replaces what matches.
+    Regex {
+        /// RE2.
+        pattern: Name,
+        /// With `\1` and so on for groups.
+        substitution: Name,
+    },
+}
+
+/// A change of the host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostRewrite {
+    /// This host.
+    Literal(Name),
+    /// The host name of the endpoint that is chosen.
+    Auto,
+}
+
+/// A redirect.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Redirect {
+    /// New host; absent keeps the request's.
+    pub host: Option<Name>,
+    /// New path; absent keeps the request's.
+    pub path: Option<Name>,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+/// An answer from the gateway itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DirectResponse {
+    /// 200 to 599.
+    pub status: u16,
+    /// At most 1 MiB.
+    pub body: Name,
+}

@@ -1,0 +1,95 @@
+//! Upstreams: where requests go.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::model::{Labels, Name, ObjectRef};
+
+/// Names one destination as routes use it: object, port and subset.
+///
+/// Shown as `Service/ns/name@cluster:port{key=value}`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UpstreamId {
+    /// A Service, VirtualDestination or ExternalService.
+    pub object: ObjectRef,
+    /// Port of that object (never a container port).
+    pub port: u16,
+    /// Labels that endpoints must carry; empty takes all.
+    pub subset: Labels,
+}
+
+impl fmt::Display for UpstreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.object, self.port)?;
+        if !self.subset.is_empty() {
+            f.write_str("{")?;
+            for (i, (key, value)) in self.subset.iter().enumerate() {
+                write!(f, "{}{key}={value}", if i > 0 { "," } else { "" })?;
+            }
+            f.write_str("}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for UpstreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A destination with its endpoints, as one gateway sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Upstream {
+    /// Its name.
+    pub id: UpstreamId,
+    /// How to speak to it.
+    pub protocol: UpstreamProtocol,
+    /// DNS name of the destination, what `autoHostRewrite` puts into the Host header.
+    pub hostname: Name,
+    /// Ready endpoints by locality; empty answers 503.
+    pub endpoints: BTreeMap<Locality, Vec<Endpoint>>,
+    /// Set when a protecting policy on the destination cannot be honoured: nothing passes.
+    pub closed: Option<Closed>,
+}
+
+/// Protocol towards the endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge (gRPC, h2c).
+    Http2,
+}
+
+/// Region, zone and sub-zone of endpoints; empty where unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Locality {
+    /// Region.
+    pub region: Name,
+    /// Zone.
+    pub zone: Name,
+    /// Sub-zone.
+    pub sub_zone: Name,
+}
+
+/// One address of a destination.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    /// IP address.
+    pub address: Name,
+    /// Container port, 1 to 65535.
+    pub port: u16,
+}
+
+/// How a destination is kept closed.
+///
+/// # Rule
+/// R130; the shapes are D2 and D4 of the policy reference in the manual.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Closed {
+    /// 403 on every route to it, before any connection is made.
+    Deny,
+    /// A cluster without endpoints: 503.
+    BlackHole,
+}

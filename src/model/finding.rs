@@ -1,0 +1,387 @@
+//! Findings: what is wrong with an object, where, and what to do.
+//!
+//! A user's mistake is a value that travels beside the result, never an error that stops it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::ObjectRef;
+
+/// How bad a finding is for the object that it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Worth knowing; the object does what it says.
+    Info,
+    /// In force in part, without effect, or beaten by an older object.
+    Warning,
+    /// Wrong content, or a reference or delegation that cannot be used.
+    Error,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
+    }
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])+ $code:ident = $text:literal,)+) => {
+        /// What a finding is about: one closed list, stable by name.
+        ///
+        /// The first codes, up to `Unsupported`, are those of R144 and in its order: where several hold for one
+        /// route, the first is reported (R145).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $($(#[$doc])+ $code,)+
+        }
+
+        impl Code {
+            /// All codes in their order.
+            pub const ALL: &'static [Code] = &[$(Code::$code,)+];
+
+            /// The stable text form.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$code => $text,)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// An ancestor's workspace does not export its table to the descendant's workspace (R88). The delegating route answers 500 for what no valid child serves.
+    DelegationNotExported = "DELEGATION_NOT_EXPORTED",
+    /// The descendant's workspace does not import an ancestor's table (R88). As above.
+    DelegationNotImported = "DELEGATION_NOT_IMPORTED",
+    /// A selector item of a delegating route finds no child table (R88). As above.
+    DelegationEmpty = "DELEGATION_EMPTY",
+    /// A delegation re-enters a table that is already on its chain (R90). As above.
+    DelegationCycle = "DELEGATION_CYCLE",
+    /// A chain of more than 16 tables (R90). As above.
+    DelegationTooDeep = "DELEGATION_TOO_DEEP",
+    /// No combination of a child route's matchers with its parents' can match (R94). As above.
+    MatcherConflict = "MATCHER_CONFLICT",
+    /// Nothing visible to the owner of the table that names the destination (R42). The route answers 500.
+    DestinationNotFound = "DESTINATION_NOT_FOUND",
+    /// The destination is visible to the naming table's owner, not to the root table's (R43). The route answers 500.
+    DestinationNotVisible = "DESTINATION_NOT_VISIBLE",
+    /// The destination's port is missing, ambiguous or unknown (R40). The route answers 500.
+    DestinationPort = "DESTINATION_PORT",
+    /// The weights of a route's destinations do not work out (R77). The route answers 500.
+    Weights = "WEIGHTS",
+    /// A Service of another cluster that federation does not cover (R156). The route answers 500 on that gateway.
+    RemoteServiceNotFederated = "REMOTE_SERVICE_NOT_FEDERATED",
+    /// A remote destination without a usable east-west gateway (R170).
+    NoEastWestGateway = "NO_EAST_WEST_GATEWAY",
+    /// A remote destination without a shared root of trust (R192).
+    NoSharedTrust = "NO_SHARED_TRUST",
+    /// The destination's workspace is isolated from the gateway's owner (R47). The route answers 500 on that gateway.
+    ServiceIsolated = "SERVICE_ISOLATED",
+    /// A kind, action, matcher, destination or option that Chancery does not have. A route answers 500; a protecting policy fails closed; anything else is as if absent.
+    Unsupported = "UNSUPPORTED",
+    /// A file is not YAML, or is not readable. The objects that it held last stay in force.
+    SyntaxError = "SYNTAX_ERROR",
+    /// A file or directory goes beyond a limit that the message names. It is not read further.
+    LimitExceeded = "LIMIT_EXCEEDED",
+    /// Two places define one object. The first in path order counts.
+    DuplicateObject = "DUPLICATE_OBJECT",
+    /// A field that this kind does not have. It is ignored.
+    UnknownField = "UNKNOWN_FIELD",
+    /// A kind or `apiVersion` that Chancery does not read. The object is ignored.
+    UnknownKind = "UNKNOWN_KIND",
+    /// A value of the wrong type, form or range. The part that holds it is invalid: of a table the route, of a policy the policy.
+    InvalidField = "INVALID_FIELD",
+    /// A field that means nothing without Istio, sidecars or cloud functions. It has no effect.
+    NotApplicable = "NOT_APPLICABLE",
+    /// The object lives in a namespace that no workspace owns, or that is not read for configuration (R21, R24). It has no effect.
+    NoWorkspace = "NO_WORKSPACE",
+    /// A kind that counts only in the admin namespace of the management cluster stands elsewhere (R17). It has no effect.
+    NotInAdminNamespace = "NOT_IN_ADMIN_NAMESPACE",
+    /// A folder, or an object, names a cluster without a `KubernetesCluster` (R3). Its objects have no effect.
+    ClusterNotRegistered = "CLUSTER_NOT_REGISTERED",
+    /// An older object has the namespace, host, listener, matcher or target that this one claims too.
+    BeatenByOlder = "BEATEN_BY_OLDER",
+    /// A reference finds its object only because one object of that name is visible in some other cluster (D5).
+    AmbiguousReference = "AMBIGUOUS_REFERENCE",
+    /// A table names a gateway that does not exist, or that may not serve it (R66).
+    GatewayNotUsable = "GATEWAY_NOT_USABLE",
+    /// No listener of the gateways that a table names lets its hosts in (R66).
+    ListenerFilter = "LISTENER_FILTER",
+    /// A gateway selects no workload, or a listener's port is not a port of the gateway Service (R54).
+    ListenerPort = "LISTENER_PORT",
+    /// A child table that no bound root table reaches (R91). It serves nothing.
+    OrphanTable = "ORPHAN_TABLE",
+    /// A child table lacks the consent to be delegated to (R134).
+    DelegationRefused = "DELEGATION_REFUSED",
+    /// A `delegate` selects a table that has hosts (R84). That table is skipped.
+    NotAChildTable = "NOT_A_CHILD_TABLE",
+    /// A route that an earlier one hides completely. It is left out.
+    RouteShadowed = "ROUTE_SHADOWED",
+    /// A selector picks only objects on which it has no effect (R119, R120, R177).
+    SelectorNoEffect = "SELECTOR_NO_EFFECT",
+    /// A bare `*` host (D12).
+    BareWildcardHost = "BARE_WILDCARD_HOST",
+    /// A listener whose settings contradict each other or another listener (R55, R56).
+    ListenerConflict = "LISTENER_CONFLICT",
+    /// An endpoint address that could reach the gateway itself (loopback, link-local). It is not used.
+    UnsafeEndpoint = "UNSAFE_ENDPOINT",
+    /// A backend of a virtual destination that cannot be used (R161, R162, R170). The others serve.
+    BackendLeftOut = "BACKEND_LEFT_OUT",
+    /// A policy's setting that works differently from what its author may expect.
+    PolicyRemark = "POLICY_REMARK",
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A place inside an object, as `spec.http[2].forwardTo`; empty for the object as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FieldPath(String);
+
+impl FieldPath {
+    /// The object as a whole.
+    #[must_use]
+    pub fn root() -> Self {
+        Self::default()
+    }
+
+    /// A path from its text form.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The same path with a field appended. A key with a dot or bracket is written in quotes: `labels["a.b/c"]`.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Self {
+        if name.contains(['.', '[', ']']) {
+            return Self(format!("{}[{name:?}]", self.0));
+        }
+        if self.0.is_empty() { Self(name.to_owned()) } else { Self(format!("{}.{name}", self.0)) }
+    }
+
+    /// The same path with a list position appended, counted from 0.
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
+        Self(format!("{}[{index}]", self.0))
+    }
+
+    /// The text form.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this path is the other one or lies below it.
+    #[must_use]
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.0
+            .strip_prefix(&other.0)
+            .is_some_and(|rest| rest.is_empty() || other.0.is_empty() || rest.starts_with(['.', '[']))
+    }
+}
+
+impl fmt::Display for FieldPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A place in a file. Line and column count from 1; 0 means unknown.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Location {
+    /// Path of the file as the user gave it, or relative to the watched directory.
+    pub file: Arc<str>,
+    /// Line.
+    pub line: u32,
+    /// Column, in characters.
+    pub column: u32,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.line, self.column) {
+            (0, _) => f.write_str(&self.file),
+            (line, 0) => write!(f, "{}:{line}", self.file),
+            (line, column) => write!(f, "{}:{line}:{column}", self.file),
+        }
+    }
+}
+
+/// One thing to tell the author of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Finding {
+    /// The object that it is about; none for a file that holds no readable object.
+    pub subject: Option<ObjectRef>,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is.
+    pub code: Code,
+    /// Where in the object.
+    pub field: FieldPath,
+    /// What is wrong and what to do, in one sentence for the author, without a final period.
+    pub message: String,
+    /// Other objects that it involves, for instance the winner of a conflict.
+    pub related: Vec<ObjectRef>,
+    /// Where in a file, when it is known.
+    pub location: Option<Location>,
+}
+
+impl Finding {
+    /// A finding about an object as a whole.
+    #[must_use]
+    pub fn new(subject: &ObjectRef, severity: Severity, code: Code, message: impl Into<String>) -> Self {
+        Self {
+            subject: Some(subject.clone()),
+            severity,
+            code,
+            field: FieldPath::root(),
+            message: message.into(),
+            related: Vec::new(),
+            location: None,
+        }
+    }
+
+    /// An error about an object.
+    #[must_use]
+    pub fn error(subject: &ObjectRef, code: Code, message: impl Into<String>) -> Self {
+        Self::new(subject, Severity::Error, code, message)
+    }
+
+    /// A warning about an object.
+    #[must_use]
+    pub fn warning(subject: &ObjectRef, code: Code, message: impl Into<String>) -> Self {
+        Self::new(subject, Severity::Warning, code, message)
+    }
+
+    /// A notice about an object.
+    #[must_use]
+    pub fn info(subject: &ObjectRef, code: Code, message: impl Into<String>) -> Self {
+        Self::new(subject, Severity::Info, code, message)
+    }
+
+    /// A finding about a place in a file that holds no readable object.
+    #[must_use]
+    pub fn in_file(location: Location, severity: Severity, code: Code, message: impl Into<String>) -> Self {
+        Self {
+            subject: None,
+            severity,
+            code,
+            field: FieldPath::root(),
+            message: message.into(),
+            related: Vec::new(),
+            location: Some(location),
+        }
+    }
+
+    /// The same finding at a field.
+    #[must_use]
+    pub fn at(mut self, field: FieldPath) -> Self {
+        self.field = field;
+        self
+    }
+
+    /// The same finding with a related object.
+    #[must_use]
+    pub fn with(mut self, related: &ObjectRef) -> Self {
+        self.related.push(related.clone());
+        self
+    }
+
+    /// The same finding with a place in a file.
+    #[must_use]
+    pub fn located(mut self, location: Location) -> Self {
+        self.location = Some(location);
+        self
+    }
+}
+
+/// Findings in the order in which they were made; [`sort_findings`] brings them into reporting order.
+pub type Findings = Vec<Finding>;
+
+/// Sorts findings by object, then gravest first, and drops repetitions.
+pub fn sort_findings(findings: &mut Findings) {
+    findings.sort_by(|a, b| {
+        (&a.subject, std::cmp::Reverse(a.severity), a.code, &a.field, &a.message, &a.location).cmp(&(
+            &b.subject,
+            std::cmp::Reverse(b.severity),
+            b.code,
+            &b.field,
+            &b.message,
+            &b.location,
+        ))
+    });
+    findings.dedup();
+}
+
+/// The verdict on an object, in the API's own words.
+///
+/// # Rule
+/// R132.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Approval {
+    /// Not processed yet, or without an owner.
+    Pending,
+    /// Valid and in force.
+    Accepted,
+    /// In force in part, or beaten by an older object.
+    Warning,
+    /// Wrong content, or a reference or delegation that cannot be used.
+    Invalid,
+    /// Right content, but it could not be applied: refused by Envoy, or not expressible on stock Envoy.
+    Failed,
+}
+
+impl Approval {
+    /// The API's text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Accepted => "ACCEPTED",
+            Self::Warning => "WARNING",
+            Self::Invalid => "INVALID",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
+impl fmt::Display for Approval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn field_paths_quote_odd_keys() {
+        let path = FieldPath::new("metadata").field("labels").field("a.b/c");
+        assert_eq!(path.as_str(), "metadata.labels[\"a.b/c\"]");
+        assert_eq!(FieldPath::root().field("spec").field("http").index(2).as_str(), "spec.http[2]");
+    }
+
+    #[test]
+    fn field_paths_know_what_lies_below() {
+        let route = FieldPath::new("spec.http[1]");
+        assert!(FieldPath::new("spec.http[1].matchers").is_within(&route));
+        assert!(!FieldPath::new("spec.http[11]").is_within(&route));
+        assert!(route.is_within(&FieldPath::root()));
+    }
+
+    #[test]
+    fn r145_codes_stand_in_the_order_of_r144() {
+        assert!(Code::DelegationNotExported < Code::DelegationNotImported);
+        assert!(Code::DestinationNotVisible < Code::DestinationPort);
+        assert!(Code::ServiceIsolated < Code::Unsupported);
+    }
+}

@@ -1,0 +1,1 @@
+//! What to send, given what a client holds.
