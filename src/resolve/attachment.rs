@@ -1,0 +1,404 @@
+//! Which policies reach which route, and why the others do not.
+//!
+//! The six steps of the manual's page on attachment, for one final route at a time: chain, owners, labels, candidates,
+//! selection, conflicts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::ir::policy::Policy;
+use crate::ir::route::{Attachment, Hop, Label, RouteFault};
+use crate::ir::upstream::UpstreamId;
+use crate::model::{Code, Finding, Findings, Kind, Labels, Name, ObjectRef, WorkspaceId};
+
+use super::delegation::{FinalAction, FinalRoute};
+use super::destination::selects;
+use super::facts::{DestinationSelector, PolicyEffect, PolicyObject, RouteLabelSelector, RouteSelector};
+use super::policy::{self, Combine};
+use super::selection::destination_labels;
+use super::visibility::is_visible;
+use super::world::World;
+
+/// What attaches to one final route.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// Merged effects on the route, in the order of the kinds.
+    pub route: Vec<Policy>,
+    /// Merged effects on single destinations.
+    pub destinations: BTreeMap<UpstreamId, Vec<Policy>>,
+    /// Every policy that is attached.
+    pub attachments: Vec<Attachment>,
+    /// Who lost to whom on this route: loser, winner, and what was lost in words.
+    pub beaten: Vec<Beaten>,
+    /// Set when a protecting policy cannot be honoured: the route is closed (R130).
+    pub closed: Option<(ObjectRef, RouteFault)>,
+}
+
+/// A policy that does not apply, in whole or in part, because of an older one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Beaten {
+    /// The younger policy.
+    pub loser: ObjectRef,
+    /// The older policy.
+    pub winner: ObjectRef,
+    /// What the winner decides; empty for everything.
+    pub part: String,
+}
+
+/// Why a policy is not on a route: the step that dropped it.
+///
+/// # Rule
+/// R109.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Off {
+    /// Step 1: the route is invalid and carries no policies.
+    RouteInvalid,
+    /// Step 4: its owner owns no table on the chain.
+    OwnerNotOnChain,
+    /// Step 5: no selector item fits the route.
+    LabelMismatch,
+    /// Step 6: an older policy of an exclusive kind applies.
+    OlderPolicyWins,
+    /// The policy is invalid or its kind is not supported (R130).
+    PolicyInvalid,
+}
+
+impl Off {
+    /// The stable text form.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RouteInvalid => "ROUTE_INVALID",
+            Self::OwnerNotOnChain => "OWNER_NOT_ON_CHAIN",
+            Self::LabelMismatch => "LABEL_MISMATCH",
+            Self::OlderPolicyWins => "OLDER_POLICY_WINS",
+            Self::PolicyInvalid => "POLICY_INVALID",
+        }
+    }
+}
+
+impl fmt::Display for Off {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A policy that is not on a route, with the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotAttached {
+    /// The policy.
+    pub policy: ObjectRef,
+    /// The step.
+    pub off: Off,
+    /// In words.
+    pub reason: String,
+}
+
+/// Decides what attaches to a final route.
+///
+/// # Cost
+/// In proportion to the route's labels and candidates, not to all policies.
+///
+/// # Rule
+/// R109 to R117, R126 to R130.
+pub fn attach<W: World + ?Sized>(world: &W, route: &FinalRoute) -> Attached {
+    let mut attached = Attached::default();
+    if route.fault.is_some() {
+        return attached;
+    }
+    let mut owners: Vec<&WorkspaceId> = route.chain.iter().map(|hop| &hop.owner).collect();
+    owners.sort();
+    owners.dedup();
+    let labels = || route.labels.iter().map(|(key, label)| (key, &label.value));
+    let mut found: Vec<(Arc<PolicyObject>, WorkspaceId)> = Vec::new();
+    for owner in owners {
+        let index = world.policies(owner);
+        found.extend(index.candidates(labels()).into_iter().map(|policy| (policy.clone(), owner.clone())));
+    }
+    found.sort_by(|(a, _), (b, _)| a.id.kind.cmp(&b.id.kind).then_with(|| a.age.cmp(&b.age)));
+    let mut rest = found.as_slice();
+    while let Some((first, _)) = rest.first() {
+        let kind = first.id.kind;
+        let same = rest.iter().take_while(|(policy, _)| policy.id.kind == kind).count();
+        let (group, others) = rest.split_at(same);
+        rest = others;
+        attach_kind(world, route, kind, group, &mut attached);
+    }
+    attached.route.sort();
+    attached
+}
+
+/// Steps 5 and 6 for the candidates of one kind, in age order.
+fn attach_kind<W: World + ?Sized>(
+    world: &W,
+    route: &FinalRoute,
+    kind: Kind,
+    candidates: &[(Arc<PolicyObject>, WorkspaceId)],
+    attached: &mut Attached,
+) {
+    let mut on_route: Vec<(&PolicyObject, &Policy)> = Vec::new();
+    let mut on_destination: BTreeMap<UpstreamId, Vec<(&PolicyObject, &Policy)>> = BTreeMap::new();
+    let mut attachments: Vec<Attachment> = Vec::new();
+    for (policy, owner) in candidates {
+        if let Some(by) = selects_route(world, route, policy) {
+            match &policy.effect {
+                PolicyEffect::Valid(effect) => {
+                    on_route.push((policy, effect));
+                    attachments.push(Attachment {
+                        policy: policy.id.clone(),
+                        owner: owner.clone(),
+                        selected_by: by.into(),
+                        destination: None,
+                    });
+                }
+                PolicyEffect::Invalid(fault) if policy::closes(policy) && attached.closed.is_none() => {
+                    let fault = RouteFault {
+                        code: fault.code,
+                        message: format!("closed by `{}`, which protects it and cannot be applied: {}", policy.id, fault.message),
+                        gateway_specific: false,
+                    };
+                    attached.closed = Some((policy.id.clone(), fault));
+                }
+                PolicyEffect::Invalid(_) => {}
+            }
+        }
+        for upstream in selected_destinations(world, route, policy) {
+            match &policy.effect {
+                PolicyEffect::Valid(effect) => {
+                    on_destination.entry(upstream.clone()).or_default().push((policy, effect));
+                    attachments.push(Attachment {
+                        policy: policy.id.clone(),
+                        owner: owner.clone(),
+                        selected_by: format!("destination {upstream}").into(),
+                        destination: Some(upstream),
+                    });
+                }
+                // A destination of the route is closed with the whole route: a share of requests cannot be refused alone.
+                PolicyEffect::Invalid(fault) if policy::closes(policy) && attached.closed.is_none() => {
+                    let fault = RouteFault {
+                        code: fault.code,
+                        message: format!("closed by `{}`, which protects `{upstream}` and cannot be applied: {}", policy.id, fault.message),
+                        gateway_specific: false,
+                    };
+                    attached.closed = Some((policy.id.clone(), fault));
+                }
+                PolicyEffect::Invalid(_) => {}
+            }
+        }
+    }
+    if policy::combine(kind) == Combine::Oldest {
+        beat(&mut on_route, attached);
+        for policies in on_destination.values_mut() {
+            beat(policies, attached);
+        }
+        attachments.retain(|attachment| {
+            let kept = match &attachment.destination {
+                None => &on_route,
+                Some(upstream) => match on_destination.get(upstream) {
+                    Some(policies) => policies,
+                    None => return false,
+                },
+            };
+            kept.iter().any(|(policy, _)| policy.id == attachment.policy)
+        });
+    }
+    attached.attachments.extend(attachments);
+    if let Some(effect) = policy::merge(&on_route, &mut attached.beaten) {
+        attached.route.push(effect);
+    }
+    for (upstream, policies) in on_destination {
+        if let Some(effect) = policy::merge(&policies, &mut attached.beaten) {
+            attached.destinations.entry(upstream).or_default().push(effect);
+        }
+    }
+}
+
+/// Exclusive kinds keep the oldest (R126).
+fn beat(policies: &mut Vec<(&PolicyObject, &Policy)>, attached: &mut Attached) {
+    if let Some((winner, _)) = policies.first().copied() {
+        for (loser, _) in policies.drain(1..) {
+            attached.beaten.push(Beaten { loser: loser.id.clone(), winner: winner.id.clone(), part: String::new() });
+        }
+    }
+}
+
+/// How a policy's route selectors pick a route, in words; nothing where they do not.
+fn selects_route<W: World + ?Sized>(world: &W, route: &FinalRoute, policy: &PolicyObject) -> Option<String> {
+    policy.targets.routes.iter().find_map(|selector| match selector {
+        RouteSelector::All => Some("all routes".to_owned()),
+        RouteSelector::Route(selector) => {
+            fits(selector, &route.labels, route.chain.last()?).then(|| describe(selector))
+        }
+        RouteSelector::WithDestinations(selector) => forwards_to(route)
+            .iter()
+            .find(|(upstream, _)| picks(world, selector, policy, upstream))
+            .map(|(upstream, _)| format!("destination {upstream}")),
+    })
+}
+
+/// R117: the route first, then its destinations.
+fn selected_destinations<W: World + ?Sized>(world: &W, route: &FinalRoute, policy: &PolicyObject) -> Vec<UpstreamId> {
+    let mut selected = Vec::new();
+    let Some(last) = route.chain.last() else { return selected };
+    for item in &policy.targets.route_destinations {
+        if !fits(&item.route, &route.labels, last) {
+            continue;
+        }
+        for (upstream, _) in forwards_to(route) {
+            let picked = item.destinations.is_empty()
+                || item.destinations.iter().any(|selector| picks(world, selector, policy, upstream));
+            if picked && !selected.contains(upstream) {
+                selected.push(upstream.clone());
+            }
+        }
+    }
+    selected
+}
+
+fn forwards_to(route: &FinalRoute) -> &[(UpstreamId, u32)] {
+    match &route.action {
+        FinalAction::Forward { destinations, .. } => destinations,
+        _ => &[],
+    }
+}
+
+/// R113: labels against the effective ones; the rest against the table that holds the route (D19).
+fn fits(selector: &RouteLabelSelector, labels: &BTreeMap<Name, Label>, last: &Hop) -> bool {
+    selector.labels.iter().all(|(key, value)| labels.get(key).is_some_and(|label| label.value == *value))
+        && selector.namespace.as_ref().is_none_or(|namespace| *namespace == last.table.namespace)
+        && selector.cluster.as_ref().is_none_or(|cluster| *cluster == last.table.cluster)
+        && selector.workspace.as_ref().is_none_or(|workspace| *workspace == last.owner.0)
+}
+
+fn describe(selector: &RouteLabelSelector) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    if !selector.labels.is_empty() {
+        parts.push(format!("labels {}", pairs(&selector.labels)));
+    }
+    for (what, value) in
+        [("namespace", &selector.namespace), ("cluster", &selector.cluster), ("workspace", &selector.workspace)]
+    {
+        if let Some(value) = value {
+            parts.push(format!("{what} {value}"));
+        }
+    }
+    if parts.is_empty() { "all routes".to_owned() } else { parts.join(", ") }
+}
+
+fn pairs(labels: &Labels) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
+/// Every policy with a route selector that is not on a route, each with the step that dropped it.
+///
+/// # Cost
+/// In proportion to all policies; for `explain`, not for compiling.
+///
+/// # Rule
+/// R109.
+pub fn explain_off<W: World + ?Sized>(world: &W, route: &FinalRoute, attached: &Attached) -> Vec<NotAttached> {
+    let mut list = Vec::new();
+    let owners: Vec<&WorkspaceId> = route.chain.iter().map(|hop| &hop.owner).collect();
+    for owner in world.policy_owners() {
+        for policy in &world.policies(&owner).all {
+            if policy.targets.routes.is_empty() && policy.targets.route_destinations.is_empty() {
+                continue;
+            }
+            if attached.closed.is_none() && attached.attachments.iter().any(|a| a.policy == policy.id) {
+                continue;
+            }
+            let (off, reason) = judge(world, route, attached, &owners, &owner, policy);
+            list.push(NotAttached { policy: policy.id.clone(), off, reason });
+        }
+    }
+    list.sort_by(|a, b| a.policy.cmp(&b.policy));
+    list
+}
+
+fn judge<W: World + ?Sized>(
+    world: &W,
+    route: &FinalRoute,
+    attached: &Attached,
+    owners: &[&WorkspaceId],
+    owner: &WorkspaceId,
+    policy: &PolicyObject,
+) -> (Off, String) {
+    if route.fault.is_some() {
+        return (Off::RouteInvalid, "the route is replaced by a direct response, which carries no policies".to_owned());
+    }
+    if !owners.contains(&owner) {
+        return (Off::OwnerNotOnChain, format!("workspace `{owner}` owns no table on the way to the route"));
+    }
+    let selected = selects_route(world, route, policy).is_some() || !selected_destinations(world, route, policy).is_empty();
+    if !selected {
+        return (Off::LabelMismatch, mismatch(route, policy));
+    }
+    if let PolicyEffect::Invalid(fault) = &policy.effect {
+        return (Off::PolicyInvalid, fault.message.clone());
+    }
+    if let Some((closer, _)) = &attached.closed {
+        return (Off::RouteInvalid, format!("the route is closed by `{closer}` and carries no policies"));
+    }
+    let winner = attached.beaten.iter().find(|beaten| beaten.loser == policy.id);
+    match winner {
+        Some(beaten) => (Off::OlderPolicyWins, format!("`{}` is older and of the same kind", beaten.winner)),
+        None => (Off::LabelMismatch, mismatch(route, policy)),
+    }
+}
+
+/// What a policy asks for beside what the route has.
+fn mismatch(route: &FinalRoute, policy: &PolicyObject) -> String {
+    let asks: Vec<String> = policy
+        .targets
+        .routes
+        .iter()
+        .filter_map(|selector| match selector {
+            RouteSelector::Route(selector) => Some(describe(selector)),
+            RouteSelector::WithDestinations(selector) => Some(format!("destinations with {}", selector.selector.describe())),
+            RouteSelector::All => None,
+        })
+        .chain(policy.targets.route_destinations.iter().map(|item| describe(&item.route)))
+        .collect();
+    let has: Vec<String> = route.labels.iter().map(|(key, label)| format!("{key}={}", label.value)).collect();
+    let has = if has.is_empty() { "no labels".to_owned() } else { has.join(",") };
+    format!("it selects {}; the route has {has}", asks.join(" or "))
+}
+
+/// Warnings for policies that lost, one per loser and winner, with how many routes and one of them.
+///
+/// # Rule
+/// R126, R127, D22.
+#[must_use]
+pub fn beaten_findings(beaten: &BTreeMap<Beaten, Vec<String>>) -> Findings {
+    beaten
+        .iter()
+        .map(|(beaten, routes)| {
+            let on = match routes.as_slice() {
+                [] => String::new(),
+                [only] => format!("on route `{only}` "),
+                [first, rest @ ..] => format!("on route `{first}` and {} more ", rest.len()),
+            };
+            let message = if beaten.part.is_empty() {
+                format!("{on}the older `{}` applies in place of this policy", beaten.winner)
+            } else {
+                format!("{on}the older `{}` decides {}", beaten.winner, beaten.part)
+            };
+            Finding::warning(&beaten.loser, Code::BeatenByOlder, message).with(&beaten.winner)
+        })
+        .collect()
+}
+
+/// Whether a selector of a policy picks a destination, among what is visible to the policy's owner (R37, R113).
+fn picks<W: World + ?Sized>(
+    world: &W,
+    selector: &DestinationSelector,
+    policy: &PolicyObject,
+    upstream: &UpstreamId,
+) -> bool {
+    selects(world, selector, upstream)
+        && world.roster().owner_of(&policy.id).is_some_and(|owner| {
+            let labels = destination_labels(world, &upstream.object).unwrap_or_default();
+            is_visible(world, owner, &upstream.object, &labels)
+        })
+}

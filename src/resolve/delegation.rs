@@ -1,0 +1,570 @@
+//! The tree of a root table: walk, inherit, order, cycles, refusals.
+//!
+//! Expanding a root table gives its ordered list of final routes, as the manual's page on delegation describes in one
+//! piece: extend the chain, merge labels, combine matchers, check destinations, walk into usable child tables, order what
+//! comes back, and add an error route where something failed.
+//!
+//! What a tree does not know: gateways. What holds on one gateway only is decided by [`super::gateway`].
+//!
+//! # Cost
+//! In proportion to the final routes times the length of their chains.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::ir::route::{
+    DirectResponse, HeaderMatch, Hop, HostRewrite, Label, LabelOrigin, Matcher, PathRewrite, QueryMatch, Redirect,
+    RouteFault, ValueMatch,
+};
+use crate::ir::upstream::UpstreamId;
+use crate::model::{Code, FieldPath, Finding, Findings, Name, ObjectRef, PathMatch, WorkspaceId};
+
+use super::Consent;
+use super::destination::resolve_destination;
+use super::facts::{Delegate, Fault, Selector, SortMethod, Table, TableAction, TableRole, TableRoute};
+use super::roster::list;
+use super::selection::Holder;
+use super::visibility::share;
+use super::world::World;
+
+/// Longest chain of tables (R90). Real trees have two or three levels; the bound keeps a mistake from walking for ever.
+const MAX_CHAIN: usize = 16;
+
+/// Most combinations of matchers along one chain. Each is an entry that Envoy tries in turn.
+const MAX_COMBINATIONS: usize = 1_000;
+
+/// Most final routes of one root table. A shared child reached through every path of a deep tree multiplies; beyond this
+/// the delegation is refused rather than compiled into gigabytes.
+const MAX_ROUTES: usize = 250_000;
+
+/// A root table with everything below it.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    /// The root table.
+    pub root: Arc<Table>,
+    /// Its owner.
+    pub owner: WorkspaceId,
+    /// Final routes in order.
+    pub routes: Vec<FinalRoute>,
+    /// Child tables that were reached, each with the tables that delegate to it.
+    pub parents: BTreeMap<ObjectRef, BTreeSet<ObjectRef>>,
+    /// What is wrong.
+    pub findings: Findings,
+}
+
+/// One route at the end of one chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FinalRoute {
+    /// Alternatives; at least one.
+    pub matchers: Vec<Matcher>,
+    /// From the root table to the one that ends the route.
+    pub chain: Vec<Hop>,
+    /// Effective labels (R103).
+    pub labels: BTreeMap<Name, Label>,
+    /// What it does when it is valid.
+    pub action: FinalAction,
+    /// Why it is not.
+    pub fault: Option<RouteFault>,
+    /// Whether it is the error route that a delegation leaves for what no valid child serves (R89).
+    pub is_remainder: bool,
+}
+
+/// What a valid final route does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FinalAction {
+    /// Forward to these, with weights.
+    Forward {
+        /// Destinations.
+        destinations: Vec<(UpstreamId, u32)>,
+        /// Path.
+        path_rewrite: Option<PathRewrite>,
+        /// Host.
+        host_rewrite: Option<HostRewrite>,
+    },
+    /// Redirect.
+    Redirect(Redirect),
+    /// Answer.
+    Direct(DirectResponse),
+    /// None: the route has a fault.
+    None,
+}
+
+/// Expands a root table.
+///
+/// # Findings
+/// Every code up to `UNSUPPORTED` on the table that holds a faulty route and on its ancestors (R133);
+/// [`Code::DelegationRefused`] on child tables without consent (R134); [`Code::NotAChildTable`] (R84).
+///
+/// # Rule
+/// R83 to R107.
+pub fn expand<W: World + ?Sized>(world: &W, root: &Arc<Table>) -> Option<Tree> {
+    let owner = world.roster().owner_of(&root.id)?.clone();
+    let mut walk = Walk {
+        world,
+        root_owner: owner.clone(),
+        parents: BTreeMap::new(),
+        findings: Findings::new(),
+        budget: MAX_ROUTES,
+    };
+    let start = Branch { chain: Vec::new(), tables: Vec::new(), labels: BTreeMap::new(), matchers: vec![Matcher::any()] };
+    let routes = walk.table(root, &start).routes;
+    Some(Tree { root: root.clone(), owner, routes, parents: walk.parents, findings: walk.findings })
+}
+
+/// How far the walk has come on one chain.
+#[derive(Clone)]
+struct Branch {
+    chain: Vec<Hop>,
+    tables: Vec<Arc<Table>>,
+    labels: BTreeMap<Name, Label>,
+    matchers: Vec<Matcher>,
+}
+
+/// What one table contributes under one branch.
+#[derive(Default)]
+struct Expansion {
+    routes: Vec<FinalRoute>,
+    /// Child routes none of whose combinations can match (R94).
+    conflicts: Vec<String>,
+}
+
+struct Walk<'w, W: World + ?Sized> {
+    world: &'w W,
+    root_owner: WorkspaceId,
+    parents: BTreeMap<ObjectRef, BTreeSet<ObjectRef>>,
+    findings: Findings,
+    budget: usize,
+}
+
+impl<W: World + ?Sized> Walk<'_, W> {
+    /// Expands one table under a branch; steps 2 to 4 of the procedure.
+    fn table(&mut self, table: &Arc<Table>, above: &Branch) -> Expansion {
+        let mut expansion = Expansion::default();
+        let Some(owner) = self.world.roster().owner_of(&table.id).cloned() else { return expansion };
+        for route in &table.routes {
+            let hop = Hop { table: table.id.clone(), owner: owner.clone(), route: route.name.clone(), index: route.index };
+            let mut branch = above.clone();
+            branch.chain.push(hop);
+            branch.tables.push(table.clone());
+            merge_labels(&mut branch.labels, table, route, branch.chain.len() - 1);
+            match combine_all(&above.matchers, &route.matchers) {
+                Err(Combination::TooMany) => {
+                    let fault = own_fault(
+                        route,
+                        Code::Unsupported,
+                        format!("its matchers and its parents' make more than {MAX_COMBINATIONS} combinations; use fewer alternatives"),
+                    );
+                    branch.matchers = above.matchers.clone();
+                    self.finish(&branch, FinalAction::None, vec![fault], &mut expansion.routes, false);
+                    continue;
+                }
+                Err(Combination::Conflict) => {
+                    expansion.conflicts.push(format!("{}:{}", table.id.short(), route.name));
+                    self.findings.push(
+                        Finding::warning(
+                            &table.id,
+                            Code::MatcherConflict,
+                            format!("route `{}` can never match below `{}`: their matchers exclude each other", route.name, parent_name(above)),
+                        )
+                        .at(route_field(route)),
+                    );
+                    continue;
+                }
+                // Every alternative of the route was unreadable; its findings say so.
+                Ok(matchers) if matchers.is_empty() => {
+                    let hidden = route.faults.clone();
+                    self.report(&branch, &hidden, false);
+                    continue;
+                }
+                Ok(matchers) => branch.matchers = matchers,
+            }
+            match &route.action {
+                TableAction::Delegate(delegate) if route.faults.is_empty() => {
+                    self.delegate(table, &owner, route, delegate, &branch, &mut expansion.routes);
+                }
+                _ => self.leaf(table, &owner, route, &branch, &mut expansion.routes),
+            }
+        }
+        expansion
+    }
+
+    /// A route that ends the chain.
+    fn leaf(
+        &mut self,
+        table: &Table,
+        owner: &WorkspaceId,
+        route: &TableRoute,
+        branch: &Branch,
+        routes: &mut Vec<FinalRoute>,
+    ) {
+        let mut faults = route.faults.clone();
+        let action = match &route.action {
+            TableAction::Forward(forward) => {
+                let holder = Holder { id: &table.id, owner };
+                let mut destinations = Vec::with_capacity(forward.destinations.len());
+                for written in &forward.destinations {
+                    match resolve_destination(self.world, holder, &self.root_owner, written, &mut self.findings) {
+                        Ok(upstream) => destinations.push((upstream, written.weight)),
+                        Err(fault) => faults.push(fault),
+                    }
+                }
+                let prefix_on_regex = matches!(forward.path_rewrite, Some(PathRewrite::Prefix(_)))
+                    && branch.matchers.iter().any(|matcher| matches!(matcher.path, PathMatch::Regex(_)));
+                if prefix_on_regex {
+                    faults.push(own_fault(
+                        route,
+                        Code::Unsupported,
+                        "`pathRewrite` cannot be used on a route that matches by regex; use `regexRewrite`".to_owned(),
+                    ));
+                }
+                FinalAction::Forward {
+                    destinations,
+                    path_rewrite: forward.path_rewrite.clone(),
+                    host_rewrite: forward.host_rewrite.clone(),
+                }
+            }
+            TableAction::Redirect(redirect) => FinalAction::Redirect(redirect.clone()),
+            TableAction::Direct(direct) => FinalAction::Direct(direct.clone()),
+            TableAction::Delegate(_) | TableAction::None => FinalAction::None,
+        };
+        self.finish(branch, action, faults, routes, false);
+    }
+
+    /// A route that hands over to child tables (R83 to R90, R95 to R98).
+    fn delegate(
+        &mut self,
+        table: &Arc<Table>,
+        owner: &WorkspaceId,
+        route: &TableRoute,
+        delegate: &Delegate,
+        branch: &Branch,
+        routes: &mut Vec<FinalRoute>,
+    ) {
+        let field = route_field(route).field("delegate").field("routeTables");
+        let mut faults: Vec<Fault> = Vec::new();
+        let mut children: Vec<Arc<Table>> = Vec::new();
+        if delegate.items.is_empty() {
+            faults.push(Fault {
+                code: Code::DelegationEmpty,
+                field: field.clone(),
+                message: "`delegate` selects no table: write at least one item in `routeTables`".to_owned(),
+            });
+        }
+        for (position, item) in delegate.items.iter().enumerate() {
+            self.select(table, owner, item, &field.index(position), branch, &mut children, &mut faults);
+        }
+        // R96: equal weights stay in the order of items, then age.
+        children.sort_by_key(|child| Reverse(child.weight));
+        let mut group: Vec<FinalRoute> = Vec::new();
+        for child in children {
+            self.parents.entry(child.id.clone()).or_default().insert(table.id.clone());
+            let expansion = self.table(&child, branch);
+            if !expansion.conflicts.is_empty() {
+                faults.push(Fault {
+                    code: Code::MatcherConflict,
+                    field: route_field(route),
+                    message: format!(
+                        "{} cannot match below this route: combine paths by prefix only, and do not ask for two values of one header, method or port",
+                        list(&expansion.conflicts, 5)
+                    ),
+                });
+            }
+            group.extend(expansion.routes);
+        }
+        if delegate.sort == SortMethod::RouteSpecificity {
+            group.sort_by_cached_key(specificity);
+        }
+        routes.extend(group);
+        if !faults.is_empty() {
+            self.finish(branch, FinalAction::None, faults, routes, true);
+        }
+    }
+
+    /// The usable tables of one selector item (R83 to R90).
+    #[expect(clippy::too_many_arguments, reason = "the walk's state, once, in one private place")]
+    fn select(
+        &mut self,
+        table: &Table,
+        owner: &WorkspaceId,
+        item: &Selector,
+        field: &FieldPath,
+        branch: &Branch,
+        children: &mut Vec<Arc<Table>>,
+        faults: &mut Vec<Fault>,
+    ) {
+        let roster = self.world.roster();
+        let mut usable = 0_usize;
+        let mut refusals: Vec<(Code, String)> = Vec::new();
+        for candidate in self.world.tables(item) {
+            let Some(child_owner) = roster.owner_of(&candidate.id) else { continue };
+            if !item.fits_owner(Some(child_owner)) {
+                continue;
+            }
+            if matches!(candidate.role, TableRole::Root(_)) {
+                if child_owner == owner && candidate.id != table.id {
+                    self.findings.push(
+                        Finding::warning(
+                            &table.id,
+                            Code::NotAChildTable,
+                            format!("`{}` is selected but has hosts of its own, so it is skipped: only tables without `hosts` can be delegated to", candidate.id.short()),
+                        )
+                        .at(field.clone())
+                        .with(&candidate.id),
+                    );
+                }
+                continue;
+            }
+            if let Err(refusal) = self.consent(branch, &candidate, child_owner) {
+                let (code, message) = refusal;
+                self.findings.push(
+                    Finding::warning(&candidate.id, Code::DelegationRefused, format!("`{}` selects this table for delegation, but {message}", table.id.short()))
+                        .with(&table.id),
+                );
+                let message = if item.name.is_some() {
+                    format!("`{}` of workspace `{child_owner}` cannot be delegated to: {message}", candidate.id.short())
+                } else {
+                    format!("a table of workspace `{child_owner}` cannot be delegated to: {message}")
+                };
+                refusals.push((code, message));
+                continue;
+            }
+            usable += 1;
+            if branch.tables.iter().any(|above| above.id == candidate.id) {
+                faults.push(Fault {
+                    code: Code::DelegationCycle,
+                    field: field.clone(),
+                    message: format!("`{}` is already on the way here; a table cannot be delegated to from below itself", candidate.id.short()),
+                });
+            } else if branch.tables.len() >= MAX_CHAIN {
+                faults.push(Fault {
+                    code: Code::DelegationTooDeep,
+                    field: field.clone(),
+                    message: format!("chains have at most {MAX_CHAIN} tables, `{}` would be one more", candidate.id.short()),
+                });
+            } else if !children.iter().any(|child| child.id == candidate.id) {
+                children.push(candidate);
+            }
+        }
+        if usable == 0 {
+            let fault = match refusals.into_iter().min() {
+                Some((code, message)) => Fault { code, field: field.clone(), message },
+                None => Fault {
+                    code: Code::DelegationEmpty,
+                    field: field.clone(),
+                    message: format!("no child table fits {}; label a table so, or correct the selector", item.describe()),
+                },
+            };
+            faults.push(fault);
+        }
+    }
+
+    /// Whether every ancestor may delegate to a child (R85 to R87, D14).
+    fn consent(&self, branch: &Branch, child: &Table, child_owner: &WorkspaceId) -> Result<(), (Code, String)> {
+        let world = self.world;
+        let mut missing: Option<(Code, String)> = None;
+        for (hop, ancestor) in branch.chain.iter().zip(&branch.tables) {
+            if hop.owner == *child_owner {
+                continue;
+            }
+            let share = share(world, &hop.owner, child_owner, &ancestor.id, &ancestor.labels);
+            let half = if !share.exported {
+                (
+                    Code::DelegationNotExported,
+                    format!("workspace `{}` does not export its table `{}` to workspace `{child_owner}` (`exportTo`, kind ROUTE_TABLE)", hop.owner, ancestor.id.short()),
+                )
+            } else if !share.imported {
+                (
+                    Code::DelegationNotImported,
+                    format!("workspace `{child_owner}` does not import the table `{}` from workspace `{}` (`importFrom`, kind ROUTE_TABLE)", ancestor.id.short(), hop.owner),
+                )
+            } else {
+                continue;
+            };
+            missing = Some(missing.map_or(half.clone(), |first| first.min(half)));
+        }
+        let Some((code, message)) = missing else { return Ok(()) };
+        let reverse = branch.chain.last().is_some_and(|parent| {
+            parent.owner == *child_owner || share(world, child_owner, &parent.owner, &child.id, &child.labels).is_whole()
+        });
+        match (reverse, world.options().consent) {
+            (true, Consent::Either) => Ok(()),
+            (true, Consent::ParentExports) => Err((
+                code,
+                format!("{message}; the child's workspace shares its table with the parent's, which `--delegation-consent either` would accept"),
+            )),
+            (false, _) => Err((code, message)),
+        }
+    }
+
+    /// Ends a chain: a final route, with the first of its faults if it has any.
+    fn finish(
+        &mut self,
+        branch: &Branch,
+        action: FinalAction,
+        faults: Vec<Fault>,
+        routes: &mut Vec<FinalRoute>,
+        is_remainder: bool,
+    ) {
+        if self.budget == 0 {
+            return;
+        }
+        self.budget -= 1;
+        let mut faults = faults;
+        if self.budget == 0 {
+            faults.push(Fault {
+                code: Code::DelegationTooDeep,
+                field: FieldPath::root(),
+                message: format!("this tree of tables has more than {MAX_ROUTES} routes; the rest is left out"),
+            });
+        }
+        self.report(branch, &faults, is_remainder);
+        let fault = faults.into_iter().min_by_key(|fault| fault.code).map(|fault| RouteFault {
+            code: fault.code,
+            message: fault.message,
+            gateway_specific: false,
+        });
+        let action = if fault.is_some() { FinalAction::None } else { action };
+        routes.push(FinalRoute {
+            matchers: branch.matchers.clone(),
+            chain: branch.chain.clone(),
+            labels: branch.labels.clone(),
+            action,
+            fault,
+            is_remainder,
+        });
+    }
+
+    /// Tells the table that holds a faulty route and every ancestor up to the root (R133).
+    fn report(&mut self, branch: &Branch, faults: &[Fault], is_remainder: bool) {
+        let Some(last) = branch.chain.last() else { return };
+        for fault in faults {
+            let what = if is_remainder { "delegation" } else { "route" };
+            self.findings.push(
+                Finding::error(&last.table, fault.code, format!("{what} `{}`: {}", last.route, fault.message))
+                    .at(fault.field.clone()),
+            );
+            for above in &branch.chain[..branch.chain.len() - 1] {
+                if above.table == last.table {
+                    continue;
+                }
+                self.findings.push(
+                    Finding::error(
+                        &above.table,
+                        fault.code,
+                        format!("route `{}` leads to {what} `{}` of `{}`, which is invalid: {}", above.route, last.route, last.table.short(), fault.message),
+                    )
+                    .at(FieldPath::new("spec.http").index(above.index))
+                    .with(&last.table),
+                );
+            }
+        }
+    }
+
+}
+
+/// `spec.http[n]` of a route.
+fn route_field(route: &TableRoute) -> FieldPath {
+    FieldPath::new("spec.http").index(route.index)
+}
+
+fn own_fault(route: &TableRoute, code: Code, message: String) -> Fault {
+    Fault { code, field: route_field(route), message }
+}
+
+fn parent_name(branch: &Branch) -> String {
+    branch.chain.last().map_or_else(|| "its parents".to_owned(), ToString::to_string)
+}
+
+/// R97: exact, regex, prefix; long to short; a route counts by its most specific matcher. The remainder of a delegation
+/// counts by its least specific one and follows equals, so that it stays behind the group that it ends (R98).
+fn specificity(route: &FinalRoute) -> (u8, Reverse<usize>) {
+    let keys = route.matchers.iter().map(|matcher| matcher.path.specificity());
+    let key = if route.is_remainder { keys.max() } else { keys.min() };
+    key.unwrap_or((2, Reverse(1)))
+}
+
+/// Labels of the table, then of the route, over what came before (R103 to R106).
+fn merge_labels(labels: &mut BTreeMap<Name, Label>, table: &Table, route: &TableRoute, hop: usize) {
+    for (key, value) in &table.labels {
+        labels.insert(key.clone(), Label { value: value.clone(), hop, origin: LabelOrigin::Table });
+    }
+    for (key, value) in &route.labels {
+        labels.insert(key.clone(), Label { value: value.clone(), hop, origin: LabelOrigin::Route });
+    }
+}
+
+enum Combination {
+    Conflict,
+    TooMany,
+}
+
+/// Every combination of a parent's and a route's alternatives that can match (R93, R94).
+fn combine_all(parents: &[Matcher], own: &[Matcher]) -> Result<Vec<Matcher>, Combination> {
+    if own.is_empty() {
+        return Ok(Vec::new());
+    }
+    if parents.len().saturating_mul(own.len()) > MAX_COMBINATIONS {
+        return Err(Combination::TooMany);
+    }
+    let mut combined = Vec::with_capacity(parents.len() * own.len());
+    for parent in parents {
+        combined.extend(own.iter().filter_map(|child| combine(parent, child)));
+    }
+    if combined.is_empty() { Err(Combination::Conflict) } else { Ok(combined) }
+}
+
+/// One parent's and one child's conditions together; nothing where they exclude each other.
+///
+/// # Rule
+/// R93.
+fn combine(parent: &Matcher, child: &Matcher) -> Option<Matcher> {
+    let both_paths = parent.path != PathMatch::Any && child.path != PathMatch::Any;
+    if both_paths && parent.ignore_case != child.ignore_case {
+        return None;
+    }
+    let path = parent.path.combine(&child.path).ok()?;
+    let ignore_case = if child.path == PathMatch::Any { parent.ignore_case } else { child.ignore_case };
+    let method = same_or_either(&parent.method, &child.method)?;
+    let port = same_or_either(&parent.port, &child.port)?;
+    let mut headers = parent.headers.clone();
+    for header in &child.headers {
+        if parent.headers.iter().any(|other| headers_conflict(other, header)) {
+            return None;
+        }
+        if !headers.contains(header) {
+            headers.push(header.clone());
+        }
+    }
+    let mut query_parameters = parent.query_parameters.clone();
+    for parameter in &child.query_parameters {
+        if parent.query_parameters.iter().any(|other| queries_conflict(other, parameter)) {
+            return None;
+        }
+        if !query_parameters.contains(parameter) {
+            query_parameters.push(parameter.clone());
+        }
+    }
+    Some(Matcher { path, ignore_case, method, headers, query_parameters, port })
+}
+
+/// Two optional values that must agree; `None` outside means they do not.
+fn same_or_either<T: Clone + PartialEq>(a: &Option<T>, b: &Option<T>) -> Option<Option<T>> {
+    match (a, b) {
+        (Some(a), Some(b)) if a != b => None,
+        (Some(a), _) => Some(Some(a.clone())),
+        (None, b) => Some(b.clone()),
+    }
+}
+
+fn headers_conflict(a: &HeaderMatch, b: &HeaderMatch) -> bool {
+    a.name == b.name && !a.invert && !b.invert && values_conflict(&a.value, &b.value)
+}
+
+fn queries_conflict(a: &QueryMatch, b: &QueryMatch) -> bool {
+    a.name == b.name && values_conflict(&a.value, &b.value)
+}
+
+fn values_conflict(a: &ValueMatch, b: &ValueMatch) -> bool {
+    matches!((a, b), (ValueMatch::Exact(a), ValueMatch::Exact(b)) if a != b)
+}

@@ -1,0 +1,471 @@
+//! What a destination comes down to: which object and port, whether this gateway may use it, and its endpoints.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::ir::upstream::{Closed, Endpoint, Locality, Upstream, UpstreamId, UpstreamProtocol};
+use crate::model::labels::contains_all;
+use crate::model::{Code, Finding, Findings, Kind, Labels, Name, ObjectRef, WorkspaceId};
+
+use super::LoopbackEndpoints;
+use super::facts::{
+    DestinationKind, DestinationReference, DestinationSelector, Fault, Port, Service, ServicePort, SliceEndpoint,
+    VirtualDestination, VirtualPort,
+};
+use super::selection::{Holder, destination_labels, find_destination, full_reference};
+use super::visibility::is_visible;
+use super::world::World;
+
+/// Finds the destination that a route names.
+///
+/// The object must be visible to the owner of the table that names it, and to the owner of the root table.
+///
+/// # Errors
+/// A fault of the route with one of the `DESTINATION_*` codes or `UNSUPPORTED`.
+///
+/// # Rule
+/// R37 to R43, D5, D6.
+pub fn resolve_destination<W: World + ?Sized>(
+    world: &W,
+    holder: Holder<'_>,
+    root_owner: &WorkspaceId,
+    written: &DestinationReference,
+    findings: &mut Findings,
+) -> Result<UpstreamId, Fault> {
+    let fault = |code, message: String| Fault { code, field: written.field.clone(), message };
+    let Some(found) = find_destination(world, holder, &written.reference, written.kind) else {
+        let wanted = full_reference(holder.id, &written.reference, written.kind);
+        return Err(fault(
+            Code::DestinationNotFound,
+            format!(
+                "`{wanted}` does not exist or is not shared with workspace `{}`; check the reference, or have its owner export it and import it here",
+                holder.owner
+            ),
+        ));
+    };
+    if found.others > 0 {
+        findings.push(
+            Finding::warning(
+                holder.id,
+                Code::AmbiguousReference,
+                format!("the reference names no cluster and finds {} objects; the oldest, `{}`, is used; write the cluster", found.others + 1, found.id),
+            )
+            .at(written.field.clone())
+            .with(&found.id),
+        );
+    }
+    if root_owner != holder.owner && !is_visible(world, root_owner, &found.id, &found.labels) {
+        return Err(fault(
+            Code::DestinationNotVisible,
+            format!(
+                "`{}` is visible to workspace `{}` but not to `{root_owner}`, which owns the root table; its owner must export it to `{root_owner}`, which must import it",
+                found.id, holder.owner
+            ),
+        ));
+    }
+    let port = match written.kind {
+        DestinationKind::Service => {
+            let Some(service) = world.service(&found.id) else {
+                return Err(fault(Code::DestinationNotFound, format!("`{}` is gone", found.id)));
+            };
+            let port = service_port(&service, written.port.as_ref()).map_err(|m| fault(Code::DestinationPort, m))?;
+            if port.protocol.is_none() {
+                return Err(fault(
+                    Code::Unsupported,
+                    format!("port {} of `{}` speaks TLS, which gateways do not originate yet", port.number, found.id),
+                ));
+            }
+            port.number
+        }
+        DestinationKind::VirtualDestination => {
+            let Some(vd) = world.virtual_destination(&found.id) else {
+                return Err(fault(Code::DestinationNotFound, format!("`{}` is gone", found.id)));
+            };
+            let port = virtual_port(&vd, written.port.as_ref()).map_err(|m| fault(Code::DestinationPort, m))?;
+            if port.protocol.is_none() {
+                return Err(fault(
+                    Code::Unsupported,
+                    format!("port {} of `{}` does not speak plain HTTP, TLS to backends is not supported yet", port.number, found.id),
+                ));
+            }
+            if vd.services.is_empty() {
+                return Err(fault(
+                    Code::Unsupported,
+                    format!("`{}` selects no Services; other backends are not supported yet", found.id),
+                ));
+            }
+            port.number
+        }
+        DestinationKind::ExternalService => {
+            return Err(fault(
+                Code::Unsupported,
+                format!("`{}`: external services as destinations are not supported yet", found.id),
+            ));
+        }
+    };
+    Ok(UpstreamId { object: found.id, port, subset: written.subset.clone() })
+}
+
+/// R40 for Services.
+fn service_port<'a>(service: &'a Service, wanted: Option<&Port>) -> Result<&'a ServicePort, String> {
+    let has = || {
+        let ports: Vec<String> = service.ports.iter().map(|p| p.number.to_string()).collect();
+        if ports.is_empty() { "it has none".to_owned() } else { format!("it has {}", ports.join(", ")) }
+    };
+    let found = match wanted {
+        None => match service.ports.as_slice() {
+            [only] => Some(only),
+            _ => return Err(format!("`{}` needs a port: {}", service.id, has())),
+        },
+        Some(Port::Number(number)) => service.ports.iter().find(|port| port.number == *number),
+        Some(Port::Name(name)) => service.ports.iter().find(|port| port.name == *name),
+    };
+    match (found, wanted) {
+        (Some(port), _) => Ok(port),
+        (None, Some(Port::Number(number))) => Err(format!("`{}` has no port {number}: {}", service.id, has())),
+        (None, Some(Port::Name(name))) => Err(format!("`{}` has no port named `{name}`: {}", service.id, has())),
+        (None, None) => Err(format!("`{}` has no port", service.id)),
+    }
+}
+
+/// R40 for virtual destinations.
+fn virtual_port<'a>(vd: &'a VirtualDestination, wanted: Option<&Port>) -> Result<&'a VirtualPort, String> {
+    let ports = || vd.ports.iter().map(|port| port.number.to_string()).collect::<Vec<_>>().join(", ");
+    match (wanted, vd.ports.as_slice()) {
+        (None, [only]) => Ok(only),
+        (None, _) => Err(format!("`{}` needs a port: it has {}", vd.id, ports())),
+        (Some(Port::Number(number)), all) => all
+            .iter()
+            .find(|port| port.number == *number)
+            .ok_or_else(|| format!("`{}` has no port {number}: it has {}", vd.id, ports())),
+        (Some(Port::Name(name)), _) => {
+            Err(format!("ports of a virtual destination have no names: write the number in place of `{name}`"))
+        }
+    }
+}
+
+/// Whether a selector picks a destination and port.
+///
+/// # Rule
+/// R118.
+pub fn selects<W: World + ?Sized>(world: &W, selector: &DestinationSelector, upstream: &UpstreamId) -> bool {
+    if selector.kind.kind() != upstream.object.kind {
+        return false;
+    }
+    let port = match &selector.port {
+        None => true,
+        Some(Port::Number(number)) => *number == upstream.port,
+        Some(Port::Name(name)) => world
+            .service(&upstream.object)
+            .is_some_and(|service| service.ports.iter().any(|p| p.name == *name && p.number == upstream.port)),
+    };
+    port && destination_labels(world, &upstream.object)
+        .is_some_and(|labels| selector.selector.fits(&upstream.object, &labels))
+        && selector.selector.fits_owner(world.roster().owner_of(&upstream.object))
+}
+
+/// Whether a gateway may forward to a destination, beyond what its route table may.
+///
+/// # Errors
+/// The code and message of a fault that holds on this gateway.
+///
+/// # Rule
+/// R47, R146, R156.
+pub fn check_on_gateway<W: World + ?Sized>(
+    world: &W,
+    gateway_cluster: &Name,
+    gateway_owner: &WorkspaceId,
+    upstream: &UpstreamId,
+) -> Result<(), (Code, String)> {
+    let id = &upstream.object;
+    let roster = world.roster();
+    let owner = roster.owner_of(id);
+    let member = owner.and_then(|owner| roster.workspaces.get(owner));
+    if id.kind == Kind::Service && id.cluster != *gateway_cluster {
+        let federated = member.and_then(|member| member.federation()).is_some_and(|federation| {
+            let Some(service) = world.service(id) else { return false };
+            let picked = federation.services.is_empty()
+                || federation.services.iter().any(|s| s.fits(id, &service.labels) && s.fits_owner(owner));
+            let port = federation.ports.is_empty()
+                || federation.ports.iter().any(|port| match port {
+                    Port::Number(number) => *number == upstream.port,
+                    Port::Name(name) => {
+                        service.ports.iter().any(|p| p.name == *name && p.number == upstream.port)
+                    }
+                });
+            picked && port
+        });
+        if !federated {
+            return Err((
+                Code::RemoteServiceNotFederated,
+                format!(
+                    "`{id}` is in another cluster than the gateway and not federated; its workspace must federate it, or the route must name a virtual destination"
+                ),
+            ));
+        }
+        return Err((
+            Code::Unsupported,
+            format!("`{id}` is in another cluster than the gateway, and traffic between clusters is not supported yet"),
+        ));
+    }
+    if let (Some(owner), Some(member)) = (owner, member)
+        && member.is_isolated()
+        && owner != gateway_owner
+    {
+        let labels = destination_labels(world, id).unwrap_or_default();
+        if !is_visible(world, gateway_owner, id, &labels) {
+            return Err((
+                Code::ServiceIsolated,
+                format!(
+                    "workspace `{owner}` is isolated and does not share `{id}` with `{gateway_owner}`, which owns the gateway"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A destination with its endpoints, as a gateway of a cluster sees it.
+///
+/// # Findings
+/// [`Code::UnsafeEndpoint`] on slices, Pods and Services with loopback or link-local addresses; [`Code::BackendLeftOut`] on
+/// virtual destinations with remote or unusable backends.
+///
+/// # Cost
+/// In proportion to its endpoints.
+pub fn resolve_upstream<W: World + ?Sized>(
+    world: &W,
+    gateway_cluster: &Name,
+    id: &UpstreamId,
+    findings: &mut Findings,
+) -> Upstream {
+    let closed = closed_by_policy(world, id);
+    let domain = |cluster: &Name| {
+        world.roster().clusters.get(cluster).map_or_else(|| Name::from("cluster.local"), |c| c.domain.clone())
+    };
+    let mut upstream = Upstream {
+        id: id.clone(),
+        protocol: UpstreamProtocol::Http1,
+        hostname: format!("{}.{}.svc.{}", id.object.name, id.object.namespace, domain(&id.object.cluster)).into(),
+        endpoints: BTreeMap::new(),
+        closed,
+    };
+    match id.object.kind {
+        Kind::Service => {
+            if let Some(service) = world.service(&id.object)
+                && let Some(port) = service.ports.iter().find(|port| port.number == id.port)
+            {
+                upstream.protocol = port.protocol.unwrap_or(UpstreamProtocol::Http1);
+                upstream.endpoints = endpoints(world, &service, port, &id.subset, findings);
+            }
+        }
+        Kind::VirtualDestination => {
+            if let Some(vd) = world.virtual_destination(&id.object)
+                && let Some(port) = vd.ports.iter().find(|port| port.number == id.port)
+            {
+                upstream.protocol = port.protocol.unwrap_or(UpstreamProtocol::Http1);
+                if let Some(host) = vd.hosts.first() {
+                    upstream.hostname = host.clone();
+                }
+                for service in backing_services(world, &vd, findings) {
+                    if service.id.cluster != *gateway_cluster {
+                        findings.push(
+                            Finding::warning(
+                                &vd.id,
+                                Code::BackendLeftOut,
+                                format!("`{}` is left out on gateways of other clusters: traffic between clusters is not supported yet", service.id),
+                            )
+                            .with(&service.id),
+                        );
+                        continue;
+                    }
+                    match service_port(&service, Some(&port.target)) {
+                        Ok(target) => {
+                            let found = endpoints(world, &service, target, &id.subset, findings);
+                            for (locality, list) in found {
+                                upstream.endpoints.entry(locality).or_default().extend(list);
+                            }
+                        }
+                        Err(reason) => findings.push(
+                            Finding::warning(&vd.id, Code::BackendLeftOut, format!("{reason}; it is left out"))
+                                .with(&service.id),
+                        ),
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+    for list in upstream.endpoints.values_mut() {
+        list.sort();
+        list.dedup();
+    }
+    upstream
+}
+
+/// The Services behind a virtual destination, one per cluster.
+///
+/// # Rule
+/// R160, R161.
+pub fn backing_services<W: World + ?Sized>(
+    world: &W,
+    vd: &VirtualDestination,
+    findings: &mut Findings,
+) -> Vec<Arc<Service>> {
+    let Some(owner) = world.roster().owner_of(&vd.id).cloned() else { return Vec::new() };
+    let mut by_cluster: BTreeMap<Name, Arc<Service>> = BTreeMap::new();
+    let mut found: Vec<Arc<Service>> = vd
+        .services
+        .iter()
+        .flat_map(|selector| {
+            world
+                .services(selector)
+                .into_iter()
+                .filter(|service| selector.fits_owner(world.roster().owner_of(&service.id)))
+                .filter(|service| is_visible(world, &owner, &service.id, &service.labels))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    found.sort_by(|a, b| a.age.cmp(&b.age));
+    found.dedup_by(|a, b| a.id == b.id);
+    for service in found {
+        match by_cluster.get(&service.id.cluster) {
+            None => {
+                by_cluster.insert(service.id.cluster.clone(), service);
+            }
+            Some(oldest) => findings.push(
+                Finding::warning(
+                    &vd.id,
+                    Code::BackendLeftOut,
+                    format!("`{}` is left out: the older `{}` is the one Service of its cluster", service.id, oldest.id),
+                )
+                .with(&service.id),
+            ),
+        }
+    }
+    by_cluster.into_values().collect()
+}
+
+/// Whether a protecting policy that cannot be honoured closes a destination.
+///
+/// # Rule
+/// R118, R130.
+fn closed_by_policy<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> Option<Closed> {
+    let owner = world.roster().owner_of(&upstream.object)?;
+    let index = world.policies(owner);
+    let mut closed: Option<Closed> = None;
+    for position in &index.on_destinations {
+        let policy = &index.all[*position];
+        if !super::policy::closes(policy) {
+            continue;
+        }
+        if policy.targets.destinations.iter().any(|selector| selects(world, selector, upstream)) {
+            let shape = if policy.id.kind == Kind::ClientTlsPolicy { Closed::BlackHole } else { Closed::Deny };
+            // The stricter of two shapes: a denial needs no connection at all.
+            closed = Some(closed.map_or(shape.clone(), |other| other.min(shape)));
+        }
+    }
+    closed
+}
+
+/// The ready endpoints of a Service port, by locality.
+///
+/// From its slices; where it has none, from the Pods that its selector picks, so that a directory without slices works.
+///
+/// # Rule
+/// R12, R13.
+fn endpoints<W: World + ?Sized>(
+    world: &W,
+    service: &Service,
+    port: &ServicePort,
+    subset: &Labels,
+    findings: &mut Findings,
+) -> BTreeMap<Locality, Vec<Endpoint>> {
+    let mut result: BTreeMap<Locality, Vec<Endpoint>> = BTreeMap::new();
+    let slices = world.slices(&service.id);
+    for slice in &slices {
+        let Some(number) = slice.ports.iter().find(|(name, _)| *name == port.name).map(|(_, number)| *number) else {
+            continue;
+        };
+        for endpoint in &slice.endpoints {
+            let pod = endpoint.pod.as_ref().and_then(|pod| world.pod(pod));
+            if !subset.is_empty() && !pod.as_ref().is_some_and(|pod| contains_all(&pod.labels, subset)) {
+                continue;
+            }
+            let node = endpoint.node.clone().or_else(|| pod.as_ref().and_then(|pod| pod.node.clone()));
+            let locality = locality(world, &service.id.cluster, node.as_ref(), endpoint.zone.as_ref());
+            add(world, &mut result, &slice.id, endpoint, number, locality, findings);
+        }
+    }
+    if slices.is_empty() && !service.selector.is_empty() {
+        for pod in world.pods(&service.id.cluster, &service.id.namespace) {
+            if !pod.ready || !contains_all(&pod.labels, &service.selector) || !contains_all(&pod.labels, subset) {
+                continue;
+            }
+            let number = match &port.target {
+                Port::Number(number) => Some(*number),
+                Port::Name(name) => pod.ports.get(name).copied(),
+            };
+            let Some(number) = number else { continue };
+            let locality = locality(world, &service.id.cluster, pod.node.as_ref(), None);
+            let entry = SliceEndpoint { addresses: pod.addresses.clone(), pod: None, node: None, zone: None };
+            add(world, &mut result, &pod.id, &entry, number, locality, findings);
+        }
+    }
+    result
+}
+
+/// Adds an endpoint's first address, unless it may reach the gateway's own host.
+fn add<W: World + ?Sized>(
+    world: &W,
+    result: &mut BTreeMap<Locality, Vec<Endpoint>>,
+    origin: &ObjectRef,
+    endpoint: &SliceEndpoint,
+    port: u16,
+    locality: Locality,
+    findings: &mut Findings,
+) {
+    // An endpoint's addresses are alternatives for one target; Envoy gets the first.
+    let Some(address) = endpoint.addresses.first() else { return };
+    match address.parse::<IpAddr>() {
+        Err(_) => findings.push(Finding::warning(
+            origin,
+            Code::InvalidField,
+            format!("`{address}` is no IP address; the endpoint is left out"),
+        )),
+        Ok(ip) if is_unsafe(ip) && world.options().loopback_endpoints == LoopbackEndpoints::Refused => {
+            findings.push(Finding::warning(
+                origin,
+                Code::UnsafeEndpoint,
+                format!("endpoint {address} could reach the gateway's own host and is left out; `--allow-loopback-endpoints` permits it for a mesh on one machine"),
+            ));
+        }
+        Ok(_) => result.entry(locality).or_default().push(Endpoint { address: address.clone(), port }),
+    }
+}
+
+/// Loopback, link-local and unspecified addresses, also where mapped into IPv6.
+fn is_unsafe(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => is_unsafe(IpAddr::V4(v4)),
+            None => v6.is_loopback() || v6.is_unspecified() || (v6.segments()[0] & 0xffc0) == 0xfe80,
+        },
+    }
+}
+
+/// R13: the Node's labels, with the slice's own zone as fallback.
+fn locality<W: World + ?Sized>(world: &W, cluster: &Name, node: Option<&Name>, zone: Option<&Name>) -> Locality {
+    let mut locality = node
+        .and_then(|node| world.node(cluster, node))
+        .map(|node| Locality { region: node.region.clone(), zone: node.zone.clone(), sub_zone: node.sub_zone.clone() })
+        .unwrap_or_default();
+    if locality.zone.is_empty()
+        && let Some(zone) = zone
+    {
+        locality.zone = zone.clone();
+    }
+    locality
+}

@@ -1,0 +1,654 @@
+//! The checked form of each object: what its author said, once the manifest's shape no longer matters.
+//!
+//! No reference is followed here. A part that could not be understood carries its fault with it, so that whoever uses
+//! the part decides how far the fault reaches.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::ir::policy::Policy;
+use crate::ir::route::{DirectResponse, HostRewrite, Matcher, PathRewrite, Redirect};
+use crate::ir::upstream::UpstreamProtocol;
+use crate::model::{Code, FieldPath, Host, Kind, Labels, Name, ObjectRef};
+
+/// Age order: oldest first.
+///
+/// Earlier creation time first; ties by namespace, name and cluster in byte order. Without a creation time an object is
+/// younger than any that has one.
+///
+/// # Rule
+/// R1, D1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Age {
+    created: Option<jiff::Timestamp>,
+    id: ObjectRef,
+}
+
+impl Age {
+    /// The age of an object.
+    #[must_use]
+    pub fn new(created: Option<jiff::Timestamp>, id: &ObjectRef) -> Self {
+        Self { created, id: id.clone() }
+    }
+
+    fn key(&self) -> (bool, Option<jiff::Timestamp>, &Name, &Name, &Name) {
+        (self.created.is_none(), self.created, &self.id.namespace, &self.id.name, &self.id.cluster)
+    }
+}
+
+impl PartialOrd for Age {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Age {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key()).then_with(|| self.id.kind.cmp(&other.id.kind))
+    }
+}
+
+/// Why a part of an object cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What it is.
+    pub code: Code,
+    /// Where in the object.
+    pub field: FieldPath,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// Selects objects. An absent field does not restrict.
+///
+/// # Rule
+/// R39.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector {
+    /// Labels that the object carries.
+    pub labels: Labels,
+    /// Exact name.
+    pub name: Option<Name>,
+    /// Exact namespace.
+    pub namespace: Option<Name>,
+    /// Exact cluster.
+    pub cluster: Option<Name>,
+    /// Owning workspace.
+    pub workspace: Option<Name>,
+}
+
+/// Names one object; what is left out is the holder's.
+///
+/// # Rule
+/// R38.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// Name; empty when the author left it out, which finds nothing.
+    pub name: Name,
+    /// Namespace, if written.
+    pub namespace: Option<Name>,
+    /// Cluster, if written.
+    pub cluster: Option<Name>,
+}
+
+/// A port by number or by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// 1 to 65535.
+    Number(u16),
+    /// As in the Service.
+    Name(Name),
+}
+
+/// The three kinds of destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DestinationKind {
+    /// Kubernetes Service.
+    Service,
+    /// VirtualDestination.
+    VirtualDestination,
+    /// ExternalService.
+    ExternalService,
+}
+
+impl DestinationKind {
+    /// The kind of the object.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Service => Kind::Service,
+            Self::VirtualDestination => Kind::VirtualDestination,
+            Self::ExternalService => Kind::ExternalService,
+        }
+    }
+}
+
+/// Selects destinations for a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DestinationSelector {
+    /// Which objects.
+    pub selector: Selector,
+    /// Of which kind.
+    pub kind: DestinationKind,
+    /// Which port; absent means all.
+    pub port: Option<Port>,
+}
+
+// ---- tables ------------------------------------------------------------------------------------------------------
+
+/// A RouteTable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its name.
+    pub id: ObjectRef,
+    /// Its age.
+    pub age: Age,
+    /// `metadata.labels`.
+    pub labels: Labels,
+    /// Root tables have hosts; a child takes effect by delegation only.
+    pub role: TableRole,
+    /// Order among siblings, higher first (R96).
+    pub weight: i32,
+    /// HTTP routes in order.
+    pub routes: Vec<TableRoute>,
+}
+
+/// What kind of table it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableRole {
+    /// It has `hosts`.
+    Root(RootTable),
+    /// It has none.
+    Child,
+}
+
+/// What only a root table decides.
+///
+/// # Rule
+/// R100.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RootTable {
+    /// Valid hosts; a table whose hosts are all invalid is still a root.
+    pub hosts: Vec<Host>,
+    /// Gateways that it names, with their place.
+    pub gateways: Vec<Reference>,
+}
+
+/// One entry of `spec.http`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableRoute {
+    /// R80; `route-<index>` where it has none.
+    pub name: Name,
+    /// Position in `spec.http`.
+    pub index: usize,
+    /// Route labels.
+    pub labels: Labels,
+    /// Alternatives that can be understood; none written is one that takes everything.
+    pub matchers: Vec<Matcher>,
+    /// What it does.
+    pub action: TableAction,
+    /// What is wrong with it by itself, whatever it refers to.
+    pub faults: Vec<Fault>,
+}
+
+/// What a route of a table does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableAction {
+    /// Forward.
+    Forward(TableForward),
+    /// Hand over to child tables.
+    Delegate(Delegate),
+    /// Redirect.
+    Redirect(Redirect),
+    /// Answer.
+    Direct(DirectResponse),
+    /// Nothing that could be done; the route's faults say why.
+    None,
+}
+
+/// A forwarding action as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableForward {
+    /// Destinations with their weights worked out (R77).
+    pub destinations: Vec<DestinationReference>,
+    /// Path.
+    pub path_rewrite: Option<PathRewrite>,
+    /// Host.
+    pub host_rewrite: Option<HostRewrite>,
+}
+
+/// One destination as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DestinationReference {
+    /// The object.
+    pub reference: Reference,
+    /// Its kind.
+    pub kind: DestinationKind,
+    /// Its port, if written.
+    pub port: Option<Port>,
+    /// Endpoint labels.
+    pub subset: Labels,
+    /// 1 to 100.
+    pub weight: u32,
+    /// Where it stands.
+    pub field: FieldPath,
+}
+
+/// A delegating action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delegate {
+    /// Selector items in order.
+    pub items: Vec<Selector>,
+    /// How the children's routes are ordered.
+    pub sort: SortMethod,
+}
+
+/// Order of delegated routes.
+///
+/// # Rule
+/// R96, R97.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SortMethod {
+    /// By table weight.
+    TableWeight,
+    /// By how specific the path is.
+    RouteSpecificity,
+}
+
+// ---- gateways ----------------------------------------------------------------------------------------------------
+
+/// A VirtualGateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualGateway {
+    /// Its name.
+    pub id: ObjectRef,
+    /// Its age.
+    pub age: Age,
+    /// Which gateway workloads implement it; `None` means all of its workspace (R52).
+    pub workloads: Option<Vec<Selector>>,
+    /// Listeners that can be understood.
+    pub listeners: Vec<GatewayListener>,
+}
+
+/// What a listener speaks.
+///
+/// # Rule
+/// R55.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerProtocol {
+    /// Plain HTTP.
+    Http,
+    /// HTTP within TLS.
+    Https,
+    /// Plain TCP.
+    Tcp,
+    /// TCP within TLS, or TLS that is passed through.
+    Tls,
+}
+
+impl ListenerProtocol {
+    /// The API's text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::Https => "HTTPS",
+            Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+        }
+    }
+}
+
+/// One listener of a VirtualGateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayListener {
+    /// Position in `spec.listeners`.
+    pub index: usize,
+    /// Port of the gateway Service.
+    pub port: Port,
+    /// What it speaks.
+    pub protocol: ListenerProtocol,
+    /// Why it is not programmed, if it is not; it still takes its port (R55, R56).
+    pub fault: Option<Fault>,
+    /// Who may bind; `None` means every table of R62 (R63).
+    pub allowed: Option<Vec<AllowedTables>>,
+    /// First host, for the conflict rule R56.
+    pub first_host: Name,
+}
+
+/// One item of `allowedRouteTables`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedTables {
+    /// Host pattern.
+    pub host: Host,
+    /// Namespace of the table; absent means any.
+    pub namespace: Option<Name>,
+    /// Further restriction (D10).
+    pub selector: Selector,
+}
+
+// ---- services ----------------------------------------------------------------------------------------------------
+
+/// A Kubernetes Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub id: ObjectRef,
+    /// Its age.
+    pub age: Age,
+    /// `metadata.labels`.
+    pub labels: Labels,
+    /// `spec.selector`; empty selects no Pod.
+    pub selector: Labels,
+    /// Ports in order.
+    pub ports: Vec<ServicePort>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name; empty when there is one port only.
+    pub name: Name,
+    /// Its number.
+    pub number: u16,
+    /// The container port: by number, or by name on each Pod.
+    pub target: Port,
+    /// Protocol towards the Pods, from `appProtocol` or the name; `None` for TLS, which is not supported yet (R195).
+    pub protocol: Option<UpstreamProtocol>,
+    /// Whether it is TCP.
+    pub tcp: bool,
+}
+
+/// An EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Its name.
+    pub id: ObjectRef,
+    /// The Service that it belongs to (label `kubernetes.io/service-name`).
+    pub service: ObjectRef,
+    /// Port names and numbers.
+    pub ports: Vec<(Name, u16)>,
+    /// Usable entries (R12).
+    pub endpoints: Vec<SliceEndpoint>,
+}
+
+/// One entry of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    /// IP addresses.
+    pub addresses: Vec<Name>,
+    /// The Pod behind it.
+    pub pod: Option<ObjectRef>,
+    /// Its Node.
+    pub node: Option<Name>,
+    /// Its zone, where the slice says so.
+    pub zone: Option<Name>,
+}
+
+/// A Pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub id: ObjectRef,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its addresses.
+    pub addresses: Vec<Name>,
+    /// Its Node.
+    pub node: Option<Name>,
+    /// Container ports by name.
+    pub ports: BTreeMap<Name, u16>,
+    /// Whether it may be sent requests.
+    pub ready: bool,
+}
+
+/// A Node's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub id: ObjectRef,
+    /// Region.
+    pub region: Name,
+    /// Zone.
+    pub zone: Name,
+    /// Sub-zone.
+    pub sub_zone: Name,
+}
+
+/// A VirtualDestination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualDestination {
+    /// Its name.
+    pub id: ObjectRef,
+    /// Its age.
+    pub age: Age,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its hosts.
+    pub hosts: Vec<Name>,
+    /// Selectors of backing Services.
+    pub services: Vec<Selector>,
+    /// Whether it names external services or workloads, which are not supported yet.
+    pub has_external_backends: bool,
+    /// Ports.
+    pub ports: Vec<VirtualPort>,
+}
+
+/// A port of a VirtualDestination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualPort {
+    /// What routes name.
+    pub number: u16,
+    /// The port of the backing Services.
+    pub target: Port,
+    /// Protocol towards the backends; `None` for one that HTTP routes cannot use.
+    pub protocol: Option<UpstreamProtocol>,
+}
+
+/// An ExternalService, as far as visibility needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalService {
+    /// Its name.
+    pub id: ObjectRef,
+    /// Its age.
+    pub age: Age,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its ports.
+    pub ports: Vec<u16>,
+}
+
+// ---- workspaces --------------------------------------------------------------------------------------------------
+
+/// A registered cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// The object.
+    pub id: ObjectRef,
+    /// Its labels (R4).
+    pub labels: Labels,
+    /// DNS suffix of its Services (R5).
+    pub domain: Name,
+}
+
+/// A Workspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workspace {
+    /// The object.
+    pub id: ObjectRef,
+    /// Its age.
+    pub age: Age,
+    /// Its labels, by which other workspaces select it.
+    pub labels: Labels,
+    /// What it owns.
+    pub clusters: Vec<ClusterItem>,
+}
+
+/// One entry of `workloadClusters`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterItem {
+    /// `*` pattern.
+    pub name: Option<Name>,
+    /// Labels of the KubernetesCluster.
+    pub labels: Labels,
+    /// Namespaces in it.
+    pub namespaces: Vec<NamespaceItem>,
+    /// Whether v2 objects count there (R21).
+    pub config: bool,
+}
+
+/// One namespace item of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceItem {
+    /// `*` pattern.
+    pub name: Option<Name>,
+    /// Labels of the Namespace.
+    pub labels: Labels,
+    /// Whether v2 objects count there (R21).
+    pub config: bool,
+}
+
+/// WorkspaceSettings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The object.
+    pub id: ObjectRef,
+    /// Its age.
+    pub age: Age,
+    /// What it takes.
+    pub import_from: Vec<ShareItem>,
+    /// What it offers.
+    pub export_to: Vec<ShareItem>,
+    /// Options that are written.
+    pub options: SettingsOptions,
+}
+
+/// Options of a workspace; absent where not written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SettingsOptions {
+    /// R44.
+    pub service_isolation: Option<bool>,
+    /// R152.
+    pub federation: Option<Federation>,
+}
+
+/// Which Services may be used from other clusters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Federation {
+    /// Off by default.
+    pub enabled: bool,
+    /// None means all Services of the workspace.
+    pub services: Vec<Selector>,
+    /// None means all ports.
+    pub ports: Vec<Port>,
+}
+
+/// One entry of `importFrom` or `exportTo`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareItem {
+    /// Partners; none matches nobody (R30).
+    pub workspaces: Vec<WorkspacePattern>,
+    /// Objects; none is every shareable kind (R31).
+    pub resources: Vec<ResourceFilter>,
+}
+
+/// Names partner workspaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkspacePattern {
+    /// `*` pattern.
+    pub name: Option<Name>,
+    /// Labels of the Workspace.
+    pub labels: Labels,
+}
+
+/// Names objects to share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceFilter {
+    /// `None` is every shareable kind; an inner `None` is a kind without effect here (R32).
+    pub kind: Option<Option<Kind>>,
+    /// Labels of the object.
+    pub labels: Labels,
+    /// Exact name.
+    pub name: Option<Name>,
+    /// Exact namespace.
+    pub namespace: Option<Name>,
+    /// Exact cluster.
+    pub cluster: Option<Name>,
+}
+
+// ---- policies ----------------------------------------------------------------------------------------------------
+
+/// A policy of any kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyObject {
+    /// The object.
+    pub id: ObjectRef,
+    /// Its age.
+    pub age: Age,
+    /// What it selects.
+    pub targets: Targets,
+    /// What it does, or why it does nothing.
+    pub effect: PolicyEffect,
+}
+
+/// What a policy does where it attaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicyEffect {
+    /// This.
+    Valid(Policy),
+    /// Nothing: it is invalid, or its kind is not supported.
+    Invalid(Arc<Fault>),
+}
+
+/// What a policy selects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// `applyToRoutes`; with the kind's default for no selector worked in.
+    pub routes: Vec<RouteSelector>,
+    /// `applyToRouteDestinations`.
+    pub route_destinations: Vec<RouteDestinationSelector>,
+    /// `applyToDestinations`; with the kind's default for no selector worked in.
+    pub destinations: Vec<DestinationSelector>,
+    /// `applyToWorkloads` with the kind's default; only gateways of the same owner are reached (R120).
+    pub workloads: Vec<Selector>,
+}
+
+/// One item of `applyToRoutes`.
+///
+/// # Rule
+/// R113.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteSelector {
+    /// Every route whose chain contains the policy's owner (R114).
+    All,
+    /// By effective labels and the table that holds the route.
+    Route(RouteLabelSelector),
+    /// By where the route forwards to.
+    WithDestinations(DestinationSelector),
+}
+
+/// Selects routes by label.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteLabelSelector {
+    /// Effective labels.
+    pub labels: Labels,
+    /// Namespace of the table that holds the route (D19).
+    pub namespace: Option<Name>,
+    /// Its cluster.
+    pub cluster: Option<Name>,
+    /// Its owner.
+    pub workspace: Option<Name>,
+}
+
+/// One item of `applyToRouteDestinations`.
+///
+/// # Rule
+/// R117.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteDestinationSelector {
+    /// Routes; absent means every route.
+    pub route: RouteLabelSelector,
+    /// Destinations of those routes; none means all.
+    pub destinations: Vec<DestinationSelector>,
+}

@@ -1,0 +1,297 @@
+//! Policy kinds: what each selects, how several combine, and what it means.
+//!
+//! # Adding a kind
+//!
+//! 1. `crd/policy/<kind>.rs`: the manifest, and its variant of `crd::Spec`.
+//! 2. `ir/policy.rs`: a value for what it does, and its variant of [`Policy`].
+//! 3. `resolve/policy/<kind>.rs`: `lower` from the one to the other; one line in [`lower`] and, unless the oldest simply
+//!    wins, one in [`combine`] and [`merge`].
+//! 4. `emit/filter/<kind>.rs`: `apply` to a route under construction, and one line in its `apply_policy`.
+//!
+//! What it may select and what an empty selector means stands in [`rules`].
+
+pub mod cors;
+pub mod fault_injection;
+pub mod header_manipulation;
+pub mod retry_timeout;
+#[cfg(test)]
+pub mod teapot;
+
+use std::sync::Arc;
+
+use crate::crd::{Object, Spec};
+use crate::crd::policy::{OpaquePolicy, selector};
+use crate::ir::policy::Policy;
+use crate::model::{Code, FieldPath, Finding, Findings, Kind};
+
+use super::attachment::Beaten;
+use super::facts::{
+    Age, DestinationKind, DestinationSelector, Fault, PolicyEffect, PolicyObject, RouteDestinationSelector,
+    RouteLabelSelector, RouteSelector, Selector, Targets,
+};
+use super::lower::{labels, lower_destination_selector, lower_selector, optional};
+
+/// How several policies of one kind on one target combine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Combine {
+    /// The oldest applies.
+    Oldest,
+    /// All apply; each kind says how.
+    All,
+}
+
+/// What a policy without any selector covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NoSelector {
+    /// Nothing.
+    Nothing,
+    /// All routes whose chain contains its owner (R114).
+    AllRoutes,
+    /// All Services of its owner.
+    AllServices,
+    /// All destinations of its owner, of every kind.
+    AllDestinations,
+    /// All gateways of its owner.
+    AllGateways,
+}
+
+/// The row of R123 for a kind.
+struct Rules {
+    no_selector: NoSelector,
+    combine: Combine,
+    protects: bool,
+}
+
+/// The table of R123.
+fn rules(kind: Kind) -> Rules {
+    use Combine::{All, Oldest};
+    use NoSelector::{AllDestinations, AllGateways, AllRoutes, AllServices, Nothing};
+    let row = |no_selector, combine, protects| Rules { no_selector, combine, protects };
+    match kind {
+        Kind::HeaderManipulationPolicy => row(AllRoutes, All, false),
+        Kind::AccessPolicy => row(AllServices, All, true),
+        Kind::ExtAuthPolicy => row(AllServices, Oldest, true),
+        Kind::JwtPolicy | Kind::CsrfPolicy | Kind::DlpPolicy | Kind::LuaPolicy => row(AllRoutes, Oldest, true),
+        Kind::WafPolicy => row(AllRoutes, All, true),
+        Kind::ClientTlsPolicy | Kind::GraphQlAllowedQueryPolicy => row(Nothing, Oldest, true),
+        Kind::RateLimitPolicy => row(AllServices, All, false),
+        Kind::HttpBufferPolicy
+        | Kind::ActiveHealthCheckPolicy
+        | Kind::ProxyProtocolPolicy
+        | Kind::ListenerConnectionPolicy
+        | Kind::GraphQlPersistedQueryCachePolicy => row(Nothing, Oldest, false),
+        Kind::FailoverPolicy
+        | Kind::OutlierDetectionPolicy
+        | Kind::LoadBalancerPolicy
+        | Kind::ConnectionPolicy
+        | Kind::AdaptiveRequestConcurrencyPolicy => row(AllDestinations, Oldest, false),
+        Kind::AccessLogPolicy | Kind::TrimProxyConfigPolicy => row(AllGateways, Oldest, false),
+        Kind::WasmDeploymentPolicy => row(AllGateways, All, false),
+        // TransformationPolicy, MirrorPolicy, RetryTimeoutPolicy, FaultInjectionPolicy, CORSPolicy.
+        _ => row(AllRoutes, Oldest, false),
+    }
+}
+
+/// How several policies of a kind on one target combine.
+///
+/// # Rule
+/// R123, R126, R127.
+#[must_use]
+pub fn combine(kind: Kind) -> Combine {
+    rules(kind).combine
+}
+
+/// Whether what a policy selects must be kept closed, because it protects and cannot be applied.
+///
+/// # Rule
+/// R130, D24.
+#[must_use]
+pub fn closes(policy: &PolicyObject) -> bool {
+    matches!(policy.effect, PolicyEffect::Invalid(_)) && rules(policy.id.kind).protects
+}
+
+/// The joint effect of the policies of one kind on one target, oldest first; `None` for none.
+///
+/// # Findings
+/// What a younger policy loses to an older one goes to `beaten`.
+#[must_use]
+pub fn merge(policies: &[(&PolicyObject, &Policy)], beaten: &mut Vec<Beaten>) -> Option<Policy> {
+    let (_, first) = policies.first()?;
+    Some(match first {
+        Policy::HeaderManipulation(_) => {
+            let all = policies.iter().filter_map(|(policy, effect)| match effect {
+                Policy::HeaderManipulation(headers) => Some((&policy.id, headers)),
+                _ => None,
+            });
+            Policy::HeaderManipulation(header_manipulation::merge(all, beaten))
+        }
+        // Exclusive kinds have one policy left here.
+        _ => (*first).clone(),
+    })
+}
+
+/// A policy manifest in its checked form; nothing for objects that are no policies.
+///
+/// # Findings
+/// [`Code::InvalidField`] and [`Code::Unsupported`] as errors on the policy; remarks as warnings.
+#[must_use]
+pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
+    let id = &object.meta.id;
+    if !id.kind.is_policy() {
+        return None;
+    }
+    let mut remarks = Findings::new();
+    let (selectors, effect) = match &object.spec {
+        Spec::HeaderManipulationPolicy(policy) => (
+            OpaquePolicy {
+                apply_to_routes: policy.apply_to_routes.clone(),
+                apply_to_route_destinations: policy.apply_to_route_destinations.clone(),
+                ..OpaquePolicy::default()
+            },
+            header_manipulation::lower(id, policy, &mut remarks).map(Policy::HeaderManipulation),
+        ),
+        Spec::RetryTimeoutPolicy(policy) => (
+            routes_only(&policy.apply_to_routes),
+            retry_timeout::lower(id, policy, &mut remarks).map(Policy::RetryTimeout),
+        ),
+        Spec::FaultInjectionPolicy(policy) => {
+            (routes_only(&policy.apply_to_routes), fault_injection::lower(policy).map(Policy::FaultInjection))
+        }
+        Spec::CorsPolicy(policy) => (routes_only(&policy.apply_to_routes), cors::lower(policy).map(Policy::Cors)),
+        #[cfg(test)]
+        Spec::TeapotPolicy(policy) => (routes_only(&policy.apply_to_routes), teapot::lower(policy).map(Policy::Teapot)),
+        Spec::Opaque(policy) => ((**policy).clone(), Err(unsupported(id.kind))),
+        _ => (OpaquePolicy::default(), Err(unsupported(id.kind))),
+    };
+    let defect = object.defects.first().map(|defect| Fault {
+        code: Code::InvalidField,
+        field: defect.field.clone(),
+        message: defect.message.clone(),
+    });
+    let effect = match (defect, effect) {
+        // The decoder has reported defects of fields already.
+        (Some(fault), _) => PolicyEffect::Invalid(Arc::new(fault)),
+        (None, Err(fault)) => {
+            findings.push(Finding::error(id, fault.code, fault.message.clone()).at(fault.field.clone()));
+            PolicyEffect::Invalid(Arc::new(fault))
+        }
+        (None, Ok(effect)) => {
+            findings.extend(remarks);
+            PolicyEffect::Valid(effect)
+        }
+    };
+    let unreadable = ["spec.applyToRoutes", "spec.applyToRouteDestinations", "spec.applyToDestinations", "spec.applyToWorkloads"]
+        .iter()
+        .any(|field| object.defect_within(&FieldPath::new(*field)).is_some());
+    let targets = targets(id.kind, &selectors, unreadable);
+    Some(PolicyObject { id: id.clone(), age: Age::new(object.meta.created, id), targets, effect })
+}
+
+fn unsupported(kind: Kind) -> Fault {
+    let closed = if rules(kind).protects { ", so what it selects is closed until it is removed" } else { " and has no effect" };
+    Fault {
+        code: Code::Unsupported,
+        field: FieldPath::root(),
+        message: format!("{kind} is not supported yet{closed}"),
+    }
+}
+
+fn routes_only(routes: &[selector::RouteSelector]) -> OpaquePolicy {
+    OpaquePolicy { apply_to_routes: routes.to_vec(), ..OpaquePolicy::default() }
+}
+
+/// Selectors with the kind's default for none worked in (R114, R123, R124).
+///
+/// Selectors of a protecting policy that cannot be read count as the widest ones: what it would select is closed.
+fn targets(kind: Kind, written: &OpaquePolicy, unreadable: bool) -> Targets {
+    let rules = rules(kind);
+    let mut targets = Targets {
+        routes: written.apply_to_routes.iter().map(lower_route_selector).collect(),
+        route_destinations: written
+            .apply_to_route_destinations
+            .iter()
+            .map(|item| RouteDestinationSelector {
+                route: item.route.as_ref().map(lower_label_selector).unwrap_or_default(),
+                destinations: item.on_destinations.iter().map(lower_destination_selector).collect(),
+            })
+            .collect(),
+        destinations: written.apply_to_destinations.iter().map(lower_destination_selector).collect(),
+        workloads: written
+            .apply_to_workloads
+            .iter()
+            .filter_map(|item| item.selector.as_ref().map(lower_selector))
+            .collect(),
+    };
+    let all_of = |kind| DestinationSelector { selector: Selector::default(), kind, port: None };
+    let none_written = written.apply_to_routes.is_empty()
+        && written.apply_to_route_destinations.is_empty()
+        && written.apply_to_destinations.is_empty()
+        && written.apply_to_workloads.is_empty();
+    if unreadable && rules.protects {
+        targets.routes.push(RouteSelector::All);
+    }
+    if none_written {
+        match rules.no_selector {
+            NoSelector::Nothing => {}
+            NoSelector::AllRoutes => targets.routes.push(RouteSelector::All),
+            NoSelector::AllServices => targets.destinations.push(all_of(DestinationKind::Service)),
+            NoSelector::AllDestinations => targets.destinations.extend(
+                [DestinationKind::Service, DestinationKind::VirtualDestination, DestinationKind::ExternalService]
+                    .map(all_of),
+            ),
+            NoSelector::AllGateways => targets.workloads.push(Selector::default()),
+        }
+    }
+    targets
+}
+
+fn lower_route_selector(written: &selector::RouteSelector) -> RouteSelector {
+    match (&written.route, &written.with_destinations) {
+        (Some(route), _) => RouteSelector::Route(lower_label_selector(route)),
+        (None, Some(destination)) => RouteSelector::WithDestinations(lower_destination_selector(destination)),
+        (None, None) => RouteSelector::All,
+    }
+}
+
+fn lower_label_selector(written: &selector::RouteLabelSelector) -> RouteLabelSelector {
+    RouteLabelSelector {
+        labels: labels(&written.labels),
+        namespace: optional(&written.namespace),
+        cluster: optional(&written.cluster),
+        workspace: optional(&written.workspace),
+    }
+}
+
+/// A fault at a field of `spec.config`.
+fn config_fault(field: &str, message: impl Into<String>) -> Fault {
+    Fault { code: Code::InvalidField, field: FieldPath::new(format!("spec.config.{field}")), message: message.into() }
+}
+
+/// A policy without `spec.config`.
+fn no_config() -> Fault {
+    Fault {
+        code: Code::InvalidField,
+        field: FieldPath::new("spec.config"),
+        message: "the policy has no `config`, so it does nothing: write one or remove the policy".to_owned(),
+    }
+}
+
+/// A share of requests in percent as parts per million.
+///
+/// # Errors
+/// A fault at the field when it is not 0 or 0.0001 to 100.
+fn per_million(field: &str, percentage: Option<f64>) -> Result<u32, Fault> {
+    let percentage = percentage.unwrap_or(100.0);
+    let millionths = (percentage * 10_000.0).round();
+    if (0.0..=1_000_000.0).contains(&millionths) && (percentage == 0.0 || millionths >= 1.0) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to lie within 0 to 1,000,000")]
+        return Ok(millionths as u32);
+    }
+    Err(config_fault(field, format!("{percentage} is no percentage: write 0, or 0.0001 to 100")))
+}
+
+/// Whether a text is an HTTP header name: a token of RFC 9110.
+#[must_use]
+pub fn is_header_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
