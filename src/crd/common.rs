@@ -291,7 +291,7 @@ pub struct ClusterSelector {
     /// Namespaces in these clusters; at least one is required.
     pub namespaces: Vec<NamespaceSelector>,
     /// Read configuration from these clusters. Where no entry says `true`, all are read.
-    pub config_enabled: bool,
+    pub config_enabled: Option<bool>,
 }
 
 /// Selects namespaces.
@@ -303,7 +303,7 @@ pub struct NamespaceSelector {
     /// Labels that the namespace must carry; empty does not select all.
     pub labels: BTreeMap<String, String>,
     /// Read configuration from these namespaces. Where no entry says `true`, all are read.
-    pub config_enabled: bool,
+    pub config_enabled: Option<bool>,
 }
 
 /// Selects workspaces. `{}` selects all.

@@ -60,6 +60,12 @@ impl Host {
         Ok(Self(host.into()))
     }
 
+    /// The pattern that takes every host.
+    #[must_use]
+    pub fn any() -> Self {
+        Self("*".into())
+    }
+
     /// The pattern as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -1,0 +1,226 @@
+//! Services, slices, Pods, Nodes, and destinations made of them.
+
+use crate::crd::core as k8s;
+use crate::crd::{Object, destination as written};
+use crate::ir::upstream::UpstreamProtocol;
+use crate::model::{Code, FieldPath, Finding, Findings, Host, Kind, Labels, Name, ObjectRef};
+use crate::resolve::facts::{
+    Age, ExternalService, Node, Pod, Port, Service, ServicePort, Slice, SliceEndpoint, VirtualDestination, VirtualPort,
+};
+
+use super::{labels, lower_port, lower_selector, not_applicable, optional, port_number};
+
+pub(super) fn service(object: &Object, spec: &k8s::Service, findings: &mut Findings) -> Service {
+    let id = &object.meta.id;
+    let mut ports = Vec::with_capacity(spec.spec.ports.len());
+    for (index, written) in spec.spec.ports.iter().enumerate() {
+        let field = FieldPath::new("spec.ports").index(index);
+        let number = match port_number(written.port) {
+            Ok(number) => number,
+            Err(message) => {
+                findings.push(Finding::warning(id, Code::InvalidField, message).at(field.field("port")));
+                continue;
+            }
+        };
+        let target = match &written.target_port {
+            Some(k8s::IntOrString::Int(port)) => port_number(*port).map_or(Port::Number(number), Port::Number),
+            Some(k8s::IntOrString::String(text)) => match text.parse::<u32>().map(port_number) {
+                Ok(Ok(port)) => Port::Number(port),
+                _ if text.is_empty() => Port::Number(number),
+                _ => Port::Name(text.into()),
+            },
+            // What an API server would supply.
+            None => Port::Number(number),
+        };
+        ports.push(ServicePort {
+            name: (&written.name).into(),
+            number,
+            target,
+            protocol: protocol(&written.app_protocol, &written.name),
+            tcp: matches!(written.protocol.as_str(), "" | "TCP"),
+        });
+    }
+    Service {
+        id: id.clone(),
+        age: Age::new(object.meta.created, id),
+        labels: object.meta.labels.clone(),
+        selector: labels(&spec.spec.selector),
+        ports,
+    }
+}
+
+/// From `appProtocol`, else the port name's first part (`grpc-api`); `None` for TLS.
+fn protocol(app_protocol: &str, name: &str) -> Option<UpstreamProtocol> {
+    let text = if app_protocol.is_empty() { name.split('-').next().unwrap_or_default() } else { app_protocol };
+    match text.to_ascii_lowercase().as_str() {
+        "grpc" | "http2" | "h2c" | "kubernetes.io/h2c" => Some(UpstreamProtocol::Http2),
+        "https" | "tls" => None,
+        _ => Some(UpstreamProtocol::Http1),
+    }
+}
+
+pub(super) fn slice(object: &Object, spec: &k8s::EndpointSlice) -> Option<Slice> {
+    let id = &object.meta.id;
+    let service = object.meta.labels.get("kubernetes.io/service-name")?;
+    let endpoints = spec
+        .endpoints
+        .iter()
+        // R12: an absent condition counts as ready, as Kubernetes has it.
+        .filter(|endpoint| endpoint.conditions.ready != Some(false) && endpoint.conditions.terminating != Some(true))
+        .map(|endpoint| SliceEndpoint {
+            addresses: endpoint.addresses.iter().map(Name::from).collect(),
+            pod: endpoint.target_ref.as_ref().filter(|target| matches!(target.kind.as_str(), "" | "Pod")).map(|target| {
+                let namespace = optional(&target.namespace).unwrap_or_else(|| id.namespace.clone());
+                ObjectRef::new(Kind::Pod, &id.cluster, namespace, &target.name)
+            }),
+            node: optional(&endpoint.node_name),
+            zone: optional(&endpoint.zone),
+        })
+        .collect();
+    Some(Slice {
+        id: id.clone(),
+        service: ObjectRef::new(Kind::Service, &id.cluster, &id.namespace, service),
+        ports: spec
+            .ports
+            .iter()
+            .filter_map(|port| Some((Name::from(&port.name), port_number(port.port?).ok()?)))
+            .collect(),
+        endpoints,
+    })
+}
+
+pub(super) fn pod(object: &Object, spec: &k8s::Pod) -> Pod {
+    let mut addresses: Vec<Name> = spec.status.pod_ips.iter().map(|ip| Name::from(&ip.ip)).collect();
+    if addresses.is_empty() {
+        addresses.extend(optional(&spec.status.pod_ip));
+    }
+    let not_ready = spec.status.conditions.iter().any(|c| c.r#type == "Ready" && c.status == "False");
+    let ended = matches!(spec.status.phase.as_str(), "Succeeded" | "Failed" | "Pending");
+    Pod {
+        id: object.meta.id.clone(),
+        labels: object.meta.labels.clone(),
+        addresses,
+        node: optional(&spec.spec.node_name),
+        ports: spec
+            .spec
+            .containers
+            .iter()
+            .flat_map(|container| &container.ports)
+            .filter_map(|port| Some((optional(&port.name)?, port_number(port.container_port).ok()?)))
+            .collect(),
+        ready: !not_ready && !ended,
+    }
+}
+
+/// R13.
+pub(super) fn node(object: &Object) -> Node {
+    let pick = |keys: [&str; 2]| keys.iter().find_map(|key| object.meta.labels.get(*key)).cloned().unwrap_or_default();
+    Node {
+        id: object.meta.id.clone(),
+        region: pick(["topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"]),
+        zone: pick(["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"]),
+        sub_zone: object.meta.labels.get("topology.istio.io/subzone").cloned().unwrap_or_default(),
+    }
+}
+
+/// R159, R162, R163.
+pub(super) fn virtual_destination(
+    object: &Object,
+    spec: &written::VirtualDestination,
+    findings: &mut Findings,
+) -> VirtualDestination {
+    let id = &object.meta.id;
+    let mut hosts = Vec::new();
+    for (index, host) in spec.hosts.iter().enumerate() {
+        let field = FieldPath::new("spec.hosts").index(index);
+        match Host::parse(host) {
+            Ok(host) if !host.is_wildcard() => hosts.push(host.name().clone()),
+            Ok(_) => findings.push(
+                Finding::error(id, Code::InvalidField, format!("`{host}` has a wildcard, which a virtual destination cannot have"))
+                    .at(field),
+            ),
+            Err(error) => findings.push(Finding::error(id, Code::InvalidField, error.to_string()).at(field)),
+        }
+    }
+    let nothing = spec.hosts.is_empty()
+        && spec.services.is_empty()
+        && spec.external_services.is_empty()
+        && spec.external_workloads.is_empty();
+    if nothing {
+        findings.push(Finding::error(
+            id,
+            Code::InvalidField,
+            "write at least one of `hosts`, `services`, `externalServices` and `externalWorkloads`",
+        ));
+    }
+    if spec.ports.is_empty() {
+        findings.push(
+            Finding::error(id, Code::InvalidField, "the virtual destination has no port: write at least one")
+                .at(FieldPath::new("spec.ports")),
+        );
+    }
+    if !spec.external_workloads.is_empty() {
+        not_applicable(object, "externalWorkloads", "workloads outside clusters are not supported", findings);
+    }
+    if !spec.external_services.is_empty() {
+        findings.push(
+            Finding::warning(id, Code::BackendLeftOut, "external services as backends are not supported yet and are left out")
+                .at(FieldPath::new("spec.externalServices")),
+        );
+    }
+    let mut ports = Vec::with_capacity(spec.ports.len());
+    for (index, written) in spec.ports.iter().enumerate() {
+        let field = FieldPath::new("spec.ports").index(index);
+        let mut error = |at: FieldPath, message: String| {
+            findings.push(Finding::error(id, Code::InvalidField, message).at(at));
+        };
+        let number = match port_number(written.number) {
+            Ok(number) => number,
+            Err(message) => {
+                error(field.field("number"), message);
+                continue;
+            }
+        };
+        let target = match written.target_port.as_ref().map(lower_port) {
+            Some(Err(message)) => {
+                error(field.field("targetPort"), message);
+                continue;
+            }
+            Some(Ok(Some(port))) => port,
+            Some(Ok(None)) | None => Port::Number(number),
+        };
+        let protocol = match written.protocol.to_ascii_uppercase().as_str() {
+            "HTTP" | "TCP" => Some(UpstreamProtocol::Http1),
+            "GRPC" | "HTTP2" => Some(UpstreamProtocol::Http2),
+            "HTTPS" | "TLS" | "MONGO" => None,
+            other => {
+                error(
+                    field.field("protocol"),
+                    format!("`{other}` is no protocol: write HTTP, HTTPS, GRPC, HTTP2, MONGO, TCP or TLS"),
+                );
+                continue;
+            }
+        };
+        ports.push(VirtualPort { number, target, protocol });
+    }
+    VirtualDestination {
+        id: id.clone(),
+        age: Age::new(object.meta.created, id),
+        labels: object.meta.labels.clone(),
+        hosts,
+        services: spec.services.iter().map(lower_selector).collect(),
+        has_external_backends: !spec.external_services.is_empty(),
+        ports,
+    }
+}
+
+pub(super) fn external_service(object: &Object, spec: &written::ExternalService) -> ExternalService {
+    let id = &object.meta.id;
+    let labels: Labels = object.meta.labels.clone();
+    ExternalService {
+        id: id.clone(),
+        age: Age::new(object.meta.created, id),
+        labels,
+        ports: spec.ports.iter().filter_map(|port| port_number(port.number).ok()).collect(),
+    }
+}

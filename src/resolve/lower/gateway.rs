@@ -1,0 +1,148 @@
+//! VirtualGateways.
+
+use crate::crd::Object;
+use crate::crd::gateway as written;
+use crate::model::{Code, FieldPath, Finding, Findings, Host, Name};
+use crate::resolve::facts::{Age, AllowedTables, Fault, GatewayListener, ListenerProtocol, Port, VirtualGateway};
+
+use super::{lower_port, lower_selector, not_applicable, optional};
+
+/// R52 to R56, R63.
+pub(super) fn gateway(object: &Object, spec: &written::VirtualGateway, findings: &mut Findings) -> VirtualGateway {
+    let id = &object.meta.id;
+    let workloads = if spec.workloads.is_empty() && object.defect_within(&FieldPath::new("spec.workloads")).is_none() {
+        None
+    } else {
+        Some(spec.workloads.iter().filter_map(|item| item.selector.as_ref().map(lower_selector)).collect())
+    };
+    if spec.listeners.is_empty() {
+        findings.push(
+            Finding::error(id, Code::InvalidField, "the gateway has no listener: write at least one")
+                .at(FieldPath::new("spec.listeners")),
+        );
+    }
+    let mut listeners = Vec::with_capacity(spec.listeners.len());
+    for (index, written) in spec.listeners.iter().enumerate() {
+        let field = FieldPath::new("spec.listeners").index(index);
+        if !written.exposed_external_services.is_empty() {
+            not_applicable(
+                object,
+                &format!("listeners[{index}].exposedExternalServices"),
+                "egress gateways are chosen for sidecars; use a route table",
+                findings,
+            );
+        }
+        match listener(object, index, written, &field, findings) {
+            Ok(listener) => {
+                if let Some(fault) = &listener.fault {
+                    findings.push(Finding::error(id, fault.code, fault.message.clone()).at(fault.field.clone()));
+                }
+                listeners.push(listener);
+            }
+            Err(fault) => findings.push(Finding::error(id, fault.code, fault.message).at(fault.field)),
+        }
+    }
+    VirtualGateway { id: id.clone(), age: Age::new(object.meta.created, id), workloads, listeners }
+}
+
+fn listener(
+    object: &Object,
+    index: usize,
+    written: &written::Listener,
+    field: &FieldPath,
+    findings: &mut Findings,
+) -> Result<GatewayListener, Fault> {
+    let fault = |code, at: FieldPath, message: &str| Fault { code, field: at, message: message.to_owned() };
+    let port = match written.port.as_ref().map(lower_port) {
+        Some(Ok(Some(port))) => port,
+        Some(Err(message)) => return Err(fault(Code::InvalidField, field.field("port"), &message)),
+        _ => {
+            return Err(fault(
+                Code::InvalidField,
+                field.field("port"),
+                "the listener has no port: write `port: {number: …}` with a port of the gateway Service",
+            ));
+        }
+    };
+    let is_http = written.http.is_some();
+    let has_tls = written.tls.is_some();
+    let protocol = match (is_http, has_tls) {
+        (true, false) => ListenerProtocol::Http,
+        (true, true) => ListenerProtocol::Https,
+        (false, false) => ListenerProtocol::Tcp,
+        (false, true) => ListenerProtocol::Tls,
+    };
+    let own_fault = if let Some(defect) = object.defect_within(field) {
+        Some(fault(Code::InvalidField, defect.field.clone(), &format!("the listener is not programmed: {}", defect.message)))
+    } else if protocol != ListenerProtocol::Http {
+        let message = format!(
+            "{} listeners are not supported yet; the listener is not programmed, and never served in plaintext",
+            protocol.as_str()
+        );
+        Some(fault(Code::Unsupported, field.clone(), &message))
+    } else if written.https_redirect == Some(true) {
+        Some(fault(
+            Code::Unsupported,
+            field.field("httpsRedirect"),
+            "redirecting listeners are not supported yet; the listener is not programmed",
+        ))
+    } else if !matches!(
+        written.app_protocol.to_ascii_uppercase().as_str(),
+        "" | "HTTP" | "HTTP2" | "GRPC" | "GRPC-WEB" | "HTTP_PROXY"
+    ) {
+        let message = format!(
+            "`{}` contradicts `http` without `tls`: write HTTP, HTTP2, GRPC, GRPC-WEB or HTTP_PROXY, or leave it out",
+            written.app_protocol
+        );
+        Some(fault(Code::ListenerConflict, field.field("appProtocol"), &message))
+    } else {
+        None
+    };
+    let allowed = if written.allowed_route_tables.is_empty() {
+        None
+    } else {
+        let mut items = Vec::with_capacity(written.allowed_route_tables.len());
+        for (position, item) in written.allowed_route_tables.iter().enumerate() {
+            let at = field.field("allowedRouteTables").index(position);
+            let (namespace, host) = match item.host.split_once('/') {
+                Some((namespace, host)) => (Some(namespace), host),
+                None => (None, item.host.as_str()),
+            };
+            match Host::parse(host) {
+                Ok(host) => items.push(AllowedTables {
+                    host,
+                    namespace: match namespace {
+                        None | Some("*" | "") => None,
+                        Some(".") => Some(object.meta.id.namespace.clone()),
+                        Some(namespace) => optional(namespace),
+                    },
+                    selector: item.selector.as_ref().map(lower_selector).unwrap_or_default(),
+                }),
+                Err(error) => findings.push(
+                    Finding::error(&object.meta.id, Code::InvalidField, format!("{error}; the item lets nothing in"))
+                        .at(at.field("host")),
+                ),
+            }
+        }
+        Some(items)
+    };
+    let first_host = written
+        .allowed_route_tables
+        .first()
+        .map(|item| item.host.as_str())
+        .or_else(|| written.exposed_external_services.first().map(|item| item.host.as_str()))
+        .unwrap_or("*");
+    let first_host = Name::from(first_host.rsplit('/').next().unwrap_or(first_host).to_ascii_lowercase());
+    Ok(GatewayListener { index, port, protocol, fault: own_fault, allowed, first_host })
+}
+
+impl GatewayListener {
+    /// The port in words, for messages.
+    #[must_use]
+    pub fn port_text(&self) -> String {
+        match &self.port {
+            Port::Number(number) => number.to_string(),
+            Port::Name(name) => format!("`{name}`"),
+        }
+    }
+}
