@@ -8,6 +8,7 @@ pub mod compile;
 pub mod crd;
 pub mod emit;
 pub mod ir;
+pub mod manual;
 pub mod model;
 pub mod publish;
 pub mod render;
