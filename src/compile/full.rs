@@ -1,0 +1,169 @@
+//! From objects to plans and verdicts, from scratch: the oracle, and the first thing to read.
+//!
+//! lower → roster → bindings → trees → policies on routes → one plan per gateway class → findings. Nothing is remembered
+//! between two compiles, so equal inputs give equal results whatever happened before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::ir::GatewayPlan;
+use crate::model::finding::sort_findings;
+use crate::model::{Code, Finding, Findings, GatewayId, Kind, ObjectRef};
+use crate::resolve::Options;
+use crate::resolve::attachment::{Beaten, beaten_findings};
+use crate::resolve::delegation::expand;
+use crate::resolve::destination::backing_services;
+use crate::resolve::facts::TableRole;
+use crate::resolve::gateway::{Bindings, GrownTree, bind, compose, grow, known_gateways, require_auth_findings};
+use crate::resolve::world::World;
+use crate::store::Store;
+
+use super::inputs::Inputs;
+use super::report::{Verdict, verdicts};
+
+/// The result of one compile.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The arranged inputs, for questions about them.
+    pub inputs: Inputs,
+    /// Every bound root table's tree.
+    pub trees: BTreeMap<ObjectRef, GrownTree>,
+    /// Which tables bind where.
+    pub bindings: Bindings,
+    /// A plan per gateway class.
+    pub plans: BTreeMap<GatewayId, Arc<GatewayPlan>>,
+    /// What is wrong, sorted by object.
+    pub findings: Findings,
+    /// The verdict on every object of the v2 API.
+    pub verdicts: BTreeMap<ObjectRef, Verdict>,
+}
+
+/// Compiles everything.
+///
+/// Besides the gateways that virtual gateways name, plans are made for `wanted` ones: classes of several Services, or of
+/// Services that no virtual gateway names, which some Envoy asked for.
+///
+/// # Cost
+/// In proportion to all objects and, per gateway, to its routes.
+///
+/// # Rule
+/// R2, R8.
+#[must_use]
+pub fn compile(store: &Store, options: &Options, wanted: &BTreeSet<GatewayId>) -> Compiled {
+    let (inputs, mut findings) = Inputs::new(store, options);
+    let bindings = bind(&inputs, &mut findings);
+    let mut trees: BTreeMap<ObjectRef, GrownTree> = BTreeMap::new();
+    for table in inputs.root_tables() {
+        if !bindings.gateways.contains_key(&table.id) {
+            continue;
+        }
+        if let Some(tree) = expand(&inputs, &table) {
+            findings.extend(tree.findings.iter().cloned());
+            let grown = grow(&inputs, tree);
+            require_auth_findings(&inputs, &grown, &mut findings);
+            trees.insert(table.id.clone(), grown);
+        }
+    }
+    findings.extend(orphans(&inputs, &trees));
+    findings.extend(beaten_findings(&beaten(&trees)));
+    findings.extend(closed(&trees));
+    for vd in inputs.all_virtual_destinations() {
+        backing_services(&inputs, vd, &mut findings);
+    }
+    let mut gateways = known_gateways(&inputs);
+    gateways.extend(wanted.iter().cloned());
+    let plans: BTreeMap<GatewayId, Arc<GatewayPlan>> = gateways
+        .into_iter()
+        .map(|gateway| {
+            let plan = compose(&inputs, &gateway, &bindings, &trees, &mut findings);
+            (gateway, Arc::new(plan))
+        })
+        .collect();
+    findings.extend(unimplemented_gateways(&inputs, &plans));
+    sort_findings(&mut findings);
+    let verdicts = verdicts(store, &inputs, &trees, &bindings, &plans, &findings);
+    Compiled { inputs, trees, bindings, plans, findings, verdicts }
+}
+
+/// Child tables that no bound root table reaches (R91).
+fn orphans(inputs: &Inputs, trees: &BTreeMap<ObjectRef, GrownTree>) -> Findings {
+    let reached: BTreeSet<&ObjectRef> = trees.values().flat_map(|grown| grown.tree.parents.keys()).collect();
+    inputs
+        .all_tables()
+        .iter()
+        .filter(|table| matches!(table.role, TableRole::Child) && !reached.contains(&table.id))
+        .map(|table| {
+            Finding::warning(
+                &table.id,
+                Code::OrphanTable,
+                "no root table that a gateway serves delegates to this table, so it serves nothing; add `hosts`, or select it in a `delegate`",
+            )
+        })
+        .collect()
+}
+
+/// Who lost to whom, with the routes it happened on.
+fn beaten(trees: &BTreeMap<ObjectRef, GrownTree>) -> BTreeMap<Beaten, Vec<String>> {
+    let mut all: BTreeMap<Beaten, Vec<String>> = BTreeMap::new();
+    for grown in trees.values() {
+        for (route, attached) in grown.tree.routes.iter().zip(&grown.attached) {
+            for beaten in &attached.beaten {
+                if let Some(last) = route.chain.last() {
+                    all.entry(beaten.clone()).or_default().push(last.to_string());
+                }
+            }
+        }
+    }
+    for routes in all.values_mut() {
+        routes.sort();
+        routes.dedup();
+    }
+    all
+}
+
+/// Tells tables which of their routes a protecting policy keeps closed (R130). The policy itself carries the error.
+fn closed(trees: &BTreeMap<ObjectRef, GrownTree>) -> Findings {
+    let mut findings = Findings::new();
+    for grown in trees.values() {
+        for (route, attached) in grown.tree.routes.iter().zip(&grown.attached) {
+            if let (Some((policy, fault)), Some(last)) = (&attached.closed, route.chain.last()) {
+                findings.push(
+                    Finding::warning(
+                        &last.table,
+                        fault.code,
+                        format!("route `{}` answers 500: {}", last.route, fault.message),
+                    )
+                    .at(crate::model::FieldPath::new("spec.http").index(last.index))
+                    .with(policy),
+                );
+            }
+        }
+    }
+    findings
+}
+
+/// Virtual gateways that no gateway Service implements.
+fn unimplemented_gateways(inputs: &Inputs, plans: &BTreeMap<GatewayId, Arc<GatewayPlan>>) -> Findings {
+    let known = plans.keys();
+    let services: Vec<_> = known
+        .flat_map(|gateway| {
+            gateway.services.iter().filter_map(|name| {
+                inputs.service(&ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name))
+            })
+        })
+        .collect();
+    inputs
+        .virtual_gateways()
+        .iter()
+        .filter(|gateway| {
+            !services.iter().any(|service| crate::resolve::gateway::is_implemented_by(inputs, gateway, service))
+        })
+        .map(|gateway| {
+            Finding::warning(
+                &gateway.id,
+                Code::ListenerPort,
+                "`workloads` selects no gateway Service of this workspace, so nothing is served; compare it with the Service's name and `spec.selector`",
+            )
+        })
+        .collect()
+}

@@ -1,0 +1,163 @@
+//! The verdict on each object: approval, message, counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::ir::GatewayPlan;
+use crate::model::{Approval, Code, Finding, GatewayId, Kind, ObjectRef, Severity};
+use crate::resolve::gateway::{Bindings, GrownTree};
+use crate::resolve::world::World;
+use crate::store::Store;
+
+use super::inputs::Inputs;
+
+/// What an author is told about an object.
+///
+/// # Rule
+/// R132 to R137.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The state.
+    pub approval: Approval,
+    /// Every finding, gravest first, as `CODE: message`, separated by `; `. Empty when there is none.
+    pub message: String,
+    /// Generation that was compiled.
+    pub generation: i64,
+    /// Counts by the API's own names (R135); zero counts are left out.
+    pub counts: BTreeMap<String, u64>,
+}
+
+/// Renders the verdict on every object of the v2 API.
+#[must_use]
+pub fn verdicts(
+    store: &Store,
+    inputs: &Inputs,
+    trees: &BTreeMap<ObjectRef, GrownTree>,
+    bindings: &Bindings,
+    plans: &BTreeMap<GatewayId, Arc<GatewayPlan>>,
+    findings: &[Finding],
+) -> BTreeMap<ObjectRef, Verdict> {
+    let mut counts = count(inputs, trees, bindings, plans);
+    let mut by_object: BTreeMap<&ObjectRef, Vec<&Finding>> = BTreeMap::new();
+    for finding in findings {
+        if let Some(subject) = &finding.subject {
+            by_object.entry(subject).or_default().push(finding);
+        }
+    }
+    store
+        .objects()
+        .filter(|object| object.meta.id.kind.is_v2())
+        .map(|object| {
+            let id = &object.meta.id;
+            let own = by_object.remove(id).unwrap_or_default();
+            let verdict = Verdict {
+                approval: approval(id.kind, &own, inputs.is_counted(id)),
+                message: message(&own),
+                generation: object.meta.generation,
+                counts: counts.remove(id).unwrap_or_default(),
+            };
+            (id.clone(), verdict)
+        })
+        .collect()
+}
+
+/// R132 and R133: an invalid route makes a table INVALID whatever its code; elsewhere what Envoy cannot express is FAILED.
+fn approval(kind: Kind, findings: &[&Finding], counted: bool) -> Approval {
+    let errors: Vec<&&Finding> = findings.iter().filter(|f| f.severity == Severity::Error).collect();
+    let unsupported = |finding: &&&Finding| finding.code == Code::Unsupported;
+    if !errors.is_empty() {
+        return if kind != Kind::RouteTable && errors.iter().all(|f| unsupported(&f)) {
+            Approval::Failed
+        } else {
+            Approval::Invalid
+        };
+    }
+    if !counted {
+        return Approval::Pending;
+    }
+    if findings.iter().any(|f| f.severity == Severity::Warning) { Approval::Warning } else { Approval::Accepted }
+}
+
+/// Most bytes of a message; status objects are kept in etcd.
+const MAX_MESSAGE: usize = 32 * 1024;
+
+fn message(findings: &[&Finding]) -> String {
+    let mut text = String::new();
+    let mut left = findings.len();
+    for finding in findings {
+        let prefix = if finding.code == Code::NotApplicable { "not applicable".to_owned() } else { finding.code.to_string() };
+        let part = format!("{prefix}: {}", finding.message);
+        if text.len() + part.len() > MAX_MESSAGE {
+            text.push_str(&format!("; and {left} more"));
+            break;
+        }
+        if !text.is_empty() {
+            text.push_str("; ");
+        }
+        text.push_str(&part);
+        left -= 1;
+    }
+    text
+}
+
+/// R135.
+fn count(
+    inputs: &Inputs,
+    trees: &BTreeMap<ObjectRef, GrownTree>,
+    bindings: &Bindings,
+    plans: &BTreeMap<GatewayId, Arc<GatewayPlan>>,
+) -> BTreeMap<ObjectRef, BTreeMap<String, u64>> {
+    let mut counts: BTreeMap<ObjectRef, BTreeMap<String, u64>> = BTreeMap::new();
+    let mut add = |id: &ObjectRef, what: &str, number: usize| {
+        if number > 0 {
+            *counts.entry(id.clone()).or_default().entry(what.to_owned()).or_default() += number as u64;
+        }
+    };
+    let mut parents: BTreeMap<&ObjectRef, BTreeSet<&ObjectRef>> = BTreeMap::new();
+    for grown in trees.values() {
+        for (child, above) in &grown.tree.parents {
+            parents.entry(child).or_default().extend(above);
+        }
+        for (route, attached) in grown.tree.routes.iter().zip(&grown.attached) {
+            for attachment in &attached.attachments {
+                add(&attachment.policy, "numSelectedRoutes", 1);
+                if let Some(last) = route.chain.last() {
+                    let kind = attachment.policy.kind;
+                    let key = format!("numAppliedRoutePolicies.{}, Kind={kind}", kind.group().api_version());
+                    add(&last.table, &key, 1);
+                }
+            }
+        }
+    }
+    for (child, above) in parents {
+        add(child, "numParentRouteTables", above.len());
+    }
+    for (table, gateways) in &bindings.gateways {
+        add(table, "numAllowedVirtualGateways", gateways.len());
+    }
+    let mut tables_of: BTreeMap<&ObjectRef, BTreeSet<&ObjectRef>> = BTreeMap::new();
+    for ((gateway, _), tables) in &bindings.tables {
+        tables_of.entry(gateway).or_default().extend(tables.iter().map(|(table, _)| table));
+    }
+    for (gateway, tables) in tables_of {
+        add(gateway, "routeTablesCount", tables.len());
+    }
+    for virtual_gateway in inputs.virtual_gateways() {
+        let implemented = plans
+            .values()
+            .filter(|plan| plan.listeners.values().any(|listener| listener.gateways.contains(&virtual_gateway.id)))
+            .count();
+        add(&virtual_gateway.id, "selectedWorkloadsCount", implemented);
+    }
+    for vd in inputs.all_virtual_destinations() {
+        let backends = crate::resolve::destination::backing_services(inputs, vd, &mut Vec::new());
+        add(&vd.id, "numSelectedBackingServices", backends.len());
+    }
+    for (id, member) in &inputs.roster().workspaces {
+        let owned: Vec<_> = inputs.roster().namespaces_of(id).collect();
+        let clusters: BTreeSet<_> = owned.iter().map(|(cluster, _)| cluster).collect();
+        add(&member.workspace.id, "numSelectedNamespaces", owned.len());
+        add(&member.workspace.id, "numSelectedClusters", clusters.len());
+    }
+    counts
+}
