@@ -117,15 +117,11 @@ fn identity(
         let field = FieldPath::new("metadata").field(field);
         Box::new(Outcome::refused(Severity::Error, Code::InvalidField, field, message))
     };
-    let metadata = match document.remove("metadata") {
-        Some(Value::Object(metadata)) => metadata,
-        _ => return Err(refused("name", format!("this {kind} has no `metadata.name`: give it one"))),
-    };
+    let unnamed = || refused("name", format!("this {kind} has no `metadata.name`: give it one"));
+    let Some(Value::Object(metadata)) = document.remove("metadata") else { return Err(unnamed()) };
     let name = match metadata.get("name") {
         Some(Value::String(name)) if !name.is_empty() => name,
-        None | Some(Value::Null | Value::String(_)) => {
-            return Err(refused("name", format!("this {kind} has no `metadata.name`: give it one")));
-        }
+        None | Some(Value::Null | Value::String(_)) => return Err(unnamed()),
         Some(value) => {
             let found = shape(value);
             return Err(refused("name", format!("`metadata.name` is {found}, not a text: put it in quotes")));

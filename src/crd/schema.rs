@@ -4,9 +4,13 @@
 //! that the type's decoder always accepts; everything else comes back as a [`Problem`]. Nothing is decided here about
 //! what a field means: required fields and ranges are the business of the resolver.
 
+#[cfg(test)]
+pub(crate) mod examples;
 mod normalise;
 mod old_names;
 mod structural;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;

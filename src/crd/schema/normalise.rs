@@ -51,12 +51,11 @@ impl<'a> Walk<'a> {
     fn visit(&mut self, node: usize, value: Value) -> Option<Value> {
         let schema = self.schema;
         match (&schema.nodes[node], value) {
-            (Node::Any, value) => Some(value),
-            (Node::Bool, value @ Value::Bool(_))
-            | (Node::Text, value @ Value::String(_))
-            | (Node::IntOrText, value @ Value::String(_)) => Some(value),
-            (Node::Integer { min, max }, value) => self.integer(value, *min, *max),
-            (Node::IntOrText, value) => self.integer(value, 0, u32::MAX.into()),
+            (Node::Any, value)
+            | (Node::Bool, value @ Value::Bool(_))
+            | (Node::Text | Node::IntOrText, value @ Value::String(_)) => Some(value),
+            (Node::Integer { min, max }, value) => self.integer(&value, *min, *max),
+            (Node::IntOrText, value) => self.integer(&value, 0, u32::MAX.into()),
             (Node::Number, value) => self.number(value),
             (Node::Duration, Value::String(text)) => match text.parse::<Duration>() {
                 Ok(_) => Some(Value::String(text)),
@@ -172,8 +171,8 @@ impl<'a> Walk<'a> {
         self.path.pop();
     }
 
-    fn integer(&mut self, value: Value, min: i64, max: i64) -> Option<Value> {
-        let number = match &value {
+    fn integer(&mut self, value: &Value, min: i64, max: i64) -> Option<Value> {
+        let number = match value {
             Value::Number(number) => whole(number),
             Value::String(text) => text
                 .parse::<i64>()
@@ -183,7 +182,7 @@ impl<'a> Walk<'a> {
         };
         match number {
             Some(number) if (min..=max).contains(&number) => Some(Value::from(number)),
-            _ => self.mismatch(&format!("a whole number from {min} to {max}"), &value, "write such a number"),
+            _ => self.mismatch(&format!("a whole number from {min} to {max}"), value, "write such a number"),
         }
     }
 

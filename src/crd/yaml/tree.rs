@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use saphyr_parser::{Event, Parser, Span};
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 use serde_json::{Map, Value};
 
 use super::{Limits, scalar};
@@ -216,12 +216,7 @@ impl<'a> Builder<'a> {
     fn read(mut self, text: &str, visit: &mut dyn FnMut(&Node)) -> Result<(), Fault> {
         let mut parser = Parser::new_from_str(text);
         while let Some(event) = parser.next_event() {
-            let (event, span) = event.map_err(|error| {
-                let message =
-                    format!("this is not YAML: {}; correct it, until then the file is not read", error.info());
-                let (line, column) = (narrow(error.marker().line()), narrow(error.marker().col() + 1));
-                Fault { line, column, code: Code::SyntaxError, message, by_parser: true }
-            })?;
+            let (event, span) = event.map_err(|error| self.parser_fault(&error))?;
             let (line, column) = place(span);
             match event {
                 Event::StreamEnd => break,
@@ -229,7 +224,7 @@ impl<'a> Builder<'a> {
                     self.documents += 1;
                     if self.documents > self.limits.documents {
                         let limit = self.limits.documents;
-                        return Err(limit_fault(line, column, format!("more than {limit} documents in one file")));
+                        return Err(limit_fault(line, column, &format!("more than {limit} documents in one file")));
                     }
                     self.anchors.clear();
                 }
@@ -239,7 +234,7 @@ impl<'a> Builder<'a> {
                     }
                 }
                 Event::Scalar(text, style, anchor, tag) => {
-                    let plain_key = style == saphyr_parser::ScalarStyle::Plain;
+                    let plain_key = style == ScalarStyle::Plain;
                     self.count(1, text.len(), line, column)?;
                     let value = scalar::resolve(&text, style, tag.as_deref())
                         .map_err(|message| syntax_fault(line, column, message))?;
@@ -266,6 +261,17 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
+    fn parser_fault(&self, error: &ScanError) -> Fault {
+        let (line, column) = (narrow(error.marker().line()), narrow(error.marker().col() + 1));
+        // The parser reads ahead, so its own limit may come before ours.
+        if error.info().contains("recursion limit") {
+            let limit = self.limits.depth;
+            return limit_fault(line, column, &format!("more than {limit} lists and objects within each other"));
+        }
+        let message = format!("this is not YAML: {}; correct it, until then the file is not read", error.info());
+        Fault { line, column, code: Code::SyntaxError, message, by_parser: true }
+    }
+
     fn count(&mut self, nodes: usize, bytes: usize, line: u32, column: u32) -> Result<(), Fault> {
         self.nodes = self.nodes.saturating_add(nodes);
         self.bytes = self.bytes.saturating_add(bytes);
@@ -279,7 +285,7 @@ impl<'a> Builder<'a> {
         }
         if self.bytes > self.limits.file_bytes {
             let limit = self.limits.file_bytes;
-            return Err(limit_fault(line, column, format!("more than {limit} bytes of text, with aliases expanded")));
+            return Err(limit_fault(line, column, &format!("more than {limit} bytes of text, with aliases expanded")));
         }
         Ok(())
     }
@@ -287,7 +293,7 @@ impl<'a> Builder<'a> {
     fn depth(&self, height: usize, line: u32, column: u32) -> Result<(), Fault> {
         let limit = self.limits.depth;
         if self.stack.len() + height > limit {
-            return Err(limit_fault(line, column, format!("more than {limit} lists and objects within each other")));
+            return Err(limit_fault(line, column, &format!("more than {limit} lists and objects within each other")));
         }
         Ok(())
     }
@@ -447,7 +453,7 @@ fn syntax_fault(line: u32, column: u32, message: String) -> Fault {
     Fault { line, column, code: Code::SyntaxError, message, by_parser: false }
 }
 
-fn limit_fault(line: u32, column: u32, what: String) -> Fault {
+fn limit_fault(line: u32, column: u32, what: &str) -> Fault {
     Fault {
         line,
         column,
