@@ -32,6 +32,10 @@ mod listener;
 mod name;
 mod pb;
 mod route;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::net::IpAddr;

@@ -81,7 +81,7 @@ mod tests {
             (id(Kind::VirtualDestination, &[]), "vd/cluster-1/shop/cart/80"),
             (id(Kind::ExternalService, &[]), "es/cluster-1/shop/cart/80"),
             (id(Kind::Service, &[("v", "1"), ("app.io/tier", "")]), "svc/cluster-1/shop/cart/80/app.io/tier=,v=1"),
-            (id(Kind::Service, &[("label", long)]), "svc/cluster-1/shop/cart/80/~3gf41xjc8d2v"),
+            (id(Kind::Service, &[("label", long)]), "svc/cluster-1/shop/cart/80/~awcj2w1brxdw"),
         ] {
             assert_eq!(cluster(&upstream), expected);
         }
