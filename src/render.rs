@@ -2,8 +2,8 @@
 //!
 //! The generated message types know nothing of JSON, so a resource is decoded with the descriptors that build.rs takes
 //! from `envoy-types` (`proto/emitted.proto` lists them). Field names are the proto names, as Envoy's documentation and
-//! `config_dump` write them; an `Any` shows its content. Objects have `@type` and `name` first and the rest in the order
-//! of the alphabet, so equal messages give equal text.
+//! `config_dump` write them; an `Any` shows its content. Objects have `@type` and `name` first and the rest in the
+//! order of the alphabet, so equal messages give equal text.
 //!
 //! Used by `chancery render`, the admin surface and tests; not on the way to a gateway.
 //!

@@ -1,7 +1,7 @@
 //! Listeners: one per bound port, plain HTTP, byte-stable.
 //!
-//! A listener says how to read requests and which filters stand in line; which hosts and routes there are comes over RDS.
-//! Nothing of a table or policy is in it, so attaching one never drains a connection.
+//! A listener says how to read requests and which filters stand in line; which hosts and routes there are comes over
+//! RDS. Nothing of a table or policy is in it, so attaching one never drains a connection.
 
 use std::time::Duration;
 

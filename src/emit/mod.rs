@@ -1,8 +1,9 @@
 //! Ring 4: the plan as Envoy messages. The only place that builds them.
 //!
-//! In goes a [`GatewayPlan`], out comes a [`Snapshot`]: clusters, endpoints, listeners and route configurations. Pure: no
-//! clock, no environment, no files, no randomness, no findings. What can be wrong with an input was found by `resolve`;
-//! everything that can reach bytes is ordered here and encoded by [`wire`], so equal plans give equal versions.
+//! In goes a [`GatewayPlan`], out comes a [`Snapshot`]: clusters, endpoints, listeners and route configurations. Pure:
+//! no clock, no environment, no files, no randomness, no findings. What can be wrong with an input was found by
+//! `resolve`; everything that can reach bytes is ordered here and encoded by [`wire`], so equal plans give equal
+//! versions.
 //!
 //! One file per message ([`listener`], [`route`], [`cluster`], [`endpoint`]) and one per policy kind ([`filter`]).
 //!
@@ -11,15 +12,15 @@
 //!
 //! | edit | sent again | effect |
 //! |---|---|---|
-//! | a route, a matcher, a policy on routes | the route configuration of each port that serves it | none on connections |
+//! | a route, a matcher, a policy on routes | the route configuration of each port with it | none on connections |
 //! | a ready Pod more or less | the endpoints of its destinations | none on others |
 //! | protocol or protection of a destination | its cluster, and its endpoints with it | new connections to it |
 //! | a virtual gateway's ports | listeners, their route configurations | the changed listener drains |
 //! | names of tables or destinations | as the objects that carry them: they stand in metadata | |
 //!
-//! A listener depends on its port and on settings only: every filter that a policy may need stands in its chain from the
-//! start, doing nothing ([`filter::SLOTS`]). There is one route configuration per port; cutting it smaller is decided by
-//! measurements, not here.
+//! A listener depends on its port and on settings only: every filter that a policy may need stands in its chain from
+//! the start, doing nothing ([`filter::SLOTS`]). There is one route configuration per port; cutting it smaller is
+//! decided by measurements, not here.
 //!
 //! Resources name the objects that a refusal by Envoy concerns: a listener its virtual gateways, a route configuration
 //! these and every table and policy on it, a cluster and its endpoints the destination object.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | listener | `listener/<bound port>` |
 //! | route configuration | `route/<bound port>` |
-//! | cluster and its endpoints | `svc/<cluster>/<namespace>/<name>/<port>[/<subset>]`; `vd/…` virtual, `es/…` external |
+//! | cluster and its endpoints | `svc/<cluster>/<namespace>/<name>/<port>[/<subset>]`; `vd/…` and `es/…` likewise |
 //!
 //! A subset is written out, `version=v1,zone=a`, or where that is long, `~` and its hash. Names of Kubernetes objects
 //! hold neither `/` nor `~`, and a label never begins with `~`, so different things have different names.

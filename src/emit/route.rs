@@ -1,7 +1,8 @@
 //! Route configurations: hosts, and the routes of each in the order in which Envoy tries them.
 //!
 //! Order comes from the plan; nothing is sorted here. A route of the plan is one Envoy route, with two exceptions: a
-//! negated header condition that needs two alternatives, and the twin that takes preflights for a matcher with a method.
+//! negated header condition that needs two alternatives, and the twin that takes preflights for a matcher with a
+//! method.
 //!
 //! # Rule
 //! R67 to R69, R72 to R80, and the reference of the core API, "Assembly".
@@ -56,11 +57,14 @@ fn concerned(listener: &Listener) -> BTreeSet<&ObjectRef> {
 }
 
 fn emit_virtual_host(host: &VirtualHost) -> route_pb::VirtualHost {
+    let forwards = host.routes.iter().any(|route| matches!(route.body.action, Action::Forward(_)));
     route_pb::VirtualHost {
         name: host.domain.to_string(),
         domains: vec![host.domain.to_string()],
         routes: host.routes.iter().flat_map(emit_route).collect(),
         metadata: pb::provenance("tables", &host.tables),
+        // Here and not on each route: it is five times as large as a lean route.
+        retry_policy: forwards.then(filter::baseline_retries),
         ..Default::default()
     }
 }
@@ -91,7 +95,7 @@ pub(super) struct RouteBuilder<'a> {
     takes_preflights: bool,
     /// Of the whole request, retries included; zero is none.
     pub(super) timeout: Duration,
-    /// Retries, if any.
+    /// Retries in place of the virtual host's.
     pub(super) retry: Option<route_pb::RetryPolicy>,
 }
 
@@ -135,7 +139,7 @@ impl<'a> RouteBuilder<'a> {
             destinations,
             takes_preflights: false,
             timeout: Duration::ZERO,
-            retry: Some(filter::baseline_retries()),
+            retry: None,
         }
     }
 

@@ -116,12 +116,12 @@ impl TestRoute {
     }
 
     /// Adds a destination.
-    pub(crate) fn to(self, service_name: &str, weight: u32) -> Self {
-        self.to_with(service_name, weight, [])
+    pub(crate) fn forward(self, service_name: &str, weight: u32) -> Self {
+        self.weighted(service_name, weight, [])
     }
 
     /// Adds a destination with policies of its own.
-    pub(crate) fn to_with(
+    pub(crate) fn weighted(
         mut self,
         service_name: &str,
         weight: u32,

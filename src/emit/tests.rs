@@ -191,20 +191,30 @@ fn forwarding_golden() {
         "route": {
             "cluster": CART,
             "max_stream_duration": {"grpc_timeout_header_max": "0s"},
-            "retry_policy": {
-                "host_selection_retry_max_attempts": 5,
-                "num_retries": 2,
-                "retry_host_predicate": [{
-                    "name": "envoy.retry_host_predicates.previous_hosts",
-                    "typed_config": {"@type":
-                        "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
-                }],
-                "retry_on": "connect-failure,refused-stream,unavailable,cancelled",
-            },
             "timeout": "0s",
         },
     });
-    assert_eq!(only(route("cart").to("cart", 100)), expected);
+    assert_eq!(only(route("cart").forward("cart", 100)), expected);
+}
+
+#[test]
+fn baseline_retries_stand_on_the_virtual_host() {
+    let host_of = |route: TestRoute| {
+        let snapshot = emit(&plan([host("shop.example", [route])], [upstream("cart")]));
+        show(&snapshot, ResourceType::Route, "route/8080")["virtual_hosts"][0].clone()
+    };
+    let expected = json!({
+        "host_selection_retry_max_attempts": 5,
+        "num_retries": 2,
+        "retry_host_predicate": [{
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": {"@type":
+                "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+        }],
+        "retry_on": "connect-failure,refused-stream,unavailable,cancelled",
+    });
+    assert_eq!(host_of(route("a").forward("cart", 100))["retry_policy"], expected);
+    assert_eq!(host_of(route("a").direct(200, "")).get("retry_policy"), None, "nothing to retry");
 }
 
 #[test]
@@ -275,7 +285,7 @@ fn a_negated_expression_that_takes_nothing_has_two_alternatives() {
 #[test]
 fn r78_rewrites_and_r79_redirects() {
     let rewritten = |path, host| {
-        let shown = only(route("a").prefix("/a").to("cart", 100).rewriting(path, host));
+        let shown = only(route("a").prefix("/a").forward("cart", 100).rewriting(path, host));
         let action = shown["route"].clone();
         ["prefix_rewrite", "regex_rewrite", "host_rewrite_literal", "auto_host_rewrite"]
             .into_iter()
@@ -310,8 +320,8 @@ fn r78_rewrites_and_r79_redirects() {
 fn header_manipulation_on_route_and_destination() {
     let shown = only(
         route("a")
-            .to_with("cart", 30, [request_headers(&[("x-d", "1")], &["x-e"]), new_host("d.example")])
-            .to("cart-v2", 70)
+            .weighted("cart", 30, [request_headers(&[("x-d", "1")], &["x-e"]), new_host("d.example")])
+            .forward("cart-v2", 70)
             .policy(request_headers(&[("x-b", "%REQ(x-c)%"), ("x-a", "1")], &["x-z", "x-y"]))
             .policy(response_headers(&[("x-r", "1")], &["server"])),
     );
@@ -329,7 +339,7 @@ fn header_manipulation_on_route_and_destination() {
 
     let hosted = only(
         route("a")
-            .to("cart", 100)
+            .forward("cart", 100)
             .rewriting(None, Some(HostRewrite::Literal("own.example".into())))
             .policy(new_host("policy.example")),
     );
@@ -339,7 +349,7 @@ fn header_manipulation_on_route_and_destination() {
 #[test]
 fn a_lone_destination_with_policies_is_a_weighted_cluster() {
     let tea = Policy::Teapot(Teapot { tea: "assam".into() });
-    let shown = only(route("a").to_with("cart", 7, [tea]));
+    let shown = only(route("a").weighted("cart", 7, [tea]));
     let expected = json!({"clusters": [{
         "name": CART,
         "response_headers_to_add": [{"header": {"key": "x-teapot", "value": "assam"}}],
@@ -359,7 +369,7 @@ fn retry_timeout_rows() {
     };
     let action = |timeout: Option<Duration>, retries: Option<Retries>| {
         let policy = Policy::RetryTimeout(RetryTimeout { request_timeout: timeout, retries });
-        only(route("a").to("cart", 100).policy(policy))["route"].clone()
+        only(route("a").forward("cart", 100).policy(policy))["route"].clone()
     };
     let shown = action(Some(Duration::from_secs(2)), Some(retries.clone()));
     assert_eq!(shown["timeout"], "2s");
@@ -380,7 +390,7 @@ fn retry_timeout_rows() {
     assert_eq!(policy["retry_priority"], expected);
 
     let none = action(None, Some(Retries { attempts: 0, ..retries.clone() }));
-    assert_eq!(none.get("retry_policy"), None, "0 attempts switch retries off");
+    assert_eq!(none["retry_policy"], json!({"num_retries": 0}), "0 attempts switch the host's retries off");
     assert_eq!(none["timeout"], "0s");
 
     let plain = Retries {
@@ -429,10 +439,10 @@ fn cors_golden_and_preflight_twin() {
         "max_age": "3600",
     }});
     let policy = || cors(OriginPattern::Prefix("https://a.".into()));
-    assert_eq!(only(route("a").to("cart", 100).policy(policy()))["typed_per_filter_config"], expected);
+    assert_eq!(only(route("a").forward("cart", 100).policy(policy()))["typed_per_filter_config"], expected);
     assert_eq!(only(route("a").method("OPTIONS").policy(policy()))["typed_per_filter_config"], expected);
 
-    let shown = routes(route("a").prefix("/p").method("POST").to("cart", 100).policy(policy()));
+    let shown = routes(route("a").prefix("/p").method("POST").forward("cart", 100).policy(policy()));
     assert_eq!(shown.len(), 2);
     assert_eq!(shown[1]["name"], "shop/www:a#preflight");
     let expected_match = json!({"prefix": "/p", "headers": [
@@ -446,7 +456,7 @@ fn cors_golden_and_preflight_twin() {
 
 #[test]
 fn policies_do_not_touch_listeners_or_clusters() {
-    let with = |route: TestRoute| emit(&plan([host("*", [route.to("cart", 100)])], [upstream("cart")]));
+    let with = |route: TestRoute| emit(&plan([host("*", [route.forward("cart", 100)])], [upstream("cart")]));
     let bare = with(route("a"));
     for policy in [
         abort(503, 1),
@@ -464,7 +474,7 @@ fn policies_do_not_touch_listeners_or_clusters() {
 
 #[test]
 fn endpoints_are_their_own_lane() {
-    let with = |upstream| emit(&plan([host("*", [route("a").to("cart", 100)])], [upstream]));
+    let with = |upstream| emit(&plan([host("*", [route("a").forward("cart", 100)])], [upstream]));
     let mut moved = upstream("cart");
     moved.endpoints.clear();
     let (before, after) = (with(upstream("cart")), with(moved));
@@ -521,52 +531,60 @@ fn everything() -> GatewayPlan {
         host(
             "shop.example",
             [
-                route("fault").prefix("/fault").to("cart", 100).policy(abort(418, 1_000_000)),
-                route("delay").prefix("/delay").to("cart", 100).policy(Policy::FaultInjection(FaultInjection {
+                route("fault").prefix("/fault").forward("cart", 100).policy(abort(418, 1_000_000)),
+                route("delay").prefix("/delay").forward("cart", 100).policy(Policy::FaultInjection(FaultInjection {
                     delay: Some(FaultDelay { fixed_delay: Duration::from_millis(50), per_million: 1_000_000 }),
                     abort: None,
                 })),
                 route("cors")
                     .prefix("/cors")
                     .method("POST")
-                    .to("cart", 100)
+                    .forward("cart", 100)
                     .policy(cors(OriginPattern::Regex("https://[a-z]+\\.example".into()))),
-                route("retry").prefix("/retry").to("cart", 100).policy(Policy::RetryTimeout(RetryTimeout {
+                route("retry").prefix("/retry").forward("cart", 100).policy(Policy::RetryTimeout(RetryTimeout {
                     request_timeout: Some(Duration::from_secs(5)),
-                    retries: Some(retries),
+                    retries: Some(retries.clone()),
                 })),
+                route("once").prefix("/once").forward("dead", 100).policy(Policy::RetryTimeout(RetryTimeout {
+                    request_timeout: None,
+                    retries: Some(Retries { attempts: 0, ..retries.clone() }),
+                })),
+                route("dead").prefix("/dead").forward("dead", 100),
                 route("headers")
                     .prefix("/headers")
-                    .to_with("cart", 30, [request_headers(&[("x-d", "1")], &["x-e"]), new_host("d.example")])
-                    .to("grpc", 70)
+                    .weighted("cart", 30, [request_headers(&[("x-d", "1")], &["x-e"]), new_host("d.example")])
+                    .forward("grpc", 70)
                     .policy(request_headers(&[("x-b", "%REQ(x-c)% 100%%")], &["x-y"]))
                     .policy(response_headers(&[("x-r", "1")], &["server"])),
-                route("lone").prefix("/lone").to_with("cart", 100, [new_host("lone.example")]),
+                route("lone").prefix("/lone").weighted("cart", 100, [new_host("lone.example")]),
                 route("not")
                     .prefix("/not")
                     .not_header("x-a", ValueMatch::Regex("a*".into()))
                     .not_header("x-b", ValueMatch::Exact("1".into()))
                     .query("q", ValueMatch::Present)
-                    .to("cart", 100),
+                    .forward("cart", 100),
                 route("exact")
                     .path(PathMatch::Exact("/exact".into()))
-                    .to("cart", 100)
+                    .forward("cart", 100)
                     .rewriting(Some(PathRewrite::Prefix("/whole".into())), Some(HostRewrite::Auto)),
-                route("regex").path(PathMatch::Regex("/r/[0-9]+".into())).to("cart", 100).rewriting(
+                route("regex").path(PathMatch::Regex("/r/[0-9]+".into())).forward("cart", 100).rewriting(
                     Some(PathRewrite::Regex { pattern: "/r/([0-9]+)".into(), substitution: "/n/\\1".into() }),
                     Some(HostRewrite::Literal("literal.example".into())),
                 ),
                 route("redirect").prefix("/redirect").redirect(Some("other.example"), Some("/to"), 308),
-                route("denied").prefix("/denied").to("denied", 100),
-                route("hole").prefix("/hole").to("hole", 100),
-                route("grpc").prefix("/grpc").ignoring_case().to("grpc", 100),
+                route("denied").prefix("/denied").forward("denied", 100),
+                route("hole").prefix("/hole").forward("hole", 100),
+                route("grpc").prefix("/grpc").ignoring_case().forward("grpc", 100),
                 route("broken").direct(500, "chancery: route misconfigured (WEIGHTS)"),
             ],
         ),
         host("*-bar.shop.example", [route("a").direct(200, "")]),
         host("*", [route("big").direct(200, &"x".repeat(1 << 20))]),
     ];
-    plan(hosts, [upstream("cart"), grpc, closed("denied", Closed::Deny), closed("hole", Closed::BlackHole)])
+    let mut dead = upstream("dead");
+    let address = |port| Endpoint { address: "127.0.0.1".into(), port };
+    dead.endpoints = [(Locality::default(), vec![address(1), address(2), address(3)])].into();
+    plan(hosts, [upstream("cart"), grpc, dead, closed("denied", Closed::Deny), closed("hole", Closed::BlackHole)])
 }
 
 /// Everything inlined as static resources: `--mode validate` follows neither xDS nor files (F11).

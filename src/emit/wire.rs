@@ -1,12 +1,13 @@
 //! Canonical bytes: equal messages have one encoding.
 //!
 //! `envoy-types` keeps protobuf maps in `HashMap`, so that equal messages encode differently from run to run and even
-//! within one run. Everything else about the encoding is fixed: fields in the order of their numbers, no unknown fields.
-//! So a message is encoded as it comes, and then the entries of each map are put into the order of their keys, in place:
-//! sorting moves entries but changes no length.
+//! within one run. Everything else about the encoding is fixed: fields in the order of their numbers, no unknown
+//! fields. So a message is encoded as it comes, and then the entries of each map are put into the order of their keys,
+//! in place: sorting moves entries but changes no length.
 //!
-//! Which fields are maps, and which lead to maps, stands in [`table`]; a message can only be encoded through this module,
-//! and only if it has an entry there ([`Emitted`]). An `Any` is closed bytes: [`any`] makes its content canonical first.
+//! Which fields are maps, and which lead to maps, stands in [`table`]; a message can only be encoded through this
+//! module, and only if it has an entry there ([`Emitted`]). An `Any` is closed bytes: [`any`] makes its content
+//! canonical first.
 //!
 //! # Cost
 //! One pass over the bytes; parts without maps below them are skipped. No allocation unless entries are out of order.

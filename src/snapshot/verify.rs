@@ -132,7 +132,7 @@ impl Checker<'_> {
             {
                 self.report(place, format!("has no endpoints `{wanted}`, so Envoy would wait for them"));
             }
-            for options in cluster.typed_extension_protocol_options.values() {
+            for options in by_key(&cluster.typed_extension_protocol_options) {
                 let Some(options) = self.unpack::<upstream_http_pb::HttpProtocolOptions>(place, Some(options)) else {
                     continue;
                 };
@@ -300,7 +300,7 @@ impl Routes<'_, '_, '_> {
             None => self.report(at, "matches nothing"),
         }
         self.check_slots(at, route.typed_per_filter_config.keys());
-        for config in route.typed_per_filter_config.values() {
+        for config in by_key(&route.typed_per_filter_config) {
             if let Some(cors) = self.checker.unpack::<cors_pb::CorsPolicy>(self.place, Some(config)) {
                 for origin in &cors.allow_origin_string_match {
                     self.check_string_matcher(at, origin);
@@ -430,6 +430,11 @@ impl Routes<'_, '_, '_> {
             self.report(at, format_args!("removes header `{name}`"));
         }
     }
+}
+
+/// The values of a protobuf map in a fixed order, so that complaints have one.
+fn by_key(map: &std::collections::HashMap<String, Any>) -> impl Iterator<Item = &Any> {
+    map.iter().collect::<BTreeMap<_, _>>().into_values()
 }
 
 /// The name of a cluster's endpoints, if they come over EDS.

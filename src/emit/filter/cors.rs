@@ -1,8 +1,8 @@
 //! CORSPolicy: the CORS filter, in slot `chancery.cors`.
 //!
 //! # Rule
-//! The policy reference in the manual, CORSPolicy. A preflight is an OPTIONS request and must match a route, so a matcher
-//! with another method gets a twin for it ([`RouteBuilder::answer_preflights`]).
+//! The policy reference in the manual, CORSPolicy. A preflight is an OPTIONS request and must match a route, so a
+//! matcher with another method gets a twin for it ([`RouteBuilder::answer_preflights`]).
 
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors_pb;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;

@@ -1,7 +1,7 @@
 //! HeaderManipulationPolicy: native header lists of routes and destinations, no filter.
 //!
-//! Envoy handles these inside the router: on a request after every filter, on a response first. At each level it removes
-//! before it adds, and a destination's lists go before its route's.
+//! Envoy handles these inside the router: on a request after every filter, on a response first. At each level it
+//! removes before it adds, and a destination's lists go before its route's.
 //!
 //! # Rule
 //! The policy reference in the manual, HeaderManipulationPolicy: remove then add, sorted by name; `Host` becomes a

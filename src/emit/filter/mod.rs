@@ -1,13 +1,13 @@
 //! Policies on routes: the HTTP filters of the chain, and one file per policy kind.
 //!
-//! A listener's chain is fixed: every filter that a policy may need stands in it from the start, enabled and doing nothing,
-//! and a route that has the policy brings the configuration for its slot. Order comes from the ranks of [`SLOTS`], never
-//! from what is attached. Envoy ignores configuration for a slot that the chain does not have, without a word: only names
-//! of this table are ever written, and `snapshot::verify` checks it from the bytes.
+//! A listener's chain is fixed: every filter that a policy may need stands in it from the start, enabled and doing
+//! nothing, and a route that has the policy brings the configuration for its slot. Order comes from the ranks of
+//! [`SLOTS`], never from what is attached. Envoy ignores configuration for a slot that the chain does not have, without
+//! a word: only names of this table are ever written, and `snapshot::verify` checks it from the bytes.
 //!
-//! To add a policy kind: a variant of [`Policy`], a file here with one function `apply`, a line in [`apply`], and, if it is
-//! a filter and not a native field of routes, the neutral form of its slot. The neutral form costs one update of all
-//! listeners, once.
+//! To add a policy kind: a variant of [`Policy`], a file here with one function `apply`, a line in [`apply`], and, if
+//! it is a filter and not a native field of routes, the neutral form of its slot. The neutral form costs one update of
+//! all listeners, once.
 //!
 //! # Rule
 //! The policy reference in the manual, "HTTP filter order" (order) and "Activation and re-routing" (why filters are

@@ -28,11 +28,13 @@ pub(super) fn apply(policy: &RetryTimeout, route: &mut RouteBuilder<'_>) {
         route.timeout = timeout;
     }
     if let Some(retries) = &policy.retries {
-        route.retry = (retries.attempts > 0).then(|| emit_retries(retries));
+        // Without conditions nothing is retried, and the host's baseline is out.
+        let none = || route_pb::RetryPolicy { num_retries: pb::uint32(0), ..Default::default() };
+        route.retry = Some(if retries.attempts == 0 { none() } else { emit_retries(retries) });
     }
 }
 
-/// The retries of a route without a policy.
+/// The retries of routes without a policy, for their virtual host.
 pub(in super::super) fn baseline() -> route_pb::RetryPolicy {
     retry_policy(BASELINE_RETRY_ON.to_owned(), BASELINE_RETRIES)
 }

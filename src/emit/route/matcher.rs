@@ -1,7 +1,8 @@
 //! Matchers: what a request must look like, in Envoy's form.
 //!
 //! # Rule
-//! R73 and the reference of the core API, "Matchers"; inverted header matches as the policy reference in the manual says.
+//! R73 and the reference of the core API, "Matchers"; inverted header matches as the policy reference in the manual
+//! says.
 
 use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
@@ -38,7 +39,9 @@ pub(super) fn emit_matcher(matcher: &Matcher) -> Vec<route_pb::RouteMatch> {
         };
         alternatives = forms
             .iter()
-            .flat_map(|form| alternatives.iter().map(move |before| [before.as_slice(), &[form.clone()]].concat()))
+            .flat_map(|form| {
+                alternatives.iter().map(move |before| [before.as_slice(), std::slice::from_ref(form)].concat())
+            })
             .collect();
     }
     let query_parameters: Vec<_> = matcher.query_parameters.iter().map(emit_query).collect();
@@ -122,7 +125,8 @@ fn string_matcher(value: &ValueMatch) -> Option<matcher_pb::StringMatcher> {
     }
 }
 
-/// The matcher of the preflights for requests with a method: the same conditions on an OPTIONS request that announces it.
+/// The matcher of the preflights for requests with a method: the same conditions on an OPTIONS request that announces
+/// it.
 pub(super) fn preflight(matcher: &Matcher) -> Option<Matcher> {
     let method = matcher.method.as_ref().filter(|method| **method != "OPTIONS")?;
     let mut twin = matcher.clone();

@@ -1,7 +1,8 @@
 //! Which messages Chancery emits, and where they hold maps.
 //!
-//! Read from the descriptors of the pinned `envoy-types`; a test of [`super`] compares every row with them, so a message
-//! that is added to the second list fails there until its rows are complete. Messages without a row have no maps.
+//! Read from the descriptors of the pinned `envoy-types`; a test of [`super`] compares every row with them, so a
+//! message that is added to the second list fails there until its rows are complete. Messages without a row have no
+//! maps.
 
 use envoy_types::pb::envoy::config::cluster::v3 as cluster_pb;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint_pb;
