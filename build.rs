@@ -31,11 +31,11 @@ struct FileHead {
 const EMITTED: &str = "proto/emitted.proto";
 
 fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed={EMITTED}");
-    println!("cargo:rerun-if-changed=Cargo.lock");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed={EMITTED}");
+    println!("cargo::rerun-if-changed=Cargo.lock");
     if let Err(problem) = run() {
-        println!("cargo:warning=descriptors of Envoy's messages: {problem}");
+        println!("cargo::error=descriptors of Envoy's messages: {}", problem.replace('\n', " "));
         std::process::exit(1);
     }
 }
