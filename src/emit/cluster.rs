@@ -1,0 +1,108 @@
+//! Clusters: how to speak to a destination, and what stands in the way.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3 as cluster_pb;
+use envoy_types::pb::envoy::config::core::v3 as core_pb;
+use envoy_types::pb::envoy::config::rbac::v3 as rules_pb;
+use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as rbac_pb;
+use envoy_types::pb::envoy::extensions::filters::http::upstream_codec::v3 as upstream_codec_pb;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3 as least_request_pb;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http_pb;
+
+use crate::ir::Upstream;
+use crate::ir::upstream::{Closed, UpstreamProtocol};
+use crate::model::Name;
+use crate::snapshot::Resource;
+
+use super::{filter, name, pb, wire};
+
+/// How long opening a connection may take, TLS included. The source platform's default; half of it fails distant
+/// clusters under load, double makes a dead endpoint cost a retry twice as long.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Envoy's own thresholds (1,024 connections, pending and active requests, 3 retries) throttle without a word.
+const UNLIMITED: u32 = u32::MAX;
+
+/// The cluster of one upstream.
+///
+/// # Rule
+/// The baseline for clusters of the policy reference in the manual; R130 and the failure shapes D2 and D4 for a
+/// destination that is kept closed.
+pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name) -> Resource {
+    use cluster_pb::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig};
+
+    let name = name::cluster(&upstream.id);
+    let protocol_options = wire::any(&protocol_options(upstream));
+    let message = cluster_pb::Cluster {
+        name: name.to_string(),
+        alt_stat_name: name::stat(&upstream.id, gateway_cluster),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(pb::over_ads()), ..Default::default() }),
+        connect_timeout: Some(pb::duration(CONNECT_TIMEOUT)),
+        load_balancing_policy: Some(least_request()),
+        circuit_breakers: Some(unlimited()),
+        typed_extension_protocol_options: [(
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
+            protocol_options,
+        )]
+        .into(),
+        metadata: pb::provenance("objects", std::slice::from_ref(&upstream.id.object)),
+        ..Default::default()
+    };
+    Resource::from_content(name, wire::encode(&message), pb::owners([&upstream.id.object]))
+}
+
+/// The protocol, and the filters that run once a host of the cluster is to be chosen.
+fn protocol_options(upstream: &Upstream) -> upstream_http_pb::HttpProtocolOptions {
+    use upstream_http_pb::http_protocol_options::explicit_http_config::ProtocolConfig;
+    use upstream_http_pb::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
+
+    let protocol_config = Some(match upstream.protocol {
+        UpstreamProtocol::Http1 => ProtocolConfig::HttpProtocolOptions(core_pb::Http1ProtocolOptions::default()),
+        UpstreamProtocol::Http2 => ProtocolConfig::Http2ProtocolOptions(core_pb::Http2ProtocolOptions::default()),
+    });
+    upstream_http_pb::HttpProtocolOptions {
+        http_filters: match upstream.closed {
+            Some(Closed::Deny) => deny_everything(),
+            Some(Closed::BlackHole) | None => Vec::new(),
+        },
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config,
+        })),
+        ..Default::default()
+    }
+}
+
+/// Rules that allow by policies, and no policies: 403 on every route to the cluster, before any connection.
+fn deny_everything() -> Vec<hcm_pb::HttpFilter> {
+    let rules = rules_pb::Rbac { action: rules_pb::rbac::Action::Allow.into(), ..Default::default() };
+    let deny = rbac_pb::Rbac { rules: Some(rules), ..Default::default() };
+    let codec = upstream_codec_pb::UpstreamCodec::default();
+    vec![
+        filter::http_filter("chancery.deny", wire::any(&deny)),
+        filter::http_filter("envoy.filters.http.upstream_codec", wire::any(&codec)),
+    ]
+}
+
+fn least_request() -> cluster_pb::LoadBalancingPolicy {
+    let extension = core_pb::TypedExtensionConfig {
+        name: "envoy.load_balancing_policies.least_request".to_owned(),
+        typed_config: Some(wire::any(&least_request_pb::LeastRequest::default())),
+    };
+    cluster_pb::LoadBalancingPolicy {
+        policies: vec![cluster_pb::load_balancing_policy::Policy { typed_extension_config: Some(extension) }],
+    }
+}
+
+fn unlimited() -> cluster_pb::CircuitBreakers {
+    let thresholds = cluster_pb::circuit_breakers::Thresholds {
+        max_connections: pb::uint32(UNLIMITED),
+        max_pending_requests: pb::uint32(UNLIMITED),
+        max_requests: pb::uint32(UNLIMITED),
+        max_retries: pb::uint32(UNLIMITED),
+        ..Default::default()
+    };
+    cluster_pb::CircuitBreakers { thresholds: vec![thresholds], per_host_thresholds: Vec::new() }
+}

@@ -1,0 +1,61 @@
+//! Endpoints: what a cluster's name leads to now.
+//!
+//! Every cluster has an assignment, also an empty one: Envoy waits for it, and answers 503 without a host.
+
+use envoy_types::pb::envoy::config::core::v3 as core_pb;
+use envoy_types::pb::envoy::config::endpoint::v3 as endpoint_pb;
+
+use crate::ir::Upstream;
+use crate::ir::upstream::{Closed, Endpoint, Locality};
+use crate::snapshot::Resource;
+
+use super::{name, pb, wire};
+
+/// The endpoints of one upstream, by locality, each address once.
+///
+/// # Rule
+/// R143: a destination without ready endpoints answers 503. D4 of the failure shapes: so does a black hole.
+pub(super) fn emit_endpoints(upstream: &Upstream) -> Resource {
+    let name = name::cluster(&upstream.id);
+    let endpoints = match upstream.closed {
+        Some(Closed::BlackHole) => Vec::new(),
+        Some(Closed::Deny) | None => upstream
+            .endpoints
+            .iter()
+            .filter(|(_, endpoints)| !endpoints.is_empty())
+            .map(|(locality, endpoints)| emit_locality(locality, endpoints, &upstream.hostname))
+            .collect(),
+    };
+    let message =
+        endpoint_pb::ClusterLoadAssignment { cluster_name: name.to_string(), endpoints, ..Default::default() };
+    Resource::from_content(name, wire::encode(&message), pb::owners([&upstream.id.object]))
+}
+
+fn emit_locality(locality: &Locality, endpoints: &[Endpoint], hostname: &str) -> endpoint_pb::LocalityLbEndpoints {
+    let mut sorted: Vec<&Endpoint> = endpoints.iter().collect();
+    sorted.sort();
+    sorted.dedup();
+    let known = *locality != Locality::default();
+    endpoint_pb::LocalityLbEndpoints {
+        locality: known.then(|| core_pb::Locality {
+            region: locality.region.to_string(),
+            zone: locality.zone.to_string(),
+            sub_zone: locality.sub_zone.to_string(),
+        }),
+        lb_endpoints: sorted.into_iter().map(|endpoint| emit_endpoint(endpoint, hostname)).collect(),
+        ..Default::default()
+    }
+}
+
+fn emit_endpoint(endpoint: &Endpoint, hostname: &str) -> endpoint_pb::LbEndpoint {
+    let message = endpoint_pb::Endpoint {
+        address: Some(pb::socket_address(endpoint.address.to_string(), endpoint.port)),
+        // What `autoHostRewrite` puts into the Host header.
+        hostname: hostname.to_owned(),
+        ..Default::default()
+    };
+    endpoint_pb::LbEndpoint {
+        host_identifier: Some(endpoint_pb::lb_endpoint::HostIdentifier::Endpoint(message)),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,97 @@
+//! Names of resources: stable, independent of content, readable in a dump of Envoy.
+//!
+//! | resource | name |
+//! |---|---|
+//! | listener | `listener/<bound port>` |
+//! | route configuration | `route/<bound port>` |
+//! | cluster and its endpoints | `svc/<cluster>/<namespace>/<name>/<port>[/<subset>]`; `vd/…` and `es/…` likewise |
+//!
+//! A subset is written out, `version=v1,zone=a`, or where that is long, `~` and its hash. Names of Kubernetes objects
+//! hold neither `/` nor `~`, and a label never begins with `~`, so different things have different names.
+//!
+//! # Rule
+//! The manual's conventions, "Names"; R57 for listeners that share a port.
+
+use crate::ir::UpstreamId;
+use crate::model::{Kind, Labels, Name};
+use crate::snapshot::Version;
+
+/// Subsets longer than this are hashed; cluster names stand in every route that uses them.
+const LONGEST_SUBSET: usize = 63;
+
+/// The listener of a bound port.
+pub(crate) fn listener(bind_port: u16) -> Name {
+    format!("listener/{bind_port}").into()
+}
+
+/// The routes of a bound port.
+pub(crate) fn route_configuration(bind_port: u16) -> Name {
+    format!("route/{bind_port}").into()
+}
+
+/// The cluster of an upstream, and its endpoints.
+pub(crate) fn cluster(upstream: &UpstreamId) -> Name {
+    let object = &upstream.object;
+    let prefix = match object.kind {
+        Kind::Service => "svc",
+        Kind::VirtualDestination => "vd",
+        Kind::ExternalService => "es",
+        other => other.plural(),
+    };
+    let mut name = format!("{prefix}/{}/{}/{}/{}", object.cluster, object.namespace, object.name, upstream.port);
+    if !upstream.subset.is_empty() {
+        name.push('/');
+        name.push_str(&subset(&upstream.subset));
+    }
+    name.into()
+}
+
+/// The name of an upstream in Envoy's statistics: short, because it stands in dozens of them.
+///
+/// A Service of the gateway's own cluster is `namespace/name/port`; everything else keeps the name of its cluster.
+pub(crate) fn stat(upstream: &UpstreamId, gateway_cluster: &str) -> String {
+    let full = cluster(upstream);
+    let own = format!("svc/{gateway_cluster}/");
+    full.strip_prefix(own.as_str()).unwrap_or(&full).to_owned()
+}
+
+fn subset(labels: &Labels) -> String {
+    let text = labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
+    if text.len() <= LONGEST_SUBSET { text } else { format!("~{}", Version::of_content(text.as_bytes())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ObjectRef;
+
+    fn id(kind: Kind, subset: &[(&str, &str)]) -> UpstreamId {
+        UpstreamId {
+            object: ObjectRef::new(kind, "cluster-1", "shop", "cart"),
+            port: 80,
+            subset: subset.iter().map(|(key, value)| (Name::from(*key), Name::from(*value))).collect(),
+        }
+    }
+
+    #[test]
+    fn names_read_well_and_differ() {
+        let long = "a-value-that-goes-on-and-on-for-sixty-characters-or-so-really";
+        for (upstream, expected) in [
+            (id(Kind::Service, &[]), "svc/cluster-1/shop/cart/80"),
+            (id(Kind::VirtualDestination, &[]), "vd/cluster-1/shop/cart/80"),
+            (id(Kind::ExternalService, &[]), "es/cluster-1/shop/cart/80"),
+            (id(Kind::Service, &[("v", "1"), ("app.io/tier", "")]), "svc/cluster-1/shop/cart/80/app.io/tier=,v=1"),
+            (id(Kind::Service, &[("label", long)]), "svc/cluster-1/shop/cart/80/~awcj2w1brxdw"),
+        ] {
+            assert_eq!(cluster(&upstream), expected);
+        }
+    }
+
+    #[test]
+    fn stat_names_are_short_at_home() {
+        let subset = id(Kind::Service, &[("v", "1")]);
+        assert_eq!(stat(&subset, "cluster-1"), "shop/cart/80/v=1");
+        assert_eq!(stat(&subset, "cluster-2"), "svc/cluster-1/shop/cart/80/v=1");
+        assert_eq!(stat(&id(Kind::VirtualDestination, &[]), "cluster-1"), "vd/cluster-1/shop/cart/80");
+    }
+}

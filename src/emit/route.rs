@@ -1,0 +1,304 @@
+//! Route configurations: hosts, and the routes of each in the order in which Envoy tries them.
+//!
+//! Order comes from the plan; nothing is sorted here. A route of the plan is one Envoy route, with two exceptions: a
+//! negated header condition that needs two alternatives, and the twin that takes preflights for a matcher with a
+//! method.
+//!
+//! # Rule
+//! R67 to R69, R72 to R80, and the reference of the core API, "Assembly".
+
+mod matcher;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3 as core_pb;
+use envoy_types::pb::envoy::config::route::v3 as route_pb;
+use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
+use envoy_types::pb::google::protobuf::Any;
+
+use crate::ir::route::{DirectResponse, Forward, HostRewrite, PathRewrite, Redirect};
+use crate::ir::{Action, Listener, Route, VirtualHost};
+use crate::model::{Name, ObjectRef};
+use crate::snapshot::Resource;
+
+use super::{filter, name, pb, wire};
+
+/// The most that a direct response may answer with; Envoy's default is 4 KiB.
+const LARGEST_DIRECT_RESPONSE: u32 = 1 << 20;
+
+/// The routes of one bound port. Without virtual hosts every request gets 404 (R67).
+pub(super) fn emit_route_configuration(listener: &Listener) -> Resource {
+    let name = name::route_configuration(listener.bind_port);
+    let message = route_pb::RouteConfiguration {
+        name: name.to_string(),
+        virtual_hosts: listener.virtual_hosts.iter().map(emit_virtual_host).collect(),
+        // The port in a Host header says nothing about the host (R68).
+        ignore_port_in_host_matching: true,
+        // Routes may arrive before their clusters; one missing cluster must not cost all routes.
+        validate_clusters: pb::boolean(false),
+        max_direct_response_body_size_bytes: pb::uint32(LARGEST_DIRECT_RESPONSE),
+        ..Default::default()
+    };
+    Resource::from_content(name, wire::encode(&message), pb::owners(concerned(listener)))
+}
+
+/// The objects that a refusal of the routes concerns: gateways, all tables on the way, all attached policies.
+fn concerned(listener: &Listener) -> BTreeSet<&ObjectRef> {
+    let mut objects: BTreeSet<&ObjectRef> = listener.gateways.iter().collect();
+    for host in &listener.virtual_hosts {
+        objects.extend(&host.tables);
+        for route in &host.routes {
+            objects.extend(route.body.chain.iter().map(|hop| &hop.table));
+            objects.extend(route.body.attached.iter().map(|attachment| &attachment.policy));
+        }
+    }
+    objects
+}
+
+fn emit_virtual_host(host: &VirtualHost) -> route_pb::VirtualHost {
+    let forwards = host.routes.iter().any(|route| matches!(route.body.action, Action::Forward(_)));
+    route_pb::VirtualHost {
+        name: host.domain.to_string(),
+        domains: vec![host.domain.to_string()],
+        routes: host.routes.iter().flat_map(emit_route).collect(),
+        metadata: pb::provenance("tables", &host.tables),
+        // Here and not on each route: it is five times as large as a lean route.
+        retry_policy: forwards.then(filter::baseline_retries),
+        ..Default::default()
+    }
+}
+
+fn emit_route(route: &Route) -> Vec<route_pb::Route> {
+    let mut builder = RouteBuilder::new(route);
+    for policy in &route.body.policies {
+        filter::apply(policy, &mut builder);
+    }
+    if let Action::Forward(forward) = &route.body.action {
+        for (index, destination) in forward.destinations.iter().enumerate() {
+            builder.level = Level::Destination(index);
+            for policy in &destination.policies {
+                filter::apply(policy, &mut builder);
+            }
+        }
+    }
+    builder.finish()
+}
+
+/// A route while policies are being put on it.
+#[derive(Debug)]
+pub(super) struct RouteBuilder<'a> {
+    route: &'a Route,
+    level: Level,
+    own: Scope,
+    destinations: Vec<Scope>,
+    takes_preflights: bool,
+    /// Of the whole request, retries included; zero is none.
+    pub(super) timeout: Duration,
+    /// Retries in place of the virtual host's.
+    pub(super) retry: Option<route_pb::RetryPolicy>,
+}
+
+/// What the policy at hand is put on.
+#[derive(Clone, Copy, Debug)]
+enum Level {
+    Route,
+    Destination(usize),
+}
+
+/// What Envoy lets a route and each of its destinations have of their own.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Scope {
+    /// Headers towards the upstream.
+    pub(super) request: HeaderChanges,
+    /// Headers towards the client.
+    pub(super) response: HeaderChanges,
+    /// The Host header towards the upstream.
+    pub(super) host: Option<Name>,
+    /// Configuration of filters, by the names of their slots.
+    pub(super) slots: BTreeMap<&'static str, Any>,
+}
+
+/// Headers that are removed, then added.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct HeaderChanges {
+    pub(super) remove: BTreeSet<Name>,
+    pub(super) add: BTreeMap<Name, Name>,
+}
+
+impl<'a> RouteBuilder<'a> {
+    fn new(route: &'a Route) -> Self {
+        let destinations = match &route.body.action {
+            Action::Forward(forward) => forward.destinations.iter().map(|_| Scope::default()).collect(),
+            Action::Redirect(_) | Action::Direct(_) => Vec::new(),
+        };
+        Self {
+            route,
+            level: Level::Route,
+            own: Scope::default(),
+            destinations,
+            takes_preflights: false,
+            timeout: Duration::ZERO,
+            retry: None,
+        }
+    }
+
+    /// Where the policy at hand goes: the route, or one of its destinations.
+    pub(super) fn scope(&mut self) -> &mut Scope {
+        match self.level {
+            Level::Route => &mut self.own,
+            Level::Destination(index) => &mut self.destinations[index],
+        }
+    }
+
+    /// Lets OPTIONS requests that announce the matcher's method take the route as well.
+    pub(super) fn answer_preflights(&mut self) {
+        self.takes_preflights = true;
+    }
+
+    /// One route for each alternative of the matcher, and then its twin's.
+    fn finish(self) -> Vec<route_pb::Route> {
+        let own = matcher::emit_matcher(&self.route.matcher);
+        let twin = if self.takes_preflights { matcher::preflight(&self.route.matcher) } else { None };
+        let mut route = route_pb::Route {
+            request_headers_to_add: emit_added(&self.own.request),
+            request_headers_to_remove: emit_removed(&self.own.request),
+            response_headers_to_add: emit_added(&self.own.response),
+            response_headers_to_remove: emit_removed(&self.own.response),
+            typed_per_filter_config: emit_slots(&self.own),
+            ..Default::default()
+        };
+        route.action = Some(match &self.route.body.action {
+            Action::Forward(forward) => route_pb::route::Action::Route(self.emit_forward(forward)),
+            Action::Redirect(redirect) => route_pb::route::Action::Redirect(emit_redirect(redirect)),
+            Action::Direct(direct) => route_pb::route::Action::DirectResponse(emit_direct_response(direct)),
+        });
+        let twins = twin.iter().flat_map(matcher::emit_matcher).map(|matcher| ("#preflight", matcher));
+        let mut routes: Vec<route_pb::Route> = Vec::with_capacity(own.len());
+        for (suffix, matcher) in own.into_iter().map(|matcher| ("", matcher)).chain(twins) {
+            let mut name = format!("{}{suffix}", self.route.name);
+            if routes.last().is_some_and(|before| before.name.starts_with(&name)) {
+                name = format!("{name}#{}", routes.len() + 1);
+            }
+            routes.push(route_pb::Route { name, r#match: Some(matcher), ..route.clone() });
+        }
+        routes
+    }
+
+    fn emit_forward(&self, forward: &Forward) -> route_pb::RouteAction {
+        use route_pb::route_action::{HostRewriteSpecifier, MaxStreamDuration};
+        let (prefix_rewrite, regex_rewrite) = match &forward.path_rewrite {
+            // Of an exact match Envoy replaces the whole path, as R78 wants.
+            Some(PathRewrite::Prefix(path)) => (path.to_string(), None),
+            Some(PathRewrite::Regex { pattern, substitution }) => {
+                let substitution = substitution.to_string();
+                let rewrite = matcher_pb::RegexMatchAndSubstitute { pattern: Some(pb::regex(pattern)), substitution };
+                (String::new(), Some(rewrite))
+            }
+            None => (String::new(), None),
+        };
+        let host_rewrite_specifier = match (&self.own.host, &forward.host_rewrite) {
+            (Some(host), _) | (None, Some(HostRewrite::Literal(host))) => {
+                Some(HostRewriteSpecifier::HostRewriteLiteral(host.to_string()))
+            }
+            (None, Some(HostRewrite::Auto)) => pb::boolean(true).map(HostRewriteSpecifier::AutoHostRewrite),
+            (None, None) => None,
+        };
+        route_pb::RouteAction {
+            cluster_specifier: Some(self.emit_destinations(forward)),
+            prefix_rewrite,
+            regex_rewrite,
+            host_rewrite_specifier,
+            // Absent, both would be limits that nobody asked for: 15 s, and no `grpc-timeout`.
+            timeout: Some(pb::duration(self.timeout)),
+            max_stream_duration: Some(MaxStreamDuration {
+                grpc_timeout_header_max: Some(pb::duration(self.timeout)),
+                ..Default::default()
+            }),
+            retry_policy: self.retry.clone(),
+            ..Default::default()
+        }
+    }
+
+    fn emit_destinations(&self, forward: &Forward) -> route_pb::route_action::ClusterSpecifier {
+        use route_pb::route_action::ClusterSpecifier;
+        if let ([destination], [scope]) = (forward.destinations.as_slice(), self.destinations.as_slice())
+            && *scope == Scope::default()
+        {
+            return ClusterSpecifier::Cluster(name::cluster(&destination.upstream).to_string());
+        }
+        // A lone destination has all the weight, whatever it says.
+        let lone = forward.destinations.len() == 1;
+        let clusters = forward.destinations.iter().zip(&self.destinations).map(|(destination, scope)| {
+            let name = name::cluster(&destination.upstream).to_string();
+            emit_cluster_weight(name, if lone { 100 } else { destination.weight }, scope)
+        });
+        ClusterSpecifier::WeightedClusters(route_pb::WeightedCluster {
+            clusters: clusters.collect(),
+            ..Default::default()
+        })
+    }
+}
+
+fn emit_cluster_weight(name: String, weight: u32, scope: &Scope) -> route_pb::weighted_cluster::ClusterWeight {
+    use route_pb::weighted_cluster::cluster_weight::HostRewriteSpecifier;
+    route_pb::weighted_cluster::ClusterWeight {
+        name,
+        weight: pb::uint32(weight),
+        request_headers_to_add: emit_added(&scope.request),
+        request_headers_to_remove: emit_removed(&scope.request),
+        response_headers_to_add: emit_added(&scope.response),
+        response_headers_to_remove: emit_removed(&scope.response),
+        typed_per_filter_config: emit_slots(scope),
+        host_rewrite_specifier: scope
+            .host
+            .as_ref()
+            .map(|host| HostRewriteSpecifier::HostRewriteLiteral(host.to_string())),
+        ..Default::default()
+    }
+}
+
+fn emit_added(changes: &HeaderChanges) -> Vec<core_pb::HeaderValueOption> {
+    use core_pb::header_value_option::HeaderAppendAction;
+    let option = |(name, value): (&Name, &Name)| core_pb::HeaderValueOption {
+        header: Some(core_pb::HeaderValue { key: name.to_string(), value: value.to_string(), raw_value: Vec::new() }),
+        append_action: HeaderAppendAction::AppendIfExistsOrAdd.into(),
+        ..Default::default()
+    };
+    changes.add.iter().map(option).collect()
+}
+
+fn emit_removed(changes: &HeaderChanges) -> Vec<String> {
+    changes.remove.iter().map(Name::to_string).collect()
+}
+
+fn emit_slots(scope: &Scope) -> std::collections::HashMap<String, Any> {
+    scope.slots.iter().map(|(slot, config)| ((*slot).to_owned(), config.clone())).collect()
+}
+
+/// R79.
+fn emit_redirect(redirect: &Redirect) -> route_pb::RedirectAction {
+    use route_pb::redirect_action::{PathRewriteSpecifier, RedirectResponseCode};
+    let response_code = match redirect.status {
+        302 => RedirectResponseCode::Found,
+        303 => RedirectResponseCode::SeeOther,
+        307 => RedirectResponseCode::TemporaryRedirect,
+        308 => RedirectResponseCode::PermanentRedirect,
+        _ => RedirectResponseCode::MovedPermanently,
+    };
+    route_pb::RedirectAction {
+        host_redirect: redirect.host.as_ref().map(Name::to_string).unwrap_or_default(),
+        path_rewrite_specifier: redirect.path.as_ref().map(|path| PathRewriteSpecifier::PathRedirect(path.to_string())),
+        response_code: response_code.into(),
+        ..Default::default()
+    }
+}
+
+/// R79, and R142 for routes that are misconfigured.
+fn emit_direct_response(direct: &DirectResponse) -> route_pb::DirectResponseAction {
+    let body = (!direct.body.is_empty()).then(|| core_pb::DataSource {
+        specifier: Some(core_pb::data_source::Specifier::InlineString(direct.body.to_string())),
+        ..Default::default()
+    });
+    route_pb::DirectResponseAction { status: u32::from(direct.status), body, body_format: None }
+}

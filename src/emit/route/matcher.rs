@@ -1,0 +1,140 @@
+//! Matchers: what a request must look like, in Envoy's form.
+//!
+//! # Rule
+//! R73 and the reference of the core API, "Matchers"; inverted header matches as the policy reference in the manual
+//! says.
+
+use envoy_types::pb::envoy::config::route::v3 as route_pb;
+use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
+
+use crate::ir::Matcher;
+use crate::ir::route::{HeaderMatch, QueryMatch, ValueMatch};
+use crate::model::PathMatch;
+
+use super::super::pb;
+
+/// Header conditions that need two alternatives each are split up to this many; 2 to the power of it is the number of
+/// Envoy routes that one matcher can become.
+const MOST_SPLITS: usize = 4;
+
+/// The forms of one matcher; a request matches if any of them does. Nearly always one.
+pub(super) fn emit_matcher(matcher: &Matcher) -> Vec<route_pb::RouteMatch> {
+    let (case_sensitive, path) = match &matcher.path {
+        PathMatch::Any => (None, route_pb::route_match::PathSpecifier::Prefix("/".to_owned())),
+        // On segment borders it would not take `/foobar` for `/foo` (R73), so it is never `path_separated_prefix`.
+        PathMatch::Prefix(path) => {
+            let path = if path.is_empty() { "/" } else { path };
+            (case(matcher), route_pb::route_match::PathSpecifier::Prefix(path.to_owned()))
+        }
+        PathMatch::Exact(path) => (case(matcher), route_pb::route_match::PathSpecifier::Path(path.to_string())),
+        PathMatch::Regex(expression) => (None, route_pb::route_match::PathSpecifier::SafeRegex(pb::regex(expression))),
+    };
+    let method = matcher.method.as_ref().map(|method| exact_header(":method", method));
+    let mut alternatives = vec![method.into_iter().collect::<Vec<_>>()];
+    for header in &matcher.headers {
+        let forms = match header_absence(header) {
+            Some(absence) if alternatives.len() < 1 << MOST_SPLITS => vec![absence, emit_header(header, false)],
+            Some(_) => vec![emit_header(header, false)],
+            None => vec![emit_header(header, true)],
+        };
+        alternatives = forms
+            .iter()
+            .flat_map(|form| {
+                alternatives.iter().map(move |before| [before.as_slice(), std::slice::from_ref(form)].concat())
+            })
+            .collect();
+    }
+    let query_parameters: Vec<_> = matcher.query_parameters.iter().map(emit_query).collect();
+    alternatives
+        .into_iter()
+        .map(|headers| route_pb::RouteMatch {
+            case_sensitive,
+            headers,
+            query_parameters: query_parameters.clone(),
+            path_specifier: Some(path.clone()),
+            ..Default::default()
+        })
+        .collect()
+}
+
+fn case(matcher: &Matcher) -> Option<envoy_types::pb::google::protobuf::BoolValue> {
+    if matcher.ignore_case { pb::boolean(false) } else { None }
+}
+
+/// A header that equals a text.
+pub(super) fn exact_header(name: &str, value: &str) -> route_pb::HeaderMatcher {
+    let pattern = matcher_pb::string_matcher::MatchPattern::Exact(value.to_owned());
+    route_pb::HeaderMatcher {
+        name: name.to_owned(),
+        header_match_specifier: Some(route_pb::header_matcher::HeaderMatchSpecifier::StringMatch(pb::string_matcher(
+            pattern, false,
+        ))),
+        ..Default::default()
+    }
+}
+
+/// One condition. Inverted, Envoy alone would not take a request without the header; with `absent_is_empty` the absent
+/// header counts as an empty value, which satisfies the negation.
+fn emit_header(header: &HeaderMatch, absent_is_empty: bool) -> route_pb::HeaderMatcher {
+    use route_pb::header_matcher::HeaderMatchSpecifier;
+    let specifier = match string_matcher(&header.value) {
+        Some(matcher) => HeaderMatchSpecifier::StringMatch(matcher),
+        None => HeaderMatchSpecifier::PresentMatch(true),
+    };
+    route_pb::HeaderMatcher {
+        name: header.name.to_string(),
+        invert_match: header.invert,
+        treat_missing_header_as_empty: absent_is_empty && header.invert && header.value != ValueMatch::Present,
+        header_match_specifier: Some(specifier),
+    }
+}
+
+/// For a negated expression that takes the empty text: the absence of the header, as an alternative of its own, because
+/// counting the absent header as empty would then fail the condition.
+fn header_absence(header: &HeaderMatch) -> Option<route_pb::HeaderMatcher> {
+    let takes_empty = match &header.value {
+        ValueMatch::Regex(expression) => {
+            regex::Regex::new(&format!("^(?:{expression})$")).is_ok_and(|regex| regex.is_match(""))
+        }
+        ValueMatch::Exact(value) => value.is_empty(),
+        ValueMatch::Present => false,
+    };
+    (header.invert && takes_empty).then(|| {
+        let absent = HeaderMatch { name: header.name.clone(), value: ValueMatch::Present, invert: true };
+        emit_header(&absent, false)
+    })
+}
+
+fn emit_query(query: &QueryMatch) -> route_pb::QueryParameterMatcher {
+    use route_pb::query_parameter_matcher::QueryParameterMatchSpecifier;
+    let specifier = match string_matcher(&query.value) {
+        Some(matcher) => QueryParameterMatchSpecifier::StringMatch(matcher),
+        None => QueryParameterMatchSpecifier::PresentMatch(true),
+    };
+    route_pb::QueryParameterMatcher { name: query.name.to_string(), query_parameter_match_specifier: Some(specifier) }
+}
+
+fn string_matcher(value: &ValueMatch) -> Option<matcher_pb::StringMatcher> {
+    use matcher_pb::string_matcher::MatchPattern;
+    match value {
+        ValueMatch::Present => None,
+        ValueMatch::Exact(text) => Some(pb::string_matcher(MatchPattern::Exact(text.to_string()), false)),
+        ValueMatch::Regex(expression) => {
+            Some(pb::string_matcher(MatchPattern::SafeRegex(pb::regex(expression)), false))
+        }
+    }
+}
+
+/// The matcher of the preflights for requests with a method: the same conditions on an OPTIONS request that announces
+/// it.
+pub(super) fn preflight(matcher: &Matcher) -> Option<Matcher> {
+    let method = matcher.method.as_ref().filter(|method| **method != "OPTIONS")?;
+    let mut twin = matcher.clone();
+    twin.headers.push(HeaderMatch {
+        name: "access-control-request-method".into(),
+        value: ValueMatch::Exact(method.clone()),
+        invert: false,
+    });
+    twin.method = Some("OPTIONS".into());
+    Some(twin)
+}

@@ -1,0 +1,343 @@
+//! One snapshot that is clean, and what each kind of damage to it is called.
+
+use super::super::Resource;
+use super::*;
+use cluster_pb::cluster::{ClusterDiscoveryType, DiscoveryType};
+use route_pb::route_action::ClusterSpecifier;
+
+/// The parts of a clean snapshot, to be damaged.
+struct Parts {
+    cluster: cluster_pb::Cluster,
+    endpoints: Vec<endpoint_pb::ClusterLoadAssignment>,
+    listener: listener_pb::Listener,
+    manager: hcm_pb::HttpConnectionManager,
+    routes: route_pb::RouteConfiguration,
+    more: Vec<(ResourceType, Resource)>,
+}
+
+fn any<M: prost::Name>(message: &M) -> Any {
+    Any { type_url: M::type_url(), value: message.encode_to_vec() }
+}
+
+fn http_filter(name: &str, config: Any) -> hcm_pb::HttpFilter {
+    let config_type = Some(hcm_pb::http_filter::ConfigType::TypedConfig(config));
+    hcm_pb::HttpFilter { name: name.to_owned(), config_type, ..Default::default() }
+}
+
+fn router() -> hcm_pb::HttpFilter {
+    use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
+    http_filter("router", any(&Router::default()))
+}
+
+fn forward(specifier: ClusterSpecifier) -> Option<route_pb::route::Action> {
+    let timeout = Some(envoy_types::pb::google::protobuf::Duration::default());
+    let action = route_pb::RouteAction { cluster_specifier: Some(specifier), timeout, ..Default::default() };
+    Some(route_pb::route::Action::Route(action))
+}
+
+fn header(key: &str, value: &str) -> core_pb::HeaderValueOption {
+    let header = core_pb::HeaderValue { key: key.to_owned(), value: value.to_owned(), ..Default::default() };
+    core_pb::HeaderValueOption { header: Some(header), ..Default::default() }
+}
+
+fn listener(name: &str, port: u32) -> listener_pb::Listener {
+    let socket = core_pb::SocketAddress {
+        address: "0.0.0.0".to_owned(),
+        port_specifier: Some(core_pb::socket_address::PortSpecifier::PortValue(port)),
+        ..Default::default()
+    };
+    let address = core_pb::Address { address: Some(core_pb::address::Address::SocketAddress(socket)) };
+    listener_pb::Listener { name: name.to_owned(), address: Some(address), ..Default::default() }
+}
+
+fn resource(name: &str, message: &impl Message) -> Resource {
+    Resource::from_content(name.into(), message.encode_to_vec().into(), [].into())
+}
+
+impl Parts {
+    fn clean() -> Self {
+        let route = route_pb::Route {
+            name: "r".to_owned(),
+            r#match: Some(route_pb::RouteMatch {
+                path_specifier: Some(route_pb::route_match::PathSpecifier::Prefix("/".to_owned())),
+                ..Default::default()
+            }),
+            action: forward(ClusterSpecifier::Cluster("c".to_owned())),
+            ..Default::default()
+        };
+        let host = route_pb::VirtualHost {
+            name: "h".to_owned(),
+            domains: vec!["h.example".to_owned()],
+            routes: vec![route],
+            ..Default::default()
+        };
+        let rds = hcm_pb::Rds { route_config_name: "routes".to_owned(), ..Default::default() };
+        Self {
+            cluster: cluster_pb::Cluster {
+                name: "c".to_owned(),
+                cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
+                ..Default::default()
+            },
+            endpoints: vec![endpoint_pb::ClusterLoadAssignment { cluster_name: "c".to_owned(), ..Default::default() }],
+            listener: listener("l", 80),
+            manager: hcm_pb::HttpConnectionManager {
+                http_filters: vec![http_filter("slot", Any::default()), router()],
+                route_specifier: Some(hcm_pb::http_connection_manager::RouteSpecifier::Rds(rds)),
+                ..Default::default()
+            },
+            routes: route_pb::RouteConfiguration {
+                name: "routes".to_owned(),
+                virtual_hosts: vec![host],
+                ..Default::default()
+            },
+            more: Vec::new(),
+        }
+    }
+
+    fn host(&mut self) -> &mut route_pb::VirtualHost {
+        &mut self.routes.virtual_hosts[0]
+    }
+
+    fn route(&mut self) -> &mut route_pb::Route {
+        &mut self.routes.virtual_hosts[0].routes[0]
+    }
+
+    fn matcher(&mut self) -> &mut route_pb::RouteMatch {
+        self.route().r#match.as_mut().unwrap()
+    }
+
+    fn snapshot(mut self) -> Snapshot {
+        if !self.manager.http_filters.is_empty() {
+            let config = Some(listener_pb::filter::ConfigType::TypedConfig(any(&self.manager)));
+            let filter = listener_pb::Filter { name: "hcm".to_owned(), config_type: config };
+            self.listener.filter_chains =
+                vec![listener_pb::FilterChain { filters: vec![filter], ..Default::default() }];
+        }
+        let mut snapshot = Snapshot::new();
+        for resource_type in ResourceType::ALL {
+            let mut resources = match resource_type {
+                ResourceType::Cluster => vec![resource("c", &self.cluster)],
+                ResourceType::Endpoint => {
+                    self.endpoints.iter().map(|endpoints| resource(&endpoints.cluster_name, endpoints)).collect()
+                }
+                ResourceType::Listener => vec![resource("l", &self.listener)],
+                ResourceType::Route => vec![resource("routes", &self.routes)],
+                ResourceType::Secret | ResourceType::Extension => Vec::new(),
+            };
+            let more = self.more.iter().filter(|(other, _)| *other == resource_type);
+            resources.extend(more.map(|(_, resource)| resource.clone()));
+            snapshot = snapshot.with(resource_type, resources);
+        }
+        snapshot
+    }
+}
+
+#[test]
+fn a_clean_snapshot_passes() {
+    assert_eq!(verify(&Parts::clean().snapshot()), []);
+    assert_eq!(verify(&Snapshot::new()), []);
+}
+
+/// Damages a clean snapshot and expects exactly these complaints.
+fn check(expected: &[&str], damage: impl FnOnce(&mut Parts)) {
+    let mut parts = Parts::clean();
+    damage(&mut parts);
+    let said: Vec<String> = verify(&parts.snapshot()).iter().map(ToString::to_string).collect();
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn references_are_closed() {
+    let unknown = "Route `routes`: host `h`, route `r`: forwards to cluster `x`, which does not exist";
+    check(&[unknown], |parts| parts.route().action = forward(ClusterSpecifier::Cluster("x".to_owned())));
+    check(&["Cluster `c`: has no endpoints `c`, so Envoy would wait for them"], |parts| parts.endpoints.clear());
+    check(&["Endpoint `x`: no cluster takes these endpoints"], |parts| {
+        parts.endpoints.push(endpoint_pb::ClusterLoadAssignment { cluster_name: "x".to_owned(), ..Default::default() });
+    });
+    check(&["Listener `l`: waits for routes `x`, which do not exist"], |parts| {
+        let rds = hcm_pb::Rds { route_config_name: "x".to_owned(), ..Default::default() };
+        parts.manager.route_specifier = Some(hcm_pb::http_connection_manager::RouteSpecifier::Rds(rds));
+    });
+    check(&["Listener `l`: does not take its routes over RDS"], |parts| parts.manager.route_specifier = None);
+}
+
+#[test]
+fn names_and_addresses_are_unique() {
+    check(
+        &[
+            "Cluster `c`: calls itself `d`",
+            "Cluster `c`: has no endpoints `d`, so Envoy would wait for them",
+            "Endpoint `c`: no cluster takes these endpoints",
+        ],
+        |parts| parts.cluster.name = "d".to_owned(),
+    );
+    check(&["Listener `m`: binds 0.0.0.0:80, as `l` does"], |parts| {
+        parts.more.push((ResourceType::Listener, resource("m", &listener("m", 80))));
+    });
+    check(&["Listener `l`: has no socket address"], |parts| parts.listener.address = None);
+    check(
+        &[
+            "Route `routes`: host `h`: has the name of another",
+            "Route `routes`: host `h`: domain `H.example` is taken already",
+        ],
+        |parts| {
+            let mut twin = parts.host().clone();
+            twin.domains = vec!["H.example".to_owned()];
+            parts.routes.virtual_hosts.push(twin);
+        },
+    );
+    check(&["Route `routes`: host `h`: has no domain"], |parts| parts.host().domains.clear());
+}
+
+#[test]
+fn bytes_decode() {
+    let broken = Resource::from_content("x".into(), vec![0x0a, 0xff].into(), [].into());
+    let mut parts = Parts::clean();
+    parts.more.push((ResourceType::Listener, broken));
+    let said = verify(&parts.snapshot());
+    assert_eq!(said.len(), 1);
+    assert!(said[0].message.starts_with("does not decode: "), "{}", said[0]);
+}
+
+#[test]
+fn every_configured_slot_stands_in_the_chain() {
+    let config = || [("x".to_owned(), Any::default()), ("slot".to_owned(), Any::default())].into();
+    let ignored = "configures `x`, which `l` does not have, so it would be ignored";
+    check(&[&format!("Route `routes`: {ignored}")], |parts| parts.routes.typed_per_filter_config = config());
+    check(&[&format!("Route `routes`: host `h`: {ignored}")], |parts| {
+        parts.host().typed_per_filter_config = config();
+    });
+    check(&[&format!("Route `routes`: host `h`, route `r`: {ignored}")], |parts| {
+        parts.route().typed_per_filter_config = config();
+    });
+    check(&[&format!("Route `routes`: host `h`, route `r`: {ignored}")], |parts| {
+        let entry = route_pb::weighted_cluster::ClusterWeight {
+            name: "c".to_owned(),
+            weight: Some(envoy_types::pb::google::protobuf::UInt32Value { value: 100 }),
+            typed_per_filter_config: config(),
+            ..Default::default()
+        };
+        let weighted = route_pb::WeightedCluster { clusters: vec![entry], ..Default::default() };
+        parts.route().action = forward(ClusterSpecifier::WeightedClusters(weighted));
+    });
+}
+
+#[test]
+fn filter_chains_end_as_they_must() {
+    let not_last = "Listener `l`: its HTTP filters do not end with the one router";
+    check(&[not_last], |parts| parts.manager.http_filters.reverse());
+    check(&[not_last], |parts| {
+        parts.manager.http_filters.pop();
+    });
+    check(&["Listener `l`: has two HTTP filters `router`", not_last], |parts| {
+        parts.manager.http_filters.push(router());
+    });
+    check(&["Listener `l`: HTTP filter `slot` has no configuration"], |parts| {
+        parts.manager.http_filters[0].config_type = None;
+    });
+    check(&["Cluster `c`: its HTTP filters do not end with the upstream codec"], |parts| {
+        let options = upstream_http_pb::HttpProtocolOptions { http_filters: vec![router()], ..Default::default() };
+        parts.cluster.typed_extension_protocol_options = [("options".to_owned(), any(&options))].into();
+    });
+}
+
+#[test]
+fn weights_are_percentages() {
+    let entry = |value| route_pb::weighted_cluster::ClusterWeight {
+        name: "c".to_owned(),
+        weight: Some(envoy_types::pb::google::protobuf::UInt32Value { value }),
+        ..Default::default()
+    };
+    for (weights, expected) in [
+        (vec![60, 40], vec![]),
+        (vec![60, 41], vec!["Route `routes`: host `h`, route `r`: weights add up to 101 and not to 100"]),
+        (vec![], vec!["Route `routes`: host `h`, route `r`: weights add up to 0 and not to 100"]),
+    ] {
+        check(&expected, |parts| {
+            let clusters = weights.into_iter().map(entry).collect();
+            let weighted = route_pb::WeightedCluster { clusters, ..Default::default() };
+            parts.route().action = forward(ClusterSpecifier::WeightedClusters(weighted));
+        });
+    }
+}
+
+#[test]
+fn expressions_compile() {
+    let bad = || matcher_pb::RegexMatcher { regex: "(?!a)".to_owned(), ..Default::default() };
+    let condition = || matcher_pb::StringMatcher {
+        match_pattern: Some(matcher_pb::string_matcher::MatchPattern::SafeRegex(bad())),
+        ..Default::default()
+    };
+    let expected = "Route `routes`: host `h`, route `r`: expression `(?!a)` is not valid: error: look-around, including \
+                    look-ahead and look-behind, is not supported";
+    check(&[expected], |parts| {
+        parts.matcher().path_specifier = Some(route_pb::route_match::PathSpecifier::SafeRegex(bad()));
+    });
+    check(&[expected], |parts| {
+        use route_pb::header_matcher::HeaderMatchSpecifier;
+        parts.matcher().headers = vec![route_pb::HeaderMatcher {
+            header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(condition())),
+            ..Default::default()
+        }];
+    });
+    check(&[expected], |parts| {
+        use route_pb::query_parameter_matcher::QueryParameterMatchSpecifier;
+        parts.matcher().query_parameters = vec![route_pb::QueryParameterMatcher {
+            query_parameter_match_specifier: Some(QueryParameterMatchSpecifier::StringMatch(condition())),
+            ..Default::default()
+        }];
+    });
+    check(&[expected], |parts| {
+        let Some(route_pb::route::Action::Route(action)) = &mut parts.route().action else { unreachable!() };
+        action.regex_rewrite =
+            Some(matcher_pb::RegexMatchAndSubstitute { pattern: Some(bad()), substitution: String::new() });
+    });
+    check(&[expected], |parts| {
+        let cors = cors_pb::CorsPolicy { allow_origin_string_match: vec![condition()], ..Default::default() };
+        parts.route().typed_per_filter_config = [("slot".to_owned(), any(&cors))].into();
+    });
+}
+
+#[test]
+fn direct_responses_keep_their_limits() {
+    let direct = |status, size: usize| {
+        let specifier = Some(core_pb::data_source::Specifier::InlineString("x".repeat(size)));
+        let body = Some(core_pb::DataSource { specifier, ..Default::default() });
+        let action = route_pb::DirectResponseAction { status, body, body_format: None };
+        Some(route_pb::route::Action::DirectResponse(action))
+    };
+    check(&[], |parts| parts.route().action = direct(200, 4096));
+    check(&["Route `routes`: host `h`, route `r`: answers with 4097 bytes, more than 4096"], |parts| {
+        parts.route().action = direct(200, 4097);
+    });
+    check(&["Route `routes`: host `h`, route `r`: answers with status 600"], |parts| {
+        parts.route().action = direct(600, 0);
+    });
+}
+
+#[test]
+fn routes_are_whole() {
+    check(&["Route `routes`: host `h`, route `r`: does nothing"], |parts| parts.route().action = None);
+    check(&["Route `routes`: host `h`, route `r`: matches nothing"], |parts| parts.route().r#match = None);
+    check(&["Route `routes`: host `h`, route `r`: has no path to match"], |parts| {
+        parts.matcher().path_specifier = None;
+    });
+    check(&["Route `routes`: host `h`, route `r`: has no timeout, which is 15 s and not none"], |parts| {
+        let Some(route_pb::route::Action::Route(action)) = &mut parts.route().action else { unreachable!() };
+        action.timeout = None;
+    });
+}
+
+#[test]
+fn header_changes_are_such_as_envoy_takes() {
+    let at = "Route `routes`: host `h`, route `r`:";
+    check(&[&format!("{at} value of header `a`: `%` is not a command; a lone `%` is written `%%`")], |parts| {
+        parts.route().request_headers_to_add = vec![header("a", "100%"), header("b", "%PROTOCOL%")];
+    });
+    check(&[&format!("{at} adds header `Host`"), &format!("{at} adds header `a b`")], |parts| {
+        parts.route().response_headers_to_add = vec![header("Host", "x"), header("a b", "x")];
+    });
+    check(&[&format!("{at} removes header `:path`")], |parts| {
+        parts.route().request_headers_to_remove = vec![":path".to_owned(), "a".to_owned()];
+    });
+}
