@@ -3,6 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::{
+    ExtAuthServer, ExternalEndpoint, ExternalService, KubernetesCluster, RateLimitServerConfig,
+    RateLimitServerSettings, RootTrustPolicy, RouteTable, VirtualDestination, VirtualGateway, Workspace,
+    WorkspaceSettings, core, policy,
+};
 use crate::model::{FieldPath, Labels, Location, Name, ObjectRef};
 
 /// One object.
@@ -51,13 +56,39 @@ pub struct Meta {
     pub location: Option<Location>,
 }
 
-/// The spec of one kind.
-///
-/// Kinds that are read but not yet supported keep only what reporting and failing closed need.
+/// The spec of one kind: what stands below `spec`, or for Kubernetes' own kinds the whole object without metadata.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the names are the API's own")]
 pub enum Spec {
-    /// To be completed with one variant per kind.
-    Empty,
+    Namespace(Box<core::Namespace>),
+    Service(Box<core::Service>),
+    EndpointSlice(Box<core::EndpointSlice>),
+    Pod(Box<core::Pod>),
+    Node(Box<core::Node>),
+    Secret(Box<core::Secret>),
+    ConfigMap(Box<core::ConfigMap>),
+    KubernetesCluster(Box<KubernetesCluster>),
+    Workspace(Box<Workspace>),
+    WorkspaceSettings(Box<WorkspaceSettings>),
+    RootTrustPolicy(Box<RootTrustPolicy>),
+    ExtAuthServer(Box<ExtAuthServer>),
+    RateLimitServerSettings(Box<RateLimitServerSettings>),
+    RateLimitServerConfig(Box<RateLimitServerConfig>),
+    VirtualGateway(Box<VirtualGateway>),
+    RouteTable(Box<RouteTable>),
+    VirtualDestination(Box<VirtualDestination>),
+    ExternalService(Box<ExternalService>),
+    ExternalEndpoint(Box<ExternalEndpoint>),
+    CorsPolicy(Box<policy::CorsPolicy>),
+    FaultInjectionPolicy(Box<policy::FaultInjectionPolicy>),
+    HeaderManipulationPolicy(Box<policy::HeaderManipulationPolicy>),
+    RetryTimeoutPolicy(Box<policy::RetryTimeoutPolicy>),
+    #[cfg(test)]
+    TeapotPolicy(Box<policy::TeapotPolicy>),
+    /// A policy kind that is not yet supported: only its selectors are known.
+    Opaque(Box<policy::OpaquePolicy>),
+    /// A kind that is not yet supported and selects nothing.
+    Unsupported,
 }
 
 /// A change of the inputs.
