@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::load::{Job, Outcome, load};
-use super::path::RelPath;
+use super::path::{RelPath, is_manifest};
 use super::scan::{Identity, Listing, Root, reason, scan};
 use super::tree::Tree;
 use super::watch::{Haste, Inbox, Watches};
 use super::{Options, Watching};
-use crate::crd::Change;
 use crate::model::{Code, Finding, Severity};
 use crate::source::{Batch, Extent, Places};
 
@@ -64,8 +63,7 @@ impl Follower {
             Watching::Events => Watches::new(&inbox),
             Watching::Polling => Watches::none(),
         };
-        let root =
-            Root { path: path.to_owned(), prefix: PathBuf::new(), management: options.management.clone() };
+        let root = Root { path: path.to_owned(), prefix: PathBuf::new(), management: options.management.clone() };
         let tree = Tree::new(&options);
         let resync = Instant::now();
         let pending = BTreeMap::new();
@@ -75,9 +73,10 @@ impl Follower {
         // Files that are being written are not waited for: the watch sees them through.
         let seen = listing.clone();
         let now = Instant::now();
-        follower.take(everything, &Pending { haste: Haste::Quiet, marked: now, since: now, seen }, listing, now);
+        follower.take(&everything, &Pending { haste: Haste::Quiet, marked: now, since: now, seen }, listing, now);
         follower.set_resync(now);
-        let (changes, findings) = follower.tree.batch().map(|batch| (batch.changes, batch.findings)).unwrap_or_default();
+        let (changes, findings) =
+            follower.tree.batch().map(|batch| (batch.changes, batch.findings)).unwrap_or_default();
         Ok((follower, Batch { extent: Extent::Complete, changes, findings }))
     }
 
@@ -141,15 +140,26 @@ impl Follower {
             Haste::Quiet => is_quiet || (is_late && now >= pending.marked + quiet),
             Haste::Placed | Haste::Moved => now >= pending.marked + RENAME,
         };
-        let due = self.pending.extract_if(.., |_, pending| is_due(pending)).collect();
+        let (due, waiting) =
+            std::mem::take(&mut self.pending).into_iter().partition(|(_, pending)| is_due(pending));
+        self.pending = waiting;
         if is_late || self.pending.is_empty() {
             self.opened = (!self.pending.is_empty()).then_some(now);
         }
         due
     }
 
-    /// Looks at a marked path for the first time.
+    /// Looks at a marked path.
+    ///
+    /// A folder that is already waiting keeps its first look, so that marks in a row neither put it off for ever nor
+    /// cost a scan each. A file is looked at anew: it changes as long as it is marked.
     fn mark(&mut self, path: RelPath, haste: Haste, now: Instant) {
+        if !is_manifest(path.name())
+            && let Some(known) = self.pending.get_mut(&path)
+        {
+            known.haste = known.haste.max(haste);
+            return;
+        }
         let seen = self.scan(&path).unwrap_or_default();
         let difference = self.tree.compare(&path, &seen);
         if difference.read.is_empty()
@@ -173,7 +183,9 @@ impl Follower {
     fn wait_again(&mut self, path: RelPath, listing: &Listing, now: Instant, since: Instant) {
         let mut seen = Listing { truncated: listing.truncated, ..Listing::default() };
         seen.files.extend(listing.files.get(&path).map(|signature| (path.clone(), *signature)));
-        seen.problems.extend(listing.problems.iter().find(|(problem, _)| problem.holds(&path)).map(|(p, f)| (p.clone(), f.clone())));
+        seen.problems.extend(
+            listing.problems.iter().find(|(problem, _)| problem.holds(&path)).map(|(p, f)| (p.clone(), f.clone())),
+        );
         self.wait_for(path, Pending { haste: Haste::Quiet, marked: now, since, seen });
     }
 
@@ -203,8 +215,9 @@ impl Follower {
         }
         for (path, pending) in due {
             match self.scan(&path) {
-                Ok(listing) => self.take(path, &pending, listing, now),
-                Err(_) => self.wait_for(path, Pending { haste: Haste::Quiet, marked: now, since: now, seen: Listing::default() }),
+                Ok(listing) => self.take(&path, &pending, listing, now),
+                Err(_) => self
+                    .wait_for(path, Pending { haste: Haste::Quiet, marked: now, since: now, seen: Listing::default() }),
             }
         }
         self.tree.batch()
@@ -213,8 +226,8 @@ impl Follower {
     /// Applies what is at a path, except for what does not look as it did when it was marked.
     ///
     /// An empty file waits for longer: most programs empty a file before they write it.
-    fn take(&mut self, path: RelPath, pending: &Pending, mut listing: Listing, now: Instant) {
-        let difference = self.tree.compare(&path, &listing);
+    fn take(&mut self, path: &RelPath, pending: &Pending, mut listing: Listing, now: Instant) {
+        let difference = self.tree.compare(path, &listing);
         let at_once = pending.haste > Haste::Quiet;
         let mut again = Vec::new();
         let mut jobs = Vec::new();
@@ -233,11 +246,10 @@ impl Follower {
             if was_gone || pending.haste == Haste::Moved { gone.push(key) } else { again.push((key, now)) }
         }
         let problems = std::mem::take(&mut listing.problems);
-        let (sure, unsure): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            problems.into_iter().partition(|(key, _)| {
-                self.tree.has_trouble(key) || (!at_once && pending.seen.problems.contains_key(key))
-            });
-        self.tree.set_troubles(&path, sure);
+        let (sure, unsure): (BTreeMap<_, _>, BTreeMap<_, _>) = problems
+            .into_iter()
+            .partition(|(key, _)| self.tree.has_trouble(key) || (!at_once && pending.seen.problems.contains_key(key)));
+        self.tree.set_troubles(path, sure);
         listing.problems = unsure;
         again.extend(listing.problems.keys().map(|key| (key.clone(), now)));
 
@@ -255,7 +267,7 @@ impl Follower {
         for (key, since) in again {
             self.wait_again(key, &listing, now, since);
         }
-        self.check(&path, &listing);
+        self.check(path, &listing);
     }
 
     /// What can be said of the directory as a whole.
@@ -300,10 +312,7 @@ impl Follower {
             }
             self.identity = identity;
             let now = Instant::now();
-            self.wait_for(
-                RelPath::root(),
-                Pending { haste: Haste::Quiet, marked: now, since: now, seen: listing },
-            );
+            self.wait_for(RelPath::root(), Pending { haste: Haste::Quiet, marked: now, since: now, seen: listing });
         }
         None
     }
@@ -336,19 +345,5 @@ impl Follower {
             && self.watches.failure().is_none()
             && !self.tree.has_overall(LOST);
         self.resync = now + if by_events { self.options.resync } else { self.options.poll };
-    }
-}
-
-/// Applies changes to a plain map, as a consumer would.
-#[cfg(test)]
-pub(super) fn accumulate(
-    state: &mut BTreeMap<crate::model::ObjectRef, Arc<crate::crd::Object>>,
-    changes: Vec<Change>,
-) {
-    for change in changes {
-        match change {
-            Change::Put(object) => drop(state.insert(object.meta.id.clone(), object)),
-            Change::Delete(id) => drop(state.remove(&id)),
-        }
     }
 }

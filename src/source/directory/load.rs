@@ -84,7 +84,8 @@ pub(super) fn load(jobs: &[Job], limits: &yaml::Limits) -> Vec<Outcome> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut outcomes = Vec::new();
-        while let Some((index, job)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, jobs.get(i)?))) {
+        while let Some((index, job)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, jobs.get(i)?)))
+        {
             outcomes.push((index, load_one(job, limits)));
         }
         outcomes
@@ -143,8 +144,11 @@ fn is_settled(signature: &Signature) -> bool {
 
 /// Decodes a file. A defect of the decoder spoils one file, not the source.
 pub(super) fn decode(bytes: &[u8], job: &Job, limits: &yaml::Limits) -> Decoding {
-    let source =
-        yaml::Source { file: job.label.clone(), cluster: job.cluster.clone(), default_namespace: Name::from("default") };
+    let source = yaml::Source {
+        file: job.label.clone(),
+        cluster: job.cluster.clone(),
+        default_namespace: Name::from("default"),
+    };
     match catch_unwind(AssertUnwindSafe(|| yaml::decode(bytes, &source, limits))) {
         Ok(Ok(decoded)) => Decoding::Done(decoded),
         Ok(Err(finding)) => Decoding::Failed(finding),

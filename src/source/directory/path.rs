@@ -85,9 +85,10 @@ pub(super) fn within<'a, V>(
     let start = if scope.is_root() { scope.clone() } else { scope.join(OsStr::new("")) };
     let scope = scope.clone();
     // Everything from `scope/` on, up to the first path that does not begin so.
-    let below = map.range(start..).take_while(move |(path, _)| scope.holds(path)).filter(move |(path, _)| {
-        itself.is_none_or(|(itself, _)| itself != *path)
-    });
+    let below = map
+        .range(start..)
+        .take_while(move |(path, _)| scope.holds(path))
+        .filter(move |(path, _)| itself.is_none_or(|(itself, _)| itself != *path));
     itself.into_iter().chain(below)
 }
 

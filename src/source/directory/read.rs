@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::load::{Content, Decoding, Job, Outcome, decode, load, too_large};
+use super::load::{Content, Job, Outcome, decode, load, too_large};
 use super::path::RelPath;
 use super::scan::{Root, Signature, scan, trouble};
 use super::tree::Tree;
@@ -129,9 +129,10 @@ impl Reader<'_> {
             self.add(&root, &RelPath::new(rel.as_os_str()), signature);
             return Ok(());
         }
-        let named_twice = self.jobs.values().any(|job| {
-            job.signature == signature && fs::canonicalize(&job.path).is_ok_and(|other| other == real)
-        });
+        let named_twice = self
+            .jobs
+            .values()
+            .any(|job| job.signature == signature && fs::canonicalize(&job.path).is_ok_and(|other| other == real));
         if !named_twice {
             let parent = path.parent().unwrap_or(Path::new("")).to_owned();
             let root = Root { path: parent.clone(), prefix: parent, management: self.options.management.clone() };

@@ -202,9 +202,7 @@ impl<O: Observer> Walk<'_, O> {
         match kind {
             Kind::Nothing => {}
             Kind::Problem(finding) => drop(self.listing.problems.insert(path.clone(), finding)),
-            Kind::File(_) | Kind::Folder(_)
-                if self.listing.files.len() >= self.most || self.folders > self.most =>
-            {
+            Kind::File(_) | Kind::Folder(_) if self.listing.files.len() >= self.most || self.folders > self.most => {
                 self.listing.truncated = true;
             }
             Kind::File(signature) => drop(self.listing.files.insert(path.clone(), signature)),

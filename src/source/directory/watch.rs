@@ -138,13 +138,7 @@ impl Watches {
 
     /// Watches nothing.
     pub(super) fn none() -> Self {
-        Self {
-            watcher: None,
-            folders: BTreeMap::new(),
-            hops: BTreeMap::new(),
-            watched: BTreeMap::new(),
-            failure: None,
-        }
+        Self { watcher: None, folders: BTreeMap::new(), hops: BTreeMap::new(), watched: BTreeMap::new(), failure: None }
     }
 
     /// Why some folder is not watched.
@@ -164,8 +158,12 @@ impl Watches {
     /// After everything was scanned: ends the watches of folders that the scan did not come to.
     pub(super) fn finish(&mut self) {
         let (folders, hops) = (&self.folders, &self.hops);
-        let idle: Vec<_> =
-            self.watched.keys().filter(|path| !folders.contains_key(*path) && !hops.contains_key(*path)).cloned().collect();
+        let idle: Vec<_> = self
+            .watched
+            .keys()
+            .filter(|path| !folders.contains_key(*path) && !hops.contains_key(*path))
+            .cloned()
+            .collect();
         for path in idle {
             self.watched.remove(&path);
             if let Some(watcher) = &mut self.watcher {
@@ -195,8 +193,13 @@ impl Watches {
 
     /// After something happened to a folder itself, its watch and those below may be gone; the next scan sets them up.
     fn forget(&mut self, path: &Path) {
-        let below: Vec<_> =
-            self.watched.range(path.to_owned()..).map(|(p, _)| p).take_while(|p| p.starts_with(path)).cloned().collect();
+        let below: Vec<_> = self
+            .watched
+            .range(path.to_owned()..)
+            .map(|(p, _)| p)
+            .take_while(|p| p.starts_with(path))
+            .cloned()
+            .collect();
         for path in below {
             self.watched.remove(&path);
         }
