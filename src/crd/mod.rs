@@ -6,15 +6,18 @@
 
 pub mod common;
 pub mod core;
+mod decode;
 pub mod destination;
 pub mod duration;
 pub mod gateway;
 pub mod object;
 pub mod policy;
 pub mod route_table;
+pub mod schema;
 mod secret;
 pub mod server;
 pub mod workspace;
+pub mod yaml;
 
 pub use destination::{ExternalEndpoint, ExternalService, VirtualDestination};
 pub use duration::Duration;

@@ -52,7 +52,7 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
             }
             _ => return None,
         };
-        if (padding > 0 && byte != b'=') || (filled == 0 && padding > 0) {
+        if padding > 0 && (byte != b'=' || filled == 0) {
             return None;
         }
         group = (group << 6) | u32::from(value);

@@ -1,0 +1,111 @@
+//! What the schemas promise.
+
+use super::*;
+use crate::crd::yaml::decode_value;
+use serde_json::json;
+
+#[test]
+fn every_v2_kind_has_a_structural_schema_with_descriptions() {
+    for kind in Kind::ALL.iter().copied().filter(|kind| kind.is_v2()) {
+        let Some(schema) = open_api(kind) else {
+            assert_eq!(kind, Kind::RateLimitClientConfig);
+            continue;
+        };
+        assert_eq!(schema["type"], "object", "{kind}");
+        structural(&schema, kind.as_str());
+    }
+}
+
+/// Every value has one type, every property a description, and nothing refers elsewhere.
+fn structural(schema: &Value, path: &str) {
+    let free = schema.get("x-kubernetes-preserve-unknown-fields").is_some();
+    let port = schema.get("x-kubernetes-int-or-string").is_some();
+    assert!(schema["type"].is_string() || free || port, "{path}: {schema}");
+    for word in ["$ref", "anyOf", "oneOf", "allOf", "default", "$defs", "x-oneof"] {
+        assert!(schema.get(word).is_none(), "{path}: {word}");
+    }
+    for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        assert!(property["description"].as_str().is_some_and(|text| !text.is_empty()), "{path} has no description");
+        structural(property, &path);
+    }
+    for inner in ["items", "additionalProperties"] {
+        if let Some(inner) = schema.get(inner) {
+            structural(inner, path);
+        }
+    }
+}
+
+#[test]
+fn full_examples_survive_writing_and_reading() {
+    fn survives<T>(kind: Kind, spec: &Value)
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        let typed: T = serde_json::from_value(spec.clone()).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        let written = serde_json::to_value(&typed).unwrap();
+        let (again, problems) = normalise(compiled(kind).unwrap(), &crate::model::FieldPath::root(), written);
+        assert_eq!(problems, [], "{kind}");
+        assert_eq!(serde_json::from_value::<T>(again).unwrap(), typed, "{kind}");
+    }
+    macro_rules! every {
+        ($($kind:ident: $type:ty,)+) => {
+            for (kind, spec) in examples::all() {
+                match kind {
+                    $(Kind::$kind => survives::<$type>(kind, &spec),)+
+                    Kind::Secret => {}
+                    _ => survives::<policy::OpaquePolicy>(kind, &spec),
+                }
+            }
+        };
+    }
+    every! {
+        Namespace: core::Namespace, Service: core::Service, EndpointSlice: core::EndpointSlice, Pod: core::Pod,
+        Node: core::Node, ConfigMap: core::ConfigMap, KubernetesCluster: workspace::KubernetesCluster,
+        Workspace: workspace::Workspace, WorkspaceSettings: workspace::WorkspaceSettings,
+        RootTrustPolicy: workspace::RootTrustPolicy, ExtAuthServer: server::ExtAuthServer,
+        RateLimitServerSettings: server::RateLimitServerSettings,
+        RateLimitServerConfig: server::RateLimitServerConfig, VirtualGateway: gateway::VirtualGateway,
+        RouteTable: route_table::RouteTable, VirtualDestination: destination::VirtualDestination,
+        ExternalService: destination::ExternalService, ExternalEndpoint: destination::ExternalEndpoint,
+        CorsPolicy: policy::CorsPolicy, FaultInjectionPolicy: policy::FaultInjectionPolicy,
+        HeaderManipulationPolicy: policy::HeaderManipulationPolicy, RetryTimeoutPolicy: policy::RetryTimeoutPolicy,
+        TeapotPolicy: policy::TeapotPolicy,
+    }
+}
+
+#[test]
+fn full_examples_are_without_findings_in_either_spelling() {
+    for (kind, spec) in examples::all().into_iter().filter(|(kind, _)| kind.is_v2()) {
+        for spec in [spec.clone(), snake(spec)] {
+            let value = json!({"apiVersion": kind.group().api_version(), "kind": kind.as_str(),
+                "metadata": {"name": "x"}, "spec": spec});
+            let (object, findings) = decode_value(value, &"c1".into());
+            assert_eq!(findings, [], "{kind}");
+            assert!(object.is_some_and(|object| object.defects.is_empty()), "{kind}");
+        }
+    }
+}
+
+fn snake(value: Value) -> Value {
+    match value {
+        Value::Array(items) => items.into_iter().map(snake).collect(),
+        Value::Object(entries) => entries.into_iter().map(|(key, value)| (snake_case(&key), snake(value))).collect(),
+        value => value,
+    }
+}
+
+#[test]
+fn types_that_contain_themselves_are_read_at_every_level() {
+    let level =
+        |inner: Value| json!({"key": "k", "rateLimit": {"unit": 2, "requestsPerUnit": "5"}, "descriptors": inner});
+    let spec = json!({"raw": {"descriptors": [level(json!([level(json!([level(json!([])), {"kye": "x"}]))]))]}});
+    let value = json!({"apiVersion": "admin.gloo.solo.io/v2", "kind": "RateLimitServerConfig",
+        "metadata": {"name": "x"}, "spec": spec});
+    let (object, findings) = decode_value(value, &"c1".into());
+    let fields: Vec<&str> = findings.iter().map(|finding| finding.field.as_str()).collect();
+    assert_eq!(fields, ["spec.raw.descriptors[0].descriptors[0].descriptors[1].kye"]);
+    let Some(Spec::RateLimitServerConfig(config)) = object.map(|object| object.spec) else { panic!() };
+    let deepest = &config.raw.unwrap().descriptors[0].descriptors[0].descriptors[0];
+    assert_eq!(deepest.rate_limit.as_ref().map(|limit| limit.unit), Some(server::RateLimitUnit::Minute));
+}
