@@ -280,7 +280,7 @@ impl<'a> Builder<'a> {
             return Err(limit_fault(
                 line,
                 column,
-                format!("more than {limit} values in one file, with aliases expanded"),
+                &format!("more than {limit} values in one file, with aliases expanded"),
             ));
         }
         if self.bytes > self.limits.file_bytes {
