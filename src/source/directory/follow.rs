@@ -140,8 +140,7 @@ impl Follower {
             Haste::Quiet => is_quiet || (is_late && now >= pending.marked + quiet),
             Haste::Placed | Haste::Moved => now >= pending.marked + RENAME,
         };
-        let (due, waiting) =
-            std::mem::take(&mut self.pending).into_iter().partition(|(_, pending)| is_due(pending));
+        let (due, waiting) = std::mem::take(&mut self.pending).into_iter().partition(|(_, pending)| is_due(pending));
         self.pending = waiting;
         if is_late || self.pending.is_empty() {
             self.opened = (!self.pending.is_empty()).then_some(now);

@@ -149,9 +149,12 @@ pub(super) fn decode(bytes: &[u8], job: &Job, limits: &yaml::Limits) -> Decoding
         cluster: job.cluster.clone(),
         default_namespace: Name::from("default"),
     };
-    match catch_unwind(AssertUnwindSafe(|| yaml::decode(bytes, &source, limits))) {
-        Ok(Ok(decoded)) => Decoding::Done(decoded),
-        Ok(Err(finding)) => Decoding::Failed(finding),
+    let decoding = || match yaml::decode(bytes, &source, limits) {
+        Ok(decoded) => Decoding::Done(decoded),
+        Err(finding) => Decoding::Failed(finding),
+    };
+    match catch_unwind(AssertUnwindSafe(decoding)) {
+        Ok(decoding) => decoding,
         Err(_) => {
             tracing::error!(file = %job.label, "decoding a file panicked");
             let message = format!("Chancery failed on this file, which is a bug; please report it; {KEPT}");

@@ -21,9 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A manifest of one object with something to tell its revisions apart.
 fn manifest(name: &str, revision: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n  namespace: shop\n  labels:\n    rev: \"{revision}\"\n"
-    )
+    let head = "apiVersion: v1\nkind: ConfigMap\nmetadata:";
+    format!("{head}\n  name: {name}\n  namespace: shop\n  labels:\n    rev: \"{revision}\"\n")
 }
 
 /// Several manifests in one file.
@@ -36,9 +35,8 @@ const BROKEN: &str = "apiVersion: v1\nkind: [\n";
 
 /// The manifest that registers a cluster.
 fn cluster(name: &str) -> String {
-    format!(
-        "apiVersion: admin.gloo.solo.io/v2\nkind: KubernetesCluster\nmetadata:\n  name: {name}\n  namespace: gloo-mesh\n"
-    )
+    let head = "apiVersion: admin.gloo.solo.io/v2\nkind: KubernetesCluster\nmetadata:";
+    format!("{head}\n  name: {name}\n  namespace: gloo-mesh\n")
 }
 
 /// Objects in short: `name@cluster` to revision.

@@ -135,8 +135,8 @@ async fn a_syntax_error_keeps_the_last_good_objects() {
     let location = watched.findings[0].location.clone().unwrap();
     assert!(&*location.file == "a.yaml" && location.line >= 2 && location.column > 0, "{location}");
     watched.files.write("a.yaml", &manifests(&[("a", "2"), ("b", "1")]));
-    watched.files.write("new.yaml", &manifest("n", "1"));
-    watched.expect(&[("a@mgmt", "2"), ("b@mgmt", "1"), ("n@mgmt", "1")], &[]).await;
+    watched.files.write("new.yaml", &manifest("new", "1"));
+    watched.expect(&[("a@mgmt", "2"), ("b@mgmt", "1"), ("new@mgmt", "1")], &[]).await;
     assert_eq!(watched.log.iter().filter(|line| line.contains('b')).count(), 0);
 }
 
