@@ -1,1 +1,49 @@
-//! To be written.
+//! Ring 1, at the edge: where objects come from.
+//!
+//! Every source keeps one contract. It first gives everything it has, in one [`Batch`] of extent
+//! [`Extent::Complete`]; then it gives differences, [`Extent::Changes`], relative to what it gave before; and when it
+//! can no longer tell the difference it gives everything again, and whoever reads it drops what is not in it.
+//! A batch is never half of an edit, it never repeats an object that did not change, and it always carries the
+//! complete current list of what is wrong with the source itself.
+//!
+//! What objects mean is not known here: no references are followed, and the only object that is looked at is the
+//! `KubernetesCluster` that a folder needs (R3).
+
+pub mod directory;
+mod places;
+
+use std::future::Future;
+
+pub use directory::{Directory, Loaded, Options, SourceError, Watching, read};
+pub use places::Places;
+
+use crate::crd::Change;
+use crate::model::Findings;
+
+/// How a batch relates to those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Everything that the source has; what is not in it is gone.
+    Complete,
+    /// The difference to what was given before.
+    Changes,
+}
+
+/// What a source gives at one time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// Whether the changes are everything or a difference.
+    pub extent: Extent,
+    /// New, different and deleted objects, sorted by object, each object at most once.
+    pub changes: Vec<Change>,
+    /// All that is wrong with the source now, in reporting order. Replaces what was given before.
+    pub findings: Findings,
+}
+
+/// Something that objects come from.
+pub trait Source {
+    /// Waits for the next difference.
+    ///
+    /// May be dropped while it waits: nothing is lost, the next call gives it.
+    fn next(&mut self) -> impl Future<Output = Batch> + Send;
+}

@@ -1,0 +1,348 @@
+//! The thread that turns marks into batches.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::load::{Job, Outcome, load};
+use super::path::{RelPath, is_manifest};
+use super::scan::{Identity, Listing, Root, reason, scan};
+use super::tree::Tree;
+use super::watch::{Haste, Inbox, Watches};
+use super::{Options, Watching};
+use crate::model::{Code, Finding, Severity};
+use crate::source::{Batch, Extent, Places};
+
+/// The events of one rename come in a row; this long after the first, all are there.
+const RENAME: Duration = Duration::from_millis(1);
+
+/// Names of the checks of the directory as a whole.
+const LOST: &str = "lost";
+const TRUNCATED: &str = "truncated";
+const WATCHING: &str = "watching";
+
+/// A marked path that waits for its moment.
+#[derive(Debug)]
+struct Pending {
+    haste: Haste,
+    /// When it was marked last.
+    marked: Instant,
+    /// Since when it looks as it was seen.
+    since: Instant,
+    /// What was there then.
+    seen: Listing,
+}
+
+/// Everything that the thread owns.
+#[derive(Debug)]
+pub(super) struct Follower {
+    root: Root,
+    options: Options,
+    inbox: Arc<Inbox>,
+    watches: Watches,
+    tree: Tree,
+    identity: Identity,
+    pending: BTreeMap<RelPath, Pending>,
+    /// When the first of the pending paths was marked.
+    opened: Option<Instant>,
+    resync: Instant,
+}
+
+impl Follower {
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// What the system says of the directory itself.
+    pub(super) fn start(path: &Path, options: Options, inbox: Arc<Inbox>) -> io::Result<(Self, Batch)> {
+        let identity = Identity::of(path)?;
+        let watches = match options.watching {
+            Watching::Events => Watches::new(&inbox),
+            Watching::Polling => Watches::none(),
+        };
+        let root = Root { path: path.to_owned(), prefix: PathBuf::new(), management: options.management.clone() };
+        let tree = Tree::new(&options);
+        let resync = Instant::now();
+        let pending = BTreeMap::new();
+        let mut follower = Self { root, options, inbox, watches, tree, identity, pending, opened: None, resync };
+        let everything = RelPath::root();
+        let listing = follower.scan(&everything)?;
+        // Files that are being written are not waited for: the watch sees them through.
+        let seen = listing.clone();
+        let now = Instant::now();
+        follower.take(&everything, &Pending { haste: Haste::Quiet, marked: now, since: now, seen }, listing, now);
+        follower.set_resync(now);
+        let (changes, findings) =
+            follower.tree.batch().map(|batch| (batch.changes, batch.findings)).unwrap_or_default();
+        Ok((follower, Batch { extent: Extent::Complete, changes, findings }))
+    }
+
+    /// Where objects stand.
+    pub(super) fn places(&self) -> &Places {
+        self.tree.places()
+    }
+
+    /// Turns marks into batches until nobody wants them any more.
+    pub(super) fn run(&mut self, batches: &mpsc::Sender<Batch>) {
+        loop {
+            let marks = self.inbox.wait(self.deadline());
+            if marks.stop {
+                return;
+            }
+            let now = Instant::now();
+            if marks.lost || now >= self.resync {
+                self.set_resync(now);
+                self.mark(RelPath::root(), Haste::Quiet, now);
+            }
+            let mut hastes: BTreeMap<RelPath, Haste> = BTreeMap::new();
+            for (path, haste) in marks.paths {
+                for path in self.watches.translate(&path) {
+                    let known = hastes.entry(path).or_insert(haste);
+                    *known = haste.max(*known);
+                }
+            }
+            for (path, haste) in hastes {
+                self.mark(path, haste, now);
+            }
+            if let Some(batch) = self.settle(now)
+                && batches.blocking_send(batch).is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    /// When there is something to do if nothing happens.
+    fn deadline(&self) -> Instant {
+        let (mut urgent, mut quiet) = (None, None);
+        for pending in self.pending.values() {
+            let last = if pending.haste == Haste::Quiet { &mut quiet } else { &mut urgent };
+            *last = (*last).max(Some(pending.marked));
+        }
+        let quiet = quiet.map(|last| {
+            let latest = self.opened.map_or(last, |opened| opened + self.options.max_delay);
+            (last + self.options.quiet).min(latest)
+        });
+        let urgent = urgent.map(|last| last + RENAME);
+        [quiet, urgent].into_iter().flatten().fold(self.resync, Instant::min)
+    }
+
+    /// Removes the pending paths whose moment has come.
+    fn due(&mut self, now: Instant) -> BTreeMap<RelPath, Pending> {
+        let last = self.pending.values().filter(|p| p.haste == Haste::Quiet).map(|p| p.marked).max();
+        let is_quiet = last.is_some_and(|last| now >= last + self.options.quiet);
+        let is_late = self.opened.is_some_and(|opened| now >= opened + self.options.max_delay);
+        let quiet = self.options.quiet;
+        let is_due = |pending: &Pending| match pending.haste {
+            Haste::Quiet => is_quiet || (is_late && now >= pending.marked + quiet),
+            Haste::Placed | Haste::Moved => now >= pending.marked + RENAME,
+        };
+        let (due, waiting) = std::mem::take(&mut self.pending).into_iter().partition(|(_, pending)| is_due(pending));
+        self.pending = waiting;
+        if is_late || self.pending.is_empty() {
+            self.opened = (!self.pending.is_empty()).then_some(now);
+        }
+        due
+    }
+
+    /// Looks at a marked path.
+    ///
+    /// A folder that is already waiting keeps its first look, so that marks in a row neither put it off for ever nor
+    /// cost a scan each. A file is looked at anew: it changes as long as it is marked.
+    fn mark(&mut self, path: RelPath, haste: Haste, now: Instant) {
+        if !is_manifest(path.name())
+            && let Some(known) = self.pending.get_mut(&path)
+        {
+            known.haste = known.haste.max(haste);
+            return;
+        }
+        let seen = self.scan(&path).unwrap_or_default();
+        let difference = self.tree.compare(&path, &seen);
+        if difference.read.is_empty()
+            && difference.gone.is_empty()
+            && self.tree.same_troubles(&path, &seen)
+            && !path.is_root()
+            && !self.pending.contains_key(&path)
+        {
+            return;
+        }
+        let haste = self.pending.get(&path).map_or(haste, |known| known.haste.max(haste));
+        self.wait_for(path, Pending { haste, marked: now, since: now, seen });
+    }
+
+    fn wait_for(&mut self, path: RelPath, pending: Pending) {
+        self.opened.get_or_insert(pending.marked);
+        self.pending.insert(path, pending);
+    }
+
+    /// Waits for another quiet moment for one file.
+    fn wait_again(&mut self, path: RelPath, listing: &Listing, now: Instant, since: Instant) {
+        let mut seen = Listing { truncated: listing.truncated, ..Listing::default() };
+        seen.files.extend(listing.files.get(&path).map(|signature| (path.clone(), *signature)));
+        seen.problems.extend(
+            listing.problems.iter().find(|(problem, _)| problem.holds(&path)).map(|(p, f)| (p.clone(), f.clone())),
+        );
+        self.wait_for(path, Pending { haste: Haste::Quiet, marked: now, since, seen });
+    }
+
+    /// Applies what is due.
+    fn settle(&mut self, now: Instant) -> Option<Batch> {
+        let mut due = self.due(now);
+        if due.is_empty() {
+            return None;
+        }
+        if let Some(why) = self.lost() {
+            if !self.tree.has_overall(LOST) {
+                tracing::warn!(directory = %self.root.path.display(), "{why}");
+            }
+            let finding = self.root.trouble(&RelPath::root(), Code::SyntaxError, why);
+            self.tree.set_overall(LOST, Some(finding));
+            self.set_resync(now);
+            return self.tree.batch();
+        }
+        if self.tree.has_overall(LOST) {
+            self.tree.set_overall(LOST, None);
+            tracing::info!(directory = %self.root.path.display(), "the directory is back");
+            let everything = RelPath::root();
+            if !due.contains_key(&everything) {
+                due.clear();
+                self.mark(everything, Haste::Quiet, now);
+            }
+        }
+        for (path, pending) in due {
+            match self.scan(&path) {
+                Ok(listing) => self.take(&path, &pending, listing, now),
+                Err(_) => self
+                    .wait_for(path, Pending { haste: Haste::Quiet, marked: now, since: now, seen: Listing::default() }),
+            }
+        }
+        self.tree.batch()
+    }
+
+    /// Applies what is at a path, except for what does not look as it did when it was marked.
+    ///
+    /// An empty file waits for longer: most programs empty a file before they write it.
+    fn take(&mut self, path: &RelPath, pending: &Pending, mut listing: Listing, now: Instant) {
+        let difference = self.tree.compare(path, &listing);
+        let at_once = pending.haste > Haste::Quiet;
+        let mut again = Vec::new();
+        let mut jobs = Vec::new();
+        for key in difference.read {
+            let same = pending.seen.files.get(&key) == listing.files.get(&key);
+            let emptied = listing.files[&key].len == 0 && now < pending.since + self.options.max_delay;
+            if at_once || (same && !emptied) {
+                jobs.push(self.job(&key, &listing));
+            } else {
+                again.push((key, if same { pending.since } else { now }));
+            }
+        }
+        let mut gone = Vec::new();
+        for key in difference.gone {
+            let was_gone = !at_once && !pending.seen.files.contains_key(&key);
+            if was_gone || pending.haste == Haste::Moved { gone.push(key) } else { again.push((key, now)) }
+        }
+        let problems = std::mem::take(&mut listing.problems);
+        let (sure, unsure): (BTreeMap<_, _>, BTreeMap<_, _>) = problems
+            .into_iter()
+            .partition(|(key, _)| self.tree.has_trouble(key) || (!at_once && pending.seen.problems.contains_key(key)));
+        self.tree.set_troubles(path, sure);
+        listing.problems = unsure;
+        again.extend(listing.problems.keys().map(|key| (key.clone(), now)));
+
+        let (admitted, refused) = self.tree.admit(jobs);
+        let outcomes = load(&admitted, &self.options.limits);
+        for (job, outcome) in admitted.into_iter().zip(outcomes).chain(refused) {
+            if matches!(outcome, Outcome::Moving) {
+                again.push((job.key.clone(), now));
+            }
+            self.tree.apply(&job, outcome);
+        }
+        for key in gone {
+            self.tree.remove(&key);
+        }
+        for (key, since) in again {
+            self.wait_again(key, &listing, now, since);
+        }
+        self.check(path, &listing);
+    }
+
+    /// What can be said of the directory as a whole.
+    fn check(&mut self, scope: &RelPath, listing: &Listing) {
+        if scope.is_root() || listing.truncated {
+            let finding = listing.truncated.then(|| {
+                let message = format!(
+                    "the directory has more than the limit of {} manifests or folders; those that come later in path \
+                     order are not read",
+                    self.options.max_files
+                );
+                self.root.trouble(&RelPath::root(), Code::LimitExceeded, message)
+            });
+            self.tree.set_overall(TRUNCATED, finding);
+        }
+        let finding = self.watches.failure().map(|why| {
+            let message = format!(
+                "not every folder can be watched ({}), so changes are looked for every {:?}; raise the limits \
+                 `fs.inotify.max_user_watches` and `fs.inotify.max_user_instances` of the machine",
+                why.trim_end_matches('.').to_lowercase(),
+                self.options.poll
+            );
+            Finding { severity: Severity::Warning, ..self.root.trouble(&RelPath::root(), Code::LimitExceeded, message) }
+        });
+        if let Some(finding) = finding.as_ref().filter(|_| !self.tree.has_overall(WATCHING)) {
+            tracing::warn!(directory = %self.root.path.display(), "{}", finding.message);
+        }
+        self.tree.set_overall(WATCHING, finding);
+    }
+
+    /// Why the directory does not count now, if it does not.
+    fn lost(&mut self) -> Option<String> {
+        let everything = "everything that was read last stays in force";
+        let identity = match Identity::of(&self.root.path) {
+            Ok(identity) => identity,
+            Err(error) => return Some(format!("the directory cannot be read ({}); {everything}", reason(&error))),
+        };
+        if identity != self.identity {
+            let listing = self.scan(&RelPath::root()).unwrap_or_default();
+            if listing.files.is_empty() && !self.tree.is_empty() {
+                return Some(format!("the directory was replaced by one without manifests; {everything}"));
+            }
+            self.identity = identity;
+            let now = Instant::now();
+            self.wait_for(RelPath::root(), Pending { haste: Haste::Quiet, marked: now, since: now, seen: listing });
+        }
+        None
+    }
+
+    fn scan(&mut self, scope: &RelPath) -> io::Result<Listing> {
+        if scope.is_root() {
+            self.watches.begin();
+        }
+        let listing = scan(&self.root, scope, self.tree.room(scope), &mut self.watches);
+        if scope.is_root() && listing.is_ok() {
+            self.watches.finish();
+        }
+        listing
+    }
+
+    fn job(&self, key: &RelPath, listing: &Listing) -> Job {
+        Job {
+            key: key.clone(),
+            path: Arc::from(self.root.path(key)),
+            label: self.root.label(key),
+            cluster: self.root.cluster(key),
+            folder: key.first_folder().map(|name| self.root.label(&RelPath::new(name))),
+            signature: listing.files[key],
+            known: self.tree.hash(key),
+        }
+    }
+
+    fn set_resync(&mut self, now: Instant) {
+        let by_events = self.options.watching == Watching::Events
+            && self.watches.failure().is_none()
+            && !self.tree.has_overall(LOST);
+        self.resync = now + if by_events { self.options.resync } else { self.options.poll };
+    }
+}

@@ -1,0 +1,146 @@
+//! Whatever happens to files, in the end the changes add up to what a fresh look finds.
+
+use std::fs;
+
+use proptest::prelude::*;
+
+use super::{Files, Watched, manifests, options};
+use crate::source::directory::read;
+
+/// One thing that happens. Files and folders are numbered; what does not apply does nothing.
+#[derive(Clone, Debug)]
+enum Operation {
+    Write {
+        file: usize,
+        object: u8,
+        revision: u8,
+    },
+    Place {
+        file: usize,
+        object: u8,
+        revision: u8,
+    },
+    Rename {
+        from: usize,
+        to: usize,
+    },
+    Remove {
+        file: usize,
+    },
+    RenameFolder {
+        from: usize,
+        to: usize,
+    },
+    RemoveFolder {
+        folder: usize,
+    },
+    Link {
+        file: usize,
+        to: usize,
+    },
+    /// Waits for some batch, so that operations meet different states of the source.
+    Next,
+}
+
+const FILES: [&str; 6] = ["a.yaml", "b.yaml", "west/a.yaml", "west/x/b.yaml", "east/a.yaml", "east/x/c.json"];
+const FOLDERS: [&str; 5] = ["west", "east", "west/x", "east/x", "mgmt"];
+
+fn operations() -> impl Strategy<Value = Vec<Operation>> {
+    let file = 0..FILES.len();
+    let folder = 0..FOLDERS.len();
+    let operation = prop_oneof![
+        4 => (file.clone(), 0..4_u8, 0..4_u8)
+            .prop_map(|(file, object, revision)| Operation::Write { file, object, revision }),
+        3 => (file.clone(), 0..4_u8, 0..4_u8)
+            .prop_map(|(file, object, revision)| Operation::Place { file, object, revision }),
+        2 => (file.clone(), file.clone()).prop_map(|(from, to)| Operation::Rename { from, to }),
+        2 => file.clone().prop_map(|file| Operation::Remove { file }),
+        1 => (folder.clone(), folder.clone()).prop_map(|(from, to)| Operation::RenameFolder { from, to }),
+        1 => folder.prop_map(|folder| Operation::RemoveFolder { folder }),
+        1 => (file.clone(), file).prop_map(|(file, to)| Operation::Link { file, to }),
+        2 => Just(Operation::Next),
+    ];
+    prop::collection::vec(operation, 1..25)
+}
+
+/// Does one thing. It may fail, as things do.
+async fn perform(watched: &mut Watched, operation: &Operation) {
+    let files = &watched.files;
+    let text = |object: u8, revision: u8| {
+        manifests(&[(&format!("o{object}"), &revision.to_string()), (&format!("p{object}"), &revision.to_string())])
+    };
+    let with_folder = |file: usize| drop(fs::create_dir_all(files.path(FILES[file]).parent().unwrap()));
+    match *operation {
+        Operation::Write { file, object, revision } => {
+            with_folder(file);
+            drop(fs::write(files.path(FILES[file]), text(object, revision)));
+        }
+        Operation::Place { file, object, revision } => {
+            with_folder(file);
+            fs::write(files.beside("unplaced"), text(object, revision)).unwrap();
+            drop(fs::rename(files.beside("unplaced"), files.path(FILES[file])));
+        }
+        Operation::Rename { from, to } => {
+            with_folder(to);
+            drop(fs::rename(files.path(FILES[from]), files.path(FILES[to])));
+        }
+        Operation::Remove { file } => drop(fs::remove_file(files.path(FILES[file]))),
+        Operation::RenameFolder { from, to } => {
+            drop(fs::rename(files.path(FOLDERS[from]), files.path(FOLDERS[to])));
+        }
+        Operation::RemoveFolder { folder } => drop(fs::remove_dir_all(files.path(FOLDERS[folder]))),
+        Operation::Link { file, to } => {
+            let target = files.path(FILES[to]);
+            if file != to && target.is_file() && !target.is_symlink() {
+                with_folder(file);
+                drop(fs::remove_file(files.path(FILES[file])));
+                drop(std::os::unix::fs::symlink(target, files.path(FILES[file])));
+            }
+        }
+        Operation::Next => {
+            let wanted = files.read();
+            let quickly = std::time::Duration::from_millis(30);
+            if watched.summary() != wanted
+                && let Ok(batch) = tokio::time::timeout(quickly, watched.directory.next()).await
+            {
+                watched.take(batch);
+            }
+        }
+    }
+}
+
+/// Links that lead nowhere keep objects that a fresh look does not know, so they are removed in the end.
+fn remove_dangling_links(files: &Files) {
+    for file in FILES.iter().chain(&FOLDERS) {
+        for entry in fs::read_dir(files.path(file)).into_iter().flatten().chain(fs::read_dir(files.root()).unwrap()) {
+            let path = entry.unwrap().path();
+            if path.is_symlink() && !path.exists() {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn changes_add_up_to_a_fresh_look(before in operations(), after in operations()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let mut empty = Watched::new(&[]);
+            for operation in before.iter().filter(|operation| !matches!(operation, Operation::Next)) {
+                perform(&mut empty, operation).await;
+            }
+            let mut watched = Watched::open(empty.files, options());
+            for operation in &after {
+                perform(&mut watched, operation).await;
+            }
+            remove_dangling_links(&watched.files);
+            let fresh = read(&[watched.files.root()], &options()).unwrap();
+            let wanted = watched.files.read();
+            let findings = fresh.findings.len();
+            watched.until(|watched| watched.summary() == wanted && watched.findings.len() == findings).await;
+        });
+    }
+}

@@ -1,0 +1,407 @@
+//! The state of a directory: what each file holds, which file an object counts from, and what was given.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::Options;
+use super::load::{Content, Decoding, Job, Outcome};
+use super::path::{RelPath, within};
+use super::scan::{KEPT, Listing, Signature, trouble};
+use crate::crd::{Change, Object};
+use crate::model::finding::sort_findings;
+use crate::model::{Code, Finding, Findings, Kind, Location, Name, ObjectRef, Severity};
+use crate::source::places::{Place, Text};
+use crate::source::{Batch, Extent, Places};
+
+/// Everything known of a directory.
+///
+/// # Cost
+/// Applying a file costs its objects, old and new; assembling a batch costs the findings that there are.
+#[derive(Debug)]
+pub(super) struct Tree {
+    management: Name,
+    max_files: usize,
+    max_bytes: u64,
+    files: BTreeMap<RelPath, Entry>,
+    /// Files and folders that cannot be read. Files below keep their objects.
+    troubles: BTreeMap<RelPath, Finding>,
+    /// What is wrong with the directory as a whole, by the name of the check that found it.
+    overall: BTreeMap<&'static str, Finding>,
+    /// Files with findings.
+    flawed: BTreeSet<RelPath>,
+    /// Where each object is defined, in path order. The first place counts.
+    claims: BTreeMap<ObjectRef, Vec<Claim>>,
+    /// Objects that are defined more than once.
+    contested: BTreeSet<ObjectRef>,
+    /// Folders that are clusters, by name in messages, with the number of their files.
+    clusters: BTreeMap<Arc<str>, (Name, usize)>,
+    /// Objects whose claims changed since the last batch.
+    touched: BTreeSet<ObjectRef>,
+    given: BTreeMap<ObjectRef, Arc<Object>>,
+    given_findings: Findings,
+    bytes: u64,
+    places: Places,
+}
+
+/// A file and a position in it, counted from 0.
+type Claim = (RelPath, usize);
+
+#[derive(Debug)]
+struct Entry {
+    label: Arc<str>,
+    text: Text,
+    /// Folder and name of the cluster, for files that lie in the folder of another than the management cluster.
+    folder: Option<(Arc<str>, Name)>,
+    signature: Option<Signature>,
+    hash: Option<u128>,
+    len: u64,
+    /// The last good content.
+    objects: Vec<Arc<Object>>,
+    findings: Findings,
+}
+
+/// What a listing says against what is known.
+#[derive(Debug, Default)]
+pub(super) struct Difference {
+    /// Files that are new or look different.
+    pub(super) read: Vec<RelPath>,
+    /// Files that are gone.
+    pub(super) gone: Vec<RelPath>,
+}
+
+impl Tree {
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            management: options.management.clone(),
+            max_files: options.max_files,
+            max_bytes: options.max_bytes,
+            files: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+            overall: BTreeMap::new(),
+            flawed: BTreeSet::new(),
+            claims: BTreeMap::new(),
+            contested: BTreeSet::new(),
+            clusters: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            given: BTreeMap::new(),
+            given_findings: Findings::new(),
+            bytes: 0,
+            places: Places::default(),
+        }
+    }
+
+    pub(super) fn places(&self) -> &Places {
+        &self.places
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// The hash of a file's content as it was decoded last.
+    pub(super) fn hash(&self, key: &RelPath) -> Option<u128> {
+        self.files.get(key)?.hash
+    }
+
+    /// How many files may stand below a path, given those elsewhere.
+    pub(super) fn room(&self, scope: &RelPath) -> usize {
+        if scope.is_root() {
+            return self.max_files;
+        }
+        self.max_files.saturating_sub(self.files.len() - within(&self.files, scope).count())
+    }
+
+    /// What is new, different or gone. A file that an event names is read whatever its metadata says.
+    pub(super) fn compare(&self, scope: &RelPath, listing: &Listing) -> Difference {
+        let is_new = |(key, signature): &(&RelPath, &Signature)| {
+            *key == scope || self.files.get(*key).and_then(|entry| entry.signature) != Some(**signature)
+        };
+        let is_gone = |key: &&RelPath| {
+            !listing.truncated
+                && !listing.files.contains_key(*key)
+                && !listing.problems.keys().any(|problem| problem.holds(key))
+        };
+        Difference {
+            read: listing.files.iter().filter(is_new).map(|(key, _)| key.clone()).collect(),
+            gone: within(&self.files, scope).map(|(key, _)| key).filter(is_gone).cloned().collect(),
+        }
+    }
+
+    /// Whether the same files and folders of a scope are unreadable as before.
+    pub(super) fn same_troubles(&self, scope: &RelPath, listing: &Listing) -> bool {
+        within(&self.troubles, scope).eq(&listing.problems)
+    }
+
+    /// Whether a path was unreadable before.
+    pub(super) fn has_trouble(&self, key: &RelPath) -> bool {
+        self.troubles.contains_key(key)
+    }
+
+    /// Replaces what cannot be read at a path and below it, and on the way to it.
+    pub(super) fn set_troubles(&mut self, scope: &RelPath, problems: BTreeMap<RelPath, Finding>) {
+        self.troubles.retain(|key, _| !scope.holds(key) && !key.holds(scope));
+        self.troubles.extend(problems);
+    }
+
+    /// Sets or clears what one check says of the directory as a whole.
+    pub(super) fn set_overall(&mut self, check: &'static str, finding: Option<Finding>) {
+        match finding {
+            Some(finding) => self.overall.insert(check, finding),
+            None => self.overall.remove(check),
+        };
+    }
+
+    pub(super) fn has_overall(&self, check: &'static str) -> bool {
+        self.overall.contains_key(check)
+    }
+
+    /// Splits off, in path order, the files that would go beyond the limit of total size.
+    pub(super) fn admit(&self, jobs: Vec<Job>) -> (Vec<Job>, Vec<(Job, Outcome)>) {
+        let known = |job: &Job| self.files.get(&job.key).map_or(0, |entry| entry.len);
+        let mut total = self.bytes - jobs.iter().map(known).sum::<u64>();
+        let (mut admitted, mut refused) = (Vec::new(), Vec::new());
+        for job in jobs {
+            if total.saturating_add(job.signature.len) > self.max_bytes {
+                let message = format!(
+                    "the directory has more than the limit of {} bytes in total, and this file is not read; {KEPT}",
+                    self.max_bytes
+                );
+                let finding = trouble(job.label.clone(), Code::LimitExceeded, message);
+                refused.push((job, Outcome::Refused(finding)));
+            } else {
+                total += job.signature.len;
+                admitted.push(job);
+            }
+        }
+        (admitted, refused)
+    }
+
+    /// Takes over what became of reading a file; `Moving` changes nothing.
+    pub(super) fn apply(&mut self, job: &Job, outcome: Outcome) {
+        if matches!(outcome, Outcome::Moving) {
+            return;
+        }
+        if !self.files.contains_key(&job.key) {
+            self.files.insert(job.key.clone(), Entry::new(job, &self.management));
+            self.count(&job.key, 1);
+        }
+        let Some(entry) = self.files.get_mut(&job.key) else { return };
+        let mut objects = None;
+        match outcome {
+            Outcome::Moving => {}
+            Outcome::Refused(finding) => {
+                // Looked at again each time, because the reason may lie outside of the file.
+                entry.signature = None;
+                entry.hash = None;
+                entry.findings = vec![finding];
+            }
+            Outcome::Read(Content { signature, hash, len, decoding }) => {
+                self.bytes = self.bytes - entry.len + len;
+                (entry.signature, entry.hash, entry.len) = (signature, Some(hash), len);
+                match decoding {
+                    Decoding::Same => {}
+                    Decoding::Failed(finding) => entry.findings = vec![finding],
+                    Decoding::Done(decoded) => {
+                        entry.findings = decoded.findings;
+                        objects = Some(decoded.objects.into_iter().map(Arc::new).collect());
+                    }
+                }
+            }
+        }
+        if entry.findings.is_empty() {
+            self.flawed.remove(&job.key);
+        } else {
+            self.flawed.insert(job.key.clone());
+        }
+        if let Some(objects) = objects {
+            self.replace(&job.key, objects);
+        }
+    }
+
+    /// Keeps the text of a file that can be read only once.
+    pub(super) fn keep_text(&mut self, key: &RelPath, text: &[u8]) {
+        if let Some(entry) = self.files.get_mut(key) {
+            entry.text = Text::Kept(Arc::from(text));
+        }
+    }
+
+    /// Forgets a file and its objects.
+    pub(super) fn remove(&mut self, key: &RelPath) {
+        self.replace(key, Vec::new());
+        self.count(key, -1);
+        self.flawed.remove(key);
+        if let Some(entry) = self.files.remove(key) {
+            self.bytes -= entry.len;
+        }
+    }
+
+    /// Counts a file of a cluster's folder in or out.
+    fn count(&mut self, key: &RelPath, by: isize) {
+        let Some((folder, cluster)) = self.files.get(key).and_then(|entry| entry.folder.as_ref()) else { return };
+        let (_, files) = self.clusters.entry(folder.clone()).or_insert_with(|| (cluster.clone(), 0));
+        *files = files.saturating_add_signed(by);
+        if *files == 0 {
+            self.clusters.remove(folder);
+        }
+    }
+
+    /// Replaces the objects of a file.
+    fn replace(&mut self, key: &RelPath, objects: Vec<Arc<Object>>) {
+        let Some(entry) = self.files.get_mut(key) else { return };
+        let old = std::mem::replace(&mut entry.objects, objects);
+        for object in &old {
+            let id = &object.meta.id;
+            if let Some(claims) = self.claims.get_mut(id) {
+                claims.retain(|(file, _)| file != key);
+            }
+            self.touched.insert(id.clone());
+        }
+        for (index, object) in entry.objects.iter().enumerate() {
+            let id = &object.meta.id;
+            let claims = self.claims.entry(id.clone()).or_default();
+            let claim = (key.clone(), index);
+            let at = claims.partition_point(|other| *other < claim);
+            claims.insert(at, claim);
+            self.touched.insert(id.clone());
+        }
+    }
+
+    /// What changed since the last batch; none if nothing did.
+    pub(super) fn batch(&mut self) -> Option<Batch> {
+        let changes = self.changes();
+        let findings = self.findings();
+        if changes.is_empty() && findings == self.given_findings {
+            return None;
+        }
+        self.given_findings.clone_from(&findings);
+        Some(Batch { extent: Extent::Changes, changes, findings })
+    }
+
+    /// The objects that count, sorted.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.given.values()
+    }
+
+    /// The files that are read, in path order.
+    pub(super) fn labels(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.files.values().map(|entry| &entry.label)
+    }
+
+    fn changes(&mut self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let mut places = Vec::new();
+        for id in std::mem::take(&mut self.touched) {
+            let claims = self.claims.get(&id).map_or(&[][..], Vec::as_slice);
+            if claims.len() > 1 {
+                self.contested.insert(id.clone());
+            } else {
+                self.contested.remove(&id);
+            }
+            let Some((entry, object)) = claims.first().and_then(|claim| self.claimed(claim)) else {
+                self.claims.remove(&id);
+                places.push((id.clone(), None));
+                if self.given.remove(&id).is_some() {
+                    changes.push(Change::Delete(id));
+                }
+                continue;
+            };
+            places.push((id.clone(), Some(entry.place(object))));
+            let object = object.clone();
+            if self.given.get(&id).is_none_or(|given| !same_content(given, &object)) {
+                self.given.insert(id, object.clone());
+                changes.push(Change::Put(object));
+            }
+        }
+        self.places.update(places);
+        changes
+    }
+
+    fn claimed(&self, (file, index): &Claim) -> Option<(&Entry, &Arc<Object>)> {
+        let entry = self.files.get(file)?;
+        Some((entry, entry.objects.get(*index)?))
+    }
+
+    fn findings(&self) -> Findings {
+        let mut findings: Findings = self.overall.values().chain(self.troubles.values()).cloned().collect();
+        findings.extend(self.flawed.iter().filter_map(|key| self.files.get(key)).flat_map(|e| e.findings.clone()));
+        for id in &self.contested {
+            let places: Vec<_> = self.claims[id]
+                .iter()
+                .filter_map(|claim| self.claimed(claim))
+                .map(|(entry, object)| entry.place(object).location)
+                .collect();
+            if let Some((winner, losers)) = places.split_first() {
+                findings.extend(losers.iter().map(|loser| duplicate(id, winner, loser)));
+            }
+        }
+        let registered = self.registered();
+        for (folder, (cluster, _)) in &self.clusters {
+            if !registered.contains(cluster) {
+                findings.push(self.not_registered(folder, cluster));
+            }
+        }
+        sort_findings(&mut findings);
+        findings
+    }
+
+    /// Names of the clusters that have a `KubernetesCluster`.
+    fn registered(&self) -> BTreeSet<&Name> {
+        let first = ObjectRef::new(Kind::KubernetesCluster, self.management.clone(), "", "");
+        self.given
+            .range(&first..)
+            .map(|(id, _)| id)
+            .take_while(|id| id.kind == first.kind && id.cluster == first.cluster)
+            .map(|id| &id.name)
+            .collect()
+    }
+
+    fn not_registered(&self, folder: &Arc<str>, cluster: &Name) -> Finding {
+        let message = format!(
+            "the folder is a cluster without a `KubernetesCluster`, so its objects have no effect; add a manifest with \
+             `apiVersion: admin.gloo.solo.io/v2`, `kind: KubernetesCluster` and `metadata.name: {cluster}` in the \
+             admin namespace (`gloo-mesh` by default) of the management cluster, whose folder is `{}`",
+            self.management
+        );
+        let location = Location { file: folder.clone(), line: 0, column: 0 };
+        Finding::in_file(location, Severity::Warning, Code::ClusterNotRegistered, message)
+    }
+}
+
+impl Entry {
+    fn new(job: &Job, management: &Name) -> Self {
+        let folder = job.folder.clone().filter(|_| job.cluster != *management);
+        Self {
+            label: job.label.clone(),
+            text: Text::File(job.path.clone()),
+            folder: folder.map(|folder| (folder, job.cluster.clone())),
+            signature: None,
+            hash: None,
+            len: 0,
+            objects: Vec::new(),
+            findings: Findings::new(),
+        }
+    }
+
+    fn place(&self, object: &Object) -> Place {
+        let location = object.meta.location.clone();
+        let location = location.unwrap_or_else(|| Location { file: self.label.clone(), line: 0, column: 0 });
+        Place { text: self.text.clone(), location }
+    }
+}
+
+/// The finding about a second definition.
+fn duplicate(id: &ObjectRef, winner: &Location, loser: &Location) -> Finding {
+    let message = format!("also defined at `{winner}`, which is first in path order and counts; remove one of the two");
+    Finding::error(id, Code::DuplicateObject, message).located(loser.clone())
+}
+
+/// Whether two objects say the same, wherever they stand.
+fn same_content(a: &Arc<Object>, b: &Arc<Object>) -> bool {
+    Arc::ptr_eq(a, b) || {
+        let (x, y) = (&a.meta, &b.meta);
+        (&x.id, &x.labels, &x.annotations, &x.created, x.generation)
+            == (&y.id, &y.labels, &y.annotations, &y.created, y.generation)
+            && a.spec == b.spec
+            && a.defects == b.defects
+    }
+}

@@ -1,0 +1,239 @@
+//! Events of the file system, as marks on paths.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+
+use super::path::{RelPath, is_hidden, is_manifest};
+use super::scan::{Identity, Observer};
+
+/// How soon a marked path may be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Haste {
+    /// After a quiet moment: it may be half of something.
+    Quiet,
+    /// At once if it is readable: it was renamed into place, so it is complete.
+    Placed,
+    /// At once, even if it is gone: it was renamed to something that is read too.
+    Moved,
+}
+
+/// What arrived since the last look.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// Paths where something happened.
+    pub(super) paths: BTreeMap<PathBuf, Haste>,
+    /// Whether events were lost, so that everything has to be looked at.
+    pub(super) lost: bool,
+    /// Whether to end.
+    pub(super) stop: bool,
+}
+
+/// Where events wait. Bounded: too many marks become one, on everything, so that none is lost for ever.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    marks: Mutex<Marks>,
+    arrived: Condvar,
+}
+
+impl Inbox {
+    /// Marks beyond which looking at everything is cheaper than at each.
+    const MOST: usize = 4096;
+
+    /// Takes all marks, waiting for the first until a time.
+    pub(super) fn wait(&self, until: Instant) -> Marks {
+        let mut marks = self.lock();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if !marks.paths.is_empty() || marks.lost || marks.stop || left == Duration::ZERO {
+                let stop = marks.stop;
+                return Marks { stop, ..std::mem::take(&mut *marks) };
+            }
+            marks = self.arrived.wait_timeout(marks, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Ends the thread that waits.
+    pub(super) fn stop(&self) {
+        self.lock().stop = true;
+        self.arrived.notify_all();
+    }
+
+    /// Takes in an event.
+    pub(super) fn event(&self, event: notify::Result<notify::Event>) {
+        let mut marks = self.lock();
+        match event {
+            Ok(event) if event.need_rescan() => marks.lost = true,
+            Ok(event) => {
+                let Some(haste) = haste(&event) else { return };
+                for path in event.paths {
+                    let known = marks.paths.entry(path).or_insert(haste);
+                    *known = haste.max(*known);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "watching files failed");
+                marks.lost = true;
+            }
+        }
+        if marks.paths.len() > Self::MOST {
+            marks.paths.clear();
+            marks.lost = true;
+        }
+        drop(marks);
+        self.arrived.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an event says of its paths; none for reading, which we do ourselves.
+fn haste(event: &notify::Event) -> Option<Haste> {
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Haste::Quiet),
+        EventKind::Access(_) => None,
+        EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Some(Haste::Placed),
+        EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => {
+            // An editor that renames the file away to a backup is about to write it anew.
+            let manifests: Vec<_> = event.paths.iter().map(|path| path.file_name().is_some_and(is_manifest)).collect();
+            (manifests != [true, false]).then_some(Haste::Moved)
+        }
+        _ => Some(Haste::Quiet),
+    }
+}
+
+/// The watches, by real folder, and which paths of ours an event there is about.
+///
+/// Only real folders are watched, each for itself, so that two ways to one folder share one watch and both are told.
+pub(super) struct Watches {
+    watcher: Option<RecommendedWatcher>,
+    /// Real folders that are ours, with all their paths.
+    folders: BTreeMap<PathBuf, BTreeSet<RelPath>>,
+    /// Names in real folders through which links lead, with the paths of the links.
+    hops: BTreeMap<PathBuf, BTreeMap<OsString, BTreeSet<RelPath>>>,
+    watched: BTreeMap<PathBuf, Option<Identity>>,
+    /// Why some folder could not be watched.
+    failure: Option<String>,
+}
+
+impl Watches {
+    /// Prepares to watch.
+    pub(super) fn new(inbox: &Arc<Inbox>) -> Self {
+        let inbox = inbox.clone();
+        let watcher = notify::recommended_watcher(move |event| inbox.event(event));
+        let mut watches = Self::none();
+        match watcher {
+            Ok(watcher) => watches.watcher = Some(watcher),
+            Err(error) => watches.failure = Some(error.to_string()),
+        }
+        watches
+    }
+
+    /// Watches nothing.
+    pub(super) fn none() -> Self {
+        Self { watcher: None, folders: BTreeMap::new(), hops: BTreeMap::new(), watched: BTreeMap::new(), failure: None }
+    }
+
+    /// Why some folder is not watched.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// Before everything is scanned: forgets what the scan will find again, and tries again what failed.
+    pub(super) fn begin(&mut self) {
+        self.folders.clear();
+        self.hops.clear();
+        if self.watcher.is_some() {
+            self.failure = None;
+        }
+    }
+
+    /// After everything was scanned: ends the watches of folders that the scan did not come to.
+    pub(super) fn finish(&mut self) {
+        let (folders, hops) = (&self.folders, &self.hops);
+        let idle: Vec<_> = self
+            .watched
+            .keys()
+            .filter(|path| !folders.contains_key(*path) && !hops.contains_key(*path))
+            .cloned()
+            .collect();
+        for path in idle {
+            self.watched.remove(&path);
+            if let Some(watcher) = &mut self.watcher {
+                // Fails where the folder is gone, and then there is nothing to end.
+                drop(watcher.unwatch(&path));
+            }
+        }
+    }
+
+    /// The paths of ours that a mark is about.
+    pub(super) fn translate(&mut self, path: &Path) -> BTreeSet<RelPath> {
+        let mut found = BTreeSet::new();
+        if self.folders.contains_key(path) || self.hops.contains_key(path) {
+            self.forget(path);
+        }
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return found };
+        if let Some(links) = self.hops.get(folder).and_then(|names| names.get(name)) {
+            found.extend(links.iter().cloned());
+        }
+        if !is_hidden(name)
+            && let Some(folders) = self.folders.get(folder)
+        {
+            found.extend(folders.iter().map(|folder| folder.join(name)));
+        }
+        found
+    }
+
+    /// After something happened to a folder itself, its watch and those below may be gone; the next scan sets them up.
+    fn forget(&mut self, path: &Path) {
+        let below: Vec<_> = self
+            .watched
+            .range(path.to_owned()..)
+            .map(|(p, _)| p)
+            .take_while(|p| p.starts_with(path))
+            .cloned()
+            .collect();
+        for path in below {
+            self.watched.remove(&path);
+        }
+    }
+
+    fn watch(&mut self, real: &Path) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let identity = Identity::of(real).ok();
+        if identity.is_some() && self.watched.get(real) == Some(&identity) {
+            return;
+        }
+        match watcher.watch(real, RecursiveMode::NonRecursive) {
+            Ok(()) => drop(self.watched.insert(real.to_owned(), identity)),
+            Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
+            Err(error) => self.failure = Some(error.to_string()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Watches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watches").field("watched", &self.watched).field("failure", &self.failure).finish()
+    }
+}
+
+impl Observer for Watches {
+    fn folder(&mut self, real: &Path, folder: &RelPath) {
+        self.folders.entry(real.to_owned()).or_default().insert(folder.clone());
+        self.watch(real);
+    }
+
+    fn hop(&mut self, real: &Path, name: &OsStr, entry: &RelPath) {
+        let names = self.hops.entry(real.to_owned()).or_default();
+        names.entry(name.to_owned()).or_default().insert(entry.clone());
+        self.watch(real);
+    }
+}
