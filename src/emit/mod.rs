@@ -2,10 +2,10 @@
 //!
 //! In goes a [`GatewayPlan`], out comes a [`Snapshot`]: clusters, endpoints, listeners and route configurations. Pure:
 //! no clock, no environment, no files, no randomness, no findings. What can be wrong with an input was found by
-//! `resolve`; everything that can reach bytes is ordered here and encoded by [`wire`], so equal plans give equal
+//! `resolve`; everything that can reach bytes is ordered here and encoded by `wire`, so equal plans give equal
 //! versions.
 //!
-//! One file per message ([`listener`], [`route`], [`cluster`], [`endpoint`]) and one per policy kind ([`filter`]).
+//! One file per message (`listener`, `route`, `cluster`, `endpoint`) and one per policy kind ([`filter`]).
 //!
 //! # Granularity
 //! What one edit sends again, and what it does to Envoy:
@@ -16,7 +16,6 @@
 //! | a ready Pod more or less | the endpoints of its destinations | none on others |
 //! | protocol or protection of a destination | its cluster, and its endpoints with it | new connections to it |
 //! | a virtual gateway's ports | listeners, their route configurations | the changed listener drains |
-//! | names of tables or destinations | as the objects that carry them: they stand in metadata | |
 //!
 //! A listener depends on its port and on settings only: every filter that a policy may need stands in its chain from
 //! the start, doing nothing ([`filter::SLOTS`]). There is one route configuration per port; cutting it smaller is
@@ -65,7 +64,7 @@ impl Default for EmitOptions {
 /// a listener and its route configuration.
 ///
 /// # Cost
-/// Linear in routes and endpoints; a route costs some microseconds.
+/// Linear in routes and endpoints. Not measured yet.
 #[must_use]
 pub fn emit_gateway(plan: &GatewayPlan, options: &EmitOptions) -> Snapshot {
     let gateway_cluster = &plan.gateway.cluster;

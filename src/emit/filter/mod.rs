@@ -5,7 +5,7 @@
 //! [`SLOTS`], never from what is attached. Envoy ignores configuration for a slot that the chain does not have, without
 //! a word: only names of this table are ever written, and `snapshot::verify` checks it from the bytes.
 //!
-//! To add a policy kind: a variant of [`Policy`], a file here with one function `apply`, a line in [`apply`], and, if
+//! To add a policy kind: a variant of [`Policy`], a file here with one function `apply`, a line in `apply`, and, if
 //! it is a filter and not a native field of routes, the neutral form of its slot. The neutral form costs one update of
 //! all listeners, once.
 //!
