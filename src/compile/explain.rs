@@ -1,1 +1,461 @@
-//! To be written.
+//! For one request: which listener, host, route, policies and destinations, and why. For one object: what became of it.
+//!
+//! Reads the same plan that is emitted, and matches as Envoy does. Nothing here decides anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use regex::Regex;
+
+use crate::ir::route::{Action, HeaderMatch, LabelOrigin, Matcher, QueryMatch, Route, RouteBody, ValueMatch};
+use crate::ir::upstream::{Upstream, UpstreamId};
+use crate::ir::{GatewayPlan, Listener, VirtualHost};
+use crate::model::{Finding, GatewayId, Kind, Name, ObjectRef, PathMatch};
+use crate::resolve::attachment::{Attached, NotAttached, explain_off};
+use crate::resolve::delegation::FinalRoute;
+
+use super::full::Compiled;
+use super::report::Verdict;
+
+/// A request as a client sends it.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Port of the gateway Service that the client dials; absent takes the gateway's only listener, or its lowest port.
+    pub port: Option<u16>,
+    /// Host header, with or without a port.
+    pub host: String,
+    /// Path with query.
+    pub path: String,
+    /// Method, upper case.
+    pub method: String,
+    /// Other headers, in order.
+    pub headers: Vec<(String, String)>,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug)]
+pub struct Explanation<'c> {
+    /// The gateway.
+    pub gateway: GatewayId,
+    /// The port that Envoy binds; `None` where the gateway has no such listener.
+    pub listener: Option<u16>,
+    /// The domain that took the request.
+    pub virtual_host: Option<Name>,
+    /// The route that took it.
+    pub route: Option<MatchedRoute<'c>>,
+    /// What the client gets where the gateway itself answers.
+    pub answer: Option<Answer>,
+}
+
+/// An answer that the gateway gives without asking an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Why, or the body.
+    pub body: String,
+    /// Where a redirect leads.
+    pub location: Option<String>,
+}
+
+/// The route that takes a request, with everything that is known about it.
+#[derive(Clone, Debug)]
+pub struct MatchedRoute<'c> {
+    /// As in Envoy.
+    pub name: Name,
+    /// What it matched.
+    pub matcher: Matcher,
+    /// What it does and who said so.
+    pub body: &'c RouteBody,
+    /// Policies that are not on it, each with the step that dropped it.
+    pub off: Vec<NotAttached>,
+    /// Where requests may go, with weights.
+    pub destinations: Vec<(&'c UpstreamId, u32, Option<&'c Arc<Upstream>>)>,
+}
+
+impl MatchedRoute<'_> {
+    /// Where a label comes from, in words.
+    #[must_use]
+    pub fn label_origin(&self, key: &str) -> String {
+        let Some(label) = self.body.labels.get(key) else { return String::new() };
+        let Some(hop) = self.body.chain.get(label.hop) else { return String::new() };
+        match label.origin {
+            LabelOrigin::Table => format!("table {}", hop.table.short()),
+            LabelOrigin::Route => format!("route {hop}"),
+        }
+    }
+}
+
+/// Says what a gateway does with a request.
+///
+/// # Errors
+/// A sentence where no such gateway is known, naming those that are.
+///
+/// # Cost
+/// In proportion to the routes of the host, and to all policies.
+pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Request) -> Result<Explanation<'c>, String> {
+    let plan = compiled.plans.get(gateway).ok_or_else(|| {
+        let known: Vec<String> = compiled.plans.keys().map(|id| format!("`{id}`")).collect();
+        if known.is_empty() {
+            format!("there is no gateway `{gateway}`, nor any other: no VirtualGateway selects a Service")
+        } else {
+            format!("there is no gateway `{gateway}`; there are {}", known.join(", "))
+        }
+    })?;
+    let mut explanation =
+        Explanation { gateway: gateway.clone(), listener: None, virtual_host: None, route: None, answer: None };
+    let Some(listener) = pick_listener(plan, request.port) else {
+        explanation.answer =
+            Some(Answer { status: 0, body: "no listener on that port: the connection is refused".to_owned(), location: None });
+        return Ok(explanation);
+    };
+    explanation.listener = Some(listener.bind_port);
+    let wire = Wire::new(request);
+    if wire.has_escaped_slash {
+        explanation.answer = Some(Answer {
+            status: 307,
+            body: "the path has escaped slashes: the gateway redirects to the same path with plain ones".to_owned(),
+            location: None,
+        });
+        return Ok(explanation);
+    }
+    let not_found = |why: &str| Some(Answer { status: 404, body: why.to_owned(), location: None });
+    let Some(host) = pick_host(listener, &wire.host) else {
+        explanation.answer = not_found("no route table serves this host here");
+        return Ok(explanation);
+    };
+    explanation.virtual_host = Some(host.domain.name().clone());
+    let Some(route) = host.routes.iter().find(|route| matches(&route.matcher, &wire)) else {
+        // A preflight for a route that wants another method is answered by the twin that CORS adds.
+        explanation.answer = not_found("no route of this host matches");
+        return Ok(explanation);
+    };
+    explanation.answer = answer(route, &wire);
+    explanation.route = Some(matched(compiled, plan, route));
+    Ok(explanation)
+}
+
+fn pick_listener(plan: &GatewayPlan, port: Option<u16>) -> Option<&Listener> {
+    match port {
+        None => plan.listeners.values().min_by_key(|listener| listener.service_ports.first().copied()),
+        Some(port) => plan
+            .listeners
+            .values()
+            .find(|listener| listener.service_ports.contains(&port))
+            .or_else(|| plan.listeners.get(&port)),
+    }
+}
+
+/// R68.
+fn pick_host<'p>(listener: &'p Listener, host: &str) -> Option<&'p VirtualHost> {
+    listener
+        .virtual_hosts
+        .iter()
+        .filter(|candidate| candidate.domain.matches(host))
+        .max_by_key(|candidate| candidate.domain.specificity())
+}
+
+fn answer(route: &Route, wire: &Wire) -> Option<Answer> {
+    match &route.body.action {
+        Action::Forward(_) => None,
+        Action::Direct(direct) => {
+            Some(Answer { status: direct.status, body: direct.body.to_string(), location: None })
+        }
+        Action::Redirect(redirect) => {
+            let host = redirect.host.as_deref().unwrap_or(&wire.host);
+            let path = redirect.path.as_deref().unwrap_or(&wire.path);
+            Some(Answer {
+                status: redirect.status,
+                body: String::new(),
+                location: Some(format!("http://{host}{path}")),
+            })
+        }
+    }
+}
+
+fn matched<'c>(compiled: &'c Compiled, plan: &'c GatewayPlan, route: &'c Route) -> MatchedRoute<'c> {
+    let body = &*route.body;
+    let off = match find_final(compiled, body) {
+        // A fault that holds on this gateway only is not in the tree.
+        Some((final_route, _)) if body.fault.as_ref().is_some_and(|fault| fault.gateway_specific) => {
+            let mut invalid = final_route.clone();
+            invalid.fault.clone_from(&body.fault);
+            explain_off(&compiled.inputs, &invalid, &Attached::default())
+        }
+        Some((final_route, attached)) => explain_off(&compiled.inputs, final_route, attached),
+        None => Vec::new(),
+    };
+    let destinations = match &body.action {
+        Action::Forward(forward) => forward
+            .destinations
+            .iter()
+            .map(|destination| (&destination.upstream, destination.weight, plan.upstreams.get(&destination.upstream)))
+            .collect(),
+        Action::Redirect(_) | Action::Direct(_) => Vec::new(),
+    };
+    MatchedRoute { name: route.name.clone(), matcher: route.matcher.clone(), body, off, destinations }
+}
+
+/// The final route that a plan's route came from.
+fn find_final<'c>(compiled: &'c Compiled, body: &RouteBody) -> Option<(&'c FinalRoute, &'c Attached)> {
+    let root = body.chain.first()?;
+    let grown = compiled.trees.get(&root.table)?;
+    let position = grown
+        .tree
+        .routes
+        .iter()
+        .position(|route| route.chain == body.chain && (route.fault.is_none() || body.fault.is_some()))?;
+    Some((&grown.tree.routes[position], &grown.attached[position]))
+}
+
+/// A request as Envoy's matching sees it.
+struct Wire {
+    host: String,
+    path: String,
+    query: Vec<(String, String)>,
+    method: String,
+    headers: BTreeMap<String, String>,
+    has_escaped_slash: bool,
+}
+
+impl Wire {
+    fn new(request: &Request) -> Self {
+        let target = request.path.split('#').next().unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let lower = path.to_ascii_lowercase();
+        let has_escaped_slash = lower.contains("%2f") || lower.contains("%5c");
+        let host = request.host.to_ascii_lowercase();
+        let host = match host.rsplit_once(':') {
+            Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name.to_owned(),
+            _ => host,
+        };
+        let mut headers: BTreeMap<String, String> = BTreeMap::new();
+        for (name, value) in &request.headers {
+            headers
+                .entry(name.to_ascii_lowercase())
+                .and_modify(|joined| {
+                    joined.push(',');
+                    joined.push_str(value);
+                })
+                .or_insert_with(|| value.clone());
+        }
+        let method = if request.method.is_empty() { "GET" } else { &request.method };
+        headers.insert(":method".to_owned(), method.to_owned());
+        headers.insert(":authority".to_owned(), request.host.clone());
+        headers.insert("host".to_owned(), request.host.clone());
+        headers.insert(":path".to_owned(), request.path.clone());
+        headers.insert(":scheme".to_owned(), "http".to_owned());
+        Self {
+            host,
+            path: normalise(path),
+            query: query
+                .split('&')
+                .filter(|pair| !pair.is_empty())
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
+            method: method.to_owned(),
+            headers,
+            has_escaped_slash,
+        }
+    }
+}
+
+/// Dot segments resolved and slashes merged, as every listener does before it matches.
+fn normalise(path: &str) -> String {
+    let path = path.replace('\\', "/");
+    let mut segments: Vec<&str> = Vec::new();
+    let mut ends_in_slash = path.ends_with('/');
+    for segment in path.split('/') {
+        match segment {
+            "" => {}
+            "." => ends_in_slash |= path.ends_with("/."),
+            ".." => {
+                segments.pop();
+                ends_in_slash |= path.ends_with("/..");
+            }
+            other => segments.push(other),
+        }
+    }
+    let mut normal = format!("/{}", segments.join("/"));
+    if ends_in_slash && normal.len() > 1 {
+        normal.push('/');
+    }
+    normal
+}
+
+/// R73.
+fn matches(matcher: &Matcher, wire: &Wire) -> bool {
+    let path = match &matcher.path {
+        PathMatch::Any => true,
+        PathMatch::Exact(path) if matcher.ignore_case => path.eq_ignore_ascii_case(&wire.path),
+        PathMatch::Exact(path) => *path == wire.path.as_str(),
+        PathMatch::Prefix(path) if matcher.ignore_case => {
+            wire.path.get(..path.len()).is_some_and(|head| head.eq_ignore_ascii_case(path))
+        }
+        PathMatch::Prefix(path) => wire.path.starts_with(path.as_str()),
+        PathMatch::Regex(path) => whole(path).is_some_and(|regex| regex.is_match(&wire.path)),
+    };
+    path && matcher.method.as_ref().is_none_or(|method| *method == wire.method.as_str())
+        && matcher.headers.iter().all(|header| header_matches(header, wire))
+        && matcher.query_parameters.iter().all(|parameter| query_matches(parameter, wire))
+}
+
+fn whole(expression: &str) -> Option<Regex> {
+    crate::resolve::expression::compile(expression).ok()
+}
+
+fn header_matches(header: &HeaderMatch, wire: &Wire) -> bool {
+    let value = wire.headers.get(header.name.as_str());
+    let holds = match (&header.value, value) {
+        (ValueMatch::Present, value) => value.is_some(),
+        (_, None) => false,
+        (ValueMatch::Exact(wanted), Some(value)) => *wanted == value.as_str(),
+        (ValueMatch::Regex(wanted), Some(value)) => whole(wanted).is_some_and(|regex| regex.is_match(value)),
+    };
+    holds != header.invert
+}
+
+fn query_matches(parameter: &QueryMatch, wire: &Wire) -> bool {
+    let Some((_, value)) = wire.query.iter().find(|(key, _)| *parameter.name == *key.as_str()) else { return false };
+    match &parameter.value {
+        ValueMatch::Present => true,
+        ValueMatch::Exact(wanted) => *wanted == value.as_str(),
+        ValueMatch::Regex(wanted) => whole(wanted).is_some_and(|regex| regex.is_match(value)),
+    }
+}
+
+/// What became of an object.
+#[derive(Clone, Debug)]
+pub struct ObjectExplanation<'c> {
+    /// Its verdict; none for Kubernetes' own kinds.
+    pub verdict: Option<&'c Verdict>,
+    /// The workspace that owns it.
+    pub owner: Option<Name>,
+    /// What is wrong with it.
+    pub findings: Vec<&'c Finding>,
+    /// Routes that it is on: of a table those whose chain it is part of, of a policy those that it is attached to.
+    pub routes: Vec<RouteSummary>,
+    /// What else it has to do with, as a heading and objects.
+    pub related: Vec<(&'static str, Vec<String>)>,
+}
+
+/// One final route in short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteSummary {
+    /// `namespace/table:route` from the root to the end.
+    pub chain: Vec<String>,
+    /// What it matches, in words.
+    pub matches: Vec<String>,
+    /// Effective labels.
+    pub labels: BTreeMap<Name, Name>,
+    /// Attached policies.
+    pub policies: Vec<ObjectRef>,
+    /// The code of its fault, if it has one.
+    pub fault: Option<String>,
+}
+
+/// Says what became of an object.
+///
+/// # Errors
+/// A sentence where no such object is known.
+pub fn explain_object<'c>(compiled: &'c Compiled, known: bool, id: &ObjectRef) -> Result<ObjectExplanation<'c>, String> {
+    use crate::resolve::world::World;
+    if !known {
+        return Err(format!("there is no object `{id}`"));
+    }
+    let mut routes = Vec::new();
+    for grown in compiled.trees.values() {
+        for (final_route, body) in grown.tree.routes.iter().zip(&grown.bodies) {
+            let concerned = body.chain.iter().any(|hop| hop.table == *id)
+                || body.attached.iter().any(|attachment| attachment.policy == *id);
+            if concerned {
+                routes.push(summary(final_route, body));
+            }
+        }
+    }
+    let mut related: Vec<(&'static str, Vec<String>)> = Vec::new();
+    let mut relate = |heading, list: Vec<String>| {
+        if !list.is_empty() {
+            related.push((heading, list));
+        }
+    };
+    match id.kind {
+        Kind::RouteTable => {
+            let parents: BTreeSet<&ObjectRef> =
+                compiled.trees.values().filter_map(|grown| grown.tree.parents.get(id)).flatten().collect();
+            relate("parents", parents.into_iter().map(ToString::to_string).collect());
+            let gateways = compiled.bindings.gateways.get(id);
+            relate("gateways", gateways.into_iter().flatten().map(ToString::to_string).collect());
+        }
+        Kind::VirtualGateway => {
+            let tables: BTreeSet<&ObjectRef> = compiled
+                .bindings
+                .tables
+                .iter()
+                .filter(|((gateway, _), _)| gateway == id)
+                .flat_map(|(_, tables)| tables.iter().map(|(table, _)| table))
+                .collect();
+            relate("tables", tables.into_iter().map(ToString::to_string).collect());
+            let plans = compiled.plans.values();
+            let classes = plans.filter(|plan| plan.listeners.values().any(|listener| listener.gateways.contains(id)));
+            relate("served by", classes.map(|plan| plan.gateway.to_string()).collect());
+        }
+        Kind::Workspace => {
+            let workspace = crate::model::WorkspaceId(id.name.clone());
+            let namespaces = compiled.inputs.roster().namespaces_of(&workspace);
+            relate("namespaces", namespaces.map(|(cluster, namespace)| format!("{namespace}@{cluster}")).collect());
+        }
+        _ => {}
+    }
+    Ok(ObjectExplanation {
+        verdict: compiled.verdicts.get(id),
+        owner: compiled.inputs.roster().owner_of(id).map(|owner| owner.0.clone()),
+        findings: compiled.findings.iter().filter(|finding| finding.subject.as_ref() == Some(id)).collect(),
+        routes,
+        related,
+    })
+}
+
+fn summary(final_route: &FinalRoute, body: &RouteBody) -> RouteSummary {
+    RouteSummary {
+        chain: body.chain.iter().map(ToString::to_string).collect(),
+        matches: final_route.matchers.iter().map(describe).collect(),
+        labels: body.labels.iter().map(|(key, label)| (key.clone(), label.value.clone())).collect(),
+        policies: body.attached.iter().map(|attachment| attachment.policy.clone()).collect(),
+        fault: body.fault.as_ref().map(|fault| fault.code.to_string()),
+    }
+}
+
+/// A matcher in words.
+#[must_use]
+pub fn describe(matcher: &Matcher) -> String {
+    let value = |value: &ValueMatch| match value {
+        ValueMatch::Present => " present".to_owned(),
+        ValueMatch::Exact(text) => format!("={text}"),
+        ValueMatch::Regex(text) => format!("~{text}"),
+    };
+    let mut parts = vec![matcher.path.to_string()];
+    parts.extend(matcher.method.iter().map(|method| format!("method {method}")));
+    for header in &matcher.headers {
+        let not = if header.invert { "not " } else { "" };
+        parts.push(format!("{not}header {}{}", header.name, value(&header.value)));
+    }
+    parts.extend(matcher.query_parameters.iter().map(|p| format!("query {}{}", p.name, value(&p.value))));
+    parts.extend(matcher.port.iter().map(|port| format!("port {port}")));
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_normalised_as_listeners_do() {
+        for (path, expected) in
+            [("/a//b", "/a/b"), ("/a/../b", "/b"), ("/a/./b/", "/a/b/"), ("/..", "/"), ("/a/b/..", "/a/"), ("/", "/")]
+        {
+            assert_eq!(normalise(path), expected, "{path}");
+        }
+    }
+}

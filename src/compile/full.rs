@@ -40,6 +40,7 @@ pub struct Compiled {
 
 /// Compiles everything.
 ///
+/// `given` are findings that the sources made about objects; they count for the verdicts.
 /// Besides the gateways that virtual gateways name, plans are made for `wanted` ones: classes of several Services, or of
 /// Services that no virtual gateway names, which some Envoy asked for.
 ///
@@ -49,8 +50,9 @@ pub struct Compiled {
 /// # Rule
 /// R2, R8.
 #[must_use]
-pub fn compile(store: &Store, options: &Options, wanted: &BTreeSet<GatewayId>) -> Compiled {
+pub fn compile(store: &Store, given: &[Finding], options: &Options, wanted: &BTreeSet<GatewayId>) -> Compiled {
     let (inputs, mut findings) = Inputs::new(store, options);
+    findings.extend(given.iter().cloned());
     let bindings = bind(&inputs, &mut findings);
     let mut trees: BTreeMap<ObjectRef, GrownTree> = BTreeMap::new();
     for table in inputs.root_tables() {

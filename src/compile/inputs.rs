@@ -122,9 +122,6 @@ impl Inputs {
         let mut lowered: Vec<(&Arc<Object>, Lowered)> = Vec::with_capacity(store.len());
         for object in store.objects() {
             let id = &object.meta.id;
-            for defect in &object.defects {
-                findings.push(Finding::error(id, Code::InvalidField, defect.message.clone()).at(defect.field.clone()));
-            }
             // A namespace exists where a manifest or any object names it.
             let namespace = if id.kind == Kind::Namespace { &id.name } else { &id.namespace };
             if id.kind != Kind::Node {

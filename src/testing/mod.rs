@@ -1,1 +1,48 @@
-//! To be written.
+//! What tests of several modules share. Only under `cfg(test)`.
+
+mod scenarios;
+#[path = "../../e2e/support/yaml.rs"]
+mod yaml;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::compile::{Compiled, compile};
+use crate::crd::Object;
+use crate::crd::decode::decode_value;
+use crate::model::Findings;
+use crate::resolve::Options;
+use crate::store::Store;
+
+/// Objects from manifests with their clusters, and what the decoder said.
+pub(crate) fn decode(manifests: impl IntoIterator<Item = (String, Value)>) -> (Vec<Arc<Object>>, Findings) {
+    let mut objects = Vec::new();
+    let mut findings = Findings::new();
+    for (cluster, manifest) in manifests {
+        let (object, found) = decode_value(manifest, &cluster.into());
+        objects.extend(object.map(Arc::new));
+        findings.extend(found);
+    }
+    (objects, findings)
+}
+
+/// The manifests of a YAML text, each in the cluster that its annotation `cluster.solo.io/cluster` names, else `cluster-1`.
+pub(crate) fn manifests(text: &str) -> Vec<(String, Value)> {
+    yaml::documents(text).expect("test manifests are YAML").into_iter().map(|m| (cluster_of(&m), m)).collect()
+}
+
+fn cluster_of(manifest: &Value) -> String {
+    manifest
+        .pointer("/metadata/annotations/cluster.solo.io~1cluster")
+        .and_then(Value::as_str)
+        .unwrap_or("cluster-1")
+        .to_owned()
+}
+
+/// Compiles manifests.
+pub(crate) fn compile_manifests(manifests: impl IntoIterator<Item = (String, Value)>, options: &Options) -> Compiled {
+    let (objects, findings) = decode(manifests);
+    compile(&Store::from_objects(objects), &findings, options, &BTreeSet::new())
+}
