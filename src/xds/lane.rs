@@ -97,6 +97,8 @@ pub(super) enum Answer {
 pub(super) struct Permission {
     pub(super) add: bool,
     pub(super) remove: bool,
+    /// Whether the wait for removals begins anew.
+    pub(super) clung_to: bool,
     /// The nonce to use.
     pub(super) nonce: Name,
     /// Bytes that a response should stay below.
@@ -122,7 +124,7 @@ impl Lane {
             removals: Vec::new(),
             missing: Vec::new(),
             stale: false,
-            expecting: true,
+            expecting: false,
             additions_since: None,
             removals_since: None,
             answered: None,
@@ -140,10 +142,10 @@ impl Lane {
         } else {
             self.again.extend(change.asked.iter().cloned());
         }
-        self.again.extend(change.released);
-        for name in &change.asked {
+        for name in change.asked.iter().chain(&change.released) {
             self.told.remove(name);
         }
+        self.again.extend(change.released);
         if change.narrowed {
             let interest = &self.interest;
             self.held.retain(|name, _| interest.wants(name));
@@ -210,10 +212,15 @@ impl Lane {
     /// Finds out what there is to send, if that may have changed and nothing is in flight.
     pub(super) fn refresh(&mut self) {
         let Some(resources) = &self.resources else { return };
-        if !self.stale || self.in_flight.is_some() || !self.opened {
+        if !self.stale || self.in_flight.is_some() {
             return;
         }
         self.stale = false;
+        self.expecting =
+            !self.interest.everything() && resources.keys().any(|name| !self.interest.names().contains(name));
+        if !self.opened {
+            return;
+        }
         let refused_now = |name: &Name, version: &Version| resources.get(name).is_some_and(|r| r.version == *version);
         self.refused.retain(|name, version| refused_now(name, version));
         let client = ClientView {
@@ -235,8 +242,6 @@ impl Lane {
         let apart: BTreeSet<&Name> = self.batches.iter().flatten().collect();
         self.additions = difference.changed.into_iter().filter(|r| !apart.contains(&r.name)).collect();
         self.removals = difference.removed;
-        self.expecting =
-            !self.interest.everything() && resources.keys().any(|name| !self.interest.names().contains(name));
     }
 
     /// How the lane stands, for the decision what may be sent.
@@ -249,6 +254,7 @@ impl Lane {
             removals: !self.removals.is_empty(),
             removals_since: self.removals_since,
             clings: self.refused.keys().any(|name| self.held.contains_key(name)),
+            unopened: !self.opened,
             expecting: self.expecting,
         }
     }
@@ -259,6 +265,7 @@ impl Lane {
             return None;
         }
         let mut room = permission.response_bytes;
+        let clung_to = permission.clung_to;
         let removed = if permission.remove && self.removals_have_their_turn(&permission) {
             take_names(&mut self.removals, &mut room)
         } else {
@@ -298,7 +305,7 @@ impl Lane {
         let standing = self.standing();
         let waits = |pending: bool, since: Option<Duration>| pending.then(|| since.unwrap_or(now));
         self.additions_since = waits(standing.additions && self.in_flight.is_none(), self.additions_since);
-        self.removals_since = waits(standing.removals, self.removals_since);
+        self.removals_since = waits(standing.removals, self.removals_since.filter(|_| !clung_to));
         response
     }
 

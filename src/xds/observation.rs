@@ -150,7 +150,8 @@ pub enum IgnoredReason {
 
 /// The longest beginning of a text within a number of bytes.
 pub(super) fn truncated(text: &str, bytes: usize) -> String {
-    text[..text.floor_char_boundary(bytes)].to_owned()
+    let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text[..end.unwrap_or_default()].to_owned()
 }
 
 #[cfg(test)]

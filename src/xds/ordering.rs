@@ -55,7 +55,9 @@ pub struct Standing {
     /// Whether the client holds an older version of something because it refused the newer one. What the older version
     /// uses must stay.
     pub clings: bool,
-    /// Whether the client didn't ask yet for everything that exists, so that more requests may be on their way.
+    /// Whether the client asked for nothing of this type yet. It may still hold some, from the stream before.
+    pub unopened: bool,
+    /// Whether something exists that the client didn't ask for, so that a request may be on its way.
     pub expecting: bool,
 }
 
@@ -79,7 +81,9 @@ impl Standing {
 pub struct Board {
     /// By type, in the order of [`ResourceType::ALL`].
     pub standings: [Standing; ResourceType::ALL.len()],
-    /// Until when requests of other types are expected.
+    /// Until when first requests are expected of types that the client didn't mention yet.
+    pub opens_until: Duration,
+    /// Until when requests are expected for what exists and wasn't asked for.
     pub settles_at: Duration,
     /// The time of the stream.
     pub now: Duration,
@@ -96,14 +100,26 @@ impl Board {
     /// Whether removals of a type may be sent.
     #[must_use]
     pub fn may_remove(&self, resource_type: ResourceType, timeouts: &Timeouts) -> bool {
-        let users = users(resource_type);
-        if users.iter().any(|user| self.of(*user).clings) {
+        if self.is_clung_to(resource_type) {
             return false;
         }
         let standing = self.of(resource_type);
         let overdue = standing.removals_since.is_some_and(|since| self.now >= since + timeouts.removal);
-        let settled = self.now >= self.settles_at;
-        overdue || users.iter().map(|user| self.of(*user)).all(|user| user.is_quiet() && (settled || !user.expecting))
+        overdue || users(resource_type).iter().all(|user| self.is_settled(self.of(*user)))
+    }
+
+    /// Whether the client may use removed resources of a type because it refused what doesn't use them any more. As long
+    /// as that is so, the wait for the removal doesn't even begin.
+    #[must_use]
+    pub fn is_clung_to(&self, resource_type: ResourceType) -> bool {
+        users(resource_type).iter().any(|user| self.of(*user).clings)
+    }
+
+    /// Whether what isn't used by a type now will not be used by it until the next snapshot.
+    fn is_settled(&self, user: &Standing) -> bool {
+        let complete = !user.expecting || self.now >= self.settles_at;
+        let opened = !user.unopened || self.now >= self.opens_until;
+        user.is_quiet() && complete && opened
     }
 
     /// When waiting alone may allow something that isn't allowed now; none if nothing waits.
@@ -118,7 +134,7 @@ impl Board {
                 standing.removals_since.map(|since| since + timeouts.removal),
             ]
         });
-        own.flatten().chain([self.settles_at]).filter(|at| *at > self.now).min()
+        own.flatten().chain([self.settles_at, self.opens_until]).filter(|at| *at > self.now).min()
     }
 
     fn of(&self, resource_type: ResourceType) -> &Standing {
@@ -162,7 +178,8 @@ mod tests {
     }
 
     fn board(now: u64, standings: &[(ResourceType, Standing)]) -> Board {
-        let mut board = Board { standings: Default::default(), settles_at: Duration::ZERO, now: seconds(now) };
+        let zero = Duration::ZERO;
+        let mut board = Board { standings: Default::default(), opens_until: zero, settles_at: zero, now: seconds(now) };
         for (resource_type, standing) in standings {
             board.standings[*resource_type as usize] = *standing;
         }
@@ -239,11 +256,14 @@ mod tests {
     #[test]
     fn removals_wait_until_a_client_has_asked_for_everything() {
         let expecting = Standing { expecting: true, ..Standing::default() };
-        let mut waiting = board(4, &[(Route, expecting)]);
-        waiting.settles_at = seconds(5);
-        assert!(!waiting.may_remove(Cluster, &TIMEOUTS));
-        waiting.now = seconds(5);
-        assert!(waiting.may_remove(Cluster, &TIMEOUTS));
+        let unopened = Standing { unopened: true, ..Standing::default() };
+        for (standing, settles_at, opens_until) in [(expecting, 5, 0), (unopened, 0, 5)] {
+            let mut waiting = board(4, &[(Route, standing)]);
+            (waiting.settles_at, waiting.opens_until) = (seconds(settles_at), seconds(opens_until));
+            assert!(!waiting.may_remove(Cluster, &TIMEOUTS));
+            waiting.now = seconds(5);
+            assert!(waiting.may_remove(Cluster, &TIMEOUTS));
+        }
     }
 
     #[test]

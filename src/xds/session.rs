@@ -95,7 +95,7 @@ pub struct Session {
     lanes: [Lane; ResourceType::ALL.len()],
     snapshot: Option<Arc<Snapshot>>,
     nonces: u64,
-    /// Until when more requests are expected.
+    /// Until when the client may ask for what its newest listeners name.
     settles_at: Duration,
     unknown_types: usize,
 }
@@ -193,6 +193,7 @@ impl Session {
             let permission = Permission {
                 add: board.may_add(resource_type, &self.settings.timeouts),
                 remove: board.may_remove(resource_type, &self.settings.timeouts),
+                clung_to: board.is_clung_to(resource_type),
                 nonce: (self.nonces + 1).to_string().into(),
                 response_bytes: self.settings.response_bytes,
             };
@@ -208,7 +209,12 @@ impl Session {
     }
 
     fn board(&self, now: Duration) -> Board {
-        Board { standings: std::array::from_fn(|i| self.lanes[i].standing()), settles_at: self.settles_at, now }
+        Board {
+            standings: std::array::from_fn(|position| self.lanes[position].standing()),
+            opens_until: self.settings.timeouts.settle,
+            settles_at: self.settles_at,
+            now,
+        }
     }
 }
 
