@@ -1,1 +1,63 @@
-//! To be written.
+//! Ring 6: where snapshots go. Serves them to Envoys over delta ADS.
+//!
+//! - [`server`] accepts connections; [`stream`] is one stream's task. They move messages and own no rule.
+//! - [`session`] is the protocol: a state machine per stream, pure; [`lane`] is its part for one type.
+//! - [`subscription`], [`ordering`] and [`node`] are the rules by themselves: what was asked for, what goes first, who asks.
+//! - [`source`] and [`observation`] are the two doors to the rest of the program.
+//!
+//! Nothing here knows how a resource was made. With snapshots and versions of your own, this is an xDS server by itself:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use chancery::snapshot::{Resource, ResourceType, Snapshot, Version};
+//! use chancery::xds::node::{Node, NodeError};
+//! use chancery::xds::server::{ServerSettings, serve};
+//! use chancery::xds::source::{SnapshotSource, Subscription};
+//! use tokio::sync::watch;
+//!
+//! /// Everybody gets the same.
+//! struct Shared(watch::Sender<Option<Arc<Snapshot>>>);
+//!
+//! impl SnapshotSource for Shared {
+//!     async fn subscribe(&self, node: &Node) -> Result<Subscription, NodeError> {
+//!         if !node.id.starts_with("edge-") {
+//!             return Err(NodeError::Unknown(format!("node {:?} is no gateway of ours", node.id)));
+//!         }
+//!         Ok(Subscription { gateway: "edge".into(), snapshots: self.0.subscribe() })
+//!     }
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let cluster = envoy_types::pb::envoy::config::cluster::v3::Cluster {
+//!     name: "backend".to_owned(),
+//!     ..Default::default()
+//! };
+//! let resource = Resource {
+//!     name: "backend".into(),
+//!     version: Version::new("release-7"),
+//!     body: prost::Message::encode_to_vec(&cluster).into(),
+//!     owners: Arc::from([]),
+//! };
+//! let source = Arc::new(Shared(watch::Sender::new(None)));
+//! source.0.send_replace(Some(Arc::new(Snapshot::new().with(ResourceType::Cluster, [resource]))));
+//!
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! let shutdown = async { /* a signal, in earnest */ };
+//! serve(listener, source, Arc::new(()), ServerSettings::default(), shutdown).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod node;
+pub mod observation;
+pub mod ordering;
+pub mod server;
+pub mod session;
+pub mod source;
+pub mod subscription;
+
+mod lane;
+mod stream;
+mod wire;

@@ -1,0 +1,167 @@
+//! What the serving side tells the rest of the program: who is connected, who holds what, who refused what.
+//!
+//! One closed enum. Status, metrics and the console are made from it; nothing here waits for them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::node::Node;
+use crate::model::{Name, ObjectRef};
+use crate::snapshot::{ResourceType, Version};
+
+/// Whoever wants to know what happens on the streams.
+///
+/// Called from the stream's own task: it must return at once (count, or put the event into a queue).
+pub trait Observer: Send + Sync + 'static {
+    /// One event. Those of one stream come in order; those of several streams come at the same time.
+    fn observe(&self, event: Observation);
+}
+
+/// Nobody wants to know.
+impl Observer for () {
+    fn observe(&self, _: Observation) {}
+}
+
+/// One stream among all that the server ever had: two streams of one node are two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// Whose stream it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The stream.
+    pub stream: StreamId,
+    /// Text of the gateway's class, as the snapshot source named it.
+    pub gateway: Name,
+    /// What the client stated about itself.
+    pub node: Arc<Node>,
+}
+
+/// Something happened on a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Observation {
+    /// A node was matched to a gateway. Each is followed by one `Disconnected`.
+    Connected(Arc<Peer>),
+    /// The server sent a response.
+    Sent(Arc<Peer>, Sending),
+    /// The client holds something new.
+    Acknowledged(Arc<Peer>, Acknowledgement),
+    /// The client refused something.
+    Refused(Arc<Peer>, Refusal),
+    /// The client sent something that has no meaning here; it had no effect beyond its subscriptions.
+    Ignored(Arc<Peer>, Ignored),
+    /// The stream ended.
+    Disconnected(Arc<Peer>),
+}
+
+/// A response on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sending {
+    /// The type.
+    pub resource_type: ResourceType,
+    /// The nonce, unique within the stream.
+    pub nonce: Name,
+    /// Version of the type in the snapshot.
+    pub version: Version,
+    /// Number of resources.
+    pub resources: usize,
+    /// Number of names that are removed or don't exist.
+    pub removed: usize,
+    /// Length of the resources' bodies together.
+    pub bytes: usize,
+}
+
+/// What a client is known to hold now.
+///
+/// Comes with every acknowledgement, and also without one when a new snapshot, or what the client stated at a
+/// reconnect, leaves nothing to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// The type.
+    pub resource_type: ResourceType,
+    /// Version of the type in the snapshot from which was sent.
+    pub version: Version,
+    /// What the client holds since this event.
+    pub resources: Vec<(Name, Version)>,
+    /// What the client doesn't hold since this event.
+    pub removed: Vec<Name>,
+    /// How many resources of the type the client should hold otherwise than it does: still to be sent, or refused. With
+    /// 0 it holds `version` in full.
+    pub outstanding: usize,
+    /// Time since the response was sent; none if no response led to this.
+    pub after: Option<Duration>,
+}
+
+/// A response that a client refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The type.
+    pub resource_type: ResourceType,
+    /// The nonce of the refused response.
+    pub nonce: Name,
+    /// What was in the response.
+    pub resources: Vec<RefusedResource>,
+    /// Whether the resources are to blame.
+    pub blame: Blame,
+    /// The client's words, at most 4 KiB of them.
+    pub message: String,
+}
+
+/// One resource of a refused response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedResource {
+    /// Its name.
+    pub name: Name,
+    /// The version that was refused.
+    pub version: Version,
+    /// The objects that it was made from.
+    pub owners: Arc<[ObjectRef]>,
+}
+
+/// Whether a refusal says which resource is bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The response held this one resource: it is bad, and withheld until its content changes.
+    Exact,
+    /// The response held several: at least one is bad. They are sent again in smaller parts, and an exact refusal follows
+    /// for each bad one.
+    Suspected,
+}
+
+/// Something that a client sent and that had no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ignored {
+    /// The type URL as the client wrote it, at most 256 bytes of it.
+    pub type_url: String,
+    /// Why.
+    pub reason: IgnoredReason,
+}
+
+/// Why something was ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IgnoredReason {
+    /// The nonce isn't that of the last response of the type.
+    StaleNonce,
+    /// An error without a nonce refuses nothing.
+    ErrorWithoutNonce,
+    /// The type isn't served.
+    UnknownType,
+}
+
+/// The longest beginning of a text within a number of bytes.
+pub(super) fn truncated(text: &str, bytes: usize) -> String {
+    let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text[..end.unwrap_or_default()].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!(truncated("short", 10), "short");
+        assert_eq!(truncated("grün", 3), "gr");
+        assert_eq!(truncated("grün", 4), "grü");
+    }
+}

@@ -1,0 +1,184 @@
+//! tonic and tokio: accepts connections and starts a [task](super::stream) per stream. It owns no rule.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::discovery::v3 as discovery_pb;
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server as ads_pb;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::observation::{Observer, StreamId};
+use super::session::SessionSettings;
+use super::source::SnapshotSource;
+use super::stream::{DeltaStream, Outgoing};
+
+/// The largest request that can be allowed. One request is decoded into about three times its size.
+const REQUEST_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes of header lists; Envoy's requests have a few hundred.
+const HEADER_BYTES: u32 = 16 << 10;
+
+/// Bytes that a client may send ahead per stream and connection: requests are small but for the first ones.
+const WINDOW_BYTES: u32 = 256 << 10;
+
+/// How the server behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// How each stream behaves.
+    pub session: SessionSettings,
+    /// Largest request in bytes; values above 256 MiB count as that. A delta reconnect states a version per resource.
+    pub request_bytes: usize,
+    /// Streams at a time; more are refused with `RESOURCE_EXHAUSTED`.
+    pub streams: usize,
+    /// Streams at a time on one connection.
+    pub streams_per_connection: u32,
+    /// How long a stream may stay without its first message.
+    pub first_message: Duration,
+    /// Time between HTTP/2 pings on a connection.
+    pub keepalive_interval: Duration,
+    /// How long a ping may stay unanswered before the connection is closed.
+    pub keepalive_timeout: Duration,
+    /// How long streams have to end when the server stops.
+    pub drain: Duration,
+}
+
+impl Default for ServerSettings {
+    /// 32 MiB, 20,000 streams, 32 per connection, 30 s for the first message, pings every 30 s with 10 s to answer, 5 s to
+    /// drain.
+    fn default() -> Self {
+        Self {
+            session: SessionSettings::default(),
+            request_bytes: 32 << 20,
+            streams: 20_000,
+            streams_per_connection: 32,
+            first_message: Duration::from_secs(30),
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(10),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why the server stopped before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Connections can't be accepted or served.
+    #[error("the xDS server failed")]
+    Transport(#[source] tonic::transport::Error),
+}
+
+/// Serves delta ADS on a listener until `shutdown` is ready.
+///
+/// Then no stream is accepted any more, and those that are open end with `UNAVAILABLE`, which makes clients connect
+/// again elsewhere. Returns when all have ended, or after [`ServerSettings::drain`].
+///
+/// # Errors
+/// [`ServeError`] if the listener fails.
+pub async fn serve<S: SnapshotSource, O: Observer>(
+    listener: TcpListener,
+    source: Arc<S>,
+    observer: Arc<O>,
+    settings: ServerSettings,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), ServeError> {
+    let (close, closing) = watch::channel(false);
+    let service = AggregatedDiscovery {
+        source,
+        observer,
+        settings,
+        closing: closing.clone(),
+        streams: Arc::new(Semaphore::new(settings.streams)),
+        next_id: AtomicU64::new(1),
+    };
+    let service = ads_pb::AggregatedDiscoveryServiceServer::new(service)
+        .max_decoding_message_size(settings.request_bytes.min(REQUEST_BYTES_MAX));
+    let routes = Routes::from(Routes::new(service).into_axum_router().fallback(unserved));
+    let stop = async move {
+        shutdown.await;
+        close.send_replace(true);
+    };
+    let served = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(settings.keepalive_interval))
+        .http2_keepalive_timeout(Some(settings.keepalive_timeout))
+        .http2_max_header_list_size(HEADER_BYTES)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_concurrent_streams(settings.streams_per_connection)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop);
+    tokio::select! {
+        result = served => result.map_err(ServeError::Transport),
+        () = drained(closing, settings.drain) => Ok(()),
+    }
+}
+
+/// Waits until streams had their time to end.
+async fn drained(mut closing: watch::Receiver<bool>, drain: Duration) {
+    // The sender lives in the server's own future, so an error can't come first.
+    let _ = closing.wait_for(|closing| *closing).await;
+    tokio::time::sleep(drain).await;
+}
+
+/// The answer to every other service.
+async fn unserved() -> axum::http::Response<tonic::body::Body> {
+    Status::unimplemented("only delta ADS is served: use `ads` as config source, and DELTA_GRPC as its API type")
+        .into_http()
+}
+
+/// Envoy's ADS.
+#[derive(Debug)]
+struct AggregatedDiscovery<S, O> {
+    source: Arc<S>,
+    observer: Arc<O>,
+    settings: ServerSettings,
+    closing: watch::Receiver<bool>,
+    streams: Arc<Semaphore>,
+    next_id: AtomicU64,
+}
+
+#[tonic::async_trait]
+impl<S: SnapshotSource, O: Observer> ads_pb::AggregatedDiscoveryService for AggregatedDiscovery<S, O> {
+    type StreamAggregatedResourcesStream = tokio_stream::Empty<Result<discovery_pb::DiscoveryResponse, Status>>;
+    type DeltaAggregatedResourcesStream = ReceiverStream<Outgoing>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        _: Request<Streaming<discovery_pb::DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        Err(Status::unimplemented(
+            "state-of-the-world ADS is not served: set `api_type: DELTA_GRPC` in Envoy's `ads_config`",
+        ))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<discovery_pb::DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let Ok(place) = self.streams.clone().try_acquire_owned() else {
+            return Err(Status::resource_exhausted("too many streams: connect to another replica"));
+        };
+        let stream = DeltaStream {
+            id: StreamId(self.next_id.fetch_add(1, Ordering::Relaxed)),
+            source: self.source.clone(),
+            observer: self.observer.clone(),
+            settings: self.settings,
+            closing: self.closing.clone(),
+        };
+        let (outbound, outgoing) = mpsc::channel(1);
+        tokio::spawn(async move {
+            stream.run(request.into_inner(), outbound).await;
+            drop(place);
+        });
+        Ok(Response::new(ReceiverStream::new(outgoing)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

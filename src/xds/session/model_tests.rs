@@ -1,0 +1,375 @@
+//! A client, a network and the session under random scripts.
+//!
+//! The client behaves as Envoy does: clusters and listeners by wildcard, endpoints of the clusters that it holds, routes
+//! that its listeners name; it acknowledges clusters only when their endpoints came after them; it takes the good members
+//! of a refused response of clusters or listeners and none of any other type. It answers types in any order and after
+//! any delay, and the network may break at any step.
+//!
+//! Promised in every run:
+//! - Nonces are unique within a stream; no response without a cause.
+//! - At rest the client holds exactly the snapshot, as far as it asked for it and didn't refuse it; no cluster waits.
+//! - At rest an equal snapshot, or time, makes nobody speak.
+//!
+//! And when nothing is refused:
+//! - The client is never sent a cluster, listener or route that it holds.
+//! - No route that a listener uses ever names a cluster that the client doesn't hold.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+use ResourceType::{Cluster, Endpoint, Listener, Route};
+
+const TYPES: [ResourceType; 4] = [Cluster, Endpoint, Listener, Route];
+
+/// What can happen next; numbers choose among what there is.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A cluster changes.
+    Cluster(u8),
+    /// The endpoints of a cluster change.
+    Endpoints(u8),
+    /// A route leads to another cluster; the one before may go.
+    Route(u8, u8),
+    /// A listener names another route, or comes to be.
+    Listener(u8, u8),
+    /// A listener goes.
+    Unlisten(u8),
+    /// The client receives one response.
+    Receive,
+    /// The client gets round to one type, and its requests arrive.
+    Flush(u8),
+    /// The connection breaks, and the client connects again.
+    Reset,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let number = 0..4u8;
+    prop_oneof![
+        1 => number.clone().prop_map(Step::Cluster),
+        1 => number.clone().prop_map(Step::Endpoints),
+        3 => (number.clone(), number.clone()).prop_map(|(route, cluster)| Step::Route(route, cluster)),
+        2 => (number.clone(), number.clone()).prop_map(|(listener, route)| Step::Listener(listener, route)),
+        1 => number.clone().prop_map(Step::Unlisten),
+        12 => Just(Step::Receive),
+        12 => number.prop_map(Step::Flush),
+        1 => Just(Step::Reset),
+    ]
+}
+
+/// The configuration: who uses what, and a serial number per content.
+#[derive(Default)]
+struct World {
+    serial: u32,
+    clusters: BTreeMap<u8, u32>,
+    endpoints: BTreeMap<u8, u32>,
+    routes: BTreeMap<u8, (u8, u32)>,
+    listeners: BTreeMap<u8, (u8, u32)>,
+}
+
+impl World {
+    fn edit(&mut self, step: &Step) {
+        self.serial += 1;
+        let serial = self.serial;
+        match *step {
+            Step::Cluster(cluster) => drop(self.clusters.insert(cluster, serial)),
+            Step::Endpoints(cluster) => drop(self.endpoints.insert(cluster, serial)),
+            Step::Route(route, cluster) => drop(self.routes.insert(route, (cluster, serial))),
+            Step::Listener(listener, route) => drop(self.listeners.insert(listener, (route, serial))),
+            Step::Unlisten(listener) => drop(self.listeners.remove(&listener)),
+            Step::Receive | Step::Flush(_) | Step::Reset => {}
+        }
+    }
+
+    /// Only what is used exists. A version says what the content refers to: `c1.7` is the 7th content, leading to `c1`.
+    fn snapshot(&self) -> Arc<Snapshot> {
+        let used_routes: BTreeSet<u8> = self.listeners.values().map(|(route, _)| *route).collect();
+        let route = |route: &u8| self.routes.get(route).copied().unwrap_or((0, 0));
+        let used_clusters: BTreeSet<u8> = used_routes.iter().map(|used| route(used).0).collect();
+        let serial = |of: &BTreeMap<u8, u32>, cluster: &u8| of.get(cluster).copied().unwrap_or_default();
+        let resource = |name: String, version: String| Resource {
+            name: name.into(),
+            version: Version::new(&version),
+            body: "".into(),
+            owners: Arc::from([]),
+        };
+        let clusters =
+            used_clusters.iter().map(|c| resource(format!("c{c}"), format!(".{}", serial(&self.clusters, c))));
+        let endpoints =
+            used_clusters.iter().map(|c| resource(format!("c{c}"), format!(".{}", serial(&self.endpoints, c))));
+        let listeners =
+            self.listeners.iter().map(|(l, (r, serial))| resource(format!("l{l}"), format!("r{r}.{serial}")));
+        let routes = used_routes.iter().map(|r| {
+            let (cluster, serial) = route(r);
+            resource(format!("r{r}"), format!("c{cluster}.{serial}"))
+        });
+        Arc::new(
+            Snapshot::new()
+                .with(Cluster, clusters)
+                .with(Endpoint, endpoints)
+                .with(Listener, listeners)
+                .with(Route, routes),
+        )
+    }
+}
+
+/// Whether the client refuses a content: some serial numbers are bad.
+fn is_bad(version: &str) -> bool {
+    let serial = version.rsplit_once('.').and_then(|(_, serial)| serial.parse::<u32>().ok()).unwrap();
+    serial % 5 == 3
+}
+
+/// The name that a content refers to.
+fn target(version: &str) -> &str {
+    version.split_once('.').unwrap().0
+}
+
+type Table = BTreeMap<String, String>;
+
+#[derive(Default)]
+struct Envoy {
+    held: BTreeMap<ResourceType, Table>,
+    asked: BTreeMap<ResourceType, BTreeSet<String>>,
+    /// Requests that it didn't get round to.
+    outbox: BTreeMap<ResourceType, VecDeque<DeltaRequest>>,
+    /// Clusters that wait for endpoints, and the nonce to acknowledge then.
+    warming: BTreeSet<String>,
+    unacknowledged: Option<Name>,
+}
+
+struct Model {
+    refuses: bool,
+    world: World,
+    session: Session,
+    now: Duration,
+    wire: VecDeque<DeltaResponse>,
+    envoy: Envoy,
+    nonces: BTreeSet<Name>,
+}
+
+impl Model {
+    fn new(refuses: bool) -> Self {
+        let session = Session::new(SessionSettings::default());
+        let mut model = Self {
+            refuses,
+            world: World::default(),
+            session,
+            now: Duration::ZERO,
+            wire: VecDeque::new(),
+            envoy: Envoy::default(),
+            nonces: BTreeSet::new(),
+        };
+        model.reset();
+        model
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Receive => drop(self.receive()),
+            Step::Flush(position) => drop(self.flush(TYPES[usize::from(*position)])),
+            Step::Reset => self.reset(),
+            edit => {
+                self.world.edit(edit);
+                let outputs = self.session.snapshot(self.now, self.world.snapshot());
+                self.transmit(outputs);
+            }
+        }
+    }
+
+    fn transmit(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            let Output::Respond(response) = output else { continue };
+            assert!(self.nonces.insert(response.nonce.clone()), "nonce {} twice", response.nonce);
+            assert!(!response.resources.is_empty() || !response.removed.is_empty(), "an empty response");
+            let names: Vec<&Name> = response.resources.iter().map(|r| &r.name).chain(&response.removed).collect();
+            assert_eq!(names.len(), names.iter().collect::<BTreeSet<_>>().len(), "case 36: a name twice in {names:?}");
+            self.wire.push_back(response);
+        }
+    }
+
+    fn flush(&mut self, resource_type: ResourceType) -> bool {
+        let requests = std::mem::take(self.envoy.outbox.entry(resource_type).or_default());
+        let any = !requests.is_empty();
+        for request in requests {
+            let outputs = self.session.request(self.now, &request).unwrap();
+            self.transmit(outputs);
+        }
+        any
+    }
+
+    /// A new stream, on which the client states what it holds, clusters first.
+    fn reset(&mut self) {
+        self.wire.clear();
+        self.nonces.clear();
+        self.session = Session::new(SessionSettings::default());
+        self.now = Duration::ZERO;
+        self.envoy.outbox.clear();
+        // Envoy would go on waiting for their endpoints, up to 15 s.
+        self.envoy.warming.clear();
+        self.envoy.unacknowledged = None;
+        let outputs = self.session.snapshot(self.now, self.world.snapshot());
+        self.transmit(outputs);
+        for resource_type in TYPES {
+            let held = self.envoy.held.entry(resource_type).or_default();
+            let initial_versions = held.iter().map(|(name, version)| (name.into(), version.clone())).collect();
+            let asked = self.envoy.asked.entry(resource_type).or_default();
+            let request = DeltaRequest {
+                type_url: resource_type.type_url().to_owned(),
+                subscribe: asked.iter().map(Name::from).collect(),
+                initial_versions,
+                ..DeltaRequest::default()
+            };
+            let outputs = self.session.request(self.now, &request).unwrap();
+            self.transmit(outputs);
+        }
+    }
+
+    fn receive(&mut self) -> bool {
+        let Some(response) = self.wire.pop_front() else { return false };
+        let resource_type = response.resource_type;
+        let bad = self.refuses && response.resources.iter().any(|resource| is_bad(resource.version.as_str()));
+        let partial = matches!(resource_type, Cluster | Listener);
+        for resource in &response.resources {
+            let (name, version) = (resource.name.to_string(), resource.version.to_string());
+            if bad && (!partial || is_bad(&version)) {
+                continue;
+            }
+            let held = self.envoy.held.entry(resource_type).or_default().insert(name.clone(), version.clone());
+            if !self.refuses && resource_type != Endpoint {
+                assert_ne!(held.as_ref(), Some(&version), "{resource_type:?} {name} sent twice");
+            }
+            match resource_type {
+                Cluster => drop(self.envoy.warming.insert(name)),
+                Endpoint => drop(self.envoy.warming.remove(&name)),
+                _ => {}
+            }
+        }
+        for name in response.removed.iter().map(Name::as_str) {
+            self.envoy.held.entry(resource_type).or_default().remove(name);
+            self.envoy.warming.remove(name);
+        }
+        if bad && resource_type == Endpoint {
+            // A refusal ends the wait too.
+            response.resources.iter().for_each(|resource| drop(self.envoy.warming.remove(resource.name.as_str())));
+        }
+        self.ask_for_what_is_named();
+        let answer = DeltaRequest {
+            type_url: resource_type.type_url().to_owned(),
+            nonce: response.nonce.to_string(),
+            error: bad.then(|| "bad".to_owned()),
+            ..DeltaRequest::default()
+        };
+        if resource_type == Cluster && !bad {
+            self.envoy.unacknowledged = Some(response.nonce);
+        } else {
+            self.envoy.outbox.entry(resource_type).or_default().push_back(answer);
+        }
+        if self.envoy.warming.is_empty()
+            && let Some(nonce) = self.envoy.unacknowledged.take()
+        {
+            let type_url = Cluster.type_url().to_owned();
+            let acknowledgement = DeltaRequest { type_url, nonce: nonce.to_string(), ..DeltaRequest::default() };
+            self.envoy.outbox.entry(Cluster).or_default().push_back(acknowledgement);
+        }
+        self.check_references();
+        true
+    }
+
+    /// Subscribes to the endpoints of clusters and the routes of listeners, and drops what nobody names any more.
+    fn ask_for_what_is_named(&mut self) {
+        let held = |resource_type| self.envoy.held.get(&resource_type).cloned().unwrap_or_default();
+        let clusters: BTreeSet<String> = held(Cluster).into_keys().collect();
+        let routes: BTreeSet<String> = held(Listener).values().map(|version| target(version).to_owned()).collect();
+        for (resource_type, wanted) in [(Endpoint, clusters), (Route, routes)] {
+            let asked = self.envoy.asked.insert(resource_type, wanted.clone()).unwrap_or_default();
+            let subscribe: Vec<Name> = wanted.difference(&asked).map(Name::from).collect();
+            let unsubscribe: Vec<Name> = asked.difference(&wanted).map(Name::from).collect();
+            self.envoy.held.entry(resource_type).or_default().retain(|name, _| wanted.contains(name));
+            if subscribe.is_empty() && unsubscribe.is_empty() {
+                continue;
+            }
+            let type_url = resource_type.type_url().to_owned();
+            let request = DeltaRequest { type_url, subscribe, unsubscribe, ..DeltaRequest::default() };
+            self.envoy.outbox.entry(resource_type).or_default().push_back(request);
+        }
+    }
+
+    /// Make before break, as traffic sees it.
+    fn check_references(&self) {
+        if self.refuses {
+            return;
+        }
+        for (route, version) in &self.envoy.held[&Route] {
+            let cluster = target(version);
+            assert!(self.envoy.held[&Cluster].contains_key(cluster), "{route} leads to {cluster}, which isn't there");
+        }
+    }
+
+    /// Lets everything arrive that is on its way, and time pass until nothing waits.
+    fn rest(&mut self) {
+        loop {
+            let received = self.receive();
+            let flushed = TYPES.into_iter().filter(|resource_type| self.flush(*resource_type)).count();
+            if received || flushed > 0 {
+                continue;
+            }
+            let Some(deadline) = self.session.next_deadline(self.now) else { break };
+            assert!(deadline > self.now, "a deadline that has passed");
+            assert!(deadline < Duration::from_secs(3600), "time passes and nothing happens");
+            self.now = deadline;
+            let outputs = self.session.tick(self.now);
+            self.transmit(outputs);
+        }
+    }
+
+    fn check_at_rest(&mut self) {
+        let snapshot = self.world.snapshot();
+        assert!(self.envoy.unacknowledged.is_none(), "clusters {:?} wait for endpoints", self.envoy.warming);
+        for resource_type in TYPES {
+            let asked = &self.envoy.asked[&resource_type];
+            let held = &self.envoy.held[&resource_type];
+            for (name, resource) in snapshot.resources(resource_type).iter() {
+                let wanted = resource_type.has_wildcard() || asked.contains(name.as_str());
+                if wanted && !(self.refuses && is_bad(resource.version.as_str())) {
+                    assert_eq!(held.get(name.as_str()).map(String::as_str), Some(resource.version.as_str()), "{name}");
+                }
+            }
+            // What a refused content would have replaced may stay, with what it uses.
+            if !self.refuses {
+                for name in held.keys() {
+                    assert!(snapshot.get(resource_type, name).is_some(), "{resource_type:?} {name} should be gone");
+                }
+            }
+        }
+        let again = self.session.snapshot(self.now, snapshot);
+        let later = self.session.tick(self.now + Duration::from_secs(100_000));
+        let silent = |outputs: &[Output]| !outputs.iter().any(|output| matches!(output, Output::Respond(_)));
+        assert!(silent(&again) && silent(&later), "a response without a cause: {again:?} {later:?}");
+    }
+}
+
+fn run(refuses: bool, steps: &[Step]) {
+    let mut model = Model::new(refuses);
+    for step in steps {
+        model.step(step);
+    }
+    model.rest();
+    model.check_at_rest();
+    // And whatever happened, it works on.
+    model.reset();
+    model.rest();
+    model.check_at_rest();
+}
+
+proptest! {
+    #[test]
+    fn a_willing_client_ends_up_with_the_snapshot(steps in prop::collection::vec(step(), 0..150)) {
+        run(false, &steps);
+    }
+
+    #[test]
+    fn a_client_that_refuses_ends_up_with_all_the_rest(steps in prop::collection::vec(step(), 0..150)) {
+        run(true, &steps);
+    }
+}

@@ -1,0 +1,31 @@
+//! Where snapshots come from, as far as the server knows.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::node::{Node, NodeError};
+use crate::model::Name;
+use crate::snapshot::Snapshot;
+
+/// Where snapshots come from: the compiler behind [`publish`](crate::publish), or a caller's own.
+pub trait SnapshotSource: Send + Sync + 'static {
+    /// The snapshots for a gateway that states this node.
+    ///
+    /// Waits while the gateway isn't known yet (R10). The future is dropped when the client leaves or the server stops.
+    ///
+    /// # Errors
+    /// [`NodeError`]: closes the stream with its text (R15).
+    fn subscribe(&self, node: &Node) -> impl Future<Output = Result<Subscription, NodeError>> + Send;
+}
+
+/// What one stream is given.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    /// Text of the gateway's class.
+    pub gateway: Name,
+    /// The snapshots; `None` until one was published, and the stream stays silent as long. When the channel closes, the
+    /// stream ends, so that the client connects again and is matched anew.
+    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+}

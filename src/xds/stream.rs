@@ -1,0 +1,219 @@
+//! One stream's task: moves messages between a client, a [`Session`] and a source of snapshots. It owns no rule.
+//!
+//! A client that doesn't read holds at most one response per type, as shared resources; it is encoded only when there is
+//! room for it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::discovery::v3 as discovery_pb;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tonic::{Status, Streaming};
+
+use super::node::{Node, NodeError};
+use super::observation::{Blame, Observation, Observer, Peer, Sending, StreamId};
+use super::server::ServerSettings;
+use super::session::{DeltaResponse, Output, Session};
+use super::source::{SnapshotSource, Subscription};
+use super::wire::{decode_request, encode_response};
+
+/// What goes to the client.
+pub(super) type Outgoing = Result<discovery_pb::DeltaDiscoveryResponse, Status>;
+
+/// One delta stream.
+#[derive(Debug)]
+pub(super) struct DeltaStream<S, O: Observer> {
+    pub(super) id: StreamId,
+    pub(super) source: Arc<S>,
+    pub(super) observer: Arc<O>,
+    pub(super) settings: ServerSettings,
+    /// Becomes true, or closes, when the server stops.
+    pub(super) closing: watch::Receiver<bool>,
+}
+
+/// How a stream ended without an error.
+enum End {
+    /// The client has gone.
+    Client,
+}
+
+/// A client that was matched to a gateway. Dropping it is how it ends, whatever the reason.
+struct Connection<O: Observer> {
+    observer: Arc<O>,
+    peer: Arc<Peer>,
+}
+
+impl<S: SnapshotSource, O: Observer> DeltaStream<S, O> {
+    /// Serves the stream to its end.
+    pub(super) async fn run(
+        mut self,
+        mut inbound: Streaming<discovery_pb::DeltaDiscoveryRequest>,
+        outbound: mpsc::Sender<Outgoing>,
+    ) {
+        if let Err(status) = self.serve(&mut inbound, &outbound).await {
+            tracing::debug!(stream = self.id.0, code = ?status.code(), reason = ?status.message(), "stream refused");
+            // A client that doesn't read doesn't hear the last word either.
+            let _ = tokio::time::timeout(self.settings.drain, outbound.send(Err(status))).await;
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        inbound: &mut Streaming<discovery_pb::DeltaDiscoveryRequest>,
+        outbound: &mpsc::Sender<Outgoing>,
+    ) -> Result<End, Status> {
+        let first = tokio::select! {
+            () = closed(&mut self.closing) => return Err(stopping()),
+            message = tokio::time::timeout(self.settings.first_message, inbound.message()) => message,
+        };
+        let first = first.map_err(|_| Status::deadline_exceeded("the stream began without a message"))?;
+        let Some(mut first) = first? else { return Ok(End::Client) };
+        let node = Arc::new(Node::decode(first.node.take()).map_err(|error| status(&error))?);
+        let subscription = tokio::select! {
+            () = closed(&mut self.closing) => return Err(stopping()),
+            () = outbound.closed() => return Ok(End::Client),
+            subscription = self.source.subscribe(&node) => subscription,
+        };
+        let Subscription { gateway, mut snapshots } = subscription.map_err(|error| status(&error))?;
+        let peer = Arc::new(Peer { stream: self.id, gateway, node });
+        let connection = Connection::open(self.observer.clone(), peer);
+
+        let begin = Instant::now();
+        let mut session = Session::new(self.settings.session);
+        let mut outbox: VecDeque<DeltaResponse> = VecDeque::new();
+        let published = snapshots.borrow_and_update().clone();
+        if let Some(snapshot) = published {
+            connection.take(session.snapshot(Duration::ZERO, snapshot), &mut outbox);
+        }
+        let mut next = Some(first);
+        loop {
+            if let Some(message) = next.take() {
+                connection.peer.node.confirm(message.node.as_ref()).map_err(|error| status(&error))?;
+                let outputs = session.request(begin.elapsed(), &decode_request(message));
+                connection.take(outputs.map_err(|error| Status::resource_exhausted(error.to_string()))?, &mut outbox);
+            }
+            let deadline = session.next_deadline(begin.elapsed());
+            tokio::select! {
+                () = closed(&mut self.closing) => return Err(stopping()),
+                () = outbound.closed() => return Ok(End::Client),
+                room = outbound.reserve(), if !outbox.is_empty() => {
+                    let (Ok(room), Some(response)) = (room, outbox.pop_front()) else { return Ok(End::Client) };
+                    room.send(Ok(encode_response(&response)));
+                }
+                message = inbound.message() => match message? {
+                    Some(message) => next = Some(message),
+                    None => return Ok(End::Client),
+                },
+                changed = snapshots.changed() => {
+                    changed.map_err(|_| Status::unavailable("this gateway is no longer served here: connect again"))?;
+                    let published = snapshots.borrow_and_update().clone();
+                    if let Some(snapshot) = published {
+                        connection.take(session.snapshot(begin.elapsed(), snapshot), &mut outbox);
+                    }
+                }
+                () = tokio::time::sleep_until(begin + deadline.unwrap_or_default()), if deadline.is_some() => {
+                    connection.take(session.tick(begin.elapsed()), &mut outbox);
+                }
+            }
+        }
+    }
+}
+
+impl<O: Observer> Connection<O> {
+    fn open(observer: Arc<O>, peer: Arc<Peer>) -> Self {
+        let envoy = peer.node.version.map(tracing::field::display);
+        tracing::info!(gateway = %peer.gateway, node = ?peer.node.id, stream = peer.stream.0, envoy, "gateway connected");
+        observer.observe(Observation::Connected(peer.clone()));
+        Self { observer, peer }
+    }
+
+    /// Reports what came out of the session, and queues its responses.
+    fn take(&self, outputs: Vec<Output>, outbox: &mut VecDeque<DeltaResponse>) {
+        let peer = || self.peer.clone();
+        for output in outputs {
+            self.log(&output);
+            let observation = match output {
+                Output::Respond(response) => {
+                    let sending = sending(&response);
+                    outbox.push_back(response);
+                    Observation::Sent(peer(), sending)
+                }
+                Output::Acknowledged(acknowledgement) => Observation::Acknowledged(peer(), acknowledgement),
+                Output::Refused(refusal) => Observation::Refused(peer(), refusal),
+                Output::Ignored(ignored) => Observation::Ignored(peer(), ignored),
+            };
+            self.observer.observe(observation);
+        }
+    }
+
+    /// One line per change of state; clients' texts only as Rust would quote them.
+    fn log(&self, output: &Output) {
+        let (gateway, node) = (&self.peer.gateway, &self.peer.node.id);
+        match output {
+            Output::Respond(response) => tracing::debug!(
+                %gateway, ?node, type_url = response.resource_type.type_url(), version = %response.version,
+                nonce = %response.nonce, resources = response.resources.len(), removed = response.removed.len(), "sent"
+            ),
+            Output::Acknowledged(acknowledgement) => tracing::debug!(
+                %gateway, ?node, type_url = acknowledgement.resource_type.type_url(),
+                version = %acknowledgement.version, outstanding = acknowledgement.outstanding, "acknowledged"
+            ),
+            Output::Refused(refusal) if refusal.blame == Blame::Suspected => tracing::debug!(
+                %gateway, ?node, type_url = refusal.resource_type.type_url(), nonce = %refusal.nonce,
+                resources = refusal.resources.len(), reason = ?refusal.message, "refused together, sending apart"
+            ),
+            Output::Refused(refusal) => {
+                let (resource, version) = refusal.resources.first().map(|r| (&r.name, &r.version)).unzip();
+                tracing::warn!(
+                    %gateway, ?node, type_url = refusal.resource_type.type_url(), nonce = %refusal.nonce,
+                    version = version.map(tracing::field::display), ?resource, reason = ?refusal.message,
+                    "gateway refused a resource"
+                );
+            }
+            Output::Ignored(ignored) => tracing::debug!(
+                %gateway, ?node, type_url = ?ignored.type_url, reason = ?ignored.reason, "ignored a request"
+            ),
+        }
+    }
+}
+
+impl<O: Observer> Drop for Connection<O> {
+    fn drop(&mut self) {
+        let peer = &self.peer;
+        tracing::info!(gateway = %peer.gateway, node = ?peer.node.id, stream = peer.stream.0, "gateway disconnected");
+        self.observer.observe(Observation::Disconnected(peer.clone()));
+    }
+}
+
+fn sending(response: &DeltaResponse) -> Sending {
+    Sending {
+        resource_type: response.resource_type,
+        nonce: response.nonce.clone(),
+        version: response.version.clone(),
+        resources: response.resources.len(),
+        removed: response.removed.len(),
+        bytes: response.resources.iter().map(|resource| resource.body.len()).sum(),
+    }
+}
+
+/// Waits until the server stops.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    // An error means that the server has gone without a word.
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the control plane is stopping: connect again")
+}
+
+fn status(error: &NodeError) -> Status {
+    let text = error.to_string();
+    match error {
+        NodeError::Missing | NodeError::Changed { .. } | NodeError::Invalid(_) => Status::invalid_argument(text),
+        NodeError::Unknown(_) => Status::not_found(text),
+        NodeError::Denied(_) => Status::permission_denied(text),
+        NodeError::Unavailable(_) => Status::unavailable(text),
+    }
+}

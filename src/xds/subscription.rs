@@ -1,0 +1,265 @@
+//! What one client asked for, for one type.
+//!
+//! A small value: requests go in, wanted names come out. It knows neither what exists nor what the client holds.
+//! Delta requests only; a state-of-the-world request replaces the whole interest and will get its own method.
+
+use std::collections::BTreeSet;
+
+use crate::model::Name;
+use crate::snapshot::ResourceType;
+
+/// The name that stands for everything.
+const WILDCARD: &str = "*";
+
+/// How much one client may make us remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Names that one client may ask for, per type. At double, a hostile client costs us twice the memory (about 100
+    /// bytes a name); half is still ten times what a large gateway asks for.
+    pub names: usize,
+    /// Length of a name in bytes.
+    pub name_bytes: usize,
+    /// Length of all names together in bytes, per type.
+    pub total_bytes: usize,
+    /// Versions that one client may state on its first request of a type.
+    pub versions: usize,
+}
+
+impl Default for Limits {
+    /// 100,000 names of up to 4 KiB each and 16 MiB together; 200,000 versions.
+    fn default() -> Self {
+        Self { names: 100_000, name_bytes: 4096, total_bytes: 16 << 20, versions: 200_000 }
+    }
+}
+
+/// A request that goes beyond [`Limits`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LimitExceeded {
+    /// More names than [`Limits::names`].
+    #[error("a subscription to more than {limit} resources of type {type_url}: ask for fewer, or for `*`")]
+    Names {
+        /// The type.
+        type_url: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// A name longer than [`Limits::name_bytes`].
+    #[error("a resource name of {length} bytes in a request of type {type_url}: the limit is {limit}")]
+    NameLength {
+        /// The type.
+        type_url: &'static str,
+        /// Length of the name.
+        length: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Names that are longer together than [`Limits::total_bytes`].
+    #[error("a subscription of more than {limit} bytes of names of type {type_url}: ask for fewer, or for `*`")]
+    TotalLength {
+        /// The type.
+        type_url: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// More initial versions than [`Limits::versions`].
+    #[error("more than {limit} initial versions of type {type_url}")]
+    Versions {
+        /// The type.
+        type_url: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// What one client asked for, for one type.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    everything: bool,
+    names: BTreeSet<Name>,
+    /// Length of all names together.
+    bytes: usize,
+}
+
+/// What a request changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterestChange {
+    /// Names that the request asks for, new or not, without repetitions.
+    pub asked: Vec<Name>,
+    /// Names that are no longer asked for by name while the wildcard stays: the client is owed an answer on each.
+    pub released: Vec<Name>,
+    /// Whether something that was wanted no longer is.
+    pub narrowed: bool,
+}
+
+impl Interest {
+    /// Takes in a delta request.
+    ///
+    /// `first` says that it is the first of its type on the stream.
+    ///
+    /// # Errors
+    /// [`LimitExceeded`]; the stream must end then, since the interest may have changed in part.
+    ///
+    /// # Rule
+    /// xDS protocol, "How the client specifies what resources to return" and "Unsubscribing from resources";
+    /// `reliability.md` F1 and cases 12, 13, 16, 17, 20, 21.
+    pub fn apply_delta(
+        &mut self,
+        resource_type: ResourceType,
+        first: bool,
+        subscribe: &[Name],
+        unsubscribe: &[Name],
+        limits: &Limits,
+    ) -> Result<InterestChange, LimitExceeded> {
+        let mut change = InterestChange::default();
+        // Legacy wildcard: a first request that names nothing asks for everything, for clusters and listeners. Names
+        // that are added later add to it (they don't end it, as they would in the state-of-the-world protocol).
+        if first && subscribe.is_empty() && resource_type.has_wildcard() {
+            self.everything = true;
+        }
+        let mut asked = BTreeSet::new();
+        for name in subscribe {
+            check_name(resource_type, name, limits)?;
+            // Explicit wildcard, for every type. Asked for twice it is no new question.
+            if name == WILDCARD {
+                self.everything = true;
+                continue;
+            }
+            // A name that is asked for again is a new question, whatever the client holds.
+            asked.insert(name.clone());
+            if self.names.insert(name.clone()) {
+                self.bytes += name.len();
+                self.check(resource_type, limits)?;
+            }
+        }
+        // A name that is in both lists ends up unsubscribed.
+        for name in unsubscribe {
+            // Unsubscribing the wildcard leaves the names.
+            if name == WILDCARD {
+                change.narrowed |= std::mem::take(&mut self.everything);
+                continue;
+            }
+            asked.remove(name.as_str());
+            // A name that was never asked for can't be given up.
+            let Some(name) = self.names.take(name) else { continue };
+            self.bytes -= name.len();
+            change.released.push(name);
+            change.narrowed = true;
+        }
+        // While the wildcard stays, a name that was given up is still served, and the client must be told its state:
+        // it can't know whether the wildcard covers it. Without the wildcard the client has dropped it.
+        if !self.everything {
+            change.released.clear();
+        }
+        change.asked = asked.into_iter().collect();
+        Ok(change)
+    }
+
+    /// Whether the client wants every resource of the type.
+    #[must_use]
+    pub fn everything(&self) -> bool {
+        self.everything
+    }
+
+    /// What the client asked for by name.
+    #[must_use]
+    pub fn names(&self) -> &BTreeSet<Name> {
+        &self.names
+    }
+
+    /// Whether the client wants this resource.
+    #[must_use]
+    pub fn wants(&self, name: &str) -> bool {
+        self.everything || self.names.contains(name)
+    }
+
+    fn check(&self, resource_type: ResourceType, limits: &Limits) -> Result<(), LimitExceeded> {
+        let type_url = resource_type.type_url();
+        if self.names.len() > limits.names {
+            return Err(LimitExceeded::Names { type_url, limit: limits.names });
+        }
+        if self.bytes > limits.total_bytes {
+            return Err(LimitExceeded::TotalLength { type_url, limit: limits.total_bytes });
+        }
+        Ok(())
+    }
+}
+
+fn check_name(resource_type: ResourceType, name: &Name, limits: &Limits) -> Result<(), LimitExceeded> {
+    if name.len() <= limits.name_bytes {
+        return Ok(());
+    }
+    let (length, limit) = (name.len(), limits.name_bytes);
+    Err(LimitExceeded::NameLength { type_url: resource_type.type_url(), length, limit })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(text: &str) -> Vec<Name> {
+        text.split_whitespace().map(Name::from).collect()
+    }
+
+    /// Requests as `+name` and `-name`, separated by `;`, the first one being the stream's first; what is wanted then,
+    /// and what the last request changed.
+    fn check(resource_type: ResourceType, requests: &str, wanted: &str, changed: &str) {
+        let mut interest = Interest::default();
+        let mut change = InterestChange::default();
+        for (position, request) in requests.split(';').enumerate() {
+            let of = |sign| names(request).iter().filter_map(|word| word.strip_prefix(sign).map(Name::from)).collect();
+            let (subscribe, unsubscribe): (Vec<Name>, Vec<Name>) = (of('+'), of('-'));
+            let first = position == 0;
+            change = interest
+                .apply_delta(resource_type, first, &subscribe, &unsubscribe, &Limits::default())
+                .expect("within limits");
+        }
+        let star = interest.everything().then_some("*");
+        let shown: Vec<&str> = star.into_iter().chain(interest.names().iter().map(Name::as_str)).collect();
+        assert_eq!(shown.join(" "), wanted, "wanted after {requests}");
+        let asked = change.asked.iter().map(|name| format!("+{name}"));
+        let released = change.released.iter().map(|name| format!("~{name}"));
+        let narrowed = change.narrowed.then(|| "narrowed".to_owned());
+        let shown: Vec<String> = asked.chain(released).chain(narrowed).collect();
+        assert_eq!(shown.join(" "), changed, "changed by {requests}");
+    }
+
+    #[test]
+    fn rows() {
+        use ResourceType::{Cluster, Listener, Route, Secret};
+        check(Cluster, "", "*", "");
+        check(Listener, "", "*", "");
+        check(Route, "", "", "");
+        check(Secret, "", "", "");
+        check(Cluster, "+*", "*", "");
+        check(Route, "+*", "*", "");
+        check(Cluster, "+a", "a", "+a");
+        check(Cluster, "+a;", "a", "");
+        check(Cluster, ";+a", "* a", "+a");
+        check(Cluster, ";+a;-a", "*", "~a narrowed");
+        check(Cluster, "+* +a;-*", "a", "narrowed");
+        check(Cluster, ";+a;-*", "a", "narrowed");
+        check(Cluster, ";+*;+*", "*", "");
+        check(Route, "+a;-a", "", "narrowed");
+        check(Route, "+a;-a;+a", "a", "+a");
+        check(Route, "+a;+a", "a", "+a");
+        check(Route, "+a +a +a", "a", "+a");
+        check(Route, "+a -a", "", "narrowed");
+        check(Route, "+a;-b", "a", "");
+        check(Cluster, "+*;-b", "*", "");
+    }
+
+    #[test]
+    fn limits_hold() {
+        let limits = Limits { names: 2, name_bytes: 3, total_bytes: 4, versions: 0 };
+        let apply = |text: &str| {
+            Interest::default().apply_delta(ResourceType::Route, true, &names(text), &[], &limits).map(|_| ())
+        };
+        assert_eq!(apply("a b"), Ok(()));
+        let error = apply("a b c").unwrap_err().to_string();
+        assert!(error.starts_with("a subscription to more than 2 resources"), "{error}");
+        let error = apply("abc ab").unwrap_err().to_string();
+        assert!(error.starts_with("a subscription of more than 4 bytes"), "{error}");
+        let error = apply("abcd").unwrap_err().to_string();
+        assert!(error.starts_with("a resource name of 4 bytes"), "{error}");
+    }
+}
