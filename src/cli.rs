@@ -1,1 +1,180 @@
-//! To be written.
+//! The commands: arguments in, text or JSON out. Decides nothing about routing.
+
+mod bootstrap;
+mod check;
+mod explain;
+mod json;
+mod render;
+mod serve;
+mod table;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::compile::{Compiled, compile};
+use crate::model::{GatewayId, Name};
+use crate::resolve::{Consent, LoopbackEndpoints, Options, RequireAuth};
+use crate::source::{self, Loaded};
+use crate::store::Store;
+
+/// What every `--help` ends with.
+const EXIT_CODES: &str = "Exit codes:\n  0  clean\n  1  errors\n  2  wrong usage";
+
+/// A control plane for Envoy: workspaces, delegated route tables and label-selected policies, served over xDS.
+#[derive(Debug, Parser)]
+#[command(name = "chancery", version, after_help = EXIT_CODES, max_term_width = 120)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a directory of manifests to Envoys
+    Serve(serve::Serve),
+    /// Report everything that `serve` would, offline
+    Check(check::Check),
+    /// Say what a gateway does with a request, or what became of an object, and why
+    Explain(explain::Explain),
+    /// Print the Envoy resources that a gateway would get
+    Render(render::Render),
+    /// Print an Envoy bootstrap that points at this control plane
+    Bootstrap(bootstrap::Bootstrap),
+    /// Print the version
+    Version,
+}
+
+/// Settings that rules depend on; the same flags for every command that compiles.
+#[derive(Clone, Debug, clap::Args)]
+struct Rules {
+    /// Namespace of the management cluster in which workspaces and clusters are read
+    #[arg(long, env = "CHANCERY_ADMIN_NAMESPACE", value_name = "NAMESPACE", default_value = "gloo-mesh", help_heading = "Rules")]
+    admin_namespace: String,
+    /// Name under which the management cluster's own objects are known
+    #[arg(long, env = "CHANCERY_MANAGEMENT_CLUSTER", value_name = "NAME", default_value = "mgmt", help_heading = "Rules")]
+    management_cluster: String,
+    /// Which sharing makes a delegation across workspaces valid
+    #[arg(long, env = "CHANCERY_DELEGATION_CONSENT", value_name = "WHICH", default_value = "parent-exports", help_heading = "Rules")]
+    delegation_consent: ConsentFlag,
+    /// Refuse requests to routes labelled gateway.gloo.solo.io/require_auth: "true" that no policy authenticates
+    #[arg(long, env = "CHANCERY_REQUIRE_AUTH", help_heading = "Rules")]
+    require_auth: bool,
+    /// Use endpoints on loopback and link-local addresses, for a mesh on one machine
+    #[arg(long, env = "CHANCERY_ALLOW_LOOPBACK_ENDPOINTS", help_heading = "Rules")]
+    allow_loopback_endpoints: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum ConsentFlag {
+    /// Every ancestor exports its table to the child's workspace, which imports it
+    ParentExports,
+    /// The same, or: the child exports its table and the direct parent imports it
+    Either,
+}
+
+impl Rules {
+    fn options(&self) -> Options {
+        Options {
+            admin_namespace: (&self.admin_namespace).into(),
+            management_cluster: (&self.management_cluster).into(),
+            consent: match self.delegation_consent {
+                ConsentFlag::ParentExports => Consent::ParentExports,
+                ConsentFlag::Either => Consent::Either,
+            },
+            require_auth: if self.require_auth { RequireAuth::On } else { RequireAuth::Off },
+            loopback_endpoints: if self.allow_loopback_endpoints {
+                LoopbackEndpoints::Allowed
+            } else {
+                LoopbackEndpoints::Refused
+            },
+        }
+    }
+}
+
+/// Text for people or JSON for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum TextOrJson {
+    /// For people.
+    Text,
+    /// Stable, documented in the manual's page on the command line.
+    Json,
+}
+
+/// How a command ended, when it could run at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Clean,
+    Errors,
+}
+
+/// Runs a command line and gives the program's exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors; clap prints them on stdout. A closed pipe changes nothing.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let mut out = std::io::stdout().lock();
+    let result = match arguments.command {
+        Command::Serve(command) => {
+            drop(out);
+            command.run()
+        }
+        Command::Check(command) => command.run(&mut out),
+        Command::Explain(command) => command.run(&mut out),
+        Command::Render(command) => command.run(&mut out),
+        Command::Bootstrap(command) => command.run(&mut out),
+        Command::Version => {
+            writeln!(out, "chancery {}", env!("CARGO_PKG_VERSION")).map(|()| Outcome::Clean).map_err(Into::into)
+        }
+    };
+    match result {
+        Ok(Outcome::Clean) => ExitCode::SUCCESS,
+        Ok(Outcome::Errors) => ExitCode::from(1),
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain once, where the error stops. A closed stderr changes nothing.
+            let _ = writeln!(std::io::stderr(), "chancery: {error:#}");
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+        }
+    }
+}
+
+/// A mistake in the arguments that the parser could not see.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// A directory or files, compiled.
+struct Offline {
+    loaded: Loaded,
+    compiled: Compiled,
+}
+
+/// Reads and compiles paths once.
+fn offline(paths: &[PathBuf], rules: &Rules, gateway: Option<&GatewayId>) -> anyhow::Result<Offline> {
+    let options = rules.options();
+    let source_options = source::Options {
+        management: Name::from(&rules.management_cluster),
+        ..source::Options::default()
+    };
+    let loaded = source::read(paths, &source_options)?;
+    let store = Store::from_objects(loaded.objects.iter().cloned());
+    let wanted = gateway.into_iter().cloned().collect();
+    let mut compiled = compile(&store, &loaded.findings, &options, &wanted);
+    loaded.places.locate(&mut compiled.findings);
+    Ok(Offline { loaded, compiled })
+}

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs)]
 
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod compile;
@@ -16,7 +17,6 @@ pub mod resolve;
 pub mod settings;
 pub mod snapshot;
 pub mod source;
-pub mod status;
 pub mod store;
 pub mod telemetry;
 #[cfg(test)]

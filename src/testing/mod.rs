@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::compile::{Compiled, compile};
 use crate::crd::Object;
-use crate::crd::decode::decode_value;
+use crate::crd::yaml::decode_value;
 use crate::model::Findings;
 use crate::resolve::Options;
 use crate::store::Store;

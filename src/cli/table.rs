@@ -1,0 +1,26 @@
+//! Tables as kubectl prints them: upper-case headers, two spaces between columns.
+
+use std::io::{self, Write};
+
+/// Prints rows under headers. The last column is not padded.
+pub(super) fn print(out: &mut impl Write, headers: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .chain(headers.get(column).map(|header| header.chars().count()))
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..headers.len()).map(width).collect();
+    let mut line = |cells: &[String]| {
+        let mut text = String::new();
+        for (cell, width) in cells.iter().zip(&widths) {
+            text.push_str(cell);
+            text.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 2));
+        }
+        writeln!(out, "{}", text.trim_end())
+    };
+    line(&headers.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    rows.iter().try_for_each(|row| line(row))
+}
