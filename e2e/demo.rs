@@ -93,7 +93,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         return Ok(good);
     }
     demo.move_split().await?;
-    demo.suggest();
+    demo.suggest()?;
     support::ended().await?;
     println!("\nEnding what was started.");
     Ok(good)
@@ -140,7 +140,7 @@ impl Demo {
             bail!("{error:#}\n{}", chancery.log_tail());
         }
         // From the source: what a file that was left out would have done must not be seen either.
-        let effects = effects(&manifests::read(&source)?)?;
+        let effects = effects(&manifests::read(&source)?);
         Ok(Self { directory, settings, effects, chancery, gateway, address, backends })
     }
 
@@ -183,14 +183,16 @@ impl Demo {
             let observed = Observed::new(&response, &self.effects);
             let differences = self.compare(&request, &explanation, &response, &observed);
             let mark = if differences.is_empty() { "" } else { " !" };
-            rows.push([
+            let mut first = [
                 shown(&request),
                 format!("{}{mark}", response.status),
                 observed.backend(),
                 or_dash(text(&explanation, "/route/name")),
-                or_dash(&policies(&explanation).join(",")),
-                or_dash(&observed.marks.join(",")),
-            ]);
+            ];
+            for (policy, marks) in self.policies_and_marks(&explanation, &observed) {
+                let [request, answer, backend, route] = std::mem::take(&mut first);
+                rows.push([request, answer, backend, route, policy, or_dash(&marks.join(", "))]);
+            }
             faults.extend(differences.into_iter().map(|difference| format!("! {}: {difference}", shown(&request))));
         }
         print_table(&rows);
@@ -198,6 +200,21 @@ impl Demo {
             println!("{fault}");
         }
         Ok(faults.is_empty())
+    }
+
+    /// The explained policies, each with the marks of it that were seen; then marks that no such policy explains.
+    fn policies_and_marks(&self, explanation: &Value, observed: &Observed) -> Vec<(String, Vec<String>)> {
+        let marks_of = |policy: &str| {
+            let own = self.effects.iter().filter(|effect| effect.policy == policy).map(Effect::mark);
+            own.filter(|mark| observed.marks.contains(mark)).collect::<Vec<_>>()
+        };
+        let mut lines: Vec<_> = policies(explanation).into_iter().map(|policy| (marks_of(&policy), policy)).collect();
+        let explained: Vec<&String> = lines.iter().flat_map(|(marks, _)| marks).collect();
+        let stray: Vec<String> = observed.marks.iter().filter(|mark| !explained.contains(mark)).cloned().collect();
+        if lines.is_empty() || !stray.is_empty() {
+            lines.push((stray, "-".to_owned()));
+        }
+        lines.into_iter().map(|(marks, policy)| (policy, marks)).collect()
     }
 
     /// What is not as explained.
@@ -298,27 +315,29 @@ impl Demo {
         Ok(())
     }
 
-    fn suggest(&self) {
+    fn suggest(&self) -> anyhow::Result<()> {
         let directory = self.directory.display();
         let gateway = self.gateway.gateway.id();
         let address = self.address;
-        let program = "target/debug/chancery";
+        let program = chancery::binary()?;
+        let program = program.strip_prefix(std::env::current_dir()?).unwrap_or(&program).display();
         let flags = "--management-cluster mgmt --allow-loopback-endpoints";
         println!(
             "
 Running until Ctrl-C. To try:
 
-  A request          curl -H 'Host: test.recommendation.istioinaction.io' http://{address}/
-  Why that answer    {program} explain {directory} {flags} \\
-                       --gateway {gateway} --host test.recommendation.istioinaction.io --path /
-  Take a policy away rm {directory}/cluster-1/gateway/edge-headers.yaml
-                     and ask both again: the header x-edge is gone, and so is its reason
-  Revoke consent     delete the exportTo of {directory}/cluster-1/gateway/settings.yaml
-                     and ask again: 500 on the delegated host, web.istioinaction.io does not notice
-  What is wrong      {program} check {directory} {flags}
-  What Envoy has     curl http://{}/config_dump",
+  A request           curl -H 'Host: test.recommendation.istioinaction.io' http://{address}/
+  Why that answer     {program} explain {directory} {flags} \\
+                        --gateway {gateway} --host test.recommendation.istioinaction.io --path /
+  Take a policy away  rm {directory}/cluster-1/gateway/edge-headers.yaml
+                      and ask both again: the header x-edge is gone, and so is its reason
+  Revoke consent      delete the exportTo of {directory}/cluster-1/gateway/settings.yaml
+                      and ask both again: 500 on the delegated host; web.istioinaction.io does not notice
+  What is wrong       {program} check {directory} {flags}
+  What Envoy has      curl http://{}/config_dump",
             self.gateway.envoy.admin_address(),
         );
+        Ok(())
     }
 }
 
@@ -357,7 +376,7 @@ impl Effect {
 }
 
 /// The visible effects of all policies.
-fn effects(manifests: &[Manifest]) -> anyhow::Result<Vec<Effect>> {
+fn effects(manifests: &[Manifest]) -> Vec<Effect> {
     let mut effects = Vec::new();
     for manifest in manifests {
         let policy = format!("{}/{}", manifest.namespace(), manifest.name());
@@ -381,22 +400,22 @@ fn effects(manifests: &[Manifest]) -> anyhow::Result<Vec<Effect>> {
                 }
             }
             "CORSPolicy" => {
-                for origin in list(&manifest.object, "/spec/config/allowOrigins") {
-                    let exact = text(origin, "/exact");
+                let origins = list(&manifest.object, "/spec/config/allowOrigins");
+                for exact in origins.iter().map(|origin| text(origin, "/exact")).filter(|exact| !exact.is_empty()) {
                     add(Side::Client, "access-control-allow-origin", exact, Some(exact));
                 }
             }
             "RetryTimeoutPolicy" => {
                 // Envoy tells the backend how long it will wait, when it does not wait for ever.
                 let timeout = text(&manifest.object, "/spec/config/requestTimeout");
-                let seconds = timeout.strip_suffix('s').and_then(|number| number.parse::<u64>().ok());
-                let seconds = seconds.with_context(|| format!("`{timeout}` is not whole seconds"))?;
-                add(Side::Backend, "x-envoy-expected-rq-timeout-ms", &(seconds * 1000).to_string(), None);
+                if let Some(seconds) = timeout.strip_suffix('s').and_then(|number| number.parse::<u64>().ok()) {
+                    add(Side::Backend, "x-envoy-expected-rq-timeout-ms", &(seconds * 1000).to_string(), None);
+                }
             }
             _ => {}
         }
     }
-    Ok(effects)
+    effects
 }
 
 /// What came back.

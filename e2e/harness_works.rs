@@ -6,8 +6,10 @@ use std::time::Duration;
 use crate::support::backend::{Backend, Echo, Identity};
 use crate::support::envoy::Envoy;
 use crate::support::http::{Client, Protocol, Request};
+use crate::support::manifests::by_annotation;
 use crate::support::net::Network;
 use crate::support::wait::{self, Not};
+use crate::support::{http, world, yaml};
 
 /// An Envoy that sends everything to one backend.
 fn static_bootstrap(listen: SocketAddr, backend: SocketAddr) -> String {
@@ -151,5 +153,69 @@ fn networks_are_never_handed_out_twice() -> anyhow::Result<()> {
     let (first, second) = (one.next_address()?, one.next_address()?);
     assert_ne!(first, second);
     assert!(first.is_loopback() && first.to_string().starts_with(&one.prefix()));
+    Ok(())
+}
+
+/// A gateway and a Service with two versions, on addresses that do not exist here.
+const WORLD: &str = r"
+- apiVersion: v1
+  kind: Service
+  metadata: {name: ingress, namespace: edge, annotations: &one {cluster.solo.io/cluster: cluster-1}}
+  spec: {selector: {app: ingress}, ports: [{port: 80, targetPort: 8080}]}
+- apiVersion: networking.gloo.solo.io/v2
+  kind: VirtualGateway
+  metadata: {name: ingress, namespace: edge, annotations: *one}
+  spec:
+    workloads: [{selector: {labels: {app: ingress}}}]
+    listeners: [{http: {}, port: {number: 80}}]
+- apiVersion: discovery.k8s.io/v1
+  kind: EndpointSlice
+  metadata: {name: cart-1, namespace: shop, labels: {kubernetes.io/service-name: cart}, annotations: *one}
+  ports: [{name: http, port: 8080}]
+  endpoints:
+    - {addresses: [10.1.0.11], targetRef: {kind: Pod, name: cart-v1}}
+    - {addresses: [10.1.0.12], targetRef: {kind: Pod, name: cart-v2}}
+- apiVersion: v1
+  kind: Pod
+  metadata: {name: cart-v2, namespace: shop, labels: {version: v2}, annotations: *one}
+  status: {podIP: 10.1.0.12}
+";
+
+#[tokio::test]
+async fn a_world_moves_to_a_network_of_its_own_and_its_backends_answer() -> anyhow::Result<()> {
+    let documents = yaml::documents(WORLD)?;
+    let objects = documents[0].as_array().cloned().unwrap_or_default();
+    let mut manifests = by_annotation(&objects)?;
+    let relocation = world::relocate(&mut manifests)?;
+
+    let backends = world::start_backends(&manifests).await?;
+    let versions: Vec<&str> = backends.iter().map(|backend| backend.identity.version.as_str()).collect();
+    assert_eq!(versions, ["", "v2"], "the version is the Pod's label");
+    for backend in &backends {
+        assert!(backend.address.ip().is_loopback());
+        let echo: Echo = serde_json::from_value(http::get(backend.address, "cart", "/").await?.json()?)?;
+        assert_eq!(echo.identity.backend(), "cluster-1/shop/cart");
+    }
+    assert_ne!(backends[0].address.ip(), backends[1].address.ip());
+    assert_eq!(backends[0].address.port(), backends[1].address.port());
+    assert_eq!(manifests[3].object["status"]["podIP"], backends[1].address.ip().to_string());
+
+    let (gateway, port) = world::gateway_of(&manifests, ("cluster-1", "edge", "ingress"))?;
+    assert_eq!((gateway.id().as_str(), port), ("cluster-1/edge/ingress", 80));
+    assert_ne!(gateway.ports[&80], 8080, "the system picks the port");
+    let bind = relocation.bind(&gateway);
+    assert!(bind.is_loopback() && backends.iter().all(|backend| backend.address.ip() != bind));
+    Ok(())
+}
+
+#[test]
+fn yaml_scalars_have_the_types_that_json_has() -> anyhow::Result<()> {
+    let documents =
+        yaml::documents("{a: 1, b: '1', c: true, d: ~, e: 5s, f: v1, g: 0.5, h: 10.1.0.11, i: -x}\n---\n---\n[x]")?;
+    let expected = serde_json::json!([
+        {"a": 1, "b": "1", "c": true, "d": null, "e": "5s", "f": "v1", "g": 0.5, "h": "10.1.0.11", "i": "-x"},
+        ["x"]
+    ]);
+    assert_eq!(serde_json::Value::Array(documents), expected);
     Ok(())
 }

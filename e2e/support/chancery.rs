@@ -18,7 +18,7 @@ use super::wait::{Not, PATIENCE, until};
 pub(crate) const MANAGEMENT_CLUSTER: &str = "mgmt";
 
 /// The binary: what cargo built for this test, else the one beside the folder of the running example.
-fn binary() -> anyhow::Result<PathBuf> {
+pub(crate) fn binary() -> anyhow::Result<PathBuf> {
     if let Some(built) = option_env!("CARGO_BIN_EXE_chancery") {
         return Ok(PathBuf::from(built));
     }
