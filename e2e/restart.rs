@@ -75,6 +75,7 @@ async fn survive(mesh: &mut Mesh) -> anyhow::Result<()> {
     }
 
     mesh.chancery.restart().await?;
+    mesh.chancery.is_ready().await?;
     connected(ingress(mesh)?, 1).await?;
 
     // A change of one policy is the event that ends the exchange after the reconnect: what the control plane sent

@@ -264,13 +264,7 @@ fn every_scenario_holds() -> anyhow::Result<()> {
     })?;
     let mut faults = faults.into_inner()?;
     faults.sort();
-    assert!(
-        faults.is_empty(),
-        "{} of {} checks that the scenarios make failed:\n{}",
-        faults.len(),
-        scenarios.len(),
-        faults.join("\n")
-    );
+    assert!(faults.is_empty(), "{} differences in {} scenarios:\n{}", faults.len(), scenarios.len(), faults.join("\n"));
     Ok(())
 }
 
