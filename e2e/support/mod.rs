@@ -1,0 +1,46 @@
+//! What the end-to-end tests, the demo and the benches share: real processes, small clients, and patience.
+//!
+//! Nothing here knows routing. It starts Envoys, control planes and backends on loopback addresses of their own,
+//! asks them things, and ends only what it started, by pid. Linux only: it relies on all of 127/8 being loopback.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`backend`] | echo backends, in this process |
+//! | [`chancery`] | the `chancery` binary: `serve`, and the commands that answer once |
+//! | [`envoy`] | an Envoy process with its admin interface |
+//! | [`http`] | a client that keeps address and Host apart |
+//! | [`manifests`] | reading and writing directories of objects |
+//! | [`net`] | a 127.x network of its own per cluster |
+//! | [`process`] | a child process with a log, killed when dropped |
+//! | [`wait`] | waiting for an event |
+//! | [`world`] | objects to running processes: networks, backends, control plane, gateways |
+//! | [`yaml`] | YAML to JSON values |
+
+#![allow(dead_code, reason = "compiled into several binaries, each of which uses its part")]
+
+pub(crate) mod backend;
+pub(crate) mod chancery;
+pub(crate) mod envoy;
+pub(crate) mod http;
+pub(crate) mod manifests;
+pub(crate) mod net;
+pub(crate) mod process;
+pub(crate) mod wait;
+pub(crate) mod world;
+pub(crate) mod yaml;
+
+use std::path::Path;
+
+/// The root of the checkout.
+pub(crate) fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Waits until the user or the system wants this program to end: Ctrl-C, or SIGTERM.
+pub(crate) async fn ended() -> anyhow::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+        _ = terminate.recv() => Ok(()),
+    }
+}

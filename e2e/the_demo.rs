@@ -1,0 +1,53 @@
+//! What a first visitor does: the demo must run, judge itself, and notice when the world is not as explained.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use anyhow::{Context, bail};
+
+/// The example program that cargo builds beside this test.
+fn program() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("find the running test")?;
+    let profile = own.parent().and_then(std::path::Path::parent).context("the test has no folder")?;
+    let program = profile.join("examples/demo");
+    if !program.is_file() {
+        bail!("{} is missing: run `cargo build --examples`", program.display());
+    }
+    Ok(program)
+}
+
+/// Runs the demo once on addresses of its own, without some of its files.
+fn demo(without: &[&str]) -> anyhow::Result<Output> {
+    let folder = tempfile::tempdir()?;
+    let mut command = Command::new(program()?);
+    command.args(["--once", "--isolated", "--directory"]).arg(folder.path());
+    for file in without {
+        command.args(["--without", file]);
+    }
+    command.output().context("run the demo")
+}
+
+fn shown(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn the_demo_answers_as_explained() -> anyhow::Result<()> {
+    let output = demo(&[])?;
+    let text = shown(&output);
+    assert!(output.status.success(), "{text}");
+    for part in ["REQUEST", "gateway/edge-headers", "recommendation/recs-headers", "web-api/web-api"] {
+        assert!(text.contains(part), "`{part}` is not in the table:\n{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_deleted_policy_file_changes_explanation_and_answer() -> anyhow::Result<()> {
+    let output = demo(&["cluster-1/gateway/edge-headers.yaml"])?;
+    let text = shown(&output);
+    assert!(output.status.success(), "explanation and answers differ:\n{text}");
+    assert!(!text.contains("gateway/edge-headers"), "the deleted policy is still in the table:\n{text}");
+    assert!(text.contains("recommendation/recs-headers"), "another policy is gone too:\n{text}");
+    Ok(())
+}
