@@ -125,13 +125,19 @@ impl Board {
     /// When waiting alone may allow something that isn't allowed now; none if nothing waits.
     #[must_use]
     pub fn next_deadline(&self, timeouts: &Timeouts) -> Option<Duration> {
-        let waiting = |standing: &&Standing| standing.in_flight.is_none() && (standing.additions || standing.removals);
-        self.standings.iter().find(waiting)?;
-        let own = self.standings.iter().flat_map(|standing| {
+        let waits_for_removal = |resource_type| self.of(resource_type).removals && !self.is_clung_to(resource_type);
+        let is_waiting = |resource_type: &ResourceType| {
+            let standing = self.of(*resource_type);
+            standing.in_flight.is_none() && (standing.additions || waits_for_removal(*resource_type))
+        };
+        ResourceType::ALL.iter().find(|resource_type| is_waiting(resource_type))?;
+        let own = ResourceType::ALL.into_iter().flat_map(|resource_type| {
+            let standing = self.of(resource_type);
+            let removals_since = standing.removals_since.filter(|_| waits_for_removal(resource_type));
             [
                 standing.in_flight.map(|sent| sent + timeouts.stage),
                 standing.additions_since.map(|since| since + timeouts.stage),
-                standing.removals_since.map(|since| since + timeouts.removal),
+                removals_since.map(|since| since + timeouts.removal),
             ]
         });
         own.flatten().chain([self.settles_at, self.opens_until]).filter(|at| *at > self.now).min()

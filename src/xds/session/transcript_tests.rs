@@ -573,6 +573,59 @@ fn case_24_a_cluster_that_is_sent_again_has_its_endpoints_sent_again() {
 }
 
 #[test]
+fn case_24_endpoints_that_are_gone_by_then_are_sent_all_the_same() {
+    check(
+        "at 5s
+         snapshot CDS a@1 | EDS a@1
+         → CDS have a@1
+         → EDS +a have a@1
+         snapshot CDS a@2 | EDS a@2
+         ← CDS #1 a@2
+         ← EDS #2 a@2
+         snapshot CDS a@2 | EDS a@3
+         snapshot CDS | EDS
+         → EDS ack 2
+         → CDS ack 1
+         ← CDS #3 -a
+         → CDS ack 3
+         ← EDS #4 -a",
+    );
+    check(
+        "snapshot CDS a@1 | EDS a@1
+         → CDS have a@1
+         → EDS +a
+         ← EDS #1 a@1
+         snapshot CDS a@2
+         ← CDS #2 a@2
+         snapshot CDS | EDS
+         → EDS ack 1
+         ← EDS #3 a@1
+         → EDS ack 3
+         → CDS ack 2
+         at 5s
+         ← CDS #4 -a
+         → CDS ack 4
+         ← EDS #5 -a",
+    );
+}
+
+#[test]
+fn case_28_a_cluster_that_is_sent_again_is_told_again_that_it_has_no_endpoints() {
+    check(
+        "snapshot CDS a@1
+         → CDS
+         ← CDS #1 a@1
+         → EDS +a
+         ← EDS #2 -a
+         → EDS ack 2
+         → CDS ack 1
+         snapshot CDS a@2
+         ← CDS #3 a@2
+         ← EDS #4 -a",
+    );
+}
+
+#[test]
 fn case_25_reconnect_with_what_is_unknown_here() {
     check(
         "snapshot CDS a@1 b@1 | RDS r@1 | LDS l@1
