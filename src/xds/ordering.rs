@@ -22,8 +22,8 @@ pub struct Timeouts {
     /// How long additions wait for the acknowledgement of what they need. Above the 15 s after which Envoy gives up
     /// warming a cluster, because routes to a cluster that is still warming answer 503.
     pub stage: Duration,
-    /// How long removals wait for the acknowledgement of what stopped using the resource. A resource that stays too long
-    /// costs memory, one that goes too early costs requests.
+    /// How long removals wait for the acknowledgement of what stopped using the resource. A resource that stays too
+    /// long costs memory, one that goes too early costs requests.
     pub removal: Duration,
     /// How long removals wait for a client to ask for what it has been given names of: routes after a listener, all
     /// types after a reconnect. Envoy asks within milliseconds.
@@ -108,7 +108,7 @@ impl Board {
         overdue || users(resource_type).iter().all(|user| self.is_settled(self.of(*user)))
     }
 
-    /// Whether the client may use removed resources of a type because it refused what doesn't use them any more. As long
+    /// Whether the client may use removed resources of a type because it refused what stopped using them. As long
     /// as that is so, the wait for the removal doesn't even begin.
     #[must_use]
     pub fn is_clung_to(&self, resource_type: ResourceType) -> bool {

@@ -1,9 +1,9 @@
 //! A client, a network and the session under random scripts.
 //!
-//! The client behaves as Envoy does: clusters and listeners by wildcard, endpoints of the clusters that it holds, routes
-//! that its listeners name; it acknowledges clusters only when their endpoints came after them; it takes the good members
-//! of a refused response of clusters or listeners and none of any other type. It answers types in any order and after
-//! any delay, and the network may break at any step.
+//! The client behaves as Envoy does: clusters and listeners by wildcard, endpoints of clusters that it holds, routes
+//! that its listeners name; it acknowledges clusters only when their endpoints came after them; it takes the good
+//! members of a refused response of clusters or listeners and none of any other type. It answers types in any order and
+//! after any delay, and the network may break at any step.
 //!
 //! Promised in every run:
 //! - Nonces are unique within a stream; no response without a cause.
@@ -254,7 +254,9 @@ impl Model {
         }
         if bad && resource_type == Endpoint {
             // A refusal ends the wait too.
-            response.resources.iter().for_each(|resource| drop(self.envoy.warming.remove(resource.name.as_str())));
+            response.resources.iter().for_each(|resource| {
+                let _ = self.envoy.warming.remove(resource.name.as_str());
+            });
         }
         self.ask_for_what_is_named();
         let answer = DeltaRequest {
