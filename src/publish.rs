@@ -35,7 +35,7 @@ pub type Watched = Option<Arc<Snapshot>>;
 /// The current snapshot per key.
 ///
 /// # Cost
-/// One lock per call, never held across an `await`; comparing costs a pass over names and versions of what is not shared.
+/// One lock per call, never held across an `await`; comparing costs a pass over the resources that aren't shared.
 #[derive(Debug)]
 pub struct Publisher<K = GatewayKey> {
     channels: Mutex<BTreeMap<K, watch::Sender<Watched>>>,

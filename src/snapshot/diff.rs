@@ -147,60 +147,52 @@ mod tests {
         text.split_whitespace().map(Name::from).collect()
     }
 
-    struct Row {
-        reason: &'static str,
-        resources: &'static str,
-        asked: &'static str,
-        held: &'static str,
-        again: &'static str,
-        refused: &'static str,
-        expected: &'static str,
-    }
+    /// Reason, resources, what is asked for, held, to be sent again and refused, and what comes of it.
+    type Row<'a> = (&'a str, &'a str, &'a str, &'a str, &'a str, &'a str, &'a str);
 
     /// Runs one row; `asked` of `*` is the wildcard, `held` of `a@?` is an uncertain holding.
-    fn check(row: &Row) {
-        let mut asked = names(row.asked);
+    fn check((reason, existing, asked, held, again, refused, expected): Row<'_>) {
+        let mut asked = names(asked);
         let everything = asked.remove("*");
-        let held = pairs(row.held)
+        let held = pairs(held)
             .map(|(name, version)| {
                 let holding = if version == "?" { Holding::Uncertain } else { Holding::Version(Version::new(version)) };
                 (Name::from(name), holding)
             })
             .collect();
-        let refused = pairs(row.refused).map(|(name, version)| (name.into(), Version::new(version))).collect();
-        let again = names(row.again);
+        let refused = pairs(refused).map(|(name, version)| (name.into(), Version::new(version))).collect();
+        let again = names(again);
         let client = ClientView { everything, names: &asked, held: &held, again: &again, refused: &refused };
-        let difference = diff(&resources(row.resources), &client);
+        let difference = diff(&resources(existing), &client);
         let mut words: Vec<String> =
             difference.changed.iter().map(|resource| format!("{}@{}", resource.name, resource.version)).collect();
         words.extend(difference.removed.iter().map(|name| format!("-{name}")));
         words.extend(difference.missing.iter().map(|name| format!("?{name}")));
-        assert_eq!(words.join(" "), row.expected, "{}", row.reason);
+        assert_eq!(words.join(" "), expected, "{reason}");
     }
 
     #[test]
-    #[rustfmt::skip]
     fn rows() {
         for row in [
-            Row { reason: "first load", resources: "a@1 b@1", asked: "*", held: "", again: "", refused: "", expected: "a@1 b@1" },
-            Row { reason: "case 3: up to date", resources: "a@1 b@1", asked: "*", held: "a@1 b@1", again: "", refused: "", expected: "" },
-            Row { reason: "one changed", resources: "a@1 b@2", asked: "*", held: "a@1 b@1", again: "", refused: "", expected: "b@2" },
-            Row { reason: "case 22: one gone", resources: "a@1", asked: "*", held: "a@1 b@1", again: "", refused: "", expected: "-b" },
-            Row { reason: "case 12: nothing asked for", resources: "a@1", asked: "", held: "", again: "", refused: "", expected: "" },
-            Row { reason: "only what was asked for", resources: "a@1 b@1", asked: "b", held: "", again: "", refused: "", expected: "b@1" },
-            Row { reason: "case 18: missing", resources: "a@1", asked: "a c", held: "a@1", again: "", refused: "", expected: "?c" },
-            Row { reason: "held and gone is removed, not missing", resources: "", asked: "a", held: "a@1", again: "", refused: "", expected: "-a" },
-            Row { reason: "case 17: again although equal", resources: "a@1", asked: "a", held: "a@1", again: "a", refused: "", expected: "a@1" },
-            Row { reason: "again, but not asked for", resources: "a@1", asked: "", held: "", again: "a", refused: "", expected: "" },
-            Row { reason: "case 13: owed an answer, and gone", resources: "", asked: "*", held: "", again: "a", refused: "", expected: "?a" },
-            Row { reason: "case 6: refused is withheld", resources: "a@2 b@1", asked: "*", held: "a@1", again: "", refused: "a@2", expected: "b@1" },
-            Row { reason: "refused, then changed", resources: "a@3", asked: "*", held: "a@1", again: "", refused: "a@2", expected: "a@3" },
-            Row { reason: "refused, then back", resources: "a@1", asked: "*", held: "a@1", again: "", refused: "a@2", expected: "" },
-            Row { reason: "refused, and asked for again", resources: "a@2", asked: "a", held: "", again: "a", refused: "a@2", expected: "a@2" },
-            Row { reason: "uncertain is sent again", resources: "a@1", asked: "*", held: "a@?", again: "", refused: "", expected: "a@1" },
-            Row { reason: "uncertain and gone is removed", resources: "", asked: "*", held: "a@?", again: "", refused: "", expected: "-a" },
+            ("first load", "a@1 b@1", "*", "", "", "", "a@1 b@1"),
+            ("case 3: up to date", "a@1 b@1", "*", "a@1 b@1", "", "", ""),
+            ("one changed", "a@1 b@2", "*", "a@1 b@1", "", "", "b@2"),
+            ("case 22: one gone", "a@1", "*", "a@1 b@1", "", "", "-b"),
+            ("case 12: nothing asked for", "a@1", "", "", "", "", ""),
+            ("only what was asked for", "a@1 b@1", "b", "", "", "", "b@1"),
+            ("case 18: missing", "a@1", "a c", "a@1", "", "", "?c"),
+            ("held and gone is removed, not missing", "", "a", "a@1", "", "", "-a"),
+            ("case 17: again although equal", "a@1", "a", "a@1", "a", "", "a@1"),
+            ("again, but not asked for", "a@1", "", "", "a", "", ""),
+            ("case 13: owed an answer, and gone", "", "*", "", "a", "", "?a"),
+            ("case 6: refused is withheld", "a@2 b@1", "*", "a@1", "", "a@2", "b@1"),
+            ("refused, then changed", "a@3", "*", "a@1", "", "a@2", "a@3"),
+            ("refused, then back", "a@1", "*", "a@1", "", "a@2", ""),
+            ("refused, and asked for again", "a@2", "a", "", "a", "a@2", "a@2"),
+            ("uncertain is sent again", "a@1", "*", "a@?", "", "", "a@1"),
+            ("uncertain and gone is removed", "", "*", "a@?", "", "", "-a"),
         ] {
-            check(&row);
+            check(row);
         }
     }
 

@@ -37,6 +37,9 @@ pub(super) struct Lane {
     held: Holdings,
     /// What must be sent whatever the version: asked for again, or endpoints of a cluster that was sent.
     again: BTreeSet<Name>,
+    /// The endpoints of clusters that were sent, as they were then. The client waits for them even if they are gone by
+    /// the time that they can be sent.
+    pinned: BTreeMap<Name, Arc<Resource>>,
     refused: BTreeMap<Name, Version>,
     /// For what is uncertain: what was tried, and what was held before.
     attempts: BTreeMap<Name, Attempt>,
@@ -113,6 +116,7 @@ impl Lane {
             interest: Interest::default(),
             held: Holdings::new(),
             again: BTreeSet::new(),
+            pinned: BTreeMap::new(),
             refused: BTreeMap::new(),
             attempts: BTreeMap::new(),
             told: BTreeSet::new(),
@@ -150,6 +154,7 @@ impl Lane {
             let interest = &self.interest;
             self.held.retain(|name, _| interest.wants(name));
             self.again.retain(|name| interest.wants(name));
+            self.pinned.retain(|name, _| interest.wants(name));
             self.refused.retain(|name, _| interest.wants(name));
             self.attempts.retain(|name, _| interest.wants(name));
             self.told.retain(|name| interest.wants(name));
@@ -200,11 +205,15 @@ impl Lane {
         self.stale = true;
     }
 
-    /// Makes sure that a resource is sent, if it exists, once the client asks for it or if it did.
+    /// Makes sure that the client gets an answer on a resource that it waits for, once it asks for it or if it did.
     pub(super) fn require(&mut self, name: &str) {
         let known = self.resources.as_ref().and_then(|resources| resources.get(name));
         if let Some(resource) = known {
             self.again.insert(resource.name.clone());
+            self.pinned.insert(resource.name.clone(), resource.clone());
+            self.stale = true;
+        } else if self.told.remove(name) {
+            // That it is missing is an answer too.
             self.stale = true;
         }
     }
@@ -239,9 +248,16 @@ impl Lane {
             batch.retain(|name| resources.contains_key(name) && self.interest.wants(name));
         }
         self.batches.retain(|batch| !batch.is_empty());
+        let interest = &self.interest;
+        self.pinned.retain(|name, _| interest.wants(name) || resources.contains_key(name));
+        let pinned = &self.pinned;
+        let is_late = |name: &Name| pinned.contains_key(name) && !resources.contains_key(name);
         let apart: BTreeSet<&Name> = self.batches.iter().flatten().collect();
         self.additions = difference.changed.into_iter().filter(|r| !apart.contains(&r.name)).collect();
+        self.additions.extend(pinned.values().filter(|resource| is_late(&resource.name)).cloned());
         self.removals = difference.removed;
+        self.removals.retain(|name| !is_late(name));
+        self.missing.retain(|name| !is_late(name));
     }
 
     /// How the lane stands, for the decision what may be sent.
@@ -284,6 +300,7 @@ impl Lane {
             let opens = self.opens(&resources);
             for resource in &resources {
                 self.again.remove(&resource.name);
+                self.pinned.remove(&resource.name);
             }
             self.in_flight = Some(InFlight {
                 nonce: permission.nonce.clone(),
@@ -375,6 +392,8 @@ impl Lane {
         for resource in &flight.resources {
             self.attempts.remove(&resource.name);
             self.refused.remove(&resource.name);
+            // What is gone meanwhile must be removed now.
+            self.stale |= self.resources.as_ref().is_some_and(|resources| !resources.contains_key(&resource.name));
             // Given up while it was on its way: the client has dropped it.
             if self.interest.wants(&resource.name) {
                 self.held.insert(resource.name.clone(), Holding::Version(resource.version.clone()));

@@ -1,11 +1,12 @@
 //! Ring 6: where snapshots go. Serves them to Envoys over delta ADS.
 //!
-//! - [`server`] accepts connections; [`stream`] is one stream's task. They move messages and own no rule.
-//! - [`session`] is the protocol: a state machine per stream, pure; [`lane`] is its part for one type.
-//! - [`subscription`], [`ordering`] and [`node`] are the rules by themselves: what was asked for, what goes first, who asks.
+//! - [`server`] accepts connections; `stream` is one stream's task. They move messages and own no rule.
+//! - [`session`] is the protocol: a state machine per stream, pure; `lane` is its part for one type.
+//! - [`subscription`], [`ordering`] and [`node`] are rules by themselves: what is asked for, what goes first, who asks.
 //! - [`source`] and [`observation`] are the two doors to the rest of the program.
 //!
-//! Nothing here knows how a resource was made. With snapshots and versions of your own, this is an xDS server by itself:
+//! Nothing here knows how a resource was made. With snapshots and versions of your own, this is an xDS server by
+//! itself:
 //!
 //! ```
 //! use std::sync::Arc;

@@ -67,7 +67,8 @@ impl fmt::Display for EnvoyVersion {
 pub enum NodeError {
     /// The first message has no node, or one without an id.
     #[error(
-        "the first message of a stream must state a node with an id: set `node.id` in Envoy's bootstrap, for instance with `--service-node`"
+        "the first message of a stream must state a node with an id: \
+         set `node.id` in Envoy's bootstrap, for instance with `--service-node`"
     )]
     Missing,
     /// A later message states another id.

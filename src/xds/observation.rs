@@ -123,8 +123,8 @@ pub struct RefusedResource {
 pub enum Blame {
     /// The response held this one resource: it is bad, and withheld until its content changes.
     Exact,
-    /// The response held several: at least one is bad. They are sent again in smaller parts, and an exact refusal follows
-    /// for each bad one.
+    /// The response held several: at least one is bad. They are sent again in smaller parts, and an exact refusal
+    /// follows for each bad one.
     Suspected,
 }
 

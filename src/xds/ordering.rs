@@ -22,8 +22,8 @@ pub struct Timeouts {
     /// How long additions wait for the acknowledgement of what they need. Above the 15 s after which Envoy gives up
     /// warming a cluster, because routes to a cluster that is still warming answer 503.
     pub stage: Duration,
-    /// How long removals wait for the acknowledgement of what stopped using the resource. A resource that stays too long
-    /// costs memory, one that goes too early costs requests.
+    /// How long removals wait for the acknowledgement of what stopped using the resource. A resource that stays too
+    /// long costs memory, one that goes too early costs requests.
     pub removal: Duration,
     /// How long removals wait for a client to ask for what it has been given names of: routes after a listener, all
     /// types after a reconnect. Envoy asks within milliseconds.
@@ -108,7 +108,7 @@ impl Board {
         overdue || users(resource_type).iter().all(|user| self.is_settled(self.of(*user)))
     }
 
-    /// Whether the client may use removed resources of a type because it refused what doesn't use them any more. As long
+    /// Whether the client may use removed resources of a type because it refused what stopped using them. As long
     /// as that is so, the wait for the removal doesn't even begin.
     #[must_use]
     pub fn is_clung_to(&self, resource_type: ResourceType) -> bool {
@@ -125,13 +125,19 @@ impl Board {
     /// When waiting alone may allow something that isn't allowed now; none if nothing waits.
     #[must_use]
     pub fn next_deadline(&self, timeouts: &Timeouts) -> Option<Duration> {
-        let waiting = |standing: &&Standing| standing.in_flight.is_none() && (standing.additions || standing.removals);
-        self.standings.iter().find(waiting)?;
-        let own = self.standings.iter().flat_map(|standing| {
+        let waits_for_removal = |resource_type| self.of(resource_type).removals && !self.is_clung_to(resource_type);
+        let is_waiting = |resource_type: &ResourceType| {
+            let standing = self.of(*resource_type);
+            standing.in_flight.is_none() && (standing.additions || waits_for_removal(*resource_type))
+        };
+        ResourceType::ALL.iter().find(|resource_type| is_waiting(resource_type))?;
+        let own = ResourceType::ALL.into_iter().flat_map(|resource_type| {
+            let standing = self.of(resource_type);
+            let removals_since = standing.removals_since.filter(|_| waits_for_removal(resource_type));
             [
                 standing.in_flight.map(|sent| sent + timeouts.stage),
                 standing.additions_since.map(|since| since + timeouts.stage),
-                standing.removals_since.map(|since| since + timeouts.removal),
+                removals_since.map(|since| since + timeouts.removal),
             ]
         });
         own.flatten().chain([self.settles_at, self.opens_until]).filter(|at| *at > self.now).min()

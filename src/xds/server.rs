@@ -1,4 +1,4 @@
-//! tonic and tokio: accepts connections and starts a [task](super::stream) per stream. It owns no rule.
+//! tonic and tokio: accepts connections and starts a task per stream. It owns no rule.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -50,8 +50,8 @@ pub struct ServerSettings {
 }
 
 impl Default for ServerSettings {
-    /// 32 MiB, 20,000 streams, 32 per connection, 30 s for the first message, pings every 30 s with 10 s to answer, 5 s to
-    /// drain.
+    /// 32 MiB, 20,000 streams, 32 per connection, 30 s for the first message, pings every 30 s with 10 s to answer, 5 s
+    /// to drain.
     fn default() -> Self {
         Self {
             session: SessionSettings::default(),

@@ -1,7 +1,7 @@
 //! One stream as a state machine: a request, a snapshot or a tick goes in; responses and reports come out.
 //!
-//! Pure: no clock, no channel, no gRPC. Times are durations since the stream began and come in as arguments. Delta only;
-//! state-of-the-world will be a second front to the same [lanes](super::lane).
+//! Pure: no clock, no channel, no gRPC. Times are durations since the stream began and come in as arguments. Delta
+//! only; state-of-the-world will be a second front to the same lanes.
 //!
 //! # Rule
 //! xDS protocol, "Incremental xDS"; `reliability.md` sections 1 to 3.

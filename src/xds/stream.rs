@@ -1,7 +1,7 @@
 //! One stream's task: moves messages between a client, a [`Session`] and a source of snapshots. It owns no rule.
 //!
-//! A client that doesn't read holds at most one response per type, as shared resources; it is encoded only when there is
-//! room for it.
+//! A client that doesn't read holds at most one response per type, as shared resources; it is encoded only when there
+//! is room for it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -124,7 +124,8 @@ impl<S: SnapshotSource, O: Observer> DeltaStream<S, O> {
 impl<O: Observer> Connection<O> {
     fn open(observer: Arc<O>, peer: Arc<Peer>) -> Self {
         let envoy = peer.node.version.map(tracing::field::display);
-        tracing::info!(gateway = %peer.gateway, node = ?peer.node.id, stream = peer.stream.0, envoy, "gateway connected");
+        let (gateway, node, stream) = (&peer.gateway, &peer.node.id, peer.stream.0);
+        tracing::info!(%gateway, ?node, stream, envoy, "gateway connected");
         observer.observe(Observation::Connected(peer.clone()));
         Self { observer, peer }
     }

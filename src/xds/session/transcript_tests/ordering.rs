@@ -1,0 +1,158 @@
+//! Order, batches and sizes: cases 31 to 35.
+
+use super::*;
+
+#[test]
+fn first_load() {
+    check(
+        "→ CDS
+         snapshot SDS s@1 | CDS a@1 b@1 | EDS a@1 b@1 | LDS l@1 | RDS r@1
+         ← CDS #1 a@1 b@1
+         → EDS +a +b
+         ← EDS #2 a@1 b@1
+         → EDS ack 2
+         → CDS ack 1
+         → LDS
+         ← LDS #3 l@1
+         → LDS ack 3
+         → RDS +r
+         ← RDS #4 r@1
+         → SDS +s
+         ← SDS #5 s@1
+         → RDS ack 4
+         → SDS ack 5",
+    );
+}
+
+#[test]
+fn case_31_make_before_break() {
+    check(
+        "at 5s
+         snapshot CDS old@1 | EDS old@1 | LDS l@1 | RDS r@1
+         → CDS have old@1
+         → EDS +old have old@1
+         → LDS have l@1
+         → RDS +r have r@1
+         snapshot CDS new@1 | EDS new@1 | LDS l@2 | RDS r@2
+         ← CDS #1 new@1
+         → EDS +new
+         ← EDS #2 new@1
+         → EDS ack 2
+         → CDS ack 1
+         ← LDS #3 l@2
+         → LDS ack 3
+         ← RDS #4 r@2
+         → RDS ack 4
+         ← CDS #5 -old
+         → EDS -old
+         → CDS ack 5",
+    );
+}
+
+#[test]
+fn case_31_removals_wait_for_routes_that_a_new_listener_will_ask_for() {
+    check(
+        "at 5s
+         snapshot CDS old@1 | LDS l@1 | RDS r@1
+         → CDS have old@1
+         → LDS have l@1
+         → RDS +r have r@1
+         snapshot CDS new@1 | LDS l@2 | RDS q@1
+         ← CDS #1 new@1
+         → CDS ack 1
+         ← LDS #2 l@2
+         → LDS ack 2
+         ← RDS #3 -r
+         → RDS +q -r
+         → RDS ack 3
+         ← RDS #4 q@1
+         → RDS ack 4
+         ← CDS #5 -old",
+    );
+}
+
+#[test]
+fn case_31_what_a_refused_route_still_uses_stays() {
+    check(
+        "at 5s
+         snapshot CDS old@1 | LDS l@1 | RDS r@1
+         → CDS have old@1
+         → LDS have l@1
+         → RDS +r have r@1
+         snapshot CDS | RDS r@2
+         ← RDS #1 r@2
+         → RDS nack 1: no
+         ! RDS #1 exact r@2 (RouteTable/shop/r@c1): no
+         at 1000s
+         snapshot RDS r@3
+         ← RDS #2 r@3
+         → RDS ack 2
+         ← CDS #3 -old",
+    );
+}
+
+#[test]
+fn case_31_a_listener_takes_an_address_over_in_one_response() {
+    check(
+        "snapshot LDS old@1
+         → LDS have old@1
+         snapshot LDS new@1
+         ← LDS #1 new@1 -old
+         → LDS nack 1: no
+         ! LDS #1 suspected new@1 (RouteTable/shop/new@c1): no
+         ← LDS #2 -old
+         → LDS ack 2
+         ← LDS #3 new@1",
+    );
+}
+
+#[test]
+fn case_32_a_client_that_never_acknowledges_clusters() {
+    check(
+        "snapshot CDS a@1 | LDS l@1
+         → CDS
+         ← CDS #1 a@1
+         → LDS
+         at 19s
+         at 20s
+         ← LDS #2 l@1
+         → LDS ack 2
+         snapshot CDS a@1 | RDS r@1
+         → RDS +r
+         ← RDS #3 r@1",
+    );
+}
+
+#[test]
+fn case_33_snapshots_in_between_collapse_into_the_newest() {
+    check(
+        "snapshot EDS a@1
+         → EDS +a
+         ← EDS #1 a@1
+         snapshot EDS a@2
+         snapshot EDS a@3
+         snapshot EDS a@4
+         → EDS ack 1
+         ← EDS #2 a@4
+         → EDS ack 2",
+    );
+}
+
+#[test]
+fn case_35_responses_stay_below_the_limit_where_they_can() {
+    let mut session = Session::new(SessionSettings::default());
+    let big = |name: &str, bytes: usize| Arc::new(Resource { body: vec![0; bytes].into(), ..resource(name) });
+    let resources: Resources = [("a@1", 3 << 20), ("b@1", 3 << 20), ("c@1", 9 << 20), ("d@1", 10)]
+        .into_iter()
+        .map(|(name, bytes)| (resource(name).name, big(name, bytes)))
+        .collect();
+    let snapshot = Snapshot::new().with_shared(ResourceType::Cluster, Arc::new(resources));
+    let mut sent = Vec::new();
+    assert!(session.snapshot(Duration::ZERO, Arc::new(snapshot)).is_empty());
+    let mut outputs = session.request(Duration::ZERO, &request("CDS")).unwrap();
+    while let Some(Output::Respond(response)) = outputs.last() {
+        sent.push(response.resources.iter().map(|resource| resource.name.to_string()).collect::<Vec<_>>().join(" "));
+        outputs = session.request(Duration::ZERO, &request(&format!("CDS ack {}", response.nonce))).unwrap();
+    }
+    assert_eq!(sent, ["a", "b", "c", "d"]);
+}

@@ -1,0 +1,181 @@
+//! Removals and reconnects: cases 22 to 28.
+
+use super::check;
+
+#[test]
+fn case_22_removals_are_sent_once() {
+    check(
+        "snapshot CDS a@1 b@1
+         → CDS
+         ← CDS #1 a@1 b@1
+         → CDS ack 1
+         at 5s
+         snapshot CDS a@1
+         ← CDS #2 -b
+         → CDS ack 2
+         snapshot CDS a@1
+         at 100s",
+    );
+}
+
+#[test]
+fn case_23_deleted_and_created_again_in_between() {
+    check(
+        "snapshot CDS a@1
+         → CDS
+         ← CDS #1 a@1
+         snapshot CDS
+         snapshot CDS a@2
+         → CDS ack 1
+         ← CDS #2 a@2
+         → CDS ack 2",
+    );
+}
+
+#[test]
+fn case_24_reconnect_with_everything_current() {
+    check(
+        "reports
+         snapshot CDS a@1 b@1 | EDS a@1 b@1 | LDS l@1 | RDS r@1
+         → CDS have a@1 have b@1
+         = CDS a@1 b@1, 0 outstanding
+         → EDS +a +b have a@1 have b@1
+         = EDS a@1 b@1, 0 outstanding
+         → LDS have l@1
+         = LDS l@1, 0 outstanding
+         → RDS +r have r@1
+         = RDS r@1, 0 outstanding",
+    );
+}
+
+#[test]
+fn case_24_a_cluster_that_is_sent_again_has_its_endpoints_sent_again() {
+    check(
+        "snapshot CDS a@2 b@1 | EDS a@1 b@1
+         → CDS have a@1 have b@1
+         ← CDS #1 a@2
+         → EDS +a +b have a@1 have b@1
+         ← EDS #2 a@1
+         → EDS ack 2
+         → CDS ack 1
+         snapshot CDS a@2 b@2
+         ← CDS #3 b@2
+         ← EDS #4 b@1
+         snapshot CDS a@2 b@3
+         → CDS ack 3
+         ← CDS #5 b@3
+         → EDS ack 4
+         ← EDS #6 b@1",
+    );
+}
+
+#[test]
+fn case_24_endpoints_that_are_gone_by_then_are_sent_all_the_same() {
+    check(
+        "at 5s
+         snapshot CDS a@1 | EDS a@1
+         → CDS have a@1
+         → EDS +a have a@1
+         snapshot CDS a@2 | EDS a@2
+         ← CDS #1 a@2
+         ← EDS #2 a@2
+         snapshot CDS a@2 | EDS a@3
+         snapshot CDS | EDS
+         → EDS ack 2
+         → CDS ack 1
+         ← CDS #3 -a
+         → CDS ack 3
+         ← EDS #4 -a",
+    );
+    check(
+        "snapshot CDS a@1 | EDS a@1
+         → CDS have a@1
+         → EDS +a
+         ← EDS #1 a@1
+         snapshot CDS a@2
+         ← CDS #2 a@2
+         snapshot CDS | EDS
+         → EDS ack 1
+         ← EDS #3 a@1
+         → EDS ack 3
+         → CDS ack 2
+         at 5s
+         ← CDS #4 -a
+         → CDS ack 4
+         ← EDS #5 -a",
+    );
+}
+
+#[test]
+fn case_28_a_cluster_that_is_sent_again_is_told_again_that_it_has_no_endpoints() {
+    check(
+        "snapshot CDS a@1
+         → CDS
+         ← CDS #1 a@1
+         → EDS +a
+         ← EDS #2 -a
+         → EDS ack 2
+         → CDS ack 1
+         snapshot CDS a@2
+         ← CDS #3 a@2
+         ← EDS #4 -a",
+    );
+}
+
+#[test]
+fn case_25_reconnect_with_what_is_unknown_here() {
+    check(
+        "snapshot CDS a@1 b@1 | RDS r@1 | LDS l@1
+         → CDS have a@0 have b@1 have gone@1
+         ← CDS #1 a@1
+         → LDS have l@1 have old@1
+         ← LDS #2 -old
+         → RDS +r have r@0
+         → CDS ack 1
+         ← RDS #3 r@1
+         → LDS ack 2
+         → RDS ack 3
+         at 5s
+         ← CDS #4 -gone",
+    );
+}
+
+#[test]
+fn case_26_nothing_is_sent_before_there_is_a_snapshot() {
+    check(
+        "→ CDS have a@1
+         → LDS have l@1
+         → RDS +r have r@1
+         at 100s
+         snapshot CDS a@1 | LDS l@1 | RDS r@1",
+    );
+}
+
+#[test]
+fn case_27_reconnect_after_a_refusal() {
+    check(
+        "snapshot CDS a@1 bad@1
+         → CDS have a@1
+         ← CDS #1 bad@1
+         → CDS nack 1: bad
+         ! CDS #1 exact bad@1 (RouteTable/shop/bad@c1): bad
+         → LDS
+         snapshot CDS a@1 bad@2 | LDS l@1
+         ← CDS #2 bad@2
+         → CDS ack 2
+         ← LDS #3 l@1",
+    );
+}
+
+#[test]
+fn case_28_a_cluster_without_endpoints_is_told_so() {
+    check(
+        "snapshot CDS a@1 b@1 | EDS a@empty
+         → CDS
+         ← CDS #1 a@1 b@1
+         → EDS +a +b
+         ← EDS #2 a@empty -b
+         → EDS ack 2
+         → CDS ack 1",
+    );
+}
