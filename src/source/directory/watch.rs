@@ -23,6 +23,18 @@ pub(super) enum Haste {
     Moved,
 }
 
+impl Haste {
+    /// Whether there is none.
+    pub(super) fn is_quiet(self) -> bool {
+        self == Self::Quiet
+    }
+
+    /// Whether there is some.
+    pub(super) fn is_urgent(self) -> bool {
+        self != Self::Quiet
+    }
+}
+
 /// What arrived since the last look.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
