@@ -305,6 +305,7 @@ impl Follower {
         });
         if let Some(finding) = finding.as_ref().filter(|_| !self.tree.has_overall(WATCHING)) {
             tracing::warn!(directory = %self.root.path.display(), "{}", finding.message);
+            self.resync = self.resync.min(Instant::now() + self.options.poll);
         }
         self.tree.set_overall(WATCHING, finding);
     }

@@ -225,9 +225,18 @@ impl Watches {
         }
         match watcher.watch(real, RecursiveMode::NonRecursive) {
             Ok(()) => drop(self.watched.insert(real.to_owned(), identity)),
-            Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
+            Err(error) if is_gone(&error) => {}
             Err(error) => self.failure = Some(error.to_string()),
         }
+    }
+}
+
+/// Whether a folder could not be watched because it went away meanwhile, which is an event of the folder above.
+fn is_gone(error: &notify::Error) -> bool {
+    match &error.kind {
+        notify::ErrorKind::PathNotFound => true,
+        notify::ErrorKind::Io(error) => error.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
     }
 }
 

@@ -38,7 +38,7 @@ async fn an_edit_reads_the_edited_file_only() {
     .unwrap();
     spy.watch(&watched.files.path("x"), notify::RecursiveMode::NonRecursive).unwrap();
     watched.files.place("x/f7.yaml", &manifest("o7", "2"));
-    watched.until(|watched| watched.summary()["o7@mgmt"] == "2").await;
+    watched.until(|watched| watched.summary()["o7@x"] == "2").await;
     watched.flush().await;
     let last = watched.files.path("x/f0.yaml");
     drop(fs::File::open(&last).unwrap());
@@ -122,6 +122,20 @@ async fn a_file_behind_a_link_is_watched_too() {
     watched.expect(&[("a@mgmt", "2"), ("west@mgmt", "")], &[Code::SyntaxError]).await;
     fs::write(watched.files.beside("shared/a.yaml"), manifest("a", "3")).unwrap();
     watched.expect(&[("a@mgmt", "3"), ("a@west", "3"), ("west@mgmt", "")], &[]).await;
+}
+
+#[tokio::test]
+async fn a_folder_on_the_way_of_a_link_is_watched_too() {
+    let files = Files::new(&[("clusters.yaml", &cluster("west")), ("west/x/b.yaml", &manifest("b", "1"))]);
+    files.link(files.path("west/x/b.yaml"), "a.yaml");
+    let mut watched = Watched::open(files, options());
+    watched.files.rename("west", "away");
+    watched.until(|watched| watched.codes().contains(&Code::SyntaxError)).await;
+    watched.files.rename("away", "west");
+    watched.expect(&[("b@mgmt", "1"), ("b@west", "1"), ("west@mgmt", "")], &[]).await;
+    watched.files.rename("west", ".away");
+    watched.files.write("west/x/b.yaml", &manifest("b", "2"));
+    watched.expect(&[("b@mgmt", "2"), ("b@west", "2"), ("west@mgmt", "")], &[]).await;
 }
 
 #[tokio::test]
