@@ -88,12 +88,13 @@ impl Follower {
     /// Turns marks into batches until nobody wants them any more.
     pub(super) fn run(&mut self, batches: &mpsc::Sender<Batch>) {
         loop {
-            let marks = self.inbox.wait(self.deadline());
+            let doubt = self.watches.take_doubt();
+            let marks = self.inbox.wait(if doubt { Instant::now() } else { self.deadline() });
             if marks.stop {
                 return;
             }
             let now = Instant::now();
-            if marks.lost || now >= self.resync {
+            if marks.lost || doubt || now >= self.resync {
                 self.set_resync(now);
                 self.mark(RelPath::root(), Haste::Quiet, now);
             }
