@@ -1,8 +1,8 @@
 //! What may stand where, compiled from the manifest types.
 //!
-//! Each kind's JSON schema is compiled once into a small tree. [`normalise`] walks a value along it and leaves a value
-//! that the type's decoder always accepts; everything else comes back as a [`Problem`]. Nothing is decided here about
-//! what a field means: required fields and ranges are the business of the resolver.
+//! Each kind's JSON schema is compiled once into a small tree. `normalise` walks a value along it and leaves one that
+//! the type's decoder always accepts; everything else comes back as a `Problem`. Nothing is decided here about what a
+//! field means: required fields and ranges are the business of the resolver.
 
 #[cfg(test)]
 pub(crate) mod examples;
@@ -274,7 +274,7 @@ macro_rules! specs {
         /// Decodes a normalised value.
         ///
         /// # Errors
-        /// None after [`normalise`]; the spec is then that of an empty manifest.
+        /// None after `normalise`; the spec is then that of an empty manifest.
         pub(super) fn decode_spec(kind: Kind, value: Value) -> (Spec, Result<(), serde_json::Error>) {
             match kind {
                 $($(#[$meta])* Kind::$kind => match serde_json::from_value::<$type>(value) {

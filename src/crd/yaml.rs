@@ -86,26 +86,29 @@ pub fn locate(text: &[u8], subject: &ObjectRef, cluster: &Name, field: &FieldPat
     if subject.cluster != *cluster {
         return None;
     }
-    let mut place = None;
-    let mut search = |node: &Node| {
-        if place.is_none() && is_object(node, subject) {
-            place = Some(place::of(node, field));
-        }
+    let (mut exact, mut likely) = (None, None);
+    let mut search = |node: &Node| match written_namespace(node, subject) {
+        Some(namespace) if exact.is_none() && *subject.namespace == *namespace => exact = Some(place::of(node, field)),
+        Some("") if likely.is_none() => likely = Some(place::of(node, field)),
+        _ => {}
     };
     // What stands before a syntax error can still be found.
     let _ = tree::read(text, &Limits::default(), &mut |document| for_each_object(document, &mut search));
-    place
+    exact.or(likely)
 }
 
-/// Whether a document is the object; one without a namespace is taken to be in the right one.
-fn is_object(node: &Node, subject: &ObjectRef) -> bool {
-    let text = |node: Option<&Node>| node.and_then(Node::as_text).map(str::to_owned);
-    let metadata = node.get("metadata");
-    let namespace = metadata.and_then(|metadata| text(metadata.get("namespace"))).unwrap_or_default();
-    text(node.get("kind")).as_deref() == Some(subject.kind.as_str())
-        && text(node.get("apiVersion")).as_deref() == Some(subject.kind.group().api_version())
-        && metadata.and_then(|metadata| text(metadata.get("name"))).as_deref() == Some(subject.name.as_str())
-        && (namespace.is_empty() || subject.namespace.is_empty() || subject.namespace == namespace.as_str())
+/// The namespace that an object of the wanted kind and name writes; empty where it writes none.
+fn written_namespace<'n>(node: &'n Node, subject: &ObjectRef) -> Option<&'n str> {
+    let text = |node: Option<&'n Node>| node.and_then(Node::as_text);
+    let metadata = node.get("metadata")?;
+    let wanted = text(node.get("kind")) == Some(subject.kind.as_str())
+        && text(node.get("apiVersion")) == Some(subject.kind.group().api_version())
+        && text(metadata.get("name")) == Some(subject.name.as_str());
+    match text(metadata.get("namespace")) {
+        _ if !wanted => None,
+        Some(namespace) if !subject.kind.is_cluster_scoped() => Some(namespace),
+        _ => Some(""),
+    }
 }
 
 /// Visits a document, or the items of a list.
@@ -126,6 +129,9 @@ impl Source {
         Location { file: Arc::clone(&self.file), line, column }
     }
 }
+
+/// Findings of a file that say their exact place; further ones say where their object begins.
+const MOST_PLACES: usize = 1000;
 
 /// Gathers the objects of a file.
 struct Decoder<'a> {
@@ -152,7 +158,9 @@ impl Decoder<'_> {
             self.decoded.objects.push(object);
         }
         for finding in findings {
-            let (line, column) = place::of(node, &finding.field);
+            // Looking for a place reads the object; a file with more findings is not corrected one by one.
+            let exact = self.decoded.findings.len() < MOST_PLACES;
+            let (line, column) = if exact { place::of(node, &finding.field) } else { (node.line, node.column) };
             self.decoded.findings.push(finding.located(self.source.location(line, column)));
         }
         if let Some(kind) = set_aside.filter(|kind| !self.set_aside.contains(kind)) {

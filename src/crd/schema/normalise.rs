@@ -23,13 +23,23 @@ pub(in crate::crd) enum Problem {
 /// numbers. What cannot be used is taken out and reported; in a list, a zero value takes its place, so that the
 /// positions of the others stay.
 pub(in crate::crd) fn normalise(schema: &Schema, root: &FieldPath, value: Value) -> (Value, Vec<Problem>) {
-    let mut walk = Walk { schema, root, path: Vec::new(), problems: Vec::new() };
+    let mut walk = Walk { schema, root, path: Vec::new(), problems: Vec::new(), unknown: 0 };
     let value = match value {
         Value::Null => Value::Object(Map::new()),
         value => walk.visit(schema.root, value).unwrap_or_else(|| Value::Object(Map::new())),
     };
+    if let Some(more) = walk.unknown.checked_sub(MOST_UNKNOWN).filter(|more| *more > 0) {
+        walk.problems.push(Problem::UnknownField(
+            root.clone(),
+            format!("{more} further unknown fields are ignored: remove them"),
+        ));
+    }
     (value, walk.problems)
 }
+
+/// Unknown fields reported one by one for an object; an author reads the first ten, a file that is no manifest at all
+/// may have a million.
+const MOST_UNKNOWN: usize = 100;
 
 /// One step from a value to a part of it.
 enum Step<'a> {
@@ -44,6 +54,8 @@ struct Walk<'a> {
     root: &'a FieldPath,
     path: Vec<Step<'a>>,
     problems: Vec<Problem>,
+    /// Number of unknown fields so far.
+    unknown: usize,
 }
 
 impl<'a> Walk<'a> {
@@ -134,7 +146,11 @@ impl<'a> Walk<'a> {
                     self.problems.push(Problem::Defect(place, format!("there is no field `{key}` here: {remedy}")));
                 }
                 remedy => {
-                    if self.schema.unknown == Unknown::Report {
+                    if self.schema.unknown == Unknown::Ignore {
+                        continue;
+                    }
+                    self.unknown += 1;
+                    if self.unknown <= MOST_UNKNOWN {
                         let text = unknown_field(message, &key, remedy);
                         let place = self.here().field(&key);
                         self.problems.push(Problem::UnknownField(place, text));
@@ -369,7 +385,11 @@ fn closest<'n>(written: &str, names: impl Iterator<Item = &'n str>) -> Option<&'
     let mut best: Option<(usize, &str)> = None;
     let mut tie = false;
     for name in names {
-        let distance = edits(&target, &plain(name));
+        let name_plain = plain(name);
+        if name_plain.len().abs_diff(target.len()) > 2 * allowed {
+            continue;
+        }
+        let distance = edits(&target, &name_plain);
         match best {
             Some((least, _)) if distance > least => {}
             Some((least, _)) if distance == least => tie = true,

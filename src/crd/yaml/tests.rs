@@ -65,7 +65,8 @@ fn an_object_carries_its_metadata() {
 #[test]
 fn bad_metadata_is_a_defect_and_counts_as_absent() {
     let decoded = read(
-        "apiVersion: networking.gloo.solo.io/v2\nkind: RouteTable\nmetadata:\n  name: cart\n  labels:\n    a.b/v: 1\n    \
+        "apiVersion: networking.gloo.solo.io/v2\nkind: RouteTable\nmetadata:\n  name: cart\n  labels:\n    a.b/v: \
+        1\n    \
          bad: \"no spaces\"\n    good: yes-it-is\n  creationTimestamp: yesterday\n  generation: x\n",
     );
     let object = &decoded.objects[0];
@@ -89,7 +90,8 @@ fn every_problem_is_reported_with_its_place_and_the_rest_is_kept() {
         lines(&decoded),
         [
             "error INVALID_FIELD spec.hosts[1] 7:22 expected a text, found the number 5: put it in quotes",
-            "error INVALID_FIELD spec.weight 8:3 expected a whole number from -2147483648 to 2147483647, found the text \
+            "error INVALID_FIELD spec.weight 8:3 expected a whole number from -2147483648 to 2147483647, found the \
+            text \
              `heavy`: write such a number",
             "error INVALID_FIELD spec.http[0].forwardTo.destinations[0].kind 11:49 `SERVCE` is not one of `SERVICE`, \
              `VIRTUAL_DESTINATION`, `EXTERNAL_SERVICE`: did you mean `SERVICE`?",
@@ -157,8 +159,10 @@ fn durations_and_redirect_codes_that_are_wrong() {
 #[test]
 fn older_field_names() {
     let decoded = read(
-        "apiVersion: networking.gloo.solo.io/v2\nkind: VirtualGateway\nmetadata: {name: edge}\nspec:\n  workloads:\n  - \
-         selector: {istio: ingressgateway}\n  listeners:\n  - http: {future: {x: 1}}\n    port: {number: 443, protocol: \
+        "apiVersion: networking.gloo.solo.io/v2\nkind: VirtualGateway\nmetadata: {name: \
+        edge}\nspec:\n  workloads:\n  - \
+         selector: {istio: ingressgateway}\n  listeners:\n  - http: {future: {x: 1}}\n    port: {number: 443, \
+         protocol: \
          HTTPS}\n    tls: {tlsMode: SIMPLE, secretName: cert}\n",
     );
     let found = lines(&decoded);
@@ -179,7 +183,8 @@ fn older_field_names() {
     assert!(settings.options.as_ref().is_some_and(|options| options.trim_all_proxy_config));
 
     let decoded = read(
-        "apiVersion: networking.gloo.solo.io/v2\nkind: VirtualDestination\nmetadata: {name: d}\nspec:\n  selectors: []\n",
+        "apiVersion: networking.gloo.solo.io/v2\nkind: VirtualDestination\nmetadata: {name: d}\nspec:\n  selectors: \
+        []\n",
     );
     assert_eq!(decoded.objects[0].defects[0].field.as_str(), "spec.selectors");
 }
@@ -240,7 +245,8 @@ fn documents_that_are_no_objects_do_not_touch_the_others() {
 fn lists_and_json() {
     let decoded = read(
         "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {name: a, namespace: \
-         odd}\n- apiVersion: v1\n  kind: Service\n  metadata: {name: b}\n  spec: {ports: [{port: 80, targetPort: http}]}\n",
+         odd}\n- apiVersion: v1\n  kind: Service\n  metadata: {name: b}\n  spec: {ports: [{port: 80, targetPort: \
+         http}]}\n",
     );
     let ids: Vec<String> = decoded.objects.iter().map(|object| object.meta.id.to_string()).collect();
     assert_eq!(ids, ["Namespace/a@c1", "Service/shop/b@c1"]);
@@ -273,7 +279,8 @@ fn kubernetes_kinds_keep_what_routing_needs() {
          http, port: 8080}]\nendpoints: [{addresses: [10.0.0.1], conditions: {ready: true}, targetRef: {kind: Pod, \
          name: p}, nodeName: node-1, zone: z, hints: {}}]\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: \
          {serviceAccountName: sa, containers: [{name: c, image: i, ports: [{containerPort: 80}]}]}\nstatus: {podIP: \
-         10.0.0.1, podIPs: [{ip: 10.0.0.1}], conditions: [{type: Ready, status: \"True\"}]}\n---\napiVersion: v1\nkind: \
+         10.0.0.1, podIPs: [{ip: 10.0.0.1}], conditions: [{type: Ready, status: \"True\"}]}\n---\napiVersion: \
+         v1\nkind: \
          Service\nmetadata: {name: s}\nspec: {clusterIP: None, externalIPs: [1.2.3.4], ports: [{port: 80, targetPort: \
          8080}]}\nstatus: {loadBalancer: {ingress: [{hostname: h}]}}\n",
     );
@@ -331,7 +338,8 @@ fn scalars_mean_what_kubectl_takes_them_for() {
         assert_eq!(scalar::plain(text), expected, "{text}");
     }
     let decoded = read(
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\ndata:\n  a: \"yes\"\n  b: '12'\n  c: !!str 12\n  d: |\n    \
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\ndata:\n  a: \"yes\"\n  b: '12'\n  c: !!str 12\n  d: \
+        |\n    \
          text\n  1: x\n  on: z\n",
     );
     let Spec::ConfigMap(map) = &decoded.objects[0].spec else { panic!() };
@@ -342,7 +350,8 @@ fn scalars_mean_what_kubectl_takes_them_for() {
 #[test]
 fn anchors_and_merge_keys() {
     let decoded = read(
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: &m {name: m, labels: &l {a: x, b: y}}\nanchors:\n  one: &one {k: 1a, \
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: &m {name: m, labels: &l {a: x, b: y}}\nanchors:\n  one: &one {k: \
+        1a, \
          z: q}\n  two: &two {k: 2a, w: r}\ndata:\n  <<: [*one, *two]\n  z: own\n  \"<<\": text\n",
     );
     let Spec::ConfigMap(map) = &decoded.objects[0].spec else { panic!() };
@@ -417,9 +426,27 @@ fn fields_are_found_in_a_file() {
     assert_eq!(place("spec.http[0].forwardTo.destinations[3]"), Some((14, 5)));
     assert_eq!(place("spec.http[7]"), Some((13, 3)));
     assert_eq!(place("spec.hosts"), Some((12, 1)));
+    let both = format!("{}---\n{}", table(""), table("").replace("name: cart", "name: cart\n  namespace: shop"));
+    assert_eq!(locate(both.as_bytes(), &cart, &cluster, &FieldPath::root()), Some((7, 1)));
     let absent = ObjectRef::new(Kind::RouteTable, "c1", "shop", "nope");
     assert_eq!(locate(text.as_bytes(), &absent, &cluster, &FieldPath::root()), None);
     assert_eq!(locate(text.as_bytes(), &cart, &Name::from("c2"), &FieldPath::root()), None);
+}
+
+#[test]
+fn a_flood_of_problems_is_bounded() {
+    let started = Instant::now();
+    let mut text = table("  hosts: [a]\n");
+    for number in 0..20_000 {
+        text.push_str(&format!("  k{number}: 1\n"));
+    }
+    let decoded = read(&text);
+    assert_eq!(decoded.findings.len(), 101);
+    assert!(decoded.findings[100].message.starts_with("19900 further unknown fields"));
+    let mut text = table("  weight: 1\n  hosts:\n");
+    text.push_str(&"  - 1\n".repeat(20_000));
+    assert_eq!(read(&text).objects[0].defects.len(), 20_000);
+    assert!(started.elapsed() < Time::from_secs(5), "{:?}", started.elapsed());
 }
 
 #[test]
@@ -543,7 +570,8 @@ proptest! {
 #[ignore = "a measurement"]
 fn ten_thousand_tables() {
     let one = table(
-        "  hosts: [a.example]\n  virtualGateways: [{name: edge, namespace: infra}]\n  http:\n  - name: a\n    matchers: \
+        "  hosts: [a.example]\n  virtualGateways: [{name: edge, namespace: infra}]\n  http:\n  - name: \
+        a\n    matchers: \
          [{uri: {prefix: /a}}]\n    labels: {team: a}\n    forwardTo:\n      destinations:\n      - ref: {name: cart, \
          namespace: shop}\n        port: {number: 80}\n",
     );
