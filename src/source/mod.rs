@@ -34,7 +34,8 @@ pub enum Extent {
 pub struct Batch {
     /// Whether the changes are everything or a difference.
     pub extent: Extent,
-    /// New, different and deleted objects, sorted by object, each object at most once.
+    /// New, different and deleted objects, sorted by object, each object at most once. One that only moved, within
+    /// its file or to another, is not given again; [`Places`] knows where it stands now.
     pub changes: Vec<Change>,
     /// All that is wrong with the source now, in reporting order. Replaces what was given before.
     pub findings: Findings,

@@ -47,7 +47,7 @@ impl Places {
         }
         let subject = finding.subject.as_ref()?;
         let place = self.get(subject)?;
-        let bytes = place.text.bytes(usize::MAX);
+        let bytes = place.text.bytes();
         Some(place.locate(bytes.as_deref(), subject, &finding.field))
     }
 
@@ -64,7 +64,7 @@ impl Places {
             }
         }
         for (text, wanted) in by_text {
-            let bytes = text.bytes(usize::MAX);
+            let bytes = text.bytes();
             for (index, place) in wanted {
                 let finding = &mut findings[index];
                 if let Some(subject) = &finding.subject {
@@ -100,15 +100,16 @@ impl Place {
 }
 
 impl Text {
-    /// The text, up to a number of bytes; none if it is no longer readable.
-    fn bytes(&self, most: usize) -> Option<Vec<u8>> {
+    /// The text; none if it is no longer readable.
+    fn bytes(&self) -> Option<Vec<u8>> {
         match self {
             Self::Kept(bytes) => Some(bytes.to_vec()),
             Self::File(path) => {
+                // Not opened if it is a pipe by now, which would block.
+                std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
                 let mut bytes = Vec::new();
-                let file = File::open(path).ok()?;
-                file.metadata().ok().filter(std::fs::Metadata::is_file)?;
-                file.take(most as u64).read_to_end(&mut bytes).ok()?;
+                let most = yaml::Limits::default().file_bytes as u64;
+                File::open(path).ok()?.take(most).read_to_end(&mut bytes).ok()?;
                 Some(bytes)
             }
         }

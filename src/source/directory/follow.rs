@@ -88,12 +88,13 @@ impl Follower {
     /// Turns marks into batches until nobody wants them any more.
     pub(super) fn run(&mut self, batches: &mpsc::Sender<Batch>) {
         loop {
-            let marks = self.inbox.wait(self.deadline());
+            let doubt = self.watches.take_doubt();
+            let marks = self.inbox.wait(if doubt { Instant::now() } else { self.deadline() });
             if marks.stop {
                 return;
             }
             let now = Instant::now();
-            if marks.lost || now >= self.resync {
+            if marks.lost || doubt || now >= self.resync {
                 self.set_resync(now);
                 self.mark(RelPath::root(), Haste::Quiet, now);
             }
@@ -117,28 +118,30 @@ impl Follower {
 
     /// When there is something to do if nothing happens.
     fn deadline(&self) -> Instant {
-        let (mut urgent, mut quiet) = (None, None);
-        for pending in self.pending.values() {
-            let last = if pending.haste == Haste::Quiet { &mut quiet } else { &mut urgent };
-            *last = (*last).max(Some(pending.marked));
-        }
-        let quiet = quiet.map(|last| {
+        let last = self.hastes(Haste::is_quiet).max();
+        let quiet = last.map(|last| {
             let latest = self.opened.map_or(last, |opened| opened + self.options.max_delay);
             (last + self.options.quiet).min(latest)
         });
-        let urgent = urgent.map(|last| last + RENAME);
+        let urgent = self.hastes(Haste::is_urgent).min().map(|first| first + RENAME);
         [quiet, urgent].into_iter().flatten().fold(self.resync, Instant::min)
     }
 
-    /// Removes the pending paths whose moment has come.
+    /// When the paths of some haste were marked.
+    fn hastes(&self, is: impl Fn(Haste) -> bool) -> impl Iterator<Item = Instant> {
+        self.pending.values().filter(move |pending| is(pending.haste)).map(|pending| pending.marked)
+    }
+
+    /// Removes the pending paths whose moment has come. What was renamed into place goes together: the files of a
+    /// mounted `ConfigMap` are one change.
     fn due(&mut self, now: Instant) -> BTreeMap<RelPath, Pending> {
-        let last = self.pending.values().filter(|p| p.haste == Haste::Quiet).map(|p| p.marked).max();
-        let is_quiet = last.is_some_and(|last| now >= last + self.options.quiet);
+        let is_quiet = self.hastes(Haste::is_quiet).max().is_some_and(|last| now >= last + self.options.quiet);
+        let is_urgent = self.hastes(Haste::is_urgent).min().is_some_and(|first| now >= first + RENAME);
         let is_late = self.opened.is_some_and(|opened| now >= opened + self.options.max_delay);
         let quiet = self.options.quiet;
         let is_due = |pending: &Pending| match pending.haste {
             Haste::Quiet => is_quiet || (is_late && now >= pending.marked + quiet),
-            Haste::Placed | Haste::Moved => now >= pending.marked + RENAME,
+            Haste::Placed | Haste::Moved => is_urgent,
         };
         let (due, waiting) = std::mem::take(&mut self.pending).into_iter().partition(|(_, pending)| is_due(pending));
         self.pending = waiting;
@@ -159,18 +162,28 @@ impl Follower {
             known.haste = known.haste.max(haste);
             return;
         }
-        let seen = self.scan(&path).unwrap_or_default();
-        let difference = self.tree.compare(&path, &seen);
-        if difference.read.is_empty()
-            && difference.gone.is_empty()
-            && self.tree.same_troubles(&path, &seen)
-            && !path.is_root()
-            && !self.pending.contains_key(&path)
-        {
+        let seen = self.scan(&path);
+        if seen.as_ref().is_ok_and(|seen| self.is_known(&path, seen)) && !self.pending.contains_key(&path) {
             return;
         }
-        let haste = self.pending.get(&path).map_or(haste, |known| known.haste.max(haste));
-        self.wait_for(path, Pending { haste, marked: now, since: now, seen });
+        let seen = seen.unwrap_or_default();
+        let mut pending = Pending { haste, marked: now, since: now, seen };
+        if let Some(known) = self.pending.get(&path).filter(|known| known.haste.is_urgent()) {
+            pending.haste = known.haste.max(haste);
+            pending.marked = known.marked;
+        }
+        self.wait_for(path, pending);
+    }
+
+    /// Whether there is nothing to do about a path.
+    fn is_known(&self, path: &RelPath, seen: &Listing) -> bool {
+        let difference = self.tree.compare(path, seen);
+        difference.read.is_empty()
+            && difference.gone.is_empty()
+            && self.tree.same_troubles(path, seen)
+            && !self.tree.has_overall(LOST)
+            && self.tree.has_overall(WATCHING) == self.watches.failure().is_some()
+            && self.tree.has_overall(TRUNCATED) == seen.truncated
     }
 
     fn wait_for(&mut self, path: RelPath, pending: Pending) {
@@ -227,7 +240,7 @@ impl Follower {
     /// An empty file waits for longer: most programs empty a file before they write it.
     fn take(&mut self, path: &RelPath, pending: &Pending, mut listing: Listing, now: Instant) {
         let difference = self.tree.compare(path, &listing);
-        let at_once = pending.haste > Haste::Quiet;
+        let at_once = pending.haste.is_urgent();
         let mut again = Vec::new();
         let mut jobs = Vec::new();
         for key in difference.read {
@@ -293,6 +306,7 @@ impl Follower {
         });
         if let Some(finding) = finding.as_ref().filter(|_| !self.tree.has_overall(WATCHING)) {
             tracing::warn!(directory = %self.root.path.display(), "{}", finding.message);
+            self.resync = self.resync.min(Instant::now() + self.options.poll);
         }
         self.tree.set_overall(WATCHING, finding);
     }

@@ -4,7 +4,7 @@
 //! management cluster. Files end in `.yaml`, `.yml` or `.json`; hidden files and what editors leave behind are not
 //! read; links are followed.
 //!
-//! Two ways in: [`read`] loads files once, for commands that look and leave; [`Directory`] keeps watching.
+//! Two ways in: [`read()`] loads files once, for commands that look and leave; [`Directory`] keeps watching.
 //!
 //! # How watching works
 //! An event of the file system says that something happened, never what. It marks a path; the path is looked at, and

@@ -314,7 +314,7 @@ pub(super) fn reason(error: &io::Error) -> String {
 /// Links that are followed from one name before it counts as a loop; the kernel's own number.
 const MOST_LINKS: usize = 40;
 
-/// Follows all links of a path below a real folder, and tells every step that is or ends a link.
+/// Follows all links of a path below a real folder, and tells every step from the first link on, and the last.
 ///
 /// The step to something that does not exist is told too, so that its creation is seen.
 fn follow(
@@ -332,7 +332,7 @@ fn follow(
                 let next = real.join(name);
                 let metadata = fs::symlink_metadata(&next);
                 let is_link = metadata.as_ref().is_ok_and(Metadata::is_symlink);
-                if is_link || metadata.is_err() || parts.is_empty() {
+                if is_link || links > 0 || metadata.is_err() || parts.is_empty() {
                     hop(&real, name);
                 }
                 metadata?;

@@ -167,6 +167,7 @@ impl Tree {
                     self.max_bytes
                 );
                 let finding = trouble(job.label.clone(), Code::LimitExceeded, message);
+                total += known(&job);
                 refused.push((job, Outcome::Refused(finding)));
             } else {
                 total += job.signature.len;

@@ -23,6 +23,18 @@ pub(super) enum Haste {
     Moved,
 }
 
+impl Haste {
+    /// Whether there is none.
+    pub(super) fn is_quiet(self) -> bool {
+        self == Self::Quiet
+    }
+
+    /// Whether there is some.
+    pub(super) fn is_urgent(self) -> bool {
+        self != Self::Quiet
+    }
+}
+
 /// What arrived since the last look.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
@@ -121,6 +133,8 @@ pub(super) struct Watches {
     watched: BTreeMap<PathBuf, Option<Identity>>,
     /// Why some folder could not be watched.
     failure: Option<String>,
+    /// Whether a watch may have ended with that of another path.
+    doubtful: bool,
 }
 
 impl Watches {
@@ -138,7 +152,19 @@ impl Watches {
 
     /// Watches nothing.
     pub(super) fn none() -> Self {
-        Self { watcher: None, folders: BTreeMap::new(), hops: BTreeMap::new(), watched: BTreeMap::new(), failure: None }
+        Self {
+            watcher: None,
+            folders: BTreeMap::new(),
+            hops: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            failure: None,
+            doubtful: false,
+        }
+    }
+
+    /// Whether everything has to be scanned to be sure of the watches; asked once.
+    pub(super) fn take_doubt(&mut self) -> bool {
+        std::mem::take(&mut self.doubtful)
     }
 
     /// Why some folder is not watched.
@@ -165,20 +191,18 @@ impl Watches {
             .cloned()
             .collect();
         for path in idle {
-            self.watched.remove(&path);
             if let Some(watcher) = &mut self.watcher {
                 // Fails where the folder is gone, and then there is nothing to end.
                 drop(watcher.unwatch(&path));
             }
+            self.forget(&path);
         }
     }
 
     /// The paths of ours that a mark is about.
     pub(super) fn translate(&mut self, path: &Path) -> BTreeSet<RelPath> {
         let mut found = BTreeSet::new();
-        if self.folders.contains_key(path) || self.hops.contains_key(path) {
-            self.forget(path);
-        }
+        self.forget(path);
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return found };
         if let Some(links) = self.hops.get(folder).and_then(|names| names.get(name)) {
             found.extend(links.iter().cloned());
@@ -192,16 +216,17 @@ impl Watches {
     }
 
     /// After something happened to a folder itself, its watch and those below may be gone; the next scan sets them up.
+    ///
+    /// The system keeps one watch for a folder, whatever its path. After a move, ending the watch of the old path ends
+    /// that of the new one if it was set up before, so that is forgotten too.
     fn forget(&mut self, path: &Path) {
-        let below: Vec<_> = self
-            .watched
-            .range(path.to_owned()..)
-            .map(|(p, _)| p)
-            .take_while(|p| p.starts_with(path))
-            .cloned()
-            .collect();
-        for path in below {
+        let watched = self.watched.range(path.to_owned()..).take_while(|(watched, _)| watched.starts_with(path));
+        let below: Vec<_> = watched.map(|(watched, identity)| (watched.clone(), *identity)).collect();
+        for (path, identity) in below {
             self.watched.remove(&path);
+            let before = self.watched.len();
+            self.watched.retain(|_, other| identity.is_none() || *other != identity);
+            self.doubtful |= self.watched.len() < before;
         }
     }
 
@@ -213,9 +238,18 @@ impl Watches {
         }
         match watcher.watch(real, RecursiveMode::NonRecursive) {
             Ok(()) => drop(self.watched.insert(real.to_owned(), identity)),
-            Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
+            Err(error) if is_gone(&error) => {}
             Err(error) => self.failure = Some(error.to_string()),
         }
+    }
+}
+
+/// Whether a folder could not be watched because it went away meanwhile, which is an event of the folder above.
+fn is_gone(error: &notify::Error) -> bool {
+    match &error.kind {
+        notify::ErrorKind::PathNotFound => true,
+        notify::ErrorKind::Io(error) => error.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
     }
 }
 

@@ -1,10 +1,12 @@
 //! Whatever happens to files, in the end the changes add up to what a fresh look finds.
 
 use std::fs;
+use std::path::Path;
 
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
-use super::{Files, Watched, manifests, options};
+use super::{Watched, manifests, options};
 use crate::source::directory::read;
 
 /// One thing that happens. Files and folders are numbered; what does not apply does nothing.
@@ -110,19 +112,24 @@ async fn perform(watched: &mut Watched, operation: &Operation) {
 }
 
 /// Links that lead nowhere keep objects that a fresh look does not know, so they are removed in the end.
-fn remove_dangling_links(files: &Files) {
-    for file in FILES.iter().chain(&FOLDERS) {
-        for entry in fs::read_dir(files.path(file)).into_iter().flatten().chain(fs::read_dir(files.root()).unwrap()) {
-            let path = entry.unwrap().path();
-            if path.is_symlink() && !path.exists() {
-                fs::remove_file(path).unwrap();
-            }
+fn remove_dangling_links(folder: &Path) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_symlink() && !path.exists() {
+            fs::remove_file(path).unwrap();
+        } else if path.is_dir() {
+            remove_dangling_links(&path);
         }
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(48),
+        max_shrink_iters: 20,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn changes_add_up_to_a_fresh_look(before in operations(), after in operations()) {
@@ -136,7 +143,9 @@ proptest! {
             for operation in &after {
                 perform(&mut watched, operation).await;
             }
-            remove_dangling_links(&watched.files);
+            // Once more for links to links.
+            remove_dangling_links(&watched.files.root());
+            remove_dangling_links(&watched.files.root());
             let fresh = read(&[watched.files.root()], &options()).unwrap();
             let wanted = watched.files.read();
             let findings = fresh.findings.len();

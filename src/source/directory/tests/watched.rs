@@ -19,6 +19,35 @@ async fn an_edit_in_place() {
 }
 
 #[tokio::test]
+async fn an_edit_reads_the_edited_file_only() {
+    use notify::Watcher;
+    let mut files = Vec::new();
+    for number in 0..50 {
+        files.push((format!("x/f{number}.yaml"), manifest(&format!("o{number}"), "1")));
+    }
+    let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let mut watched = Watched::new(&files);
+    watched.flush().await;
+    let (events, opened) = std::sync::mpsc::channel();
+    let mut spy = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let event = event.unwrap();
+        if matches!(event.kind, notify::EventKind::Access(notify::event::AccessKind::Open(_))) {
+            event.paths.into_iter().for_each(|path| drop(events.send(path)));
+        }
+    })
+    .unwrap();
+    spy.watch(&watched.files.path("x"), notify::RecursiveMode::NonRecursive).unwrap();
+    watched.files.place("x/f7.yaml", &manifest("o7", "2"));
+    watched.until(|watched| watched.summary()["o7@x"] == "2").await;
+    watched.flush().await;
+    let last = watched.files.path("x/f0.yaml");
+    drop(fs::File::open(&last).unwrap());
+    let opened: Vec<_> =
+        std::iter::from_fn(|| opened.recv_timeout(super::PATIENCE).ok().filter(|p| *p != last)).collect();
+    assert_eq!(opened, [watched.files.path("x/f7.yaml")]);
+}
+
+#[tokio::test]
 async fn a_rename_into_place() {
     let mut watched = Watched::new(&[("a.yaml", &manifest("a", "1"))]);
     watched.files.place("a.yaml", &manifest("a", "2"));
@@ -39,7 +68,7 @@ async fn a_rename_into_place_does_not_wait_for_quiet() {
 
 #[tokio::test]
 async fn a_save_as_vim_does_it() {
-    let slow = Options { quiet: Duration::from_millis(100), ..options() };
+    let slow = Options { quiet: Duration::from_millis(300), ..options() };
     let mut watched = Watched::open(Files::new(&[("a.yaml", &manifest("a", "1"))]), slow);
     watched.files.write("4913", "");
     watched.files.remove("4913");
@@ -93,6 +122,20 @@ async fn a_file_behind_a_link_is_watched_too() {
     watched.expect(&[("a@mgmt", "2"), ("west@mgmt", "")], &[Code::SyntaxError]).await;
     fs::write(watched.files.beside("shared/a.yaml"), manifest("a", "3")).unwrap();
     watched.expect(&[("a@mgmt", "3"), ("a@west", "3"), ("west@mgmt", "")], &[]).await;
+}
+
+#[tokio::test]
+async fn a_folder_on_the_way_of_a_link_is_watched_too() {
+    let files = Files::new(&[("clusters.yaml", &cluster("west")), ("west/x/b.yaml", &manifest("b", "1"))]);
+    files.link(files.path("west/x/b.yaml"), "a.yaml");
+    let mut watched = Watched::open(files, options());
+    watched.files.rename("west", "away");
+    watched.until(|watched| watched.codes().contains(&Code::SyntaxError)).await;
+    watched.files.rename("away", "west");
+    watched.expect(&[("b@mgmt", "1"), ("b@west", "1"), ("west@mgmt", "")], &[]).await;
+    watched.files.rename("west", ".away");
+    watched.files.write("west/x/b.yaml", &manifest("b", "2"));
+    watched.expect(&[("b@mgmt", "2"), ("b@west", "2"), ("west@mgmt", "")], &[]).await;
 }
 
 #[tokio::test]
