@@ -209,9 +209,10 @@ impl<'a> RouteBuilder<'a> {
             prefix_rewrite,
             regex_rewrite,
             host_rewrite_specifier,
-            // Absent, both would be limits that nobody asked for: 15 s, and no `grpc-timeout`.
+            // Absent, it would be a limit that nobody asked for: 15 s.
             timeout: Some(pb::duration(self.timeout)),
-            max_stream_duration: Some(MaxStreamDuration {
+            // Its presence alone makes Envoy ignore `timeout` (seen on 1.40), so it stands only where there is none.
+            max_stream_duration: self.timeout.is_zero().then(|| MaxStreamDuration {
                 grpc_timeout_header_max: Some(pb::duration(self.timeout)),
                 ..Default::default()
             }),
