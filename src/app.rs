@@ -94,7 +94,8 @@ pub async fn serve(
 ) -> Result<(), AppError> {
     let xds = listen(settings.xds_address, "xDS", "xds-address").await?;
     let admin = listen(settings.admin_address, "health", "admin-address").await?;
-    let source_options = source::Options { management: options.management_cluster.clone(), ..source::Options::default() };
+    let source_options =
+        source::Options { management: options.management_cluster.clone(), ..source::Options::default() };
     let directory = settings.directory.clone();
     let opened = tokio::task::spawn_blocking(move || Directory::open(&directory, source_options)).await;
     let (mut directory, first) = match opened {
@@ -106,7 +107,10 @@ pub async fn serve(
     let (events, inbox) = std_mpsc::channel();
     let (state_sender, mut state) = watch::channel(None);
     let compiler = CompileLoop::new(options, publisher.clone(), state_sender, directory.places().clone());
-    std::thread::Builder::new().name("compile".to_owned()).spawn(move || compiler.run(&inbox)).map_err(AppError::Thread)?;
+    std::thread::Builder::new()
+        .name("compile".to_owned())
+        .spawn(move || compiler.run(&inbox))
+        .map_err(AppError::Thread)?;
     // The receiver lives as long as this function's senders, so sending cannot fail before the end.
     let _ = events.send(Event::Source(first));
     let batches = events.clone();
@@ -137,7 +141,9 @@ pub async fn serve(
         shutdown.await;
         stop_sender.send_replace(true);
     };
-    let servers = async { tokio::try_join!(async { xds.await.map_err(AppError::from) }, async { admin.await.map_err(AppError::Admin) }) };
+    let servers = async {
+        tokio::try_join!(async { xds.await.map_err(AppError::from) }, async { admin.await.map_err(AppError::Admin) })
+    };
     let work = async { tokio::join!(servers, ready, stopper) };
     tokio::select! {
         (served, ready, ()) = work => served.map(|_| ()).and(ready),
@@ -205,9 +211,8 @@ fn match_node(compiled: &Compiled, node: &Node) -> Result<(GatewayId, Labels), N
             "the node's metadata must state `cluster` and `namespace`; `chancery bootstrap` writes a bootstrap that does".to_owned(),
         ));
     };
-    let pod = node.pod.as_ref().and_then(|pod| {
-        compiled.inputs.pod(&ObjectRef::new(Kind::Pod, cluster, namespace, pod))
-    });
+    let pod =
+        node.pod.as_ref().and_then(|pod| compiled.inputs.pod(&ObjectRef::new(Kind::Pod, cluster, namespace, pod)));
     let labels = pod.map_or_else(|| node.labels.clone(), |pod| pod.labels.clone());
     let class = class_of(&compiled.inputs, cluster, namespace, &labels);
     class.map(|class| (class, labels.clone())).ok_or_else(|| {
@@ -324,7 +329,8 @@ impl CompileLoop {
         self.emitted.retain(|key, _| watched.contains(key));
         for (key, labels) in &self.keys {
             let still = |labels: &Labels| {
-                class_of(&compiled.inputs, &key.gateway.cluster, &key.gateway.namespace, labels).as_ref() == Some(&key.gateway)
+                class_of(&compiled.inputs, &key.gateway.cluster, &key.gateway.namespace, labels).as_ref()
+                    == Some(&key.gateway)
             };
             if !labels.iter().all(still) {
                 tracing::info!(gateway = %key, "its Services changed; its Envoys are matched anew");

@@ -52,13 +52,31 @@ enum Command {
 #[derive(Clone, Debug, clap::Args)]
 struct Rules {
     /// Namespace of the management cluster in which workspaces and clusters are read
-    #[arg(long, env = "CHANCERY_ADMIN_NAMESPACE", value_name = "NAMESPACE", default_value = "gloo-mesh", help_heading = "Rules")]
+    #[arg(
+        long,
+        env = "CHANCERY_ADMIN_NAMESPACE",
+        value_name = "NAMESPACE",
+        default_value = "gloo-mesh",
+        help_heading = "Rules"
+    )]
     admin_namespace: String,
     /// Name under which the management cluster's own objects are known
-    #[arg(long, env = "CHANCERY_MANAGEMENT_CLUSTER", value_name = "NAME", default_value = "mgmt", help_heading = "Rules")]
+    #[arg(
+        long,
+        env = "CHANCERY_MANAGEMENT_CLUSTER",
+        value_name = "NAME",
+        default_value = "mgmt",
+        help_heading = "Rules"
+    )]
     management_cluster: String,
     /// Which sharing makes a delegation across workspaces valid
-    #[arg(long, env = "CHANCERY_DELEGATION_CONSENT", value_name = "WHICH", default_value = "parent-exports", help_heading = "Rules")]
+    #[arg(
+        long,
+        env = "CHANCERY_DELEGATION_CONSENT",
+        value_name = "WHICH",
+        default_value = "parent-exports",
+        help_heading = "Rules"
+    )]
     delegation_consent: ConsentFlag,
     /// Refuse requests to routes labelled gateway.gloo.solo.io/require_auth: "true" that no policy authenticates
     #[arg(long, env = "CHANCERY_REQUIRE_AUTH", help_heading = "Rules")]
@@ -153,9 +171,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 struct Usage(String);
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// A directory or files, compiled.
@@ -167,10 +183,8 @@ struct Offline {
 /// Reads and compiles paths once.
 fn offline(paths: &[PathBuf], rules: &Rules, gateway: Option<&GatewayId>) -> anyhow::Result<Offline> {
     let options = rules.options();
-    let source_options = source::Options {
-        management: Name::from(&rules.management_cluster),
-        ..source::Options::default()
-    };
+    let source_options =
+        source::Options { management: Name::from(&rules.management_cluster), ..source::Options::default() };
     let loaded = source::read(paths, &source_options)?;
     let store = Store::from_objects(loaded.objects.iter().cloned());
     let wanted = gateway.into_iter().cloned().collect();

@@ -69,9 +69,7 @@ impl Bootstrap {
     }
 
     fn value(&self, labels: &BTreeMap<&str, &str>) -> Value {
-        let address = |address: SocketAddr| {
-            json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
-        };
+        let address = |address: SocketAddr| json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
         let mut value = json!({
             "node": {
                 "id": format!("{}/{}/{}", self.cluster, self.namespace, self.pod),

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use crate::compile::explain::{Explanation, MatchedRoute, ObjectExplanation, Request, describe, explain, explain_object};
+use crate::compile::explain::{
+    Explanation, MatchedRoute, ObjectExplanation, Request, describe, explain, explain_object,
+};
 use crate::model::{GatewayId, ObjectRef};
 
 use super::{EXIT_CODES, Offline, Outcome, Rules, TextOrJson, Usage, json, offline, table};
@@ -67,9 +69,8 @@ impl Explain {
             headers: Vec::new(),
         };
         for header in &self.headers {
-            let (name, value) = header
-                .split_once(':')
-                .ok_or_else(|| Usage(format!("`{header}` is no header: write 'name: value'")))?;
+            let (name, value) =
+                header.split_once(':').ok_or_else(|| Usage(format!("`{header}` is no header: write 'name: value'")))?;
             request.headers.push((name.trim().to_owned(), value.trim().to_owned()));
         }
         let explanation = explain(&offline.compiled, gateway, &request).map_err(Usage)?;
@@ -165,7 +166,8 @@ fn endpoints(upstream: &crate::ir::Upstream) -> Vec<String> {
 }
 
 fn request_json(request: &Request, explanation: &Explanation<'_>) -> Value {
-    let headers: Vec<Value> = request.headers.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+    let headers: Vec<Value> =
+        request.headers.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
     let answer = explanation.answer.as_ref();
     let mut value = json!({
         "apiVersion": json::API_VERSION,

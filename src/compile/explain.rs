@@ -105,8 +105,11 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
     let mut explanation =
         Explanation { gateway: gateway.clone(), listener: None, virtual_host: None, route: None, answer: None };
     let Some(listener) = pick_listener(plan, request.port) else {
-        explanation.answer =
-            Some(Answer { status: 0, body: "no listener on that port: the connection is refused".to_owned(), location: None });
+        explanation.answer = Some(Answer {
+            status: 0,
+            body: "no listener on that port: the connection is refused".to_owned(),
+            location: None,
+        });
         return Ok(explanation);
     };
     explanation.listener = Some(listener.bind_port);
@@ -158,9 +161,7 @@ fn pick_host<'p>(listener: &'p Listener, host: &str) -> Option<&'p VirtualHost> 
 fn answer(route: &Route, wire: &Wire) -> Option<Answer> {
     match &route.body.action {
         Action::Forward(_) => None,
-        Action::Direct(direct) => {
-            Some(Answer { status: direct.status, body: direct.body.to_string(), location: None })
-        }
+        Action::Direct(direct) => Some(Answer { status: direct.status, body: direct.body.to_string(), location: None }),
         Action::Redirect(redirect) => {
             let host = redirect.host.as_deref().unwrap_or(&wire.host);
             let path = redirect.path.as_deref().unwrap_or(&wire.path);
@@ -359,7 +360,11 @@ pub struct RouteSummary {
 ///
 /// # Errors
 /// A sentence where no such object is known.
-pub fn explain_object<'c>(compiled: &'c Compiled, known: bool, id: &ObjectRef) -> Result<ObjectExplanation<'c>, String> {
+pub fn explain_object<'c>(
+    compiled: &'c Compiled,
+    known: bool,
+    id: &ObjectRef,
+) -> Result<ObjectExplanation<'c>, String> {
     use crate::resolve::world::World;
     if !known {
         return Err(format!("there is no object `{id}`"));

@@ -76,8 +76,12 @@ static NO_LABELS: Labels = Labels::new();
 impl<T: Member> Collection<T> {
     fn new(mut members: Vec<Arc<T>>) -> Self {
         members.sort_by(|a, b| a.age().cmp(b.age()));
-        let mut collection =
-            Self { by_age: Vec::new(), by_id: BTreeMap::new(), by_label: BTreeMap::new(), by_namespace: BTreeMap::new() };
+        let mut collection = Self {
+            by_age: Vec::new(),
+            by_id: BTreeMap::new(),
+            by_label: BTreeMap::new(),
+            by_namespace: BTreeMap::new(),
+        };
         for (position, member) in members.iter().enumerate() {
             collection.by_id.insert(member.id().clone(), position);
             collection.by_namespace.entry(member.id().namespace.clone()).or_default().push(position);

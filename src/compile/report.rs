@@ -64,9 +64,8 @@ pub fn verdicts(
 /// R132 and R133: an invalid route makes a table INVALID whatever its code; elsewhere what Envoy cannot express is FAILED.
 fn approval(kind: Kind, findings: &[&Finding], counted: bool) -> Approval {
     let errors: Vec<&&Finding> = findings.iter().filter(|f| f.severity == Severity::Error).collect();
-    let unsupported = |finding: &&&Finding| finding.code == Code::Unsupported;
     if !errors.is_empty() {
-        return if kind != Kind::RouteTable && errors.iter().all(|f| unsupported(&f)) {
+        return if kind != Kind::RouteTable && errors.iter().all(|f| f.code == Code::Unsupported) {
             Approval::Failed
         } else {
             Approval::Invalid
@@ -85,7 +84,8 @@ fn message(findings: &[&Finding]) -> String {
     let mut text = String::new();
     let mut left = findings.len();
     for finding in findings {
-        let prefix = if finding.code == Code::NotApplicable { "not applicable".to_owned() } else { finding.code.to_string() };
+        let prefix =
+            if finding.code == Code::NotApplicable { "not applicable".to_owned() } else { finding.code.to_string() };
         let part = format!("{prefix}: {}", finding.message);
         if text.len() + part.len() > MAX_MESSAGE {
             text.push_str(&format!("; and {left} more"));

@@ -4,7 +4,8 @@
 //! are `Eq + Hash`, so that an equal plan can be recognised as no change. Every route carries its provenance: who put which
 //! label on it, which policies are attached and through whom, which destination was meant.
 //!
-//! Knows nothing of manifests or Envoy types, nor where an object came from beyond its [`ObjectRef`].
+//! Knows nothing of manifests or Envoy types, nor where an object came from beyond its
+//! [`ObjectRef`](crate::model::ObjectRef).
 
 pub mod listener;
 pub mod policy;

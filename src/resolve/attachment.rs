@@ -155,7 +155,10 @@ fn attach_kind<W: World + ?Sized>(
                 PolicyEffect::Invalid(fault) if policy::closes(policy) && attached.closed.is_none() => {
                     let fault = RouteFault {
                         code: fault.code,
-                        message: format!("closed by `{}`, which protects it and cannot be applied: {}", policy.id, fault.message),
+                        message: format!(
+                            "closed by `{}`, which protects it and cannot be applied: {}",
+                            policy.id, fault.message
+                        ),
                         gateway_specific: false,
                     };
                     attached.closed = Some((policy.id.clone(), fault));
@@ -178,7 +181,10 @@ fn attach_kind<W: World + ?Sized>(
                 PolicyEffect::Invalid(fault) if policy::closes(policy) && attached.closed.is_none() => {
                     let fault = RouteFault {
                         code: fault.code,
-                        message: format!("closed by `{}`, which protects `{upstream}` and cannot be applied: {}", policy.id, fault.message),
+                        message: format!(
+                            "closed by `{}`, which protects `{upstream}` and cannot be applied: {}",
+                            policy.id, fault.message
+                        ),
                         gateway_specific: false,
                     };
                     attached.closed = Some((policy.id.clone(), fault));
@@ -330,7 +336,8 @@ fn judge<W: World + ?Sized>(
     if !owners.contains(&owner) {
         return (Off::OwnerNotOnChain, format!("workspace `{owner}` owns no table on the way to the route"));
     }
-    let selected = selects_route(world, route, policy).is_some() || !selected_destinations(world, route, policy).is_empty();
+    let selected =
+        selects_route(world, route, policy).is_some() || !selected_destinations(world, route, policy).is_empty();
     if !selected {
         return (Off::LabelMismatch, mismatch(route, policy));
     }
@@ -355,7 +362,9 @@ fn mismatch(route: &FinalRoute, policy: &PolicyObject) -> String {
         .iter()
         .filter_map(|selector| match selector {
             RouteSelector::Route(selector) => Some(describe(selector)),
-            RouteSelector::WithDestinations(selector) => Some(format!("destinations with {}", selector.selector.describe())),
+            RouteSelector::WithDestinations(selector) => {
+                Some(format!("destinations with {}", selector.selector.describe()))
+            }
             RouteSelector::All => None,
         })
         .chain(policy.targets.route_destinations.iter().map(|item| describe(&item.route)))

@@ -107,7 +107,8 @@ pub fn expand<W: World + ?Sized>(world: &W, root: &Arc<Table>) -> Option<Tree> {
         findings: Findings::new(),
         budget: MAX_ROUTES,
     };
-    let start = Branch { chain: Vec::new(), tables: Vec::new(), labels: BTreeMap::new(), matchers: vec![Matcher::any()] };
+    let start =
+        Branch { chain: Vec::new(), tables: Vec::new(), labels: BTreeMap::new(), matchers: vec![Matcher::any()] };
     let routes = walk.table(root, &start).routes;
     Some(Tree { root: root.clone(), owner, routes, parents: walk.parents, findings: walk.findings })
 }
@@ -143,7 +144,8 @@ impl<W: World + ?Sized> Walk<'_, W> {
         let mut expansion = Expansion::default();
         let Some(owner) = self.world.roster().owner_of(&table.id).cloned() else { return expansion };
         for route in &table.routes {
-            let hop = Hop { table: table.id.clone(), owner: owner.clone(), route: route.name.clone(), index: route.index };
+            let hop =
+                Hop { table: table.id.clone(), owner: owner.clone(), route: route.name.clone(), index: route.index };
             let mut branch = above.clone();
             branch.chain.push(hop);
             branch.tables.push(table.clone());
@@ -153,7 +155,9 @@ impl<W: World + ?Sized> Walk<'_, W> {
                     let fault = own_fault(
                         route,
                         Code::Unsupported,
-                        format!("its matchers and its parents' make more than {MAX_COMBINATIONS} combinations; use fewer alternatives"),
+                        format!(
+                            "its matchers and its parents' make more than {MAX_COMBINATIONS} combinations; use fewer alternatives"
+                        ),
                     );
                     branch.matchers = above.matchers.clone();
                     self.finish(&branch, FinalAction::None, vec![fault], &mut expansion.routes, false);
@@ -165,7 +169,11 @@ impl<W: World + ?Sized> Walk<'_, W> {
                         Finding::warning(
                             &table.id,
                             Code::MatcherConflict,
-                            format!("route `{}` can never match below `{}`: their matchers exclude each other", route.name, parent_name(above)),
+                            format!(
+                                "route `{}` can never match below `{}`: their matchers exclude each other",
+                                route.name,
+                                parent_name(above)
+                            ),
                         )
                         .at(route_field(route)),
                     );
@@ -318,8 +326,12 @@ impl<W: World + ?Sized> Walk<'_, W> {
             if let Err(refusal) = self.consent(branch, &candidate, child_owner) {
                 let (code, message) = refusal;
                 self.findings.push(
-                    Finding::warning(&candidate.id, Code::DelegationRefused, format!("`{}` selects this table for delegation, but {message}", table.id.short()))
-                        .with(&table.id),
+                    Finding::warning(
+                        &candidate.id,
+                        Code::DelegationRefused,
+                        format!("`{}` selects this table for delegation, but {message}", table.id.short()),
+                    )
+                    .with(&table.id),
                 );
                 let message = if item.name.is_some() {
                     format!("`{}` of workspace `{child_owner}` cannot be delegated to: {message}", candidate.id.short())
@@ -334,13 +346,19 @@ impl<W: World + ?Sized> Walk<'_, W> {
                 faults.push(Fault {
                     code: Code::DelegationCycle,
                     field: field.clone(),
-                    message: format!("`{}` is already on the way here; a table cannot be delegated to from below itself", candidate.id.short()),
+                    message: format!(
+                        "`{}` is already on the way here; a table cannot be delegated to from below itself",
+                        candidate.id.short()
+                    ),
                 });
             } else if branch.tables.len() >= MAX_CHAIN {
                 faults.push(Fault {
                     code: Code::DelegationTooDeep,
                     field: field.clone(),
-                    message: format!("chains have at most {MAX_CHAIN} tables, `{}` would be one more", candidate.id.short()),
+                    message: format!(
+                        "chains have at most {MAX_CHAIN} tables, `{}` would be one more",
+                        candidate.id.short()
+                    ),
                 });
             } else if !children.iter().any(|child| child.id == candidate.id) {
                 children.push(candidate);
@@ -352,7 +370,10 @@ impl<W: World + ?Sized> Walk<'_, W> {
                 None => Fault {
                     code: Code::DelegationEmpty,
                     field: field.clone(),
-                    message: format!("no child table fits {}; label a table so, or correct the selector", item.describe()),
+                    message: format!(
+                        "no child table fits {}; label a table so, or correct the selector",
+                        item.describe()
+                    ),
                 },
             };
             faults.push(fault);
@@ -371,12 +392,20 @@ impl<W: World + ?Sized> Walk<'_, W> {
             let half = if !share.exported {
                 (
                     Code::DelegationNotExported,
-                    format!("workspace `{}` does not export its table `{}` to workspace `{child_owner}` (`exportTo`, kind ROUTE_TABLE)", hop.owner, ancestor.id.short()),
+                    format!(
+                        "workspace `{}` does not export its table `{}` to workspace `{child_owner}` (`exportTo`, kind ROUTE_TABLE)",
+                        hop.owner,
+                        ancestor.id.short()
+                    ),
                 )
             } else if !share.imported {
                 (
                     Code::DelegationNotImported,
-                    format!("workspace `{child_owner}` does not import the table `{}` from workspace `{}` (`importFrom`, kind ROUTE_TABLE)", ancestor.id.short(), hop.owner),
+                    format!(
+                        "workspace `{child_owner}` does not import the table `{}` from workspace `{}` (`importFrom`, kind ROUTE_TABLE)",
+                        ancestor.id.short(),
+                        hop.owner
+                    ),
                 )
             } else {
                 continue;
@@ -385,13 +414,16 @@ impl<W: World + ?Sized> Walk<'_, W> {
         }
         let Some((code, message)) = missing else { return Ok(()) };
         let reverse = branch.chain.last().is_some_and(|parent| {
-            parent.owner == *child_owner || share(world, child_owner, &parent.owner, &child.id, &child.labels).is_whole()
+            parent.owner == *child_owner
+                || share(world, child_owner, &parent.owner, &child.id, &child.labels).is_whole()
         });
         match (reverse, world.options().consent) {
             (true, Consent::Either) => Ok(()),
             (true, Consent::ParentExports) => Err((
                 code,
-                format!("{message}; the child's workspace shares its table with the parent's, which `--delegation-consent either` would accept"),
+                format!(
+                    "{message}; the child's workspace shares its table with the parent's, which `--delegation-consent either` would accept"
+                ),
             )),
             (false, _) => Err((code, message)),
         }
@@ -452,7 +484,13 @@ impl<W: World + ?Sized> Walk<'_, W> {
                     Finding::error(
                         &above.table,
                         fault.code,
-                        format!("route `{}` leads to {what} `{}` of `{}`, which is invalid: {}", above.route, last.route, last.table.short(), fault.message),
+                        format!(
+                            "route `{}` leads to {what} `{}` of `{}`, which is invalid: {}",
+                            above.route,
+                            last.route,
+                            last.table.short(),
+                            fault.message
+                        ),
                     )
                     .at(FieldPath::new("spec.http").index(above.index))
                     .with(&last.table),
@@ -460,7 +498,6 @@ impl<W: World + ?Sized> Walk<'_, W> {
             }
         }
     }
-
 }
 
 /// `spec.http[n]` of a route.

@@ -49,7 +49,11 @@ pub fn resolve_destination<W: World + ?Sized>(
             Finding::warning(
                 holder.id,
                 Code::AmbiguousReference,
-                format!("the reference names no cluster and finds {} objects; the oldest, `{}`, is used; write the cluster", found.others + 1, found.id),
+                format!(
+                    "the reference names no cluster and finds {} objects; the oldest, `{}`, is used; write the cluster",
+                    found.others + 1,
+                    found.id
+                ),
             )
             .at(written.field.clone())
             .with(&found.id),
@@ -86,7 +90,10 @@ pub fn resolve_destination<W: World + ?Sized>(
             if port.protocol.is_none() {
                 return Err(fault(
                     Code::Unsupported,
-                    format!("port {} of `{}` does not speak plain HTTP, TLS to backends is not supported yet", port.number, found.id),
+                    format!(
+                        "port {} of `{}` does not speak plain HTTP, TLS to backends is not supported yet",
+                        port.number, found.id
+                    ),
                 ));
             }
             if vd.services.is_empty() {
@@ -190,9 +197,7 @@ pub fn check_on_gateway<W: World + ?Sized>(
             let port = federation.ports.is_empty()
                 || federation.ports.iter().any(|port| match port {
                     Port::Number(number) => *number == upstream.port,
-                    Port::Name(name) => {
-                        service.ports.iter().any(|p| p.name == *name && p.number == upstream.port)
-                    }
+                    Port::Name(name) => service.ports.iter().any(|p| p.name == *name && p.number == upstream.port),
                 });
             picked && port
         });
@@ -338,7 +343,10 @@ pub fn backing_services<W: World + ?Sized>(
                 Finding::warning(
                     &vd.id,
                     Code::BackendLeftOut,
-                    format!("`{}` is left out: the older `{}` is the one Service of its cluster", service.id, oldest.id),
+                    format!(
+                        "`{}` is left out: the older `{}` is the one Service of its cluster",
+                        service.id, oldest.id
+                    ),
                 )
                 .with(&service.id),
             ),

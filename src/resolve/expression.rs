@@ -27,12 +27,14 @@ pub fn compile(expression: &str) -> Result<Regex, String> {
     if let Some(difference) = differs_from_re2(expression) {
         return Err(difference.to_owned());
     }
-    regex::RegexBuilder::new(&format!("^(?:{expression})$")).size_limit(MAX_PROGRAM).build().map_err(|error| match error {
-        regex::Error::CompiledTooBig(_) => {
-            "the expression compiles to too large a program; lower its repetition counts".to_owned()
-        }
-        _ => format!("`{expression}` is no RE2 expression: {}", reason(&error)),
-    })
+    regex::RegexBuilder::new(&format!("^(?:{expression})$")).size_limit(MAX_PROGRAM).build().map_err(
+        |error| match error {
+            regex::Error::CompiledTooBig(_) => {
+                "the expression compiles to too large a program; lower its repetition counts".to_owned()
+            }
+            _ => format!("`{expression}` is no RE2 expression: {}", reason(&error)),
+        },
+    )
 }
 
 /// Checks an expression that need not match the whole text (rewrites), and counts its groups.

@@ -113,11 +113,14 @@ fn misconfigured(mut body: RouteBody, fault: RouteFault) -> RouteBody {
     body
 }
 
+/// A root table on a listener, with the hosts that it has there.
+pub type Bound = (ObjectRef, Vec<Host>);
+
 /// Which root tables a listener of a virtual gateway serves, and on which hosts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bindings {
     /// By virtual gateway and listener position: tables with the hosts they have there, tables in age order.
-    pub tables: BTreeMap<(ObjectRef, usize), Vec<(ObjectRef, Vec<Host>)>>,
+    pub tables: BTreeMap<(ObjectRef, usize), Vec<Bound>>,
     /// The virtual gateways that each table may use.
     pub gateways: BTreeMap<ObjectRef, BTreeSet<ObjectRef>>,
 }
@@ -197,7 +200,11 @@ fn bind_one<W: World + ?Sized>(
 }
 
 /// R38 and D5 for virtual gateways, which a table may name in any workspace (R37).
-fn find_gateway<W: World + ?Sized>(world: &W, holder: &ObjectRef, reference: &Reference) -> Option<Arc<VirtualGateway>> {
+fn find_gateway<W: World + ?Sized>(
+    world: &W,
+    holder: &ObjectRef,
+    reference: &Reference,
+) -> Option<Arc<VirtualGateway>> {
     let namespace = reference.namespace.as_ref().unwrap_or(&holder.namespace);
     let cluster = reference.cluster.as_ref().unwrap_or(&holder.cluster);
     let exact = ObjectRef::new(Kind::VirtualGateway, cluster, namespace, &reference.name);
@@ -367,18 +374,12 @@ pub fn compose<W: World + ?Sized>(
 }
 
 /// The ports that a gateway binds, with the listeners on each (R53 to R57).
-fn bound_ports<W: World + ?Sized>(
-    world: &W,
-    gateway: &GatewayId,
-    findings: &mut Findings,
-) -> BTreeMap<u16, BoundPort> {
+fn bound_ports<W: World + ?Sized>(world: &W, gateway: &GatewayId, findings: &mut Findings) -> BTreeMap<u16, BoundPort> {
     let mut ports: BTreeMap<u16, BoundPort> = BTreeMap::new();
     let services: Vec<Arc<Service>> = gateway
         .services
         .iter()
-        .filter_map(|name| {
-            world.service(&ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name))
-        })
+        .filter_map(|name| world.service(&ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name)))
         .collect();
     for virtual_gateway in world.virtual_gateways() {
         for service in &services {
@@ -393,7 +394,11 @@ fn bound_ports<W: World + ?Sized>(
                             Finding::warning(
                                 &virtual_gateway.id,
                                 Code::ListenerPort,
-                                format!("`{}` has no port {}; the listener is left out there", service.id, listener.port_text()),
+                                format!(
+                                    "`{}` has no port {}; the listener is left out there",
+                                    service.id,
+                                    listener.port_text()
+                                ),
                             )
                             .at(field.field("port"))
                             .with(&service.id),
@@ -743,7 +748,10 @@ pub fn require_auth_findings<W: World + ?Sized>(world: &W, grown: &GrownTree, fi
                 Finding::warning(
                     &last.table,
                     Code::PolicyRemark,
-                    format!("route `{}` requires authentication and no policy provides it, so every request gets 403", last.route),
+                    format!(
+                        "route `{}` requires authentication and no policy provides it, so every request gets 403",
+                        last.route
+                    ),
                 )
                 .at(FieldPath::new("spec.http").index(last.index)),
             );

@@ -94,8 +94,7 @@ pub fn lower(object: &Object) -> (Lowered, Findings) {
             Lowered::Nothing
         }
         Spec::Secret(_) | Spec::ConfigMap(_) => Lowered::Nothing,
-        _ => policy::lower(object, &mut findings)
-            .map_or(Lowered::Nothing, |policy| Lowered::Policy(Arc::new(policy))),
+        _ => policy::lower(object, &mut findings).map_or(Lowered::Nothing, |policy| Lowered::Policy(Arc::new(policy))),
     };
     (lowered, findings)
 }
@@ -150,7 +149,10 @@ pub(super) fn lower_port(written: &PortSelector) -> Result<Option<Port>, String>
 }
 
 pub(super) fn port_number(number: u32) -> Result<u16, String> {
-    u16::try_from(number).ok().filter(|number| *number != 0).ok_or_else(|| format!("{number} is no port: write 1 to 65535"))
+    u16::try_from(number)
+        .ok()
+        .filter(|number| *number != 0)
+        .ok_or_else(|| format!("{number} is no port: write 1 to 65535"))
 }
 
 pub(super) fn lower_kind(written: WrittenKind) -> DestinationKind {

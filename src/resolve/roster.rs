@@ -135,8 +135,7 @@ fn claim(
     let id = WorkspaceId(workspace.id.name.clone());
     let mut lost: BTreeMap<WorkspaceId, Vec<String>> = BTreeMap::new();
     for item in &workspace.clusters {
-        let picked: Vec<_> =
-            roster.clusters.values().filter(|cluster| picks_cluster(item, cluster)).cloned().collect();
+        let picked: Vec<_> = roster.clusters.values().filter(|cluster| picks_cluster(item, cluster)).cloned().collect();
         for cluster in picked {
             let Some(known) = namespaces.get(&cluster.id.name) else { continue };
             let owners = roster.owners.entry(cluster.id.name.clone()).or_default();
@@ -221,7 +220,8 @@ fn settle(
 
 /// R19: an entry with neither name nor labels picks every registered cluster.
 fn picks_cluster(item: &ClusterItem, cluster: &Cluster) -> bool {
-    item.name.as_ref().is_none_or(|pattern| glob(pattern, &cluster.id.name)) && contains_all(&cluster.labels, &item.labels)
+    item.name.as_ref().is_none_or(|pattern| glob(pattern, &cluster.id.name))
+        && contains_all(&cluster.labels, &item.labels)
 }
 
 /// R20: an empty item picks nothing.

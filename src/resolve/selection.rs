@@ -27,8 +27,12 @@ impl Selector {
     #[must_use]
     pub fn describe(&self) -> String {
         let mut parts: Vec<String> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let fields =
-            [("name", &self.name), ("namespace", &self.namespace), ("cluster", &self.cluster), ("workspace", &self.workspace)];
+        let fields = [
+            ("name", &self.name),
+            ("namespace", &self.namespace),
+            ("cluster", &self.cluster),
+            ("workspace", &self.workspace),
+        ];
         for (field, value) in fields {
             if let Some(value) = value {
                 parts.push(format!("{field} {value}"));
@@ -82,7 +86,8 @@ pub fn find_destination<W: World + ?Sized>(
     if reference.cluster.is_some() {
         return None;
     }
-    let anywhere = Selector { name: Some(reference.name.clone()), namespace: Some(namespace.clone()), ..Selector::default() };
+    let anywhere =
+        Selector { name: Some(reference.name.clone()), namespace: Some(namespace.clone()), ..Selector::default() };
     let mut visible: Vec<_> = destinations(world, &anywhere, kind)
         .into_iter()
         .filter(|(id, labels)| is_visible(world, holder.owner, id, labels))

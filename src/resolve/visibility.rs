@@ -70,10 +70,7 @@ fn covers(item: &ShareItem, partner: &Workspace, id: &ObjectRef, labels: &Labels
 
 fn takes(filter: &ResourceFilter, id: &ObjectRef, labels: &Labels) -> bool {
     let kind = match filter.kind {
-        None => matches!(
-            id.kind,
-            Kind::Service | Kind::VirtualDestination | Kind::ExternalService | Kind::RouteTable
-        ),
+        None => matches!(id.kind, Kind::Service | Kind::VirtualDestination | Kind::ExternalService | Kind::RouteTable),
         Some(kind) => kind == Some(id.kind),
     };
     kind && contains_all(labels, &filter.labels)

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use crate::model::{Name, ObjectRef, WorkspaceId};
 
 use super::Options;
-use super::facts::{ExternalService, Node, Pod, PolicyObject, Selector, Service, Slice, Table, VirtualDestination, VirtualGateway};
+use super::facts::{
+    ExternalService, Node, Pod, PolicyObject, Selector, Service, Slice, Table, VirtualDestination, VirtualGateway,
+};
 use super::roster::Roster;
 
 /// Questions about the inputs.

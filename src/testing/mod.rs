@@ -1,5 +1,6 @@
 //! What tests of several modules share. Only under `cfg(test)`.
 
+mod cases;
 mod scenarios;
 #[path = "../../e2e/support/yaml.rs"]
 mod yaml;
@@ -28,11 +29,7 @@ pub(crate) fn decode(manifests: impl IntoIterator<Item = (String, Value)>) -> (V
     (objects, findings)
 }
 
-/// The manifests of a YAML text, each in the cluster that its annotation `cluster.solo.io/cluster` names, else `cluster-1`.
-pub(crate) fn manifests(text: &str) -> Vec<(String, Value)> {
-    yaml::documents(text).expect("test manifests are YAML").into_iter().map(|m| (cluster_of(&m), m)).collect()
-}
-
+/// The cluster that the annotation `cluster.solo.io/cluster` names, else `cluster-1`.
 fn cluster_of(manifest: &Value) -> String {
     manifest
         .pointer("/metadata/annotations/cluster.solo.io~1cluster")

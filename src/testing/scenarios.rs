@@ -94,7 +94,8 @@ fn check_route(compiled: &Compiled, expected: &Value, path: &str) -> Vec<String>
             .iter()
             .map(|(id, ..)| format!("{}/{}/{}", id.object.cluster, id.object.namespace, id.object.name))
             .collect();
-        let is_virtual = route.destinations.iter().any(|(id, ..)| id.object.kind == crate::model::Kind::VirtualDestination);
+        let is_virtual =
+            route.destinations.iter().any(|(id, ..)| id.object.kind == crate::model::Kind::VirtualDestination);
         if !is_virtual && !found.iter().any(|f| f == backend) {
             failures.push(format!("forwards to {found:?}, expected {backend}"));
         }
@@ -110,13 +111,10 @@ fn check_provenance(route: &MatchedRoute<'_>, expected: &Value) -> Vec<String> {
         }
     };
     same("chain", route.body.chain.iter().map(ToString::to_string).collect(), strings(expected, "chain"));
-    same(
-        "owners",
-        route.body.owners().iter().map(ToString::to_string).collect(),
-        strings(expected, "chainWorkspaces"),
-    );
+    same("owners", route.body.owners().iter().map(ToString::to_string).collect(), strings(expected, "chainWorkspaces"));
     if let Some(labels) = expected.get("labels").and_then(Value::as_object) {
-        let wanted: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+        let wanted: Vec<String> =
+            labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
         let mut wanted = wanted;
         wanted.sort();
         same("labels", route.body.labels.iter().map(|(k, l)| format!("{k}={}", l.value)).collect(), wanted);
@@ -130,7 +128,9 @@ fn check_provenance(route: &MatchedRoute<'_>, expected: &Value) -> Vec<String> {
         let found = route.off.iter().find(|not| not.policy.short() == text(off, "policy"));
         match found {
             Some(not) if not.off.as_str() == text(off, "code") => {}
-            other => failures.push(format!("{} is off as {other:?}, expected {}", text(off, "policy"), text(off, "code"))),
+            other => {
+                failures.push(format!("{} is off as {other:?}, expected {}", text(off, "policy"), text(off, "code")));
+            }
         }
     }
     failures

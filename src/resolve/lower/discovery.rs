@@ -69,10 +69,12 @@ pub(super) fn slice(object: &Object, spec: &k8s::EndpointSlice) -> Option<Slice>
         .filter(|endpoint| endpoint.conditions.ready != Some(false) && endpoint.conditions.terminating != Some(true))
         .map(|endpoint| SliceEndpoint {
             addresses: endpoint.addresses.iter().map(Name::from).collect(),
-            pod: endpoint.target_ref.as_ref().filter(|target| matches!(target.kind.as_str(), "" | "Pod")).map(|target| {
-                let namespace = optional(&target.namespace).unwrap_or_else(|| id.namespace.clone());
-                ObjectRef::new(Kind::Pod, &id.cluster, namespace, &target.name)
-            }),
+            pod: endpoint.target_ref.as_ref().filter(|target| matches!(target.kind.as_str(), "" | "Pod")).map(
+                |target| {
+                    let namespace = optional(&target.namespace).unwrap_or_else(|| id.namespace.clone());
+                    ObjectRef::new(Kind::Pod, &id.cluster, namespace, &target.name)
+                },
+            ),
             node: optional(&endpoint.node_name),
             zone: optional(&endpoint.zone),
         })
@@ -136,8 +138,12 @@ pub(super) fn virtual_destination(
         match Host::parse(host) {
             Ok(host) if !host.is_wildcard() => hosts.push(host.name().clone()),
             Ok(_) => findings.push(
-                Finding::error(id, Code::InvalidField, format!("`{host}` has a wildcard, which a virtual destination cannot have"))
-                    .at(field),
+                Finding::error(
+                    id,
+                    Code::InvalidField,
+                    format!("`{host}` has a wildcard, which a virtual destination cannot have"),
+                )
+                .at(field),
             ),
             Err(error) => findings.push(Finding::error(id, Code::InvalidField, error.to_string()).at(field)),
         }
@@ -164,8 +170,12 @@ pub(super) fn virtual_destination(
     }
     if !spec.external_services.is_empty() {
         findings.push(
-            Finding::warning(id, Code::BackendLeftOut, "external services as backends are not supported yet and are left out")
-                .at(FieldPath::new("spec.externalServices")),
+            Finding::warning(
+                id,
+                Code::BackendLeftOut,
+                "external services as backends are not supported yet and are left out",
+            )
+            .at(FieldPath::new("spec.externalServices")),
         );
     }
     let mut ports = Vec::with_capacity(spec.ports.len());

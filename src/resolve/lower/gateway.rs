@@ -73,7 +73,11 @@ fn listener(
         (false, true) => ListenerProtocol::Tls,
     };
     let own_fault = if let Some(defect) = object.defect_within(field) {
-        Some(fault(Code::InvalidField, defect.field.clone(), &format!("the listener is not programmed: {}", defect.message)))
+        Some(fault(
+            Code::InvalidField,
+            defect.field.clone(),
+            &format!("the listener is not programmed: {}", defect.message),
+        ))
     } else if protocol != ListenerProtocol::Http {
         let message = format!(
             "{} listeners are not supported yet; the listener is not programmed, and never served in plaintext",

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::crd::Object;
 use crate::crd::common::{self as written_common, HttpRequestMatcher};
 use crate::crd::route_table as written;
-use crate::crd::Object;
 use crate::ir::route::{
     DirectResponse, HeaderMatch, HostRewrite, Matcher, PathRewrite, QueryMatch, Redirect, ValueMatch,
 };
@@ -74,8 +74,12 @@ fn hosts(object: &Object, spec: &written::RouteTable, findings: &mut Findings) -
             Ok(host) => {
                 if host.as_str() == "*" {
                     findings.push(
-                        Finding::warning(id, Code::BareWildcardHost, "`*` claims every host that no other table names; write the hosts out")
-                            .at(field),
+                        Finding::warning(
+                            id,
+                            Code::BareWildcardHost,
+                            "`*` claims every host that no other table names; write the hosts out",
+                        )
+                        .at(field),
                     );
                 }
                 if !hosts.contains(&host) {
@@ -123,15 +127,23 @@ fn remarks(object: &Object, spec: &written::RouteTable, is_root: bool, findings:
     for (field, is_empty) in [("tcp", spec.tcp.is_empty()), ("tls", spec.tls.is_empty())] {
         if !is_empty {
             findings.push(
-                Finding::error(id, Code::Unsupported, format!("`{field}` routes are not supported yet and are not served"))
-                    .at(FieldPath::new(format!("spec.{field}"))),
+                Finding::error(
+                    id,
+                    Code::Unsupported,
+                    format!("`{field}` routes are not supported yet and are not served"),
+                )
+                .at(FieldPath::new(format!("spec.{field}"))),
             );
         }
     }
     if is_root && spec.failure_mode == written::FailureMode::FreezeConfig {
         findings.push(
-            Finding::warning(id, Code::Unsupported, "FREEZE_CONFIG is not supported yet and works as ROUTE_REPLACEMENT")
-                .at(FieldPath::new("spec.failureMode")),
+            Finding::warning(
+                id,
+                Code::Unsupported,
+                "FREEZE_CONFIG is not supported yet and works as ROUTE_REPLACEMENT",
+            )
+            .at(FieldPath::new("spec.failureMode")),
         );
     }
     if is_root && spec.virtual_gateways.is_empty() {
@@ -263,7 +275,8 @@ fn action(
             faults.push(Fault {
                 code: Code::InvalidField,
                 field: field.clone(),
-                message: "the route has no action: write `forwardTo`, `delegate`, `redirect` or `directResponse`".to_owned(),
+                message: "the route has no action: write `forwardTo`, `delegate`, `redirect` or `directResponse`"
+                    .to_owned(),
             });
         }
         return TableAction::None;
@@ -276,7 +289,11 @@ fn action(
 
 fn lower_redirect(written: &written::RedirectAction, field: &FieldPath) -> Result<Redirect, Fault> {
     use written::RedirectResponseCode as ResponseCode;
-    let fault = |at: &str, message: &str| Fault { code: Code::InvalidField, field: field.field(at), message: message.to_owned() };
+    let fault = |at: &str, message: &str| Fault {
+        code: Code::InvalidField,
+        field: field.field(at),
+        message: message.to_owned(),
+    };
     let clean = |text: &str| !text.contains(['\r', '\n', '\0']);
     if !clean(&written.host_redirect) {
         return Err(fault("hostRedirect", "a host has no line breaks and no NUL"));
@@ -300,10 +317,9 @@ fn lower_redirect(written: &written::RedirectAction, field: &FieldPath) -> Resul
 /// R79.
 fn lower_direct(written: &written::DirectResponse, field: &FieldPath) -> Result<DirectResponse, Fault> {
     let fault = |at: &str, message: String| Fault { code: Code::InvalidField, field: field.field(at), message };
-    let status = u16::try_from(written.status)
-        .ok()
-        .filter(|status| (200..=599).contains(status))
-        .ok_or_else(|| fault("status", format!("{} is no status that can be sent: write 200 to 599", written.status)))?;
+    let status = u16::try_from(written.status).ok().filter(|status| (200..=599).contains(status)).ok_or_else(|| {
+        fault("status", format!("{} is no status that can be sent: write 200 to 599", written.status))
+    })?;
     if written.body.len() > MAX_BODY {
         return Err(fault("body", format!("the body has {} bytes; at most {MAX_BODY} are sent", written.body.len())));
     }
@@ -342,10 +358,18 @@ fn lower_forward(
     for (index, (reference, weight)) in references.iter().zip(weights).enumerate() {
         let at = if written.destinations.is_empty() { at.clone() } else { at.index(index) };
         if reference.aws_lambda.is_some() {
-            return Err(fault(Code::Unsupported, at.field("awsLambda"), "functions as destinations are not supported".to_owned()));
+            return Err(fault(
+                Code::Unsupported,
+                at.field("awsLambda"),
+                "functions as destinations are not supported".to_owned(),
+            ));
         }
         let Some(target) = &reference.r#ref else {
-            return Err(fault(Code::DestinationNotFound, at, "the destination has no `ref`: write its name".to_owned()));
+            return Err(fault(
+                Code::DestinationNotFound,
+                at,
+                "the destination has no `ref`: write its name".to_owned(),
+            ));
         };
         let port = match reference.port.as_ref().map(lower_port) {
             None => None,
@@ -364,7 +388,11 @@ fn lower_forward(
     let path_rewrite = match (&written.path_rewrite, &written.regex_rewrite) {
         (Some(path), _) => {
             if path.contains(['\r', '\n', '\0']) {
-                return Err(fault(Code::InvalidField, field.field("pathRewrite"), "a path has no line breaks and no NUL".to_owned()));
+                return Err(fault(
+                    Code::InvalidField,
+                    field.field("pathRewrite"),
+                    "a path has no line breaks and no NUL".to_owned(),
+                ));
             }
             super::optional(path).map(PathRewrite::Prefix)
         }
@@ -383,7 +411,11 @@ fn lower_forward(
     let host_rewrite = match (&written.host_rewrite, written.auto_host_rewrite) {
         (Some(host), _) if !host.is_empty() => {
             if host.contains(['\r', '\n', '\0', ' ']) {
-                return Err(fault(Code::InvalidField, field.field("hostRewrite"), format!("`{}` is no host", host.escape_debug())));
+                return Err(fault(
+                    Code::InvalidField,
+                    field.field("hostRewrite"),
+                    format!("`{}` is no host", host.escape_debug()),
+                ));
             }
             Some(HostRewrite::Literal(host.into()))
         }
@@ -417,7 +449,9 @@ fn weights(destinations: &[written_common::DestinationReference]) -> Result<Vec<
     }
     let unset = u32::try_from(unset).unwrap_or(u32::MAX);
     if rest < unset {
-        return Err(format!("the weights leave {rest} for {unset} destinations without a weight; each gets at least 1"));
+        return Err(format!(
+            "the weights leave {rest} for {unset} destinations without a weight; each gets at least 1"
+        ));
     }
     let (each, mut left_over) = (rest / unset, rest % unset);
     Ok(destinations
@@ -527,7 +561,8 @@ fn lower_matcher(
 
 /// A path that requests can have. One that does not start with `/` can only match as the rest of a parent's prefix.
 fn rooted(path: &str, field: &FieldPath) -> Result<Name, Fault> {
-    let fault = |message: &str| Err(Fault { code: Code::InvalidField, field: field.clone(), message: message.to_owned() });
+    let fault =
+        |message: &str| Err(Fault { code: Code::InvalidField, field: field.clone(), message: message.to_owned() });
     if path.contains(['\r', '\n', '\0']) {
         return fault("a path has no line breaks and no NUL");
     }

@@ -1,8 +1,8 @@
 //! Workspaces, their settings and registered clusters.
 
+use crate::crd::Object;
 use crate::crd::common::{TypedObjectKind, WorkspaceSelector};
 use crate::crd::workspace as written;
-use crate::crd::Object;
 use crate::model::{Code, FieldPath, Finding, Findings, Kind};
 use crate::resolve::facts::{
     Age, Cluster, ClusterItem, Federation, NamespaceItem, ResourceFilter, Settings, SettingsOptions, ShareItem,
@@ -77,12 +77,7 @@ pub(super) fn workspace(object: &Object, spec: &written::Workspace, findings: &m
             .at(FieldPath::new("spec.workloadClusters")),
         );
     }
-    Workspace {
-        id: id.clone(),
-        age: Age::new(object.meta.created, id),
-        labels: object.meta.labels.clone(),
-        clusters,
-    }
+    Workspace { id: id.clone(), age: Age::new(object.meta.created, id), labels: object.meta.labels.clone(), clusters }
 }
 
 /// R21: true by default; once a sibling sets it, left out counts as false.
@@ -108,7 +103,12 @@ pub(super) fn settings(object: &Object, spec: &written::WorkspaceSettings, findi
                 not_applicable(object, "options.serviceIsolation.trimProxyConfig", "there are no sidecars", findings);
             }
             if isolation.enforcement_layers.is_some() {
-                not_applicable(object, "options.serviceIsolation.enforcementLayers", "gateways enforce isolation", findings);
+                not_applicable(
+                    object,
+                    "options.serviceIsolation.enforcementLayers",
+                    "gateways enforce isolation",
+                    findings,
+                );
             }
         }
         if object.defect_within(&FieldPath::new("spec.options.serviceIsolation")).is_some() {

@@ -29,7 +29,12 @@ pub fn lower(policy: &CorsPolicy) -> Result<Cors, Fault> {
                 expression::compile(text).map_err(|reason| config_fault(&format!("{field}.regex"), reason))?;
                 OriginPattern::Regex(text.into())
             }
-            _ => return Err(config_fault(&field, "the origin has no condition: write `exact`, `prefix`, `suffix` or `regex`")),
+            _ => {
+                return Err(config_fault(
+                    &field,
+                    "the origin has no condition: write `exact`, `prefix`, `suffix` or `regex`",
+                ));
+            }
         };
         cors.allow_origins.push(OriginMatch { pattern, ignore_case: origin.ignore_case });
     }
@@ -39,7 +44,10 @@ pub fn lower(policy: &CorsPolicy) -> Result<Cors, Fault> {
     if let Some(age) = config.max_age {
         let age = age.get();
         if age.subsec_nanos() != 0 {
-            return Err(config_fault("maxAge", "the cache time of preflights counts in whole seconds, for instance `24h`"));
+            return Err(config_fault(
+                "maxAge",
+                "the cache time of preflights counts in whole seconds, for instance `24h`",
+            ));
         }
         cors.max_age_seconds = Some(age.as_secs());
     }

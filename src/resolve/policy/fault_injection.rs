@@ -21,7 +21,7 @@ pub fn lower(policy: &FaultInjectionPolicy) -> Result<FaultInjection, Fault> {
         let Some(fixed) = delay.fixed_delay.map(crate::crd::Duration::get) else {
             return Err(config_fault("delay.fixedDelay", "a delay needs its length, for instance `2s`"));
         };
-        if fixed.is_zero() || fixed.subsec_nanos() % 1_000_000 != 0 {
+        if fixed.is_zero() || !fixed.subsec_nanos().is_multiple_of(1_000_000) {
             return Err(config_fault("delay.fixedDelay", "a delay is at least 1ms and counts in whole milliseconds"));
         }
         let per_million = per_million("delay.percentage", delay.percentage)?;
@@ -29,9 +29,10 @@ pub fn lower(policy: &FaultInjectionPolicy) -> Result<FaultInjection, Fault> {
     }
     if let Some(abort) = &config.abort {
         let status = abort.http_status.unwrap_or(0);
-        let http_status = u16::try_from(status).ok().filter(|status| (200..=599).contains(status)).ok_or_else(|| {
-            config_fault("abort.httpStatus", format!("{status} is no status that can be sent: write 200 to 599"))
-        })?;
+        let http_status =
+            u16::try_from(status).ok().filter(|status| (200..=599).contains(status)).ok_or_else(|| {
+                config_fault("abort.httpStatus", format!("{status} is no status that can be sent: write 200 to 599"))
+            })?;
         let per_million = per_million("abort.percentage", abort.percentage)?;
         faults.abort = Some(FaultAbort { http_status, per_million });
     }

@@ -19,7 +19,11 @@ use super::{config_fault, is_header_name, no_config};
 ///
 /// # Rule
 /// The manual's page on policies, HeaderManipulationPolicy.
-pub fn lower(id: &ObjectRef, policy: &HeaderManipulationPolicy, remarks: &mut Findings) -> Result<HeaderManipulation, Fault> {
+pub fn lower(
+    id: &ObjectRef,
+    policy: &HeaderManipulationPolicy,
+    remarks: &mut Findings,
+) -> Result<HeaderManipulation, Fault> {
     let config = policy.config.as_ref().ok_or_else(no_config)?;
     let mut headers = HeaderManipulation::default();
     let mut skip = |field: String, message: &str| {
@@ -36,7 +40,9 @@ pub fn lower(id: &ObjectRef, policy: &HeaderManipulationPolicy, remarks: &mut Fi
             let place = format!("{field}[{index}]");
             match header_name(name) {
                 HeaderName::Bad => return Err(config_fault(&place, format!("`{name}` is no header name"))),
-                HeaderName::Reserved => skip(place, "`Host` and pseudo-headers cannot be removed; the entry is skipped"),
+                HeaderName::Reserved => {
+                    skip(place, "`Host` and pseudo-headers cannot be removed; the entry is skipped");
+                }
                 HeaderName::Plain(name) if request => {
                     headers.remove_request.insert(name);
                 }
@@ -64,7 +70,9 @@ pub fn lower(id: &ObjectRef, policy: &HeaderManipulationPolicy, remarks: &mut Fi
                     }
                     headers.host = Some(value);
                 }
-                HeaderName::Reserved => skip(place, "pseudo-headers and a response's `Host` cannot be added; the entry is skipped"),
+                HeaderName::Reserved => {
+                    skip(place, "pseudo-headers and a response's `Host` cannot be added; the entry is skipped");
+                }
                 HeaderName::Plain(name) if request => {
                     headers.append_request.insert(name, value);
                 }

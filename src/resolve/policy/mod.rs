@@ -19,8 +19,8 @@ pub mod teapot;
 
 use std::sync::Arc;
 
-use crate::crd::{Object, Spec};
 use crate::crd::policy::{OpaquePolicy, selector};
+use crate::crd::{Object, Spec};
 use crate::ir::policy::Policy;
 use crate::model::{Code, FieldPath, Finding, Findings, Kind};
 
@@ -180,20 +180,18 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
             PolicyEffect::Valid(effect)
         }
     };
-    let unreadable = ["spec.applyToRoutes", "spec.applyToRouteDestinations", "spec.applyToDestinations", "spec.applyToWorkloads"]
-        .iter()
-        .any(|field| object.defect_within(&FieldPath::new(*field)).is_some());
+    let unreadable =
+        ["spec.applyToRoutes", "spec.applyToRouteDestinations", "spec.applyToDestinations", "spec.applyToWorkloads"]
+            .iter()
+            .any(|field| object.defect_within(&FieldPath::new(*field)).is_some());
     let targets = targets(id.kind, &selectors, unreadable);
     Some(PolicyObject { id: id.clone(), age: Age::new(object.meta.created, id), targets, effect })
 }
 
 fn unsupported(kind: Kind) -> Fault {
-    let closed = if rules(kind).protects { ", so what it selects is closed until it is removed" } else { " and has no effect" };
-    Fault {
-        code: Code::Unsupported,
-        field: FieldPath::root(),
-        message: format!("{kind} is not supported yet{closed}"),
-    }
+    let closed =
+        if rules(kind).protects { ", so what it selects is closed until it is removed" } else { " and has no effect" };
+    Fault { code: Code::Unsupported, field: FieldPath::root(), message: format!("{kind} is not supported yet{closed}") }
 }
 
 fn routes_only(routes: &[selector::RouteSelector]) -> OpaquePolicy {
@@ -284,7 +282,11 @@ fn per_million(field: &str, percentage: Option<f64>) -> Result<u32, Fault> {
     let percentage = percentage.unwrap_or(100.0);
     let millionths = (percentage * 10_000.0).round();
     if (0.0..=1_000_000.0).contains(&millionths) && (percentage == 0.0 || millionths >= 1.0) {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to lie within 0 to 1,000,000")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "checked to lie within 0 to 1,000,000"
+        )]
         return Ok(millionths as u32);
     }
     Err(config_fault(field, format!("{percentage} is no percentage: write 0, or 0.0001 to 100")))

@@ -65,7 +65,10 @@ pub fn lower(id: &ObjectRef, policy: &RetryTimeoutPolicy, remarks: &mut Findings
     };
     let remote = written.retry_remote_localities.unwrap_or(false);
     if attempts == 0 && (per_try_timeout.is_some() || !written.retry_on.is_empty() || remote) {
-        return Err(config_fault("retries.attempts", "`attempts: 0` switches retries off, so the other fields of `retries` must be left out"));
+        return Err(config_fault(
+            "retries.attempts",
+            "`attempts: 0` switches retries off, so the other fields of `retries` must be left out",
+        ));
     }
     let (retry_on, retriable_status_codes) = conditions(&written.retry_on)?;
     if retry_on.iter().any(|c| *c == "retriable-headers") {
@@ -74,18 +77,25 @@ pub fn lower(id: &ObjectRef, policy: &RetryTimeoutPolicy, remarks: &mut Findings
     if let (Some(per_try), Some(whole)) = (per_try_timeout, request_timeout)
         && per_try >= whole
     {
-        remark("retries.perTryTimeout", "the first try may use up `requestTimeout`, so nothing is left for a retry; make it shorter");
+        remark(
+            "retries.perTryTimeout",
+            "the first try may use up `requestTimeout`, so nothing is left for a retry; make it shorter",
+        );
     }
     if per_try_timeout.is_some() && !retry_on.iter().any(|c| matches!(c.as_str(), "5xx" | "gateway-error" | "reset")) {
-        remark("retries.perTryTimeout", "a try that times out is not retried by these conditions; add `5xx`, `gateway-error` or `reset` to `retryOn`");
+        remark(
+            "retries.perTryTimeout",
+            "a try that times out is not retried by these conditions; add `5xx`, `gateway-error` or `reset` to `retryOn`",
+        );
     }
-    let retries = Retries { attempts, per_try_timeout, retry_on, retriable_status_codes, retry_remote_localities: remote };
+    let retries =
+        Retries { attempts, per_try_timeout, retry_on, retriable_status_codes, retry_remote_localities: remote };
     Ok(RetryTimeout { request_timeout, retries: Some(retries) })
 }
 
 /// A duration of at least 1 ms, in whole milliseconds.
 fn milliseconds(field: &str, duration: Duration) -> Result<Duration, Fault> {
-    if duration.is_zero() || duration.subsec_nanos() % 1_000_000 != 0 {
+    if duration.is_zero() || !duration.subsec_nanos().is_multiple_of(1_000_000) {
         return Err(config_fault(field, "the duration is at least 1ms and counts in whole milliseconds"));
     }
     Ok(duration)

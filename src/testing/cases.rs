@@ -1,0 +1,315 @@
+//! Rule cases in Markdown: the inputs as users write them, then what must come of them.
+//!
+//! Each file of `src/cases/` is one topic. A second-level heading begins a case; before the first heading stands what all
+//! cases of the file share. Fenced blocks:
+//!
+//! * `yaml`: objects, in cluster `cluster-1` unless the annotation `cluster.solo.io/cluster` says otherwise. An object
+//!   that the shared part has too replaces it.
+//! * `options`: `consent either`, `require-auth`, `loopback-endpoints`, one per line.
+//! * `routes`: the complete listing of every gateway, in order:
+//!   `gateway/port host name: matcher -> action {labels} [policies]`; `(nothing)` where nothing is served.
+//! * `endpoints`: the complete listing of the upstreams, `gateway upstream protocol: addresses` or `closed`.
+//! * `status`: some verdicts, `Kind/ns/name@cluster APPROVAL part of the message`; `Kind… has no CODE` asks for absence.
+//! * `requests`: `gateway METHOD host/path [header: value;…] => route name or status`.
+//!
+//! What a case does not list is not tested by it. Expectations are written by hand from the rule, never copied from output.
+
+use std::fmt::Write as _;
+
+use crate::compile::Compiled;
+use crate::compile::explain::{Request, describe, explain};
+use crate::ir::route::{Action, HostRewrite, PathRewrite, Route};
+use crate::model::{GatewayId, ObjectRef};
+use crate::resolve::{Consent, LoopbackEndpoints, Options, RequireAuth};
+
+use super::{cluster_of, compile_manifests, yaml};
+
+/// One case with the blocks of its own.
+struct Case {
+    title: String,
+    line: usize,
+    blocks: Vec<Block>,
+}
+
+struct Block {
+    kind: String,
+    text: String,
+    line: usize,
+}
+
+#[test]
+fn every_case_holds() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cases");
+    let mut files: Vec<_> = std::fs::read_dir(directory)
+        .expect("the cases are part of the repository")
+        .map(|entry| entry.expect("a readable entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect();
+    files.sort();
+    let wanted = std::env::var("CASE").unwrap_or_default();
+    let mut failures = String::new();
+    let mut count = 0;
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("a readable case file");
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut cases = parse(&text);
+        let shared = cases.remove(0);
+        for case in cases.iter().filter(|case| format!("{name} {}", case.title).contains(&wanted)) {
+            count += 1;
+            for failure in check(&shared, case) {
+                let _ = writeln!(failures, "{name}:{} {}: {failure}", case.line, case.title);
+            }
+        }
+    }
+    assert!(count > 0, "no case was found");
+    assert!(failures.is_empty(), "of {count} cases:\n{failures}");
+}
+
+/// The shared part, then every case.
+fn parse(text: &str) -> Vec<Case> {
+    let mut cases = vec![Case { title: String::new(), line: 1, blocks: Vec::new() }];
+    let mut open: Option<Block> = None;
+    for (index, line) in text.lines().enumerate() {
+        match (&mut open, line.strip_prefix("```")) {
+            (None, Some(kind)) => {
+                open = Some(Block { kind: kind.trim().to_owned(), text: String::new(), line: index + 1 });
+            }
+            (Some(_), Some("")) => {
+                if let (Some(block), Some(case)) = (open.take(), cases.last_mut()) {
+                    case.blocks.push(block);
+                }
+            }
+            (Some(block), _) => {
+                block.text.push_str(line);
+                block.text.push('\n');
+            }
+            (None, None) => {
+                if let Some(title) = line.strip_prefix("## ") {
+                    cases.push(Case { title: title.to_owned(), line: index + 1, blocks: Vec::new() });
+                }
+            }
+        }
+    }
+    assert!(open.is_none(), "a fenced block is not closed");
+    cases
+}
+
+fn check(shared: &Case, case: &Case) -> Vec<String> {
+    let of = |kind: &'static str| move |block: &&Block| block.kind == kind;
+    let mut objects: Vec<(String, serde_json::Value)> = Vec::new();
+    for block in shared.blocks.iter().chain(&case.blocks).filter(of("yaml")) {
+        let documents = match yaml::documents(&block.text) {
+            Ok(documents) => documents,
+            Err(error) => return vec![format!("line {}: {error}", block.line)],
+        };
+        for manifest in documents {
+            let cluster = cluster_of(&manifest);
+            let id = |m: &serde_json::Value| {
+                (m["kind"].clone(), m["metadata"]["namespace"].clone(), m["metadata"]["name"].clone())
+            };
+            objects.retain(|(other, held)| *other != cluster || id(held) != id(&manifest));
+            objects.push((cluster, manifest));
+        }
+    }
+    let mut options = Options::default();
+    for line in case.blocks.iter().filter(of("options")).flat_map(|block| block.text.lines()) {
+        match line.trim() {
+            "consent either" => options.consent = Consent::Either,
+            "require-auth" => options.require_auth = RequireAuth::On,
+            "loopback-endpoints" => options.loopback_endpoints = LoopbackEndpoints::Allowed,
+            other => return vec![format!("unknown option {other:?}")],
+        }
+    }
+    let compiled = compile_manifests(objects, &options);
+    let mut failures = Vec::new();
+    let mut checked = false;
+    for block in &case.blocks {
+        checked |= !matches!(block.kind.as_str(), "yaml" | "options");
+        match block.kind.as_str() {
+            "yaml" | "options" => {}
+            "routes" => same(&routes(&compiled), &block.text, &mut failures),
+            "endpoints" => same(&endpoints(&compiled), &block.text, &mut failures),
+            "status" => failures.extend(lines(&block.text).filter_map(|line| status(&compiled, line).err())),
+            "requests" => failures.extend(lines(&block.text).filter_map(|line| request(&compiled, line).err())),
+            other => failures.push(format!("line {}: unknown block {other:?}", block.line)),
+        }
+    }
+    if !checked {
+        failures.push("the case expects nothing".to_owned());
+    }
+    failures
+}
+
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty())
+}
+
+fn same(found: &[String], expected: &str, failures: &mut Vec<String>) {
+    let expected: Vec<&str> = lines(expected).filter(|line| *line != "(nothing)").collect();
+    if found.iter().map(String::as_str).ne(expected.iter().copied()) {
+        failures.push(format!("\n  expected\n    {}\n  found\n    {}", expected.join("\n    "), found.join("\n    ")));
+    }
+}
+
+fn routes(compiled: &Compiled) -> Vec<String> {
+    let mut list = Vec::new();
+    for plan in compiled.plans.values() {
+        for listener in plan.listeners.values() {
+            for host in &listener.virtual_hosts {
+                for route in &host.routes {
+                    list.push(format!("{}/{} {} {}", plan.gateway, listener.bind_port, host.domain, show_route(route)));
+                }
+            }
+        }
+    }
+    list
+}
+
+fn show_route(route: &Route) -> String {
+    let body = &route.body;
+    let mut text = format!("{}: {} -> {}", route.name, describe(&route.matcher), show_action(&body.action));
+    if !body.labels.is_empty() {
+        let labels: Vec<String> = body.labels.iter().map(|(key, label)| format!("{key}={}", label.value)).collect();
+        let _ = write!(text, " {{{}}}", labels.join(","));
+    }
+    if !body.attached.is_empty() {
+        let policies: Vec<String> = body.attached.iter().map(|attachment| attachment.policy.short()).collect();
+        let _ = write!(text, " [{}]", policies.join(", "));
+    }
+    text
+}
+
+fn show_action(action: &Action) -> String {
+    match action {
+        Action::Direct(direct) => format!("{} {:?}", direct.status, &*direct.body),
+        Action::Redirect(redirect) => format!(
+            "{} host {} path {}",
+            redirect.status,
+            redirect.host.as_deref().unwrap_or("-"),
+            redirect.path.as_deref().unwrap_or("-")
+        ),
+        Action::Forward(forward) => {
+            let mut destinations: Vec<String> = Vec::new();
+            for destination in &forward.destinations {
+                let id = destination.upstream.to_string();
+                destinations.push(if forward.destinations.len() == 1 {
+                    id
+                } else {
+                    format!("{id} {}%", destination.weight)
+                });
+            }
+            let mut text = destinations.join(" + ");
+            match &forward.path_rewrite {
+                Some(PathRewrite::Prefix(path)) => {
+                    let _ = write!(text, " path {path}");
+                }
+                Some(PathRewrite::Regex { pattern, substitution }) => {
+                    let _ = write!(text, " path s|{pattern}|{substitution}|");
+                }
+                None => {}
+            }
+            match &forward.host_rewrite {
+                Some(HostRewrite::Literal(host)) => {
+                    let _ = write!(text, " host {host}");
+                }
+                Some(HostRewrite::Auto) => text.push_str(" host auto"),
+                None => {}
+            }
+            text
+        }
+    }
+}
+
+fn endpoints(compiled: &Compiled) -> Vec<String> {
+    let mut list = Vec::new();
+    for plan in compiled.plans.values() {
+        for upstream in plan.upstreams.values() {
+            let mut parts: Vec<String> = Vec::new();
+            for (locality, endpoints) in &upstream.endpoints {
+                let place = [&locality.region, &locality.zone, &locality.sub_zone].map(|part| &**part);
+                let place = if place.iter().all(|part| part.is_empty()) {
+                    String::new()
+                } else {
+                    format!(" ({})", place.join("/"))
+                };
+                parts.extend(endpoints.iter().map(|e| format!("{}:{}{place}", e.address, e.port)));
+            }
+            let closed = upstream.closed.as_ref().map(|closed| format!(" closed {closed:?}")).unwrap_or_default();
+            list.push(
+                format!("{} {} {:?}{closed}: {}", plan.gateway, upstream.id, upstream.protocol, parts.join(", "))
+                    .trim_end()
+                    .to_owned(),
+            );
+        }
+    }
+    list
+}
+
+/// `OBJECT APPROVAL part of the message`, or `OBJECT has no CODE`.
+fn status(compiled: &Compiled, line: &str) -> Result<(), String> {
+    let mut words = line.splitn(3, ' ');
+    let object = words.next().unwrap_or_default();
+    let id: ObjectRef = object.parse().map_err(|error| format!("{error}"))?;
+    let approval = words.next().unwrap_or_default();
+    let rest = words.next().unwrap_or_default();
+    let findings: Vec<String> = compiled
+        .findings
+        .iter()
+        .filter(|finding| finding.subject.as_ref() == Some(&id))
+        .map(|finding| format!("{} {}: {}", finding.code, finding.field, finding.message))
+        .collect();
+    if approval == "has" {
+        let code = rest.strip_prefix("no ").unwrap_or(rest);
+        return match findings.iter().find(|finding| finding.starts_with(code)) {
+            Some(finding) => Err(format!("{id} has {finding}")),
+            None => Ok(()),
+        };
+    }
+    let Some(verdict) = compiled.verdicts.get(&id) else {
+        // Kubernetes' own kinds have findings and no verdict.
+        return if approval == "-" && findings.iter().any(|finding| finding.contains(rest)) {
+            Ok(())
+        } else {
+            Err(format!("{id} has no verdict; findings {findings:?}"))
+        };
+    };
+    if verdict.approval.as_str() != approval || !verdict.message.contains(rest) {
+        return Err(format!("{id} is {} {:?}, expected {approval} {rest:?}", verdict.approval, verdict.message));
+    }
+    Ok(())
+}
+
+/// `gateway METHOD host/path [name: value; …] => route or status`.
+fn request(compiled: &Compiled, line: &str) -> Result<(), String> {
+    let bad = || format!("{line:?} is no request");
+    let (left, wanted) = line.split_once(" => ").ok_or_else(bad)?;
+    let (left, headers) = match left.split_once(" [") {
+        Some((left, headers)) => (left, headers.strip_suffix(']').ok_or_else(bad)?),
+        None => (left, ""),
+    };
+    let mut words = left.split_whitespace();
+    let (gateway, method, target) = match (words.next(), words.next(), words.next()) {
+        (Some(gateway), Some(method), Some(target)) => (gateway, method, target),
+        _ => return Err(bad()),
+    };
+    let gateway: GatewayId = gateway.parse()?;
+    let (host, path) = target.split_once('/').ok_or_else(bad)?;
+    let request = Request {
+        port: None,
+        host: host.to_owned(),
+        path: format!("/{path}"),
+        method: method.to_owned(),
+        headers: headers
+            .split(';')
+            .filter_map(|header| header.split_once(':'))
+            .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+            .collect(),
+    };
+    let explanation = explain(compiled, &gateway, &request)?;
+    let found = match (&explanation.route, &explanation.answer) {
+        (Some(route), None) => route.name.to_string(),
+        (_, Some(answer)) => answer.status.to_string(),
+        (None, None) => "nothing".to_owned(),
+    };
+    if found == wanted { Ok(()) } else { Err(format!("{left} goes to {found}, expected {wanted}")) }
+}
