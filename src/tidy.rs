@@ -93,6 +93,15 @@ const MAX_MARKDOWN_LINE: usize = 400;
 /// spare.
 const MAX_KIND_FILES: usize = 10;
 
+/// Rules that no test can cite by itself, each with its reason.
+const NOT_TESTED: &[(u32, &str)] = &[
+    (8, "order of the work, which the modules are"),
+    (9, "architecture: there is no state to test"),
+    (48, "summary of R47 and of parts that are not built"),
+    (147, "definition"),
+    (148, "definition"),
+];
+
 /// Fails with all complaints at once.
 fn report(advice: &str, complaints: &[String]) {
     assert!(complaints.is_empty(), "{advice}\n  {}\n", complaints.join("\n  "));
@@ -487,4 +496,50 @@ fn every_finding_code_has_its_row() {
         "\"Finding codes\" of src/manual/invalid.md says for each code what triggers it, how the configuration degrades, \
          and what to do, in four columns:{complaints}"
     );
+}
+
+/// The rules that tests cite: `R85` anywhere in a test, or `r85` as a word of a name in one.
+fn tested_rules() -> BTreeSet<u32> {
+    let word = pattern(r"[A-Za-z0-9_]+");
+    let mut tested = BTreeSet::new();
+    for source in rust_sources("src/").chain(rust_sources("e2e/")) {
+        if source.path.starts_with("src/tidy") {
+            continue;
+        }
+        for found in word.find_iter(&source.text).filter(|found| source.is_test_part(found.start())) {
+            tested.extend(found.as_str().split('_').filter_map(|part| {
+                let number = part.strip_prefix(['R', 'r'])?;
+                number.parse::<u32>().ok()
+            }));
+        }
+    }
+    tested
+}
+
+#[test]
+fn every_rule_has_a_test() {
+    let tested = tested_rules();
+    let excused: BTreeSet<u32> = NOT_TESTED.iter().map(|(number, _)| *number).collect();
+    let definitions = definitions();
+    let mut uncovered: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for ((letter, number), defined) in &definitions {
+        if *letter == 'R' && defined[0].built && !tested.contains(number) && !excused.contains(number) {
+            uncovered.entry(&defined[0].page).or_default().push(format!("R{number}"));
+        }
+    }
+    let count: usize = uncovered.values().map(Vec::len).sum();
+    let mut complaints: Vec<String> =
+        uncovered.iter().map(|(page, rules)| format!("{page}: {}", rules.join(", "))).collect();
+    for number in &excused {
+        let unneeded = tested.contains(number) || definitions.get(&('R', *number)).is_none_or(|d| !d[0].built);
+        if unneeded {
+            complaints.push(format!("R{number} needs no excuse in NOT_TESTED; take it out"));
+        }
+    }
+    let advice = format!(
+        "{count} rules are built without a test; name a test after the rule (`r85_…`) or cite it in one (`R85`), under \
+         `cfg(test)` in src or in e2e. A rule that no test can show goes to NOT_TESTED with the reason, one that is not \
+         built goes below `Not built yet.`:"
+    );
+    report(&advice, &complaints);
 }
