@@ -21,20 +21,6 @@ pub struct RawSettings {
     /// Write the addresses in use as JSON to this file once everything is compiled and served.
     #[arg(long, env = "CHANCERY_READY_FILE", value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
-    /// How logs look; auto is text on a terminal and JSON elsewhere.
-    #[arg(long, env = "CHANCERY_LOG_FORMAT", value_name = "FORMAT", default_value = "auto")]
-    pub log_format: LogFormat,
-}
-
-/// Form of the log lines on stderr.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    Auto,
-    /// Lines for people.
-    Text,
-    /// One JSON object per line.
-    Json,
 }
 
 /// What it means, checked.

@@ -2,6 +2,7 @@
 
 use crate::app;
 use crate::settings::{RawSettings, Settings};
+use crate::telemetry::LogFormat;
 
 use super::{EXIT_CODES, Outcome, Rules, Usage};
 
@@ -13,13 +14,16 @@ use super::{EXIT_CODES, Outcome, Rules, Usage};
 pub(super) struct Serve {
     #[command(flatten)]
     settings: RawSettings,
+    /// How logs look; auto is text on a terminal and JSON elsewhere.
+    #[arg(long, env = "CHANCERY_LOG_FORMAT", value_name = "FORMAT", default_value = "auto")]
+    log_format: LogFormat,
     #[command(flatten)]
     rules: Rules,
 }
 
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<Outcome> {
-        crate::telemetry::start(self.settings.log_format);
+        crate::telemetry::start(self.log_format);
         let settings = Settings::try_from(self.settings).map_err(Usage)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let result = runtime.block_on(app::serve(settings, self.rules.options(), interrupted()));

@@ -620,9 +620,8 @@ fn bootstrap(snapshot: &Snapshot) -> Value {
 }
 
 #[test]
-#[ignore = "needs a real Envoy: ENVOY=path cargo test -- --ignored accepted_by_envoy"]
 fn accepted_by_envoy() {
-    let envoy = std::env::var("ENVOY").unwrap();
+    let envoy = crate::testing::envoy();
     let bootstrap = bootstrap(&emit(&everything()));
     let folder = tempfile::tempdir().unwrap();
     for (file, text) in [("envoy.json", bootstrap.to_string()), ("envoy.yaml", crate::render::to_yaml(&bootstrap))] {

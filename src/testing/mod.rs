@@ -43,3 +43,15 @@ pub(crate) fn compile_manifests(manifests: impl IntoIterator<Item = (String, Val
     let (objects, findings) = decode(manifests);
     compile(&Store::from_objects(objects), &findings, options, &BTreeSet::new())
 }
+
+/// The Envoy to test with: `ENVOY`, or one on PATH, or the one that `make envoy` installs.
+pub(crate) fn envoy() -> std::path::PathBuf {
+    let on_path = || {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path).map(|folder| folder.join("envoy")).find(|file| file.is_file())
+    };
+    std::env::var_os("ENVOY")
+        .map(Into::into)
+        .or_else(on_path)
+        .unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/.venv/bin/envoy").into())
+}

@@ -564,21 +564,3 @@ proptest! {
         prop_assert!(decoded.is_some());
     }
 }
-
-/// Not a test of behaviour: shows how long a large file takes. Run it in release.
-#[test]
-#[ignore = "a measurement"]
-fn ten_thousand_tables() {
-    let one = table(
-        "  hosts: [a.example]\n  virtualGateways: [{name: edge, namespace: infra}]\n  http:\n  - name: \
-        a\n    matchers: \
-         [{uri: {prefix: /a}}]\n    labels: {team: a}\n    forwardTo:\n      destinations:\n      - ref: {name: cart, \
-         namespace: shop}\n        port: {number: 80}\n",
-    );
-    let text = vec![one; 10_000].join("\n---\n");
-    let started = Instant::now();
-    let decoded = read(&text);
-    let elapsed = started.elapsed();
-    assert_eq!((decoded.objects.len(), decoded.findings.len()), (10_000, 0));
-    assert!(elapsed < Time::from_secs(1) || cfg!(debug_assertions), "{elapsed:?}");
-}

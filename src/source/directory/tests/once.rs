@@ -231,30 +231,3 @@ fn findings_of_others_get_a_place() {
     loaded.places.locate(&mut findings);
     assert_eq!(findings[0].location, Some(place));
 }
-
-#[test]
-#[ignore = "measures; run by hand"]
-#[expect(clippy::print_stderr, reason = "what it measures is for a person to read")]
-fn ten_thousand_files_load_quickly() {
-    let files = Files::new(&[("clusters.yaml", &cluster("west"))]);
-    for number in 0..10_000 {
-        files.write(&format!("west/{}/f{number}.yaml", number % 100), &manifest(&format!("o{number}"), "1"));
-    }
-    let start = Instant::now();
-    let loaded = load(&files);
-    eprintln!("loaded {} objects in {:?}", loaded.objects.len(), start.elapsed());
-    let start = Instant::now();
-    let (mut directory, first) = Directory::open(&files.root(), options()).unwrap();
-    eprintln!("opened {} objects in {:?}", first.changes.len(), start.elapsed());
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    for round in 0..5 {
-        let start = Instant::now();
-        files.place("west/7/f7.yaml", &manifest("o7", &format!("r{round}")));
-        let batch = runtime.block_on(directory.next());
-        eprintln!("renamed into place: {} change after {:?}", batch.changes.len(), start.elapsed());
-        let start = Instant::now();
-        files.write("west/7/f7.yaml", &manifest("o7", &format!("w{round}")));
-        let batch = runtime.block_on(directory.next());
-        eprintln!("written in place: {} change after {:?}", batch.changes.len(), start.elapsed());
-    }
-}
