@@ -153,14 +153,35 @@ fn bind_one<W: World + ?Sized>(
     bindings: &mut Bindings,
     findings: &mut Findings,
 ) {
+    let (gateway, others) = find_gateway(world, &table.id, reference);
+    if others > 0
+        && let Some(gateway) = &gateway
+    {
+        findings.push(
+            Finding::warning(
+                &table.id,
+                Code::AmbiguousReference,
+                format!(
+                    "the reference names no cluster and finds {} virtual gateways; the oldest, `{}`, is used; write the cluster",
+                    others + 1,
+                    gateway.id
+                ),
+            )
+            .at(field.clone())
+            .with(&gateway.id),
+        );
+    }
     let mut not_usable = |message: String| {
         findings.push(Finding::error(&table.id, Code::GatewayNotUsable, message).at(field.clone()));
     };
-    let Some(gateway) = find_gateway(world, &table.id, reference) else {
+    let Some(gateway) = gateway else {
         let namespace = reference.namespace.as_ref().unwrap_or(&table.id.namespace);
-        let cluster = reference.cluster.as_ref().unwrap_or(&table.id.cluster);
+        let place = match &reference.cluster {
+            Some(cluster) => format!("cluster `{cluster}`"),
+            None => "any cluster".to_owned(),
+        };
         not_usable(format!(
-            "there is no virtual gateway `{namespace}/{}` in cluster `{cluster}`; its hosts are not served there",
+            "there is no virtual gateway `{namespace}/{}` in {place}, so the hosts are not served there; correct the reference",
             reference.name
         ));
         return;
@@ -199,21 +220,22 @@ fn bind_one<W: World + ?Sized>(
     }
 }
 
-/// R38 and D5 for virtual gateways, which a table may name in any workspace (R37).
+/// R38 and D5 for virtual gateways, which a table may name in any workspace (R37); and how many others there are.
 fn find_gateway<W: World + ?Sized>(
     world: &W,
     holder: &ObjectRef,
     reference: &Reference,
-) -> Option<Arc<VirtualGateway>> {
+) -> (Option<Arc<VirtualGateway>>, usize) {
     let namespace = reference.namespace.as_ref().unwrap_or(&holder.namespace);
     let cluster = reference.cluster.as_ref().unwrap_or(&holder.cluster);
     let exact = ObjectRef::new(Kind::VirtualGateway, cluster, namespace, &reference.name);
-    world.virtual_gateway(&exact).or_else(|| {
-        if reference.cluster.is_some() {
-            return None;
-        }
-        world.virtual_gateways().into_iter().find(|g| g.id.namespace == *namespace && g.id.name == reference.name)
-    })
+    let found = world.virtual_gateway(&exact);
+    if found.is_some() || reference.cluster.is_some() {
+        return (found, 0);
+    }
+    let mut elsewhere =
+        world.virtual_gateways().into_iter().filter(|g| g.id.namespace == *namespace && g.id.name == reference.name);
+    (elsewhere.next(), elsewhere.count())
 }
 
 /// The hosts that a listener lets a table have (R63, R64, D10).
@@ -367,7 +389,7 @@ pub fn compose<W: World + ?Sized>(
         }
     }
     for id in wanted {
-        let upstream = resolve_upstream(world, &gateway.cluster, &id, findings);
+        let upstream = resolve_upstream(world, &gateway.cluster, &owner, &id, findings);
         plan.upstreams.insert(id, Arc::new(upstream));
     }
     plan
