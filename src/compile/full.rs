@@ -10,7 +10,7 @@ use crate::ir::GatewayPlan;
 use crate::model::finding::sort_findings;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, ObjectRef};
 use crate::resolve::Options;
-use crate::resolve::attachment::{Beaten, beaten_findings};
+use crate::resolve::attachment::{Beaten, beaten_findings, no_effect_findings};
 use crate::resolve::delegation::expand;
 use crate::resolve::destination::backing_services;
 use crate::resolve::facts::{Service, TableRole};
@@ -76,6 +76,7 @@ pub fn compile(store: &Store, given: &[Finding], options: &Options, wanted: &BTr
     }
     let mut gateways = known_gateways(&inputs);
     gateways.extend(wanted.iter().cloned());
+    findings.extend(no_effect_findings(&inputs, &gateways));
     let plans: BTreeMap<GatewayId, Arc<GatewayPlan>> = gateways
         .into_iter()
         .map(|gateway| {

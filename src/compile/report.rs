@@ -119,10 +119,12 @@ fn count(
             parents.entry(child).or_default().extend(above);
         }
         for (route, attached) in grown.tree.routes.iter().zip(&grown.attached) {
-            for attachment in &attached.attachments {
-                add(&attachment.policy, "numSelectedRoutes", 1);
+            // One that is on several destinations of a route is on one route.
+            let policies: BTreeSet<&ObjectRef> = attached.attachments.iter().map(|a| &a.policy).collect();
+            for policy in policies {
+                add(policy, "numSelectedRoutes", 1);
                 if let Some(last) = route.chain.last() {
-                    let kind = attachment.policy.kind;
+                    let kind = policy.kind;
                     let key = format!("numAppliedRoutePolicies.{}, Kind={kind}", kind.group().api_version());
                     add(&last.table, &key, 1);
                 }
