@@ -176,7 +176,7 @@ impl TestRoute {
         let body = RouteBody {
             action: self.action,
             policies: self.policies,
-            chain: vec![hop],
+            chain: [hop].into(),
             labels: BTreeMap::new(),
             attached: self.attached,
             fault: None,
