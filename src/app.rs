@@ -300,7 +300,7 @@ impl CompileLoop {
             objects = self.store.len(),
             findings = compiled.findings.len(),
             gateways = compiled.plans.len(),
-            micros = begun.elapsed().as_micros(),
+            micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
             "compiled"
         );
         self.tell(&compiled.findings);

@@ -29,7 +29,10 @@ pub fn start(format: LogFormat) {
         LogFormat::Json => true,
         LogFormat::Text => false,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let started = if json { builder.json().flatten_event(true).try_init() } else { builder.try_init() };
     if started.is_err() {
         tracing::debug!("logging was started before");

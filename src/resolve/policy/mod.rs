@@ -8,7 +8,7 @@
 //!    wins, one in [`combine`] and [`merge`].
 //! 4. `emit/filter/<kind>.rs`: `apply` to a route under construction, and one line in its `apply_policy`.
 //!
-//! What it may select and what an empty selector means stands in [`rules`].
+//! What it may select and what an empty selector means stands in `rules`.
 
 pub mod cors;
 pub mod fault_injection;
