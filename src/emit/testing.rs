@@ -175,10 +175,10 @@ impl TestRoute {
         };
         let body = RouteBody {
             action: self.action,
-            policies: self.policies,
+            policies: self.policies.into(),
             chain: [hop].into(),
-            labels: BTreeMap::new(),
-            attached: self.attached,
+            labels: Arc::default(),
+            attached: self.attached.into(),
             fault: None,
         };
         Route { name: self.name, matcher: self.matcher, body: Arc::new(body) }
