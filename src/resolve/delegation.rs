@@ -18,7 +18,7 @@ use crate::ir::route::{
     RouteFault, ValueMatch,
 };
 use crate::ir::upstream::UpstreamId;
-use crate::model::{Code, FieldPath, Finding, Findings, Name, ObjectRef, PathMatch, WorkspaceId};
+use crate::model::{Code, FieldPath, Finding, Findings, Labels, Name, ObjectRef, PathMatch, WorkspaceId};
 
 use super::Consent;
 use super::destination::resolve_destination;
@@ -62,9 +62,9 @@ pub struct FinalRoute {
     /// Alternatives; at least one.
     pub matchers: Vec<Matcher>,
     /// From the root table to the one that ends the route.
-    pub chain: Vec<Hop>,
+    pub chain: Arc<[Hop]>,
     /// Effective labels (R103).
-    pub labels: BTreeMap<Name, Label>,
+    pub labels: Arc<BTreeMap<Name, Label>>,
     /// What it does when it is valid.
     pub action: FinalAction,
     /// Why it is not.
@@ -111,19 +111,22 @@ pub fn expand<W: World + ?Sized>(world: &W, root: &Arc<Table>) -> Option<Tree> {
         left: MAX_COST,
         is_cut: false,
     };
-    let start =
-        Branch { chain: Vec::new(), tables: Vec::new(), labels: BTreeMap::new(), matchers: vec![Matcher::any()] };
+    let start = Branch {
+        chain: Arc::default(),
+        tables: Arc::default(),
+        labels: Arc::default(),
+        matchers: vec![Matcher::any()],
+    };
     let routes = walk.table(root, &start).routes;
     let findings = walk.findings.into_iter().collect();
     Some(Tree { root: root.clone(), owner, routes, parents: walk.parents, findings })
 }
 
 /// How far the walk has come on one chain.
-#[derive(Clone)]
 struct Branch {
-    chain: Vec<Hop>,
-    tables: Vec<Arc<Table>>,
-    labels: BTreeMap<Name, Label>,
+    chain: Arc<[Hop]>,
+    tables: Arc<[Arc<Table>]>,
+    labels: Arc<BTreeMap<Name, Label>>,
     matchers: Vec<Matcher>,
 }
 
@@ -152,17 +155,21 @@ impl<W: World + ?Sized> Walk<'_, W> {
     fn table(&mut self, table: &Arc<Table>, above: &Branch) -> Expansion {
         let mut expansion = Expansion::default();
         let Some(owner) = self.world.roster().owner_of(&table.id).cloned() else { return expansion };
+        // All routes of the table share the tables above them, and its labels where they have none of their own.
+        let depth = above.chain.len();
+        let tables: Arc<[Arc<Table>]> = above.tables.iter().chain([table]).cloned().collect();
+        let mut table_labels = above.labels.clone();
+        merge_labels(&mut table_labels, &table.labels, depth, LabelOrigin::Table);
         for route in &table.routes {
+            let hop =
+                Hop { table: table.id.clone(), owner: owner.clone(), route: route.name.clone(), index: route.index };
             let mut branch = Branch {
-                chain: above.chain.clone(),
-                tables: above.tables.clone(),
-                labels: above.labels.clone(),
+                chain: above.chain.iter().cloned().chain([hop]).collect(),
+                tables: tables.clone(),
+                labels: table_labels.clone(),
                 matchers: Vec::new(),
             };
-            let (route_name, index) = (route.name.clone(), route.index);
-            branch.chain.push(Hop { table: table.id.clone(), owner: owner.clone(), route: route_name, index });
-            branch.tables.push(table.clone());
-            merge_labels(&mut branch.labels, table, route, branch.chain.len() - 1);
+            merge_labels(&mut branch.labels, &route.labels, depth, LabelOrigin::Route);
             let combinations = above.matchers.len().saturating_mul(route.matchers.len());
             self.spend(branch.chain.len() + branch.labels.len() + combinations.min(MAX_COMBINATIONS));
             branch.matchers = combine_all(&above.matchers, &route.matchers);
@@ -431,7 +438,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
     fn consent(&self, branch: &Branch, child: &Table, child_owner: &WorkspaceId) -> Result<(), (Code, String)> {
         let world = self.world;
         let mut missing: Option<(Code, String)> = None;
-        for (hop, ancestor) in branch.chain.iter().zip(&branch.tables) {
+        for (hop, ancestor) in branch.chain.iter().zip(branch.tables.iter()) {
             if hop.owner == *child_owner {
                 continue;
             }
@@ -567,13 +574,14 @@ fn specificity(route: &FinalRoute) -> (u8, Reverse<usize>) {
     key.unwrap_or((2, Reverse(1)))
 }
 
-/// Labels of the table, then of the route, over what came before (R103 to R106).
-fn merge_labels(labels: &mut BTreeMap<Name, Label>, table: &Table, route: &TableRoute, hop: usize) {
-    for (key, value) in &table.labels {
-        labels.insert(key.clone(), Label { value: value.clone(), hop, origin: LabelOrigin::Table });
+/// Labels of a table, and then of its route, over what came before (R103 to R106).
+fn merge_labels(labels: &mut Arc<BTreeMap<Name, Label>>, own: &Labels, hop: usize, origin: LabelOrigin) {
+    if own.is_empty() {
+        return;
     }
-    for (key, value) in &route.labels {
-        labels.insert(key.clone(), Label { value: value.clone(), hop, origin: LabelOrigin::Route });
+    let labels = Arc::make_mut(labels);
+    for (key, value) in own {
+        labels.insert(key.clone(), Label { value: value.clone(), hop, origin });
     }
 }
 

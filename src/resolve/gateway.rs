@@ -45,7 +45,14 @@ pub struct GrownTree {
 /// # Cost
 /// In proportion to the routes and their candidates.
 pub fn grow<W: World + ?Sized>(world: &W, tree: Tree) -> GrownTree {
-    let attached: Vec<Attached> = tree.routes.iter().map(|route| attach(world, route)).collect();
+    let mut attached: Vec<Attached> = Vec::with_capacity(tree.routes.len());
+    for route in &tree.routes {
+        let mut own = attach(world, route);
+        if let Some(before) = attached.last() {
+            own.share_with(before);
+        }
+        attached.push(own);
+    }
     let bodies =
         tree.routes.iter().zip(&attached).map(|(route, attached)| Arc::new(body(world, route, attached))).collect();
     GrownTree { tree, attached, bodies }
@@ -109,8 +116,8 @@ fn has_auth(attached: &Attached) -> bool {
 fn misconfigured(mut body: RouteBody, fault: RouteFault) -> RouteBody {
     let text = format!("chancery: route misconfigured ({})", fault.code);
     body.action = Action::Direct(DirectResponse { status: 500, body: text.into() });
-    body.policies = Vec::new();
-    body.attached = Vec::new();
+    body.policies = Arc::default();
+    body.attached = Arc::default();
     body.fault = Some(fault);
     body
 }
@@ -554,10 +561,10 @@ fn closed_host(closer: &ObjectRef) -> VirtualHost {
             status: 403,
             body: format!("chancery: closed by {closer}, which cannot be applied").into(),
         }),
-        policies: Vec::new(),
-        chain: Vec::new(),
-        labels: BTreeMap::new(),
-        attached: Vec::new(),
+        policies: Arc::default(),
+        chain: Arc::default(),
+        labels: Arc::default(),
+        attached: Arc::default(),
         fault: None,
     };
     let route = Route { name: "closed".into(), matcher: Matcher::any(), body: Arc::new(body) };
@@ -621,7 +628,7 @@ impl<W: World + ?Sized> OnGateway<'_, W> {
     fn report(&mut self, body: &RouteBody, fault: &RouteFault) {
         let Some(last) = body.chain.last() else { return };
         let mut told: BTreeSet<&ObjectRef> = BTreeSet::new();
-        for hop in &body.chain {
+        for hop in body.chain.iter() {
             if told.insert(&hop.table) {
                 self.findings.push(
                     Finding::error(
