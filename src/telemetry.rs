@@ -15,15 +15,13 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging. `CHANCERY_LOG`, else `RUST_LOG`, chooses what is logged; `info` unless stated.
+/// Starts logging what a filter lets through. A second call has no effect.
 ///
-/// A second call has no effect.
-pub fn start(format: LogFormat) {
-    let filter = std::env::var("CHANCERY_LOG")
-        .ok()
-        .and_then(|text| EnvFilter::try_new(text).ok())
-        .or_else(|| EnvFilter::try_from_default_env().ok())
-        .unwrap_or_else(|| EnvFilter::new("info"));
+/// # Errors
+/// A sentence where the filter has no meaning.
+pub fn start(format: LogFormat, filter: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|error| format!("`{filter}` says nothing about what to log: {error}; write a level, such as info"))?;
     let json = match format {
         LogFormat::Auto => !std::io::stderr().is_terminal(),
         LogFormat::Json => true,
@@ -34,4 +32,5 @@ pub fn start(format: LogFormat) {
     if started.is_err() {
         tracing::debug!("logging was started before");
     }
+    Ok(())
 }
