@@ -85,9 +85,39 @@ pub fn compile(store: &Store, given: &[Finding], options: &Options, wanted: &BTr
         })
         .collect();
     findings.extend(unimplemented_gateways(&inputs, &plans));
+    drop_echoes(&mut findings);
     sort_findings(&mut findings);
     let verdicts = verdicts(store, &inputs, &trees, &bindings, &plans, &findings);
     Compiled { inputs, trees, bindings, plans, findings, verdicts }
+}
+
+/// Drops findings that another one says too, and says more: what was wrong when a field was decoded is said again, with
+/// what comes of it, by the route that needed the field.
+fn drop_echoes(findings: &mut Findings) {
+    let mut same_place: BTreeMap<(&ObjectRef, Code, &str), Vec<usize>> = BTreeMap::new();
+    for (index, finding) in findings.iter().enumerate() {
+        if let Some(subject) = &finding.subject {
+            same_place.entry((subject, finding.code, finding.field.as_str())).or_default().push(index);
+        }
+    }
+    let echo = |index: &usize, others: &[usize]| {
+        let (own, own_place) = (&findings[*index].message, findings[*index].severity);
+        let mut others = others.iter().map(|other| &findings[*other]);
+        others.any(|other| {
+            other.severity == own_place && other.message.len() > own.len() && other.message.contains(own.as_str())
+        })
+    };
+    // More than a few at one place are no echoes of each other.
+    let few = same_place.values().filter(|indices| (2..=8).contains(&indices.len()));
+    let echoes: BTreeSet<usize> =
+        few.flat_map(|indices| indices.iter().filter(|index| echo(index, indices))).copied().collect();
+    if !echoes.is_empty() {
+        let mut index = 0;
+        findings.retain(|_| {
+            index += 1;
+            !echoes.contains(&(index - 1))
+        });
+    }
 }
 
 /// Child tables that no bound root table reaches (R91).

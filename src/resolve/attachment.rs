@@ -332,10 +332,32 @@ fn pairs(labels: &Labels) -> String {
 /// # Rule
 /// R109.
 pub fn explain_off<W: World + ?Sized>(world: &W, route: &FinalRoute, attached: &Attached) -> Vec<NotAttached> {
+    explain_off_where(world, route, attached, |_| true)
+}
+
+/// The same for one policy; none where it is attached, or selects no routes.
+///
+/// # Rule
+/// R109.
+pub fn explain_one_off<W: World + ?Sized>(
+    world: &W,
+    route: &FinalRoute,
+    attached: &Attached,
+    policy: &ObjectRef,
+) -> Option<NotAttached> {
+    explain_off_where(world, route, attached, |id| id == policy).pop()
+}
+
+fn explain_off_where<W: World + ?Sized>(
+    world: &W,
+    route: &FinalRoute,
+    attached: &Attached,
+    wanted: impl Fn(&ObjectRef) -> bool,
+) -> Vec<NotAttached> {
     let mut list = Vec::new();
     let owners: Vec<&WorkspaceId> = route.chain.iter().map(|hop| &hop.owner).collect();
     for owner in world.policy_owners() {
-        for policy in &world.policies(&owner).all {
+        for policy in world.policies(&owner).all.iter().filter(|policy| wanted(&policy.id)) {
             if policy.targets.routes.is_empty() && policy.targets.route_destinations.is_empty() {
                 continue;
             }
