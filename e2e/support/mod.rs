@@ -13,6 +13,7 @@
 //! | [`manifests`] | reading and writing directories of objects |
 //! | [`net`] | a 127.x network of its own per cluster |
 //! | [`process`] | a child process with a log, killed when dropped |
+//! | [`random`] | random worlds and requests, from a seed |
 //! | [`wait`] | waiting for an event |
 //! | [`world`] | objects to running processes: networks, backends, control plane, gateways |
 //! | [`yaml`] | YAML to JSON values |
@@ -27,6 +28,7 @@ pub(crate) mod http;
 pub(crate) mod manifests;
 pub(crate) mod net;
 pub(crate) mod process;
+pub(crate) mod random;
 pub(crate) mod wait;
 pub(crate) mod world;
 pub(crate) mod yaml;
