@@ -9,4 +9,5 @@ mod harness_works;
 mod restart;
 mod scenarios;
 mod support;
+mod the_bench;
 mod the_demo;

@@ -92,8 +92,6 @@ pub async fn serve(
     options: Options,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), AppError> {
-    let xds = listen(settings.xds_address, "xDS", "xds-address").await?;
-    let admin = listen(settings.admin_address, "health", "admin-address").await?;
     let source_options =
         source::Options { management: options.management_cluster.clone(), ..source::Options::default() };
     let directory = settings.directory.clone();
@@ -102,6 +100,9 @@ pub async fn serve(
         Ok(opened) => opened?,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     };
+    // After the directory: the wrong directory is the likelier mistake, and the one to be told first.
+    let xds = listen(settings.xds_address, "xDS", "xds-address").await?;
+    let admin = listen(settings.admin_address, "health", "admin-address").await?;
 
     let publisher = Arc::new(Publisher::new());
     let (events, inbox) = std_mpsc::channel();
@@ -313,7 +314,7 @@ impl CompileLoop {
             objects = self.store.len(),
             findings = compiled.findings.len(),
             gateways = compiled.plans.len(),
-            micros = begun.elapsed().as_micros(),
+            micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
             "compiled"
         );
         self.tell(&compiled.findings);

@@ -6,6 +6,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`backend`] | echo backends, in this process |
+//! | [`bench_world`] | the world that the bench measures |
 //! | [`chancery`] | the `chancery` binary: `serve`, and the commands that answer once |
 //! | [`envoy`] | an Envoy process with its admin interface |
 //! | [`http`] | a client that keeps address and Host apart |
@@ -19,6 +20,7 @@
 #![allow(dead_code, reason = "compiled into several binaries, each of which uses its part")]
 
 pub(crate) mod backend;
+pub(crate) mod bench_world;
 pub(crate) mod chancery;
 pub(crate) mod envoy;
 pub(crate) mod http;

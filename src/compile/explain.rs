@@ -11,7 +11,7 @@ use crate::ir::route::{Action, HeaderMatch, LabelOrigin, Matcher, QueryMatch, Ro
 use crate::ir::upstream::{Upstream, UpstreamId};
 use crate::ir::{GatewayPlan, Listener, VirtualHost};
 use crate::model::{Finding, GatewayId, Kind, Name, ObjectRef, PathMatch};
-use crate::resolve::attachment::{Attached, NotAttached, explain_off};
+use crate::resolve::attachment::{Attached, NotAttached, explain_off, explain_one_off};
 use crate::resolve::delegation::FinalRoute;
 
 use super::full::Compiled;
@@ -335,8 +335,11 @@ pub struct ObjectExplanation<'c> {
     pub owner: Option<Name>,
     /// What is wrong with it.
     pub findings: Vec<&'c Finding>,
-    /// Routes that it is on: of a table those whose chain it is part of, of a policy those that it is attached to.
+    /// Routes that it is on: of a table those whose chain it is part of, of a policy those that it is attached to, of a
+    /// destination those that lead there.
     pub routes: Vec<RouteSummary>,
+    /// Of a policy that selects routes: the routes that it is not on, each with the step that dropped it.
+    pub not_on: Vec<(Vec<String>, NotAttached)>,
     /// What else it has to do with, as a heading and objects.
     pub related: Vec<(&'static str, Vec<String>)>,
 }
@@ -370,12 +373,18 @@ pub fn explain_object<'c>(
         return Err(format!("there is no object `{id}`"));
     }
     let mut routes = Vec::new();
+    let mut not_on = Vec::new();
     for grown in compiled.trees.values() {
-        for (final_route, body) in grown.tree.routes.iter().zip(&grown.bodies) {
+        for ((final_route, body), attached) in grown.tree.routes.iter().zip(&grown.bodies).zip(&grown.attached) {
             let concerned = body.chain.iter().any(|hop| hop.table == *id)
-                || body.attached.iter().any(|attachment| attachment.policy == *id);
+                || body.attached.iter().any(|attachment| attachment.policy == *id)
+                || matches!(&body.action, Action::Forward(forward)
+                    if forward.destinations.iter().any(|destination| destination.upstream.object == *id));
             if concerned {
                 routes.push(summary(final_route, body));
+            } else if id.kind.is_policy() {
+                let off = explain_one_off(&compiled.inputs, final_route, attached, id);
+                not_on.extend(off.map(|off| (body.chain.iter().map(ToString::to_string).collect(), off)));
             }
         }
     }
@@ -418,6 +427,7 @@ pub fn explain_object<'c>(
         owner: compiled.inputs.roster().owner_of(id).map(|owner| owner.0.clone()),
         findings: compiled.findings.iter().filter(|finding| finding.subject.as_ref() == Some(id)).collect(),
         routes,
+        not_on,
         related,
     })
 }

@@ -10,6 +10,7 @@
 mod matcher;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
@@ -18,7 +19,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use envoy_types::pb::google::protobuf::Any;
 
 use crate::ir::route::{DirectResponse, Forward, HostRewrite, PathRewrite, Redirect};
-use crate::ir::{Action, Listener, Route, VirtualHost};
+use crate::ir::{Action, Listener, Route, RouteBody, VirtualHost};
 use crate::model::{Name, ObjectRef};
 use crate::snapshot::Resource;
 
@@ -27,12 +28,14 @@ use super::{filter, name, pb, wire};
 /// The most that a direct response may answer with; Envoy's default is 4 KiB.
 const LARGEST_DIRECT_RESPONSE: u32 = 1 << 20;
 
+/// Number of the field `virtual_hosts` of a route configuration.
+const VIRTUAL_HOSTS: u32 = 2;
+
 /// The routes of one bound port. Without virtual hosts every request gets 404 (R67).
 pub(super) fn emit_route_configuration(listener: &Listener) -> Resource {
     let name = name::route_configuration(listener.bind_port);
     let message = route_pb::RouteConfiguration {
         name: name.to_string(),
-        virtual_hosts: listener.virtual_hosts.iter().map(emit_virtual_host).collect(),
         // The port in a Host header says nothing about the host (R68).
         ignore_port_in_host_matching: true,
         // Routes may arrive before their clusters; one missing cluster must not cost all routes.
@@ -40,7 +43,9 @@ pub(super) fn emit_route_configuration(listener: &Listener) -> Resource {
         max_direct_response_body_size_bytes: pb::uint32(LARGEST_DIRECT_RESPONSE),
         ..Default::default()
     };
-    Resource::from_content(name, wire::encode(&message), pb::owners(concerned(listener)))
+    // One host at a time: as a message, the routes of a large mesh take twenty times the memory of their bytes.
+    let hosts = listener.virtual_hosts.iter().map(emit_virtual_host);
+    Resource::from_content(name, wire::encode_with(&message, VIRTUAL_HOSTS, hosts), pb::owners(concerned(listener)))
 }
 
 /// The objects that a refusal of the routes concerns: gateways, all tables on the way, all attached policies.
@@ -48,9 +53,20 @@ fn concerned(listener: &Listener) -> BTreeSet<&ObjectRef> {
     let mut objects: BTreeSet<&ObjectRef> = listener.gateways.iter().collect();
     for host in &listener.virtual_hosts {
         objects.extend(&host.tables);
+        let mut before: Option<&RouteBody> = None;
         for route in &host.routes {
-            objects.extend(route.body.chain.iter().map(|hop| &hop.table));
-            objects.extend(route.body.attached.iter().map(|attachment| &attachment.policy));
+            let body = &*route.body;
+            // Neighbours come from one table nearly always, and have the same policies.
+            let same = |before: &RouteBody| {
+                before.chain.iter().map(|hop| &hop.table).eq(body.chain.iter().map(|hop| &hop.table))
+            };
+            if !before.is_some_and(same) {
+                objects.extend(body.chain.iter().map(|hop| &hop.table));
+            }
+            if before.is_none_or(|before| !Arc::ptr_eq(&before.attached, &body.attached)) {
+                objects.extend(body.attached.iter().map(|attachment| &attachment.policy));
+            }
+            before = Some(body);
         }
     }
     objects
@@ -71,7 +87,7 @@ fn emit_virtual_host(host: &VirtualHost) -> route_pb::VirtualHost {
 
 fn emit_route(route: &Route) -> Vec<route_pb::Route> {
     let mut builder = RouteBuilder::new(route);
-    for policy in &route.body.policies {
+    for policy in route.body.policies.iter() {
         filter::apply(policy, &mut builder);
     }
     if let Action::Forward(forward) = &route.body.action {

@@ -334,6 +334,20 @@ pub fn resolve_upstream<W: World + ?Sized>(
                         continue;
                     }
                     match service_port(&service, Some(&port.target)) {
+                        // What protects the Service holds on every way to it (R130).
+                        Ok(target) if closed_by_policy(world, &upstream_of(&service, target)).is_some() => {
+                            findings.push(
+                                Finding::warning(
+                                    &vd.id,
+                                    Code::BackendLeftOut,
+                                    format!(
+                                        "`{}` is left out: a policy that protects it cannot be applied",
+                                        service.id
+                                    ),
+                                )
+                                .with(&service.id),
+                            );
+                        }
                         Ok(target) => {
                             let found = endpoints(world, &service, target, &id.subset, findings);
                             for (locality, list) in found {
@@ -359,6 +373,10 @@ pub fn resolve_upstream<W: World + ?Sized>(
         list.dedup();
     }
     upstream
+}
+
+fn upstream_of(service: &Service, port: &ServicePort) -> UpstreamId {
+    UpstreamId { object: service.id.clone(), port: port.number, subset: Labels::new() }
 }
 
 /// The Services behind a virtual destination, one per cluster.

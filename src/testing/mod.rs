@@ -3,8 +3,9 @@
 mod cases;
 mod order;
 mod scenarios;
+pub(crate) mod teapot;
 #[path = "../../e2e/support/yaml.rs"]
-mod yaml;
+pub(crate) mod yaml;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
