@@ -77,7 +77,10 @@ pub fn resolve_destination<W: World + ?Sized>(
             if port.protocol.is_none() {
                 return Err(fault(
                     Code::Unsupported,
-                    format!("port {} of `{}` speaks TLS, which gateways do not originate yet", port.number, found.id),
+                    format!(
+                        "port {} of `{}` speaks TLS, which gateways do not originate yet; name a port without TLS",
+                        port.number, found.id
+                    ),
                 ));
             }
             port.number
@@ -99,7 +102,10 @@ pub fn resolve_destination<W: World + ?Sized>(
             if vd.services.is_empty() {
                 return Err(fault(
                     Code::Unsupported,
-                    format!("`{}` selects no Services; other backends are not supported yet", found.id),
+                    format!(
+                        "`{}` selects no Services, and other backends are not supported yet; write `services`",
+                        found.id
+                    ),
                 ));
             }
             port.number
@@ -116,7 +122,10 @@ pub fn resolve_destination<W: World + ?Sized>(
             }
             return Err(fault(
                 Code::Unsupported,
-                format!("`{}`: external services as destinations are not supported yet", found.id),
+                format!(
+                    "`{}` is an external service, which routes cannot forward to yet; name a Service or a virtual destination",
+                    found.id
+                ),
             ));
         }
     };
