@@ -214,11 +214,11 @@ fn route(
         matchers.push(Matcher::any());
     }
     let in_matchers = |fault: &Fault| fault.field.is_within(&list);
+    let defect = object.defects.iter().find(|d| d.field.is_within(&field) && !d.field.is_within(&list));
     if let Some(defect) = whole {
         let message = format!("{}; the route is left out, so its requests go on to later routes", defect.message);
         faults.push(Fault { code: Code::InvalidField, field: field.clone(), message });
-    } else if let Some(defect) = object.defects.iter().find(|d| d.field.is_within(&field) && !d.field.is_within(&list))
-    {
+    } else if let Some(defect) = defect {
         faults.push(Fault { code: Code::InvalidField, field: defect.field.clone(), message: defect.message.clone() });
     } else if let Some(defect) = object.defect_within(&list)
         && !faults.iter().any(in_matchers)
@@ -237,7 +237,8 @@ fn route(
             );
         }
     }
-    let action = action(spec, written, &field, &mut faults);
+    // What is left of an action that cannot be read would only be reported in misleading words.
+    let action = if defect.is_some() { TableAction::None } else { action(spec, written, &field, &mut faults) };
     TableRoute { name: Name::default(), index, labels: labels(&written.labels), matchers, action, faults }
 }
 
@@ -277,16 +278,11 @@ fn action(
             message: "GraphQL is not supported: Envoy has no engine for it".to_owned(),
         })
     } else {
-        // A decoding defect of the action has been reported in its own words.
-        if faults.is_empty() {
-            faults.push(Fault {
-                code: Code::InvalidField,
-                field: field.clone(),
-                message: "the route has no action: write `forwardTo`, `delegate`, `redirect` or `directResponse`"
-                    .to_owned(),
-            });
-        }
-        return TableAction::None;
+        Err(Fault {
+            code: Code::InvalidField,
+            field: field.clone(),
+            message: "the route has no action: write `forwardTo`, `delegate`, `redirect` or `directResponse`".to_owned(),
+        })
     };
     result.unwrap_or_else(|fault| {
         faults.push(fault);
