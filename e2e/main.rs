@@ -6,6 +6,7 @@
 
 mod forbidden;
 mod harness_works;
+mod policies;
 mod restart;
 mod scenarios;
 mod support;

@@ -163,3 +163,6 @@ fn count(
     }
     counts
 }
+
+#[cfg(test)]
+mod tests;
