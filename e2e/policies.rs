@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::backend::Echo;
+use crate::support::backend::{Backend, Echo};
 use crate::support::chancery::Settings;
 use crate::support::http::{Client, Request, Response};
 use crate::support::manifests::{by_annotation, list};
@@ -182,7 +182,7 @@ impl World {
     }
 
     fn received(&self) -> u64 {
-        self.mesh.backends.iter().map(|backend| backend.requests()).sum()
+        self.mesh.backends.iter().map(Backend::requests).sum()
     }
 }
 
