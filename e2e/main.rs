@@ -8,6 +8,7 @@ mod agreement;
 mod forbidden;
 mod harness_works;
 mod matching;
+mod policies;
 mod restart;
 mod scenarios;
 mod support;

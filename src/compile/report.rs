@@ -170,3 +170,6 @@ fn count(
     }
     counts
 }
+
+#[cfg(test)]
+mod tests;

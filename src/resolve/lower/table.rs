@@ -258,7 +258,7 @@ fn action(
     faults: &mut Vec<Fault>,
 ) -> TableAction {
     let result = if let Some(forward) = &route.forward_to {
-        lower_forward(spec, forward, &field.field("forwardTo")).map(TableAction::Forward)
+        lower_forward(spec, forward, &field.field("forwardTo"), faults).map(TableAction::Forward)
     } else if let Some(delegate) = &route.delegate {
         Ok(TableAction::Delegate(Delegate {
             items: delegate.route_tables.iter().map(lower_selector).collect(),
@@ -329,10 +329,13 @@ fn lower_direct(written: &written::DirectResponse, field: &FieldPath) -> Result<
     Ok(DirectResponse { status, body: (&written.body).into() })
 }
 
+/// What is wrong with weights or single destinations goes to `faults` and the rest is still read, so that of several
+/// reasons the first by code can be told (R145).
 fn lower_forward(
     spec: &written::RouteTable,
     written: &written::ForwardTo,
     field: &FieldPath,
+    faults: &mut Vec<Fault>,
 ) -> Result<TableForward, Fault> {
     let fault = |code, at: FieldPath, message: String| Fault { code, field: at, message };
     let list = field.field("destinations");
@@ -356,28 +359,30 @@ fn lower_forward(
             format!("{} destinations; a route has at most {MAX_DESTINATIONS}", references.len()),
         ));
     }
-    let weights = weights(references).map_err(|message| fault(Code::Weights, list.clone(), message))?;
+    let weights = weights(references).unwrap_or_else(|message| {
+        faults.push(fault(Code::Weights, list.clone(), message));
+        vec![1; references.len()]
+    });
     let mut destinations = Vec::with_capacity(references.len());
     for (index, (reference, weight)) in references.iter().zip(weights).enumerate() {
         let at = if written.destinations.is_empty() { at.clone() } else { at.index(index) };
         if reference.aws_lambda.is_some() {
-            return Err(fault(
-                Code::Unsupported,
-                at.field("awsLambda"),
-                "functions as destinations are not supported".to_owned(),
-            ));
+            let message = "functions as destinations are not supported".to_owned();
+            faults.push(fault(Code::Unsupported, at.field("awsLambda"), message));
+            continue;
         }
         let Some(target) = &reference.r#ref else {
-            return Err(fault(
-                Code::DestinationNotFound,
-                at,
-                "the destination has no `ref`: write its name".to_owned(),
-            ));
+            let message = "the destination has no `ref`: write its name".to_owned();
+            faults.push(fault(Code::DestinationNotFound, at, message));
+            continue;
         };
         let port = match reference.port.as_ref().map(lower_port) {
             None => None,
             Some(Ok(port)) => port,
-            Some(Err(message)) => return Err(fault(Code::DestinationPort, at.field("port"), message)),
+            Some(Err(message)) => {
+                faults.push(fault(Code::DestinationPort, at.field("port"), message));
+                continue;
+            }
         };
         destinations.push(DestinationReference {
             reference: lower_reference(target),
