@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`backend`] | echo backends, in this process |
 //! | [`chancery`] | the `chancery` binary: `serve`, and the commands that answer once |
+//! | [`demo`] | the demo's files, as written, on a network of their own |
 //! | [`envoy`] | an Envoy process with its admin interface |
 //! | [`http`] | a client that keeps address and Host apart |
 //! | [`manifests`] | reading and writing directories of objects |
@@ -20,6 +21,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod chancery;
+pub(crate) mod demo;
 pub(crate) mod envoy;
 pub(crate) mod http;
 pub(crate) mod manifests;

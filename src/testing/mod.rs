@@ -1,6 +1,7 @@
 //! What tests of several modules share. Only under `cfg(test)`.
 
 mod cases;
+mod mutation;
 mod scenarios;
 #[path = "../../e2e/support/yaml.rs"]
 mod yaml;

@@ -15,7 +15,7 @@ use super::{compile_manifests, yaml};
 /// What this build does not have yet; scenarios of these groups wait for it.
 const NOT_BUILT: &[&str] = &["federation"];
 
-fn scenarios() -> Vec<Value> {
+pub(super) fn scenarios() -> Vec<Value> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/scenarios.yaml");
     let text = std::fs::read_to_string(path).expect("the scenarios are part of the repository");
     let documents = yaml::documents(&text).expect("the scenarios are YAML");
