@@ -9,7 +9,7 @@ use clap::parser::ValueSource;
 /// What was typed, in flags or the environment.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RawSettings {
-    /// Directory of manifests: DIR/<cluster>/**/*.yaml; files directly under DIR belong to the management cluster.
+    /// Directory of manifests: DIR/CLUSTER/**/*.yaml; files directly under DIR belong to the management cluster.
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
     /// Where the xDS server listens. Loopback only, unless --xds-insecure is given; port 0 picks a free one.

@@ -16,7 +16,7 @@ use super::{EXIT_CODES, Offline, Outcome, Rules, TextOrJson, json, offline};
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("Examples:\n  chancery check config/demo --allow-loopback-endpoints --fail-on warning\n  chancery check config/demo -o json\n\n{EXIT_CODES}"))]
 pub(super) struct Check {
-    /// Directories (DIR/<cluster>/**/*.yaml), files, or - for standard input
+    /// Directories (DIR/CLUSTER/**/*.yaml), files, or - for standard input
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
     /// Form of the output

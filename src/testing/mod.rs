@@ -2,9 +2,11 @@
 
 mod cases;
 mod mutation;
+mod order;
 mod scenarios;
+pub(crate) mod teapot;
 #[path = "../../e2e/support/yaml.rs"]
-mod yaml;
+pub(crate) mod yaml;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

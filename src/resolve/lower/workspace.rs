@@ -61,6 +61,7 @@ pub(super) fn workspace(object: &Object, spec: &written::Workspace, findings: &m
             });
         }
         clusters.push(ClusterItem {
+            index,
             name: optional(&entry.name),
             labels: labels(&entry.selector),
             namespaces,
