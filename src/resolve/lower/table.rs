@@ -281,7 +281,8 @@ fn action(
         Err(Fault {
             code: Code::InvalidField,
             field: field.clone(),
-            message: "the route has no action: write `forwardTo`, `delegate`, `redirect` or `directResponse`".to_owned(),
+            message: "the route has no action: write `forwardTo`, `delegate`, `redirect` or `directResponse`"
+                .to_owned(),
         })
     };
     result.unwrap_or_else(|fault| {
