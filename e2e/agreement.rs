@@ -178,9 +178,9 @@ pub(crate) fn judge(
         None => {
             let used = said.destinations.iter().filter(|destination| destination.weight > 0);
             let (ready, gone): (Vec<_>, Vec<_>) = used.partition(|destination| !destination.endpoints.is_empty());
-            let answered = ready.iter().any(|destination| destination.endpoints.contains(&endpoint));
+            let answered = response.status == 200 && ready.iter().any(|ready| ready.endpoints.contains(&endpoint));
             let refused = !gone.is_empty() && response.status == 503;
-            if !(answered && response.status == 200) && !refused {
+            if !answered && !refused {
                 faults.push(format!(
                     "destination: explain says {:?}, the gateway answers {} from `{endpoint}`",
                     said.destinations, response.status

@@ -268,12 +268,12 @@ impl World {
         let name = format!("policy-{index}");
         self.effects.insert(format!("{kind}/{namespace}/{name}@{CLUSTER}"), effect);
         self.objects.push(json!({"apiVersion": format!("{group}.policy.gloo.solo.io/v2"), "kind": kind,
-            "metadata": metadata(dice, namespace, &name, json!({})), "spec": spec}));
+            "metadata": metadata(dice, namespace, &name, &json!({})), "spec": spec}));
     }
 }
 
 /// Some objects are older than others, some are of one age, some have none.
-fn metadata(dice: &mut Dice, namespace: &str, name: &str, labels: Value) -> Value {
+fn metadata(dice: &mut Dice, namespace: &str, name: &str, labels: &Value) -> Value {
     let mut metadata = json!({"name": name, "namespace": namespace, "labels": labels});
     if dice.chance(60) {
         metadata["creationTimestamp"] = json!(format!("2024-01-0{}T00:00:00Z", 1 + dice.below(4)));
@@ -339,7 +339,7 @@ fn table(dice: &mut Dice, name: &str, is_root: bool) -> Value {
     let routes: Vec<Value> = (0..1 + dice.below(4)).map(|index| route(dice, index, is_root)).collect();
     spec.insert("http".to_owned(), json!(routes));
     json!({"apiVersion": "networking.gloo.solo.io/v2", "kind": "RouteTable",
-        "metadata": metadata(dice, namespace, name, own), "spec": spec})
+        "metadata": metadata(dice, namespace, name, &own), "spec": spec})
 }
 
 fn route(dice: &mut Dice, index: usize, is_root: bool) -> Value {
