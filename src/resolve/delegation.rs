@@ -14,11 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ir::route::{
-    DirectResponse, HeaderMatch, Hop, HostRewrite, Label, LabelOrigin, Matcher, PathRewrite, QueryMatch, Redirect,
-    RouteFault, ValueMatch,
+    DirectResponse, EffectiveLabels, HeaderMatch, Hop, HostRewrite, LabelOrigin, Matcher, PathRewrite, QueryMatch,
+    Redirect, RouteFault, ValueMatch,
 };
 use crate::ir::upstream::UpstreamId;
-use crate::model::{Code, FieldPath, Finding, Findings, Labels, Name, ObjectRef, PathMatch, WorkspaceId};
+use crate::model::{Code, FieldPath, Finding, Findings, ObjectRef, PathMatch, WorkspaceId};
 
 use super::Consent;
 use super::destination::resolve_destination;
@@ -70,7 +70,7 @@ pub struct FinalRoute {
     /// From the root table to the one that ends the route.
     pub chain: Arc<[Hop]>,
     /// Effective labels (R103).
-    pub labels: Arc<BTreeMap<Name, Label>>,
+    pub labels: EffectiveLabels,
     /// What it does when it is valid.
     pub action: FinalAction,
     /// Why it is not.
@@ -126,7 +126,7 @@ pub fn expand<W: World + ?Sized>(world: &W, root: &Arc<Table>) -> Option<Tree> {
     let start = Branch {
         chain: Arc::default(),
         tables: Arc::default(),
-        labels: Arc::default(),
+        labels: EffectiveLabels::default(),
         matchers: vec![Matcher::any()],
     };
     let routes = walk.table(root, &start).routes;
@@ -138,7 +138,7 @@ pub fn expand<W: World + ?Sized>(world: &W, root: &Arc<Table>) -> Option<Tree> {
 struct Branch {
     chain: Arc<[Hop]>,
     tables: Arc<[Arc<Table>]>,
-    labels: Arc<BTreeMap<Name, Label>>,
+    labels: EffectiveLabels,
     matchers: Vec<Matcher>,
 }
 
@@ -176,20 +176,18 @@ impl<W: World + ?Sized> Walk<'_, W> {
         // All routes of the table share the tables above them, and its labels where they have none of their own.
         let depth = above.chain.len();
         let tables: Arc<[Arc<Table>]> = above.tables.iter().chain([table]).cloned().collect();
-        let mut table_labels = above.labels.clone();
-        merge_labels(&mut table_labels, &table.labels, depth, LabelOrigin::Table);
+        let labels = above.labels.with(&table.labels, depth, LabelOrigin::Table);
         for route in &table.routes {
             let hop =
                 Hop { table: table.id.clone(), owner: owner.clone(), route: route.name.clone(), index: route.index };
             let mut branch = Branch {
                 chain: above.chain.iter().cloned().chain([hop]).collect(),
                 tables: tables.clone(),
-                labels: table_labels.clone(),
+                labels: labels.with(&route.labels, depth, LabelOrigin::Route),
                 matchers: Vec::new(),
             };
-            merge_labels(&mut branch.labels, &route.labels, depth, LabelOrigin::Route);
             let combinations = above.matchers.len().saturating_mul(route.matchers.len());
-            self.spend(branch.chain.len() + branch.labels.len() + combinations.min(MAX_COMBINATIONS));
+            self.spend(branch.chain.len() + branch.labels.iter().count() + combinations.min(MAX_COMBINATIONS));
             branch.matchers = combine_all(&above.matchers, &route.matchers);
             if combinations > MAX_COMBINATIONS {
                 let fault = own_fault(
@@ -613,17 +611,6 @@ fn specificity(route: &FinalRoute) -> (u8, Reverse<usize>) {
     let keys = route.matchers.iter().map(|matcher| matcher.path.specificity());
     let key = if route.is_remainder { keys.max() } else { keys.min() };
     key.unwrap_or((2, Reverse(1)))
-}
-
-/// Labels of a table, and then of its route, over what came before (R103 to R106).
-fn merge_labels(labels: &mut Arc<BTreeMap<Name, Label>>, own: &Labels, hop: usize, origin: LabelOrigin) {
-    if own.is_empty() {
-        return;
-    }
-    let labels = Arc::make_mut(labels);
-    for (key, value) in own {
-        labels.insert(key.clone(), Label { value: value.clone(), hop, origin });
-    }
 }
 
 /// The combinations of a parent's and a route's alternatives that can match, of the first [`MAX_COMBINATIONS`] (R93, R94).
