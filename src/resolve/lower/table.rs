@@ -281,7 +281,8 @@ fn action(
         Err(Fault {
             code: Code::InvalidField,
             field: field.clone(),
-            message: "the route has no action: write `forwardTo`, `delegate`, `redirect` or `directResponse`".to_owned(),
+            message: "the route has no action: write `forwardTo`, `delegate`, `redirect` or `directResponse`"
+                .to_owned(),
         })
     };
     result.unwrap_or_else(|fault| {
@@ -604,3 +605,6 @@ fn is_label_value(value: &str) -> bool {
         && value.bytes().next().is_none_or(|b| b.is_ascii_alphanumeric())
         && value.bytes().last().is_none_or(|b| b.is_ascii_alphanumeric())
 }
+
+#[cfg(test)]
+mod tests;
