@@ -7,7 +7,7 @@
 //! What a tree does not know: gateways. What holds on one gateway only is decided by [`super::gateway`].
 //!
 //! # Cost
-//! In proportion to the final routes times the length of their chains, and never more than [`MAX_COST`] for one tree.
+//! In proportion to the final routes times the length of their chains, and never more than `MAX_COST` for one tree.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -175,7 +175,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
                         "its matchers and its parents' make more than {MAX_COMBINATIONS} combinations, and what goes beyond is left out; use fewer alternatives"
                     ),
                 );
-                self.finish(&branch, FinalAction::None, vec![fault], &mut expansion.routes, false);
+                self.finish(&branch, FinalAction::None, &[fault], &mut expansion.routes, false);
                 continue;
             }
             // Every alternative of the route was unreadable; its findings say so.
@@ -250,7 +250,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
             TableAction::Direct(direct) => FinalAction::Direct(direct.clone()),
             TableAction::Delegate(_) | TableAction::None => FinalAction::None,
         };
-        self.finish(branch, action, faults, routes, false);
+        self.finish(branch, action, &faults, routes, false);
     }
 
     /// A route that hands over to child tables (R83 to R90, R95 to R98).
@@ -311,7 +311,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
         }
         routes.extend(group);
         if !faults.is_empty() {
-            self.finish(branch, FinalAction::None, faults, routes, true);
+            self.finish(branch, FinalAction::None, &faults, routes, true);
         } else if !is_complete {
             self.too_large(branch, routes);
         }
@@ -482,12 +482,12 @@ impl<W: World + ?Sized> Walk<'_, W> {
         &mut self,
         branch: &Branch,
         action: FinalAction,
-        faults: Vec<Fault>,
+        faults: &[Fault],
         routes: &mut Vec<FinalRoute>,
         is_remainder: bool,
     ) {
-        self.report(branch, &faults, is_remainder);
-        push(branch, action, &faults, routes, is_remainder);
+        self.report(branch, faults, is_remainder);
+        push(branch, action, faults, routes, is_remainder);
     }
 
     fn spend(&mut self, cost: usize) {

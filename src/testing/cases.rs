@@ -288,9 +288,8 @@ fn request(compiled: &Compiled, line: &str) -> Result<(), String> {
         None => (left, ""),
     };
     let mut words = left.split_whitespace();
-    let (gateway, method, target) = match (words.next(), words.next(), words.next()) {
-        (Some(gateway), Some(method), Some(target)) => (gateway, method, target),
-        _ => return Err(bad()),
+    let (Some(gateway), Some(method), Some(target)) = (words.next(), words.next(), words.next()) else {
+        return Err(bad());
     };
     let gateway: GatewayId = gateway.parse()?;
     let (host, path) = target.split_once('/').ok_or_else(bad)?;

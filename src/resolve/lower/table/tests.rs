@@ -4,9 +4,10 @@ use super::*;
 
 #[test]
 fn r77_weight_rows() {
+    type Row<'a> = (&'a [u32], Result<&'a [u32], &'a str>);
     let over = "add up to";
     let nothing_left = "each gets at least 1";
-    let rows: &[(&[u32], Result<&[u32], &str>)] = &[
+    let rows: &[Row<'_>] = &[
         (&[0], Ok(&[100])),
         (&[30], Ok(&[100])),
         (&[100], Ok(&[100])),
