@@ -92,8 +92,6 @@ pub async fn serve(
     options: Options,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), AppError> {
-    let xds = listen(settings.xds_address, "xDS", "xds-address").await?;
-    let admin = listen(settings.admin_address, "health", "admin-address").await?;
     let source_options =
         source::Options { management: options.management_cluster.clone(), ..source::Options::default() };
     let directory = settings.directory.clone();
@@ -102,6 +100,9 @@ pub async fn serve(
         Ok(opened) => opened?,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     };
+    // After the directory: the wrong directory is the likelier mistake, and the one to be told first.
+    let xds = listen(settings.xds_address, "xDS", "xds-address").await?;
+    let admin = listen(settings.admin_address, "health", "admin-address").await?;
 
     let publisher = Arc::new(Publisher::new());
     let (events, inbox) = std_mpsc::channel();
@@ -230,6 +231,8 @@ struct CompileLoop {
     state: watch::Sender<Option<Arc<Compiled>>>,
     places: Places,
     store: Store,
+    /// Whether a complete list has arrived.
+    is_listed: bool,
     source_findings: Findings,
     /// Keys that some stream asked for, with the Pod labels that led there.
     keys: BTreeMap<GatewayKey, BTreeSet<Labels>>,
@@ -251,6 +254,7 @@ impl CompileLoop {
             state,
             places,
             store: Store::default(),
+            is_listed: false,
             source_findings: Findings::new(),
             keys: BTreeMap::new(),
             emitted: BTreeMap::new(),
@@ -261,17 +265,26 @@ impl CompileLoop {
     /// Works until every sender is gone.
     fn run(mut self, inbox: &std_mpsc::Receiver<Event>) {
         while let Ok(first) = inbox.recv() {
-            let begun = Instant::now();
-            let mut needs_compile = false;
             // What arrived while the last step ran joins this one.
-            for event in std::iter::once(first).chain(inbox.try_iter()) {
-                needs_compile |= self.take(event);
-            }
-            if needs_compile || self.state.borrow().is_none() {
-                self.compile(begun);
-            }
-            self.publish();
+            self.step(std::iter::once(first).chain(inbox.try_iter()));
         }
+    }
+
+    /// Takes events in, compiles if need be, publishes.
+    fn step(&mut self, events: impl Iterator<Item = Event>) {
+        let begun = Instant::now();
+        let mut needs_compile = false;
+        for event in events {
+            needs_compile |= self.take(event);
+        }
+        // R10: gateways keep what they have until there is a complete list.
+        if !self.is_listed {
+            return;
+        }
+        if needs_compile || self.state.borrow().is_none() {
+            self.compile(begun);
+        }
+        self.publish();
     }
 
     /// Takes an event in; whether it makes a compile necessary.
@@ -282,6 +295,7 @@ impl CompileLoop {
                 self.source_findings = batch.findings;
                 if batch.extent == Extent::Complete {
                     self.store = Store::default();
+                    self.is_listed = true;
                 }
                 self.store.apply(batch.changes) == Applied::Changed || findings_changed
             }
@@ -300,7 +314,7 @@ impl CompileLoop {
             objects = self.store.len(),
             findings = compiled.findings.len(),
             gateways = compiled.plans.len(),
-            micros = begun.elapsed().as_micros(),
+            micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
             "compiled"
         );
         self.tell(&compiled.findings);
@@ -358,3 +372,6 @@ impl CompileLoop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -158,9 +158,23 @@ pub(crate) fn explain(
     gateway: &str,
     request: &Request,
 ) -> anyhow::Result<Value> {
+    explain_at(directory, settings, gateway, None, request)
+}
+
+/// The same for one port of the gateway Service.
+pub(crate) fn explain_at(
+    directory: &Path,
+    settings: &Settings,
+    gateway: &str,
+    port: Option<u16>,
+    request: &Request,
+) -> anyhow::Result<Value> {
     let mut command = Command::new(binary()?);
     command.arg("explain").arg(directory).args(["--gateway", gateway]);
     command.args(["--host", &request.host, "--path", &request.path, "--method", &request.method]);
+    if let Some(port) = port {
+        command.args(["--port", &port.to_string()]);
+    }
     for (name, value) in &request.headers {
         command.args(["--header", &format!("{name}: {value}")]);
     }
@@ -171,6 +185,18 @@ pub(crate) fn explain(
         bail!("chancery explain ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     }
     parse(&output)
+}
+
+/// Answers `chancery render` for a gateway, byte for byte.
+pub(crate) fn render(directory: &Path, settings: &Settings, gateway: &str) -> anyhow::Result<String> {
+    let mut command = Command::new(binary()?);
+    command.arg("render").arg(directory).args(["--gateway", gateway]);
+    settings.apply(&mut command);
+    let output = run(&mut command)?;
+    if !output.status.success() {
+        bail!("chancery render ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    String::from_utf8(output.stdout).context("the resources are not UTF-8")
 }
 
 /// Answers `chancery check`: the report, and whether the command calls the directory free of errors.

@@ -123,7 +123,7 @@ impl Bootstrap {
                 "stats_matcher": {
                     "exclusion_list": {
                         "patterns": [
-                            {"safe_regex": {"regex": "cluster\\.(svc|vd|es)[./_].*"}},
+                            {"safe_regex": {"regex": "cluster\\.[^/]*/.*"}},
                         ],
                     },
                 },

@@ -13,7 +13,7 @@ use super::{EXIT_CODES, Outcome, Rules, Usage, json, offline};
 
 /// Print the Envoy resources that a gateway would get, by type.
 #[derive(Debug, clap::Args)]
-#[command(after_help = format!("Examples:\n  chancery render config/demo --gateway cluster-1/gateway/ingress-gateway\n  chancery render manifests --gateway eu/edge/web -o json\n\n{EXIT_CODES}"))]
+#[command(after_help = format!("Examples:\n  chancery render config/demo --gateway cluster-1/gateway/ingress-gateway\n  chancery render config/demo --gateway cluster-1/gateway/ingress-gateway -o json\n\n{EXIT_CODES}"))]
 pub(super) struct Render {
     /// Directory or file of manifests
     #[arg(value_name = "PATH", required = true)]

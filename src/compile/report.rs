@@ -114,6 +114,8 @@ fn count(
         }
     };
     let mut parents: BTreeMap<&ObjectRef, BTreeSet<&ObjectRef>> = BTreeMap::new();
+    let mut selected: BTreeMap<&ObjectRef, usize> = BTreeMap::new();
+    let mut applied: BTreeMap<(&ObjectRef, Kind), usize> = BTreeMap::new();
     for grown in trees.values() {
         for (child, above) in &grown.tree.parents {
             parents.entry(child).or_default().extend(above);
@@ -122,14 +124,19 @@ fn count(
             // One that is on several destinations of a route is on one route.
             let policies: BTreeSet<&ObjectRef> = attached.attachments.iter().map(|a| &a.policy).collect();
             for policy in policies {
-                add(policy, "numSelectedRoutes", 1);
+                *selected.entry(policy).or_default() += 1;
                 if let Some(last) = route.chain.last() {
-                    let kind = policy.kind;
-                    let key = format!("numAppliedRoutePolicies.{}, Kind={kind}", kind.group().api_version());
-                    add(&last.table, &key, 1);
+                    *applied.entry((&last.table, policy.kind)).or_default() += 1;
                 }
             }
         }
+    }
+    for (policy, routes) in selected {
+        add(policy, "numSelectedRoutes", routes);
+    }
+    for ((table, kind), policies) in applied {
+        let key = format!("numAppliedRoutePolicies.{}, Kind={kind}", kind.group().api_version());
+        add(table, &key, policies);
     }
     for (child, above) in parents {
         add(child, "numParentRouteTables", above.len());

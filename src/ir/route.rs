@@ -98,18 +98,20 @@ pub struct QueryMatch {
 }
 
 /// What a final route does and where it comes from; the same for all its matchers.
+///
+/// There is one per final route, a hundred thousand in a large mesh, so what routes have in common is shared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RouteBody {
     /// What the gateway does with a matching request.
     pub action: Action,
     /// What attached policies do to the route, merged and in the order of [`Policy`]'s variants, at most one of each.
-    pub policies: Vec<Policy>,
+    pub policies: Arc<[Policy]>,
     /// From the root table to the table that ends the route; for a refused delegation, down to the delegating route.
-    pub chain: Vec<Hop>,
+    pub chain: Arc<[Hop]>,
     /// Effective labels with where each comes from (R103).
-    pub labels: BTreeMap<Name, Label>,
+    pub labels: Arc<BTreeMap<Name, Label>>,
     /// Every policy that is attached, in age order within its kind (R109).
-    pub attached: Vec<Attachment>,
+    pub attached: Arc<[Attachment]>,
     /// Why the route answers with an error in place of what its author wrote.
     pub fault: Option<RouteFault>,
 }
@@ -119,7 +121,7 @@ impl RouteBody {
     #[must_use]
     pub fn owners(&self) -> Vec<WorkspaceId> {
         let mut owners: Vec<WorkspaceId> = Vec::new();
-        for hop in &self.chain {
+        for hop in self.chain.iter() {
             if !owners.contains(&hop.owner) {
                 owners.push(hop.owner.clone());
             }

@@ -25,15 +25,27 @@ use super::world::World;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attached {
     /// Merged effects on the route, in the order of the kinds.
-    pub route: Vec<Policy>,
+    pub route: Arc<[Policy]>,
     /// Merged effects on single destinations.
     pub destinations: BTreeMap<UpstreamId, Vec<Policy>>,
     /// Every policy that is attached.
-    pub attachments: Vec<Attachment>,
+    pub attachments: Arc<[Attachment]>,
     /// Who lost to whom on this route: loser, winner, and what was lost in words.
     pub beaten: Vec<Beaten>,
     /// Set when a protecting policy cannot be honoured: the route is closed (R130).
     pub closed: Option<(ObjectRef, RouteFault)>,
+}
+
+impl Attached {
+    /// Shares what is equal with what another route has; neighbours of one table nearly always have the same.
+    pub fn share_with(&mut self, other: &Self) {
+        if self.route == other.route {
+            self.route = other.route.clone();
+        }
+        if self.attachments == other.attachments {
+            self.attachments = other.attachments.clone();
+        }
+    }
 }
 
 /// A policy that does not apply, in whole or in part, because of an older one.
@@ -104,10 +116,10 @@ pub struct NotAttached {
 /// # Rule
 /// R109 to R117, R126 to R130.
 pub fn attach<W: World + ?Sized>(world: &W, route: &FinalRoute) -> Attached {
-    let mut attached = Attached::default();
     if route.fault.is_some() {
-        return attached;
+        return Attached::default();
     }
+    let mut gathered = Gathered::default();
     let mut owners: Vec<&WorkspaceId> = route.chain.iter().map(|hop| &hop.owner).collect();
     owners.sort();
     owners.dedup();
@@ -124,14 +136,25 @@ pub fn attach<W: World + ?Sized>(world: &W, route: &FinalRoute) -> Attached {
         let same = rest.iter().take_while(|(policy, _)| policy.id.kind == kind).count();
         let (group, others) = rest.split_at(same);
         rest = others;
-        attach_kind(world, route, kind, group, &mut attached);
+        attach_kind(world, route, kind, group, &mut gathered);
     }
-    if let Some(closed) = attached.closed {
+    if let Some(closed) = gathered.closed {
         // A closed route carries no policies, so nothing wins or loses there.
         return Attached { closed: Some(closed), ..Attached::default() };
     }
-    attached.route.sort();
-    attached
+    let Gathered { mut route, destinations, attachments, beaten, closed: _ } = gathered;
+    route.sort();
+    Attached { route: route.into(), destinations, attachments: attachments.into(), beaten, closed: None }
+}
+
+/// [`Attached`] while it grows.
+#[derive(Default)]
+struct Gathered {
+    route: Vec<Policy>,
+    destinations: BTreeMap<UpstreamId, Vec<Policy>>,
+    attachments: Vec<Attachment>,
+    beaten: Vec<Beaten>,
+    closed: Option<(ObjectRef, RouteFault)>,
 }
 
 /// Steps 5 and 6 for the candidates of one kind, in age order.
@@ -140,7 +163,7 @@ fn attach_kind<W: World + ?Sized>(
     route: &FinalRoute,
     kind: Kind,
     candidates: &[(Arc<PolicyObject>, WorkspaceId)],
-    attached: &mut Attached,
+    attached: &mut Gathered,
 ) {
     let mut on_route: Vec<(&PolicyObject, &Policy)> = Vec::new();
     let mut on_destination: BTreeMap<UpstreamId, Vec<(&PolicyObject, &Policy)>> = BTreeMap::new();
@@ -226,7 +249,7 @@ fn attach_kind<W: World + ?Sized>(
 }
 
 /// Exclusive kinds keep the oldest (R126).
-fn beat(policies: &mut Vec<(&PolicyObject, &Policy)>, attached: &mut Attached) {
+fn beat(policies: &mut Vec<(&PolicyObject, &Policy)>, attached: &mut Gathered) {
     if let Some((winner, _)) = policies.first().copied() {
         for (loser, _) in policies.drain(1..) {
             attached.beaten.push(Beaten { loser: loser.id.clone(), winner: winner.id.clone(), part: String::new() });
@@ -309,10 +332,32 @@ fn pairs(labels: &Labels) -> String {
 /// # Rule
 /// R109.
 pub fn explain_off<W: World + ?Sized>(world: &W, route: &FinalRoute, attached: &Attached) -> Vec<NotAttached> {
+    explain_off_where(world, route, attached, |_| true)
+}
+
+/// The same for one policy; none where it is attached, or selects no routes.
+///
+/// # Rule
+/// R109.
+pub fn explain_one_off<W: World + ?Sized>(
+    world: &W,
+    route: &FinalRoute,
+    attached: &Attached,
+    policy: &ObjectRef,
+) -> Option<NotAttached> {
+    explain_off_where(world, route, attached, |id| id == policy).pop()
+}
+
+fn explain_off_where<W: World + ?Sized>(
+    world: &W,
+    route: &FinalRoute,
+    attached: &Attached,
+    wanted: impl Fn(&ObjectRef) -> bool,
+) -> Vec<NotAttached> {
     let mut list = Vec::new();
     let owners: Vec<&WorkspaceId> = route.chain.iter().map(|hop| &hop.owner).collect();
     for owner in world.policy_owners() {
-        for policy in &world.policies(&owner).all {
+        for policy in world.policies(&owner).all.iter().filter(|policy| wanted(&policy.id)) {
             if policy.targets.routes.is_empty() && policy.targets.route_destinations.is_empty() {
                 continue;
             }

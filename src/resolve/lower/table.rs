@@ -1,6 +1,6 @@
 //! RouteTables: hosts, matchers, actions, weights.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crd::Object;
 use crate::crd::common::{self as written_common, HttpRequestMatcher};
@@ -194,6 +194,7 @@ fn route(
     let field = FieldPath::new("spec.http").index(index);
     let mut faults: Vec<Fault> = Vec::new();
     let mut matchers = Vec::with_capacity(written.matchers.len().max(1));
+    let mut seen: BTreeSet<Matcher> = BTreeSet::new();
     let list = field.field("matchers");
     for (position, matcher) in written.matchers.iter().enumerate() {
         let at = list.index(position);
@@ -202,16 +203,22 @@ fn route(
             continue;
         }
         match lower_matcher(object, matcher, &at, &mut faults, findings) {
-            Ok(matcher) if !matchers.contains(&matcher) => matchers.push(matcher),
+            Ok(matcher) if seen.insert(matcher.clone()) => matchers.push(matcher),
             Ok(_) => {}
             Err(fault) => faults.push(left_out(&fault.field, &fault.message)),
         }
     }
-    if written.matchers.is_empty() && object.defect_within(&list).is_none() {
+    // Of a route that cannot be read nobody knows what it would match; taking everything would hide its siblings.
+    let whole = object.defects.iter().find(|defect| defect.field == field);
+    if written.matchers.is_empty() && whole.is_none() && object.defect_within(&list).is_none() {
         matchers.push(Matcher::any());
     }
     let in_matchers = |fault: &Fault| fault.field.is_within(&list);
-    if let Some(defect) = object.defects.iter().find(|d| d.field.is_within(&field) && !d.field.is_within(&list)) {
+    let defect = object.defects.iter().find(|d| d.field.is_within(&field) && !d.field.is_within(&list));
+    if let Some(defect) = whole {
+        let message = format!("{}; the route is left out, so its requests go on to later routes", defect.message);
+        faults.push(Fault { code: Code::InvalidField, field: field.clone(), message });
+    } else if let Some(defect) = defect {
         faults.push(Fault { code: Code::InvalidField, field: defect.field.clone(), message: defect.message.clone() });
     } else if let Some(defect) = object.defect_within(&list)
         && !faults.iter().any(in_matchers)
@@ -230,7 +237,8 @@ fn route(
             );
         }
     }
-    let action = action(spec, written, &field, &mut faults);
+    // What is left of an action that cannot be read would only be reported in misleading words.
+    let action = if defect.is_some() { TableAction::None } else { action(spec, written, &field, &mut faults) };
     TableRoute { name: Name::default(), index, labels: labels(&written.labels), matchers, action, faults }
 }
 
@@ -270,16 +278,12 @@ fn action(
             message: "GraphQL is not supported: Envoy has no engine for it".to_owned(),
         })
     } else {
-        // A decoding defect of the action has been reported in its own words.
-        if faults.is_empty() {
-            faults.push(Fault {
-                code: Code::InvalidField,
-                field: field.clone(),
-                message: "the route has no action: write `forwardTo`, `delegate`, `redirect` or `directResponse`"
-                    .to_owned(),
-            });
-        }
-        return TableAction::None;
+        Err(Fault {
+            code: Code::InvalidField,
+            field: field.clone(),
+            message: "the route has no action: write `forwardTo`, `delegate`, `redirect` or `directResponse`"
+                .to_owned(),
+        })
     };
     result.unwrap_or_else(|fault| {
         faults.push(fault);
@@ -436,13 +440,13 @@ fn subset(written: &BTreeMap<String, String>) -> Labels {
 
 /// Shares in percent, worked out (R77).
 fn weights(destinations: &[written_common::DestinationReference]) -> Result<Vec<u32>, String> {
-    if destinations.len() == 1 {
-        return Ok(vec![100]);
-    }
     let stated: u64 = destinations.iter().map(|destination| u64::from(destination.weight)).sum();
     let unset = destinations.iter().filter(|destination| destination.weight == 0).count();
     if stated > 100 {
         return Err(format!("the weights add up to {stated}; they are percentages and add up to 100"));
+    }
+    if destinations.len() == 1 {
+        return Ok(vec![100]);
     }
     let rest = u32::try_from(100 - stated).unwrap_or(0);
     if unset == 0 {

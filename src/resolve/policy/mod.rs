@@ -7,7 +7,7 @@
 //!    `crd/object.rs`, and in the table of kinds and manifests in `crd/schema.rs`.
 //! 3. `ir/policy.rs`: a value for what it does, and its variant of [`Policy`].
 //! 4. `resolve/policy/<kind>.rs`: `lower` from the one to the other; one line in [`lower`] and, unless the oldest simply
-//!    wins, one in [`merge`]. Targets, the default without a selector and how several combine are its row of [`rules`].
+//!    wins, one in [`merge`]. Targets, the default without a selector and how several combine are its row of `rules`.
 //! 5. `emit/filter/<kind>.rs`: `apply` to a route under construction; one line in `emit/filter/mod.rs`, and the neutral
 //!    form of its slot there if it is a filter.
 //!

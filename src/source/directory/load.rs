@@ -165,9 +165,7 @@ pub(super) fn decode(bytes: &[u8], job: &Job, limits: &yaml::Limits) -> Decoding
 
 /// The finding about a file beyond the limit of size.
 pub(super) fn too_large(job: &Job, most: u64) -> Finding {
-    let message = format!(
-        "the file has {} bytes, more than the limit of {most} bytes per file, and is not read; split it; {KEPT}",
-        job.signature.len
-    );
+    let message =
+        format!("the file has more than the limit of {most} bytes per file, and is not read; split it; {KEPT}");
     trouble(job.label.clone(), Code::LimitExceeded, message)
 }
