@@ -5,6 +5,8 @@
 //! the end of the logs of the processes that it started.
 
 mod agreement;
+mod command_line;
+mod edits;
 mod forbidden;
 mod harness_works;
 mod matching;
@@ -14,3 +16,4 @@ mod scenarios;
 mod support;
 mod the_bench;
 mod the_demo;
+mod xds_port;

@@ -18,7 +18,9 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::compile::{Compiled, compile};
-use crate::model::{GatewayId, Name};
+use crate::model::{GatewayId, Kind, Name, ObjectRef};
+use crate::resolve::gateway::known_gateways;
+use crate::resolve::world::World;
 use crate::resolve::{Consent, LoopbackEndpoints, Options, RequireAuth};
 use crate::source::{self, Loaded, SourceError};
 use crate::store::Store;
@@ -225,6 +227,29 @@ struct Offline {
     compiled: Compiled,
 }
 
+/// Whether a gateway is one of those that virtual gateways select, or the class of several Services of which one is.
+///
+/// # Rule
+/// R15.
+fn is_known(compiled: &Compiled, gateway: &GatewayId) -> Result<(), Usage> {
+    let known = known_gateways(&compiled.inputs);
+    let mut services = gateway.services.iter().map(|service| GatewayId {
+        cluster: gateway.cluster.clone(),
+        namespace: gateway.namespace.clone(),
+        services: vec![service.clone()],
+    });
+    let exists = |name| ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name);
+    let exist = gateway.services.iter().all(|name| compiled.inputs.service(&exists(name)).is_some());
+    if exist && services.any(|service| known.contains(&service)) {
+        return Ok(());
+    }
+    let known: Vec<String> = known.iter().map(|id| format!("`{id}`")).collect();
+    Err(Usage(match known.as_slice() {
+        [] => format!("there is no gateway `{gateway}`, nor any other: no VirtualGateway selects a Service"),
+        known => format!("there is no gateway `{gateway}`; there are {}", known.join(", ")),
+    }))
+}
+
 /// Reads and compiles paths once.
 fn offline(paths: &[PathBuf], rules: &Rules, gateway: Option<&GatewayId>) -> anyhow::Result<Offline> {
     let options = rules.options();
@@ -234,6 +259,9 @@ fn offline(paths: &[PathBuf], rules: &Rules, gateway: Option<&GatewayId>) -> any
     let store = Store::from_objects(loaded.objects.iter().cloned());
     let wanted = gateway.into_iter().cloned().collect();
     let mut compiled = compile(&store, &loaded.findings, &options, &wanted);
+    if let Some(gateway) = gateway {
+        is_known(&compiled, gateway)?;
+    }
     loaded.places.locate(&mut compiled.findings);
     Ok(Offline { loaded, compiled })
 }

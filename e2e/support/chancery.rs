@@ -228,7 +228,7 @@ pub(crate) struct Node<'a> {
 }
 
 /// An Envoy bootstrap for a control plane, made by `chancery bootstrap`; the admin interface gets any port.
-pub(crate) fn bootstrap(xds: SocketAddr, node: &Node<'_>) -> anyhow::Result<String> {
+pub(crate) fn bootstrap(xds: SocketAddr, node: &Node<'_>, flags: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new(binary()?);
     command.args(["bootstrap", "--xds-address", &xds.to_string(), "--admin-address", "127.0.0.1:0"]);
     command.args(["--cluster", node.cluster, "--namespace", node.namespace, "--pod", node.pod]);
@@ -236,6 +236,7 @@ pub(crate) fn bootstrap(xds: SocketAddr, node: &Node<'_>) -> anyhow::Result<Stri
     for (key, value) in &node.labels {
         command.args(["--label", &format!("{key}={value}")]);
     }
+    command.args(flags);
     let output = run(&mut command)?;
     if !output.status.success() {
         bail!("chancery bootstrap ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));

@@ -1,6 +1,7 @@
 //! What tests of several modules share. Only under `cfg(test)`.
 
 mod cases;
+mod mutation;
 mod order;
 mod scenarios;
 pub(crate) mod teapot;

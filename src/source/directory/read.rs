@@ -156,7 +156,7 @@ impl Reader<'_> {
             known: None,
         };
         let outcome = if bytes.len() as u64 > most {
-            Outcome::Refused(too_large(&job, most))
+            Outcome::Refused(too_large(&job, None, most))
         } else {
             let decoding = decode(&bytes, &job, &self.options.limits);
             Outcome::Read(Content { signature: None, hash: xxh3_128(&bytes), len: bytes.len() as u64, decoding })
