@@ -10,6 +10,7 @@ mod edits;
 mod forbidden;
 mod harness_works;
 mod matching;
+mod policies;
 mod restart;
 mod scenarios;
 mod support;

@@ -129,7 +129,7 @@ codes! {
     ListenerConflict = "LISTENER_CONFLICT",
     /// An endpoint address that could reach the gateway itself (loopback, link-local). It is not used.
     UnsafeEndpoint = "UNSAFE_ENDPOINT",
-    /// A backend of a virtual destination that cannot be used (R161, R162, R170). The others serve.
+    /// A backend of a virtual destination that cannot be used (R45, R161, R162, R170). The others serve.
     BackendLeftOut = "BACKEND_LEFT_OUT",
     /// A policy's setting that works differently from what its author may expect.
     PolicyRemark = "POLICY_REMARK",

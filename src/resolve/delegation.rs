@@ -41,6 +41,12 @@ const MAX_COMBINATIONS: usize = 1_000;
 /// that each delegate twice to the next double at every level: 16 levels of them cost more.
 const MAX_COST: usize = 1_000_000;
 
+/// Most entries of one tree in Envoy's lists: matchers times hosts. A gateway holds each with 2 kB and more.
+const MAX_ENTRIES: usize = 2_000_000;
+
+/// Most bytes in bodies of direct responses of one tree, counted for each entry that carries one.
+const MAX_BODY_BYTES: usize = 64 << 20;
+
 /// A root table with everything below it.
 #[derive(Clone, Debug)]
 pub struct Tree {
@@ -110,6 +116,12 @@ pub fn expand<W: World + ?Sized>(world: &W, root: &Arc<Table>) -> Option<Tree> {
         findings: BTreeSet::new(),
         left: MAX_COST,
         is_cut: false,
+        hosts: match &root.role {
+            TableRole::Root(root) => root.hosts.len().max(1),
+            TableRole::Child => 1,
+        },
+        entries_left: MAX_ENTRIES,
+        body_bytes_left: MAX_BODY_BYTES,
     };
     let start = Branch {
         chain: Arc::default(),
@@ -148,6 +160,12 @@ struct Walk<'w, W: World + ?Sized> {
     left: usize,
     /// Whether some delegation has been cut off for that.
     is_cut: bool,
+    /// Hosts of the root table: each has every route.
+    hosts: usize,
+    /// What is left of [`MAX_ENTRIES`].
+    entries_left: usize,
+    /// What is left of [`MAX_BODY_BYTES`].
+    body_bytes_left: usize,
 }
 
 impl<W: World + ?Sized> Walk<'_, W> {
@@ -355,15 +373,13 @@ impl<W: World + ?Sized> Walk<'_, W> {
         let (mut cycles, mut too_deep) = (Vec::new(), Vec::new());
         for candidate in self.world.tables(item) {
             let Some(child_owner) = roster.owner_of(&candidate.id) else { continue };
+            self.spend(1);
             if !item.fits_owner(Some(child_owner)) {
                 continue;
             }
-            self.spend(1);
             if matches!(candidate.role, TableRole::Root(_)) {
                 // Tables that a workspace may not know of are not told to it.
-                let is_known = child_owner == owner
-                    || item.name.is_some()
-                    || self.consent(branch, &candidate, child_owner).is_ok();
+                let is_known = child_owner == owner || self.consent(branch, &candidate, child_owner).is_ok();
                 if is_known {
                     self.findings.insert(
                         Finding::warning(
@@ -387,7 +403,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
                     )
                     .with(&table.id),
                 );
-                let message = if item.name.is_some() {
+                let message = if item.name.is_some() && item.namespace.is_some() {
                     format!("`{}` of workspace `{child_owner}` cannot be delegated to: {message}", candidate.id.short())
                 } else {
                     format!("a table of workspace `{child_owner}` cannot be delegated to: {message}")
@@ -492,6 +508,31 @@ impl<W: World + ?Sized> Walk<'_, W> {
         routes: &mut Vec<FinalRoute>,
         is_remainder: bool,
     ) {
+        let mut faults = faults;
+        let entries = branch.matchers.len() * self.hosts;
+        let too_much = |message: &str| Fault {
+            code: Code::LimitExceeded,
+            field: branch.chain.last().map(|hop| FieldPath::new("spec.http").index(hop.index)).unwrap_or_default(),
+            message: message.to_owned(),
+        };
+        if entries > self.entries_left {
+            let fault = too_much(&format!(
+                "the root table's hosts and routes make more than {MAX_ENTRIES} entries, and this one is left out; use fewer hosts or matchers"
+            ));
+            self.report(branch, &[fault], is_remainder);
+            return;
+        }
+        self.entries_left -= entries;
+        if let FinalAction::Direct(direct) = &action {
+            let bytes = entries.saturating_mul(direct.body.len());
+            if bytes > self.body_bytes_left {
+                faults.push(too_much(&format!(
+                    "the bodies of direct responses, one for each host and matcher, make more than {MAX_BODY_BYTES} bytes; shorten them"
+                )));
+            } else {
+                self.body_bytes_left -= bytes;
+            }
+        }
         self.report(branch, &faults, is_remainder);
         push(branch, action, &faults, routes, is_remainder);
     }

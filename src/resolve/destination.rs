@@ -77,7 +77,10 @@ pub fn resolve_destination<W: World + ?Sized>(
             if port.protocol.is_none() {
                 return Err(fault(
                     Code::Unsupported,
-                    format!("port {} of `{}` speaks TLS, which gateways do not originate yet", port.number, found.id),
+                    format!(
+                        "port {} of `{}` speaks TLS, which gateways do not originate yet; name a port without TLS",
+                        port.number, found.id
+                    ),
                 ));
             }
             port.number
@@ -99,7 +102,10 @@ pub fn resolve_destination<W: World + ?Sized>(
             if vd.services.is_empty() {
                 return Err(fault(
                     Code::Unsupported,
-                    format!("`{}` selects no Services; other backends are not supported yet", found.id),
+                    format!(
+                        "`{}` selects no Services, and other backends are not supported yet; write `services`",
+                        found.id
+                    ),
                 ));
             }
             port.number
@@ -116,7 +122,10 @@ pub fn resolve_destination<W: World + ?Sized>(
             }
             return Err(fault(
                 Code::Unsupported,
-                format!("`{}`: external services as destinations are not supported yet", found.id),
+                format!(
+                    "`{}` is an external service, which routes cannot forward to yet; name a Service or a virtual destination",
+                    found.id
+                ),
             ));
         }
     };
@@ -234,15 +243,17 @@ pub fn check_on_gateway<W: World + ?Sized>(
                 ),
             ));
         }
+    }
+    if let Some(reason) = isolated_from(world, gateway_owner, id) {
+        return Err((Code::ServiceIsolated, reason));
+    }
+    if id.kind == Kind::Service && id.cluster != *gateway_cluster {
         return Err((
             Code::Unsupported,
             format!("`{id}` is in another cluster than the gateway, and traffic between clusters is not supported yet"),
         ));
     }
-    match isolated_from(world, gateway_owner, id) {
-        Some(reason) => Err((Code::ServiceIsolated, reason)),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Why the owner of a gateway may not reach a destination whose workspace is isolated.

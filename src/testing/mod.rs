@@ -33,7 +33,7 @@ pub(crate) fn decode(manifests: impl IntoIterator<Item = (String, Value)>) -> (V
 }
 
 /// The cluster that the annotation `cluster.solo.io/cluster` names, else `cluster-1`.
-fn cluster_of(manifest: &Value) -> String {
+pub(crate) fn cluster_of(manifest: &Value) -> String {
     manifest
         .pointer("/metadata/annotations/cluster.solo.io~1cluster")
         .and_then(Value::as_str)
