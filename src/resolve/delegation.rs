@@ -507,7 +507,33 @@ impl<W: World + ?Sized> Walk<'_, W> {
         routes: &mut Vec<FinalRoute>,
         is_remainder: bool,
     ) {
-            self.spend(branch.chain.len() + branch.labels.iter().count() + 4 * combinations.min(MAX_COMBINATIONS));
+        let entries = branch.matchers.len() * self.hosts;
+        let too_much = |message: String| Fault {
+            code: Code::LimitExceeded,
+            field: branch.chain.last().map(|hop| FieldPath::new("spec.http").index(hop.index)).unwrap_or_default(),
+            message,
+        };
+        if entries > self.entries_left {
+            let fault = too_much(format!(
+                "the root table's hosts and routes make more than {MAX_ENTRIES} entries, and this one is left out; use fewer hosts or matchers"
+            ));
+            self.report(branch, &[fault], is_remainder);
+            return;
+        }
+        self.entries_left -= entries;
+        let mut faults = faults.to_vec();
+        if let FinalAction::Direct(direct) = &action {
+            let bytes = entries.saturating_mul(direct.body.len());
+            if bytes > self.body_bytes_left {
+                faults.push(too_much(format!(
+                    "the bodies of direct responses, one for each host and matcher, make more than {MAX_BODY_BYTES} bytes; shorten them"
+                )));
+            } else {
+                self.body_bytes_left -= bytes;
+            }
+        }
+        self.report(branch, &faults, is_remainder);
+        push(branch, action, &faults, routes, is_remainder);
     }
 
     fn spend(&mut self, cost: usize) {

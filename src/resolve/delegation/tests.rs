@@ -71,7 +71,7 @@ fn compile(tables: impl IntoIterator<Item = Value>) -> Compiled {
 /// What the routes of the root table's tree hold on to.
 fn size(compiled: &Compiled) -> usize {
     let trees = compiled.trees.values().flat_map(|grown| &grown.tree.routes);
-    trees.map(|route| route.chain.len() + route.labels.len() + route.matchers.len()).sum()
+    trees.map(|route| route.chain.len() + route.labels.iter().count() + route.matchers.len()).sum()
 }
 
 /// The messages of a code on a table.
