@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::route::{Action, DirectResponse, Forward, Matcher, Route, RouteBody, RouteFault, WeightedDestination};
+use crate::ir::route::{
+    Action, DirectResponse, EffectiveLabels, Forward, Matcher, Route, RouteBody, RouteFault, WeightedDestination,
+};
 use crate::ir::upstream::UpstreamId;
 use crate::ir::{GatewayPlan, Listener, VirtualHost};
 use crate::model::labels::contains_all;
@@ -573,7 +575,7 @@ fn closed_host() -> VirtualHost {
         }),
         policies: Arc::default(),
         chain: Arc::default(),
-        labels: Arc::default(),
+        labels: EffectiveLabels::default(),
         attached: Arc::default(),
         fault: None,
     };
