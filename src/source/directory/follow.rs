@@ -168,9 +168,10 @@ impl Follower {
         }
         let seen = seen.unwrap_or_default();
         let mut pending = Pending { haste, marked: now, since: now, seen };
-        // What was renamed into place and is written since then is no longer complete: it waits for a quiet moment.
-        let is_written = haste.is_quiet() && is_manifest(path.name());
-        if let Some(known) = self.pending.get(&path).filter(|known| known.haste.is_urgent() && !is_written) {
+        // What was renamed into place and looks different since then is being written: it waits for a quiet moment. What
+        // looks the same does not: of a mounted `ConfigMap`, the files of before are removed while those of now wait.
+        let is_complete = |known: &Pending| haste.is_urgent() || known.seen.files == pending.seen.files;
+        if let Some(known) = self.pending.get(&path).filter(|known| known.haste.is_urgent() && is_complete(known)) {
             pending.haste = known.haste.max(haste);
             pending.marked = known.marked;
         }
