@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use regex::Regex;
+use regex::bytes::Regex;
 
 use crate::ir::Matcher;
 use crate::ir::route::{HeaderMatch, QueryMatch, ValueMatch};
@@ -98,7 +98,7 @@ impl Wire {
                 self.path.get(..path.len()).is_some_and(|head| head.eq_ignore_ascii_case(path))
             }
             PathMatch::Prefix(path) => self.path.starts_with(path.as_str()),
-            PathMatch::Regex(path) => whole(path).is_some_and(|regex| regex.is_match(&self.path)),
+            PathMatch::Regex(path) => whole(path).is_some_and(|regex| regex.is_match(self.path.as_bytes())),
         };
         path && matcher.method.as_ref().is_none_or(|method| self.has_method(method))
             && matcher.headers.iter().all(|header| self.has_header(header))
@@ -111,7 +111,9 @@ impl Wire {
             (ValueMatch::Present, value) => value.is_some(),
             (_, None) => false,
             (ValueMatch::Exact(wanted), Some(value)) => *wanted == value.as_str(),
-            (ValueMatch::Regex(wanted), Some(value)) => whole(wanted).is_some_and(|regex| regex.is_match(value)),
+            (ValueMatch::Regex(wanted), Some(value)) => {
+                whole(wanted).is_some_and(|regex| regex.is_match(value.as_bytes()))
+            }
         };
         holds != header.invert
     }
@@ -124,14 +126,14 @@ impl Wire {
         match &parameter.value {
             ValueMatch::Present => true,
             ValueMatch::Exact(wanted) => *wanted == value.as_str(),
-            ValueMatch::Regex(wanted) => whole(wanted).is_some_and(|regex| regex.is_match(value)),
+            ValueMatch::Regex(wanted) => whole(wanted).is_some_and(|regex| regex.is_match(value.as_bytes())),
         }
     }
 }
 
 /// An expression that matches a whole text.
 pub(super) fn whole(expression: &str) -> Option<Regex> {
-    crate::resolve::expression::compile(expression).ok()
+    crate::resolve::expression::compile(expression)
 }
 
 /// What stands before the last `:` that is not part of an IPv6 address.
