@@ -75,6 +75,9 @@ pub enum AppError {
         #[source]
         source: std::io::Error,
     },
+    /// The compile thread is gone: files have no effect any more, and a restart is better than silence.
+    #[error("the compile thread ended; this is a fault of Chancery, and its log says more")]
+    Compile,
     /// No thread for compiling.
     #[error("cannot start the compile thread")]
     Thread(#[source] std::io::Error),
@@ -148,7 +151,8 @@ pub async fn serve(
     let work = async { tokio::join!(servers, ready, stopper) };
     tokio::select! {
         (served, ready, ()) = work => served.map(|_| ()).and(ready),
-        () = follow => Ok(()),
+        // The only way for it to end: nobody takes batches any more.
+        () = follow => Err(AppError::Compile),
     }
 }
 
@@ -341,6 +345,7 @@ impl CompileLoop {
         let watched: BTreeSet<GatewayKey> = self.publisher.keys().into_iter().collect();
         self.keys.retain(|key, _| watched.contains(key));
         self.emitted.retain(|key, _| watched.contains(key));
+        let mut left: Vec<GatewayKey> = Vec::new();
         for (key, labels) in &self.keys {
             let still = |labels: &Labels| {
                 class_of(&compiled.inputs, &key.gateway.cluster, &key.gateway.namespace, labels).as_ref()
@@ -350,6 +355,7 @@ impl CompileLoop {
                 tracing::info!(gateway = %key, "its Services changed; its Envoys are matched anew");
                 self.publisher.remove(key);
                 self.emitted.remove(key);
+                left.push(key.clone());
                 continue;
             }
             let Some(plan) = compiled.plans.get(&key.gateway) else { continue };
@@ -369,6 +375,10 @@ impl CompileLoop {
                     tracing::error!(gateway = %key, "not published, this is a fault of Chancery: {violation}");
                 }
             }
+        }
+        // Labels of Envoys that are gone must not close the key again when others come back to it.
+        for key in left {
+            self.keys.remove(&key);
         }
     }
 }

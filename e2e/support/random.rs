@@ -16,6 +16,9 @@ const CLUSTER: &str = "cluster-1";
 /// One namespace each, of the same name.
 const WORKSPACES: [&str; 4] = ["red", "green", "blue", "grey"];
 
+/// The workspace of the markers, which no policy of the others reaches.
+const MARKS: &str = "marks";
+
 /// The gateways: namespace, name of Service and VirtualGateway, Service ports.
 pub(crate) const GATEWAYS: [(&str, &str, &[u16]); 2] = [("red", "front", &[80, 81]), ("green", "side", &[80])];
 
@@ -111,13 +114,15 @@ pub(crate) fn frame() -> Vec<Manifest> {
         json!({"apiVersion": "admin.gloo.solo.io/v2", "kind": "KubernetesCluster",
             "metadata": {"name": CLUSTER, "namespace": "gloo-mesh"}, "spec": {"clusterDomain": "cluster.local"}}),
     )];
-    for (index, name) in WORKSPACES.iter().enumerate() {
+    for name in WORKSPACES.iter().chain([&MARKS]) {
         frame.push(manifest(
             "mgmt",
             json!({"apiVersion": "admin.gloo.solo.io/v2", "kind": "Workspace",
                 "metadata": {"name": name, "namespace": "gloo-mesh"},
                 "spec": {"workloadClusters": [{"name": CLUSTER, "namespaces": [{"name": name}]}]}}),
         ));
+    }
+    for (index, name) in WORKSPACES.iter().enumerate() {
         frame.extend(service(name, "one", &[format!("10.0.{index}.1"), format!("10.0.{index}.2")]));
     }
     frame.extend(service("red", "two", &["10.0.9.1".to_owned()]));
@@ -185,17 +190,18 @@ impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let mut world = Self { seed, objects: Vec::new(), effects: BTreeMap::new() };
+        world.objects.push(settings(MARKS, &json!([{"workspaces": [{"name": "*"}]}]), &json!([])));
         for name in WORKSPACES {
             world.objects.push(sharing(&mut dice, name));
             world.objects.push(route_marker(name));
         }
         for (namespace, name, _) in GATEWAYS {
             world.objects.push(json!({"apiVersion": "networking.gloo.solo.io/v2", "kind": "RouteTable",
-                "metadata": {"name": "world", "namespace": namespace},
-                "spec": {"hosts": [MARKER_HOST], "virtualGateways": [{"name": name}],
+                "metadata": {"name": format!("world-{name}"), "namespace": MARKS},
+                "spec": {"hosts": [MARKER_HOST], "virtualGateways": [{"name": name, "namespace": namespace}],
                     "http": [{"directResponse": {"status": 200, "body": seed.to_string()}}]}}));
         }
-        for index in 0..2 + dice.below(3) {
+        for index in 0..3 + dice.below(3) {
             let table = table(&mut dice, &format!("root-{index}"), true);
             world.objects.push(table);
         }
@@ -262,12 +268,12 @@ impl World {
         let name = format!("policy-{index}");
         self.effects.insert(format!("{kind}/{namespace}/{name}@{CLUSTER}"), effect);
         self.objects.push(json!({"apiVersion": format!("{group}.policy.gloo.solo.io/v2"), "kind": kind,
-            "metadata": metadata(dice, namespace, &name, json!({})), "spec": spec}));
+            "metadata": metadata(dice, namespace, &name, &json!({})), "spec": spec}));
     }
 }
 
 /// Some objects are older than others, some are of one age, some have none.
-fn metadata(dice: &mut Dice, namespace: &str, name: &str, labels: Value) -> Value {
+fn metadata(dice: &mut Dice, namespace: &str, name: &str, labels: &Value) -> Value {
     let mut metadata = json!({"name": name, "namespace": namespace, "labels": labels});
     if dice.chance(60) {
         metadata["creationTimestamp"] = json!(format!("2024-01-0{}T00:00:00Z", 1 + dice.below(4)));
@@ -283,9 +289,15 @@ fn sharing(dice: &mut Dice, namespace: &str) -> Value {
             WORKSPACES.iter().filter(|_| dice.chance(60)).map(|name| json!({"workspaces": [{"name": name}]})).collect();
         if dice.chance(65) { everyone.to_vec() } else { some }
     };
+    let (exports, mut imports) = (side(), side());
+    imports.push(json!({"workspaces": [{"name": MARKS}]}));
+    settings(namespace, &json!(exports), &json!(imports))
+}
+
+fn settings(namespace: &str, exports: &Value, imports: &Value) -> Value {
     json!({"apiVersion": "admin.gloo.solo.io/v2", "kind": "WorkspaceSettings",
         "metadata": {"name": namespace, "namespace": namespace},
-        "spec": {"exportTo": side(), "importFrom": side()}})
+        "spec": {"exportTo": exports, "importFrom": imports}})
 }
 
 fn labels(dice: &mut Dice, percent: usize) -> Value {
@@ -299,7 +311,9 @@ fn labels(dice: &mut Dice, percent: usize) -> Value {
 }
 
 fn table(dice: &mut Dice, name: &str, is_root: bool) -> Value {
-    let namespace = *dice.pick(&WORKSPACES);
+    // Roots are mostly where the gateways are, so that most of them are served.
+    let at_gateway = is_root && dice.chance(60);
+    let namespace = if at_gateway { dice.pick(&GATEWAYS).0 } else { *dice.pick(&WORKSPACES) };
     let mut own = labels(dice, 30);
     own["t"] = json!(dice.pick(&["x", "y"]));
     let mut spec = Map::new();
@@ -310,7 +324,7 @@ fn table(dice: &mut Dice, name: &str, is_root: bool) -> Value {
         spec.insert("hosts".to_owned(), json!(hosts));
         let mut gateways: Vec<Value> = Vec::new();
         for (gateway_namespace, gateway, _) in GATEWAYS {
-            if dice.chance(75) {
+            if dice.chance(90) {
                 gateways.push(json!({"name": gateway, "namespace": gateway_namespace}));
             }
         }
@@ -325,7 +339,7 @@ fn table(dice: &mut Dice, name: &str, is_root: bool) -> Value {
     let routes: Vec<Value> = (0..1 + dice.below(4)).map(|index| route(dice, index, is_root)).collect();
     spec.insert("http".to_owned(), json!(routes));
     json!({"apiVersion": "networking.gloo.solo.io/v2", "kind": "RouteTable",
-        "metadata": metadata(dice, namespace, name, own), "spec": spec})
+        "metadata": metadata(dice, namespace, name, &own), "spec": spec})
 }
 
 fn route(dice: &mut Dice, index: usize, is_root: bool) -> Value {

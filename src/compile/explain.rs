@@ -167,7 +167,8 @@ fn pick_host<'p>(listener: &'p Listener, host: &str) -> Option<&'p VirtualHost> 
         .max_by_key(|candidate| candidate.domain.specificity())
 }
 
-/// Filters answer before the route's action does, in the order of the kinds.
+/// Filters answer before the route's action does, in the order of the kinds; the CORS filter only on routes that
+/// forward.
 fn answer(route: &Route, wire: &Wire) -> Option<Answer> {
     let mut policies: Vec<&Policy> = route.body.policies.iter().collect();
     if let Action::Forward(forward) = &route.body.action
@@ -181,7 +182,8 @@ fn answer(route: &Route, wire: &Wire) -> Option<Answer> {
             Some(Answer { status: abort.http_status, body: "fault filter abort".to_owned(), location: None })
         }
         Policy::Cors(cors) => {
-            is_preflight(cors, wire).then(|| Answer { status: 200, body: String::new(), location: None })
+            let forwards = matches!(route.body.action, Action::Forward(_));
+            (forwards && is_preflight(cors, wire)).then(|| Answer { status: 200, body: String::new(), location: None })
         }
         _ => None,
     });

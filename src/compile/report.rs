@@ -63,6 +63,9 @@ pub fn verdicts(
 
 /// R132 and R133: an invalid route makes a table INVALID whatever its code; elsewhere what Envoy cannot express is FAILED.
 fn approval(kind: Kind, findings: &[&Finding], counted: bool) -> Approval {
+    if !counted {
+        return Approval::Pending;
+    }
     let errors: Vec<&&Finding> = findings.iter().filter(|f| f.severity == Severity::Error).collect();
     if !errors.is_empty() {
         return if kind != Kind::RouteTable && errors.iter().all(|f| f.code == Code::Unsupported) {
@@ -70,9 +73,6 @@ fn approval(kind: Kind, findings: &[&Finding], counted: bool) -> Approval {
         } else {
             Approval::Invalid
         };
-    }
-    if !counted {
-        return Approval::Pending;
     }
     if findings.iter().any(|f| f.severity == Severity::Warning) { Approval::Warning } else { Approval::Accepted }
 }

@@ -177,7 +177,7 @@ impl TestRoute {
             action: self.action,
             policies: self.policies.into(),
             chain: [hop].into(),
-            labels: Arc::default(),
+            labels: Default::default(),
             attached: self.attached.into(),
             fault: None,
         };

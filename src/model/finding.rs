@@ -61,7 +61,7 @@ codes! {
     DelegationEmpty = "DELEGATION_EMPTY",
     /// A delegation re-enters a table that is already on its chain (R90). As above.
     DelegationCycle = "DELEGATION_CYCLE",
-    /// A chain of more than 16 tables (R90). As above.
+    /// A chain of more than 16 tables (R90), or a tree that is too large. As above.
     DelegationTooDeep = "DELEGATION_TOO_DEEP",
     /// No combination of a child route's matchers with its parents' can match (R94). As above.
     MatcherConflict = "MATCHER_CONFLICT",
@@ -164,13 +164,27 @@ impl FieldPath {
         if name.is_empty() || name.contains(['.', '[', ']']) || name.contains(char::is_control) {
             return Self(format!("{}[{name:?}]", self.0));
         }
-        if self.0.is_empty() { Self(name.to_owned()) } else { Self(format!("{}.{name}", self.0)) }
+        if self.0.is_empty() {
+            return Self(name.to_owned());
+        }
+        // Not by `format!`: lowering makes a dozen paths for every route, nearly all of which nobody ever sees.
+        let mut path = String::with_capacity(self.0.len() + 1 + name.len());
+        path.push_str(&self.0);
+        path.push('.');
+        path.push_str(name);
+        Self(path)
     }
 
     /// The same path with a list position appended, counted from 0.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
-        Self(format!("{}[{index}]", self.0))
+        let index = index.to_string();
+        let mut path = String::with_capacity(self.0.len() + 2 + index.len());
+        path.push_str(&self.0);
+        path.push('[');
+        path.push_str(&index);
+        path.push(']');
+        Self(path)
     }
 
     /// The text form.

@@ -8,10 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::ir::policy::Policy;
-use crate::ir::route::{Attachment, Hop, Label, RouteFault};
+use crate::ir::route::{Attachment, EffectiveLabels, Hop, RouteFault};
 use crate::ir::upstream::UpstreamId;
 use crate::model::labels::contains_all;
-use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
+use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, ObjectRef, WorkspaceId};
 
 use super::delegation::{FinalAction, FinalRoute};
 use super::destination::selects;
@@ -298,7 +298,7 @@ fn forwards_to(route: &FinalRoute) -> &[(UpstreamId, u32)] {
 }
 
 /// R113: labels against the effective ones; the rest against the table that holds the route (D19).
-fn fits(selector: &RouteLabelSelector, labels: &BTreeMap<Name, Label>, last: &Hop) -> bool {
+fn fits(selector: &RouteLabelSelector, labels: &EffectiveLabels, last: &Hop) -> bool {
     selector.labels.iter().all(|(key, value)| labels.get(key).is_some_and(|label| label.value == *value))
         && selector.namespace.as_ref().is_none_or(|namespace| *namespace == last.table.namespace)
         && selector.cluster.as_ref().is_none_or(|cluster| *cluster == last.table.cluster)

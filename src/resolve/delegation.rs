@@ -7,19 +7,19 @@
 //! What a tree does not know: gateways. What holds on one gateway only is decided by [`super::gateway`].
 //!
 //! # Cost
-//! In proportion to the final routes times the length of their chains, and never more than [`MAX_COST`] for one tree.
+//! In proportion to the final routes times the length of their chains, and never more than `MAX_COST` for one tree.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ir::route::{
-    DirectResponse, HeaderMatch, Hop, HostRewrite, Label, LabelOrigin, Matcher, PathRewrite, QueryMatch, Redirect,
-    RouteFault, ValueMatch,
+    DirectResponse, EffectiveLabels, HeaderMatch, Hop, HostRewrite, LabelOrigin, Matcher, PathRewrite, QueryMatch,
+    Redirect, RouteFault, ValueMatch,
 };
 use crate::ir::upstream::UpstreamId;
 use crate::model::path::Uncombinable;
-use crate::model::{Code, FieldPath, Finding, Findings, Labels, Name, ObjectRef, PathMatch, WorkspaceId};
+use crate::model::{Code, FieldPath, Finding, Findings, ObjectRef, PathMatch, WorkspaceId};
 
 use super::Consent;
 use super::destination::resolve_destination;
@@ -35,12 +35,19 @@ const MAX_CHAIN: usize = 16;
 /// Most combinations of matchers along one chain. Each is an entry that Envoy tries in turn.
 const MAX_COMBINATIONS: usize = 1_000;
 
-/// What the expansion of one root table may cost. A visited route costs the length of its chain, the matchers that it tries
-/// and the labels that it has; a table that a selector finds costs 1.
+/// What the expansion of one root table may cost. A visited route costs the length of its chain, its labels, and four times
+/// the matchers that it tries, each of which becomes an entry of its own; a table that a selector finds costs 1.
 ///
-/// A tree of three levels with five labels on each route has some 100,000 routes at this cost, and takes 200 MB. Tables
-/// that each delegate twice to the next double at every level: 16 levels of them cost more.
+/// A tree of three levels with five labels on each route has some 80,000 routes at this cost. Tables that each delegate
+/// twice to the next double at every level: 16 levels of them cost more. The worst trees take 300 MB; twice as much here
+/// is twice as much there.
 const MAX_COST: usize = 1_000_000;
+
+/// Most entries of one tree in Envoy's lists: matchers times hosts. A gateway holds each with 2 kB and more.
+const MAX_ENTRIES: usize = 2_000_000;
+
+/// Most bytes in bodies of direct responses of one tree, counted for each entry that carries one.
+const MAX_BODY_BYTES: usize = 64 << 20;
 
 /// A root table with everything below it.
 #[derive(Clone, Debug)]
@@ -65,7 +72,7 @@ pub struct FinalRoute {
     /// From the root table to the one that ends the route.
     pub chain: Arc<[Hop]>,
     /// Effective labels (R103).
-    pub labels: Arc<BTreeMap<Name, Label>>,
+    pub labels: EffectiveLabels,
     /// What it does when it is valid.
     pub action: FinalAction,
     /// Why it is not.
@@ -111,11 +118,17 @@ pub fn expand<W: World + ?Sized>(world: &W, root: &Arc<Table>) -> Option<Tree> {
         findings: BTreeSet::new(),
         left: MAX_COST,
         is_cut: false,
+        hosts: match &root.role {
+            TableRole::Root(root) => root.hosts.len().max(1),
+            TableRole::Child => 1,
+        },
+        entries_left: MAX_ENTRIES,
+        body_bytes_left: MAX_BODY_BYTES,
     };
     let start = Branch {
         chain: Arc::default(),
         tables: Arc::default(),
-        labels: Arc::default(),
+        labels: EffectiveLabels::default(),
         matchers: vec![Matcher::any()],
     };
     let routes = walk.table(root, &start).routes;
@@ -127,7 +140,7 @@ pub fn expand<W: World + ?Sized>(world: &W, root: &Arc<Table>) -> Option<Tree> {
 struct Branch {
     chain: Arc<[Hop]>,
     tables: Arc<[Arc<Table>]>,
-    labels: Arc<BTreeMap<Name, Label>>,
+    labels: EffectiveLabels,
     matchers: Vec<Matcher>,
 }
 
@@ -149,6 +162,12 @@ struct Walk<'w, W: World + ?Sized> {
     left: usize,
     /// Whether some delegation has been cut off for that.
     is_cut: bool,
+    /// Hosts of the root table: each has every route.
+    hosts: usize,
+    /// What is left of [`MAX_ENTRIES`].
+    entries_left: usize,
+    /// What is left of [`MAX_BODY_BYTES`].
+    body_bytes_left: usize,
 }
 
 impl<W: World + ?Sized> Walk<'_, W> {
@@ -159,20 +178,18 @@ impl<W: World + ?Sized> Walk<'_, W> {
         // All routes of the table share the tables above them, and its labels where they have none of their own.
         let depth = above.chain.len();
         let tables: Arc<[Arc<Table>]> = above.tables.iter().chain([table]).cloned().collect();
-        let mut table_labels = above.labels.clone();
-        merge_labels(&mut table_labels, &table.labels, depth, LabelOrigin::Table);
+        let labels = above.labels.with(&table.labels, depth, LabelOrigin::Table);
         for route in &table.routes {
             let hop =
                 Hop { table: table.id.clone(), owner: owner.clone(), route: route.name.clone(), index: route.index };
             let mut branch = Branch {
                 chain: above.chain.iter().cloned().chain([hop]).collect(),
                 tables: tables.clone(),
-                labels: table_labels.clone(),
+                labels: labels.with(&route.labels, depth, LabelOrigin::Route),
                 matchers: Vec::new(),
             };
-            merge_labels(&mut branch.labels, &route.labels, depth, LabelOrigin::Route);
             let combinations = above.matchers.len().saturating_mul(route.matchers.len());
-            self.spend(branch.chain.len() + branch.labels.len() + combinations.min(MAX_COMBINATIONS));
+            self.spend(branch.chain.len() + branch.labels.iter().count() + 4 * combinations.min(MAX_COMBINATIONS));
             let unusable;
             (branch.matchers, unusable) = combine_all(&above.matchers, &route.matchers);
             if combinations > MAX_COMBINATIONS {
@@ -365,15 +382,13 @@ impl<W: World + ?Sized> Walk<'_, W> {
         let (mut cycles, mut too_deep) = (Vec::new(), Vec::new());
         for candidate in self.world.tables(item) {
             let Some(child_owner) = roster.owner_of(&candidate.id) else { continue };
+            self.spend(1);
             if !item.fits_owner(Some(child_owner)) {
                 continue;
             }
-            self.spend(1);
             if matches!(candidate.role, TableRole::Root(_)) {
                 // Tables that a workspace may not know of are not told to it.
-                let is_known = child_owner == owner
-                    || item.name.is_some()
-                    || self.consent(branch, &candidate, child_owner).is_ok();
+                let is_known = child_owner == owner || self.consent(branch, &candidate, child_owner).is_ok();
                 if is_known {
                     self.findings.insert(
                         Finding::warning(
@@ -397,7 +412,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
                     )
                     .with(&table.id),
                 );
-                let message = if item.name.is_some() {
+                let message = if item.name.is_some() && item.namespace.is_some() {
                     format!("`{}` of workspace `{child_owner}` cannot be delegated to: {message}", candidate.id.short())
                 } else {
                     format!("a table of workspace `{child_owner}` cannot be delegated to: {message}")
@@ -502,8 +517,33 @@ impl<W: World + ?Sized> Walk<'_, W> {
         routes: &mut Vec<FinalRoute>,
         is_remainder: bool,
     ) {
-        self.report(branch, faults, is_remainder);
-        push(branch, action, faults, routes, is_remainder);
+        let entries = branch.matchers.len() * self.hosts;
+        let too_much = |message: String| Fault {
+            code: Code::LimitExceeded,
+            field: branch.chain.last().map(|hop| FieldPath::new("spec.http").index(hop.index)).unwrap_or_default(),
+            message,
+        };
+        if entries > self.entries_left {
+            let fault = too_much(format!(
+                "the root table's hosts and routes make more than {MAX_ENTRIES} entries, and this one is left out; use fewer hosts or matchers"
+            ));
+            self.report(branch, &[fault], is_remainder);
+            return;
+        }
+        self.entries_left -= entries;
+        let mut faults = faults.to_vec();
+        if let FinalAction::Direct(direct) = &action {
+            let bytes = entries.saturating_mul(direct.body.len());
+            if bytes > self.body_bytes_left {
+                faults.push(too_much(format!(
+                    "the bodies of direct responses, one for each host and matcher, make more than {MAX_BODY_BYTES} bytes; shorten them"
+                )));
+            } else {
+                self.body_bytes_left -= bytes;
+            }
+        }
+        self.report(branch, &faults, is_remainder);
+        push(branch, action, &faults, routes, is_remainder);
     }
 
     fn spend(&mut self, cost: usize) {
@@ -584,17 +624,6 @@ fn specificity(route: &FinalRoute) -> (u8, Reverse<usize>) {
     key.unwrap_or((2, Reverse(1)))
 }
 
-/// Labels of a table, and then of its route, over what came before (R103 to R106).
-fn merge_labels(labels: &mut Arc<BTreeMap<Name, Label>>, own: &Labels, hop: usize, origin: LabelOrigin) {
-    if own.is_empty() {
-        return;
-    }
-    let labels = Arc::make_mut(labels);
-    for (key, value) in own {
-        labels.insert(key.clone(), Label { value: value.clone(), hop, origin });
-    }
-}
-
 /// The combinations of a parent's and a route's alternatives that can match, of the first [`MAX_COMBINATIONS`] (R93, R94),
 /// and what is wrong with the first that makes an expression that cannot be used.
 fn combine_all(parents: &[Matcher], own: &[Matcher]) -> (Vec<Matcher>, Option<String>) {
@@ -666,3 +695,6 @@ fn queries_conflict(a: &QueryMatch, b: &QueryMatch) -> bool {
 fn values_conflict(a: &ValueMatch, b: &ValueMatch) -> bool {
     matches!((a, b), (ValueMatch::Exact(a), ValueMatch::Exact(b)) if a != b)
 }
+
+#[cfg(test)]
+mod tests;

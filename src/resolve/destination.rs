@@ -243,15 +243,17 @@ pub fn check_on_gateway<W: World + ?Sized>(
                 ),
             ));
         }
+    }
+    if let Some(reason) = isolated_from(world, gateway_owner, id) {
+        return Err((Code::ServiceIsolated, reason));
+    }
+    if id.kind == Kind::Service && id.cluster != *gateway_cluster {
         return Err((
             Code::Unsupported,
             format!("`{id}` is in another cluster than the gateway, and traffic between clusters is not supported yet"),
         ));
     }
-    match isolated_from(world, gateway_owner, id) {
-        Some(reason) => Err((Code::ServiceIsolated, reason)),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Why the owner of a gateway may not reach a destination whose workspace is isolated.

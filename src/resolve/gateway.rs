@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::route::{Action, DirectResponse, Forward, Matcher, Route, RouteBody, RouteFault, WeightedDestination};
+use crate::ir::route::{
+    Action, DirectResponse, EffectiveLabels, Forward, Matcher, Route, RouteBody, RouteFault, WeightedDestination,
+};
 use crate::ir::upstream::UpstreamId;
 use crate::ir::{GatewayPlan, Listener, VirtualHost};
 use crate::model::labels::contains_all;
@@ -122,8 +124,8 @@ fn misconfigured(mut body: RouteBody, fault: RouteFault) -> RouteBody {
     body
 }
 
-/// A root table on a listener, with the hosts that it has there.
-pub type Bound = (ObjectRef, Vec<Host>);
+/// A root table on a listener, with the hosts that it has there: as the listener narrows them, and as the table writes them.
+pub type Bound = (ObjectRef, Vec<(Host, Host)>);
 
 /// Which root tables a listener of a virtual gateway serves, and on which hosts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -205,7 +207,7 @@ fn bind_one<W: World + ?Sized>(
     }
     bindings.gateways.entry(table.id.clone()).or_default().insert(gateway.id.clone());
     let mut served = false;
-    let mut hosts_of: Vec<(usize, Vec<Host>)> = Vec::new();
+    let mut hosts_of: Vec<(usize, Vec<(Host, Host)>)> = Vec::new();
     for listener in &gateway.listeners {
         let hosts = admitted(world, listener, table, root);
         if !hosts.is_empty() {
@@ -247,11 +249,16 @@ fn find_gateway<W: World + ?Sized>(
     (elsewhere.next(), elsewhere.count())
 }
 
-/// The hosts that a listener lets a table have (R63, R64, D10).
-fn admitted<W: World + ?Sized>(world: &W, listener: &GatewayListener, table: &Table, root: &RootTable) -> Vec<Host> {
+/// The hosts that a listener lets a table have, each with the table's own pattern (R63, R64, D10).
+fn admitted<W: World + ?Sized>(
+    world: &W,
+    listener: &GatewayListener,
+    table: &Table,
+    root: &RootTable,
+) -> Vec<(Host, Host)> {
     let owner = world.roster().owner_of(&table.id);
-    let mut hosts: Vec<Host> = match &listener.allowed {
-        None => root.hosts.clone(),
+    let mut hosts: Vec<(Host, Host)> = match &listener.allowed {
+        None => root.hosts.iter().map(|host| (host.clone(), host.clone())).collect(),
         Some(items) => items
             .iter()
             .filter(|item| {
@@ -259,7 +266,7 @@ fn admitted<W: World + ?Sized>(world: &W, listener: &GatewayListener, table: &Ta
                     && item.selector.fits(&table.id, &table.labels)
                     && item.selector.fits_owner(owner)
             })
-            .flat_map(|item| root.hosts.iter().filter_map(|host| host.overlap(&item.host)))
+            .flat_map(|item| root.hosts.iter().filter_map(|host| Some((host.overlap(&item.host)?, host.clone()))))
             .collect(),
     };
     hosts.sort();
@@ -376,9 +383,10 @@ pub fn compose<W: World + ?Sized>(
         return plan;
     };
     let ports = bound_ports(world, gateway, findings);
-    let is_closed = closed_by_workload_policy(world, gateway, &owner);
+    let is_closed = is_closed_by_policy(world, gateway, &owner);
     for (bind_port, bound) in ports {
-        if bound.protocol != ListenerProtocol::Http {
+        // A listener with a fault keeps its port from others, and is not bound.
+        if bound.protocol != ListenerProtocol::Http || bound.listeners.is_empty() {
             continue;
         }
         let mut listener = Listener {
@@ -387,8 +395,8 @@ pub fn compose<W: World + ?Sized>(
             gateways: bound.gateways.clone(),
             virtual_hosts: Vec::new(),
         };
-        if let Some(closer) = &is_closed {
-            listener.virtual_hosts = vec![closed_host(closer)];
+        if is_closed {
+            listener.virtual_hosts = vec![closed_host()];
         } else {
             let mut here = OnGateway { world, gateway, owner: &owner, bodies: BTreeMap::new(), findings };
             listener.virtual_hosts = virtual_hosts(&mut here, &bound, bindings, trees);
@@ -535,35 +543,39 @@ fn add_listener(
     }
 }
 
-/// The protecting policy that closes a gateway, because it selects it and cannot be applied (R120, R130).
-fn closed_by_workload_policy<W: World + ?Sized>(
-    world: &W,
-    gateway: &GatewayId,
-    owner: &WorkspaceId,
-) -> Option<ObjectRef> {
+/// Whether a protecting policy selects a gateway and cannot be applied (R120, R130).
+///
+/// Its labels are those of the gateway's Pods: what the Service selects them by, or what one of them carries.
+fn is_closed_by_policy<W: World + ?Sized>(world: &W, gateway: &GatewayId, owner: &WorkspaceId) -> bool {
     let index = world.policies(owner);
-    index.on_workloads.iter().map(|position| &index.all[*position]).find_map(|policy| {
-        let selects = policy::closes(policy)
-            && gateway.services.iter().any(|name| {
-                let id = ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name);
-                world.service(&id).is_some_and(|service| {
-                    policy.targets.workloads.iter().any(|selector| picks_service(world, selector, &service))
-                })
-            });
-        selects.then(|| policy.id.clone())
+    let mut policies = index.on_workloads.iter().map(|position| &index.all[*position]).filter(|p| policy::closes(p));
+    policies.any(|policy| {
+        gateway.services.iter().any(|name| {
+            let id = ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name);
+            let Some(service) = world.service(&id) else { return false };
+            let mut selectors = policy.targets.workloads.iter();
+            selectors.any(|selector| {
+                picks_service(world, selector, &service)
+                    || world.pods(&gateway.cluster, &gateway.namespace).iter().any(|pod| {
+                        contains_all(&pod.labels, &service.selector)
+                            && selector.fits(&service.id, &pod.labels)
+                            && selector.fits_owner(world.roster().owner_of(&service.id))
+                    })
+            })
+        })
     })
 }
 
 /// Refuses every request.
-fn closed_host(closer: &ObjectRef) -> VirtualHost {
+fn closed_host() -> VirtualHost {
     let body = RouteBody {
         action: Action::Direct(DirectResponse {
             status: 403,
-            body: format!("chancery: closed by {closer}, which cannot be applied").into(),
+            body: "chancery: closed, because a policy that protects this gateway cannot be applied".into(),
         }),
         policies: Arc::default(),
         chain: Arc::default(),
-        labels: Arc::default(),
+        labels: EffectiveLabels::default(),
         attached: Arc::default(),
         fault: None,
     };
@@ -650,22 +662,28 @@ fn virtual_hosts<W: World + ?Sized>(
     bindings: &Bindings,
     trees: &BTreeMap<ObjectRef, GrownTree>,
 ) -> Vec<VirtualHost> {
-    let mut by_domain: BTreeMap<Host, Vec<&GrownTree>> = BTreeMap::new();
+    let mut by_domain: BTreeMap<Host, Vec<(&Host, &GrownTree)>> = BTreeMap::new();
     for listener in &bound.listeners {
         for (table, hosts) in bindings.tables.get(listener).into_iter().flatten() {
             let Some(grown) = trees.get(table) else { continue };
-            for host in hosts {
-                let tables = by_domain.entry(host.clone()).or_default();
-                if !tables.iter().any(|other| other.tree.root.id == *table) {
-                    tables.push(grown);
-                }
+            for (host, written) in hosts {
+                by_domain.entry(host.clone()).or_default().push((written, grown));
             }
         }
     }
     by_domain
         .into_iter()
-        .map(|(domain, mut tables)| {
+        .map(|(domain, claims)| {
+            // A listener that narrows a wildcard to one host must not let it take that host from a table that names it
+            // (R68); among equals the older goes first (R69).
+            let most = claims.iter().map(|(written, _)| written.specificity()).max();
+            let mut tables: Vec<&GrownTree> = claims
+                .into_iter()
+                .filter(|(written, _)| Some(written.specificity()) == most)
+                .map(|(_, grown)| grown)
+                .collect();
             tables.sort_by(|a, b| a.tree.root.age.cmp(&b.tree.root.age));
+            tables.dedup_by(|a, b| a.tree.root.id == b.tree.root.id);
             virtual_host(here, domain, &tables, &bound.service_ports)
         })
         .collect()

@@ -25,7 +25,8 @@ pub(super) struct Wire {
     pub(super) path_and_query: String,
     query: Vec<(String, String)>,
     method: String,
-    headers: BTreeMap<String, String>,
+    /// Each line of a header by itself, as Envoy compares them.
+    headers: BTreeMap<String, Vec<String>>,
     /// The path had `%2F` or `%5C`, which a listener answers with a redirect to the path without.
     pub(super) has_escaped_slash: bool,
 }
@@ -39,15 +40,9 @@ impl Wire {
         let has_escaped_slash = unescaped != path;
         let path = merge_slashes(&canonical(&unescaped));
         let path_and_query = query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
-        let mut headers: BTreeMap<String, String> = BTreeMap::new();
+        let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, value) in &request.headers {
-            headers
-                .entry(name.to_ascii_lowercase())
-                .and_modify(|joined| {
-                    joined.push(',');
-                    joined.push_str(value);
-                })
-                .or_insert_with(|| value.clone());
+            headers.entry(name.to_ascii_lowercase()).or_default().push(value.clone());
         }
         let method = if request.method.is_empty() { "GET" } else { &request.method };
         for (name, value) in [
@@ -59,7 +54,7 @@ impl Wire {
             // As on every gateway at the edge, whatever the client claims.
             ("x-forwarded-proto", "http"),
         ] {
-            headers.insert(name.to_owned(), value.to_owned());
+            headers.insert(name.to_owned(), vec![value.to_owned()]);
         }
         Self {
             host: without_port(&request.host).to_ascii_lowercase(),
@@ -80,7 +75,7 @@ impl Wire {
 
     /// A header that is there and not empty, by its lower-case name.
     pub(super) fn filled(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.headers.get(name)?.first().map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// Whether the method is the given one, upper case.
@@ -105,14 +100,16 @@ impl Wire {
             && matcher.query_parameters.iter().all(|parameter| self.has_parameter(parameter))
     }
 
+    /// Of a repeated header one value is enough; negated, none may be as the condition says.
     fn has_header(&self, header: &HeaderMatch) -> bool {
-        let value = self.headers.get(header.name.as_str());
-        let holds = match (&header.value, value) {
-            (ValueMatch::Present, value) => value.is_some(),
-            (_, None) => false,
-            (ValueMatch::Exact(wanted), Some(value)) => *wanted == value.as_str(),
-            (ValueMatch::Regex(wanted), Some(value)) => {
-                whole(wanted).is_some_and(|regex| regex.is_match(value.as_bytes()))
+        let values = self.headers.get(header.name.as_str());
+        let mut values = values.into_iter().flatten();
+        let holds = match &header.value {
+            ValueMatch::Present => values.next().is_some(),
+            ValueMatch::Exact(wanted) => values.any(|value| *wanted == value.as_str()),
+            ValueMatch::Regex(wanted) => {
+                let regex = whole(wanted);
+                values.any(|value| regex.as_ref().is_some_and(|regex| regex.is_match(value.as_bytes())))
             }
         };
         holds != header.invert

@@ -21,6 +21,12 @@ use super::{labels, lower_kind, lower_port, lower_reference, lower_selector, not
 /// Longest body of a direct response, in bytes. Envoy holds it in memory for every route that has it.
 const MAX_BODY: usize = 1024 * 1024;
 
+/// Longest name of a query parameter, in bytes: Envoy refuses a whole route configuration for a longer one.
+const MAX_QUERY_NAME: usize = 1024;
+
+/// Most hosts of one table. Each gets a copy of all of the table's routes.
+const MAX_HOSTS: usize = 1000;
+
 /// Most destinations of one route, as the API has it.
 const MAX_DESTINATIONS: usize = 100;
 
@@ -31,7 +37,16 @@ pub(super) fn table(object: &Object, spec: &written::RouteTable, findings: &mut 
     let role = if is_root {
         TableRole::Root(RootTable {
             hosts: hosts(object, spec, findings),
-            gateways: spec.virtual_gateways.iter().map(lower_reference).collect(),
+            gateways: spec
+                .virtual_gateways
+                .iter()
+                .enumerate()
+                // A reference that cannot be read whole might name another gateway.
+                .filter(|(index, _)| {
+                    object.defect_within(&FieldPath::new("spec.virtualGateways").index(*index)).is_none()
+                })
+                .map(|(_, reference)| lower_reference(reference))
+                .collect(),
         })
     } else {
         child_rules(object, spec, findings);
@@ -67,6 +82,13 @@ fn hosts(object: &Object, spec: &written::RouteTable, findings: &mut Findings) -
     let mut hosts: Vec<Host> = Vec::with_capacity(spec.hosts.len());
     for (index, text) in spec.hosts.iter().enumerate() {
         let field = FieldPath::new("spec.hosts").index(index);
+        if index == MAX_HOSTS {
+            let message = format!(
+                "a table has at most {MAX_HOSTS} hosts; this one and those after it are not served, so split the table"
+            );
+            findings.push(Finding::error(id, Code::LimitExceeded, message).at(field));
+            break;
+        }
         if object.defect_within(&field).is_some() {
             continue;
         }
@@ -224,6 +246,10 @@ fn route(
         && !faults.iter().any(in_matchers)
     {
         faults.push(left_out(&defect.field, &defect.message));
+    }
+    let is_default = written.forward_to.as_ref().is_some_and(|forward| forward.destinations.is_empty());
+    if is_default && let Some(defect) = object.defect_within(&FieldPath::new("spec.defaultDestination")) {
+        faults.push(Fault { code: Code::InvalidField, field: defect.field.clone(), message: defect.message.clone() });
     }
     for (key, value) in &written.labels {
         if !is_label_key(key) || !is_label_value(value) {
@@ -389,7 +415,8 @@ fn lower_forward(
             reference: lower_reference(target),
             kind: lower_kind(reference.kind),
             port,
-            subset: subset(&reference.subset),
+            subset: subset(&reference.subset)
+                .map_err(|message| fault(Code::InvalidField, at.field("subset"), message))?,
             weight,
             field: at,
         });
@@ -434,8 +461,12 @@ fn lower_forward(
     Ok(TableForward { destinations, path_rewrite, host_rewrite })
 }
 
-fn subset(written: &BTreeMap<String, String>) -> Labels {
-    labels(written)
+/// Labels of endpoints; what no Pod can carry would only make the names of two subsets alike.
+fn subset(written: &BTreeMap<String, String>) -> Result<Labels, String> {
+    match written.iter().find(|(key, value)| !is_label_key(key) || !is_label_value(value)) {
+        Some((key, value)) => Err(format!("`{key}: {value}` is no label that a Pod can carry; correct it")),
+        None => Ok(labels(written)),
+    }
 }
 
 /// Shares in percent, worked out (R77).
@@ -552,6 +583,12 @@ fn lower_matcher(
         if parameter.name.is_empty() {
             return Err(fault(at.field("name"), "a query parameter needs its name".to_owned()));
         }
+        if parameter.name.len() > MAX_QUERY_NAME {
+            return Err(fault(
+                at.field("name"),
+                format!("the name is longer than {MAX_QUERY_NAME} bytes, which Envoy refuses"),
+            ));
+        }
         let value = value(&parameter.value, parameter.regex).map_err(|message| fault(at.field("value"), message))?;
         let parameter = QueryMatch { name: (&parameter.name).into(), value };
         if !matcher.query_parameters.contains(&parameter) {
@@ -612,3 +649,6 @@ fn is_label_value(value: &str) -> bool {
         && value.bytes().next().is_none_or(|b| b.is_ascii_alphanumeric())
         && value.bytes().last().is_none_or(|b| b.is_ascii_alphanumeric())
 }
+
+#[cfg(test)]
+mod tests;

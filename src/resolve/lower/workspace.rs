@@ -112,10 +112,6 @@ pub(super) fn settings(object: &Object, spec: &written::WorkspaceSettings, findi
                 );
             }
         }
-        if object.defect_within(&FieldPath::new("spec.options.serviceIsolation")).is_some() {
-            // Isolation that cannot be read is on: it only ever refuses.
-            options.service_isolation = Some(true);
-        }
         if let Some(federation) = &written.federation {
             let field = FieldPath::new("spec.options.federation");
             let mut ports = Vec::with_capacity(federation.ports.len());
@@ -148,6 +144,14 @@ pub(super) fn settings(object: &Object, spec: &written::WorkspaceSettings, findi
         if written.trim_all_proxy_config {
             not_applicable(object, "options.trimAllProxyConfig", "there are no sidecars", findings);
         }
+    }
+    let unreadable = object.defects.iter().any(|defect| {
+        matches!(defect.field.as_str(), "spec" | "spec.options")
+            || defect.field.is_within(&FieldPath::new("spec.options.serviceIsolation"))
+    });
+    if unreadable {
+        // Isolation that cannot be read is on: it only ever refuses.
+        options.service_isolation = Some(true);
     }
     Settings {
         id: id.clone(),

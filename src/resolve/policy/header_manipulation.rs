@@ -267,7 +267,9 @@ fn is_format(value: &str) -> bool {
                 HEADER_COMMANDS.contains(&name)
                     && argument.strip_suffix(')').is_some_and(|headers| {
                         !headers.is_empty()
-                            && headers.split('?').all(|h| is_header_name(h.strip_prefix(':').unwrap_or(h)))
+                        // Envoy takes a header and one alternative.
+                        && headers.split('?').count() <= 2
+                        && headers.split('?').all(|h| is_header_name(h.strip_prefix(':').unwrap_or(h)))
                     })
             }
         };
