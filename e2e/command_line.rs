@@ -307,6 +307,40 @@ fn envoy_accepts_the_bootstrap_in_both_forms() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Envoy by itself refuses programs above a size of 100, and with them the whole route table.
+#[test]
+fn an_envoy_with_the_bootstrap_takes_the_expression_of_a_uuid() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut bootstrap = run(&["bootstrap", "--cluster", "eu", "--namespace", "edge"])?.expect(0)?.json()?;
+    bootstrap["static_resources"]["listeners"] = serde_json::json!([{
+        "name": "l",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "filter_chains": [{"filters": [{"name": "hcm", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "x",
+            "route_config": {"virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [{
+                "match": {"safe_regex": {"regex": "/v4/advisory/[0-9a-z-]{36}/clone"}},
+                "direct_response": {"status": 200},
+            }]}]},
+            "http_filters": [{"name": "router", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+            }}],
+        }}]}],
+    }]);
+    let validate = |bootstrap: &Value| -> anyhow::Result<(bool, String)> {
+        let file = folder.path().join("bootstrap.json");
+        std::fs::write(&file, bootstrap.to_string())?;
+        let envoy = Command::new(envoy::find()?).args(["--mode", "validate", "-c"]).arg(&file).output()?;
+        Ok((envoy.status.success(), String::from_utf8_lossy(&envoy.stderr).into_owned()))
+    };
+    let (is_accepted, errors) = validate(&bootstrap)?;
+    ensure!(is_accepted, "{errors}");
+    bootstrap["layered_runtime"] = Value::Null;
+    let (is_accepted, errors) = validate(&bootstrap)?;
+    ensure!(!is_accepted && errors.contains("max program size of 100"), "the layer is not needed any more: {errors}");
+    Ok(())
+}
+
 #[test]
 fn render_says_the_same_in_both_forms() -> anyhow::Result<()> {
     let arguments = ["render", "config/demo", "--gateway", GATEWAY, "--allow-loopback-endpoints", "-o"];

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
+use crate::model::expression::PROXY_LEVEL;
 use crate::render::to_yaml;
 
 use super::{EXIT_CODES, Outcome, Usage, json};
@@ -115,6 +116,13 @@ impl Bootstrap {
                         "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(self.xds_address)}}]}],
                     },
                 }],
+            },
+            // By itself Envoy refuses every route table with an expression above a size of 100, less than a UUID takes.
+            "layered_runtime": {
+                "layers": [
+                    {"name": "chancery", "static_layer": {"re2.max_program_size.error_level": PROXY_LEVEL}},
+                    {"name": "admin", "admin_layer": {}},
+                ],
             },
             "deferred_stat_options": {"enable_deferred_creation_stats": true},
         });

@@ -216,7 +216,9 @@ fn is_preflight(cors: &Cors, wire: &Wire) -> bool {
             OriginPattern::Exact(text) => fold(origin) == fold(text),
             OriginPattern::Prefix(text) => fold(origin).starts_with(&fold(text)),
             OriginPattern::Suffix(text) => fold(origin).ends_with(&fold(text)),
-            OriginPattern::Regex(expression) => whole(expression).is_some_and(|regex| regex.is_match(origin)),
+            OriginPattern::Regex(expression) => {
+                whole(expression).is_some_and(|regex| regex.is_match(origin.as_bytes()))
+            }
         }
     });
     allowed && wire.has_method("OPTIONS") && wire.filled("access-control-request-method").is_some()

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a serialisation format, Envoy, Kubernetes clients or the time of day.
 
+pub mod expression;
 pub mod finding;
 pub mod host;
 pub mod id;

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::fmt;
 
-use super::Name;
+use super::{Name, expression};
 
 /// What a request's path (without the query) must be.
 ///
@@ -21,9 +21,14 @@ pub enum PathMatch {
     Regex(Name),
 }
 
-/// Two levels of a chain that no path can satisfy together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PathConflict;
+/// Why two levels of a chain have no path together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Uncombinable {
+    /// They exclude each other.
+    Conflict,
+    /// What they make together is no expression that can be used; one sentence for the author.
+    Expression(String),
+}
 
 impl PathMatch {
     /// What a parent's path and a child's path match together.
@@ -32,19 +37,22 @@ impl PathMatch {
     /// nothing. Every operation that a child's matcher can bring is in the table of R93.
     ///
     /// # Errors
-    /// [`PathConflict`] where the table says so.
+    /// [`Uncombinable::Conflict`] where the table says so, [`Uncombinable::Expression`] where the result fails
+    /// [`expression::check`].
     ///
     /// # Rule
     /// R93, D17.
-    pub fn combine(&self, child: &Self) -> Result<Self, PathConflict> {
+    pub fn combine(&self, child: &Self) -> Result<Self, Uncombinable> {
         match (self, child) {
             (Self::Any, child) => Ok(child.clone()),
             (parent, Self::Any) => Ok(parent.clone()),
             (Self::Prefix(parent), Self::Prefix(child)) => Ok(Self::Prefix(join(parent, child))),
             (Self::Prefix(parent), Self::Exact(child)) => Ok(Self::Exact(join(parent, child))),
-            (Self::Prefix(parent), Self::Regex(child)) => Ok(Self::Regex(join_regex(parent, child))),
+            (Self::Prefix(parent), Self::Regex(child)) => {
+                join_regex(parent, child).map(Self::Regex).map_err(Uncombinable::Expression)
+            }
             (Self::Exact(parent), Self::Exact(child)) if parent == child => Ok(self.clone()),
-            (Self::Exact(_) | Self::Regex(_), _) => Err(PathConflict),
+            (Self::Exact(_) | Self::Regex(_), _) => Err(Uncombinable::Conflict),
         }
     }
 
@@ -82,63 +90,25 @@ impl PathMatch {
 ///
 /// Each alternative of the child is joined by itself, so that none escapes the parent's prefix: a slash at the end of the
 /// prefix stays where the alternative brings none of its own.
-fn join_regex(parent: &Name, child: &Name) -> Name {
+fn join_regex(parent: &Name, child: &Name) -> Result<Name, String> {
     let stem = parent.strip_suffix('/').unwrap_or(parent);
     let ends_in_slash = stem != parent.as_str() && !stem.is_empty();
-    let parts: Vec<String> = alternatives(child)
+    // The whole path is matched, so an anchor at the head says nothing; behind the prefix it would match nothing.
+    let parts: Vec<String> = expression::alternatives(child)?
         .into_iter()
-        .map(|alternative| {
-            let (flags, rest) = leading_flags(alternative);
-            // The whole path is matched, so an anchor says nothing; in the middle it would match nothing.
-            let rest = rest.strip_prefix('^').unwrap_or(rest);
+        .map(|expression::Alternative { flags, rest }| {
             let is_literal = rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-');
             let slash = if !rest.starts_with('/') && (is_literal || ends_in_slash) { "/" } else { "" };
             format!("{flags}{slash}{rest}")
         })
         .collect();
     let stem = regex::escape(stem);
-    match parts.as_slice() {
-        [only] => format!("{stem}{only}").into(),
-        several => format!("{stem}(?:{})", several.join("|")).into(),
-    }
-}
-
-/// The alternatives of an expression: what stands between the `|` outside its groups and classes.
-fn alternatives(expression: &str) -> Vec<&str> {
-    let mut parts = Vec::new();
-    let (mut start, mut depth) = (0, 0_usize);
-    let mut class: Option<usize> = None;
-    let mut characters = expression.char_indices();
-    while let Some((at, character)) = characters.next() {
-        match (character, class) {
-            ('\\', _) => {
-                characters.next();
-            }
-            // A `]` is a literal directly after the opening, or after `^` there.
-            (']', Some(opening)) if !matches!(&expression[opening..at], "[" | "[^") => class = None,
-            ('[', None) => class = Some(at),
-            ('(', None) => depth += 1,
-            (')', None) => depth = depth.saturating_sub(1),
-            ('|', None) if depth == 0 => {
-                parts.push(&expression[start..at]);
-                start = at + 1;
-            }
-            _ => {}
-        }
-    }
-    parts.push(&expression[start..]);
-    parts
-}
-
-/// Flags such as `(?i)` at the head, and the rest.
-fn leading_flags(expression: &str) -> (&str, &str) {
-    let is_flag = |c: char| c.is_ascii_alphabetic() || c == '-';
-    let end = expression
-        .strip_prefix("(?")
-        .map(|rest| rest.trim_start_matches(is_flag))
-        .and_then(|rest| rest.strip_prefix(')'))
-        .map_or(0, |rest| expression.len() - rest.len());
-    expression.split_at(end)
+    let joined = match parts.as_slice() {
+        [only] => format!("{stem}{only}"),
+        several => format!("{stem}(?:{})", several.join("|")),
+    };
+    expression::check(&joined)?;
+    Ok(joined.into())
 }
 
 /// Parent prefix and child path as one path.
@@ -196,9 +166,9 @@ mod tests {
             (prefix("/"), regex(".*/b"), Ok(regex(".*/b"))),
             (exact("/a"), exact("/a"), Ok(exact("/a"))),
             (exact("/a"), PathMatch::Any, Ok(exact("/a"))),
-            (exact("/a"), exact("/b"), Err(PathConflict)),
-            (exact("/a"), prefix("/a"), Err(PathConflict)),
-            (regex("/a.*"), exact("/a"), Err(PathConflict)),
+            (exact("/a"), exact("/b"), Err(Uncombinable::Conflict)),
+            (exact("/a"), prefix("/a"), Err(Uncombinable::Conflict)),
+            (regex("/a.*"), exact("/a"), Err(Uncombinable::Conflict)),
             (regex("/a.*"), PathMatch::Any, Ok(regex("/a.*"))),
         ] {
             assert_eq!(parent.combine(&child), expected, "R93 {parent} over {child}");
@@ -225,6 +195,32 @@ mod tests {
                 assert!(!combined.is_match(path) || path.starts_with(parent), "{shown}: {path} is not below {parent}");
             }
         }
+    }
+
+    /// Each of these, taken as text behind the prefix, would be an expression of its own or change the prefix.
+    #[test]
+    fn r93_no_expression_breaks_out_of_the_prefix_of_its_parent() {
+        for child in ["a)(?:b", ")(", "x)|(?:.*", "/x)|(/.*", "*", "?/x", "{0}", "(?x)a #", "[[:alpha:]", ""] {
+            let combined = prefix("/team-a").combine(&regex(child));
+            assert!(matches!(combined, Err(Uncombinable::Expression(_))), "{child}: {combined:?}");
+        }
+        for (child, expected) in [
+            ("^?/x", "/team\\-a^?/x"),
+            ("^*b", "/team\\-a^*b"),
+            ("[[:alpha:]|x]/y|z", "/team\\-a(?:[[:alpha:]|x]/y|/z)"),
+            ("^(?i)\\Ab|c", "/team\\-a(?:(?i)/b|/c)"),
+        ] {
+            assert_eq!(prefix("/team-a").combine(&regex(child)), Ok(regex(expected)), "{child}");
+        }
+    }
+
+    #[test]
+    fn r93_prefix_and_expression_together_keep_to_the_limits_of_one_expression() {
+        let long = "/a".repeat(expression::MAX_LENGTH / 2);
+        assert_eq!(expression::check(&long), Ok(0));
+        let Err(Uncombinable::Expression(reason)) = prefix("/b").combine(&regex(&long)) else { unreachable!() };
+        assert!(reason.contains("longer"), "{reason}");
+        assert!(matches!(prefix("/").combine(&regex("^")), Err(Uncombinable::Expression(_))), "nothing is left");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::ir::route::{
     Redirect, RouteFault, ValueMatch,
 };
 use crate::ir::upstream::UpstreamId;
+use crate::model::path::Uncombinable;
 use crate::model::{Code, FieldPath, Finding, Findings, ObjectRef, PathMatch, WorkspaceId};
 
 use super::Consent;
@@ -189,7 +190,8 @@ impl<W: World + ?Sized> Walk<'_, W> {
             };
             let combinations = above.matchers.len().saturating_mul(route.matchers.len());
             self.spend(branch.chain.len() + branch.labels.iter().count() + 4 * combinations.min(MAX_COMBINATIONS));
-            branch.matchers = combine_all(&above.matchers, &route.matchers);
+            let unusable;
+            (branch.matchers, unusable) = combine_all(&above.matchers, &route.matchers);
             if combinations > MAX_COMBINATIONS {
                 let fault = own_fault(
                     route,
@@ -204,6 +206,14 @@ impl<W: World + ?Sized> Walk<'_, W> {
             // Every alternative of the route was unreadable; its findings say so.
             if route.matchers.is_empty() {
                 self.report(&branch, &route.faults, false);
+                continue;
+            }
+            if let Some(message) = unusable {
+                let message =
+                    format!("below `{}` {message}; this alternative of the route is left out", parent_name(above));
+                let mut faults = route.faults.clone();
+                faults.push(own_fault(route, Code::InvalidField, message));
+                self.finish(&branch, FinalAction::None, &faults, &mut expansion.routes, false);
                 continue;
             }
             if branch.matchers.is_empty() {
@@ -614,29 +624,39 @@ fn specificity(route: &FinalRoute) -> (u8, Reverse<usize>) {
     key.unwrap_or((2, Reverse(1)))
 }
 
-/// The combinations of a parent's and a route's alternatives that can match, of the first [`MAX_COMBINATIONS`] (R93, R94).
-fn combine_all(parents: &[Matcher], own: &[Matcher]) -> Vec<Matcher> {
+/// The combinations of a parent's and a route's alternatives that can match, of the first [`MAX_COMBINATIONS`] (R93, R94),
+/// and what is wrong with the first that makes an expression that cannot be used.
+fn combine_all(parents: &[Matcher], own: &[Matcher]) -> (Vec<Matcher>, Option<String>) {
     let pairs = parents.iter().flat_map(|parent| own.iter().map(move |child| (parent, child)));
-    pairs.take(MAX_COMBINATIONS).filter_map(|(parent, child)| combine(parent, child)).collect()
+    let (mut matchers, mut unusable) = (Vec::new(), None);
+    for (parent, child) in pairs.take(MAX_COMBINATIONS) {
+        match combine(parent, child) {
+            Ok(matcher) => matchers.push(matcher),
+            Err(Uncombinable::Expression(message)) => {
+                unusable.get_or_insert(message);
+            }
+            Err(Uncombinable::Conflict) => {}
+        }
+    }
+    (matchers, unusable)
 }
 
-/// One parent's and one child's conditions together; nothing where they exclude each other.
+/// One parent's and one child's conditions together.
 ///
 /// # Rule
 /// R93.
-fn combine(parent: &Matcher, child: &Matcher) -> Option<Matcher> {
+fn combine(parent: &Matcher, child: &Matcher) -> Result<Matcher, Uncombinable> {
     let both_paths = parent.path != PathMatch::Any && child.path != PathMatch::Any;
     if both_paths && parent.ignore_case != child.ignore_case {
-        return None;
+        return Err(Uncombinable::Conflict);
     }
-    let path = parent.path.combine(&child.path).ok()?;
     let ignore_case = if child.path == PathMatch::Any { parent.ignore_case } else { child.ignore_case };
-    let method = same_or_either(&parent.method, &child.method)?;
-    let port = same_or_either(&parent.port, &child.port)?;
+    let method = same_or_either(&parent.method, &child.method).ok_or(Uncombinable::Conflict)?;
+    let port = same_or_either(&parent.port, &child.port).ok_or(Uncombinable::Conflict)?;
     let mut headers = parent.headers.clone();
     for header in &child.headers {
         if parent.headers.iter().any(|other| headers_conflict(other, header)) {
-            return None;
+            return Err(Uncombinable::Conflict);
         }
         if !headers.contains(header) {
             headers.push(header.clone());
@@ -645,13 +665,14 @@ fn combine(parent: &Matcher, child: &Matcher) -> Option<Matcher> {
     let mut query_parameters = parent.query_parameters.clone();
     for parameter in &child.query_parameters {
         if parent.query_parameters.iter().any(|other| queries_conflict(other, parameter)) {
-            return None;
+            return Err(Uncombinable::Conflict);
         }
         if !query_parameters.contains(parameter) {
             query_parameters.push(parameter.clone());
         }
     }
-    Some(Matcher { path, ignore_case, method, headers, query_parameters, port })
+    let path = parent.path.combine(&child.path)?;
+    Ok(Matcher { path, ignore_case, method, headers, query_parameters, port })
 }
 
 /// Two optional values that must agree; `None` outside means they do not.

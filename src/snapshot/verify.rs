@@ -244,11 +244,10 @@ impl Checker<'_> {
     }
 
     fn check_expression(&mut self, place: Place<'_>, at: At<'_>, expression: &str) {
-        let compiled = self.expressions.entry(expression.to_owned()).or_insert_with(|| {
-            regex::Regex::new(expression)
-                .map(drop)
-                .map_err(|error| error.to_string().lines().last().unwrap_or_default().to_owned())
-        });
+        let compiled = self
+            .expressions
+            .entry(expression.to_owned())
+            .or_insert_with(|| crate::model::expression::check(expression).map(drop));
         if let Err(problem) = compiled.clone() {
             self.report(place, format!("{at}expression `{expression}` is not valid: {problem}"));
         }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use regex::Regex;
+use regex::bytes::Regex;
 
 use crate::ir::Matcher;
 use crate::ir::route::{HeaderMatch, QueryMatch, ValueMatch};
@@ -93,7 +93,7 @@ impl Wire {
                 self.path.get(..path.len()).is_some_and(|head| head.eq_ignore_ascii_case(path))
             }
             PathMatch::Prefix(path) => self.path.starts_with(path.as_str()),
-            PathMatch::Regex(path) => whole(path).is_some_and(|regex| regex.is_match(&self.path)),
+            PathMatch::Regex(path) => whole(path).is_some_and(|regex| regex.is_match(self.path.as_bytes())),
         };
         path && matcher.method.as_ref().is_none_or(|method| self.has_method(method))
             && matcher.headers.iter().all(|header| self.has_header(header))
@@ -109,7 +109,7 @@ impl Wire {
             ValueMatch::Exact(wanted) => values.any(|value| *wanted == value.as_str()),
             ValueMatch::Regex(wanted) => {
                 let regex = whole(wanted);
-                values.any(|value| regex.as_ref().is_some_and(|regex| regex.is_match(value)))
+                values.any(|value| regex.as_ref().is_some_and(|regex| regex.is_match(value.as_bytes())))
             }
         };
         holds != header.invert
@@ -123,14 +123,14 @@ impl Wire {
         match &parameter.value {
             ValueMatch::Present => true,
             ValueMatch::Exact(wanted) => *wanted == value.as_str(),
-            ValueMatch::Regex(wanted) => whole(wanted).is_some_and(|regex| regex.is_match(value)),
+            ValueMatch::Regex(wanted) => whole(wanted).is_some_and(|regex| regex.is_match(value.as_bytes())),
         }
     }
 }
 
 /// An expression that matches a whole text.
 pub(super) fn whole(expression: &str) -> Option<Regex> {
-    crate::resolve::expression::compile(expression).ok()
+    crate::resolve::expression::compile(expression)
 }
 
 /// What stands before the last `:` that is not part of an IPv6 address.

@@ -8,8 +8,8 @@ use crate::crd::route_table as written;
 use crate::ir::route::{
     DirectResponse, HeaderMatch, HostRewrite, Matcher, PathRewrite, QueryMatch, Redirect, ValueMatch,
 };
-use crate::model::{Code, FieldPath, Finding, Findings, Host, Labels, Name, PathMatch};
-use crate::resolve::expression;
+use crate::model::{Code, FieldPath, Finding, Findings, Host, Labels, Name, PathMatch, expression};
+
 use crate::resolve::facts::{
     Age, Delegate, DestinationReference, Fault, RootTable, SortMethod, Table, TableAction, TableForward, TableRole,
     TableRoute,
@@ -434,7 +434,7 @@ fn lower_forward(
         }
         (None, Some(regex)) => {
             let pattern = regex.pattern.as_ref().map(|pattern| pattern.regex.as_str()).unwrap_or_default();
-            let groups = expression::groups(pattern).map_err(|message| {
+            let groups = expression::check(pattern).map_err(|message| {
                 fault(Code::InvalidField, field.field("regexRewrite").field("pattern").field("regex"), message)
             })?;
             if let Some(message) = bad_substitution(&regex.substitution, groups) {
@@ -550,7 +550,7 @@ fn lower_matcher(
             (Some(path), ..) => PathMatch::Exact(rooted(path, &at.field("exact"))?),
             (_, Some(path), ..) => PathMatch::Prefix(rooted(path, &at.field("prefix"))?),
             (_, _, Some(path), _) => {
-                expression::compile(path).map_err(|message| fault(at.field("regex"), message))?;
+                expression::check(path).map_err(|message| fault(at.field("regex"), message))?;
                 PathMatch::Regex(path.into())
             }
             (.., Some(suffix)) => {
@@ -559,7 +559,9 @@ fn lower_matcher(
                     field: at.field("suffix"),
                     message: "`suffix` is not supported in paths; use `regex`".to_owned(),
                 });
-                PathMatch::Regex(format!(".*{}", regex::escape(suffix)).into())
+                let path = format!(".*{}", regex::escape(suffix));
+                expression::check(&path).map_err(|message| fault(at.field("suffix"), message))?;
+                PathMatch::Regex(path.into())
             }
             _ => PathMatch::Any,
         };
@@ -624,7 +626,7 @@ fn value(written: &str, regex: bool) -> Result<ValueMatch, String> {
         return Ok(ValueMatch::Present);
     }
     if regex {
-        expression::compile(written)?;
+        expression::check(written)?;
         return Ok(ValueMatch::Regex(written.into()));
     }
     if written.contains(['\r', '\n', '\0']) {

@@ -2,8 +2,7 @@
 
 use crate::crd::policy::CorsPolicy;
 use crate::ir::policy::{Cors, OriginMatch, OriginPattern};
-use crate::model::Name;
-use crate::resolve::expression;
+use crate::model::{Name, expression};
 use crate::resolve::facts::Fault;
 
 use super::{config_fault, is_header_name, no_config};
@@ -26,7 +25,7 @@ pub fn lower(policy: &CorsPolicy) -> Result<Cors, Fault> {
             (_, Some(text), ..) if !text.is_empty() => OriginPattern::Prefix(text.into()),
             (_, _, Some(text), _) if !text.is_empty() => OriginPattern::Suffix(text.into()),
             (.., Some(text)) => {
-                expression::compile(text).map_err(|reason| config_fault(&format!("{field}.regex"), reason))?;
+                expression::check(text).map_err(|reason| config_fault(&format!("{field}.regex"), reason))?;
                 OriginPattern::Regex(text.into())
             }
             _ => {

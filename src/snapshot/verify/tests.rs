@@ -268,7 +268,7 @@ fn expressions_compile() {
         match_pattern: Some(matcher_pb::string_matcher::MatchPattern::SafeRegex(bad())),
         ..Default::default()
     };
-    let expected = "Route `routes`: host `h`, route `r`: expression `(?!a)` is not valid: error: look-around, including \
+    let expected = "Route `routes`: host `h`, route `r`: expression `(?!a)` is not valid: `(?!a)` is no RE2 expression: look-around, including \
                     look-ahead and look-behind, is not supported";
     check(&[expected], |parts| {
         parts.matcher().path_specifier = Some(route_pb::route_match::PathSpecifier::SafeRegex(bad()));
