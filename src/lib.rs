@@ -62,8 +62,8 @@
 //!
 //! # Where to start
 //!
-//! * **A new policy kind:** [`resolve::policy`] says which three files and which lines; the made-up kind `TeapotPolicy`, which only tests
-//!   see, shows them all.
+//! * **A new policy kind:** [`resolve::policy`] says which files and which lines; a made-up kind that only tests see shows
+//!   them all.
 //! * **A rule:** look its number up in the [`manual`]; `git grep R93` finds the code and the test. Rule cases are Markdown
 //!   under `src/cases`: inputs and what must come of them.
 //! * **A refused snapshot, a surprising route:** `chancery explain`, `chancery render`, then [`snapshot::verify`].

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::Layer as _;
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -18,15 +18,14 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging. `CHANCERY_LOG`, else `RUST_LOG`, chooses what is logged by module: `info,chancery::xds=debug`. `info`
-/// unless stated.
+/// Starts logging what a filter lets through, by module: `info,chancery::xds=debug`. A second call has no effect.
 ///
-/// A second call has no effect.
-pub fn start(format: LogFormat) {
-    let filter: Targets = ["CHANCERY_LOG", "RUST_LOG"]
-        .into_iter()
-        .find_map(|variable| std::env::var(variable).ok()?.parse().ok())
-        .unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+/// # Errors
+/// A sentence where the filter has no meaning.
+pub fn start(format: LogFormat, filter: &str) -> Result<(), String> {
+    let filter: Targets = filter
+        .parse()
+        .map_err(|error| format!("`{filter}` says nothing about what to log: {error}; write a level, such as info"))?;
     let json = match format {
         LogFormat::Auto => !std::io::stderr().is_terminal(),
         LogFormat::Json => true,
@@ -39,4 +38,5 @@ pub fn start(format: LogFormat) {
     if started.is_err() {
         tracing::debug!("logging was started before");
     }
+    Ok(())
 }

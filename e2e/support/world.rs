@@ -260,6 +260,16 @@ pub(crate) struct RunningGateway {
 impl RunningGateway {
     /// Starts an Envoy for a gateway. Its listeners come later, from the control plane.
     pub(crate) async fn start(gateway: Gateway, bind: Ipv4Addr, xds: SocketAddr) -> anyhow::Result<Self> {
+        Self::start_with(gateway, bind, xds, &[]).await
+    }
+
+    /// The same with further flags for `chancery bootstrap`.
+    pub(crate) async fn start_with(
+        gateway: Gateway,
+        bind: Ipv4Addr,
+        xds: SocketAddr,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
         let pod = format!("{}-0", gateway.service);
         let node = Node {
             cluster: &gateway.cluster,
@@ -268,7 +278,7 @@ impl RunningGateway {
             labels: gateway.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
             bind,
         };
-        let envoy = Envoy::start(&gateway.id(), &chancery::bootstrap(xds, &node)?).await?;
+        let envoy = Envoy::start(&gateway.id(), &chancery::bootstrap(xds, &node, flags)?).await?;
         Ok(Self { gateway, envoy, bind })
     }
 

@@ -19,7 +19,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use envoy_types::pb::google::protobuf::Any;
 
 use crate::ir::route::{DirectResponse, Forward, HostRewrite, PathRewrite, Redirect};
-use crate::ir::{Action, Listener, Route, RouteBody, VirtualHost};
+use crate::ir::{Action, Listener, Matcher, Route, RouteBody, VirtualHost};
 use crate::model::{Name, ObjectRef};
 use crate::snapshot::Resource;
 
@@ -86,6 +86,17 @@ fn emit_virtual_host(host: &VirtualHost) -> route_pb::VirtualHost {
 }
 
 fn emit_route(route: &Route) -> Vec<route_pb::Route> {
+    build(route).finish()
+}
+
+/// The names and matchers that a route of the plan has in Envoy's list, in order. Nearly always its own.
+#[must_use]
+pub fn route_entries(route: &Route) -> Vec<(Name, Matcher)> {
+    build(route).entries()
+}
+
+/// A route with its policies on it.
+fn build(route: &Route) -> RouteBuilder<'_> {
     let mut builder = RouteBuilder::new(route);
     for policy in route.body.policies.iter() {
         filter::apply(policy, &mut builder);
@@ -98,7 +109,7 @@ fn emit_route(route: &Route) -> Vec<route_pb::Route> {
             }
         }
     }
-    builder.finish()
+    builder
 }
 
 /// A route while policies are being put on it.
@@ -172,10 +183,24 @@ impl<'a> RouteBuilder<'a> {
         self.takes_preflights = true;
     }
 
-    /// One route for each alternative of the matcher, and then its twin's.
-    fn finish(self) -> Vec<route_pb::Route> {
-        let own = matcher::emit_matcher(&self.route.matcher);
+    /// One entry for each alternative of the matcher, and then its twin's.
+    fn entries(&self) -> Vec<(Name, Matcher)> {
+        let own = matcher::alternatives(&self.route.matcher);
         let twin = if self.takes_preflights { matcher::preflight(&self.route.matcher) } else { None };
+        let twins = twin.iter().flat_map(matcher::alternatives).map(|matcher| ("#preflight", matcher));
+        let mut entries: Vec<(Name, Matcher)> = Vec::with_capacity(own.len());
+        for (suffix, matcher) in own.into_iter().map(|matcher| ("", matcher)).chain(twins) {
+            let mut name = format!("{}{suffix}", self.route.name);
+            if entries.last().is_some_and(|(before, _)| before.starts_with(&name)) {
+                name = format!("{name}#{}", entries.len() + 1);
+            }
+            entries.push((name.into(), matcher));
+        }
+        entries
+    }
+
+    fn finish(self) -> Vec<route_pb::Route> {
+        let entries = self.entries();
         let mut route = route_pb::Route {
             request_headers_to_add: emit_added(&self.own.request),
             request_headers_to_remove: emit_removed(&self.own.request),
@@ -189,16 +214,12 @@ impl<'a> RouteBuilder<'a> {
             Action::Redirect(redirect) => route_pb::route::Action::Redirect(emit_redirect(redirect)),
             Action::Direct(direct) => route_pb::route::Action::DirectResponse(emit_direct_response(direct)),
         });
-        let twins = twin.iter().flat_map(matcher::emit_matcher).map(|matcher| ("#preflight", matcher));
-        let mut routes: Vec<route_pb::Route> = Vec::with_capacity(own.len());
-        for (suffix, matcher) in own.into_iter().map(|matcher| ("", matcher)).chain(twins) {
-            let mut name = format!("{}{suffix}", self.route.name);
-            if routes.last().is_some_and(|before| before.name.starts_with(&name)) {
-                name = format!("{name}#{}", routes.len() + 1);
-            }
-            routes.push(route_pb::Route { name, r#match: Some(matcher), ..route.clone() });
-        }
-        routes
+        let with = |(name, matcher): (Name, Matcher)| route_pb::Route {
+            name: name.to_string(),
+            r#match: Some(matcher::emit_matcher(&matcher)),
+            ..route.clone()
+        };
+        entries.into_iter().map(with).collect()
     }
 
     fn emit_forward(&self, forward: &Forward) -> route_pb::RouteAction {

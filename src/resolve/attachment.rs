@@ -3,20 +3,21 @@
 //! The six steps of the manual's page on attachment, for one final route at a time: chain, owners, labels, candidates,
 //! selection, conflicts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use crate::ir::policy::Policy;
 use crate::ir::route::{Attachment, EffectiveLabels, Hop, RouteFault};
 use crate::ir::upstream::UpstreamId;
-use crate::model::{Code, Finding, Findings, Kind, Labels, ObjectRef, WorkspaceId};
+use crate::model::labels::contains_all;
+use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, ObjectRef, WorkspaceId};
 
 use super::delegation::{FinalAction, FinalRoute};
 use super::destination::selects;
-use super::facts::{DestinationSelector, PolicyEffect, PolicyObject, RouteLabelSelector, RouteSelector};
+use super::facts::{DestinationSelector, Pod, PolicyEffect, PolicyObject, RouteLabelSelector, RouteSelector, Selector};
 use super::policy::{self, Combine};
-use super::selection::destination_labels;
+use super::selection::{destination_labels, destinations};
 use super::visibility::is_visible;
 use super::world::World;
 
@@ -137,9 +138,13 @@ pub fn attach<W: World + ?Sized>(world: &W, route: &FinalRoute) -> Attached {
         rest = others;
         attach_kind(world, route, kind, group, &mut gathered);
     }
-    let Gathered { mut route, destinations, attachments, beaten, closed } = gathered;
+    if let Some(closed) = gathered.closed {
+        // A closed route carries no policies, so nothing wins or loses there.
+        return Attached { closed: Some(closed), ..Attached::default() };
+    }
+    let Gathered { mut route, destinations, attachments, beaten, closed: _ } = gathered;
     route.sort();
-    Attached { route: route.into(), destinations, attachments: attachments.into(), beaten, closed }
+    Attached { route: route.into(), destinations, attachments: attachments.into(), beaten, closed: None }
 }
 
 /// [`Attached`] while it grows.
@@ -327,14 +332,36 @@ fn pairs(labels: &Labels) -> String {
 /// # Rule
 /// R109.
 pub fn explain_off<W: World + ?Sized>(world: &W, route: &FinalRoute, attached: &Attached) -> Vec<NotAttached> {
+    explain_off_where(world, route, attached, |_| true)
+}
+
+/// The same for one policy; none where it is attached, or selects no routes.
+///
+/// # Rule
+/// R109.
+pub fn explain_one_off<W: World + ?Sized>(
+    world: &W,
+    route: &FinalRoute,
+    attached: &Attached,
+    policy: &ObjectRef,
+) -> Option<NotAttached> {
+    explain_off_where(world, route, attached, |id| id == policy).pop()
+}
+
+fn explain_off_where<W: World + ?Sized>(
+    world: &W,
+    route: &FinalRoute,
+    attached: &Attached,
+    wanted: impl Fn(&ObjectRef) -> bool,
+) -> Vec<NotAttached> {
     let mut list = Vec::new();
     let owners: Vec<&WorkspaceId> = route.chain.iter().map(|hop| &hop.owner).collect();
     for owner in world.policy_owners() {
-        for policy in &world.policies(&owner).all {
+        for policy in world.policies(&owner).all.iter().filter(|policy| wanted(&policy.id)) {
             if policy.targets.routes.is_empty() && policy.targets.route_destinations.is_empty() {
                 continue;
             }
-            if attached.closed.is_none() && attached.attachments.iter().any(|a| a.policy == policy.id) {
+            if attached.attachments.iter().any(|a| a.policy == policy.id) {
                 continue;
             }
             let (off, reason) = judge(world, route, attached, &owners, &owner, policy);
@@ -419,6 +446,94 @@ pub fn beaten_findings(beaten: &BTreeMap<Beaten, Vec<String>>) -> Findings {
             Finding::warning(&beaten.loser, Code::BeatenByOlder, message).with(&beaten.winner)
         })
         .collect()
+}
+
+/// Warnings for selectors that pick only what their policy cannot reach.
+///
+/// A selector without any restriction means what its owner has, so there is nothing to tell about it.
+///
+/// # Rule
+/// R119, R120.
+pub fn no_effect_findings<W: World + ?Sized>(world: &W, gateways: &BTreeSet<GatewayId>) -> Findings {
+    let mut findings = Findings::new();
+    for owner in world.policy_owners() {
+        let index = world.policies(&owner);
+        for policy in index.on_destinations.iter().map(|position| &index.all[*position]) {
+            if let Some(imported) = only_imported(world, &owner, policy) {
+                findings.push(
+                    Finding::warning(
+                        &policy.id,
+                        Code::SelectorNoEffect,
+                        format!("`applyToDestinations` finds imported destinations only, for instance `{imported}`: policies for a destination come from the workspace that owns it"),
+                    )
+                    .at(FieldPath::new("spec.applyToDestinations"))
+                    .with(&imported),
+                );
+            }
+        }
+        for policy in index.on_workloads.iter().map(|position| &index.all[*position]) {
+            if let Some(other) = other_workload(world, &owner, policy, gateways) {
+                findings.push(
+                    Finding::warning(
+                        &policy.id,
+                        Code::SelectorNoEffect,
+                        format!("`applyToWorkloads` selects `{other}`, which is no gateway: there are no sidecars, so nothing applies there"),
+                    )
+                    .at(FieldPath::new("spec.applyToWorkloads"))
+                    .with(&other),
+                );
+            }
+        }
+    }
+    findings
+}
+
+/// The first imported destination that a policy selects, if it selects none that its workspace owns.
+fn only_imported<W: World + ?Sized>(world: &W, owner: &WorkspaceId, policy: &PolicyObject) -> Option<ObjectRef> {
+    let mut imported = None;
+    for selector in &policy.targets.destinations {
+        if selector.selector == Selector::default() {
+            return None;
+        }
+        for (id, labels) in destinations(world, &selector.selector, selector.kind) {
+            let owner_there = world.roster().owner_of(&id);
+            if !selector.selector.fits_owner(owner_there) {
+                continue;
+            }
+            if owner_there == Some(owner) {
+                return None;
+            }
+            if imported.is_none() && is_visible(world, owner, &id, &labels) {
+                imported = Some(id);
+            }
+        }
+    }
+    imported
+}
+
+/// The first Pod of the policy's workspace that it selects and that belongs to no gateway.
+fn other_workload<W: World + ?Sized>(
+    world: &W,
+    owner: &WorkspaceId,
+    policy: &PolicyObject,
+    gateways: &BTreeSet<GatewayId>,
+) -> Option<ObjectRef> {
+    let is_gateway = |pod: &Pod| {
+        let here = gateways.iter().filter(|g| g.cluster == pod.id.cluster && g.namespace == pod.id.namespace);
+        here.flat_map(|g| &g.services).any(|name| {
+            let service = ObjectRef::new(Kind::Service, &pod.id.cluster, &pod.id.namespace, name);
+            world.service(&service).is_some_and(|service| contains_all(&pod.labels, &service.selector))
+        })
+    };
+    let selects = |pod: &Pod| {
+        policy.targets.workloads.iter().any(|selector| {
+            *selector != Selector::default() && selector.fits(&pod.id, &pod.labels) && selector.fits_owner(Some(owner))
+        })
+    };
+    world.roster().namespaces_of(owner).find_map(|(cluster, namespace)| {
+        let pods = world.pods(cluster, namespace);
+        pods.iter().find(|pod| selects(pod) && !is_gateway(pod)).map(|pod| pod.id.clone())
+    })
 }
 
 /// Whether a selector of a policy picks a destination, among what is visible to the policy's owner (R37, R113).

@@ -33,6 +33,9 @@ const RESOURCE_OVERHEAD: usize = 128;
 pub(super) struct Lane {
     resource_type: ResourceType,
     opened: bool,
+    /// Whether the client asked for everything, states to hold nothing and had no answer yet. Envoy opens no listener
+    /// before its first answers, so that it gets one even if there is nothing.
+    awaited: bool,
     interest: Interest,
     held: Holdings,
     /// What must be sent whatever the version: asked for again, or endpoints of a cluster that was sent.
@@ -113,6 +116,7 @@ impl Lane {
         Self {
             resource_type,
             opened: false,
+            awaited: false,
             interest: Interest::default(),
             held: Holdings::new(),
             again: BTreeSet::new(),
@@ -142,6 +146,7 @@ impl Lane {
         let subscribe: Vec<Name> = request.subscribe.iter().map(|name| self.shared(name)).collect();
         let change = self.interest.apply_delta(self.resource_type, first, &subscribe, &request.unsubscribe, limits)?;
         if first {
+            self.awaited = self.interest.everything() && request.initial_versions.is_empty();
             self.take_initial_versions(request, limits)?;
         } else {
             self.again.extend(change.asked.iter().cloned());
@@ -295,7 +300,10 @@ impl Lane {
             Vec::new()
         };
         let missing = take_names(&mut self.missing, &mut room);
-        let response = (!resources.is_empty() || !removed.is_empty() || !missing.is_empty()).then(|| {
+        let is_something = !resources.is_empty() || !removed.is_empty() || !missing.is_empty();
+        let is_nothing_left = self.additions.is_empty() && self.batches.is_empty() && self.removals.is_empty();
+        let response = (is_something || (self.awaited && is_nothing_left)).then(|| {
+            self.awaited = false;
             self.told.extend(missing.iter().cloned());
             let opens = self.opens(&resources);
             for resource in &resources {

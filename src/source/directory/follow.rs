@@ -168,7 +168,9 @@ impl Follower {
         }
         let seen = seen.unwrap_or_default();
         let mut pending = Pending { haste, marked: now, since: now, seen };
-        if let Some(known) = self.pending.get(&path).filter(|known| known.haste.is_urgent()) {
+        // What was renamed into place and looks different since then is being written: it waits for a quiet moment.
+        let is_complete = |known: &Pending| haste.is_urgent() || known.seen.files == pending.seen.files;
+        if let Some(known) = self.pending.get(&path).filter(|known| known.haste.is_urgent() && is_complete(known)) {
             pending.haste = known.haste.max(haste);
             pending.marked = known.marked;
         }

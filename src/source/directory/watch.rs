@@ -84,8 +84,10 @@ impl Inbox {
             Ok(event) => {
                 let Some(haste) = haste(&event) else { return };
                 for path in event.paths {
+                    // A file that was renamed into place and is written since then is no longer complete.
+                    let is_written = haste.is_quiet() && path.file_name().is_some_and(is_manifest);
                     let known = marks.paths.entry(path).or_insert(haste);
-                    *known = haste.max(*known);
+                    *known = if is_written { haste } else { haste.max(*known) };
                 }
             }
             Err(error) => {

@@ -19,6 +19,21 @@ fn case_12_empty_subscriptions() {
 }
 
 #[test]
+fn a_client_that_waits_for_everything_hears_that_there_is_nothing() {
+    check(
+        "snapshot
+         → CDS
+         ← CDS #1
+         → CDS ack 1
+         → LDS
+         ← LDS #2
+         → LDS ack 2
+         snapshot CDS a@1
+         ← CDS #3 a@1",
+    );
+}
+
+#[test]
 fn case_13_explicit_wildcard() {
     check(
         "snapshot CDS a@1 b@1
