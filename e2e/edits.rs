@@ -251,10 +251,13 @@ pub(crate) fn alias_bomb() -> String {
 #[tokio::test]
 async fn mistakes_in_a_file_take_away_only_what_they_must() -> anyhow::Result<()> {
     let demo = Demo::start().await?;
-    mistakes(&demo).await?;
-    half_a_file(&demo).await?;
-    deleted_and_renamed_into_place(&demo).await?;
-    beyond_the_limits(&demo).await
+    let outcome = async {
+        mistakes(&demo).await?;
+        half_a_file(&demo).await.context("half a file")?;
+        deleted_and_renamed_into_place(&demo).await.context("deleted, and renamed into place")?;
+        beyond_the_limits(&demo).await.context("beyond the limits")
+    };
+    outcome.await.map_err(|error| error.context(demo.chancery.log_tail()))
 }
 
 /// Puts a version of a folder's files in place as a mounted ConfigMap does: a folder of its own, a link to it that is
@@ -326,7 +329,7 @@ async fn what_changes_nothing_sends_nothing_and_endpoints_travel_alone() -> anyh
     let recs = demo.read("recommendation/recs.yaml")?;
     let endpoint = format!("endpoints:\n  - addresses:\n      - {}\n", more.ip());
     demo.replace("recommendation/recs.yaml", &swap(&recs, "endpoints:\n", &endpoint)?)?;
-    demo.answers(RECS, "/", "200 recs-more").await?;
+    demo.answers_once(RECS, "/", "200 recs-more").await?;
     let after = updates(&demo.gateway.envoy).await?;
     let mut expected = before.clone();
     *expected.entry("EDS").or_default() += 1;

@@ -15,6 +15,10 @@ use crate::support::yaml;
 
 const HOST: &str = "www.example.com";
 
+/// The least that a policy's 300 ms may take. Envoy counts from the time at which its event loop last looked at the
+/// clock, which on a busy machine lies before the request.
+const ABOUT_300_MS: Duration = Duration::from_millis(200);
+
 /// Where everything is; `@` stands for the annotation that places an object in `cluster-1`.
 const WORLD: &str = r"
 - apiVersion: admin.gloo.solo.io/v2
@@ -227,7 +231,7 @@ async fn a_request_timeout_ends_a_slow_answer_in_time() -> anyhow::Result<()> {
     let mut world = World::start().await?;
     let (taken, response) = world.timed("/timeout?delay=8000").await?;
     assert_eq!(response.status, 504, "{}", response.text());
-    assert!((Duration::from_millis(300)..Duration::from_secs(4)).contains(&taken), "{taken:?}");
+    assert!((ABOUT_300_MS..Duration::from_secs(4)).contains(&taken), "{taken:?}");
     assert_eq!(world.tries("/timeout?delay=8000"), 1);
 
     let (taken, response) = world.timed("/plain?delay=900").await?;
@@ -278,7 +282,7 @@ async fn faults_strike_the_share_of_requests_that_is_written() -> anyhow::Result
 
     let (taken, response) = world.timed("/slow").await?;
     assert_eq!(response.status, 200);
-    assert!(taken >= Duration::from_millis(300), "{taken:?}");
+    assert!(taken >= ABOUT_300_MS, "{taken:?}");
     // Clients cannot ask for faults.
     let asking = Request::get(HOST, "/never").header("x-envoy-fault-abort-request", "503");
     assert_eq!(world.send(&asking).await?.status, 200);

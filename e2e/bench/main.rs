@@ -23,9 +23,12 @@ use world::World;
 /// Route tables, and how often that size is measured. Odd, so that the median is a run.
 const SIZES: &[(usize, usize)] = &[(100, 15), (1_000, 9), (10_000, 5)];
 
+/// A name, how to read it from a run, the most that it may be, and its unit.
+type Budget = (&'static str, fn(&Run) -> f64, f64, &'static str);
+
 /// At the largest size, on one core but for reading: half of each leaves no room for other work on the machine, double
 /// is where a restart is felt.
-const BUDGETS: &[(&str, fn(&Run) -> f64, f64, &str)] = &[
+const BUDGETS: &[Budget] = &[
     ("compile", |run| run.compile.as_secs_f64(), 1.0, "s"),
     ("cold start", |run| run.cold_start().as_secs_f64(), 2.0, "s"),
     ("peak memory", |run| mebibytes(run.peak_memory), 350.0, "MiB"),

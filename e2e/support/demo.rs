@@ -22,6 +22,10 @@ use super::world::{self, RunningGateway};
 pub(crate) const WEB: &str = "web.istioinaction.io";
 pub(crate) const RECS: &str = "test.recommendation.istioinaction.io";
 
+/// Connections that must be answered alike before every worker counts as changed: the kernel spreads them by chance, so
+/// the odds that all of them meet one of two workers are one to two thousand.
+const IN_A_ROW: usize = 12;
+
 /// A running demo; everything in it ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Demo {
@@ -111,15 +115,27 @@ impl Demo {
         ask(&mut Client::new(self.address), &Request::get(host, path)).await
     }
 
-    /// Waits until a request is answered as wanted.
+    /// Waits until a request is answered as wanted, by every worker of the gateway: they change one after the other.
     pub(crate) async fn answers(&self, host: &str, path: &str, wanted: &str) -> anyhow::Result<()> {
+        self.answers_times(IN_A_ROW, host, path, wanted).await
+    }
+
+    /// Waits until a request is answered as wanted once.
+    pub(crate) async fn answers_once(&self, host: &str, path: &str, wanted: &str) -> anyhow::Result<()> {
+        self.answers_times(1, host, path, wanted).await
+    }
+
+    async fn answers_times(&self, times: usize, host: &str, path: &str, wanted: &str) -> anyhow::Result<()> {
         let what = format!("{wanted} from {host}{path}");
         let waited = until(PATIENCE, &what, async || {
-            let seen = match self.ask(host, path).await {
-                Ok(answer) => answer.to_string(),
-                Err(error) => format!("{error:#}"),
-            };
-            if seen == wanted { Ok(()) } else { Err(Not::Yet(seen)) }
+            for _ in 0..times {
+                match self.ask(host, path).await {
+                    Ok(answer) if answer.to_string() == wanted => {}
+                    Ok(answer) => return Err(Not::Yet(answer.to_string())),
+                    Err(error) => return Err(Not::Yet(format!("{error:#}"))),
+                }
+            }
+            Ok(())
         });
         waited.await.map_err(|error| error.context(self.chancery.log_tail()))
     }

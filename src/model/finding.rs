@@ -61,7 +61,7 @@ codes! {
     DelegationEmpty = "DELEGATION_EMPTY",
     /// A delegation re-enters a table that is already on its chain (R90). As above.
     DelegationCycle = "DELEGATION_CYCLE",
-    /// A chain of more than 16 tables (R90). As above.
+    /// A chain of more than 16 tables (R90), or a tree that is too large. As above.
     DelegationTooDeep = "DELEGATION_TOO_DEEP",
     /// No combination of a child route's matchers with its parents' can match (R94). As above.
     MatcherConflict = "MATCHER_CONFLICT",

@@ -116,7 +116,6 @@ fn alternatives(expression: &str) -> Vec<&str> {
             }
             // A `]` is a literal directly after the opening, or after `^` there.
             (']', Some(opening)) if !matches!(&expression[opening..at], "[" | "[^") => class = None,
-            (_, Some(_)) => {}
             ('[', None) => class = Some(at),
             ('(', None) => depth += 1,
             (')', None) => depth = depth.saturating_sub(1),

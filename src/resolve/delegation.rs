@@ -7,7 +7,7 @@
 //! What a tree does not know: gateways. What holds on one gateway only is decided by [`super::gateway`].
 //!
 //! # Cost
-//! In proportion to the final routes times the length of their chains, and never more than [`MAX_COST`] for one tree.
+//! In proportion to the final routes times the length of their chains, and never more than `MAX_COST` for one tree.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,11 +34,12 @@ const MAX_CHAIN: usize = 16;
 /// Most combinations of matchers along one chain. Each is an entry that Envoy tries in turn.
 const MAX_COMBINATIONS: usize = 1_000;
 
-/// What the expansion of one root table may cost. A visited route costs the length of its chain, the matchers that it tries
-/// and the labels that it has; a table that a selector finds costs 1.
+/// What the expansion of one root table may cost. A visited route costs the length of its chain, its labels, and four times
+/// the matchers that it tries, each of which becomes an entry of its own; a table that a selector finds costs 1.
 ///
-/// A tree of three levels with five labels on each route has some 100,000 routes at this cost, and takes 200 MB. Tables
-/// that each delegate twice to the next double at every level: 16 levels of them cost more.
+/// A tree of three levels with five labels on each route has some 80,000 routes at this cost. Tables that each delegate
+/// twice to the next double at every level: 16 levels of them cost more. The worst trees take 300 MB; twice as much here
+/// is twice as much there.
 const MAX_COST: usize = 1_000_000;
 
 /// Most entries of one tree in Envoy's lists: matchers times hosts. A gateway holds each with 2 kB and more.
@@ -187,7 +188,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
                 matchers: Vec::new(),
             };
             let combinations = above.matchers.len().saturating_mul(route.matchers.len());
-            self.spend(branch.chain.len() + branch.labels.len() + combinations.min(MAX_COMBINATIONS));
+            self.spend(branch.chain.len() + branch.labels.iter().count() + 4 * combinations.min(MAX_COMBINATIONS));
             branch.matchers = combine_all(&above.matchers, &route.matchers);
             if combinations > MAX_COMBINATIONS {
                 let fault = own_fault(
@@ -197,7 +198,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
                         "its matchers and its parents' make more than {MAX_COMBINATIONS} combinations, and what goes beyond is left out; use fewer alternatives"
                     ),
                 );
-                self.finish(&branch, FinalAction::None, vec![fault], &mut expansion.routes, false);
+                self.finish(&branch, FinalAction::None, &[fault], &mut expansion.routes, false);
                 continue;
             }
             // Every alternative of the route was unreadable; its findings say so.
@@ -272,7 +273,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
             TableAction::Direct(direct) => FinalAction::Direct(direct.clone()),
             TableAction::Delegate(_) | TableAction::None => FinalAction::None,
         };
-        self.finish(branch, action, faults, routes, false);
+        self.finish(branch, action, &faults, routes, false);
     }
 
     /// A route that hands over to child tables (R83 to R90, R95 to R98).
@@ -333,7 +334,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
         }
         routes.extend(group);
         if !faults.is_empty() {
-            self.finish(branch, FinalAction::None, faults, routes, true);
+            self.finish(branch, FinalAction::None, &faults, routes, true);
         } else if !is_complete {
             self.too_large(branch, routes);
         }
@@ -502,29 +503,29 @@ impl<W: World + ?Sized> Walk<'_, W> {
         &mut self,
         branch: &Branch,
         action: FinalAction,
-        faults: Vec<Fault>,
+        faults: &[Fault],
         routes: &mut Vec<FinalRoute>,
         is_remainder: bool,
     ) {
-        let mut faults = faults;
         let entries = branch.matchers.len() * self.hosts;
-        let too_much = |message: &str| Fault {
+        let too_much = |message: String| Fault {
             code: Code::LimitExceeded,
             field: branch.chain.last().map(|hop| FieldPath::new("spec.http").index(hop.index)).unwrap_or_default(),
-            message: message.to_owned(),
+            message,
         };
         if entries > self.entries_left {
-            let fault = too_much(&format!(
+            let fault = too_much(format!(
                 "the root table's hosts and routes make more than {MAX_ENTRIES} entries, and this one is left out; use fewer hosts or matchers"
             ));
             self.report(branch, &[fault], is_remainder);
             return;
         }
         self.entries_left -= entries;
+        let mut faults = faults.to_vec();
         if let FinalAction::Direct(direct) = &action {
             let bytes = entries.saturating_mul(direct.body.len());
             if bytes > self.body_bytes_left {
-                faults.push(too_much(&format!(
+                faults.push(too_much(format!(
                     "the bodies of direct responses, one for each host and matcher, make more than {MAX_BODY_BYTES} bytes; shorten them"
                 )));
             } else {
@@ -673,3 +674,6 @@ fn queries_conflict(a: &QueryMatch, b: &QueryMatch) -> bool {
 fn values_conflict(a: &ValueMatch, b: &ValueMatch) -> bool {
     matches!((a, b), (ValueMatch::Exact(a), ValueMatch::Exact(b)) if a != b)
 }
+
+#[cfg(test)]
+mod tests;

@@ -305,7 +305,8 @@ impl Lane {
         let response = (is_something || (self.awaited && is_nothing_left)).then(|| {
             self.awaited = false;
             self.told.extend(missing.iter().cloned());
-            let opens = self.opens(&resources);
+            // What appears while a first answer without content is on its way is needed by later types too.
+            let opens = !is_something || self.opens(&resources);
             for resource in &resources {
                 self.again.remove(&resource.name);
                 self.pinned.remove(&resource.name);

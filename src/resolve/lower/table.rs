@@ -647,3 +647,6 @@ fn is_label_value(value: &str) -> bool {
         && value.bytes().next().is_none_or(|b| b.is_ascii_alphanumeric())
         && value.bytes().last().is_none_or(|b| b.is_ascii_alphanumeric())
 }
+
+#[cfg(test)]
+mod tests;

@@ -273,3 +273,28 @@ impl Observer for Watches {
         self.watch(real);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{DataChange, EventAttributes};
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_after_its_rename_waits_for_a_quiet_moment() {
+        let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        for (path, kinds, expected) in [
+            ("d/a.yaml", [renamed, renamed], Haste::Placed),
+            ("d/a.yaml", [renamed, written], Haste::Quiet),
+            ("d/a.yaml", [written, renamed], Haste::Placed),
+            ("d/..data", [renamed, written], Haste::Placed),
+        ] {
+            let inbox = Inbox::default();
+            for kind in kinds {
+                inbox.event(Ok(notify::Event { kind, paths: vec![path.into()], attrs: EventAttributes::new() }));
+            }
+            assert_eq!(inbox.wait(Instant::now()).paths[Path::new(path)], expected, "{path} {kinds:?}");
+        }
+    }
+}

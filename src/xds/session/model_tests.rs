@@ -148,6 +148,8 @@ struct Model {
     wire: VecDeque<DeltaResponse>,
     envoy: Envoy,
     nonces: BTreeSet<Name>,
+    /// The types that had a response on this stream.
+    answered: BTreeSet<ResourceType>,
 }
 
 impl Model {
@@ -161,6 +163,7 @@ impl Model {
             wire: VecDeque::new(),
             envoy: Envoy::default(),
             nonces: BTreeSet::new(),
+            answered: BTreeSet::new(),
         };
         model.reset();
         model
@@ -183,7 +186,12 @@ impl Model {
         for output in outputs {
             let Output::Respond(response) = output else { continue };
             assert!(self.nonces.insert(response.nonce.clone()), "nonce {} twice", response.nonce);
-            assert!(!response.resources.is_empty() || !response.removed.is_empty(), "an empty response");
+            let first = self.answered.insert(response.resource_type);
+            let says_something = !response.resources.is_empty() || !response.removed.is_empty();
+            assert!(
+                says_something || (first && matches!(response.resource_type, Cluster | Listener)),
+                "an empty response"
+            );
             let names: Vec<&Name> = response.resources.iter().map(|r| &r.name).chain(&response.removed).collect();
             assert_eq!(names.len(), names.iter().collect::<BTreeSet<_>>().len(), "case 36: a name twice in {names:?}");
             self.wire.push_back(response);
@@ -204,6 +212,7 @@ impl Model {
     fn reset(&mut self) {
         self.wire.clear();
         self.nonces.clear();
+        self.answered.clear();
         self.session = Session::new(SessionSettings::default());
         self.now = Duration::ZERO;
         self.envoy.outbox.clear();

@@ -21,13 +21,14 @@ fn case_12_empty_subscriptions() {
 #[test]
 fn a_client_that_waits_for_everything_hears_that_there_is_nothing() {
     check(
-        "snapshot
+        "snapshot RDS r@1
          → CDS
          ← CDS #1
          → CDS ack 1
          → LDS
          ← LDS #2
          → LDS ack 2
+         → EDS
          snapshot CDS a@1
          ← CDS #3 a@1",
     );
