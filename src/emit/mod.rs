@@ -66,7 +66,7 @@ impl Default for EmitOptions {
 /// a listener and its route configuration.
 ///
 /// # Cost
-/// Linear in routes and endpoints. Not measured yet.
+/// Linear in routes and endpoints; in memory, little more than the snapshot itself. Measured by `make bench`.
 #[must_use]
 pub fn emit_gateway(plan: &GatewayPlan, options: &EmitOptions) -> Snapshot {
     let gateway_cluster = &plan.gateway.cluster;

@@ -189,6 +189,12 @@ impl EffectiveLabels {
         self.0.iter().map(|(key, label)| (key, label))
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

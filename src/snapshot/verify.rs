@@ -6,7 +6,8 @@
 //! checked before it is published; a violation is a defect of Chancery, never of a user's object.
 //!
 //! # Cost
-//! Decodes everything once and compiles each distinct expression once, which costs far more. Not measured yet.
+//! Decodes everything once, one virtual host at a time, and compiles each distinct expression once, which costs as much
+//! as decoding a hundred routes. Measured by `make bench`.
 //!
 //! # Rule
 //! F5 and F6 of the notes on clients; the policy reference in the manual, "What Envoy rejects" and "Consequences" of
