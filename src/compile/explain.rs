@@ -1,6 +1,6 @@
 //! For one request: which listener, host, route, policies and destinations, and why. For one object: what became of it.
 //!
-//! Reads the same plan that is emitted, and matches as Envoy does ([`wire`]). Nothing here decides anything.
+//! Reads the same plan that is emitted, and matches as Envoy does (`wire`). Nothing here decides anything.
 
 mod wire;
 
