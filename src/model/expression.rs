@@ -12,7 +12,7 @@ use regex_syntax::ast::{
 /// Longest expression that is accepted, in bytes.
 pub const MAX_LENGTH: usize = 4096;
 
-/// Largest program that is accepted, in RE2's instructions of 16 bytes, as [`Walk::cost`] bounds it from above.
+/// Largest program that is accepted, in RE2's instructions of 16 bytes, as the check bounds it from above.
 ///
 /// RE2 itself compiles more than 120,000. The proxy refuses more than its runtime value
 /// `re2.max_program_size.error_level`, which is 100 where nobody sets it: less than a UUID takes. So the bootstrap sets
