@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::Layer as _;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -23,9 +23,12 @@ pub enum LogFormat {
 /// # Errors
 /// A sentence where the filter has no meaning.
 pub fn start(format: LogFormat, filter: &str) -> Result<(), String> {
-    let filter: Targets = filter
+    let text = filter;
+    let filter: Targets = text
         .parse()
-        .map_err(|error| format!("`{filter}` says nothing about what to log: {error}; write a level, such as info"))?;
+        .map_err(|error| format!("`{text}` says nothing about what to log: {error}; write a level, such as info"))?;
+    // The file watcher complains whenever a folder that it watches is gone, which a mounted ConfigMap does at each change.
+    let filter = if text.contains("notify") { filter } else { filter.with_target("notify", LevelFilter::ERROR) };
     let json = match format {
         LogFormat::Auto => !std::io::stderr().is_terminal(),
         LogFormat::Json => true,

@@ -3,12 +3,13 @@
 //! [`bind`] decides once for all gateways which root table binds to which listener of which virtual gateway;
 //! [`compose`] makes one gateway's plan of it.
 
+mod binding;
+mod growth;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::route::{
-    Action, DirectResponse, EffectiveLabels, Forward, Matcher, Route, RouteBody, RouteFault, WeightedDestination,
-};
+use crate::ir::route::{Action, DirectResponse, EffectiveLabels, Matcher, Route, RouteBody, RouteFault};
 use crate::ir::upstream::UpstreamId;
 use crate::ir::{GatewayPlan, Listener, VirtualHost};
 use crate::model::labels::contains_all;
@@ -16,263 +17,13 @@ use crate::model::{
     Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Name, ObjectRef, PathMatch, WorkspaceId,
 };
 
-use super::RequireAuth;
-use super::attachment::{Attached, attach};
-use super::delegation::{FinalAction, FinalRoute, Tree};
 use super::destination::{check_on_gateway, resolve_upstream};
-use super::facts::{
-    GatewayListener, ListenerProtocol, Port, Reference, RootTable, Selector, Service, ServicePort, Table, TableRole,
-    VirtualGateway,
-};
+use super::facts::{GatewayListener, ListenerProtocol, Port, Selector, Service, ServicePort, VirtualGateway};
 use super::policy;
-use super::visibility::is_visible;
 use super::world::World;
 
-/// The label by which the default-deny switch finds routes (R51).
-const REQUIRE_AUTH_LABEL: &str = "gateway.gloo.solo.io/require_auth";
-
-/// A tree with what attaches to each of its routes; the same for every gateway.
-#[derive(Clone, Debug)]
-pub struct GrownTree {
-    /// The tree.
-    pub tree: Tree,
-    /// For each of its routes.
-    pub attached: Vec<Attached>,
-    /// Each route's body, as it is where nothing gateway-specific is wrong.
-    pub bodies: Vec<Arc<RouteBody>>,
-}
-
-/// Attaches policies to a tree's routes.
-///
-/// # Cost
-/// In proportion to the routes and their candidates.
-pub fn grow<W: World + ?Sized>(world: &W, tree: Tree) -> GrownTree {
-    let mut attached: Vec<Attached> = Vec::with_capacity(tree.routes.len());
-    for route in &tree.routes {
-        let mut own = attach(world, route);
-        if let Some(before) = attached.last() {
-            own.share_with(before);
-        }
-        attached.push(own);
-    }
-    let bodies =
-        tree.routes.iter().zip(&attached).map(|(route, attached)| Arc::new(body(world, route, attached))).collect();
-    GrownTree { tree, attached, bodies }
-}
-
-/// A final route with its policies as what the gateway does.
-fn body<W: World + ?Sized>(world: &W, route: &FinalRoute, attached: &Attached) -> RouteBody {
-    let mut body = RouteBody {
-        action: Action::Direct(DirectResponse { status: 500, body: Name::default() }),
-        policies: attached.route.clone(),
-        chain: route.chain.clone(),
-        labels: route.labels.clone(),
-        attached: attached.attachments.clone(),
-        fault: None,
-    };
-    let fault = route.fault.clone().or_else(|| attached.closed.as_ref().map(|(_, fault)| fault.clone()));
-    if let Some(fault) = fault {
-        return misconfigured(body, fault);
-    }
-    body.action = match &route.action {
-        FinalAction::Forward { destinations, path_rewrite, host_rewrite } => Action::Forward(Forward {
-            destinations: destinations
-                .iter()
-                .map(|(upstream, weight)| WeightedDestination {
-                    upstream: upstream.clone(),
-                    weight: *weight,
-                    policies: attached.destinations.get(upstream).cloned().unwrap_or_default(),
-                })
-                .collect(),
-            path_rewrite: path_rewrite.clone(),
-            host_rewrite: host_rewrite.clone(),
-        }),
-        FinalAction::Redirect(redirect) => Action::Redirect(redirect.clone()),
-        FinalAction::Direct(direct) => Action::Direct(direct.clone()),
-        // A route without an action has a fault.
-        FinalAction::None => return body,
-    };
-    if needs_auth(world, route) && !has_auth(attached) {
-        body.action = Action::Direct(DirectResponse {
-            status: 403,
-            body: "chancery: this route requires authentication, and no policy provides it".into(),
-        });
-    }
-    body
-}
-
-/// R51: the switch is on and the route is labelled.
-fn needs_auth<W: World + ?Sized>(world: &W, route: &FinalRoute) -> bool {
-    world.options().require_auth == RequireAuth::On
-        && route.labels.get(REQUIRE_AUTH_LABEL).is_some_and(|label| label.value == "true")
-}
-
-fn has_auth(attached: &Attached) -> bool {
-    attached.attachments.iter().any(|a| matches!(a.policy.kind, Kind::ExtAuthPolicy | Kind::JwtPolicy))
-}
-
-/// The direct response of an invalid route; it carries no policies.
-///
-/// # Rule
-/// R142.
-fn misconfigured(mut body: RouteBody, fault: RouteFault) -> RouteBody {
-    let text = format!("chancery: route misconfigured ({})", fault.code);
-    body.action = Action::Direct(DirectResponse { status: 500, body: text.into() });
-    body.policies = Arc::default();
-    body.attached = Arc::default();
-    body.fault = Some(fault);
-    body
-}
-
-/// A root table on a listener, with the hosts that it has there: as the listener narrows them, and as the table writes them.
-pub type Bound = (ObjectRef, Vec<(Host, Host)>);
-
-/// Which root tables a listener of a virtual gateway serves, and on which hosts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bindings {
-    /// By virtual gateway and listener position: tables with the hosts they have there, tables in age order.
-    pub tables: BTreeMap<(ObjectRef, usize), Vec<Bound>>,
-    /// The virtual gateways that each table may use.
-    pub gateways: BTreeMap<ObjectRef, BTreeSet<ObjectRef>>,
-}
-
-/// Decides which root tables bind to which listeners.
-///
-/// # Findings
-/// [`Code::GatewayNotUsable`] and [`Code::ListenerFilter`] on tables.
-///
-/// # Rule
-/// R62 to R66.
-pub fn bind<W: World + ?Sized>(world: &W, findings: &mut Findings) -> Bindings {
-    let mut bindings = Bindings::default();
-    for table in world.root_tables() {
-        let TableRole::Root(root) = &table.role else { continue };
-        for (index, reference) in root.gateways.iter().enumerate() {
-            let field = FieldPath::new("spec.virtualGateways").index(index);
-            bind_one(world, &table, root, reference, &field, &mut bindings, findings);
-        }
-    }
-    bindings
-}
-
-fn bind_one<W: World + ?Sized>(
-    world: &W,
-    table: &Arc<Table>,
-    root: &RootTable,
-    reference: &Reference,
-    field: &FieldPath,
-    bindings: &mut Bindings,
-    findings: &mut Findings,
-) {
-    let (gateway, others) = find_gateway(world, &table.id, reference);
-    if others > 0
-        && let Some(gateway) = &gateway
-    {
-        findings.push(
-            Finding::warning(
-                &table.id,
-                Code::AmbiguousReference,
-                format!(
-                    "the reference names no cluster and finds {} virtual gateways; the oldest, `{}`, is used; write the cluster",
-                    others + 1,
-                    gateway.id
-                ),
-            )
-            .at(field.clone())
-            .with(&gateway.id),
-        );
-    }
-    let mut not_usable = |message: String| {
-        findings.push(Finding::error(&table.id, Code::GatewayNotUsable, message).at(field.clone()));
-    };
-    let Some(gateway) = gateway else {
-        let namespace = reference.namespace.as_ref().unwrap_or(&table.id.namespace);
-        let place = match &reference.cluster {
-            Some(cluster) => format!("cluster `{cluster}`"),
-            None => "any cluster".to_owned(),
-        };
-        not_usable(format!(
-            "there is no virtual gateway `{namespace}/{}` in {place}, so the hosts are not served there; correct the reference",
-            reference.name
-        ));
-        return;
-    };
-    let Some(owner) = world.roster().owner_of(&gateway.id) else { return };
-    if !is_visible(world, owner, &table.id, &table.labels) {
-        not_usable(format!(
-            "workspace `{owner}`, which owns `{}`, does not see this table: export it there (`exportTo`, kind ROUTE_TABLE) and import it there; its hosts are not served on that gateway",
-            gateway.id
-        ));
-        return;
-    }
-    bindings.gateways.entry(table.id.clone()).or_default().insert(gateway.id.clone());
-    let mut served = false;
-    let mut hosts_of: Vec<(usize, Vec<(Host, Host)>)> = Vec::new();
-    for listener in &gateway.listeners {
-        let hosts = admitted(world, listener, table, root);
-        if !hosts.is_empty() {
-            served = true;
-            hosts_of.push((listener.index, hosts));
-        }
-    }
-    for (index, hosts) in hosts_of {
-        bindings.tables.entry((gateway.id.clone(), index)).or_default().push((table.id.clone(), hosts));
-    }
-    if !served && !gateway.listeners.is_empty() && !root.hosts.is_empty() {
-        findings.push(
-            Finding::warning(
-                &table.id,
-                Code::ListenerFilter,
-                format!("no listener of `{}` lets these hosts in; its `allowedRouteTables` decides", gateway.id),
-            )
-            .at(field.clone())
-            .with(&gateway.id),
-        );
-    }
-}
-
-/// R38 and D5 for virtual gateways, which a table may name in any workspace (R37); and how many others there are.
-fn find_gateway<W: World + ?Sized>(
-    world: &W,
-    holder: &ObjectRef,
-    reference: &Reference,
-) -> (Option<Arc<VirtualGateway>>, usize) {
-    let namespace = reference.namespace.as_ref().unwrap_or(&holder.namespace);
-    let cluster = reference.cluster.as_ref().unwrap_or(&holder.cluster);
-    let exact = ObjectRef::new(Kind::VirtualGateway, cluster, namespace, &reference.name);
-    let found = world.virtual_gateway(&exact);
-    if found.is_some() || reference.cluster.is_some() {
-        return (found, 0);
-    }
-    let mut elsewhere =
-        world.virtual_gateways().into_iter().filter(|g| g.id.namespace == *namespace && g.id.name == reference.name);
-    (elsewhere.next(), elsewhere.count())
-}
-
-/// The hosts that a listener lets a table have, each with the table's own pattern (R63, R64, D10).
-fn admitted<W: World + ?Sized>(
-    world: &W,
-    listener: &GatewayListener,
-    table: &Table,
-    root: &RootTable,
-) -> Vec<(Host, Host)> {
-    let owner = world.roster().owner_of(&table.id);
-    let mut hosts: Vec<(Host, Host)> = match &listener.allowed {
-        None => root.hosts.iter().map(|host| (host.clone(), host.clone())).collect(),
-        Some(items) => items
-            .iter()
-            .filter(|item| {
-                item.namespace.as_ref().is_none_or(|namespace| *namespace == table.id.namespace)
-                    && item.selector.fits(&table.id, &table.labels)
-                    && item.selector.fits_owner(owner)
-            })
-            .flat_map(|item| root.hosts.iter().filter_map(|host| Some((host.overlap(&item.host)?, host.clone()))))
-            .collect(),
-    };
-    hosts.sort();
-    hosts.dedup();
-    hosts
-}
+pub use binding::{Bindings, Bound, bind};
+pub use growth::{GrownTree, grow, require_auth_findings};
 
 /// Whether a virtual gateway is implemented by a gateway Service (R52).
 pub fn is_implemented_by<W: World + ?Sized>(world: &W, gateway: &VirtualGateway, service: &Service) -> bool {
@@ -607,7 +358,7 @@ impl<W: World + ?Sized> OnGateway<'_, W> {
                 None => body.clone(),
                 Some(fault) => {
                     self.report(body, &fault);
-                    Arc::new(misconfigured((**body).clone(), fault))
+                    Arc::new(growth::misconfigured((**body).clone(), fault))
                 }
             });
         }
@@ -810,27 +561,4 @@ fn named(entries: Vec<Entry>) -> Vec<Route> {
             Route { name, matcher: entry.matcher, body: entry.body }
         })
         .collect()
-}
-
-/// Routes that the default-deny switch refuses, one warning per table (R51).
-pub fn require_auth_findings<W: World + ?Sized>(world: &W, grown: &GrownTree, findings: &mut Findings) {
-    for ((route, attached), body) in grown.tree.routes.iter().zip(&grown.attached).zip(&grown.bodies) {
-        if body.fault.is_none()
-            && needs_auth(world, route)
-            && !has_auth(attached)
-            && let Some(last) = route.chain.last()
-        {
-            findings.push(
-                Finding::warning(
-                    &last.table,
-                    Code::PolicyRemark,
-                    format!(
-                        "route `{}` requires authentication and no policy provides it, so every request gets 403",
-                        last.route
-                    ),
-                )
-                .at(FieldPath::new("spec.http").index(last.index)),
-            );
-        }
-    }
 }

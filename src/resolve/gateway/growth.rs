@@ -1,0 +1,129 @@
+//! A tree of tables with its policies on it: what each of its routes does, wherever it is served.
+
+use std::sync::Arc;
+
+use crate::ir::route::{Action, DirectResponse, Forward, RouteBody, RouteFault, WeightedDestination};
+use crate::model::{Code, FieldPath, Finding, Findings, Kind, Name};
+use crate::resolve::RequireAuth;
+use crate::resolve::attachment::{Attached, attach};
+use crate::resolve::delegation::{FinalAction, FinalRoute, Tree};
+use crate::resolve::world::World;
+
+/// The label by which the default-deny switch finds routes (R51).
+const REQUIRE_AUTH_LABEL: &str = "gateway.gloo.solo.io/require_auth";
+
+/// A tree with what attaches to each of its routes; the same for every gateway.
+#[derive(Clone, Debug)]
+pub struct GrownTree {
+    /// The tree.
+    pub tree: Tree,
+    /// For each of its routes.
+    pub attached: Vec<Attached>,
+    /// Each route's body, as it is where nothing gateway-specific is wrong.
+    pub bodies: Vec<Arc<RouteBody>>,
+}
+
+/// Attaches policies to a tree's routes.
+///
+/// # Cost
+/// In proportion to the routes and their candidates.
+pub fn grow<W: World + ?Sized>(world: &W, tree: Tree) -> GrownTree {
+    let mut attached: Vec<Attached> = Vec::with_capacity(tree.routes.len());
+    for route in &tree.routes {
+        let mut own = attach(world, route);
+        if let Some(before) = attached.last() {
+            own.share_with(before);
+        }
+        attached.push(own);
+    }
+    let bodies =
+        tree.routes.iter().zip(&attached).map(|(route, attached)| Arc::new(body(world, route, attached))).collect();
+    GrownTree { tree, attached, bodies }
+}
+
+/// A final route with its policies as what the gateway does.
+fn body<W: World + ?Sized>(world: &W, route: &FinalRoute, attached: &Attached) -> RouteBody {
+    let mut body = RouteBody {
+        action: Action::Direct(DirectResponse { status: 500, body: Name::default() }),
+        policies: attached.route.clone(),
+        chain: route.chain.clone(),
+        labels: route.labels.clone(),
+        attached: attached.attachments.clone(),
+        fault: None,
+    };
+    let fault = route.fault.clone().or_else(|| attached.closed.as_ref().map(|(_, fault)| fault.clone()));
+    if let Some(fault) = fault {
+        return misconfigured(body, fault);
+    }
+    body.action = match &route.action {
+        FinalAction::Forward { destinations, path_rewrite, host_rewrite } => Action::Forward(Forward {
+            destinations: destinations
+                .iter()
+                .map(|(upstream, weight)| WeightedDestination {
+                    upstream: upstream.clone(),
+                    weight: *weight,
+                    policies: attached.destinations.get(upstream).cloned().unwrap_or_default(),
+                })
+                .collect(),
+            path_rewrite: path_rewrite.clone(),
+            host_rewrite: host_rewrite.clone(),
+        }),
+        FinalAction::Redirect(redirect) => Action::Redirect(redirect.clone()),
+        FinalAction::Direct(direct) => Action::Direct(direct.clone()),
+        // A route without an action has a fault.
+        FinalAction::None => return body,
+    };
+    if needs_auth(world, route) && !has_auth(attached) {
+        body.action = Action::Direct(DirectResponse {
+            status: 403,
+            body: "chancery: this route requires authentication, and no policy provides it".into(),
+        });
+    }
+    body
+}
+
+/// R51: the switch is on and the route is labelled.
+fn needs_auth<W: World + ?Sized>(world: &W, route: &FinalRoute) -> bool {
+    world.options().require_auth == RequireAuth::On
+        && route.labels.get(REQUIRE_AUTH_LABEL).is_some_and(|label| label.value == "true")
+}
+
+fn has_auth(attached: &Attached) -> bool {
+    attached.attachments.iter().any(|a| matches!(a.policy.kind, Kind::ExtAuthPolicy | Kind::JwtPolicy))
+}
+
+/// The direct response of an invalid route; it carries no policies.
+///
+/// # Rule
+/// R142.
+pub(super) fn misconfigured(mut body: RouteBody, fault: RouteFault) -> RouteBody {
+    let text = format!("chancery: route misconfigured ({})", fault.code);
+    body.action = Action::Direct(DirectResponse { status: 500, body: text.into() });
+    body.policies = Arc::default();
+    body.attached = Arc::default();
+    body.fault = Some(fault);
+    body
+}
+
+/// Routes that the default-deny switch refuses, one warning per table (R51).
+pub fn require_auth_findings<W: World + ?Sized>(world: &W, grown: &GrownTree, findings: &mut Findings) {
+    for ((route, attached), body) in grown.tree.routes.iter().zip(&grown.attached).zip(&grown.bodies) {
+        if body.fault.is_none()
+            && needs_auth(world, route)
+            && !has_auth(attached)
+            && let Some(last) = route.chain.last()
+        {
+            findings.push(
+                Finding::warning(
+                    &last.table,
+                    Code::PolicyRemark,
+                    format!(
+                        "route `{}` requires authentication and no policy provides it, so every request gets 403",
+                        last.route
+                    ),
+                )
+                .at(FieldPath::new("spec.http").index(last.index)),
+            );
+        }
+    }
+}
