@@ -160,10 +160,12 @@ fn case_27_reconnect_after_a_refusal() {
          → CDS nack 1: bad
          ! CDS #1 exact bad@1 (RouteTable/shop/bad@c1): bad
          → LDS
+         ← LDS #2
+         → LDS ack 2
          snapshot CDS a@1 bad@2 | LDS l@1
-         ← CDS #2 bad@2
-         → CDS ack 2
-         ← LDS #3 l@1",
+         ← CDS #3 bad@2
+         → CDS ack 3
+         ← LDS #4 l@1",
     );
 }
 

@@ -19,6 +19,18 @@ fn case_12_empty_subscriptions() {
 }
 
 #[test]
+fn case_12_a_wildcard_is_answered_even_if_there_is_nothing() {
+    check(
+        "snapshot LDS l@1
+         → CDS
+         ← CDS #1
+         → CDS ack 1
+         → LDS
+         ← LDS #2 l@1",
+    );
+}
+
+#[test]
 fn case_13_explicit_wildcard() {
     check(
         "snapshot CDS a@1 b@1
@@ -166,10 +178,10 @@ fn case_21_a_hundred_thousand_names_and_no_more() {
     let names = |count: usize| (0..count).map(|i| i.to_string().into()).collect();
     for (count, expected) in [(100_000, true), (100_001, false)] {
         let request = DeltaRequest { subscribe: names(count), ..request("RDS") };
-        let result = Session::new(SessionSettings::default()).request(Duration::ZERO, &request);
+        let result = Session::new(SessionSettings::default(), Variant::Delta).request(Duration::ZERO, &request);
         assert_eq!(result.is_ok(), expected, "{count} names");
     }
     let long = DeltaRequest { subscribe: vec!["x".repeat(10_000).into()], ..request("RDS") };
-    let error = Session::new(SessionSettings::default()).request(Duration::ZERO, &long).unwrap_err();
+    let error = Session::new(SessionSettings::default(), Variant::Delta).request(Duration::ZERO, &long).unwrap_err();
     assert!(error.to_string().starts_with("a resource name of 10000 bytes"), "{error}");
 }
