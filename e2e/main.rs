@@ -10,3 +10,4 @@ mod restart;
 mod scenarios;
 mod support;
 mod the_demo;
+mod variants;

@@ -21,7 +21,7 @@ const UPDATES: &str =
     r"^(cluster_manager\.cds|listener_manager\.lds|cluster\..*|http\..*\.rds\..*)\.(update_success|update_rejected)$";
 
 /// What Envoy counted, by lane: CDS, LDS, EDS and RDS, accepted and refused together.
-async fn updates(envoy: &Envoy) -> anyhow::Result<BTreeMap<&'static str, u64>> {
+pub(crate) async fn updates(envoy: &Envoy) -> anyhow::Result<BTreeMap<&'static str, u64>> {
     let mut lanes = BTreeMap::from([("CDS", 0), ("LDS", 0), ("EDS", 0), ("RDS", 0)]);
     for (name, count) in envoy.stats(UPDATES).await? {
         let lane = match name.split('.').next() {
@@ -35,7 +35,7 @@ async fn updates(envoy: &Envoy) -> anyhow::Result<BTreeMap<&'static str, u64>> {
     Ok(lanes)
 }
 
-async fn connected(envoy: &Envoy, wanted: u64) -> anyhow::Result<()> {
+pub(crate) async fn connected(envoy: &Envoy, wanted: u64) -> anyhow::Result<()> {
     until(PATIENCE, &format!("control_plane.connected_state {wanted}"), async || {
         let stats = envoy.stats(r"^control_plane\.connected_state$").await.map_err(|error| format!("{error:#}"))?;
         match stats.get("control_plane.connected_state") {

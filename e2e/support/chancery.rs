@@ -199,6 +199,8 @@ pub(crate) struct Node<'a> {
     pub(crate) labels: Vec<(&'a str, &'a str)>,
     /// Address that its listeners bind.
     pub(crate) bind: std::net::Ipv4Addr,
+    /// `--xds-variant`, if not the default.
+    pub(crate) xds_variant: Option<&'static str>,
 }
 
 /// An Envoy bootstrap for a control plane, made by `chancery bootstrap`; the admin interface gets any port.
@@ -207,6 +209,9 @@ pub(crate) fn bootstrap(xds: SocketAddr, node: &Node<'_>) -> anyhow::Result<Stri
     command.args(["bootstrap", "--xds-address", &xds.to_string(), "--admin-address", "127.0.0.1:0"]);
     command.args(["--cluster", node.cluster, "--namespace", node.namespace, "--pod", node.pod]);
     command.args(["--bind", &node.bind.to_string()]);
+    if let Some(variant) = node.xds_variant {
+        command.args(["--xds-variant", variant]);
+    }
     for (key, value) in &node.labels {
         command.args(["--label", &format!("{key}={value}")]);
     }

@@ -294,3 +294,5 @@ async fn case_33_a_client_that_does_not_read_holds_up_nobody() {
         assert!(response.resources.iter().any(|resource| resource.name == "a" && resource.version == version));
     }
 }
+
+mod services;
