@@ -153,7 +153,12 @@ impl Session {
         Ok(outputs)
     }
 
-    /// The type that a request is about; none if it is unknown here, which is no error on ADS.
+    /// The type that a request is about; none if it is unknown here.
+    ///
+    /// ADS has no reply to an unknown type, with either variant; a service for one type refuses every other.
+    ///
+    /// # Rule
+    /// `reliability.md` case 40.
     fn type_of(&mut self, url: &str, outputs: &mut Vec<Output>) -> Result<Option<ResourceType>, RequestError> {
         let asked = ResourceType::from_url(url);
         if let Some(only) = self.only {

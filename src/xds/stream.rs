@@ -82,6 +82,7 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
         let Subscription { gateway, mut snapshots } = subscription.map_err(|error| status(&error))?;
         let peer = Arc::new(Peer { stream: self.id, gateway, node });
         let connection = Connection::open(self.observer.clone(), peer);
+        tracing::debug!(stream = self.id.0, variant = ?P::VARIANT, only = ?self.only, "what the stream is for");
 
         let begin = Instant::now();
         let mut session = match self.only {

@@ -1,5 +1,7 @@
 //! Envoy's discovery messages to the session's values and back; no rule lives here.
 
+use std::time::Duration;
+
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
 use envoy_types::pb::envoy::service::discovery::v3 as discovery_pb;
 use envoy_types::pb::google::protobuf::Any;
@@ -22,11 +24,7 @@ pub(super) trait Protocol: Send + Sync + 'static {
     fn node(request: &mut Self::Request) -> &mut Option<core_pb::Node>;
 
     /// Tells a session what a request says.
-    fn request(
-        session: &mut Session,
-        now: std::time::Duration,
-        request: Self::Request,
-    ) -> Result<Vec<Output>, RequestError>;
+    fn request(session: &mut Session, now: Duration, request: Self::Request) -> Result<Vec<Output>, RequestError>;
 
     /// The message of a response.
     ///
@@ -52,11 +50,7 @@ impl Protocol for Delta {
         &mut request.node
     }
 
-    fn request(
-        session: &mut Session,
-        now: std::time::Duration,
-        request: Self::Request,
-    ) -> Result<Vec<Output>, RequestError> {
+    fn request(session: &mut Session, now: Duration, request: Self::Request) -> Result<Vec<Output>, RequestError> {
         let request = DeltaRequest {
             type_url: request.type_url,
             subscribe: names(request.resource_names_subscribe),
@@ -94,11 +88,7 @@ impl Protocol for StateOfTheWorld {
         &mut request.node
     }
 
-    fn request(
-        session: &mut Session,
-        now: std::time::Duration,
-        request: Self::Request,
-    ) -> Result<Vec<Output>, RequestError> {
+    fn request(session: &mut Session, now: Duration, request: Self::Request) -> Result<Vec<Output>, RequestError> {
         let request = StateRequest {
             type_url: request.type_url,
             names: names(request.resource_names),

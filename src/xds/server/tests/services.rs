@@ -78,7 +78,7 @@ macro_rules! check_service {
 }
 
 #[tokio::test]
-async fn every_service_serves_its_type_and_no_other() {
+async fn cases_1_and_40_every_service_serves_its_type_and_no_other() {
     let bench = start(ServerSettings::default()).await;
     publish_one_of_each(&bench);
     check_service!(bench, ClusterDiscoveryServiceClient, Cluster, stream_clusters, delta_clusters, fetch_clusters);
