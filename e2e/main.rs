@@ -4,10 +4,17 @@
 //! sleeps; waiting is asking until the answer is there (`support/wait.rs`). A test that needs the gateway fails with
 //! the end of the logs of the processes that it started.
 
+mod agreement;
+mod command_line;
+mod edits;
 mod forbidden;
 mod harness_works;
+mod matching;
+mod policies;
 mod restart;
 mod scenarios;
 mod support;
+mod the_bench;
 mod the_demo;
 mod variants;
+mod xds_port;

@@ -23,7 +23,7 @@ const REQUESTS_MEANWHILE: usize = 100;
 /// Clusters that are renamed under traffic.
 const SWITCHES: [&str; 4] = ["app-b", "app-a", "app-b", "app-a"];
 
-const STATE_OF_THE_WORLD: Speech = Speech { variant: Some("sotw"), change: None };
+const STATE_OF_THE_WORLD: Speech<'_> = Speech { flags: &["--xds-variant", "sotw"], change: None };
 
 /// A founding scenario with a second service that nothing refers to yet.
 fn manifests() -> anyhow::Result<Vec<Manifest>> {
@@ -143,7 +143,7 @@ async fn quiet(mesh: &Mesh) -> anyhow::Result<()> {
     .await
 }
 
-async fn run(speech: Speech, ads: bool) -> anyhow::Result<()> {
+async fn run(speech: Speech<'_>, ads: bool) -> anyhow::Result<()> {
     let mut mesh = Mesh::start_speaking(manifests()?, Default::default(), &speech).await?;
     let outcome = serve(&mut mesh, ads).await;
     outcome.map_err(|error| mesh.with_logs(error))

@@ -75,6 +75,9 @@ pub enum AppError {
         #[source]
         source: std::io::Error,
     },
+    /// The compile thread is gone: files have no effect any more, and a restart is better than silence.
+    #[error("the compile thread ended; this is a fault of Chancery, and its log says more")]
+    Compile,
     /// No thread for compiling.
     #[error("cannot start the compile thread")]
     Thread(#[source] std::io::Error),
@@ -92,8 +95,6 @@ pub async fn serve(
     options: Options,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), AppError> {
-    let xds = listen(settings.xds_address, "xDS", "xds-address").await?;
-    let admin = listen(settings.admin_address, "health", "admin-address").await?;
     let source_options =
         source::Options { management: options.management_cluster.clone(), ..source::Options::default() };
     let directory = settings.directory.clone();
@@ -102,6 +103,9 @@ pub async fn serve(
         Ok(opened) => opened?,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     };
+    // After the directory: the wrong directory is the likelier mistake, and the one to be told first.
+    let xds = listen(settings.xds_address, "xDS", "xds-address").await?;
+    let admin = listen(settings.admin_address, "health", "admin-address").await?;
 
     let publisher = Arc::new(Publisher::new());
     let (events, inbox) = std_mpsc::channel();
@@ -147,7 +151,8 @@ pub async fn serve(
     let work = async { tokio::join!(servers, ready, stopper) };
     tokio::select! {
         (served, ready, ()) = work => served.map(|_| ()).and(ready),
-        () = follow => Ok(()),
+        // The only way for it to end: nobody takes batches any more.
+        () = follow => Err(AppError::Compile),
     }
 }
 
@@ -230,6 +235,8 @@ struct CompileLoop {
     state: watch::Sender<Option<Arc<Compiled>>>,
     places: Places,
     store: Store,
+    /// Whether a complete list has arrived.
+    is_listed: bool,
     source_findings: Findings,
     /// Keys that some stream asked for, with the Pod labels that led there.
     keys: BTreeMap<GatewayKey, BTreeSet<Labels>>,
@@ -251,6 +258,7 @@ impl CompileLoop {
             state,
             places,
             store: Store::default(),
+            is_listed: false,
             source_findings: Findings::new(),
             keys: BTreeMap::new(),
             emitted: BTreeMap::new(),
@@ -261,17 +269,26 @@ impl CompileLoop {
     /// Works until every sender is gone.
     fn run(mut self, inbox: &std_mpsc::Receiver<Event>) {
         while let Ok(first) = inbox.recv() {
-            let begun = Instant::now();
-            let mut needs_compile = false;
             // What arrived while the last step ran joins this one.
-            for event in std::iter::once(first).chain(inbox.try_iter()) {
-                needs_compile |= self.take(event);
-            }
-            if needs_compile || self.state.borrow().is_none() {
-                self.compile(begun);
-            }
-            self.publish();
+            self.step(std::iter::once(first).chain(inbox.try_iter()));
         }
+    }
+
+    /// Takes events in, compiles if need be, publishes.
+    fn step(&mut self, events: impl Iterator<Item = Event>) {
+        let begun = Instant::now();
+        let mut needs_compile = false;
+        for event in events {
+            needs_compile |= self.take(event);
+        }
+        // R10: gateways keep what they have until there is a complete list.
+        if !self.is_listed {
+            return;
+        }
+        if needs_compile || self.state.borrow().is_none() {
+            self.compile(begun);
+        }
+        self.publish();
     }
 
     /// Takes an event in; whether it makes a compile necessary.
@@ -282,6 +299,7 @@ impl CompileLoop {
                 self.source_findings = batch.findings;
                 if batch.extent == Extent::Complete {
                     self.store = Store::default();
+                    self.is_listed = true;
                 }
                 self.store.apply(batch.changes) == Applied::Changed || findings_changed
             }
@@ -327,6 +345,7 @@ impl CompileLoop {
         let watched: BTreeSet<GatewayKey> = self.publisher.keys().into_iter().collect();
         self.keys.retain(|key, _| watched.contains(key));
         self.emitted.retain(|key, _| watched.contains(key));
+        let mut left: Vec<GatewayKey> = Vec::new();
         for (key, labels) in &self.keys {
             let still = |labels: &Labels| {
                 class_of(&compiled.inputs, &key.gateway.cluster, &key.gateway.namespace, labels).as_ref()
@@ -336,6 +355,7 @@ impl CompileLoop {
                 tracing::info!(gateway = %key, "its Services changed; its Envoys are matched anew");
                 self.publisher.remove(key);
                 self.emitted.remove(key);
+                left.push(key.clone());
                 continue;
             }
             let Some(plan) = compiled.plans.get(&key.gateway) else { continue };
@@ -356,5 +376,12 @@ impl CompileLoop {
                 }
             }
         }
+        // Labels of Envoys that are gone must not close the key again when others come back to it.
+        for key in left {
+            self.keys.remove(&key);
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

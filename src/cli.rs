@@ -13,12 +13,16 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::builder::BoolishValueParser;
+use clap::error::ErrorKind;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::compile::{Compiled, compile};
-use crate::model::{GatewayId, Name};
+use crate::model::{GatewayId, Kind, Name, ObjectRef};
+use crate::resolve::gateway::known_gateways;
+use crate::resolve::world::World;
 use crate::resolve::{Consent, LoopbackEndpoints, Options, RequireAuth};
-use crate::source::{self, Loaded};
+use crate::source::{self, Loaded, SourceError};
 use crate::store::Store;
 
 /// What every `--help` ends with.
@@ -79,10 +83,15 @@ struct Rules {
     )]
     delegation_consent: ConsentFlag,
     /// Refuse requests to routes labelled gateway.gloo.solo.io/require_auth: "true" that no policy authenticates
-    #[arg(long, env = "CHANCERY_REQUIRE_AUTH", help_heading = "Rules")]
+    #[arg(long, env = "CHANCERY_REQUIRE_AUTH", value_parser = BoolishValueParser::new(), help_heading = "Rules")]
     require_auth: bool,
     /// Use endpoints on loopback and link-local addresses, for a mesh on one machine
-    #[arg(long, env = "CHANCERY_ALLOW_LOOPBACK_ENDPOINTS", help_heading = "Rules")]
+    #[arg(
+        long,
+        env = "CHANCERY_ALLOW_LOOPBACK_ENDPOINTS",
+        value_parser = BoolishValueParser::new(),
+        help_heading = "Rules"
+    )]
     allow_loopback_endpoints: bool,
 }
 
@@ -131,11 +140,13 @@ enum Outcome {
 
 /// Runs a command line and gives the program's exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
-        Ok(arguments) => arguments,
+    let typed: Vec<OsString> = arguments.into_iter().collect();
+    let (arguments, matches) = match parse(&typed) {
+        Ok(parsed) => parsed,
         Err(error) => {
+            let whole = !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
             // Help and version are no errors; clap prints them on stdout. A closed pipe changes nothing.
-            let _ = error.print();
+            let _ = if whole { error.print() } else { writeln!(std::io::stderr(), "{}", usage_line(&error, &typed)) };
             return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
     };
@@ -143,7 +154,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match arguments.command {
         Command::Serve(command) => {
             drop(out);
-            command.run()
+            command.run(matches.subcommand_matches("serve").unwrap_or(&matches))
         }
         Command::Check(command) => command.run(&mut out),
         Command::Explain(command) => command.run(&mut out),
@@ -165,6 +176,34 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+fn parse(typed: &[OsString]) -> Result<(Arguments, ArgMatches), clap::Error> {
+    let matches = Arguments::command().try_get_matches_from(typed)?;
+    let arguments = Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut Arguments::command()))?;
+    Ok((arguments, matches))
+}
+
+/// The parser's complaint in one line, with where to read on.
+fn usage_line(error: &clap::Error, typed: &[OsString]) -> String {
+    let text = error.to_string();
+    let mut line = String::from("chancery: ");
+    let complaint = text.lines().map(str::trim).take_while(|part| !part.starts_with("Usage:"));
+    for part in complaint.filter(|part| !part.is_empty() && !part.starts_with("For more information")) {
+        let joint = match part.as_bytes() {
+            _ if line.ends_with([' ']) => "",
+            [b'[', ..] => " ",
+            _ if part.starts_with("tip:") => "; ",
+            _ if line.ends_with(':') => " ",
+            _ => ", ",
+        };
+        line.push_str(joint);
+        line.push_str(part.strip_prefix("error: ").unwrap_or(part));
+    }
+    let command = Arguments::command();
+    let named = typed.iter().skip(1).filter_map(|part| command.find_subcommand(part)).next();
+    let named = named.map(|command| format!(" {}", command.get_name())).unwrap_or_default();
+    format!("{line}; see `chancery{named} --help`")
+}
+
 /// A mistake in the arguments that the parser could not see.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -174,10 +213,41 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
+/// A path that leads nowhere is a mistake in the arguments.
+fn wrong_path(error: SourceError) -> anyhow::Error {
+    match error {
+        SourceError::Missing { .. } | SourceError::NotADirectory { .. } => Usage(error.to_string()).into(),
+        error => error.into(),
+    }
+}
+
 /// A directory or files, compiled.
 struct Offline {
     loaded: Loaded,
     compiled: Compiled,
+}
+
+/// Whether a gateway is one of those that virtual gateways select, or the class of several Services of which one is.
+///
+/// # Rule
+/// R15.
+fn is_known(compiled: &Compiled, gateway: &GatewayId) -> Result<(), Usage> {
+    let known = known_gateways(&compiled.inputs);
+    let mut services = gateway.services.iter().map(|service| GatewayId {
+        cluster: gateway.cluster.clone(),
+        namespace: gateway.namespace.clone(),
+        services: vec![service.clone()],
+    });
+    let exists = |name| ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name);
+    let exist = gateway.services.iter().all(|name| compiled.inputs.service(&exists(name)).is_some());
+    if exist && services.any(|service| known.contains(&service)) {
+        return Ok(());
+    }
+    let known: Vec<String> = known.iter().map(|id| format!("`{id}`")).collect();
+    Err(Usage(match known.as_slice() {
+        [] => format!("there is no gateway `{gateway}`, nor any other: no VirtualGateway selects a Service"),
+        known => format!("there is no gateway `{gateway}`; there are {}", known.join(", ")),
+    }))
 }
 
 /// Reads and compiles paths once.
@@ -185,10 +255,13 @@ fn offline(paths: &[PathBuf], rules: &Rules, gateway: Option<&GatewayId>) -> any
     let options = rules.options();
     let source_options =
         source::Options { management: Name::from(&rules.management_cluster), ..source::Options::default() };
-    let loaded = source::read(paths, &source_options)?;
+    let loaded = source::read(paths, &source_options).map_err(wrong_path)?;
     let store = Store::from_objects(loaded.objects.iter().cloned());
     let wanted = gateway.into_iter().cloned().collect();
     let mut compiled = compile(&store, &loaded.findings, &options, &wanted);
+    if let Some(gateway) = gateway {
+        is_known(&compiled, gateway)?;
+    }
     loaded.places.locate(&mut compiled.findings);
     Ok(Offline { loaded, compiled })
 }

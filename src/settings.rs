@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
+use clap::parser::ValueSource;
+
 /// What was typed, in flags or the environment.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RawSettings {
@@ -16,7 +19,7 @@ pub struct RawSettings {
     #[arg(long, env = "CHANCERY_ADMIN_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:18001")]
     pub admin_address: SocketAddr,
     /// Serve xDS in plaintext beyond loopback.
-    #[arg(long, env = "CHANCERY_XDS_INSECURE")]
+    #[arg(long, env = "CHANCERY_XDS_INSECURE", value_parser = BoolishValueParser::new())]
     pub xds_insecure: bool,
     /// Write the addresses in use as JSON to this file once everything is compiled and served.
     #[arg(long, env = "CHANCERY_READY_FILE", value_name = "FILE")]
@@ -34,6 +37,53 @@ pub struct Settings {
     pub admin_address: SocketAddr,
     /// Where to tell that everything is served.
     pub ready_file: Option<PathBuf>,
+}
+
+/// One setting as it is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// The flag, or the argument in capitals.
+    pub name: String,
+    /// Its value; none where it is not given and has no default.
+    pub value: Option<String>,
+    /// `flag`, `argument`, `default`, or the environment variable.
+    pub from: String,
+}
+
+/// All settings of a command with their values and where each came from, as they stand in its help.
+///
+/// Arguments whose names are in `actions` say what to do, not how, and are left out.
+///
+/// # Rule
+/// Flag over environment over default.
+#[must_use]
+pub fn in_force(command: &clap::Command, matches: &clap::ArgMatches, actions: &[&str]) -> Vec<InForce> {
+    let settings = command.get_arguments().filter(|argument| !actions.contains(&argument.get_id().as_str()));
+    settings
+        .map(|argument| {
+            let id = argument.get_id().as_str();
+            let from = match matches.value_source(id) {
+                Some(ValueSource::CommandLine) if argument.is_positional() => "argument".to_owned(),
+                Some(ValueSource::CommandLine) => "flag".to_owned(),
+                Some(ValueSource::EnvVariable) => {
+                    argument.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+                }
+                _ => "default".to_owned(),
+            };
+            let value = if argument.get_action().takes_values() {
+                let typed = matches.get_raw(id).into_iter().flatten();
+                let typed: Vec<_> = typed.map(|value| value.to_string_lossy()).collect();
+                (!typed.is_empty()).then(|| typed.join(","))
+            } else {
+                Some(matches.get_flag(id).to_string())
+            };
+            let name = match argument.get_long() {
+                Some(long) => format!("--{long}"),
+                None => argument.get_value_names().map(|names| names.join(" ")).unwrap_or_default(),
+            };
+            InForce { name, value, from }
+        })
+        .collect()
 }
 
 impl TryFrom<RawSettings> for Settings {

@@ -2,7 +2,10 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Form of the log lines on stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -15,26 +18,25 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging. `CHANCERY_LOG`, else `RUST_LOG`, chooses what is logged; `info` unless stated.
+/// Starts logging what a filter lets through, by module: `info,chancery::xds=debug`. A second call has no effect.
 ///
-/// A second call has no effect.
-pub fn start(format: LogFormat) {
-    let filter = std::env::var("CHANCERY_LOG")
-        .ok()
-        .and_then(|text| EnvFilter::try_new(text).ok())
-        .or_else(|| EnvFilter::try_from_default_env().ok())
-        .unwrap_or_else(|| EnvFilter::new("info"));
+/// # Errors
+/// A sentence where the filter has no meaning.
+pub fn start(format: LogFormat, filter: &str) -> Result<(), String> {
+    let filter: Targets = filter
+        .parse()
+        .map_err(|error| format!("`{filter}` says nothing about what to log: {error}; write a level, such as info"))?;
     let json = match format {
         LogFormat::Auto => !std::io::stderr().is_terminal(),
         LogFormat::Json => true,
         LogFormat::Text => false,
     };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    let started = if json { builder.json().flatten_event(true).try_init() } else { builder.try_init() };
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = if json { lines.json().flatten_event(true).boxed() } else { lines.boxed() };
+    let started = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
     if started.is_err() {
         tracing::debug!("logging was started before");
     }
+    Ok(())
 }

@@ -1,16 +1,26 @@
 //! Echo backends: servers that answer who they are and what they received.
 //!
 //! HTTP/1.1 and, with prior knowledge, HTTP/2 on one port. `echo.rs` is the same as a program.
+//!
+//! A request's query may ask for a bad answer; such requests are counted by path and query ([`Backend::tries`]):
+//!
+//! | parameter | effect |
+//! |---|---|
+//! | `delay=300` | the answer comes after so many milliseconds |
+//! | `fail=2` | the first two requests of this path and query get 503 |
+//! | `unavailable=2` | the first two have `grpc-status: 14` in the answer |
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::service::service_fn;
@@ -72,6 +82,7 @@ pub(crate) struct Backend {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     count: Arc<AtomicU64>,
+    tries: Arc<Mutex<BTreeMap<String, u64>>>,
     task: AbortHandle,
 }
 
@@ -83,9 +94,15 @@ impl Backend {
         })?;
         let address = listener.local_addr()?;
         let count = Arc::new(AtomicU64::new(0));
-        let echo = Arc::new(Echoer { identity: identity.clone(), address, count: Arc::clone(&count) });
-        let task = tokio::spawn(serve(listener, echo)).abort_handle();
-        Ok(Self { identity, address, count, task })
+        let tries = Arc::default();
+        let echo = Echoer { identity: identity.clone(), address, count: Arc::clone(&count), tries: Arc::clone(&tries) };
+        let task = tokio::spawn(serve(listener, Arc::new(echo))).abort_handle();
+        Ok(Self { identity, address, count, tries, task })
+    }
+
+    /// How often it has received a path and query that ask for a bad answer.
+    pub(crate) fn tries(&self, path: &str) -> u64 {
+        self.tries.lock().ok().and_then(|tries| tries.get(path).copied()).unwrap_or_default()
     }
 
     /// How many requests it has received.
@@ -105,6 +122,7 @@ struct Echoer {
     identity: Identity,
     address: SocketAddr,
     count: Arc<AtomicU64>,
+    tries: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
 async fn serve(listener: TcpListener, echo: Arc<Echoer>) {
@@ -124,14 +142,56 @@ async fn connection(stream: TcpStream, echo: Arc<Echoer>) {
     // Without this, small responses wait for the peer's delayed acknowledgement. A failure only costs speed.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
-        let response = echo.answer(&request);
-        async move { Ok::<_, Infallible>(response) }
+        let echo = Arc::clone(&echo);
+        async move {
+            let bad = echo.bad_answer(&request);
+            let mut response = echo.answer(&request);
+            // The one thing that this server is asked to do: to be slow.
+            tokio::time::sleep(bad.delay).await;
+            if bad.fails {
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            }
+            if bad.is_unavailable {
+                response.headers_mut().insert("grpc-status", HeaderValue::from_static("14"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     // A client that goes away in the middle is not this server's business.
     let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
+/// What a request's query asks for.
+#[derive(Clone, Copy, Debug, Default)]
+struct BadAnswer {
+    delay: Duration,
+    fails: bool,
+    is_unavailable: bool,
+}
+
 impl Echoer {
+    fn bad_answer(&self, request: &hyper::Request<Incoming>) -> BadAnswer {
+        let number = |wanted: &str| {
+            let pairs = request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+            pairs.filter(|(name, _)| *name == wanted).find_map(|(_, value)| value.parse::<u64>().ok())
+        };
+        let (delay, fail, unavailable) = (number("delay"), number("fail"), number("unavailable"));
+        if delay.or(fail).or(unavailable).is_none() {
+            return BadAnswer::default();
+        }
+        let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+        let tries = self.tries.lock().map_or(0, |mut tries| {
+            let tries = tries.entry(path).or_default();
+            *tries += 1;
+            *tries
+        });
+        BadAnswer {
+            delay: Duration::from_millis(delay.unwrap_or_default()),
+            fails: fail.is_some_and(|first| tries <= first),
+            is_unavailable: unavailable.is_some_and(|first| tries <= first),
+        }
+    }
+
     fn answer(&self, request: &hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
         let mut headers: BTreeMap<String, String> = BTreeMap::new();
         for (name, value) in request.headers() {

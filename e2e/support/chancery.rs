@@ -158,9 +158,23 @@ pub(crate) fn explain(
     gateway: &str,
     request: &Request,
 ) -> anyhow::Result<Value> {
+    explain_at(directory, settings, gateway, None, request)
+}
+
+/// The same for one port of the gateway Service.
+pub(crate) fn explain_at(
+    directory: &Path,
+    settings: &Settings,
+    gateway: &str,
+    port: Option<u16>,
+    request: &Request,
+) -> anyhow::Result<Value> {
     let mut command = Command::new(binary()?);
     command.arg("explain").arg(directory).args(["--gateway", gateway]);
     command.args(["--host", &request.host, "--path", &request.path, "--method", &request.method]);
+    if let Some(port) = port {
+        command.args(["--port", &port.to_string()]);
+    }
     for (name, value) in &request.headers {
         command.args(["--header", &format!("{name}: {value}")]);
     }
@@ -171,6 +185,18 @@ pub(crate) fn explain(
         bail!("chancery explain ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     }
     parse(&output)
+}
+
+/// Answers `chancery render` for a gateway, byte for byte.
+pub(crate) fn render(directory: &Path, settings: &Settings, gateway: &str) -> anyhow::Result<String> {
+    let mut command = Command::new(binary()?);
+    command.arg("render").arg(directory).args(["--gateway", gateway]);
+    settings.apply(&mut command);
+    let output = run(&mut command)?;
+    if !output.status.success() {
+        bail!("chancery render ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    String::from_utf8(output.stdout).context("the resources are not UTF-8")
 }
 
 /// Answers `chancery check`: the report, and whether the command calls the directory free of errors.
@@ -199,22 +225,18 @@ pub(crate) struct Node<'a> {
     pub(crate) labels: Vec<(&'a str, &'a str)>,
     /// Address that its listeners bind.
     pub(crate) bind: std::net::Ipv4Addr,
-    /// `--xds-variant`, if not the default.
-    pub(crate) xds_variant: Option<&'static str>,
 }
 
 /// An Envoy bootstrap for a control plane, made by `chancery bootstrap`; the admin interface gets any port.
-pub(crate) fn bootstrap(xds: SocketAddr, node: &Node<'_>) -> anyhow::Result<String> {
+pub(crate) fn bootstrap(xds: SocketAddr, node: &Node<'_>, flags: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new(binary()?);
     command.args(["bootstrap", "--xds-address", &xds.to_string(), "--admin-address", "127.0.0.1:0"]);
     command.args(["--cluster", node.cluster, "--namespace", node.namespace, "--pod", node.pod]);
     command.args(["--bind", &node.bind.to_string()]);
-    if let Some(variant) = node.xds_variant {
-        command.args(["--xds-variant", variant]);
-    }
     for (key, value) in &node.labels {
         command.args(["--label", &format!("{key}={value}")]);
     }
+    command.args(flags);
     let output = run(&mut command)?;
     if !output.status.success() {
         bail!("chancery bootstrap ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));

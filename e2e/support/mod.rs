@@ -6,12 +6,15 @@
 //! | module | is |
 //! |---|---|
 //! | [`backend`] | echo backends, in this process |
+//! | [`bench_world`] | the world that the bench measures |
 //! | [`chancery`] | the `chancery` binary: `serve`, and the commands that answer once |
+//! | [`demo`] | the demo's files, as written, on a network of their own |
 //! | [`envoy`] | an Envoy process with its admin interface |
 //! | [`http`] | a client that keeps address and Host apart |
 //! | [`manifests`] | reading and writing directories of objects |
 //! | [`net`] | a 127.x network of its own per cluster |
 //! | [`process`] | a child process with a log, killed when dropped |
+//! | [`random`] | random worlds and requests, from a seed |
 //! | [`wait`] | waiting for an event |
 //! | [`world`] | objects to running processes: networks, backends, control plane, gateways |
 //! | [`yaml`] | YAML to JSON values |
@@ -19,12 +22,15 @@
 #![allow(dead_code, reason = "compiled into several binaries, each of which uses its part")]
 
 pub(crate) mod backend;
+pub(crate) mod bench_world;
 pub(crate) mod chancery;
+pub(crate) mod demo;
 pub(crate) mod envoy;
 pub(crate) mod http;
 pub(crate) mod manifests;
 pub(crate) mod net;
 pub(crate) mod process;
+pub(crate) mod random;
 pub(crate) mod wait;
 pub(crate) mod world;
 pub(crate) mod yaml;

@@ -249,9 +249,9 @@ fn items<'a>(value: &'a mut Value, pointer: &str) -> &'a mut [Value] {
 
 /// How gateways talk to the control plane.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Speech {
-    /// `--xds-variant` of `chancery bootstrap`, if not the default.
-    pub(crate) variant: Option<&'static str>,
+pub(crate) struct Speech<'a> {
+    /// Further flags for `chancery bootstrap`.
+    pub(crate) flags: &'a [&'a str],
     /// What else differs in the bootstrap.
     pub(crate) change: Option<fn(&mut Value)>,
 }
@@ -269,7 +269,17 @@ pub(crate) struct RunningGateway {
 impl RunningGateway {
     /// Starts an Envoy for a gateway. Its listeners come later, from the control plane.
     pub(crate) async fn start(gateway: Gateway, bind: Ipv4Addr, xds: SocketAddr) -> anyhow::Result<Self> {
-        Self::start_speaking(gateway, bind, xds, &Speech::default()).await
+        Self::start_with(gateway, bind, xds, &[]).await
+    }
+
+    /// The same with further flags for `chancery bootstrap`.
+    pub(crate) async fn start_with(
+        gateway: Gateway,
+        bind: Ipv4Addr,
+        xds: SocketAddr,
+        flags: &[&str],
+    ) -> anyhow::Result<Self> {
+        Self::start_speaking(gateway, bind, xds, &Speech { flags, change: None }).await
     }
 
     /// The same with a way of its own to talk to the control plane.
@@ -277,7 +287,7 @@ impl RunningGateway {
         gateway: Gateway,
         bind: Ipv4Addr,
         xds: SocketAddr,
-        speech: &Speech,
+        speech: &Speech<'_>,
     ) -> anyhow::Result<Self> {
         let pod = format!("{}-0", gateway.service);
         let node = Node {
@@ -286,9 +296,8 @@ impl RunningGateway {
             pod: &pod,
             labels: gateway.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
             bind,
-            xds_variant: speech.variant,
         };
-        let mut bootstrap: Value = serde_json::from_str(&chancery::bootstrap(xds, &node)?)?;
+        let mut bootstrap: Value = serde_json::from_str(&chancery::bootstrap(xds, &node, speech.flags)?)?;
         if let Some(change) = speech.change {
             change(&mut bootstrap);
         }
@@ -333,7 +342,7 @@ impl Mesh {
     pub(crate) async fn start_speaking(
         mut manifests: Vec<Manifest>,
         settings: Settings,
-        speech: &Speech,
+        speech: &Speech<'_>,
     ) -> anyhow::Result<Self> {
         let relocation = relocate(&mut manifests)?;
         let folder = tempfile::tempdir().context("make a folder for the manifests")?;

@@ -12,7 +12,7 @@ use super::{EXIT_CODES, Outcome, Usage, json};
 
 /// Print an Envoy bootstrap that points at this control plane: ADS, keepalive, admin on loopback.
 #[derive(Debug, clap::Args)]
-#[command(after_help = format!("Examples:\n  chancery bootstrap --cluster cluster-1 --namespace gateway --label app=ingress-gateway > envoy.json\n  chancery bootstrap --cluster eu --namespace edge --pod web-0 --label app=web --bind 127.0.0.1 -o yaml\n\n{EXIT_CODES}"))]
+#[command(after_help = format!("Examples:\n  chancery bootstrap --cluster eu --namespace edge --label app=web > envoy.json\n  chancery bootstrap --cluster eu --namespace edge --pod web-0 --bind 127.0.0.1 -o yaml\n\n{EXIT_CODES}"))]
 pub(super) struct Bootstrap {
     /// Where the control plane serves xDS
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:18000")]

@@ -14,7 +14,7 @@ use super::{EXIT_CODES, Offline, Outcome, Rules, TextOrJson, json, offline};
 ///
 /// One line per finding: place, severity, code, object, field, message.
 #[derive(Debug, clap::Args)]
-#[command(after_help = format!("Examples:\n  chancery check config/demo\n  chancery check manifests --fail-on warning -o json\n\n{EXIT_CODES}"))]
+#[command(after_help = format!("Examples:\n  chancery check config/demo --allow-loopback-endpoints --fail-on warning\n  chancery check config/demo -o json\n\n{EXIT_CODES}"))]
 pub(super) struct Check {
     /// Directories (DIR/CLUSTER/**/*.yaml), files, or - for standard input
     #[arg(value_name = "PATH", required = true)]
@@ -66,15 +66,20 @@ impl Check {
             writeln!(out, "{place}{} {}{object}{field}: {}", finding.severity, finding.code, finding.message)?;
         }
         let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
-        let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-        writeln!(
-            std::io::stderr(),
-            "{} in {}: {}, {}",
-            plural(offline.loaded.objects.len(), "object"),
-            plural(offline.loaded.files.len(), "file"),
-            plural(errors, "error"),
-            plural(warnings, "warning")
-        )?;
+        let (objects, files) = (offline.loaded.objects.len(), offline.loaded.files.len());
+        let read = format!("{} in {}", plural(objects, "object"), plural(files, "file"));
+        let sums = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Info, "note")];
+        let sums: Vec<String> = sums
+            .into_iter()
+            .filter(|(severity, _)| count(*severity) > 0 && !(self.quiet && *severity == Severity::Info))
+            .map(|(severity, what)| plural(count(severity), what))
+            .collect();
+        let verdict = match sums.as_slice() {
+            [] if files == 0 => "nothing to check; manifests are files that end in .yaml, .yml or .json".to_owned(),
+            [] => "clean".to_owned(),
+            sums => sums.join(", "),
+        };
+        writeln!(std::io::stderr(), "{read}: {verdict}")?;
         Ok(())
     }
 }

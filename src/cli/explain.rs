@@ -9,6 +9,7 @@ use crate::compile::explain::{
     Explanation, MatchedRoute, ObjectExplanation, Request, describe, explain, explain_object,
 };
 use crate::model::{GatewayId, ObjectRef};
+use crate::resolve::attachment::NotAttached;
 
 use super::{EXIT_CODES, Offline, Outcome, Rules, TextOrJson, Usage, json, offline, table};
 
@@ -17,15 +18,15 @@ use super::{EXIT_CODES, Offline, Outcome, Rules, TextOrJson, Usage, json, offlin
 /// For a request: listener, host, route, the tables on the way, labels with their origin, policies attached and not with
 /// the reason, destinations. For an object: verdict, findings, the routes that it is on.
 #[derive(Debug, clap::Args)]
-#[command(after_help = format!("Examples:\n  chancery explain config/demo --gateway cluster-1/gateway/ingress-gateway --host web.example.com --path /\n  chancery explain config/demo RouteTable/recommendation/recs@cluster-1 -o json\n\n{EXIT_CODES}"))]
+#[command(after_help = format!("Examples:\n  chancery explain config/demo --host web.istioinaction.io --allow-loopback-endpoints\n  chancery explain config/demo RouteTable/recommendation/recs@cluster-1 -o json\n\n{EXIT_CODES}"))]
 pub(super) struct Explain {
     /// Directory or file of manifests
     #[arg(value_name = "PATH")]
     path: PathBuf,
     /// An object: Kind/namespace/name@cluster
-    #[arg(value_name = "OBJECT", conflicts_with_all = ["gateway", "host"], required_unless_present = "gateway")]
+    #[arg(value_name = "OBJECT", conflicts_with_all = ["gateway", "host"], required_unless_present = "host")]
     object: Option<ObjectRef>,
-    /// The gateway that gets the request: cluster/namespace/service
+    /// The gateway that gets the request: cluster/namespace/service; may be left out where there is only one
     #[arg(short, long, value_name = "GATEWAY", requires = "host", help_heading = "Request")]
     gateway: Option<GatewayId>,
     /// Port of the gateway Service; its lowest unless stated
@@ -56,7 +57,7 @@ impl Explain {
         match (&self.object, &self.gateway) {
             (Some(object), _) => self.object(&offline, object, out),
             (None, Some(gateway)) => self.request(&offline, gateway, out),
-            (None, None) => Err(Usage("name an object, or a request with --gateway and --host".to_owned()).into()),
+            (None, None) => self.request(&offline, only_gateway(&offline)?, out),
         }
     }
 
@@ -92,6 +93,19 @@ impl Explain {
     }
 }
 
+/// The gateway that a request means that names none.
+fn only_gateway(offline: &Offline) -> Result<&GatewayId, Usage> {
+    let known: Vec<&GatewayId> = offline.compiled.plans.keys().collect();
+    match known.as_slice() {
+        [only] => Ok(only),
+        [] => Err(Usage("there is no gateway: no VirtualGateway selects a Service".to_owned())),
+        several => {
+            let several: Vec<String> = several.iter().map(|id| format!("`{id}`")).collect();
+            Err(Usage(format!("name one of the gateways with --gateway: {}", several.join(", "))))
+        }
+    }
+}
+
 fn request_text(request: &Request, explanation: &Explanation<'_>, out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(out, "Request:   {} http://{}{}", request.method, request.host, request.path)?;
     writeln!(out, "Gateway:   {}", explanation.gateway)?;
@@ -109,7 +123,8 @@ fn request_text(request: &Request, explanation: &Explanation<'_>, out: &mut impl
         if answer.status == 0 {
             writeln!(out, "Answer:    none: {}", answer.body)?;
         } else {
-            writeln!(out, "Answer:    {}{location} {}", answer.status, answer.body)?;
+            let why = if answer.body.is_empty() { String::new() } else { format!(": {}", answer.body) };
+            writeln!(out, "Answer:    {}{location}{why}", answer.status)?;
         }
     }
     Ok(())
@@ -247,8 +262,9 @@ fn object_text(id: &ObjectRef, explanation: &ObjectExplanation<'_>, out: &mut im
     }
     if let Some(verdict) = explanation.verdict {
         writeln!(out, "Approval:   {}", verdict.approval)?;
-        for (what, number) in &verdict.counts {
-            writeln!(out, "            {what}: {number}")?;
+        for (index, (what, number)) in verdict.counts.iter().enumerate() {
+            let heading = if index == 0 { "Counts:" } else { "" };
+            writeln!(out, "{heading:<12}{}: {number}", in_words(what))?;
         }
     }
     for finding in &explanation.findings {
@@ -277,7 +293,39 @@ fn object_text(id: &ObjectRef, explanation: &ObjectExplanation<'_>, out: &mut im
         writeln!(out)?;
         table::print(out, &["ROUTE", "MATCHES", "LABELS", "POLICIES OR FAULT"], &rows)?;
     }
+    if !explanation.not_on.is_empty() {
+        let row = |(chain, not): &(Vec<String>, NotAttached)| {
+            vec![chain.join(" > "), not.off.to_string(), not.reason.clone()]
+        };
+        let rows: Vec<Vec<String>> = explanation.not_on.iter().take(MOST_ROWS).map(row).collect();
+        writeln!(out)?;
+        table::print(out, &["NOT ATTACHED TO", "WHY", "REASON"], &rows)?;
+        let left = explanation.not_on.len() - rows.len();
+        if left > 0 {
+            writeln!(out, "and {left} more; -o json has them all")?;
+        }
+    }
     Ok(())
+}
+
+/// Rows of a table in which every route of the mesh may stand; about what a terminal shows at once.
+const MOST_ROWS: usize = 30;
+
+/// A counter of the API's status in words: `numSelectedRoutes` is `selected routes`.
+fn in_words(counter: &str) -> String {
+    if let Some((_, kind)) = counter.split_once("Kind=") {
+        return format!("{kind} on its routes");
+    }
+    let name = counter.strip_prefix("num").unwrap_or(counter);
+    let name = name.strip_suffix("Count").unwrap_or(name);
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.push(letter.to_ascii_lowercase());
+    }
+    words
 }
 
 fn object_json(id: &ObjectRef, explanation: &ObjectExplanation<'_>) -> Value {
@@ -309,5 +357,10 @@ fn object_json(id: &ObjectRef, explanation: &ObjectExplanation<'_>) -> Value {
         "findings": explanation.findings.iter().map(|finding| json::finding(finding)).collect::<Vec<_>>(),
         "related": related,
         "routes": routes,
+        "notAttachedTo": explanation
+            .not_on
+            .iter()
+            .map(|(chain, not)| json!({"chain": chain, "code": not.off.as_str(), "reason": not.reason}))
+            .collect::<Vec<_>>(),
     })
 }

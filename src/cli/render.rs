@@ -13,7 +13,7 @@ use super::{EXIT_CODES, Outcome, Rules, Usage, json, offline};
 
 /// Print the Envoy resources that a gateway would get, by type.
 #[derive(Debug, clap::Args)]
-#[command(after_help = format!("Examples:\n  chancery render config/demo --gateway cluster-1/gateway/ingress-gateway\n  chancery render manifests --gateway eu/edge/web -o json\n\n{EXIT_CODES}"))]
+#[command(after_help = format!("Examples:\n  chancery render config/demo --gateway cluster-1/gateway/ingress-gateway\n  chancery render config/demo --gateway cluster-1/gateway/ingress-gateway -o json\n\n{EXIT_CODES}"))]
 pub(super) struct Render {
     /// Directory or file of manifests
     #[arg(value_name = "PATH", required = true)]
@@ -39,14 +39,9 @@ enum Form {
 
 impl Render {
     pub(super) fn run(self, out: &mut impl Write) -> anyhow::Result<Outcome> {
-        let offline = offline(&self.paths, &self.rules, None)?;
-        let plan = offline.compiled.plans.get(&self.gateway).ok_or_else(|| {
-            let known: Vec<String> = offline.compiled.plans.keys().map(ToString::to_string).collect();
-            Usage(match known.as_slice() {
-                [] => "there is no gateway: no VirtualGateway selects a Service".to_owned(),
-                _ => format!("there is no gateway `{}`; there are {}", self.gateway, known.join(", ")),
-            })
-        })?;
+        let offline = offline(&self.paths, &self.rules, Some(&self.gateway))?;
+        let plan = offline.compiled.plans.get(&self.gateway);
+        let plan = plan.ok_or_else(|| Usage(format!("there is no gateway `{}`", self.gateway)))?;
         let snapshot = emit_gateway(plan, &EmitOptions { bind: self.bind });
         let value = snapshot_json(&snapshot);
         match self.output {

@@ -1,36 +1,77 @@
 //! `chancery serve`.
 
-use crate::app;
-use crate::settings::{RawSettings, Settings};
+use std::io::Write;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args};
+
+use crate::app::{self, AppError};
+use crate::settings::{self, RawSettings, Settings};
 use crate::telemetry::LogFormat;
 
-use super::{EXIT_CODES, Outcome, Rules, Usage};
+use super::{EXIT_CODES, Outcome, Rules, Usage, table, wrong_path};
 
-/// Serve a directory of manifests to Envoys over delta ADS, and follow its changes.
+/// Another tool's name for the log filter; taken where ours is not given.
+const RUST_LOG: &str = "RUST_LOG";
+
+/// Serve a directory of manifests to Envoys over xDS, and follow its changes.
 ///
 /// A file that stops parsing keeps its last good objects. Logs go to stderr.
 #[derive(Debug, clap::Args)]
-#[command(after_help = format!("Examples:\n  chancery serve config/demo --allow-loopback-endpoints\n  chancery serve manifests --xds-address 127.0.0.1:0 --ready-file ready.json\n\n{EXIT_CODES}"))]
+#[command(after_help = format!("Examples:\n  chancery serve config/demo --allow-loopback-endpoints\n  chancery serve config/demo --xds-address 127.0.0.1:0 --print-config\n\n{EXIT_CODES}"))]
 pub(super) struct Serve {
     #[command(flatten)]
     settings: RawSettings,
     /// How logs look; auto is text on a terminal and JSON elsewhere.
     #[arg(long, env = "CHANCERY_LOG_FORMAT", value_name = "FORMAT", default_value = "auto")]
     log_format: LogFormat,
+    /// What is logged: a level, or levels of modules, such as info,chancery::xds=debug; RUST_LOG is read too.
+    #[arg(long, env = "CHANCERY_LOG", value_name = "FILTER", default_value = "info")]
+    log: String,
+    /// Print the settings in force and where each came from, and end.
+    #[arg(long)]
+    print_config: bool,
     #[command(flatten)]
     rules: Rules,
 }
 
 impl Serve {
-    pub(super) fn run(self) -> anyhow::Result<Outcome> {
-        crate::telemetry::start(self.log_format);
+    pub(super) fn run(mut self, matches: &ArgMatches) -> anyhow::Result<Outcome> {
+        let rust_log = std::env::var(RUST_LOG).ok().filter(|filter| !filter.is_empty());
+        let rust_log = rust_log.filter(|_| matches.value_source("log") == Some(ValueSource::DefaultValue));
+        if let Some(filter) = &rust_log {
+            self.log.clone_from(filter);
+        }
+        crate::telemetry::start(self.log_format, &self.log).map_err(Usage)?;
         let settings = Settings::try_from(self.settings).map_err(Usage)?;
+        if self.print_config {
+            print_config(matches, rust_log.as_deref())?;
+            return Ok(Outcome::Clean);
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let result = runtime.block_on(app::serve(settings, self.rules.options(), interrupted()));
         runtime.shutdown_background();
-        result?;
-        Ok(Outcome::Clean)
+        match result {
+            Ok(()) => Ok(Outcome::Clean),
+            Err(AppError::Source(error)) => Err(wrong_path(error)),
+            Err(error) => Err(error.into()),
+        }
     }
+}
+
+fn print_config(matches: &ArgMatches, rust_log: Option<&str>) -> anyhow::Result<()> {
+    let command = Serve::augment_args(clap::Command::new("serve"));
+    let mut rows = Vec::new();
+    for mut setting in settings::in_force(&command, matches, &["print_config"]) {
+        if let Some(filter) = rust_log.filter(|_| setting.name == "--log") {
+            setting.value = Some(filter.to_owned());
+            setting.from = RUST_LOG.to_owned();
+        }
+        rows.push(vec![setting.name, setting.value.unwrap_or_else(|| "-".to_owned()), setting.from]);
+    }
+    table::print(&mut std::io::stdout().lock(), &["SETTING", "VALUE", "FROM"], &rows)?;
+    std::io::stdout().flush()?;
+    Ok(())
 }
 
 /// Ready on Ctrl-C or SIGTERM.

@@ -1,21 +1,27 @@
 //! For one request: which listener, host, route, policies and destinations, and why. For one object: what became of it.
 //!
-//! Reads the same plan that is emitted, and matches as Envoy does. Nothing here decides anything.
+//! Reads the same plan that is emitted, and matches as Envoy does ([`wire`]). Nothing here decides anything.
+
+mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use regex::Regex;
-
-use crate::ir::route::{Action, HeaderMatch, LabelOrigin, Matcher, QueryMatch, Route, RouteBody, ValueMatch};
+use crate::emit::route_entries;
+use crate::ir::policy::{Cors, OriginPattern, Policy};
+use crate::ir::route::{Action, LabelOrigin, Matcher, Route, RouteBody, ValueMatch};
 use crate::ir::upstream::{Upstream, UpstreamId};
 use crate::ir::{GatewayPlan, Listener, VirtualHost};
-use crate::model::{Finding, GatewayId, Kind, Name, ObjectRef, PathMatch};
-use crate::resolve::attachment::{Attached, NotAttached, explain_off};
+use crate::model::{Finding, GatewayId, Kind, Name, ObjectRef};
+use crate::resolve::attachment::{Attached, NotAttached, explain_off, explain_one_off};
 use crate::resolve::delegation::FinalRoute;
 
 use super::full::Compiled;
 use super::report::Verdict;
+use wire::{Wire, whole};
+
+/// Parts per million that are all.
+const ALWAYS: u32 = 1_000_000;
 
 /// A request as a client sends it.
 #[derive(Clone, Debug, Default)]
@@ -118,7 +124,7 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
         explanation.answer = Some(Answer {
             status: 307,
             body: "the path has escaped slashes: the gateway redirects to the same path with plain ones".to_owned(),
-            location: None,
+            location: Some(wire.path_and_query),
         });
         return Ok(explanation);
     }
@@ -128,13 +134,16 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
         return Ok(explanation);
     };
     explanation.virtual_host = Some(host.domain.name().clone());
-    let Some(route) = host.routes.iter().find(|route| matches(&route.matcher, &wire)) else {
-        // A preflight for a route that wants another method is answered by the twin that CORS adds.
+    let first = host.routes.iter().find_map(|route| {
+        let entry = route_entries(route).into_iter().find(|(_, matcher)| wire.matches(matcher))?;
+        Some((route, entry))
+    });
+    let Some((route, (name, matcher))) = first else {
         explanation.answer = not_found("no route of this host matches");
         return Ok(explanation);
     };
     explanation.answer = answer(route, &wire);
-    explanation.route = Some(matched(compiled, plan, route));
+    explanation.route = Some(MatchedRoute { name, matcher, ..matched(compiled, plan, route) });
     Ok(explanation)
 }
 
@@ -158,20 +167,59 @@ fn pick_host<'p>(listener: &'p Listener, host: &str) -> Option<&'p VirtualHost> 
         .max_by_key(|candidate| candidate.domain.specificity())
 }
 
+/// Filters answer before the route's action does, in the order of the kinds; the CORS filter only on routes that
+/// forward.
 fn answer(route: &Route, wire: &Wire) -> Option<Answer> {
-    match &route.body.action {
+    let mut policies: Vec<&Policy> = route.body.policies.iter().collect();
+    if let Action::Forward(forward) = &route.body.action
+        && let [destination] = forward.destinations.as_slice()
+    {
+        policies.extend(&destination.policies);
+    }
+    let of_filter = policies.into_iter().find_map(|policy| match policy {
+        Policy::FaultInjection(fault) => {
+            let abort = fault.abort.as_ref().filter(|abort| abort.per_million >= ALWAYS)?;
+            Some(Answer { status: abort.http_status, body: "fault filter abort".to_owned(), location: None })
+        }
+        Policy::Cors(cors) => {
+            let forwards = matches!(route.body.action, Action::Forward(_));
+            (forwards && is_preflight(cors, wire)).then(|| Answer { status: 200, body: String::new(), location: None })
+        }
+        _ => None,
+    });
+    of_filter.or_else(|| match &route.body.action {
         Action::Forward(_) => None,
         Action::Direct(direct) => Some(Answer { status: direct.status, body: direct.body.to_string(), location: None }),
         Action::Redirect(redirect) => {
-            let host = redirect.host.as_deref().unwrap_or(&wire.host);
-            let path = redirect.path.as_deref().unwrap_or(&wire.path);
+            let host = redirect.host.as_deref().unwrap_or(&wire.authority);
+            let path = match redirect.path.as_deref() {
+                Some(path) if path.contains('?') => path.to_owned(),
+                // The query stays.
+                Some(path) => format!("{path}{}", &wire.path_and_query[wire.path.len()..]),
+                None => wire.path_and_query.clone(),
+            };
             Some(Answer {
                 status: redirect.status,
                 body: String::new(),
                 location: Some(format!("http://{host}{path}")),
             })
         }
-    }
+    })
+}
+
+/// Whether the gateway answers a preflight itself; one from a foreign origin goes on.
+fn is_preflight(cors: &Cors, wire: &Wire) -> bool {
+    let Some(origin) = wire.filled("origin") else { return false };
+    let allowed = cors.allow_origins.iter().any(|allowed| {
+        let fold = |text: &str| if allowed.ignore_case { text.to_ascii_lowercase() } else { text.to_owned() };
+        match &allowed.pattern {
+            OriginPattern::Exact(text) => fold(origin) == fold(text),
+            OriginPattern::Prefix(text) => fold(origin).starts_with(&fold(text)),
+            OriginPattern::Suffix(text) => fold(origin).ends_with(&fold(text)),
+            OriginPattern::Regex(expression) => whole(expression).is_some_and(|regex| regex.is_match(origin)),
+        }
+    });
+    allowed && wire.has_method("OPTIONS") && wire.filled("access-control-request-method").is_some()
 }
 
 fn matched<'c>(compiled: &'c Compiled, plan: &'c GatewayPlan, route: &'c Route) -> MatchedRoute<'c> {
@@ -209,123 +257,6 @@ fn find_final<'c>(compiled: &'c Compiled, body: &RouteBody) -> Option<(&'c Final
     Some((&grown.tree.routes[position], &grown.attached[position]))
 }
 
-/// A request as Envoy's matching sees it.
-struct Wire {
-    host: String,
-    path: String,
-    query: Vec<(String, String)>,
-    method: String,
-    headers: BTreeMap<String, String>,
-    has_escaped_slash: bool,
-}
-
-impl Wire {
-    fn new(request: &Request) -> Self {
-        let target = request.path.split('#').next().unwrap_or_default();
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let lower = path.to_ascii_lowercase();
-        let has_escaped_slash = lower.contains("%2f") || lower.contains("%5c");
-        let host = request.host.to_ascii_lowercase();
-        let host = match host.rsplit_once(':') {
-            Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name.to_owned(),
-            _ => host,
-        };
-        let mut headers: BTreeMap<String, String> = BTreeMap::new();
-        for (name, value) in &request.headers {
-            headers
-                .entry(name.to_ascii_lowercase())
-                .and_modify(|joined| {
-                    joined.push(',');
-                    joined.push_str(value);
-                })
-                .or_insert_with(|| value.clone());
-        }
-        let method = if request.method.is_empty() { "GET" } else { &request.method };
-        headers.insert(":method".to_owned(), method.to_owned());
-        headers.insert(":authority".to_owned(), request.host.clone());
-        headers.insert("host".to_owned(), request.host.clone());
-        headers.insert(":path".to_owned(), request.path.clone());
-        headers.insert(":scheme".to_owned(), "http".to_owned());
-        Self {
-            host,
-            path: normalise(path),
-            query: query
-                .split('&')
-                .filter(|pair| !pair.is_empty())
-                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .collect(),
-            method: method.to_owned(),
-            headers,
-            has_escaped_slash,
-        }
-    }
-}
-
-/// Dot segments resolved and slashes merged, as every listener does before it matches.
-fn normalise(path: &str) -> String {
-    let path = path.replace('\\', "/");
-    let mut segments: Vec<&str> = Vec::new();
-    let mut ends_in_slash = path.ends_with('/');
-    for segment in path.split('/') {
-        match segment {
-            "" => {}
-            "." => ends_in_slash |= path.ends_with("/."),
-            ".." => {
-                segments.pop();
-                ends_in_slash |= path.ends_with("/..");
-            }
-            other => segments.push(other),
-        }
-    }
-    let mut normal = format!("/{}", segments.join("/"));
-    if ends_in_slash && normal.len() > 1 {
-        normal.push('/');
-    }
-    normal
-}
-
-/// R73.
-fn matches(matcher: &Matcher, wire: &Wire) -> bool {
-    let path = match &matcher.path {
-        PathMatch::Any => true,
-        PathMatch::Exact(path) if matcher.ignore_case => path.eq_ignore_ascii_case(&wire.path),
-        PathMatch::Exact(path) => *path == wire.path.as_str(),
-        PathMatch::Prefix(path) if matcher.ignore_case => {
-            wire.path.get(..path.len()).is_some_and(|head| head.eq_ignore_ascii_case(path))
-        }
-        PathMatch::Prefix(path) => wire.path.starts_with(path.as_str()),
-        PathMatch::Regex(path) => whole(path).is_some_and(|regex| regex.is_match(&wire.path)),
-    };
-    path && matcher.method.as_ref().is_none_or(|method| *method == wire.method.as_str())
-        && matcher.headers.iter().all(|header| header_matches(header, wire))
-        && matcher.query_parameters.iter().all(|parameter| query_matches(parameter, wire))
-}
-
-fn whole(expression: &str) -> Option<Regex> {
-    crate::resolve::expression::compile(expression).ok()
-}
-
-fn header_matches(header: &HeaderMatch, wire: &Wire) -> bool {
-    let value = wire.headers.get(header.name.as_str());
-    let holds = match (&header.value, value) {
-        (ValueMatch::Present, value) => value.is_some(),
-        (_, None) => false,
-        (ValueMatch::Exact(wanted), Some(value)) => *wanted == value.as_str(),
-        (ValueMatch::Regex(wanted), Some(value)) => whole(wanted).is_some_and(|regex| regex.is_match(value)),
-    };
-    holds != header.invert
-}
-
-fn query_matches(parameter: &QueryMatch, wire: &Wire) -> bool {
-    let Some((_, value)) = wire.query.iter().find(|(key, _)| *parameter.name == *key.as_str()) else { return false };
-    match &parameter.value {
-        ValueMatch::Present => true,
-        ValueMatch::Exact(wanted) => *wanted == value.as_str(),
-        ValueMatch::Regex(wanted) => whole(wanted).is_some_and(|regex| regex.is_match(value)),
-    }
-}
-
 /// What became of an object.
 #[derive(Clone, Debug)]
 pub struct ObjectExplanation<'c> {
@@ -335,8 +266,11 @@ pub struct ObjectExplanation<'c> {
     pub owner: Option<Name>,
     /// What is wrong with it.
     pub findings: Vec<&'c Finding>,
-    /// Routes that it is on: of a table those whose chain it is part of, of a policy those that it is attached to.
+    /// Routes that it is on: of a table those whose chain it is part of, of a policy those that it is attached to, of a
+    /// destination those that lead there.
     pub routes: Vec<RouteSummary>,
+    /// Of a policy that selects routes: the routes that it is not on, each with the step that dropped it.
+    pub not_on: Vec<(Vec<String>, NotAttached)>,
     /// What else it has to do with, as a heading and objects.
     pub related: Vec<(&'static str, Vec<String>)>,
 }
@@ -370,12 +304,18 @@ pub fn explain_object<'c>(
         return Err(format!("there is no object `{id}`"));
     }
     let mut routes = Vec::new();
+    let mut not_on = Vec::new();
     for grown in compiled.trees.values() {
-        for (final_route, body) in grown.tree.routes.iter().zip(&grown.bodies) {
+        for ((final_route, body), attached) in grown.tree.routes.iter().zip(&grown.bodies).zip(&grown.attached) {
             let concerned = body.chain.iter().any(|hop| hop.table == *id)
-                || body.attached.iter().any(|attachment| attachment.policy == *id);
+                || body.attached.iter().any(|attachment| attachment.policy == *id)
+                || matches!(&body.action, Action::Forward(forward)
+                    if forward.destinations.iter().any(|destination| destination.upstream.object == *id));
             if concerned {
                 routes.push(summary(final_route, body));
+            } else if id.kind.is_policy() {
+                let off = explain_one_off(&compiled.inputs, final_route, attached, id);
+                not_on.extend(off.map(|off| (body.chain.iter().map(ToString::to_string).collect(), off)));
             }
         }
     }
@@ -418,6 +358,7 @@ pub fn explain_object<'c>(
         owner: compiled.inputs.roster().owner_of(id).map(|owner| owner.0.clone()),
         findings: compiled.findings.iter().filter(|finding| finding.subject.as_ref() == Some(id)).collect(),
         routes,
+        not_on,
         related,
     })
 }
@@ -449,18 +390,4 @@ pub fn describe(matcher: &Matcher) -> String {
     parts.extend(matcher.query_parameters.iter().map(|p| format!("query {}{}", p.name, value(&p.value))));
     parts.extend(matcher.port.iter().map(|port| format!("port {port}")));
     parts.join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_normalised_as_listeners_do() {
-        for (path, expected) in
-            [("/a//b", "/a/b"), ("/a/../b", "/b"), ("/a/./b/", "/a/b/"), ("/..", "/"), ("/a/b/..", "/a/"), ("/", "/")]
-        {
-            assert_eq!(normalise(path), expected, "{path}");
-        }
-    }
 }

@@ -8,13 +8,15 @@ use std::sync::Arc;
 
 use crate::ir::GatewayPlan;
 use crate::model::finding::sort_findings;
-use crate::model::{Code, Finding, Findings, GatewayId, Kind, ObjectRef};
+use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, ObjectRef};
 use crate::resolve::Options;
-use crate::resolve::attachment::{Beaten, beaten_findings};
+use crate::resolve::attachment::{Beaten, beaten_findings, no_effect_findings};
 use crate::resolve::delegation::expand;
 use crate::resolve::destination::backing_services;
-use crate::resolve::facts::TableRole;
-use crate::resolve::gateway::{Bindings, GrownTree, bind, compose, grow, known_gateways, require_auth_findings};
+use crate::resolve::facts::{Service, TableRole};
+use crate::resolve::gateway::{
+    Bindings, GrownTree, bind, compose, grow, has_port, is_implemented_by, known_gateways, require_auth_findings,
+};
 use crate::resolve::world::World;
 use crate::store::Store;
 
@@ -66,7 +68,7 @@ pub fn compile(store: &Store, given: &[Finding], options: &Options, wanted: &BTr
             trees.insert(table.id.clone(), grown);
         }
     }
-    findings.extend(orphans(&inputs, &trees));
+    findings.extend(orphans(&inputs, &trees, &bindings));
     findings.extend(beaten_findings(&beaten(&trees)));
     findings.extend(closed(&trees));
     for vd in inputs.all_virtual_destinations() {
@@ -74,6 +76,7 @@ pub fn compile(store: &Store, given: &[Finding], options: &Options, wanted: &BTr
     }
     let mut gateways = known_gateways(&inputs);
     gateways.extend(wanted.iter().cloned());
+    findings.extend(no_effect_findings(&inputs, &gateways));
     let plans: BTreeMap<GatewayId, Arc<GatewayPlan>> = gateways
         .into_iter()
         .map(|gateway| {
@@ -82,14 +85,49 @@ pub fn compile(store: &Store, given: &[Finding], options: &Options, wanted: &BTr
         })
         .collect();
     findings.extend(unimplemented_gateways(&inputs, &plans));
+    drop_echoes(&mut findings);
     sort_findings(&mut findings);
     let verdicts = verdicts(store, &inputs, &trees, &bindings, &plans, &findings);
     Compiled { inputs, trees, bindings, plans, findings, verdicts }
 }
 
+/// Drops findings that another one says too, and says more: what was wrong when a field was decoded is said again, with
+/// what comes of it, by the route that needed the field.
+fn drop_echoes(findings: &mut Findings) {
+    let mut same_place: BTreeMap<(&ObjectRef, Code, &str), Vec<usize>> = BTreeMap::new();
+    for (index, finding) in findings.iter().enumerate() {
+        if let Some(subject) = &finding.subject {
+            same_place.entry((subject, finding.code, finding.field.as_str())).or_default().push(index);
+        }
+    }
+    let echo = |index: &usize, others: &[usize]| {
+        let (own, own_place) = (&findings[*index].message, findings[*index].severity);
+        let mut others = others.iter().map(|other| &findings[*other]);
+        others.any(|other| {
+            other.severity == own_place && other.message.len() > own.len() && other.message.contains(own.as_str())
+        })
+    };
+    // More than a few at one place are no echoes of each other.
+    let few = same_place.values().filter(|indices| (2..=8).contains(&indices.len()));
+    let echoes: BTreeSet<usize> =
+        few.flat_map(|indices| indices.iter().filter(|index| echo(index, indices))).copied().collect();
+    if !echoes.is_empty() {
+        let mut index = 0;
+        findings.retain(|_| {
+            index += 1;
+            !echoes.contains(&(index - 1))
+        });
+    }
+}
+
 /// Child tables that no bound root table reaches (R91).
-fn orphans(inputs: &Inputs, trees: &BTreeMap<ObjectRef, GrownTree>) -> Findings {
-    let reached: BTreeSet<&ObjectRef> = trees.values().flat_map(|grown| grown.tree.parents.keys()).collect();
+fn orphans(inputs: &Inputs, trees: &BTreeMap<ObjectRef, GrownTree>, bindings: &Bindings) -> Findings {
+    let bound: BTreeSet<&ObjectRef> = bindings.tables.values().flatten().map(|(table, _)| table).collect();
+    let reached: BTreeSet<&ObjectRef> = trees
+        .values()
+        .filter(|grown| bound.contains(&grown.tree.root.id))
+        .flat_map(|grown| grown.tree.parents.keys())
+        .collect();
     inputs
         .all_tables()
         .iter()
@@ -135,7 +173,7 @@ fn closed(trees: &BTreeMap<ObjectRef, GrownTree>) -> Findings {
                         fault.code,
                         format!("route `{}` answers 500: {}", last.route, fault.message),
                     )
-                    .at(crate::model::FieldPath::new("spec.http").index(last.index))
+                    .at(FieldPath::new("spec.http").index(last.index))
                     .with(policy),
                 );
             }
@@ -144,28 +182,47 @@ fn closed(trees: &BTreeMap<ObjectRef, GrownTree>) -> Findings {
     findings
 }
 
-/// Virtual gateways that no gateway Service implements.
+/// Virtual gateways that no gateway Service implements, and listeners of those for all gateways whose port none has.
 fn unimplemented_gateways(inputs: &Inputs, plans: &BTreeMap<GatewayId, Arc<GatewayPlan>>) -> Findings {
-    let known = plans.keys();
-    let services: Vec<_> = known
+    let services: BTreeMap<ObjectRef, Arc<Service>> = plans
+        .keys()
         .flat_map(|gateway| {
-            gateway.services.iter().filter_map(|name| {
-                inputs.service(&ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name))
-            })
+            gateway
+                .services
+                .iter()
+                .map(|name| ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name))
         })
+        .filter_map(|id| inputs.service(&id).map(|service| (id, service)))
         .collect();
-    inputs
-        .virtual_gateways()
-        .iter()
-        .filter(|gateway| {
-            !services.iter().any(|service| crate::resolve::gateway::is_implemented_by(inputs, gateway, service))
-        })
-        .map(|gateway| {
-            Finding::warning(
-                &gateway.id,
-                Code::ListenerPort,
-                "`workloads` selects no gateway Service of this workspace, so nothing is served; compare it with the Service's name and `spec.selector`",
-            )
-        })
-        .collect()
+    let mut findings = Findings::new();
+    for gateway in inputs.virtual_gateways() {
+        let implementing: Vec<&Arc<Service>> =
+            services.values().filter(|service| is_implemented_by(inputs, &gateway, service)).collect();
+        if gateway.workloads.is_some() {
+            if implementing.is_empty() {
+                findings.push(Finding::warning(
+                    &gateway.id,
+                    Code::ListenerPort,
+                    "`workloads` selects no gateway Service of this workspace, so nothing is served; compare it with the Service's name and `spec.selector`",
+                ));
+            }
+            continue;
+        }
+        for listener in &gateway.listeners {
+            if !implementing.iter().any(|service| has_port(service, listener)) {
+                findings.push(
+                    Finding::warning(
+                        &gateway.id,
+                        Code::ListenerPort,
+                        format!(
+                            "no Service of this workspace that selects Pods has port {}, so nothing is served there; correct the port, or the Service",
+                            listener.port_text()
+                        ),
+                    )
+                    .at(FieldPath::new("spec.listeners").index(listener.index).field("port")),
+                );
+            }
+        }
+    }
+    findings
 }

@@ -273,14 +273,17 @@ fn counts(id: &ObjectRef, roster: &Roster, options: &Options) -> Result<(), Stri
     match roster.owner(&id.cluster, &id.namespace) {
         Some(owner) if owner.config => Ok(()),
         Some(owner) => Err(format!(
-            "workspace `{}` reads no configuration from namespace `{}` of cluster `{}` (`configEnabled`)",
+            "workspace `{}` owns namespace `{}` of cluster `{}` without its configuration; set `configEnabled: true` on its entry to read it",
             owner.workspace, id.namespace, id.cluster
         )),
         None if !roster.clusters.contains_key(&id.cluster) => Err(format!(
             "cluster `{}` is not registered: add a KubernetesCluster of that name in the admin namespace",
             id.cluster
         )),
-        None => Err(format!("no workspace owns namespace `{}` of cluster `{}`", id.namespace, id.cluster)),
+        None => Err(format!(
+            "no workspace owns namespace `{}` of cluster `{}`; add it to the `workloadClusters` of a Workspace",
+            id.namespace, id.cluster
+        )),
     }
 }
 

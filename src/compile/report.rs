@@ -63,6 +63,9 @@ pub fn verdicts(
 
 /// R132 and R133: an invalid route makes a table INVALID whatever its code; elsewhere what Envoy cannot express is FAILED.
 fn approval(kind: Kind, findings: &[&Finding], counted: bool) -> Approval {
+    if !counted {
+        return Approval::Pending;
+    }
     let errors: Vec<&&Finding> = findings.iter().filter(|f| f.severity == Severity::Error).collect();
     if !errors.is_empty() {
         return if kind != Kind::RouteTable && errors.iter().all(|f| f.code == Code::Unsupported) {
@@ -70,9 +73,6 @@ fn approval(kind: Kind, findings: &[&Finding], counted: bool) -> Approval {
         } else {
             Approval::Invalid
         };
-    }
-    if !counted {
-        return Approval::Pending;
     }
     if findings.iter().any(|f| f.severity == Severity::Warning) { Approval::Warning } else { Approval::Accepted }
 }
@@ -114,20 +114,29 @@ fn count(
         }
     };
     let mut parents: BTreeMap<&ObjectRef, BTreeSet<&ObjectRef>> = BTreeMap::new();
+    let mut selected: BTreeMap<&ObjectRef, usize> = BTreeMap::new();
+    let mut applied: BTreeMap<(&ObjectRef, Kind), usize> = BTreeMap::new();
     for grown in trees.values() {
         for (child, above) in &grown.tree.parents {
             parents.entry(child).or_default().extend(above);
         }
         for (route, attached) in grown.tree.routes.iter().zip(&grown.attached) {
-            for attachment in &attached.attachments {
-                add(&attachment.policy, "numSelectedRoutes", 1);
+            // One that is on several destinations of a route is on one route.
+            let policies: BTreeSet<&ObjectRef> = attached.attachments.iter().map(|a| &a.policy).collect();
+            for policy in policies {
+                *selected.entry(policy).or_default() += 1;
                 if let Some(last) = route.chain.last() {
-                    let kind = attachment.policy.kind;
-                    let key = format!("numAppliedRoutePolicies.{}, Kind={kind}", kind.group().api_version());
-                    add(&last.table, &key, 1);
+                    *applied.entry((&last.table, policy.kind)).or_default() += 1;
                 }
             }
         }
+    }
+    for (policy, routes) in selected {
+        add(policy, "numSelectedRoutes", routes);
+    }
+    for ((table, kind), policies) in applied {
+        let key = format!("numAppliedRoutePolicies.{}, Kind={kind}", kind.group().api_version());
+        add(table, &key, policies);
     }
     for (child, above) in parents {
         add(child, "numParentRouteTables", above.len());
@@ -161,3 +170,6 @@ fn count(
     }
     counts
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,7 +67,7 @@ pub struct DestinationReference {
     /// The Service, VirtualDestination or ExternalService.
     pub r#ref: Option<ObjectReference>,
     /// A cloud function.
-    pub aws_lambda: Option<AwsLambdaReference>,
+    pub aws_lambda: Option<Box<AwsLambdaReference>>,
     /// Kind of `ref`; `SERVICE` when left out.
     pub kind: DestinationKind,
     /// Port of the destination (Service port, never a container port). May be left out where there is only one.

@@ -42,13 +42,14 @@ pub enum ParseDurationError {
     /// It is below zero.
     #[error("is negative: write a duration of zero or more")]
     Negative,
-    /// It is longer than 64 bits of nanoseconds can say.
-    #[error("is too long: write at most 2562047h")]
+    /// It is longer than Envoy takes.
+    #[error("is too long: write at most 2500000h")]
     TooLong,
 }
 
-/// Longest length of time that Go can say, in nanoseconds.
-const LONGEST_NANOS: u128 = i64::MAX as u128;
+/// Longest length of time, in nanoseconds: 2,500,000 hours. Go can say 2% more, of which Envoy refuses the last second and
+/// with it a whole route configuration.
+const LONGEST_NANOS: u128 = 9_000_000_000_000_000_000;
 
 impl FromStr for Duration {
     type Err = ParseDurationError;
@@ -191,7 +192,7 @@ mod tests {
             ("1ns", 1, "0.000000001s"),
             ("0.0000000019s", 1, "0.000000001s"),
             ("0.333333333333333333333h", 1_199_999_999_999, "1199.999999999s"),
-            ("9223372036854775807ns", 9_223_372_036_854_775_807, "9223372036.854775807s"),
+            ("9000000000000000000ns", 9_000_000_000_000_000_000, "9000000000s"),
             ("00000000000000000000000005s", 5_000_000_000, "5s"),
         ] {
             let duration: Duration = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -216,7 +217,7 @@ mod tests {
             ("5d", Malformed),
             ("1e3s", Malformed),
             ("-5s", Negative),
-            ("9223372036854775808ns", TooLong),
+            ("9000000000000000001ns", TooLong),
             ("99999999999999999999999999999999h", TooLong),
         ] {
             assert_eq!(text.parse::<Duration>(), Err(expected), "{text}");

@@ -52,6 +52,7 @@ pub enum FailureMode {
     FreezeConfig,
 }
 
+// Nearly all routes forward, so the other actions are boxed: a large mesh has a hundred thousand routes.
 /// An HTTP route: matchers and one action.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -66,13 +67,13 @@ pub struct HttpRoute {
     /// Forward to destinations.
     pub forward_to: Option<ForwardTo>,
     /// Hand over to child tables.
-    pub delegate: Option<DelegateAction>,
+    pub delegate: Option<Box<DelegateAction>>,
     /// Redirect.
-    pub redirect: Option<RedirectAction>,
+    pub redirect: Option<Box<RedirectAction>>,
     /// Answer from the gateway.
-    pub direct_response: Option<DirectResponse>,
+    pub direct_response: Option<Box<DirectResponse>>,
     /// Execute as GraphQL.
-    pub graphql: Option<GraphQlAction>,
+    pub graphql: Option<Box<GraphQlAction>>,
 }
 
 /// Forwards to destinations.

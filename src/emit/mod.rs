@@ -38,6 +38,8 @@ mod testing;
 mod tests;
 mod wire;
 
+pub use route::route_entries;
+
 use std::net::IpAddr;
 
 use crate::ir::GatewayPlan;

@@ -19,9 +19,9 @@ pub(super) fn uint32(value: u32) -> Option<google_pb::UInt32Value> {
     Some(google_pb::UInt32Value { value })
 }
 
-/// A duration; what does not fit (more than 10,000 years in Envoy) is the longest that does.
+/// A duration; what does not fit is the longest that Envoy takes for sure.
 pub(super) fn duration(value: Duration) -> google_pb::Duration {
-    const LONGEST_SECONDS: i64 = 315_576_000_000;
+    const LONGEST_SECONDS: i64 = 9_000_000_000;
     let seconds = i64::try_from(value.as_secs()).unwrap_or(LONGEST_SECONDS).min(LONGEST_SECONDS);
     // Below one billion, so it fits.
     let nanos = i32::try_from(value.subsec_nanos()).unwrap_or_default();

@@ -10,6 +10,7 @@
 mod matcher;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
@@ -18,7 +19,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use envoy_types::pb::google::protobuf::Any;
 
 use crate::ir::route::{DirectResponse, Forward, HostRewrite, PathRewrite, Redirect};
-use crate::ir::{Action, Listener, Route, VirtualHost};
+use crate::ir::{Action, Listener, Matcher, Route, RouteBody, VirtualHost};
 use crate::model::{Name, ObjectRef};
 use crate::snapshot::Resource;
 
@@ -27,12 +28,14 @@ use super::{filter, name, pb, wire};
 /// The most that a direct response may answer with; Envoy's default is 4 KiB.
 const LARGEST_DIRECT_RESPONSE: u32 = 1 << 20;
 
+/// Number of the field `virtual_hosts` of a route configuration.
+const VIRTUAL_HOSTS: u32 = 2;
+
 /// The routes of one bound port. Without virtual hosts every request gets 404 (R67).
 pub(super) fn emit_route_configuration(listener: &Listener) -> Resource {
     let name = name::route_configuration(listener.bind_port);
     let message = route_pb::RouteConfiguration {
         name: name.to_string(),
-        virtual_hosts: listener.virtual_hosts.iter().map(emit_virtual_host).collect(),
         // The port in a Host header says nothing about the host (R68).
         ignore_port_in_host_matching: true,
         // Routes may arrive before their clusters; one missing cluster must not cost all routes.
@@ -40,7 +43,9 @@ pub(super) fn emit_route_configuration(listener: &Listener) -> Resource {
         max_direct_response_body_size_bytes: pb::uint32(LARGEST_DIRECT_RESPONSE),
         ..Default::default()
     };
-    Resource::from_content(name, wire::encode(&message), pb::owners(concerned(listener)))
+    // One host at a time: as a message, the routes of a large mesh take twenty times the memory of their bytes.
+    let hosts = listener.virtual_hosts.iter().map(emit_virtual_host);
+    Resource::from_content(name, wire::encode_with(&message, VIRTUAL_HOSTS, hosts), pb::owners(concerned(listener)))
 }
 
 /// The objects that a refusal of the routes concerns: gateways, all tables on the way, all attached policies.
@@ -48,9 +53,20 @@ fn concerned(listener: &Listener) -> BTreeSet<&ObjectRef> {
     let mut objects: BTreeSet<&ObjectRef> = listener.gateways.iter().collect();
     for host in &listener.virtual_hosts {
         objects.extend(&host.tables);
+        let mut before: Option<&RouteBody> = None;
         for route in &host.routes {
-            objects.extend(route.body.chain.iter().map(|hop| &hop.table));
-            objects.extend(route.body.attached.iter().map(|attachment| &attachment.policy));
+            let body = &*route.body;
+            // Neighbours come from one table nearly always, and have the same policies.
+            let same = |before: &RouteBody| {
+                before.chain.iter().map(|hop| &hop.table).eq(body.chain.iter().map(|hop| &hop.table))
+            };
+            if !before.is_some_and(same) {
+                objects.extend(body.chain.iter().map(|hop| &hop.table));
+            }
+            if before.is_none_or(|before| !Arc::ptr_eq(&before.attached, &body.attached)) {
+                objects.extend(body.attached.iter().map(|attachment| &attachment.policy));
+            }
+            before = Some(body);
         }
     }
     objects
@@ -70,8 +86,19 @@ fn emit_virtual_host(host: &VirtualHost) -> route_pb::VirtualHost {
 }
 
 fn emit_route(route: &Route) -> Vec<route_pb::Route> {
+    build(route).finish()
+}
+
+/// The names and matchers that a route of the plan has in Envoy's list, in order. Nearly always its own.
+#[must_use]
+pub fn route_entries(route: &Route) -> Vec<(Name, Matcher)> {
+    build(route).entries()
+}
+
+/// A route with its policies on it.
+fn build(route: &Route) -> RouteBuilder<'_> {
     let mut builder = RouteBuilder::new(route);
-    for policy in &route.body.policies {
+    for policy in route.body.policies.iter() {
         filter::apply(policy, &mut builder);
     }
     if let Action::Forward(forward) = &route.body.action {
@@ -82,7 +109,7 @@ fn emit_route(route: &Route) -> Vec<route_pb::Route> {
             }
         }
     }
-    builder.finish()
+    builder
 }
 
 /// A route while policies are being put on it.
@@ -156,10 +183,24 @@ impl<'a> RouteBuilder<'a> {
         self.takes_preflights = true;
     }
 
-    /// One route for each alternative of the matcher, and then its twin's.
-    fn finish(self) -> Vec<route_pb::Route> {
-        let own = matcher::emit_matcher(&self.route.matcher);
+    /// One entry for each alternative of the matcher, and then its twin's.
+    fn entries(&self) -> Vec<(Name, Matcher)> {
+        let own = matcher::alternatives(&self.route.matcher);
         let twin = if self.takes_preflights { matcher::preflight(&self.route.matcher) } else { None };
+        let twins = twin.iter().flat_map(matcher::alternatives).map(|matcher| ("#preflight", matcher));
+        let mut entries: Vec<(Name, Matcher)> = Vec::with_capacity(own.len());
+        for (suffix, matcher) in own.into_iter().map(|matcher| ("", matcher)).chain(twins) {
+            let mut name = format!("{}{suffix}", self.route.name);
+            if entries.last().is_some_and(|(before, _)| before.starts_with(&name)) {
+                name = format!("{name}#{}", entries.len() + 1);
+            }
+            entries.push((name.into(), matcher));
+        }
+        entries
+    }
+
+    fn finish(self) -> Vec<route_pb::Route> {
+        let entries = self.entries();
         let mut route = route_pb::Route {
             request_headers_to_add: emit_added(&self.own.request),
             request_headers_to_remove: emit_removed(&self.own.request),
@@ -173,16 +214,12 @@ impl<'a> RouteBuilder<'a> {
             Action::Redirect(redirect) => route_pb::route::Action::Redirect(emit_redirect(redirect)),
             Action::Direct(direct) => route_pb::route::Action::DirectResponse(emit_direct_response(direct)),
         });
-        let twins = twin.iter().flat_map(matcher::emit_matcher).map(|matcher| ("#preflight", matcher));
-        let mut routes: Vec<route_pb::Route> = Vec::with_capacity(own.len());
-        for (suffix, matcher) in own.into_iter().map(|matcher| ("", matcher)).chain(twins) {
-            let mut name = format!("{}{suffix}", self.route.name);
-            if routes.last().is_some_and(|before| before.name.starts_with(&name)) {
-                name = format!("{name}#{}", routes.len() + 1);
-            }
-            routes.push(route_pb::Route { name, r#match: Some(matcher), ..route.clone() });
-        }
-        routes
+        let with = |(name, matcher): (Name, Matcher)| route_pb::Route {
+            name: name.to_string(),
+            r#match: Some(matcher::emit_matcher(&matcher)),
+            ..route.clone()
+        };
+        entries.into_iter().map(with).collect()
     }
 
     fn emit_forward(&self, forward: &Forward) -> route_pb::RouteAction {

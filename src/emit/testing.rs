@@ -175,10 +175,10 @@ impl TestRoute {
         };
         let body = RouteBody {
             action: self.action,
-            policies: self.policies,
-            chain: vec![hop],
-            labels: BTreeMap::new(),
-            attached: self.attached,
+            policies: self.policies.into(),
+            chain: [hop].into(),
+            labels: Default::default(),
+            attached: self.attached.into(),
             fault: None,
         };
         Route { name: self.name, matcher: self.matcher, body: Arc::new(body) }

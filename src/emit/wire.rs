@@ -53,6 +53,34 @@ pub(crate) fn encode<M: Emitted>(message: &M) -> Bytes {
     canonical_bytes(message).into()
 }
 
+/// The canonical encoding of a message with further messages in one of its fields, which the message itself leaves out.
+///
+/// # Cost
+/// As [`encode`], but only one of the further messages exists at a time.
+pub(crate) fn encode_with<M: Emitted, I: Emitted>(
+    message: &M,
+    number: u32,
+    items: impl IntoIterator<Item = I>,
+) -> Bytes {
+    use prost::encoding::{WireType, encode_key, encode_varint};
+    let rest = canonical_bytes(message);
+    let mut at = 0;
+    let mut split = 0;
+    while read_field(&rest, &mut at).is_some_and(|(before, _)| before < number) {
+        split = at;
+    }
+    let mut bytes = rest[..split].to_vec();
+    for item in items {
+        let item = canonical_bytes(&item);
+        encode_key(number, WireType::LengthDelimited, &mut bytes);
+        encode_varint(item.len() as u64, &mut bytes);
+        bytes.extend_from_slice(&item);
+    }
+    bytes.extend_from_slice(&rest[split..]);
+    bytes.shrink_to_fit();
+    bytes.into()
+}
+
 /// A message packed into an `Any` with canonical content.
 pub(crate) fn any<M: Emitted>(message: &M) -> Any {
     Any { type_url: M::type_url(), value: canonical_bytes(message) }
@@ -228,6 +256,18 @@ mod tests {
             assert_eq!(bytes, expected, "insertion order {keys:?}");
             assert_eq!(route_pb::RouteConfiguration::decode(bytes).unwrap(), message);
         }
+    }
+
+    #[test]
+    fn what_is_encoded_one_by_one_is_what_is_encoded_at_once() {
+        let mut whole = nested(&["b", "a", "c"].map(str::to_owned));
+        whole.metadata = whole.virtual_hosts[0].metadata.clone();
+        whole.virtual_hosts.push(route_pb::VirtualHost { name: "second".to_owned(), ..Default::default() });
+        let hosts = whole.virtual_hosts.clone();
+        let without = route_pb::RouteConfiguration { virtual_hosts: Vec::new(), ..whole.clone() };
+        assert_eq!(encode_with(&without, 2, hosts), encode(&whole));
+        let nothing: [route_pb::VirtualHost; 0] = [];
+        assert_eq!(encode_with(&without, 2, nothing), encode(&without));
     }
 
     #[test]

@@ -61,7 +61,7 @@ codes! {
     DelegationEmpty = "DELEGATION_EMPTY",
     /// A delegation re-enters a table that is already on its chain (R90). As above.
     DelegationCycle = "DELEGATION_CYCLE",
-    /// A chain of more than 16 tables (R90). As above.
+    /// A chain of more than 16 tables (R90), or a tree that is too large. As above.
     DelegationTooDeep = "DELEGATION_TOO_DEEP",
     /// No combination of a child route's matchers with its parents' can match (R94). As above.
     MatcherConflict = "MATCHER_CONFLICT",
@@ -129,7 +129,7 @@ codes! {
     ListenerConflict = "LISTENER_CONFLICT",
     /// An endpoint address that could reach the gateway itself (loopback, link-local). It is not used.
     UnsafeEndpoint = "UNSAFE_ENDPOINT",
-    /// A backend of a virtual destination that cannot be used (R161, R162, R170). The others serve.
+    /// A backend of a virtual destination that cannot be used (R45, R161, R162, R170). The others serve.
     BackendLeftOut = "BACKEND_LEFT_OUT",
     /// A policy's setting that works differently from what its author may expect.
     PolicyRemark = "POLICY_REMARK",
@@ -161,16 +161,30 @@ impl FieldPath {
     /// The same path with a field appended. A key with a dot or bracket is written in quotes: `labels["a.b/c"]`.
     #[must_use]
     pub fn field(&self, name: &str) -> Self {
-        if name.contains(['.', '[', ']']) {
+        if name.is_empty() || name.contains(['.', '[', ']']) || name.contains(char::is_control) {
             return Self(format!("{}[{name:?}]", self.0));
         }
-        if self.0.is_empty() { Self(name.to_owned()) } else { Self(format!("{}.{name}", self.0)) }
+        if self.0.is_empty() {
+            return Self(name.to_owned());
+        }
+        // Not by `format!`: lowering makes a dozen paths for every route, nearly all of which nobody ever sees.
+        let mut path = String::with_capacity(self.0.len() + 1 + name.len());
+        path.push_str(&self.0);
+        path.push('.');
+        path.push_str(name);
+        Self(path)
     }
 
     /// The same path with a list position appended, counted from 0.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
-        Self(format!("{}[{index}]", self.0))
+        let index = index.to_string();
+        let mut path = String::with_capacity(self.0.len() + 2 + index.len());
+        path.push_str(&self.0);
+        path.push('[');
+        path.push_str(&index);
+        path.push(']');
+        Self(path)
     }
 
     /// The text form.
@@ -243,7 +257,7 @@ impl Finding {
             severity,
             code,
             field: FieldPath::root(),
-            message: message.into(),
+            message: one_line(message.into()),
             related: Vec::new(),
             location: None,
         }
@@ -275,7 +289,7 @@ impl Finding {
             severity,
             code,
             field: FieldPath::root(),
-            message: message.into(),
+            message: one_line(message.into()),
             related: Vec::new(),
             location: Some(location),
         }
@@ -301,6 +315,23 @@ impl Finding {
         self.location = Some(location);
         self
     }
+}
+
+/// Most bytes of a message. The longest of ours have a few hundred, so what is cut is a text of the author's.
+const MESSAGE_BYTES: usize = 2048;
+
+/// A message on one line and of bounded length, whatever it quotes: it is printed, logged and kept in statuses.
+fn one_line(mut message: String) -> String {
+    if message.len() > MESSAGE_BYTES {
+        let end = (0..=MESSAGE_BYTES).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
+        message.truncate(end);
+        message.push('…');
+    }
+    if message.contains(char::is_control) {
+        let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+        message = message.chars().map(escape).collect();
+    }
+    message
 }
 
 /// Findings in the order in which they were made; [`sort_findings`] brings them into reporting order.
@@ -368,6 +399,15 @@ mod tests {
         let path = FieldPath::new("metadata").field("labels").field("a.b/c");
         assert_eq!(path.as_str(), "metadata.labels[\"a.b/c\"]");
         assert_eq!(FieldPath::root().field("spec").field("http").index(2).as_str(), "spec.http[2]");
+    }
+
+    #[test]
+    fn messages_are_one_line_of_bounded_length() {
+        let id = ObjectRef::new(super::super::Kind::Service, "c", "n", "s");
+        let message = |text: &str| Finding::error(&id, Code::InvalidField, text).message;
+        assert_eq!(message("`a\nb\u{1b}[31m` is odd ☃"), "`a\\nb\\u{1b}[31m` is odd ☃");
+        let long = message(&"☃".repeat(10_000));
+        assert!(long.ends_with('…') && long.len() < 2060);
     }
 
     #[test]

@@ -42,18 +42,7 @@ impl PathMatch {
             (parent, Self::Any) => Ok(parent.clone()),
             (Self::Prefix(parent), Self::Prefix(child)) => Ok(Self::Prefix(join(parent, child))),
             (Self::Prefix(parent), Self::Exact(child)) => Ok(Self::Exact(join(parent, child))),
-            (Self::Prefix(parent), Self::Regex(child)) => {
-                let parent = parent.strip_suffix('/').unwrap_or(parent);
-                let slash = if child.starts_with('/') || child.starts_with("^/") || !child_is_literal_start(child) {
-                    ""
-                } else {
-                    "/"
-                };
-                let child = child.strip_prefix('^').unwrap_or(child);
-                // A group keeps an alternation of the child from escaping the parent's prefix.
-                let child = if child.contains('|') { format!("(?:{child})") } else { child.to_owned() };
-                Ok(Self::Regex(format!("{}{slash}{child}", regex::escape(parent)).into()))
-            }
+            (Self::Prefix(parent), Self::Regex(child)) => Ok(Self::Regex(join_regex(parent, child))),
             (Self::Exact(parent), Self::Exact(child)) if parent == child => Ok(self.clone()),
             (Self::Exact(_) | Self::Regex(_), _) => Err(PathConflict),
         }
@@ -89,9 +78,67 @@ impl PathMatch {
     }
 }
 
-/// Whether an expression begins with a literal character, so that a `/` may be missing before it.
-fn child_is_literal_start(expression: &str) -> bool {
-    expression.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+/// Parent prefix and child expression as one expression.
+///
+/// Each alternative of the child is joined by itself, so that none escapes the parent's prefix: a slash at the end of the
+/// prefix stays where the alternative brings none of its own.
+fn join_regex(parent: &Name, child: &Name) -> Name {
+    let stem = parent.strip_suffix('/').unwrap_or(parent);
+    let ends_in_slash = stem != parent.as_str() && !stem.is_empty();
+    let parts: Vec<String> = alternatives(child)
+        .into_iter()
+        .map(|alternative| {
+            let (flags, rest) = leading_flags(alternative);
+            // The whole path is matched, so an anchor says nothing; in the middle it would match nothing.
+            let rest = rest.strip_prefix('^').unwrap_or(rest);
+            let is_literal = rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+            let slash = if !rest.starts_with('/') && (is_literal || ends_in_slash) { "/" } else { "" };
+            format!("{flags}{slash}{rest}")
+        })
+        .collect();
+    let stem = regex::escape(stem);
+    match parts.as_slice() {
+        [only] => format!("{stem}{only}").into(),
+        several => format!("{stem}(?:{})", several.join("|")).into(),
+    }
+}
+
+/// The alternatives of an expression: what stands between the `|` outside its groups and classes.
+fn alternatives(expression: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let (mut start, mut depth) = (0, 0_usize);
+    let mut class: Option<usize> = None;
+    let mut characters = expression.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match (character, class) {
+            ('\\', _) => {
+                characters.next();
+            }
+            // A `]` is a literal directly after the opening, or after `^` there.
+            (']', Some(opening)) if !matches!(&expression[opening..at], "[" | "[^") => class = None,
+            ('[', None) => class = Some(at),
+            ('(', None) => depth += 1,
+            (')', None) => depth = depth.saturating_sub(1),
+            ('|', None) if depth == 0 => {
+                parts.push(&expression[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&expression[start..]);
+    parts
+}
+
+/// Flags such as `(?i)` at the head, and the rest.
+fn leading_flags(expression: &str) -> (&str, &str) {
+    let is_flag = |c: char| c.is_ascii_alphabetic() || c == '-';
+    let end = expression
+        .strip_prefix("(?")
+        .map(|rest| rest.trim_start_matches(is_flag))
+        .and_then(|rest| rest.strip_prefix(')'))
+        .map_or(0, |rest| expression.len() - rest.len());
+    expression.split_at(end)
 }
 
 /// Parent prefix and child path as one path.
@@ -143,6 +190,10 @@ mod tests {
             (prefix("/a"), exact("/b"), Ok(exact("/a/b"))),
             (prefix("/a.b"), regex("/c.*"), Ok(regex("/a\\.b/c.*"))),
             (prefix("/a"), regex("/b|/c"), Ok(regex("/a(?:/b|/c)"))),
+            (prefix("/a/"), regex("/b/(c|d)[|(]"), Ok(regex("/a/b/(c|d)[|(]"))),
+            (prefix("/a/"), regex("(?i)/b"), Ok(regex("/a(?i)/b"))),
+            (prefix("/a"), regex("^b$"), Ok(regex("/a/b$"))),
+            (prefix("/"), regex(".*/b"), Ok(regex(".*/b"))),
             (exact("/a"), exact("/a"), Ok(exact("/a"))),
             (exact("/a"), PathMatch::Any, Ok(exact("/a"))),
             (exact("/a"), exact("/b"), Err(PathConflict)),
@@ -151,6 +202,28 @@ mod tests {
             (regex("/a.*"), PathMatch::Any, Ok(regex("/a.*"))),
         ] {
             assert_eq!(parent.combine(&child), expected, "R93 {parent} over {child}");
+        }
+    }
+
+    /// A final route matches what all levels match: no alternative of a child leaves its parent's prefix.
+    #[test]
+    fn r93_an_expression_stays_below_the_prefix_of_its_parent() {
+        for (parent, child, inside) in [
+            ("/a", ".*", "/a/x"),
+            ("/a/", ".*", "/a/x"),
+            ("/a/", "/b|c|(d|/e)", "/a/b"),
+            ("/a/", "/b|c|(d|/e)", "/a/c"),
+            ("/a/", "/b|c|(d|/e)", "/a/d"),
+            ("/a", "|/b", "/a/b"),
+            ("/a.b", "[^/]*|\\||[]|]/x", "/a.b]/x"),
+        ] {
+            let Ok(PathMatch::Regex(expression)) = prefix(parent).combine(&regex(child)) else { unreachable!() };
+            let combined = regex::Regex::new(&format!("^(?:{expression})$")).unwrap();
+            let shown = format!("{parent} over {child} is {expression}");
+            assert!(combined.is_match(inside), "{shown}: {inside} belongs to it");
+            for path in ["/b", "/c", "/x", "/ab", "/acc", "/ac", "/axb", "/aXb", "/d", ""] {
+                assert!(!combined.is_match(path) || path.starts_with(parent), "{shown}: {path} is not below {parent}");
+            }
         }
     }
 

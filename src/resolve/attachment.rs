@@ -3,20 +3,21 @@
 //! The six steps of the manual's page on attachment, for one final route at a time: chain, owners, labels, candidates,
 //! selection, conflicts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use crate::ir::policy::Policy;
-use crate::ir::route::{Attachment, Hop, Label, RouteFault};
+use crate::ir::route::{Attachment, EffectiveLabels, Hop, RouteFault};
 use crate::ir::upstream::UpstreamId;
-use crate::model::{Code, Finding, Findings, Kind, Labels, Name, ObjectRef, WorkspaceId};
+use crate::model::labels::contains_all;
+use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, ObjectRef, WorkspaceId};
 
 use super::delegation::{FinalAction, FinalRoute};
 use super::destination::selects;
-use super::facts::{DestinationSelector, PolicyEffect, PolicyObject, RouteLabelSelector, RouteSelector};
+use super::facts::{DestinationSelector, Pod, PolicyEffect, PolicyObject, RouteLabelSelector, RouteSelector, Selector};
 use super::policy::{self, Combine};
-use super::selection::destination_labels;
+use super::selection::{destination_labels, destinations};
 use super::visibility::is_visible;
 use super::world::World;
 
@@ -24,15 +25,27 @@ use super::world::World;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attached {
     /// Merged effects on the route, in the order of the kinds.
-    pub route: Vec<Policy>,
+    pub route: Arc<[Policy]>,
     /// Merged effects on single destinations.
     pub destinations: BTreeMap<UpstreamId, Vec<Policy>>,
     /// Every policy that is attached.
-    pub attachments: Vec<Attachment>,
+    pub attachments: Arc<[Attachment]>,
     /// Who lost to whom on this route: loser, winner, and what was lost in words.
     pub beaten: Vec<Beaten>,
     /// Set when a protecting policy cannot be honoured: the route is closed (R130).
     pub closed: Option<(ObjectRef, RouteFault)>,
+}
+
+impl Attached {
+    /// Shares what is equal with what another route has; neighbours of one table nearly always have the same.
+    pub fn share_with(&mut self, other: &Self) {
+        if self.route == other.route {
+            self.route = other.route.clone();
+        }
+        if self.attachments == other.attachments {
+            self.attachments = other.attachments.clone();
+        }
+    }
 }
 
 /// A policy that does not apply, in whole or in part, because of an older one.
@@ -103,10 +116,10 @@ pub struct NotAttached {
 /// # Rule
 /// R109 to R117, R126 to R130.
 pub fn attach<W: World + ?Sized>(world: &W, route: &FinalRoute) -> Attached {
-    let mut attached = Attached::default();
     if route.fault.is_some() {
-        return attached;
+        return Attached::default();
     }
+    let mut gathered = Gathered::default();
     let mut owners: Vec<&WorkspaceId> = route.chain.iter().map(|hop| &hop.owner).collect();
     owners.sort();
     owners.dedup();
@@ -123,10 +136,25 @@ pub fn attach<W: World + ?Sized>(world: &W, route: &FinalRoute) -> Attached {
         let same = rest.iter().take_while(|(policy, _)| policy.id.kind == kind).count();
         let (group, others) = rest.split_at(same);
         rest = others;
-        attach_kind(world, route, kind, group, &mut attached);
+        attach_kind(world, route, kind, group, &mut gathered);
     }
-    attached.route.sort();
-    attached
+    if let Some(closed) = gathered.closed {
+        // A closed route carries no policies, so nothing wins or loses there.
+        return Attached { closed: Some(closed), ..Attached::default() };
+    }
+    let Gathered { mut route, destinations, attachments, beaten, closed: _ } = gathered;
+    route.sort();
+    Attached { route: route.into(), destinations, attachments: attachments.into(), beaten, closed: None }
+}
+
+/// [`Attached`] while it grows.
+#[derive(Default)]
+struct Gathered {
+    route: Vec<Policy>,
+    destinations: BTreeMap<UpstreamId, Vec<Policy>>,
+    attachments: Vec<Attachment>,
+    beaten: Vec<Beaten>,
+    closed: Option<(ObjectRef, RouteFault)>,
 }
 
 /// Steps 5 and 6 for the candidates of one kind, in age order.
@@ -135,7 +163,7 @@ fn attach_kind<W: World + ?Sized>(
     route: &FinalRoute,
     kind: Kind,
     candidates: &[(Arc<PolicyObject>, WorkspaceId)],
-    attached: &mut Attached,
+    attached: &mut Gathered,
 ) {
     let mut on_route: Vec<(&PolicyObject, &Policy)> = Vec::new();
     let mut on_destination: BTreeMap<UpstreamId, Vec<(&PolicyObject, &Policy)>> = BTreeMap::new();
@@ -221,7 +249,7 @@ fn attach_kind<W: World + ?Sized>(
 }
 
 /// Exclusive kinds keep the oldest (R126).
-fn beat(policies: &mut Vec<(&PolicyObject, &Policy)>, attached: &mut Attached) {
+fn beat(policies: &mut Vec<(&PolicyObject, &Policy)>, attached: &mut Gathered) {
     if let Some((winner, _)) = policies.first().copied() {
         for (loser, _) in policies.drain(1..) {
             attached.beaten.push(Beaten { loser: loser.id.clone(), winner: winner.id.clone(), part: String::new() });
@@ -270,7 +298,7 @@ fn forwards_to(route: &FinalRoute) -> &[(UpstreamId, u32)] {
 }
 
 /// R113: labels against the effective ones; the rest against the table that holds the route (D19).
-fn fits(selector: &RouteLabelSelector, labels: &BTreeMap<Name, Label>, last: &Hop) -> bool {
+fn fits(selector: &RouteLabelSelector, labels: &EffectiveLabels, last: &Hop) -> bool {
     selector.labels.iter().all(|(key, value)| labels.get(key).is_some_and(|label| label.value == *value))
         && selector.namespace.as_ref().is_none_or(|namespace| *namespace == last.table.namespace)
         && selector.cluster.as_ref().is_none_or(|cluster| *cluster == last.table.cluster)
@@ -304,14 +332,36 @@ fn pairs(labels: &Labels) -> String {
 /// # Rule
 /// R109.
 pub fn explain_off<W: World + ?Sized>(world: &W, route: &FinalRoute, attached: &Attached) -> Vec<NotAttached> {
+    explain_off_where(world, route, attached, |_| true)
+}
+
+/// The same for one policy; none where it is attached, or selects no routes.
+///
+/// # Rule
+/// R109.
+pub fn explain_one_off<W: World + ?Sized>(
+    world: &W,
+    route: &FinalRoute,
+    attached: &Attached,
+    policy: &ObjectRef,
+) -> Option<NotAttached> {
+    explain_off_where(world, route, attached, |id| id == policy).pop()
+}
+
+fn explain_off_where<W: World + ?Sized>(
+    world: &W,
+    route: &FinalRoute,
+    attached: &Attached,
+    wanted: impl Fn(&ObjectRef) -> bool,
+) -> Vec<NotAttached> {
     let mut list = Vec::new();
     let owners: Vec<&WorkspaceId> = route.chain.iter().map(|hop| &hop.owner).collect();
     for owner in world.policy_owners() {
-        for policy in &world.policies(&owner).all {
+        for policy in world.policies(&owner).all.iter().filter(|policy| wanted(&policy.id)) {
             if policy.targets.routes.is_empty() && policy.targets.route_destinations.is_empty() {
                 continue;
             }
-            if attached.closed.is_none() && attached.attachments.iter().any(|a| a.policy == policy.id) {
+            if attached.attachments.iter().any(|a| a.policy == policy.id) {
                 continue;
             }
             let (off, reason) = judge(world, route, attached, &owners, &owner, policy);
@@ -396,6 +446,94 @@ pub fn beaten_findings(beaten: &BTreeMap<Beaten, Vec<String>>) -> Findings {
             Finding::warning(&beaten.loser, Code::BeatenByOlder, message).with(&beaten.winner)
         })
         .collect()
+}
+
+/// Warnings for selectors that pick only what their policy cannot reach.
+///
+/// A selector without any restriction means what its owner has, so there is nothing to tell about it.
+///
+/// # Rule
+/// R119, R120.
+pub fn no_effect_findings<W: World + ?Sized>(world: &W, gateways: &BTreeSet<GatewayId>) -> Findings {
+    let mut findings = Findings::new();
+    for owner in world.policy_owners() {
+        let index = world.policies(&owner);
+        for policy in index.on_destinations.iter().map(|position| &index.all[*position]) {
+            if let Some(imported) = only_imported(world, &owner, policy) {
+                findings.push(
+                    Finding::warning(
+                        &policy.id,
+                        Code::SelectorNoEffect,
+                        format!("`applyToDestinations` finds imported destinations only, for instance `{imported}`: policies for a destination come from the workspace that owns it"),
+                    )
+                    .at(FieldPath::new("spec.applyToDestinations"))
+                    .with(&imported),
+                );
+            }
+        }
+        for policy in index.on_workloads.iter().map(|position| &index.all[*position]) {
+            if let Some(other) = other_workload(world, &owner, policy, gateways) {
+                findings.push(
+                    Finding::warning(
+                        &policy.id,
+                        Code::SelectorNoEffect,
+                        format!("`applyToWorkloads` selects `{other}`, which is no gateway: there are no sidecars, so nothing applies there"),
+                    )
+                    .at(FieldPath::new("spec.applyToWorkloads"))
+                    .with(&other),
+                );
+            }
+        }
+    }
+    findings
+}
+
+/// The first imported destination that a policy selects, if it selects none that its workspace owns.
+fn only_imported<W: World + ?Sized>(world: &W, owner: &WorkspaceId, policy: &PolicyObject) -> Option<ObjectRef> {
+    let mut imported = None;
+    for selector in &policy.targets.destinations {
+        if selector.selector == Selector::default() {
+            return None;
+        }
+        for (id, labels) in destinations(world, &selector.selector, selector.kind) {
+            let owner_there = world.roster().owner_of(&id);
+            if !selector.selector.fits_owner(owner_there) {
+                continue;
+            }
+            if owner_there == Some(owner) {
+                return None;
+            }
+            if imported.is_none() && is_visible(world, owner, &id, &labels) {
+                imported = Some(id);
+            }
+        }
+    }
+    imported
+}
+
+/// The first Pod of the policy's workspace that it selects and that belongs to no gateway.
+fn other_workload<W: World + ?Sized>(
+    world: &W,
+    owner: &WorkspaceId,
+    policy: &PolicyObject,
+    gateways: &BTreeSet<GatewayId>,
+) -> Option<ObjectRef> {
+    let is_gateway = |pod: &Pod| {
+        let here = gateways.iter().filter(|g| g.cluster == pod.id.cluster && g.namespace == pod.id.namespace);
+        here.flat_map(|g| &g.services).any(|name| {
+            let service = ObjectRef::new(Kind::Service, &pod.id.cluster, &pod.id.namespace, name);
+            world.service(&service).is_some_and(|service| contains_all(&pod.labels, &service.selector))
+        })
+    };
+    let selects = |pod: &Pod| {
+        policy.targets.workloads.iter().any(|selector| {
+            *selector != Selector::default() && selector.fits(&pod.id, &pod.labels) && selector.fits_owner(Some(owner))
+        })
+    };
+    world.roster().namespaces_of(owner).find_map(|(cluster, namespace)| {
+        let pods = world.pods(cluster, namespace);
+        pods.iter().find(|pod| selects(pod) && !is_gateway(pod)).map(|pod| pod.id.clone())
+    })
 }
 
 /// Whether a selector of a policy picks a destination, among what is visible to the policy's owner (R37, R113).

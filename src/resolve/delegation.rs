@@ -7,18 +7,18 @@
 //! What a tree does not know: gateways. What holds on one gateway only is decided by [`super::gateway`].
 //!
 //! # Cost
-//! In proportion to the final routes times the length of their chains.
+//! In proportion to the final routes times the length of their chains, and never more than `MAX_COST` for one tree.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ir::route::{
-    DirectResponse, HeaderMatch, Hop, HostRewrite, Label, LabelOrigin, Matcher, PathRewrite, QueryMatch, Redirect,
-    RouteFault, ValueMatch,
+    DirectResponse, EffectiveLabels, HeaderMatch, Hop, HostRewrite, LabelOrigin, Matcher, PathRewrite, QueryMatch,
+    Redirect, RouteFault, ValueMatch,
 };
 use crate::ir::upstream::UpstreamId;
-use crate::model::{Code, FieldPath, Finding, Findings, Name, ObjectRef, PathMatch, WorkspaceId};
+use crate::model::{Code, FieldPath, Finding, Findings, ObjectRef, PathMatch, WorkspaceId};
 
 use super::Consent;
 use super::destination::resolve_destination;
@@ -34,9 +34,19 @@ const MAX_CHAIN: usize = 16;
 /// Most combinations of matchers along one chain. Each is an entry that Envoy tries in turn.
 const MAX_COMBINATIONS: usize = 1_000;
 
-/// Most final routes of one root table. A shared child reached through every path of a deep tree multiplies; beyond this
-/// the delegation is refused rather than compiled into gigabytes.
-const MAX_ROUTES: usize = 250_000;
+/// What the expansion of one root table may cost. A visited route costs the length of its chain, its labels, and four times
+/// the matchers that it tries, each of which becomes an entry of its own; a table that a selector finds costs 1.
+///
+/// A tree of three levels with five labels on each route has some 80,000 routes at this cost. Tables that each delegate
+/// twice to the next double at every level: 16 levels of them cost more. The worst trees take 300 MB; twice as much here
+/// is twice as much there.
+const MAX_COST: usize = 1_000_000;
+
+/// Most entries of one tree in Envoy's lists: matchers times hosts. A gateway holds each with 2 kB and more.
+const MAX_ENTRIES: usize = 2_000_000;
+
+/// Most bytes in bodies of direct responses of one tree, counted for each entry that carries one.
+const MAX_BODY_BYTES: usize = 64 << 20;
 
 /// A root table with everything below it.
 #[derive(Clone, Debug)]
@@ -59,9 +69,9 @@ pub struct FinalRoute {
     /// Alternatives; at least one.
     pub matchers: Vec<Matcher>,
     /// From the root table to the one that ends the route.
-    pub chain: Vec<Hop>,
+    pub chain: Arc<[Hop]>,
     /// Effective labels (R103).
-    pub labels: BTreeMap<Name, Label>,
+    pub labels: EffectiveLabels,
     /// What it does when it is valid.
     pub action: FinalAction,
     /// Why it is not.
@@ -104,21 +114,32 @@ pub fn expand<W: World + ?Sized>(world: &W, root: &Arc<Table>) -> Option<Tree> {
         world,
         root_owner: owner.clone(),
         parents: BTreeMap::new(),
-        findings: Findings::new(),
-        budget: MAX_ROUTES,
+        findings: BTreeSet::new(),
+        left: MAX_COST,
+        is_cut: false,
+        hosts: match &root.role {
+            TableRole::Root(root) => root.hosts.len().max(1),
+            TableRole::Child => 1,
+        },
+        entries_left: MAX_ENTRIES,
+        body_bytes_left: MAX_BODY_BYTES,
     };
-    let start =
-        Branch { chain: Vec::new(), tables: Vec::new(), labels: BTreeMap::new(), matchers: vec![Matcher::any()] };
+    let start = Branch {
+        chain: Arc::default(),
+        tables: Arc::default(),
+        labels: EffectiveLabels::default(),
+        matchers: vec![Matcher::any()],
+    };
     let routes = walk.table(root, &start).routes;
-    Some(Tree { root: root.clone(), owner, routes, parents: walk.parents, findings: walk.findings })
+    let findings = walk.findings.into_iter().collect();
+    Some(Tree { root: root.clone(), owner, routes, parents: walk.parents, findings })
 }
 
 /// How far the walk has come on one chain.
-#[derive(Clone)]
 struct Branch {
-    chain: Vec<Hop>,
-    tables: Vec<Arc<Table>>,
-    labels: BTreeMap<Name, Label>,
+    chain: Arc<[Hop]>,
+    tables: Arc<[Arc<Table>]>,
+    labels: EffectiveLabels,
     matchers: Vec<Matcher>,
 }
 
@@ -134,8 +155,18 @@ struct Walk<'w, W: World + ?Sized> {
     world: &'w W,
     root_owner: WorkspaceId,
     parents: BTreeMap<ObjectRef, BTreeSet<ObjectRef>>,
-    findings: Findings,
-    budget: usize,
+    /// Chains that meet say the same things about the same tables.
+    findings: BTreeSet<Finding>,
+    /// What is left of [`MAX_COST`]. At zero no further table is entered; those that have been are finished.
+    left: usize,
+    /// Whether some delegation has been cut off for that.
+    is_cut: bool,
+    /// Hosts of the root table: each has every route.
+    hosts: usize,
+    /// What is left of [`MAX_ENTRIES`].
+    entries_left: usize,
+    /// What is left of [`MAX_BODY_BYTES`].
+    body_bytes_left: usize,
 }
 
 impl<W: World + ?Sized> Walk<'_, W> {
@@ -143,49 +174,53 @@ impl<W: World + ?Sized> Walk<'_, W> {
     fn table(&mut self, table: &Arc<Table>, above: &Branch) -> Expansion {
         let mut expansion = Expansion::default();
         let Some(owner) = self.world.roster().owner_of(&table.id).cloned() else { return expansion };
+        // All routes of the table share the tables above them, and its labels where they have none of their own.
+        let depth = above.chain.len();
+        let tables: Arc<[Arc<Table>]> = above.tables.iter().chain([table]).cloned().collect();
+        let labels = above.labels.with(&table.labels, depth, LabelOrigin::Table);
         for route in &table.routes {
             let hop =
                 Hop { table: table.id.clone(), owner: owner.clone(), route: route.name.clone(), index: route.index };
-            let mut branch = above.clone();
-            branch.chain.push(hop);
-            branch.tables.push(table.clone());
-            merge_labels(&mut branch.labels, table, route, branch.chain.len() - 1);
-            match combine_all(&above.matchers, &route.matchers) {
-                Err(Combination::TooMany) => {
-                    let fault = own_fault(
-                        route,
-                        Code::Unsupported,
+            let mut branch = Branch {
+                chain: above.chain.iter().cloned().chain([hop]).collect(),
+                tables: tables.clone(),
+                labels: labels.with(&route.labels, depth, LabelOrigin::Route),
+                matchers: Vec::new(),
+            };
+            let combinations = above.matchers.len().saturating_mul(route.matchers.len());
+            self.spend(branch.chain.len() + branch.labels.iter().count() + 4 * combinations.min(MAX_COMBINATIONS));
+            branch.matchers = combine_all(&above.matchers, &route.matchers);
+            if combinations > MAX_COMBINATIONS {
+                let fault = own_fault(
+                    route,
+                    Code::Unsupported,
+                    format!(
+                        "its matchers and its parents' make more than {MAX_COMBINATIONS} combinations, and what goes beyond is left out; use fewer alternatives"
+                    ),
+                );
+                self.finish(&branch, FinalAction::None, &[fault], &mut expansion.routes, false);
+                continue;
+            }
+            // Every alternative of the route was unreadable; its findings say so.
+            if route.matchers.is_empty() {
+                self.report(&branch, &route.faults, false);
+                continue;
+            }
+            if branch.matchers.is_empty() {
+                expansion.conflicts.push(format!("{}:{}", table.id.short(), route.name));
+                self.findings.insert(
+                    Finding::warning(
+                        &table.id,
+                        Code::MatcherConflict,
                         format!(
-                            "its matchers and its parents' make more than {MAX_COMBINATIONS} combinations; use fewer alternatives"
+                            "route `{}` can never match below `{}`: their matchers exclude each other",
+                            route.name,
+                            parent_name(above)
                         ),
-                    );
-                    branch.matchers = above.matchers.clone();
-                    self.finish(&branch, FinalAction::None, vec![fault], &mut expansion.routes, false);
-                    continue;
-                }
-                Err(Combination::Conflict) => {
-                    expansion.conflicts.push(format!("{}:{}", table.id.short(), route.name));
-                    self.findings.push(
-                        Finding::warning(
-                            &table.id,
-                            Code::MatcherConflict,
-                            format!(
-                                "route `{}` can never match below `{}`: their matchers exclude each other",
-                                route.name,
-                                parent_name(above)
-                            ),
-                        )
-                        .at(route_field(route)),
-                    );
-                    continue;
-                }
-                // Every alternative of the route was unreadable; its findings say so.
-                Ok(matchers) if matchers.is_empty() => {
-                    let hidden = route.faults.clone();
-                    self.report(&branch, &hidden, false);
-                    continue;
-                }
-                Ok(matchers) => branch.matchers = matchers,
+                    )
+                    .at(route_field(route)),
+                );
+                continue;
             }
             match &route.action {
                 TableAction::Delegate(delegate) if route.faults.is_empty() => {
@@ -211,12 +246,14 @@ impl<W: World + ?Sized> Walk<'_, W> {
             TableAction::Forward(forward) => {
                 let holder = Holder { id: &table.id, owner };
                 let mut destinations = Vec::with_capacity(forward.destinations.len());
+                let mut findings = Findings::new();
                 for written in &forward.destinations {
-                    match resolve_destination(self.world, holder, &self.root_owner, written, &mut self.findings) {
+                    match resolve_destination(self.world, holder, &self.root_owner, written, &mut findings) {
                         Ok(upstream) => destinations.push((upstream, written.weight)),
                         Err(fault) => faults.push(fault),
                     }
                 }
+                self.findings.extend(findings);
                 let prefix_on_regex = matches!(forward.path_rewrite, Some(PathRewrite::Prefix(_)))
                     && branch.matchers.iter().any(|matcher| matches!(matcher.path, PathMatch::Regex(_)));
                 if prefix_on_regex {
@@ -236,7 +273,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
             TableAction::Direct(direct) => FinalAction::Direct(direct.clone()),
             TableAction::Delegate(_) | TableAction::None => FinalAction::None,
         };
-        self.finish(branch, action, faults, routes, false);
+        self.finish(branch, action, &faults, routes, false);
     }
 
     /// A route that hands over to child tables (R83 to R90, R95 to R98).
@@ -251,6 +288,10 @@ impl<W: World + ?Sized> Walk<'_, W> {
     ) {
         let field = route_field(route).field("delegate").field("routeTables");
         let mut faults: Vec<Fault> = Vec::new();
+        if self.left == 0 {
+            self.too_large(branch, routes);
+            return;
+        }
         let mut children: Vec<Arc<Table>> = Vec::new();
         if delegate.items.is_empty() {
             faults.push(Fault {
@@ -262,10 +303,18 @@ impl<W: World + ?Sized> Walk<'_, W> {
         for (position, item) in delegate.items.iter().enumerate() {
             self.select(table, owner, item, &field.index(position), branch, &mut children, &mut faults);
         }
+        // R83: a table that several items select counts at its first place.
+        let mut seen: BTreeSet<ObjectRef> = BTreeSet::new();
+        children.retain(|child| seen.insert(child.id.clone()));
         // R96: equal weights stay in the order of items, then age.
         children.sort_by_key(|child| Reverse(child.weight));
         let mut group: Vec<FinalRoute> = Vec::new();
+        let mut is_complete = true;
         for child in children {
+            if self.left == 0 {
+                is_complete = false;
+                break;
+            }
             self.parents.entry(child.id.clone()).or_default().insert(table.id.clone());
             let expansion = self.table(&child, branch);
             if !expansion.conflicts.is_empty() {
@@ -285,8 +334,24 @@ impl<W: World + ?Sized> Walk<'_, W> {
         }
         routes.extend(group);
         if !faults.is_empty() {
-            self.finish(branch, FinalAction::None, faults, routes, true);
+            self.finish(branch, FinalAction::None, &faults, routes, true);
+        } else if !is_complete {
+            self.too_large(branch, routes);
         }
+    }
+
+    /// Ends a delegation for which nothing is left of [`MAX_COST`]. The first one is reported; the tables of its chain are
+    /// those of all others.
+    fn too_large(&mut self, branch: &Branch, routes: &mut Vec<FinalRoute>) {
+        let fault = Fault {
+            code: Code::DelegationTooDeep,
+            field: branch.chain.last().map(|hop| FieldPath::new("spec.http").index(hop.index)).unwrap_or_default(),
+            message: "the tree of the root table is too large, because tables are reached again and again on different ways; what follows here answers 500, so delegate to each table from fewer routes".to_owned(),
+        };
+        if !std::mem::replace(&mut self.is_cut, true) {
+            self.report(branch, std::slice::from_ref(&fault), true);
+        }
+        push(branch, FinalAction::None, &[fault], routes, true);
     }
 
     /// The usable tables of one selector item (R83 to R90).
@@ -304,14 +369,18 @@ impl<W: World + ?Sized> Walk<'_, W> {
         let roster = self.world.roster();
         let mut usable = 0_usize;
         let mut refusals: Vec<(Code, String)> = Vec::new();
+        let (mut cycles, mut too_deep) = (Vec::new(), Vec::new());
         for candidate in self.world.tables(item) {
             let Some(child_owner) = roster.owner_of(&candidate.id) else { continue };
+            self.spend(1);
             if !item.fits_owner(Some(child_owner)) {
                 continue;
             }
             if matches!(candidate.role, TableRole::Root(_)) {
-                if child_owner == owner && candidate.id != table.id {
-                    self.findings.push(
+                // Tables that a workspace may not know of are not told to it.
+                let is_known = child_owner == owner || self.consent(branch, &candidate, child_owner).is_ok();
+                if is_known {
+                    self.findings.insert(
                         Finding::warning(
                             &table.id,
                             Code::NotAChildTable,
@@ -325,7 +394,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
             }
             if let Err(refusal) = self.consent(branch, &candidate, child_owner) {
                 let (code, message) = refusal;
-                self.findings.push(
+                self.findings.insert(
                     Finding::warning(
                         &candidate.id,
                         Code::DelegationRefused,
@@ -333,7 +402,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
                     )
                     .with(&table.id),
                 );
-                let message = if item.name.is_some() {
+                let message = if item.name.is_some() && item.namespace.is_some() {
                     format!("`{}` of workspace `{child_owner}` cannot be delegated to: {message}", candidate.id.short())
                 } else {
                     format!("a table of workspace `{child_owner}` cannot be delegated to: {message}")
@@ -343,26 +412,26 @@ impl<W: World + ?Sized> Walk<'_, W> {
             }
             usable += 1;
             if branch.tables.iter().any(|above| above.id == candidate.id) {
-                faults.push(Fault {
-                    code: Code::DelegationCycle,
-                    field: field.clone(),
-                    message: format!(
-                        "`{}` is already on the way here; a table cannot be delegated to from below itself",
-                        candidate.id.short()
-                    ),
-                });
+                cycles.push(candidate.id.short());
             } else if branch.tables.len() >= MAX_CHAIN {
-                faults.push(Fault {
-                    code: Code::DelegationTooDeep,
-                    field: field.clone(),
-                    message: format!(
-                        "chains have at most {MAX_CHAIN} tables, `{}` would be one more",
-                        candidate.id.short()
-                    ),
-                });
-            } else if !children.iter().any(|child| child.id == candidate.id) {
+                too_deep.push(candidate.id.short());
+            } else {
                 children.push(candidate);
             }
+        }
+        if !cycles.is_empty() {
+            let message = format!(
+                "{} cannot be entered again from below itself; take the delegation out, or narrow its selector",
+                list(&cycles, 5)
+            );
+            faults.push(Fault { code: Code::DelegationCycle, field: field.clone(), message });
+        }
+        if !too_deep.is_empty() {
+            let message = format!(
+                "a chain has at most {MAX_CHAIN} tables and {} would be one more; delegate from a table further up",
+                list(&too_deep, 5)
+            );
+            faults.push(Fault { code: Code::DelegationTooDeep, field: field.clone(), message });
         }
         if usable == 0 {
             let fault = match refusals.into_iter().min() {
@@ -384,7 +453,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
     fn consent(&self, branch: &Branch, child: &Table, child_owner: &WorkspaceId) -> Result<(), (Code, String)> {
         let world = self.world;
         let mut missing: Option<(Code, String)> = None;
-        for (hop, ancestor) in branch.chain.iter().zip(&branch.tables) {
+        for (hop, ancestor) in branch.chain.iter().zip(branch.tables.iter()) {
             if hop.owner == *child_owner {
                 continue;
             }
@@ -434,37 +503,41 @@ impl<W: World + ?Sized> Walk<'_, W> {
         &mut self,
         branch: &Branch,
         action: FinalAction,
-        faults: Vec<Fault>,
+        faults: &[Fault],
         routes: &mut Vec<FinalRoute>,
         is_remainder: bool,
     ) {
-        if self.budget == 0 {
+        let entries = branch.matchers.len() * self.hosts;
+        let too_much = |message: String| Fault {
+            code: Code::LimitExceeded,
+            field: branch.chain.last().map(|hop| FieldPath::new("spec.http").index(hop.index)).unwrap_or_default(),
+            message,
+        };
+        if entries > self.entries_left {
+            let fault = too_much(format!(
+                "the root table's hosts and routes make more than {MAX_ENTRIES} entries, and this one is left out; use fewer hosts or matchers"
+            ));
+            self.report(branch, &[fault], is_remainder);
             return;
         }
-        self.budget -= 1;
-        let mut faults = faults;
-        if self.budget == 0 {
-            faults.push(Fault {
-                code: Code::DelegationTooDeep,
-                field: FieldPath::root(),
-                message: format!("this tree of tables has more than {MAX_ROUTES} routes; the rest is left out"),
-            });
+        self.entries_left -= entries;
+        let mut faults = faults.to_vec();
+        if let FinalAction::Direct(direct) = &action {
+            let bytes = entries.saturating_mul(direct.body.len());
+            if bytes > self.body_bytes_left {
+                faults.push(too_much(format!(
+                    "the bodies of direct responses, one for each host and matcher, make more than {MAX_BODY_BYTES} bytes; shorten them"
+                )));
+            } else {
+                self.body_bytes_left -= bytes;
+            }
         }
         self.report(branch, &faults, is_remainder);
-        let fault = faults.into_iter().min_by_key(|fault| fault.code).map(|fault| RouteFault {
-            code: fault.code,
-            message: fault.message,
-            gateway_specific: false,
-        });
-        let action = if fault.is_some() { FinalAction::None } else { action };
-        routes.push(FinalRoute {
-            matchers: branch.matchers.clone(),
-            chain: branch.chain.clone(),
-            labels: branch.labels.clone(),
-            action,
-            fault,
-            is_remainder,
-        });
+        push(branch, action, &faults, routes, is_remainder);
+    }
+
+    fn spend(&mut self, cost: usize) {
+        self.left = self.left.saturating_sub(cost);
     }
 
     /// Tells the table that holds a faulty route and every ancestor up to the root (R133).
@@ -472,7 +545,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
         let Some(last) = branch.chain.last() else { return };
         for fault in faults {
             let what = if is_remainder { "delegation" } else { "route" };
-            self.findings.push(
+            self.findings.insert(
                 Finding::error(&last.table, fault.code, format!("{what} `{}`: {}", last.route, fault.message))
                     .at(fault.field.clone()),
             );
@@ -480,7 +553,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
                 if above.table == last.table {
                     continue;
                 }
-                self.findings.push(
+                self.findings.insert(
                     Finding::error(
                         &above.table,
                         fault.code,
@@ -498,6 +571,26 @@ impl<W: World + ?Sized> Walk<'_, W> {
             }
         }
     }
+}
+
+/// Adds a final route, with the first of its faults if it has any (R145).
+fn push(branch: &Branch, action: FinalAction, faults: &[Fault], routes: &mut Vec<FinalRoute>, is_remainder: bool) {
+    if branch.matchers.is_empty() {
+        return;
+    }
+    let fault = faults.iter().min_by_key(|fault| fault.code).map(|fault| RouteFault {
+        code: fault.code,
+        message: fault.message.clone(),
+        gateway_specific: false,
+    });
+    routes.push(FinalRoute {
+        matchers: branch.matchers.clone(),
+        chain: branch.chain.clone(),
+        labels: branch.labels.clone(),
+        action: if fault.is_some() { FinalAction::None } else { action },
+        fault,
+        is_remainder,
+    });
 }
 
 /// `spec.http[n]` of a route.
@@ -521,34 +614,10 @@ fn specificity(route: &FinalRoute) -> (u8, Reverse<usize>) {
     key.unwrap_or((2, Reverse(1)))
 }
 
-/// Labels of the table, then of the route, over what came before (R103 to R106).
-fn merge_labels(labels: &mut BTreeMap<Name, Label>, table: &Table, route: &TableRoute, hop: usize) {
-    for (key, value) in &table.labels {
-        labels.insert(key.clone(), Label { value: value.clone(), hop, origin: LabelOrigin::Table });
-    }
-    for (key, value) in &route.labels {
-        labels.insert(key.clone(), Label { value: value.clone(), hop, origin: LabelOrigin::Route });
-    }
-}
-
-enum Combination {
-    Conflict,
-    TooMany,
-}
-
-/// Every combination of a parent's and a route's alternatives that can match (R93, R94).
-fn combine_all(parents: &[Matcher], own: &[Matcher]) -> Result<Vec<Matcher>, Combination> {
-    if own.is_empty() {
-        return Ok(Vec::new());
-    }
-    if parents.len().saturating_mul(own.len()) > MAX_COMBINATIONS {
-        return Err(Combination::TooMany);
-    }
-    let mut combined = Vec::with_capacity(parents.len() * own.len());
-    for parent in parents {
-        combined.extend(own.iter().filter_map(|child| combine(parent, child)));
-    }
-    if combined.is_empty() { Err(Combination::Conflict) } else { Ok(combined) }
+/// The combinations of a parent's and a route's alternatives that can match, of the first [`MAX_COMBINATIONS`] (R93, R94).
+fn combine_all(parents: &[Matcher], own: &[Matcher]) -> Vec<Matcher> {
+    let pairs = parents.iter().flat_map(|parent| own.iter().map(move |child| (parent, child)));
+    pairs.take(MAX_COMBINATIONS).filter_map(|(parent, child)| combine(parent, child)).collect()
 }
 
 /// One parent's and one child's conditions together; nothing where they exclude each other.
@@ -605,3 +674,6 @@ fn queries_conflict(a: &QueryMatch, b: &QueryMatch) -> bool {
 fn values_conflict(a: &ValueMatch, b: &ValueMatch) -> bool {
     matches!((a, b), (ValueMatch::Exact(a), ValueMatch::Exact(b)) if a != b)
 }
+
+#[cfg(test)]
+mod tests;

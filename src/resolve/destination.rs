@@ -77,7 +77,10 @@ pub fn resolve_destination<W: World + ?Sized>(
             if port.protocol.is_none() {
                 return Err(fault(
                     Code::Unsupported,
-                    format!("port {} of `{}` speaks TLS, which gateways do not originate yet", port.number, found.id),
+                    format!(
+                        "port {} of `{}` speaks TLS, which gateways do not originate yet; name a port without TLS",
+                        port.number, found.id
+                    ),
                 ));
             }
             port.number
@@ -91,7 +94,7 @@ pub fn resolve_destination<W: World + ?Sized>(
                 return Err(fault(
                     Code::Unsupported,
                     format!(
-                        "port {} of `{}` does not speak plain HTTP, TLS to backends is not supported yet",
+                        "port {} of `{}` does not speak plain HTTP, and routes forward to nothing else yet; name a port with protocol HTTP, HTTP2 or GRPC",
                         port.number, found.id
                     ),
                 ));
@@ -99,15 +102,30 @@ pub fn resolve_destination<W: World + ?Sized>(
             if vd.services.is_empty() {
                 return Err(fault(
                     Code::Unsupported,
-                    format!("`{}` selects no Services; other backends are not supported yet", found.id),
+                    format!(
+                        "`{}` selects no Services, and other backends are not supported yet; write `services`",
+                        found.id
+                    ),
                 ));
             }
             port.number
         }
         DestinationKind::ExternalService => {
+            if !written.subset.is_empty() {
+                return Err(fault(
+                    Code::InvalidField,
+                    format!(
+                        "`{}` is an external service, whose endpoints have no labels; leave out `subset`",
+                        found.id
+                    ),
+                ));
+            }
             return Err(fault(
                 Code::Unsupported,
-                format!("`{}`: external services as destinations are not supported yet", found.id),
+                format!(
+                    "`{}` is an external service, which routes cannot forward to yet; name a Service or a virtual destination",
+                    found.id
+                ),
             ));
         }
     };
@@ -116,39 +134,55 @@ pub fn resolve_destination<W: World + ?Sized>(
 
 /// R40 for Services.
 fn service_port<'a>(service: &'a Service, wanted: Option<&Port>) -> Result<&'a ServicePort, String> {
-    let has = || {
-        let ports: Vec<String> = service.ports.iter().map(|p| p.number.to_string()).collect();
-        if ports.is_empty() { "it has none".to_owned() } else { format!("it has {}", ports.join(", ")) }
+    let choice = || {
+        choice(service.ports.iter().map(|port| match &*port.name {
+            "" => port.number.to_string(),
+            name => format!("{} (`{name}`)", port.number),
+        }))
     };
-    let found = match wanted {
+    match wanted {
         None => match service.ports.as_slice() {
-            [only] => Some(only),
-            _ => return Err(format!("`{}` needs a port: {}", service.id, has())),
+            [only] => Ok(only),
+            _ => Err(format!("the reference names no port of `{}`; {}", service.id, choice())),
         },
-        Some(Port::Number(number)) => service.ports.iter().find(|port| port.number == *number),
-        Some(Port::Name(name)) => service.ports.iter().find(|port| port.name == *name),
-    };
-    match (found, wanted) {
-        (Some(port), _) => Ok(port),
-        (None, Some(Port::Number(number))) => Err(format!("`{}` has no port {number}: {}", service.id, has())),
-        (None, Some(Port::Name(name))) => Err(format!("`{}` has no port named `{name}`: {}", service.id, has())),
-        (None, None) => Err(format!("`{}` has no port", service.id)),
+        Some(Port::Number(number)) => service
+            .ports
+            .iter()
+            .find(|port| port.number == *number)
+            .ok_or_else(|| format!("`{}` has no port {number}; {}", service.id, choice())),
+        Some(Port::Name(name)) => service
+            .ports
+            .iter()
+            .find(|port| port.name == *name)
+            .ok_or_else(|| format!("`{}` has no port named `{name}`; {}", service.id, choice())),
+    }
+}
+
+/// What to do about a port that is not there.
+fn choice(ports: impl Iterator<Item = String>) -> String {
+    let ports: Vec<String> = ports.collect();
+    match ports.as_slice() {
+        [] => "it has no port at all".to_owned(),
+        [only] => format!("write {only}"),
+        several => format!("write one of {}", several.join(", ")),
     }
 }
 
 /// R40 for virtual destinations.
 fn virtual_port<'a>(vd: &'a VirtualDestination, wanted: Option<&Port>) -> Result<&'a VirtualPort, String> {
-    let ports = || vd.ports.iter().map(|port| port.number.to_string()).collect::<Vec<_>>().join(", ");
+    let choice = || choice(vd.ports.iter().map(|port| port.number.to_string()));
     match (wanted, vd.ports.as_slice()) {
         (None, [only]) => Ok(only),
-        (None, _) => Err(format!("`{}` needs a port: it has {}", vd.id, ports())),
+        (None, _) => Err(format!("the reference names no port of `{}`; {}", vd.id, choice())),
         (Some(Port::Number(number)), all) => all
             .iter()
             .find(|port| port.number == *number)
-            .ok_or_else(|| format!("`{}` has no port {number}: it has {}", vd.id, ports())),
-        (Some(Port::Name(name)), _) => {
-            Err(format!("ports of a virtual destination have no names: write the number in place of `{name}`"))
-        }
+            .ok_or_else(|| format!("`{}` has no port {number}; {}", vd.id, choice())),
+        (Some(Port::Name(name)), _) => Err(format!(
+            "ports of a virtual destination have numbers only, and `{name}` is none of `{}`; {}",
+            vd.id,
+            choice()
+        )),
     }
 }
 
@@ -209,29 +243,38 @@ pub fn check_on_gateway<W: World + ?Sized>(
                 ),
             ));
         }
+    }
+    if let Some(reason) = isolated_from(world, gateway_owner, id) {
+        return Err((Code::ServiceIsolated, reason));
+    }
+    if id.kind == Kind::Service && id.cluster != *gateway_cluster {
         return Err((
             Code::Unsupported,
             format!("`{id}` is in another cluster than the gateway, and traffic between clusters is not supported yet"),
         ));
     }
-    if let (Some(owner), Some(member)) = (owner, member)
-        && member.is_isolated()
-        && owner != gateway_owner
-    {
-        let labels = destination_labels(world, id).unwrap_or_default();
-        if !is_visible(world, gateway_owner, id, &labels) {
-            return Err((
-                Code::ServiceIsolated,
-                format!(
-                    "workspace `{owner}` is isolated and does not share `{id}` with `{gateway_owner}`, which owns the gateway"
-                ),
-            ));
-        }
-    }
     Ok(())
 }
 
-/// A destination with its endpoints, as a gateway of a cluster sees it.
+/// Why the owner of a gateway may not reach a destination whose workspace is isolated.
+///
+/// # Rule
+/// R45, R47.
+fn isolated_from<W: World + ?Sized>(world: &W, gateway_owner: &WorkspaceId, id: &ObjectRef) -> Option<String> {
+    let roster = world.roster();
+    let owner = roster.owner_of(id)?;
+    if owner == gateway_owner || !roster.workspaces.get(owner)?.is_isolated() {
+        return None;
+    }
+    let labels = destination_labels(world, id).unwrap_or_default();
+    (!is_visible(world, gateway_owner, id, &labels)).then(|| {
+        format!(
+            "workspace `{owner}` is isolated and does not share `{id}` with `{gateway_owner}`, which owns the gateway; `{owner}` must export it there, and `{gateway_owner}` import it"
+        )
+    })
+}
+
+/// A destination with its endpoints, as a gateway of a cluster and workspace sees it.
 ///
 /// # Findings
 /// [`Code::UnsafeEndpoint`] on slices, Pods and Services with loopback or link-local addresses; [`Code::BackendLeftOut`] on
@@ -242,6 +285,7 @@ pub fn check_on_gateway<W: World + ?Sized>(
 pub fn resolve_upstream<W: World + ?Sized>(
     world: &W,
     gateway_cluster: &Name,
+    gateway_owner: &WorkspaceId,
     id: &UpstreamId,
     findings: &mut Findings,
 ) -> Upstream {
@@ -285,7 +329,27 @@ pub fn resolve_upstream<W: World + ?Sized>(
                         );
                         continue;
                     }
+                    // Grouping does not pass on what an isolated workspace shared with the group's owner only.
+                    if let Some(reason) = isolated_from(world, gateway_owner, &service.id) {
+                        let message = format!("`{}` is left out on some gateways: {reason}", service.id);
+                        findings.push(Finding::warning(&vd.id, Code::BackendLeftOut, message).with(&service.id));
+                        continue;
+                    }
                     match service_port(&service, Some(&port.target)) {
+                        // What protects the Service holds on every way to it (R130).
+                        Ok(target) if closed_by_policy(world, &upstream_of(&service, target)).is_some() => {
+                            findings.push(
+                                Finding::warning(
+                                    &vd.id,
+                                    Code::BackendLeftOut,
+                                    format!(
+                                        "`{}` is left out: a policy that protects it cannot be applied",
+                                        service.id
+                                    ),
+                                )
+                                .with(&service.id),
+                            );
+                        }
                         Ok(target) => {
                             let found = endpoints(world, &service, target, &id.subset, findings);
                             for (locality, list) in found {
@@ -293,8 +357,12 @@ pub fn resolve_upstream<W: World + ?Sized>(
                             }
                         }
                         Err(reason) => findings.push(
-                            Finding::warning(&vd.id, Code::BackendLeftOut, format!("{reason}; it is left out"))
-                                .with(&service.id),
+                            Finding::warning(
+                                &vd.id,
+                                Code::BackendLeftOut,
+                                format!("a backend is left out: {reason} as `targetPort`"),
+                            )
+                            .with(&service.id),
                         ),
                     }
                 }
@@ -307,6 +375,10 @@ pub fn resolve_upstream<W: World + ?Sized>(
         list.dedup();
     }
     upstream
+}
+
+fn upstream_of(service: &Service, port: &ServicePort) -> UpstreamId {
+    UpstreamId { object: service.id.clone(), port: port.number, subset: Labels::new() }
 }
 
 /// The Services behind a virtual destination, one per cluster.

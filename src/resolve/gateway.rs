@@ -6,11 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::route::{Action, DirectResponse, Forward, Matcher, Route, RouteBody, RouteFault, WeightedDestination};
+use crate::ir::route::{
+    Action, DirectResponse, EffectiveLabels, Forward, Matcher, Route, RouteBody, RouteFault, WeightedDestination,
+};
 use crate::ir::upstream::UpstreamId;
 use crate::ir::{GatewayPlan, Listener, VirtualHost};
 use crate::model::labels::contains_all;
-use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Name, ObjectRef, WorkspaceId};
+use crate::model::{
+    Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Name, ObjectRef, PathMatch, WorkspaceId,
+};
 
 use super::RequireAuth;
 use super::attachment::{Attached, attach};
@@ -43,7 +47,14 @@ pub struct GrownTree {
 /// # Cost
 /// In proportion to the routes and their candidates.
 pub fn grow<W: World + ?Sized>(world: &W, tree: Tree) -> GrownTree {
-    let attached: Vec<Attached> = tree.routes.iter().map(|route| attach(world, route)).collect();
+    let mut attached: Vec<Attached> = Vec::with_capacity(tree.routes.len());
+    for route in &tree.routes {
+        let mut own = attach(world, route);
+        if let Some(before) = attached.last() {
+            own.share_with(before);
+        }
+        attached.push(own);
+    }
     let bodies =
         tree.routes.iter().zip(&attached).map(|(route, attached)| Arc::new(body(world, route, attached))).collect();
     GrownTree { tree, attached, bodies }
@@ -107,14 +118,14 @@ fn has_auth(attached: &Attached) -> bool {
 fn misconfigured(mut body: RouteBody, fault: RouteFault) -> RouteBody {
     let text = format!("chancery: route misconfigured ({})", fault.code);
     body.action = Action::Direct(DirectResponse { status: 500, body: text.into() });
-    body.policies = Vec::new();
-    body.attached = Vec::new();
+    body.policies = Arc::default();
+    body.attached = Arc::default();
     body.fault = Some(fault);
     body
 }
 
-/// A root table on a listener, with the hosts that it has there.
-pub type Bound = (ObjectRef, Vec<Host>);
+/// A root table on a listener, with the hosts that it has there: as the listener narrows them, and as the table writes them.
+pub type Bound = (ObjectRef, Vec<(Host, Host)>);
 
 /// Which root tables a listener of a virtual gateway serves, and on which hosts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -153,14 +164,35 @@ fn bind_one<W: World + ?Sized>(
     bindings: &mut Bindings,
     findings: &mut Findings,
 ) {
+    let (gateway, others) = find_gateway(world, &table.id, reference);
+    if others > 0
+        && let Some(gateway) = &gateway
+    {
+        findings.push(
+            Finding::warning(
+                &table.id,
+                Code::AmbiguousReference,
+                format!(
+                    "the reference names no cluster and finds {} virtual gateways; the oldest, `{}`, is used; write the cluster",
+                    others + 1,
+                    gateway.id
+                ),
+            )
+            .at(field.clone())
+            .with(&gateway.id),
+        );
+    }
     let mut not_usable = |message: String| {
         findings.push(Finding::error(&table.id, Code::GatewayNotUsable, message).at(field.clone()));
     };
-    let Some(gateway) = find_gateway(world, &table.id, reference) else {
+    let Some(gateway) = gateway else {
         let namespace = reference.namespace.as_ref().unwrap_or(&table.id.namespace);
-        let cluster = reference.cluster.as_ref().unwrap_or(&table.id.cluster);
+        let place = match &reference.cluster {
+            Some(cluster) => format!("cluster `{cluster}`"),
+            None => "any cluster".to_owned(),
+        };
         not_usable(format!(
-            "there is no virtual gateway `{namespace}/{}` in cluster `{cluster}`; its hosts are not served there",
+            "there is no virtual gateway `{namespace}/{}` in {place}, so the hosts are not served there; correct the reference",
             reference.name
         ));
         return;
@@ -175,7 +207,7 @@ fn bind_one<W: World + ?Sized>(
     }
     bindings.gateways.entry(table.id.clone()).or_default().insert(gateway.id.clone());
     let mut served = false;
-    let mut hosts_of: Vec<(usize, Vec<Host>)> = Vec::new();
+    let mut hosts_of: Vec<(usize, Vec<(Host, Host)>)> = Vec::new();
     for listener in &gateway.listeners {
         let hosts = admitted(world, listener, table, root);
         if !hosts.is_empty() {
@@ -199,28 +231,34 @@ fn bind_one<W: World + ?Sized>(
     }
 }
 
-/// R38 and D5 for virtual gateways, which a table may name in any workspace (R37).
+/// R38 and D5 for virtual gateways, which a table may name in any workspace (R37); and how many others there are.
 fn find_gateway<W: World + ?Sized>(
     world: &W,
     holder: &ObjectRef,
     reference: &Reference,
-) -> Option<Arc<VirtualGateway>> {
+) -> (Option<Arc<VirtualGateway>>, usize) {
     let namespace = reference.namespace.as_ref().unwrap_or(&holder.namespace);
     let cluster = reference.cluster.as_ref().unwrap_or(&holder.cluster);
     let exact = ObjectRef::new(Kind::VirtualGateway, cluster, namespace, &reference.name);
-    world.virtual_gateway(&exact).or_else(|| {
-        if reference.cluster.is_some() {
-            return None;
-        }
-        world.virtual_gateways().into_iter().find(|g| g.id.namespace == *namespace && g.id.name == reference.name)
-    })
+    let found = world.virtual_gateway(&exact);
+    if found.is_some() || reference.cluster.is_some() {
+        return (found, 0);
+    }
+    let mut elsewhere =
+        world.virtual_gateways().into_iter().filter(|g| g.id.namespace == *namespace && g.id.name == reference.name);
+    (elsewhere.next(), elsewhere.count())
 }
 
-/// The hosts that a listener lets a table have (R63, R64, D10).
-fn admitted<W: World + ?Sized>(world: &W, listener: &GatewayListener, table: &Table, root: &RootTable) -> Vec<Host> {
+/// The hosts that a listener lets a table have, each with the table's own pattern (R63, R64, D10).
+fn admitted<W: World + ?Sized>(
+    world: &W,
+    listener: &GatewayListener,
+    table: &Table,
+    root: &RootTable,
+) -> Vec<(Host, Host)> {
     let owner = world.roster().owner_of(&table.id);
-    let mut hosts: Vec<Host> = match &listener.allowed {
-        None => root.hosts.clone(),
+    let mut hosts: Vec<(Host, Host)> = match &listener.allowed {
+        None => root.hosts.iter().map(|host| (host.clone(), host.clone())).collect(),
         Some(items) => items
             .iter()
             .filter(|item| {
@@ -228,7 +266,7 @@ fn admitted<W: World + ?Sized>(world: &W, listener: &GatewayListener, table: &Ta
                     && item.selector.fits(&table.id, &table.labels)
                     && item.selector.fits_owner(owner)
             })
-            .flat_map(|item| root.hosts.iter().filter_map(|host| host.overlap(&item.host)))
+            .flat_map(|item| root.hosts.iter().filter_map(|host| Some((host.overlap(&item.host)?, host.clone()))))
             .collect(),
     };
     hosts.sort();
@@ -266,7 +304,7 @@ pub fn known_gateways<W: World + ?Sized>(world: &W) -> BTreeSet<GatewayId> {
         let serves = gateways.iter().any(|gateway| {
             is_implemented_by(world, gateway, &service)
                 && (gateway.workloads.is_some()
-                    || gateway.listeners.iter().any(|listener| find_port(&service, &listener.port).is_some()))
+                    || gateway.listeners.iter().any(|listener| has_port(&service, listener)))
         });
         if serves {
             known.insert(GatewayId {
@@ -300,6 +338,12 @@ pub fn class_of<W: World + ?Sized>(
     (!services.is_empty()).then(|| GatewayId { cluster: cluster.clone(), namespace: namespace.clone(), services })
 }
 
+/// Whether a Service has the port that a listener names (R54).
+#[must_use]
+pub fn has_port(service: &Service, listener: &GatewayListener) -> bool {
+    find_port(service, &listener.port).is_some()
+}
+
 fn find_port<'a>(service: &'a Service, port: &Port) -> Option<&'a ServicePort> {
     service.ports.iter().filter(|candidate| candidate.tcp).find(|candidate| match port {
         Port::Number(number) => candidate.number == *number,
@@ -310,6 +354,8 @@ fn find_port<'a>(service: &'a Service, port: &Port) -> Option<&'a ServicePort> {
 /// What one bound port of a gateway is made of.
 struct BoundPort {
     protocol: ListenerProtocol,
+    /// The virtual gateway whose listener decided on the protocol.
+    oldest: ObjectRef,
     service_ports: BTreeSet<u16>,
     gateways: Vec<ObjectRef>,
     /// Virtual gateway, listener position.
@@ -337,9 +383,10 @@ pub fn compose<W: World + ?Sized>(
         return plan;
     };
     let ports = bound_ports(world, gateway, findings);
-    let is_closed = closed_by_workload_policy(world, gateway, &owner);
+    let is_closed = is_closed_by_policy(world, gateway, &owner);
     for (bind_port, bound) in ports {
-        if bound.protocol != ListenerProtocol::Http {
+        // A listener with a fault keeps its port from others, and is not bound.
+        if bound.protocol != ListenerProtocol::Http || bound.listeners.is_empty() {
             continue;
         }
         let mut listener = Listener {
@@ -348,8 +395,8 @@ pub fn compose<W: World + ?Sized>(
             gateways: bound.gateways.clone(),
             virtual_hosts: Vec::new(),
         };
-        if let Some(closer) = &is_closed {
-            listener.virtual_hosts = vec![closed_host(closer)];
+        if is_closed {
+            listener.virtual_hosts = vec![closed_host()];
         } else {
             let mut here = OnGateway { world, gateway, owner: &owner, bodies: BTreeMap::new(), findings };
             listener.virtual_hosts = virtual_hosts(&mut here, &bound, bindings, trees);
@@ -367,7 +414,7 @@ pub fn compose<W: World + ?Sized>(
         }
     }
     for id in wanted {
-        let upstream = resolve_upstream(world, &gateway.cluster, &id, findings);
+        let upstream = resolve_upstream(world, &gateway.cluster, &owner, &id, findings);
         plan.upstreams.insert(id, Arc::new(upstream));
     }
     plan
@@ -437,6 +484,7 @@ fn add_listener(
 ) {
     let bound = ports.entry(bind_port).or_insert_with(|| BoundPort {
         protocol: listener.protocol,
+        oldest: virtual_gateway.id.clone(),
         service_ports: BTreeSet::new(),
         gateways: Vec::new(),
         listeners: Vec::new(),
@@ -449,13 +497,15 @@ fn add_listener(
                 &virtual_gateway.id,
                 Code::ListenerConflict,
                 format!(
-                    "port {} already carries {} for an older listener, and this one wants {}; use another port",
+                    "port {} already carries {} for an older listener of `{}`, and this one wants {}; use another port",
                     listener.port_text(),
                     bound.protocol.as_str(),
+                    bound.oldest,
                     listener.protocol.as_str()
                 ),
             )
-            .at(field.clone()),
+            .at(field.clone())
+            .with(&bound.oldest),
         );
         return;
     }
@@ -493,36 +543,40 @@ fn add_listener(
     }
 }
 
-/// The protecting policy that closes a gateway, because it selects it and cannot be applied (R120, R130).
-fn closed_by_workload_policy<W: World + ?Sized>(
-    world: &W,
-    gateway: &GatewayId,
-    owner: &WorkspaceId,
-) -> Option<ObjectRef> {
+/// Whether a protecting policy selects a gateway and cannot be applied (R120, R130).
+///
+/// Its labels are those of the gateway's Pods: what the Service selects them by, or what one of them carries.
+fn is_closed_by_policy<W: World + ?Sized>(world: &W, gateway: &GatewayId, owner: &WorkspaceId) -> bool {
     let index = world.policies(owner);
-    index.on_workloads.iter().map(|position| &index.all[*position]).find_map(|policy| {
-        let selects = policy::closes(policy)
-            && gateway.services.iter().any(|name| {
-                let id = ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name);
-                world.service(&id).is_some_and(|service| {
-                    policy.targets.workloads.iter().any(|selector| picks_service(world, selector, &service))
-                })
-            });
-        selects.then(|| policy.id.clone())
+    let mut policies = index.on_workloads.iter().map(|position| &index.all[*position]).filter(|p| policy::closes(p));
+    policies.any(|policy| {
+        gateway.services.iter().any(|name| {
+            let id = ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name);
+            let Some(service) = world.service(&id) else { return false };
+            let mut selectors = policy.targets.workloads.iter();
+            selectors.any(|selector| {
+                picks_service(world, selector, &service)
+                    || world.pods(&gateway.cluster, &gateway.namespace).iter().any(|pod| {
+                        contains_all(&pod.labels, &service.selector)
+                            && selector.fits(&service.id, &pod.labels)
+                            && selector.fits_owner(world.roster().owner_of(&service.id))
+                    })
+            })
+        })
     })
 }
 
 /// Refuses every request.
-fn closed_host(closer: &ObjectRef) -> VirtualHost {
+fn closed_host() -> VirtualHost {
     let body = RouteBody {
         action: Action::Direct(DirectResponse {
             status: 403,
-            body: format!("chancery: closed by {closer}, which cannot be applied").into(),
+            body: "chancery: closed, because a policy that protects this gateway cannot be applied".into(),
         }),
-        policies: Vec::new(),
-        chain: Vec::new(),
-        labels: BTreeMap::new(),
-        attached: Vec::new(),
+        policies: Arc::default(),
+        chain: Arc::default(),
+        labels: EffectiveLabels::default(),
+        attached: Arc::default(),
         fault: None,
     };
     let route = Route { name: "closed".into(), matcher: Matcher::any(), body: Arc::new(body) };
@@ -586,7 +640,7 @@ impl<W: World + ?Sized> OnGateway<'_, W> {
     fn report(&mut self, body: &RouteBody, fault: &RouteFault) {
         let Some(last) = body.chain.last() else { return };
         let mut told: BTreeSet<&ObjectRef> = BTreeSet::new();
-        for hop in &body.chain {
+        for hop in body.chain.iter() {
             if told.insert(&hop.table) {
                 self.findings.push(
                     Finding::error(
@@ -608,22 +662,28 @@ fn virtual_hosts<W: World + ?Sized>(
     bindings: &Bindings,
     trees: &BTreeMap<ObjectRef, GrownTree>,
 ) -> Vec<VirtualHost> {
-    let mut by_domain: BTreeMap<Host, Vec<&GrownTree>> = BTreeMap::new();
+    let mut by_domain: BTreeMap<Host, Vec<(&Host, &GrownTree)>> = BTreeMap::new();
     for listener in &bound.listeners {
         for (table, hosts) in bindings.tables.get(listener).into_iter().flatten() {
             let Some(grown) = trees.get(table) else { continue };
-            for host in hosts {
-                let tables = by_domain.entry(host.clone()).or_default();
-                if !tables.iter().any(|other| other.tree.root.id == *table) {
-                    tables.push(grown);
-                }
+            for (host, written) in hosts {
+                by_domain.entry(host.clone()).or_default().push((written, grown));
             }
         }
     }
     by_domain
         .into_iter()
-        .map(|(domain, mut tables)| {
+        .map(|(domain, claims)| {
+            // A listener that narrows a wildcard to one host must not let it take that host from a table that names it
+            // (R68); among equals the older goes first (R69).
+            let most = claims.iter().map(|(written, _)| written.specificity()).max();
+            let mut tables: Vec<&GrownTree> = claims
+                .into_iter()
+                .filter(|(written, _)| Some(written.specificity()) == most)
+                .map(|(_, grown)| grown)
+                .collect();
             tables.sort_by(|a, b| a.tree.root.age.cmp(&b.tree.root.age));
+            tables.dedup_by(|a, b| a.tree.root.id == b.tree.root.id);
             virtual_host(here, domain, &tables, &bound.service_ports)
         })
         .collect()
@@ -676,18 +736,25 @@ fn virtual_host<W: World + ?Sized>(
     }
 }
 
-/// Leaves out entries that an earlier one hides completely: one that takes everything, or the very same matcher.
+/// Leaves out entries that an earlier one hides completely: one that takes everything, or the very same matcher, or a prefix
+/// without further conditions.
 fn unshadowed(entries: Vec<Entry>, domain: &Host, findings: &mut Findings) -> Vec<Entry> {
     let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
     let mut seen: BTreeMap<Matcher, usize> = BTreeMap::new();
+    let mut prefixes: BTreeMap<Name, usize> = BTreeMap::new();
     let mut catch_all: Option<usize> = None;
     for entry in entries {
         let mut key = entry.matcher.clone();
         key.port = None;
-        let hidden_by = catch_all.or_else(|| seen.get(&key).copied());
+        let hidden_by = catch_all.or_else(|| seen.get(&key).copied()).or_else(|| below(&key, &prefixes));
         if let Some(position) = hidden_by {
             shadowed(&entry, &kept[position], domain, findings);
             continue;
+        }
+        if let PathMatch::Prefix(path) = &key.path
+            && key == (Matcher { path: key.path.clone(), ..Matcher::any() })
+        {
+            prefixes.insert(path.clone(), kept.len());
         }
         seen.insert(key, kept.len());
         if entry.matcher.is_catch_all() {
@@ -696,6 +763,15 @@ fn unshadowed(entries: Vec<Entry>, domain: &Host, findings: &mut Findings) -> Ve
         kept.push(entry);
     }
     kept
+}
+
+/// The prefix, of those that take all requests below them, that takes everything that a matcher does.
+fn below(matcher: &Matcher, prefixes: &BTreeMap<Name, usize>) -> Option<usize> {
+    let (PathMatch::Exact(path) | PathMatch::Prefix(path)) = &matcher.path else { return None };
+    if matcher.ignore_case || prefixes.is_empty() {
+        return None;
+    }
+    path.char_indices().find_map(|(at, character)| prefixes.get(&path[..at + character.len_utf8()]).copied())
 }
 
 /// Tells the table whose route can never match.

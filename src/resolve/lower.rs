@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::crd::common::{DestinationKind as WrittenKind, ObjectReference, ObjectSelector, PortSelector};
 use crate::crd::policy::selector as written;
 use crate::crd::{Object, Spec};
-use crate::model::{Code, FieldPath, Finding, Findings, Labels, Name};
+use crate::model::{Code, FieldPath, Finding, Findings, Kind, Labels, Name};
 
 use super::facts::{
     Cluster, DestinationKind, DestinationSelector, ExternalService, Node, Pod, PolicyObject, Port, Reference, Selector,
@@ -64,6 +64,9 @@ pub enum Lowered {
 #[must_use]
 pub fn lower(object: &Object) -> (Lowered, Findings) {
     let mut findings = Findings::new();
+    if is_refused(object) {
+        return (Lowered::Nothing, findings);
+    }
     let lowered = match &object.spec {
         Spec::Namespace(_) => Lowered::Namespace(object.meta.labels.clone()),
         Spec::Service(service) => Lowered::Service(Arc::new(discovery::service(object, service, &mut findings))),
@@ -97,6 +100,16 @@ pub fn lower(object: &Object) -> (Lowered, Findings) {
         _ => policy::lower(object, &mut findings).map_or(Lowered::Nothing, |policy| Lowered::Policy(Arc::new(policy))),
     };
     (lowered, findings)
+}
+
+/// Whether an object counts as absent because of what could not be read of it.
+///
+/// Kubernetes' own kinds: an API server would not have taken it, and a selector or label less would mean more Pods, or a
+/// protecting policy less. Destinations: the same holds for their labels and selectors. Routes to it answer 500.
+fn is_refused(object: &Object) -> bool {
+    let kind = object.meta.id.kind;
+    let is_strict = !kind.is_v2() || matches!(kind, Kind::VirtualDestination | Kind::ExternalService);
+    is_strict && !object.defects.is_empty()
 }
 
 fn not_supported(object: &Object, findings: &mut Findings) {

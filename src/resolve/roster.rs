@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::labels::{contains_all, glob};
-use crate::model::{Code, Finding, Findings, Labels, Name, ObjectRef, WorkspaceId};
+use crate::model::{Code, FieldPath, Finding, Findings, Labels, Name, ObjectRef, WorkspaceId};
 
 use super::Options;
 use super::facts::{Cluster, ClusterItem, Federation, NamespaceItem, Settings, SettingsOptions, Workspace};
@@ -94,7 +94,8 @@ pub struct RosterInputs {
 ///
 /// # Findings
 /// [`Code::BeatenByOlder`] on a Workspace that loses namespaces (D3) and on superfluous settings (R27);
-/// [`Code::InvalidField`] where the global settings try to share (D8).
+/// [`Code::ClusterNotRegistered`] on a Workspace that names a cluster that is not there (R3);
+/// [`Code::NotApplicable`] where the global settings try to share (D8).
 ///
 /// # Rule
 /// R17 to R28, R49, R50.
@@ -135,6 +136,20 @@ fn claim(
     let id = WorkspaceId(workspace.id.name.clone());
     let mut lost: BTreeMap<WorkspaceId, Vec<String>> = BTreeMap::new();
     for item in &workspace.clusters {
+        if let Some(name) =
+            item.name.as_ref().filter(|name| !name.contains('*') && !roster.clusters.contains_key(*name))
+        {
+            findings.push(
+                Finding::warning(
+                    &workspace.id,
+                    Code::ClusterNotRegistered,
+                    format!(
+                        "there is no cluster `{name}`, so the entry picks nothing; register it with a KubernetesCluster"
+                    ),
+                )
+                .at(FieldPath::new("spec.workloadClusters").index(item.index).field("name")),
+            );
+        }
         let picked: Vec<_> = roster.clusters.values().filter(|cluster| picks_cluster(item, cluster)).cloned().collect();
         for cluster in picked {
             let Some(known) = namespaces.get(&cluster.id.name) else { continue };
@@ -164,7 +179,7 @@ fn claim(
             &workspace.id,
             Code::BeatenByOlder,
             format!(
-                "{} belong to the older workspace `{winner}`; narrow one of the two selections",
+                "the older workspace `{winner}` owns {}, which this one picks too; narrow one of the two selections",
                 list(&namespaces, 10)
             ),
         ));

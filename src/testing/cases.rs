@@ -10,7 +10,9 @@
 //!   `gateway/port host name: matcher -> action {labels} [policies]`; `(nothing)` where nothing is served.
 //! * `endpoints`: the complete listing of the upstreams, `gateway upstream protocol: addresses` or `closed`.
 //! * `status`: some verdicts, `Kind/ns/name@cluster APPROVAL part of the message`; `Kind… has no CODE` asks for absence.
+//! * `counts`: complete counts of some objects, `Kind/ns/name@cluster name=number …`, in the order of the names.
 //! * `requests`: `gateway METHOD host/path [header: value;…] => route name or status`.
+//! * `off`: why policies are not on the route of a request, `gateway METHOD host/path Kind/ns/name@cluster CODE`.
 //!
 //! What a case does not list is not tested by it. Expectations are written by hand from the rule, never copied from output.
 
@@ -18,7 +20,7 @@ use std::fmt::Write as _;
 
 use crate::compile::Compiled;
 use crate::compile::explain::{Request, describe, explain};
-use crate::ir::route::{Action, HostRewrite, PathRewrite, Route};
+use crate::ir::route::{Action, Attachment, HostRewrite, PathRewrite, Route};
 use crate::model::{GatewayId, ObjectRef};
 use crate::resolve::{Consent, LoopbackEndpoints, Options, RequireAuth};
 
@@ -130,7 +132,9 @@ fn check(shared: &Case, case: &Case) -> Vec<String> {
             "routes" => same(&routes(&compiled), &block.text, &mut failures),
             "endpoints" => same(&endpoints(&compiled), &block.text, &mut failures),
             "status" => failures.extend(lines(&block.text).filter_map(|line| status(&compiled, line).err())),
+            "counts" => failures.extend(lines(&block.text).filter_map(|line| counts(&compiled, line).err())),
             "requests" => failures.extend(lines(&block.text).filter_map(|line| request(&compiled, line).err())),
+            "off" => failures.extend(lines(&block.text).filter_map(|line| off(&compiled, line).err())),
             other => failures.push(format!("line {}: unknown block {other:?}", block.line)),
         }
     }
@@ -173,7 +177,11 @@ fn show_route(route: &Route) -> String {
         let _ = write!(text, " {{{}}}", labels.join(","));
     }
     if !body.attached.is_empty() {
-        let policies: Vec<String> = body.attached.iter().map(|attachment| attachment.policy.short()).collect();
+        let show = |attachment: &Attachment| match &attachment.destination {
+            None => attachment.policy.short(),
+            Some(destination) => format!("{} on {destination}", attachment.policy.short()),
+        };
+        let policies: Vec<String> = body.attached.iter().map(show).collect();
         let _ = write!(text, " [{}]", policies.join(", "));
     }
     text
@@ -277,6 +285,32 @@ fn status(compiled: &Compiled, line: &str) -> Result<(), String> {
         return Err(format!("{id} is {} {:?}, expected {approval} {rest:?}", verdict.approval, verdict.message));
     }
     Ok(())
+}
+
+/// `OBJECT name=number …`, all of them.
+fn counts(compiled: &Compiled, line: &str) -> Result<(), String> {
+    let (object, wanted) = line.split_once(' ').unwrap_or((line, ""));
+    let id: ObjectRef = object.parse().map_err(|error| format!("{error}"))?;
+    let verdict = compiled.verdicts.get(&id).ok_or_else(|| format!("{id} has no verdict"))?;
+    let found: Vec<String> = verdict.counts.iter().map(|(name, number)| format!("{name}={number}")).collect();
+    let found = found.join(" ");
+    if found == wanted { Ok(()) } else { Err(format!("{id} counts {found:?}, expected {wanted:?}")) }
+}
+
+/// `gateway METHOD host/path POLICY CODE`.
+fn off(compiled: &Compiled, line: &str) -> Result<(), String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [gateway, method, target, policy, code] = words.as_slice() else {
+        return Err(format!("{line:?} names no gateway, method, target, policy and code"));
+    };
+    let (host, path) = target.split_once('/').ok_or_else(|| format!("{target:?} has no path"))?;
+    let request =
+        Request { host: host.to_owned(), path: format!("/{path}"), method: (*method).to_owned(), ..Request::default() };
+    let explanation = explain(compiled, &gateway.parse()?, &request)?;
+    let route = explanation.route.ok_or_else(|| format!("no route takes {target}"))?;
+    let found: Vec<&str> =
+        route.off.iter().filter(|off| off.policy.to_string() == *policy).map(|off| off.off.as_str()).collect();
+    if found == [*code] { Ok(()) } else { Err(format!("{policy} is off {target} with {found:?}, expected {code}")) }
 }
 
 /// `gateway METHOD host/path [name: value; …] => route or status`.

@@ -1,9 +1,12 @@
 //! What tests of several modules share. Only under `cfg(test)`.
 
 mod cases;
+mod mutation;
+mod order;
 mod scenarios;
+pub(crate) mod teapot;
 #[path = "../../e2e/support/yaml.rs"]
-mod yaml;
+pub(crate) mod yaml;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,7 +33,7 @@ pub(crate) fn decode(manifests: impl IntoIterator<Item = (String, Value)>) -> (V
 }
 
 /// The cluster that the annotation `cluster.solo.io/cluster` names, else `cluster-1`.
-fn cluster_of(manifest: &Value) -> String {
+pub(crate) fn cluster_of(manifest: &Value) -> String {
     manifest
         .pointer("/metadata/annotations/cluster.solo.io~1cluster")
         .and_then(Value::as_str)

@@ -15,7 +15,7 @@ use super::{compile_manifests, yaml};
 /// What this build does not have yet; scenarios of these groups wait for it.
 const NOT_BUILT: &[&str] = &["federation"];
 
-fn scenarios() -> Vec<Value> {
+pub(super) fn scenarios() -> Vec<Value> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/scenarios.yaml");
     let text = std::fs::read_to_string(path).expect("the scenarios are part of the repository");
     let documents = yaml::documents(&text).expect("the scenarios are YAML");
@@ -35,8 +35,12 @@ fn strings(value: &Value, key: &str) -> Vec<String> {
 }
 
 fn compiled(scenario: &Value) -> Compiled {
-    let objects = list(scenario, "objects").iter().map(|object| (super::cluster_of(object), object.clone()));
-    compile_manifests(objects, &Options::default())
+    compile_manifests(manifests(scenario), &Options::default())
+}
+
+/// The objects of a scenario with their clusters.
+pub(super) fn manifests(scenario: &Value) -> Vec<(String, Value)> {
+    list(scenario, "objects").iter().map(|object| (super::cluster_of(object), object.clone())).collect()
 }
 
 /// R83 to R117, R126 and R133 as the founding scenarios work them out: R85, R87, R103, R109, R110, R112, R142.

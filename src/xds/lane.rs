@@ -40,6 +40,9 @@ pub(super) struct Lane {
     resource_type: ResourceType,
     variant: Variant,
     opened: bool,
+    /// Whether the client asked for everything, isn't known to hold anything and had no answer yet. Envoy opens no listener
+    /// before its first answers, so that it gets one even if there is nothing.
+    awaited: bool,
     interest: Interest,
     held: Holdings,
     /// What must be sent whatever the version: asked for again, or endpoints of a cluster that was sent.
@@ -61,9 +64,6 @@ pub(super) struct Lane {
     claimed: Option<Version>,
     /// What the client took last, where responses carry everything that it shall hold.
     accepted: Resources,
-    /// Whether the client waits for an answer even if there is nothing to say: Envoy starts only when it knows that there
-    /// are no clusters.
-    owed: bool,
     resources: Option<Arc<Resources>>,
     version: Version,
     /// What the difference came to, unless `stale`.
@@ -126,6 +126,7 @@ impl Lane {
             resource_type,
             variant,
             opened: false,
+            awaited: false,
             interest: Interest::default(),
             held: Holdings::new(),
             again: BTreeSet::new(),
@@ -138,7 +139,6 @@ impl Lane {
             last_nonce: None,
             claimed: None,
             accepted: Resources::new(),
-            owed: false,
             resources: None,
             version: Version::new(""),
             additions: VecDeque::new(),
@@ -161,7 +161,7 @@ impl Lane {
         let subscribe: Vec<Name> = request.subscribe.iter().map(|name| self.shared(name)).collect();
         let change = self.interest.apply_delta(self.resource_type, first, &subscribe, &request.unsubscribe, limits)?;
         if first {
-            self.owed = self.interest.everything() && request.initial_versions.is_empty();
+            self.awaited = self.interest.everything() && request.initial_versions.is_empty();
             self.take_initial_versions(request, limits)?;
         } else {
             self.again.extend(change.asked.iter().cloned());
@@ -368,8 +368,8 @@ impl Lane {
         };
         let missing = take_names(&mut self.missing, &mut room);
         let nothing_else = self.additions.is_empty() && self.batches.is_empty() && self.removals.is_empty();
-        let owed = self.owed && nothing_else;
-        let due = !resources.is_empty() || !removed.is_empty() || !missing.is_empty() || owed;
+        let awaited = self.awaited && nothing_else;
+        let due = !resources.is_empty() || !removed.is_empty() || !missing.is_empty() || awaited;
         let response = due.then(|| self.launch(now, permission.nonce, resources, removed, missing, part));
         let standing = self.standing();
         let waits = |pending: bool, since: Option<Duration>| pending.then(|| since.unwrap_or(now));
@@ -388,7 +388,7 @@ impl Lane {
         missing: Vec<Name>,
         part: bool,
     ) -> Response {
-        self.owed = false;
+        self.awaited = false;
         self.behind = false;
         self.told.extend(missing.iter().cloned());
         let opens = self.opens(&resources);

@@ -157,6 +157,16 @@ fn place(span: Span) -> (u32, u32) {
     (narrow(span.start.line()), narrow(span.start.col() + 1))
 }
 
+/// A place, at the end of the text where it lies beyond.
+fn within(text: &str, line: u32, column: u32) -> (u32, u32) {
+    let text = text.trim_end();
+    let lines = narrow(text.lines().count().max(1));
+    if line <= lines {
+        return (line, column);
+    }
+    (lines, narrow(text.lines().last().unwrap_or_default().chars().count() + 1))
+}
+
 /// What is being built.
 struct Frame {
     line: u32,
@@ -216,7 +226,7 @@ impl<'a> Builder<'a> {
     fn read(mut self, text: &str, visit: &mut dyn FnMut(&Node)) -> Result<(), Fault> {
         let mut parser = Parser::new_from_str(text);
         while let Some(event) = parser.next_event() {
-            let (event, span) = event.map_err(|error| self.parser_fault(&error))?;
+            let (event, span) = event.map_err(|error| self.parser_fault(text, &error))?;
             let (line, column) = place(span);
             match event {
                 Event::StreamEnd => break,
@@ -261,14 +271,25 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn parser_fault(&self, error: &ScanError) -> Fault {
-        let (line, column) = (narrow(error.marker().line()), narrow(error.marker().col() + 1));
+    fn parser_fault(&self, text: &str, error: &ScanError) -> Fault {
+        let (line, column) = within(text, narrow(error.marker().line()), narrow(error.marker().col() + 1));
         // The parser reads ahead, so its own limit may come before ours.
         if error.info().contains("recursion limit") {
             let limit = self.limits.depth;
             return limit_fault(line, column, &format!("more than {limit} lists and objects within each other"));
         }
-        let message = format!("this is not YAML: {}; correct it, until then the file is not read", error.info());
+        let opening = |frame: &&Frame| {
+            let source = text.lines().nth(frame.line.checked_sub(1)? as usize)?;
+            source.chars().nth(frame.column.checked_sub(1)? as usize).filter(|c| matches!(c, '[' | '{'))
+        };
+        // What is really wrong is seldom where the parser noticed it.
+        let open = self.stack.iter().rev().find_map(|frame| Some((opening(&frame)?, frame)));
+        let open = open
+            .map(|(bracket, frame)| {
+                format!(" (`{bracket}` of line {}, column {} is still open here)", frame.line, frame.column)
+            })
+            .unwrap_or_default();
+        let message = format!("this is not YAML: {}{open}; correct it, until then the file is not read", error.info());
         Fault { line, column, code: Code::SyntaxError, message, by_parser: true }
     }
 

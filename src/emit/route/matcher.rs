@@ -17,8 +17,30 @@ use super::super::pb;
 /// Envoy routes that one matcher can become.
 const MOST_SPLITS: usize = 4;
 
-/// The forms of one matcher; a request matches if any of them does. Nearly always one.
-pub(super) fn emit_matcher(matcher: &Matcher) -> Vec<route_pb::RouteMatch> {
+/// The matchers that take the place of one, in order; a request matches it if any of them does. Nearly always itself.
+///
+/// A negated header condition that takes the empty text becomes two: the absent header, then the condition.
+pub(super) fn alternatives(matcher: &Matcher) -> Vec<Matcher> {
+    let mut alternatives = vec![Matcher { headers: Vec::new(), ..matcher.clone() }];
+    for header in &matcher.headers {
+        let absence = header_absence(header).filter(|_| alternatives.len() < 1 << MOST_SPLITS);
+        let forms: Vec<HeaderMatch> = absence.into_iter().chain([header.clone()]).collect();
+        alternatives = forms
+            .iter()
+            .flat_map(|form| {
+                alternatives.iter().map(move |before| {
+                    let mut longer = before.clone();
+                    longer.headers.push(form.clone());
+                    longer
+                })
+            })
+            .collect();
+    }
+    alternatives
+}
+
+/// One of the [`alternatives`] of a matcher.
+pub(super) fn emit_matcher(matcher: &Matcher) -> route_pb::RouteMatch {
     let (case_sensitive, path) = match &matcher.path {
         PathMatch::Any => (None, route_pb::route_match::PathSpecifier::Prefix("/".to_owned())),
         // On segment borders it would not take `/foobar` for `/foo` (R73), so it is never `path_separated_prefix`.
@@ -30,31 +52,13 @@ pub(super) fn emit_matcher(matcher: &Matcher) -> Vec<route_pb::RouteMatch> {
         PathMatch::Regex(expression) => (None, route_pb::route_match::PathSpecifier::SafeRegex(pb::regex(expression))),
     };
     let method = matcher.method.as_ref().map(|method| exact_header(":method", method));
-    let mut alternatives = vec![method.into_iter().collect::<Vec<_>>()];
-    for header in &matcher.headers {
-        let forms = match header_absence(header) {
-            Some(absence) if alternatives.len() < 1 << MOST_SPLITS => vec![absence, emit_header(header, false)],
-            Some(_) => vec![emit_header(header, false)],
-            None => vec![emit_header(header, true)],
-        };
-        alternatives = forms
-            .iter()
-            .flat_map(|form| {
-                alternatives.iter().map(move |before| [before.as_slice(), std::slice::from_ref(form)].concat())
-            })
-            .collect();
+    route_pb::RouteMatch {
+        case_sensitive,
+        headers: method.into_iter().chain(matcher.headers.iter().map(emit_header)).collect(),
+        query_parameters: matcher.query_parameters.iter().map(emit_query).collect(),
+        path_specifier: Some(path),
+        ..Default::default()
     }
-    let query_parameters: Vec<_> = matcher.query_parameters.iter().map(emit_query).collect();
-    alternatives
-        .into_iter()
-        .map(|headers| route_pb::RouteMatch {
-            case_sensitive,
-            headers,
-            query_parameters: query_parameters.clone(),
-            path_specifier: Some(path.clone()),
-            ..Default::default()
-        })
-        .collect()
 }
 
 fn case(matcher: &Matcher) -> Option<envoy_types::pb::google::protobuf::BoolValue> {
@@ -73,9 +77,9 @@ pub(super) fn exact_header(name: &str, value: &str) -> route_pb::HeaderMatcher {
     }
 }
 
-/// One condition. Inverted, Envoy alone would not take a request without the header; with `absent_is_empty` the absent
-/// header counts as an empty value, which satisfies the negation.
-fn emit_header(header: &HeaderMatch, absent_is_empty: bool) -> route_pb::HeaderMatcher {
+/// One condition. Inverted, Envoy alone would not take a request without the header, so the absent header counts as an
+/// empty value, which satisfies the negation; unless the empty text is what is negated.
+fn emit_header(header: &HeaderMatch) -> route_pb::HeaderMatcher {
     use route_pb::header_matcher::HeaderMatchSpecifier;
     let specifier = match string_matcher(&header.value) {
         Some(matcher) => HeaderMatchSpecifier::StringMatch(matcher),
@@ -84,25 +88,31 @@ fn emit_header(header: &HeaderMatch, absent_is_empty: bool) -> route_pb::HeaderM
     route_pb::HeaderMatcher {
         name: header.name.to_string(),
         invert_match: header.invert,
-        treat_missing_header_as_empty: absent_is_empty && header.invert && header.value != ValueMatch::Present,
+        treat_missing_header_as_empty: header.invert
+            && header.value != ValueMatch::Present
+            && !takes_empty(&header.value),
         header_match_specifier: Some(specifier),
     }
 }
 
-/// For a negated expression that takes the empty text: the absence of the header, as an alternative of its own, because
+/// For a negated condition that takes the empty text: the absence of the header, as an alternative of its own, because
 /// counting the absent header as empty would then fail the condition.
-fn header_absence(header: &HeaderMatch) -> Option<route_pb::HeaderMatcher> {
-    let takes_empty = match &header.value {
+fn header_absence(header: &HeaderMatch) -> Option<HeaderMatch> {
+    (header.invert && takes_empty(&header.value)).then(|| HeaderMatch {
+        name: header.name.clone(),
+        value: ValueMatch::Present,
+        invert: true,
+    })
+}
+
+fn takes_empty(value: &ValueMatch) -> bool {
+    match value {
         ValueMatch::Regex(expression) => {
             regex::Regex::new(&format!("^(?:{expression})$")).is_ok_and(|regex| regex.is_match(""))
         }
         ValueMatch::Exact(value) => value.is_empty(),
         ValueMatch::Present => false,
-    };
-    (header.invert && takes_empty).then(|| {
-        let absent = HeaderMatch { name: header.name.clone(), value: ValueMatch::Present, invert: true };
-        emit_header(&absent, false)
-    })
+    }
 }
 
 fn emit_query(query: &QueryMatch) -> route_pb::QueryParameterMatcher {

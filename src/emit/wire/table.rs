@@ -163,6 +163,7 @@ emitted! {
     endpoint_pb::ClusterLoadAssignment = "envoy.config.endpoint.v3.ClusterLoadAssignment" => CLUSTER_LOAD_ASSIGNMENT;
     listener_pb::Listener = "envoy.config.listener.v3.Listener" => LISTENER;
     route_pb::RouteConfiguration = "envoy.config.route.v3.RouteConfiguration" => ROUTE_CONFIGURATION;
+    route_pb::VirtualHost = "envoy.config.route.v3.VirtualHost" => VIRTUAL_HOST;
     cors_pb::Cors = "envoy.extensions.filters.http.cors.v3.Cors";
     cors_pb::CorsPolicy = "envoy.extensions.filters.http.cors.v3.CorsPolicy";
     fault_pb::HttpFault = "envoy.extensions.filters.http.fault.v3.HTTPFault" => HTTP_FAULT;

@@ -200,9 +200,9 @@ pub(super) fn virtual_destination(
             Some(Ok(None)) | None => Port::Number(number),
         };
         let protocol = match written.protocol.to_ascii_uppercase().as_str() {
-            "HTTP" | "TCP" => Some(UpstreamProtocol::Http1),
+            "HTTP" => Some(UpstreamProtocol::Http1),
             "GRPC" | "HTTP2" => Some(UpstreamProtocol::Http2),
-            "HTTPS" | "TLS" | "MONGO" => None,
+            "HTTPS" | "TLS" | "TCP" | "MONGO" => None,
             other => {
                 error(
                     field.field("protocol"),

@@ -13,7 +13,11 @@ pub(super) fn gateway(object: &Object, spec: &written::VirtualGateway, findings:
     let workloads = if spec.workloads.is_empty() && object.defect_within(&FieldPath::new("spec.workloads")).is_none() {
         None
     } else {
-        Some(spec.workloads.iter().filter_map(|item| item.selector.as_ref().map(lower_selector)).collect())
+        let field = FieldPath::new("spec.workloads");
+        let items = spec.workloads.iter().enumerate();
+        // A selector that cannot be read whole would pick more gateways than its author means.
+        let readable = items.filter(|(index, _)| object.defect_within(&field.index(*index)).is_none());
+        Some(readable.filter_map(|(_, item)| item.selector.as_ref().map(lower_selector)).collect())
     };
     if spec.listeners.is_empty() {
         findings.push(

@@ -1,6 +1,6 @@
 //! RouteTables: hosts, matchers, actions, weights.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crd::Object;
 use crate::crd::common::{self as written_common, HttpRequestMatcher};
@@ -21,6 +21,12 @@ use super::{labels, lower_kind, lower_port, lower_reference, lower_selector, not
 /// Longest body of a direct response, in bytes. Envoy holds it in memory for every route that has it.
 const MAX_BODY: usize = 1024 * 1024;
 
+/// Longest name of a query parameter, in bytes: Envoy refuses a whole route configuration for a longer one.
+const MAX_QUERY_NAME: usize = 1024;
+
+/// Most hosts of one table. Each gets a copy of all of the table's routes.
+const MAX_HOSTS: usize = 1000;
+
 /// Most destinations of one route, as the API has it.
 const MAX_DESTINATIONS: usize = 100;
 
@@ -31,7 +37,16 @@ pub(super) fn table(object: &Object, spec: &written::RouteTable, findings: &mut 
     let role = if is_root {
         TableRole::Root(RootTable {
             hosts: hosts(object, spec, findings),
-            gateways: spec.virtual_gateways.iter().map(lower_reference).collect(),
+            gateways: spec
+                .virtual_gateways
+                .iter()
+                .enumerate()
+                // A reference that cannot be read whole might name another gateway.
+                .filter(|(index, _)| {
+                    object.defect_within(&FieldPath::new("spec.virtualGateways").index(*index)).is_none()
+                })
+                .map(|(_, reference)| lower_reference(reference))
+                .collect(),
         })
     } else {
         child_rules(object, spec, findings);
@@ -67,6 +82,13 @@ fn hosts(object: &Object, spec: &written::RouteTable, findings: &mut Findings) -
     let mut hosts: Vec<Host> = Vec::with_capacity(spec.hosts.len());
     for (index, text) in spec.hosts.iter().enumerate() {
         let field = FieldPath::new("spec.hosts").index(index);
+        if index == MAX_HOSTS {
+            let message = format!(
+                "a table has at most {MAX_HOSTS} hosts; this one and those after it are not served, so split the table"
+            );
+            findings.push(Finding::error(id, Code::LimitExceeded, message).at(field));
+            break;
+        }
         if object.defect_within(&field).is_some() {
             continue;
         }
@@ -194,6 +216,7 @@ fn route(
     let field = FieldPath::new("spec.http").index(index);
     let mut faults: Vec<Fault> = Vec::new();
     let mut matchers = Vec::with_capacity(written.matchers.len().max(1));
+    let mut seen: BTreeSet<Matcher> = BTreeSet::new();
     let list = field.field("matchers");
     for (position, matcher) in written.matchers.iter().enumerate() {
         let at = list.index(position);
@@ -202,21 +225,31 @@ fn route(
             continue;
         }
         match lower_matcher(object, matcher, &at, &mut faults, findings) {
-            Ok(matcher) if !matchers.contains(&matcher) => matchers.push(matcher),
+            Ok(matcher) if seen.insert(matcher.clone()) => matchers.push(matcher),
             Ok(_) => {}
             Err(fault) => faults.push(left_out(&fault.field, &fault.message)),
         }
     }
-    if written.matchers.is_empty() && object.defect_within(&list).is_none() {
+    // Of a route that cannot be read nobody knows what it would match; taking everything would hide its siblings.
+    let whole = object.defects.iter().find(|defect| defect.field == field);
+    if written.matchers.is_empty() && whole.is_none() && object.defect_within(&list).is_none() {
         matchers.push(Matcher::any());
     }
     let in_matchers = |fault: &Fault| fault.field.is_within(&list);
-    if let Some(defect) = object.defects.iter().find(|d| d.field.is_within(&field) && !d.field.is_within(&list)) {
+    let defect = object.defects.iter().find(|d| d.field.is_within(&field) && !d.field.is_within(&list));
+    if let Some(defect) = whole {
+        let message = format!("{}; the route is left out, so its requests go on to later routes", defect.message);
+        faults.push(Fault { code: Code::InvalidField, field: field.clone(), message });
+    } else if let Some(defect) = defect {
         faults.push(Fault { code: Code::InvalidField, field: defect.field.clone(), message: defect.message.clone() });
     } else if let Some(defect) = object.defect_within(&list)
         && !faults.iter().any(in_matchers)
     {
         faults.push(left_out(&defect.field, &defect.message));
+    }
+    let is_default = written.forward_to.as_ref().is_some_and(|forward| forward.destinations.is_empty());
+    if is_default && let Some(defect) = object.defect_within(&FieldPath::new("spec.defaultDestination")) {
+        faults.push(Fault { code: Code::InvalidField, field: defect.field.clone(), message: defect.message.clone() });
     }
     for (key, value) in &written.labels {
         if !is_label_key(key) || !is_label_value(value) {
@@ -230,7 +263,8 @@ fn route(
             );
         }
     }
-    let action = action(spec, written, &field, &mut faults);
+    // What is left of an action that cannot be read would only be reported in misleading words.
+    let action = if defect.is_some() { TableAction::None } else { action(spec, written, &field, &mut faults) };
     TableRoute { name: Name::default(), index, labels: labels(&written.labels), matchers, action, faults }
 }
 
@@ -250,7 +284,7 @@ fn action(
     faults: &mut Vec<Fault>,
 ) -> TableAction {
     let result = if let Some(forward) = &route.forward_to {
-        lower_forward(spec, forward, &field.field("forwardTo")).map(TableAction::Forward)
+        lower_forward(spec, forward, &field.field("forwardTo"), faults).map(TableAction::Forward)
     } else if let Some(delegate) = &route.delegate {
         Ok(TableAction::Delegate(Delegate {
             items: delegate.route_tables.iter().map(lower_selector).collect(),
@@ -270,16 +304,12 @@ fn action(
             message: "GraphQL is not supported: Envoy has no engine for it".to_owned(),
         })
     } else {
-        // A decoding defect of the action has been reported in its own words.
-        if faults.is_empty() {
-            faults.push(Fault {
-                code: Code::InvalidField,
-                field: field.clone(),
-                message: "the route has no action: write `forwardTo`, `delegate`, `redirect` or `directResponse`"
-                    .to_owned(),
-            });
-        }
-        return TableAction::None;
+        Err(Fault {
+            code: Code::InvalidField,
+            field: field.clone(),
+            message: "the route has no action: write `forwardTo`, `delegate`, `redirect` or `directResponse`"
+                .to_owned(),
+        })
     };
     result.unwrap_or_else(|fault| {
         faults.push(fault);
@@ -326,10 +356,13 @@ fn lower_direct(written: &written::DirectResponse, field: &FieldPath) -> Result<
     Ok(DirectResponse { status, body: (&written.body).into() })
 }
 
+/// What is wrong with weights or single destinations goes to `faults` and the rest is still read, so that of several
+/// reasons the first by code can be told (R145).
 fn lower_forward(
     spec: &written::RouteTable,
     written: &written::ForwardTo,
     field: &FieldPath,
+    faults: &mut Vec<Fault>,
 ) -> Result<TableForward, Fault> {
     let fault = |code, at: FieldPath, message: String| Fault { code, field: at, message };
     let list = field.field("destinations");
@@ -353,34 +386,37 @@ fn lower_forward(
             format!("{} destinations; a route has at most {MAX_DESTINATIONS}", references.len()),
         ));
     }
-    let weights = weights(references).map_err(|message| fault(Code::Weights, list.clone(), message))?;
+    let weights = weights(references).unwrap_or_else(|message| {
+        faults.push(fault(Code::Weights, list.clone(), message));
+        vec![1; references.len()]
+    });
     let mut destinations = Vec::with_capacity(references.len());
     for (index, (reference, weight)) in references.iter().zip(weights).enumerate() {
         let at = if written.destinations.is_empty() { at.clone() } else { at.index(index) };
         if reference.aws_lambda.is_some() {
-            return Err(fault(
-                Code::Unsupported,
-                at.field("awsLambda"),
-                "functions as destinations are not supported".to_owned(),
-            ));
+            let message = "functions as destinations are not supported".to_owned();
+            faults.push(fault(Code::Unsupported, at.field("awsLambda"), message));
+            continue;
         }
         let Some(target) = &reference.r#ref else {
-            return Err(fault(
-                Code::DestinationNotFound,
-                at,
-                "the destination has no `ref`: write its name".to_owned(),
-            ));
+            let message = "the destination has no `ref`: write its name".to_owned();
+            faults.push(fault(Code::DestinationNotFound, at, message));
+            continue;
         };
         let port = match reference.port.as_ref().map(lower_port) {
             None => None,
             Some(Ok(port)) => port,
-            Some(Err(message)) => return Err(fault(Code::DestinationPort, at.field("port"), message)),
+            Some(Err(message)) => {
+                faults.push(fault(Code::DestinationPort, at.field("port"), message));
+                continue;
+            }
         };
         destinations.push(DestinationReference {
             reference: lower_reference(target),
             kind: lower_kind(reference.kind),
             port,
-            subset: subset(&reference.subset),
+            subset: subset(&reference.subset)
+                .map_err(|message| fault(Code::InvalidField, at.field("subset"), message))?,
             weight,
             field: at,
         });
@@ -425,19 +461,23 @@ fn lower_forward(
     Ok(TableForward { destinations, path_rewrite, host_rewrite })
 }
 
-fn subset(written: &BTreeMap<String, String>) -> Labels {
-    labels(written)
+/// Labels of endpoints; what no Pod can carry would only make the names of two subsets alike.
+fn subset(written: &BTreeMap<String, String>) -> Result<Labels, String> {
+    match written.iter().find(|(key, value)| !is_label_key(key) || !is_label_value(value)) {
+        Some((key, value)) => Err(format!("`{key}: {value}` is no label that a Pod can carry; correct it")),
+        None => Ok(labels(written)),
+    }
 }
 
 /// Shares in percent, worked out (R77).
 fn weights(destinations: &[written_common::DestinationReference]) -> Result<Vec<u32>, String> {
-    if destinations.len() == 1 {
-        return Ok(vec![100]);
-    }
     let stated: u64 = destinations.iter().map(|destination| u64::from(destination.weight)).sum();
     let unset = destinations.iter().filter(|destination| destination.weight == 0).count();
     if stated > 100 {
         return Err(format!("the weights add up to {stated}; they are percentages and add up to 100"));
+    }
+    if destinations.len() == 1 {
+        return Ok(vec![100]);
     }
     let rest = u32::try_from(100 - stated).unwrap_or(0);
     if unset == 0 {
@@ -541,6 +581,12 @@ fn lower_matcher(
         if parameter.name.is_empty() {
             return Err(fault(at.field("name"), "a query parameter needs its name".to_owned()));
         }
+        if parameter.name.len() > MAX_QUERY_NAME {
+            return Err(fault(
+                at.field("name"),
+                format!("the name is longer than {MAX_QUERY_NAME} bytes, which Envoy refuses"),
+            ));
+        }
         let value = value(&parameter.value, parameter.regex).map_err(|message| fault(at.field("value"), message))?;
         let parameter = QueryMatch { name: (&parameter.name).into(), value };
         if !matcher.query_parameters.contains(&parameter) {
@@ -601,3 +647,6 @@ fn is_label_value(value: &str) -> bool {
         && value.bytes().next().is_none_or(|b| b.is_ascii_alphanumeric())
         && value.bytes().last().is_none_or(|b| b.is_ascii_alphanumeric())
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use crate::crd::common::{TypedObjectKind, WorkspaceSelector};
 use crate::crd::workspace as written;
 use crate::model::{Code, FieldPath, Finding, Findings, Kind};
 use crate::resolve::facts::{
-    Age, Cluster, ClusterItem, Federation, NamespaceItem, ResourceFilter, Settings, SettingsOptions, ShareItem,
+    Age, Cluster, ClusterItem, Federation, NamespaceItem, Port, ResourceFilter, Settings, SettingsOptions, ShareItem,
     Workspace, WorkspacePattern,
 };
 
@@ -61,6 +61,7 @@ pub(super) fn workspace(object: &Object, spec: &written::Workspace, findings: &m
             });
         }
         clusters.push(ClusterItem {
+            index,
             name: optional(&entry.name),
             labels: labels(&entry.selector),
             namespaces,
@@ -111,15 +112,23 @@ pub(super) fn settings(object: &Object, spec: &written::WorkspaceSettings, findi
                 );
             }
         }
-        if object.defect_within(&FieldPath::new("spec.options.serviceIsolation")).is_some() {
-            // Isolation that cannot be read is on: it only ever refuses.
-            options.service_isolation = Some(true);
-        }
         if let Some(federation) = &written.federation {
+            let field = FieldPath::new("spec.options.federation");
+            let mut ports = Vec::with_capacity(federation.ports.len());
+            for (index, port) in federation.ports.iter().enumerate() {
+                let port = lower_port(port).unwrap_or_else(|message| {
+                    let at = field.field("ports").index(index);
+                    findings.push(Finding::error(id, Code::InvalidField, message).at(at));
+                    None
+                });
+                // A port that is none federates nothing: no Service has port 0.
+                ports.push(port.unwrap_or(Port::Number(0)));
+            }
             options.federation = Some(Federation {
-                enabled: federation.enabled,
+                // A limit that cannot be read would federate more than its author means.
+                enabled: federation.enabled && object.defect_within(&field).is_none(),
                 services: federation.service_selector.iter().map(lower_selector).collect(),
-                ports: federation.ports.iter().filter_map(|port| lower_port(port).ok().flatten()).collect(),
+                ports,
             });
         }
         if !written.east_west_gateways.is_empty() || options.federation.as_ref().is_some_and(|f| f.enabled) {
@@ -135,6 +144,14 @@ pub(super) fn settings(object: &Object, spec: &written::WorkspaceSettings, findi
         if written.trim_all_proxy_config {
             not_applicable(object, "options.trimAllProxyConfig", "there are no sidecars", findings);
         }
+    }
+    let unreadable = object.defects.iter().any(|defect| {
+        matches!(defect.field.as_str(), "spec" | "spec.options")
+            || defect.field.is_within(&FieldPath::new("spec.options.serviceIsolation"))
+    });
+    if unreadable {
+        // Isolation that cannot be read is on: it only ever refuses.
+        options.service_isolation = Some(true);
     }
     Settings {
         id: id.clone(),

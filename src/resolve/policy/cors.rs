@@ -68,3 +68,6 @@ fn tokens(field: &str, written: &[String]) -> Result<Vec<Name>, Fault> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

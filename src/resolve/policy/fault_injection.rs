@@ -41,3 +41,6 @@ pub fn lower(policy: &FaultInjectionPolicy) -> Result<FaultInjection, Fault> {
     }
     Ok(faults)
 }
+
+#[cfg(test)]
+mod tests;

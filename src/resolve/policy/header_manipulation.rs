@@ -1,6 +1,6 @@
 //! HeaderManipulationPolicy: headers removed and added. All policies on a target merge; the older decides a header.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crd::policy::HeaderManipulationPolicy;
 use crate::ir::policy::HeaderManipulation;
@@ -10,12 +10,19 @@ use crate::resolve::facts::Fault;
 
 use super::{config_fault, is_header_name, no_config};
 
+/// Longest name or value that Envoy takes, in bytes; one that is longer costs the whole route configuration.
+const MAX_TEXT: usize = 16_384;
+
+/// Most headers that Envoy adds in one direction on one target.
+const MAX_ADDED: usize = 1_000;
+
 /// What a HeaderManipulationPolicy means.
 ///
-/// `Host` among the appended request headers becomes a rewritten host; pseudo-headers are skipped with a remark.
+/// `Host` or `:authority` among the appended request headers becomes the rewritten host; other pseudo-headers are skipped
+/// with a remark.
 ///
 /// # Errors
-/// A name that is no token, a value with a line break or NUL.
+/// A name that is no token or is added twice, a value with a line break or NUL, texts or lists beyond Envoy's limits.
 ///
 /// # Rule
 /// The manual's page on policies, HeaderManipulationPolicy.
@@ -62,24 +69,33 @@ pub fn lower(
                 return Err(config_fault(&place, "a header value has no line breaks and no NUL"));
             }
             let value: Name = format_or_literal(value).into();
+            if name.len() > MAX_TEXT || value.len() > MAX_TEXT {
+                return Err(config_fault(&place, format!("names and values have at most {MAX_TEXT} bytes")));
+            }
+            let twice = || config_fault(&place, "the header is written twice, in upper and lower case; keep one");
             match header_name(name) {
                 HeaderName::Bad => return Err(config_fault(&place, format!("`{name}` is no header name"))),
-                HeaderName::Reserved if request && !name.starts_with(':') => {
+                HeaderName::Reserved if request && is_host(name) => {
                     if value.contains('%') {
                         return Err(config_fault(&place, "a new `Host` is taken as it is and cannot hold `%`"));
                     }
-                    headers.host = Some(value);
+                    if headers.host.replace(value).is_some() {
+                        return Err(twice());
+                    }
                 }
                 HeaderName::Reserved => {
                     skip(place, "pseudo-headers and a response's `Host` cannot be added; the entry is skipped");
                 }
-                HeaderName::Plain(name) if request => {
-                    headers.append_request.insert(name, value);
-                }
                 HeaderName::Plain(name) => {
-                    headers.append_response.insert(name, value);
+                    let appended = if request { &mut headers.append_request } else { &mut headers.append_response };
+                    if appended.insert(name, value).is_some() {
+                        return Err(twice());
+                    }
                 }
             }
+        }
+        if appended.len() > MAX_ADDED {
+            return Err(config_fault(field, format!("at most {MAX_ADDED} headers can be added")));
         }
     }
     Ok(headers)
@@ -94,59 +110,75 @@ pub fn merge<'a>(
     beaten: &mut Vec<Beaten>,
 ) -> HeaderManipulation {
     let mut merged = HeaderManipulation::default();
-    let mut request: BTreeMap<Name, ObjectRef> = BTreeMap::new();
-    let mut response: BTreeMap<Name, ObjectRef> = BTreeMap::new();
-    let host: Name = "host".into();
+    let mut request = Deciders { direction: "request", by: BTreeMap::new() };
+    let mut response = Deciders { direction: "response", by: BTreeMap::new() };
     for (id, headers) in policies {
-        let names = |append: &BTreeMap<Name, Name>, remove: &std::collections::BTreeSet<Name>| {
-            let mut names: Vec<Name> = append.keys().chain(remove).cloned().collect();
-            names.sort();
-            names.dedup();
-            names
-        };
-        let mut own = names(&headers.append_request, &headers.remove_request);
-        own.extend(headers.host.as_ref().map(|_| host.clone()));
-        for name in own {
-            match request.get(&name) {
-                Some(winner) => beaten.push(Beaten {
-                    loser: id.clone(),
-                    winner: winner.clone(),
-                    part: format!("the request header `{name}`"),
-                }),
-                None => {
-                    if name == host {
-                        merged.host.clone_from(&headers.host);
-                    }
-                    if let Some(value) = headers.append_request.get(&name) {
-                        merged.append_request.insert(name.clone(), value.clone());
-                    }
-                    if headers.remove_request.contains(&name) {
-                        merged.remove_request.insert(name.clone());
-                    }
-                    request.insert(name, id.clone());
-                }
-            }
+        if let Some(host) = &headers.host
+            && request.decides(id, &"host".into(), beaten)
+        {
+            merged.host = Some(host.clone());
         }
-        for name in names(&headers.append_response, &headers.remove_response) {
-            match response.get(&name) {
-                Some(winner) => beaten.push(Beaten {
-                    loser: id.clone(),
-                    winner: winner.clone(),
-                    part: format!("the response header `{name}`"),
-                }),
-                None => {
-                    if let Some(value) = headers.append_response.get(&name) {
-                        merged.append_response.insert(name.clone(), value.clone());
-                    }
-                    if headers.remove_response.contains(&name) {
-                        merged.remove_response.insert(name.clone());
-                    }
-                    response.insert(name, id.clone());
+        request.add(
+            id,
+            (&headers.append_request, &headers.remove_request),
+            (&mut merged.append_request, &mut merged.remove_request),
+            beaten,
+        );
+        response.add(
+            id,
+            (&headers.append_response, &headers.remove_response),
+            (&mut merged.append_response, &mut merged.remove_response),
+            beaten,
+        );
+    }
+    merged
+}
+
+/// Which policy decides which header of one direction.
+struct Deciders {
+    direction: &'static str,
+    by: BTreeMap<Name, ObjectRef>,
+}
+
+impl Deciders {
+    /// Whether a policy decides a header: nobody older has it.
+    fn decides(&mut self, id: &ObjectRef, name: &Name, beaten: &mut Vec<Beaten>) -> bool {
+        if let Some(winner) = self.by.get(name) {
+            let part = format!("the {} header `{name}`", self.direction);
+            beaten.push(Beaten { loser: id.clone(), winner: winner.clone(), part });
+            return false;
+        }
+        self.by.insert(name.clone(), id.clone());
+        true
+    }
+
+    /// Adds what a policy decides: headers that it appends, headers that it removes.
+    fn add(
+        &mut self,
+        id: &ObjectRef,
+        (append, remove): (&BTreeMap<Name, Name>, &BTreeSet<Name>),
+        (appended, removed): (&mut BTreeMap<Name, Name>, &mut BTreeSet<Name>),
+        beaten: &mut Vec<Beaten>,
+    ) {
+        let names: BTreeSet<&Name> = append.keys().chain(remove).collect();
+        for name in names {
+            if !self.decides(id, name, beaten) {
+                continue;
+            }
+            match append.get(name) {
+                Some(_) if appended.len() == MAX_ADDED => {
+                    let older = self.by.values().find(|other| *other != id).unwrap_or(id);
+                    let part = format!("the last of the {MAX_ADDED} {} headers that a route can have", self.direction);
+                    beaten.push(Beaten { loser: id.clone(), winner: older.clone(), part });
                 }
+                Some(value) => drop(appended.insert(name.clone(), value.clone())),
+                None => {}
+            }
+            if remove.contains(name) {
+                removed.insert(name.clone());
             }
         }
     }
-    merged
 }
 
 enum HeaderName {
@@ -156,8 +188,13 @@ enum HeaderName {
     Bad,
 }
 
+/// `Host`, under either of its names.
+fn is_host(name: &str) -> bool {
+    name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case(":authority")
+}
+
 fn header_name(name: &str) -> HeaderName {
-    if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
+    if name.starts_with(':') || is_host(name) {
         HeaderName::Reserved
     } else if is_header_name(name) {
         HeaderName::Plain(name.to_ascii_lowercase().into())
@@ -230,7 +267,9 @@ fn is_format(value: &str) -> bool {
                 HEADER_COMMANDS.contains(&name)
                     && argument.strip_suffix(')').is_some_and(|headers| {
                         !headers.is_empty()
-                            && headers.split('?').all(|h| is_header_name(h.strip_prefix(':').unwrap_or(h)))
+                        // Envoy takes a header and one alternative.
+                        && headers.split('?').count() <= 2
+                        && headers.split('?').all(|h| is_header_name(h.strip_prefix(':').unwrap_or(h)))
                     })
             }
         };
@@ -243,22 +282,4 @@ fn is_format(value: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_are_formats_only_where_all_of_it_parses() {
-        for (value, expected) in [
-            ("plain", "plain"),
-            ("100%", "100%%"),
-            ("%%", "%%"),
-            ("%ROUTE_NAME%", "%ROUTE_NAME%"),
-            ("%REQ(x-a?:path)%", "%REQ(x-a?:path)%"),
-            ("%REQ(a%", "%%REQ(a%%"),
-            ("%DYNAMIC_METADATA(x)%", "%%DYNAMIC_METADATA(x)%%"),
-            ("%ROUTE_NAME% 100%", "%%ROUTE_NAME%% 100%%"),
-        ] {
-            assert_eq!(format_or_literal(value), expected);
-        }
-    }
-}
+mod tests;

@@ -2,13 +2,17 @@
 //!
 //! # Adding a kind
 //!
-//! 1. `crd/policy/<kind>.rs`: the manifest, and its variant of `crd::Spec`.
-//! 2. `ir/policy.rs`: a value for what it does, and its variant of [`Policy`].
-//! 3. `resolve/policy/<kind>.rs`: `lower` from the one to the other; one line in [`lower`] and, unless the oldest simply
-//!    wins, one in [`combine`] and [`merge`].
-//! 4. `emit/filter/<kind>.rs`: `apply` to a route under construction, and one line in its `apply_policy`.
+//! 1. `model/id.rs`: its name, group and plural, unless it is there as a kind that is not supported yet.
+//! 2. `crd/policy/<kind>.rs`: the manifest. It is registered in `crd/policy/mod.rs`, as a variant of `Spec` in
+//!    `crd/object.rs`, and in the table of kinds and manifests in `crd/schema.rs`.
+//! 3. `ir/policy.rs`: a value for what it does, and its variant of [`Policy`].
+//! 4. `resolve/policy/<kind>.rs`: `lower` from the one to the other; one line in [`lower`] and, unless the oldest simply
+//!    wins, one in [`merge`]. Targets, the default without a selector and how several combine are its row of `rules`.
+//! 5. `emit/filter/<kind>.rs`: `apply` to a route under construction; one line in `emit/filter/mod.rs`, and the neutral
+//!    form of its slot there if it is a filter.
 //!
-//! What it may select and what an empty selector means stands in `rules`.
+//! Selection, delegation, age order, findings, status, counts and `explain` need nothing. `testing/teapot.rs` shows it
+//! with a made-up kind and lists every file that knows of one.
 
 pub mod cors;
 pub mod fault_injection;
@@ -16,6 +20,8 @@ pub mod header_manipulation;
 pub mod retry_timeout;
 #[cfg(test)]
 pub mod teapot;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -55,40 +61,66 @@ enum NoSelector {
     AllGateways,
 }
 
+/// What a protecting kind selects, and so closes where it cannot be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// `applyToRoutes`.
+    Routes,
+    /// `applyToDestinations`.
+    Destinations,
+    /// `applyToWorkloads`.
+    Workloads,
+}
+
+impl Target {
+    /// The field that selects it.
+    fn field(self) -> FieldPath {
+        FieldPath::new(match self {
+            Self::Routes => "spec.applyToRoutes",
+            Self::Destinations => "spec.applyToDestinations",
+            Self::Workloads => "spec.applyToWorkloads",
+        })
+    }
+}
+
 /// The row of R123 for a kind.
 struct Rules {
     no_selector: NoSelector,
     combine: Combine,
-    protects: bool,
+    /// Empty for kinds that do not protect (R130).
+    protects: &'static [Target],
 }
 
 /// The table of R123.
 fn rules(kind: Kind) -> Rules {
     use Combine::{All, Oldest};
     use NoSelector::{AllDestinations, AllGateways, AllRoutes, AllServices, Nothing};
+    use Target::{Destinations, Routes, Workloads};
     let row = |no_selector, combine, protects| Rules { no_selector, combine, protects };
     match kind {
-        Kind::HeaderManipulationPolicy => row(AllRoutes, All, false),
-        Kind::AccessPolicy => row(AllServices, All, true),
-        Kind::ExtAuthPolicy => row(AllServices, Oldest, true),
-        Kind::JwtPolicy | Kind::CsrfPolicy | Kind::DlpPolicy | Kind::LuaPolicy => row(AllRoutes, Oldest, true),
-        Kind::WafPolicy => row(AllRoutes, All, true),
-        Kind::ClientTlsPolicy | Kind::GraphQlAllowedQueryPolicy => row(Nothing, Oldest, true),
-        Kind::RateLimitPolicy => row(AllServices, All, false),
+        Kind::HeaderManipulationPolicy => row(AllRoutes, All, &[]),
+        Kind::AccessPolicy => row(AllServices, All, &[Destinations, Workloads]),
+        Kind::ExtAuthPolicy => row(AllServices, Oldest, &[Routes, Destinations]),
+        Kind::JwtPolicy | Kind::LuaPolicy => row(AllRoutes, Oldest, &[Routes, Destinations]),
+        Kind::CsrfPolicy | Kind::DlpPolicy => row(AllRoutes, Oldest, &[Routes]),
+        Kind::WafPolicy => row(AllRoutes, All, &[Routes]),
+        Kind::ClientTlsPolicy => row(Nothing, Oldest, &[Destinations]),
+        Kind::GraphQlAllowedQueryPolicy => row(Nothing, Oldest, &[Routes]),
+        Kind::RateLimitPolicy => row(AllServices, All, &[]),
         Kind::HttpBufferPolicy
         | Kind::ActiveHealthCheckPolicy
         | Kind::ProxyProtocolPolicy
         | Kind::ListenerConnectionPolicy
-        | Kind::GraphQlPersistedQueryCachePolicy => row(Nothing, Oldest, false),
+        | Kind::GraphQlPersistedQueryCachePolicy => row(Nothing, Oldest, &[]),
         Kind::FailoverPolicy
         | Kind::OutlierDetectionPolicy
         | Kind::LoadBalancerPolicy
         | Kind::ConnectionPolicy
-        | Kind::AdaptiveRequestConcurrencyPolicy => row(AllDestinations, Oldest, false),
-        Kind::AccessLogPolicy | Kind::TrimProxyConfigPolicy => row(AllGateways, Oldest, false),
-        Kind::WasmDeploymentPolicy => row(AllGateways, All, false),
+        | Kind::AdaptiveRequestConcurrencyPolicy => row(AllDestinations, Oldest, &[]),
+        Kind::AccessLogPolicy | Kind::TrimProxyConfigPolicy => row(AllGateways, Oldest, &[]),
+        Kind::WasmDeploymentPolicy => row(AllGateways, All, &[]),
         // TransformationPolicy, MirrorPolicy, RetryTimeoutPolicy, FaultInjectionPolicy, CORSPolicy.
-        _ => row(AllRoutes, Oldest, false),
+        _ => row(AllRoutes, Oldest, &[]),
     }
 }
 
@@ -107,7 +139,7 @@ pub fn combine(kind: Kind) -> Combine {
 /// R130, D24.
 #[must_use]
 pub fn closes(policy: &PolicyObject) -> bool {
-    matches!(policy.effect, PolicyEffect::Invalid(_)) && rules(policy.id.kind).protects
+    matches!(policy.effect, PolicyEffect::Invalid(_)) && !rules(policy.id.kind).protects.is_empty()
 }
 
 /// The joint effect of the policies of one kind on one target, oldest first; `None` for none.
@@ -180,17 +212,18 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
             PolicyEffect::Valid(effect)
         }
     };
-    let unreadable =
-        ["spec.applyToRoutes", "spec.applyToRouteDestinations", "spec.applyToDestinations", "spec.applyToWorkloads"]
-            .iter()
-            .any(|field| object.defect_within(&FieldPath::new(*field)).is_some());
+    let no_spec = object.defects.iter().any(|defect| defect.field == FieldPath::new("spec"));
+    let unreadable = |target: Target| no_spec || object.defect_within(&target.field()).is_some();
     let targets = targets(id.kind, &selectors, unreadable);
     Some(PolicyObject { id: id.clone(), age: Age::new(object.meta.created, id), targets, effect })
 }
 
 fn unsupported(kind: Kind) -> Fault {
-    let closed =
-        if rules(kind).protects { ", so what it selects is closed until it is removed" } else { " and has no effect" };
+    let closed = if rules(kind).protects.is_empty() {
+        " and has no effect"
+    } else {
+        ", so what it selects is closed until it is removed"
+    };
     Fault { code: Code::Unsupported, field: FieldPath::root(), message: format!("{kind} is not supported yet{closed}") }
 }
 
@@ -200,8 +233,9 @@ fn routes_only(routes: &[selector::RouteSelector]) -> OpaquePolicy {
 
 /// Selectors with the kind's default for none worked in (R114, R123, R124).
 ///
-/// Selectors of a protecting policy that cannot be read count as the widest ones: what it would select is closed.
-fn targets(kind: Kind, written: &OpaquePolicy, unreadable: bool) -> Targets {
+/// A selector of a protecting policy that cannot be read counts as the widest one of its target: what it would select is
+/// closed, and nothing of other targets.
+fn targets(kind: Kind, written: &OpaquePolicy, unreadable: impl Fn(Target) -> bool) -> Targets {
     let rules = rules(kind);
     let mut targets = Targets {
         routes: written.apply_to_routes.iter().map(lower_route_selector).collect(),
@@ -214,29 +248,37 @@ fn targets(kind: Kind, written: &OpaquePolicy, unreadable: bool) -> Targets {
             })
             .collect(),
         destinations: written.apply_to_destinations.iter().map(lower_destination_selector).collect(),
+        // Unlike in a virtual gateway, an item without a selector is every workload.
         workloads: written
             .apply_to_workloads
             .iter()
-            .filter_map(|item| item.selector.as_ref().map(lower_selector))
+            .map(|item| item.selector.as_ref().map(lower_selector).unwrap_or_default())
             .collect(),
     };
-    let all_of = |kind| DestinationSelector { selector: Selector::default(), kind, port: None };
-    let none_written = written.apply_to_routes.is_empty()
-        && written.apply_to_route_destinations.is_empty()
-        && written.apply_to_destinations.is_empty()
-        && written.apply_to_workloads.is_empty();
-    if unreadable && rules.protects {
-        targets.routes.push(RouteSelector::All);
+    if !rules.protects.is_empty() {
+        // A selector that the kind does not have selects nothing and switches no default off.
+        let has = |target| rules.protects.contains(&target);
+        targets.routes.retain(|_| has(Target::Routes));
+        targets.route_destinations.clear();
+        targets.destinations.retain(|_| has(Target::Destinations));
+        targets.workloads.retain(|_| has(Target::Workloads));
     }
-    if none_written {
+    let all_of = |kind| DestinationSelector { selector: Selector::default(), kind, port: None };
+    let every_kind =
+        [DestinationKind::Service, DestinationKind::VirtualDestination, DestinationKind::ExternalService].map(all_of);
+    for target in rules.protects.iter().filter(|target| unreadable(**target)) {
+        match target {
+            Target::Routes => targets.routes.push(RouteSelector::All),
+            Target::Destinations => targets.destinations.extend(every_kind.clone()),
+            Target::Workloads => targets.workloads.push(Selector::default()),
+        }
+    }
+    if targets == Targets::default() {
         match rules.no_selector {
             NoSelector::Nothing => {}
             NoSelector::AllRoutes => targets.routes.push(RouteSelector::All),
             NoSelector::AllServices => targets.destinations.push(all_of(DestinationKind::Service)),
-            NoSelector::AllDestinations => targets.destinations.extend(
-                [DestinationKind::Service, DestinationKind::VirtualDestination, DestinationKind::ExternalService]
-                    .map(all_of),
-            ),
+            NoSelector::AllDestinations => targets.destinations.extend(every_kind),
             NoSelector::AllGateways => targets.workloads.push(Selector::default()),
         }
     }
@@ -260,9 +302,11 @@ fn lower_label_selector(written: &selector::RouteLabelSelector) -> RouteLabelSel
     }
 }
 
-/// A fault at a field of `spec.config`.
+/// A fault at a field of `spec.config`, or at all of it.
 fn config_fault(field: &str, message: impl Into<String>) -> Fault {
-    Fault { code: Code::InvalidField, field: FieldPath::new(format!("spec.config.{field}")), message: message.into() }
+    let config = FieldPath::new("spec.config");
+    let field = if field.is_empty() { config } else { FieldPath::new(format!("{config}.{field}")) };
+    Fault { code: Code::InvalidField, field, message: message.into() }
 }
 
 /// A policy without `spec.config`.
@@ -280,14 +324,13 @@ fn no_config() -> Fault {
 /// A fault at the field when it is not 0 or 0.0001 to 100.
 fn per_million(field: &str, percentage: Option<f64>) -> Result<u32, Fault> {
     let percentage = percentage.unwrap_or(100.0);
-    let millionths = (percentage * 10_000.0).round();
-    if (0.0..=1_000_000.0).contains(&millionths) && (percentage == 0.0 || millionths >= 1.0) {
+    if percentage == 0.0 || (0.0001..=100.0).contains(&percentage) {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "checked to lie within 0 to 1,000,000"
         )]
-        return Ok(millionths as u32);
+        return Ok((percentage * 10_000.0).round() as u32);
     }
     Err(config_fault(field, format!("{percentage} is no percentage: write 0, or 0.0001 to 100")))
 }

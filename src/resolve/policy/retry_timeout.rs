@@ -106,7 +106,7 @@ fn conditions(written: &str) -> Result<(Vec<Name>, Vec<u16>), Fault> {
     let mut names: Vec<Name> = Vec::new();
     let mut codes: Vec<u16> = Vec::new();
     for token in written.split(',').map(str::trim).filter(|token| !token.is_empty()) {
-        if let Ok(code) = token.parse::<u16>() {
+        if let (true, Ok(code)) = (token.bytes().all(|b| b.is_ascii_digit()), token.parse::<u16>()) {
             if !(100..=599).contains(&code) {
                 return Err(config_fault("retries.retryOn", format!("{code} is no HTTP status: write 100 to 599")));
             }
@@ -131,3 +131,6 @@ fn conditions(written: &str) -> Result<(Vec<Name>, Vec<u16>), Fault> {
     codes.dedup();
     Ok((names, codes))
 }
+
+#[cfg(test)]
+mod tests;

@@ -168,7 +168,9 @@ impl Follower {
         }
         let seen = seen.unwrap_or_default();
         let mut pending = Pending { haste, marked: now, since: now, seen };
-        if let Some(known) = self.pending.get(&path).filter(|known| known.haste.is_urgent()) {
+        // What was renamed into place and is written since then is no longer complete: it waits for a quiet moment.
+        let is_written = haste.is_quiet() && is_manifest(path.name());
+        if let Some(known) = self.pending.get(&path).filter(|known| known.haste.is_urgent() && !is_written) {
             pending.haste = known.haste.max(haste);
             pending.marked = known.marked;
         }
@@ -237,7 +239,7 @@ impl Follower {
 
     /// Applies what is at a path, except for what does not look as it did when it was marked.
     ///
-    /// An empty file waits for longer: most programs empty a file before they write it.
+    /// An empty file waits for longer, however it came there: most programs empty a file before they write it.
     fn take(&mut self, path: &RelPath, pending: &Pending, mut listing: Listing, now: Instant) {
         let difference = self.tree.compare(path, &listing);
         let at_once = pending.haste.is_urgent();
@@ -246,7 +248,7 @@ impl Follower {
         for key in difference.read {
             let same = pending.seen.files.get(&key) == listing.files.get(&key);
             let emptied = listing.files[&key].len == 0 && now < pending.since + self.options.max_delay;
-            if at_once || (same && !emptied) {
+            if (at_once || same) && !emptied {
                 jobs.push(self.job(&key, &listing));
             } else {
                 again.push((key, if same { pending.since } else { now }));

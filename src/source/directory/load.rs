@@ -101,7 +101,7 @@ pub(super) fn load(jobs: &[Job], limits: &yaml::Limits) -> Vec<Outcome> {
 fn load_one(job: &Job, limits: &yaml::Limits) -> Outcome {
     let most = limits.file_bytes as u64;
     if job.signature.len > most {
-        return Outcome::Refused(too_large(job, most));
+        return Outcome::Refused(too_large(job, Some(job.signature.len), most));
     }
     let (bytes, before, after) = match read(&job.path, most) {
         Ok(read) => read,
@@ -163,11 +163,10 @@ pub(super) fn decode(bytes: &[u8], job: &Job, limits: &yaml::Limits) -> Decoding
     }
 }
 
-/// The finding about a file beyond the limit of size.
-pub(super) fn too_large(job: &Job, most: u64) -> Finding {
-    let message = format!(
-        "the file has {} bytes, more than the limit of {most} bytes per file, and is not read; split it; {KEPT}",
-        job.signature.len
-    );
+/// The finding about a file beyond the limit of size. The size of a stream is not known: it was not read to its end.
+pub(super) fn too_large(job: &Job, size: Option<u64>, most: u64) -> Finding {
+    let size = size.map(|size| format!("{size} bytes, ")).unwrap_or_default();
+    let message =
+        format!("the file has {size}more than the limit of {most} bytes per file, and is not read; split it; {KEPT}");
     trouble(job.label.clone(), Code::LimitExceeded, message)
 }

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::load::{Content, Job, Outcome, decode, load, too_large};
 use super::path::RelPath;
-use super::scan::{Root, Signature, scan, trouble};
+use super::scan::{KEPT, Root, Signature, scan, trouble};
 use super::tree::Tree;
 use super::{Options, SourceError};
 use crate::crd::Object;
@@ -156,7 +156,7 @@ impl Reader<'_> {
             known: None,
         };
         let outcome = if bytes.len() as u64 > most {
-            Outcome::Refused(too_large(&job, most))
+            Outcome::Refused(too_large(&job, None, most))
         } else {
             let decoding = decode(&bytes, &job, &self.options.limits);
             Outcome::Read(Content { signature: None, hash: xxh3_128(&bytes), len: bytes.len() as u64, decoding })
@@ -197,7 +197,13 @@ impl Reader<'_> {
     }
 
     fn finish(mut self) -> Loaded {
-        let findings = self.tree.batch().map(|batch| batch.findings).unwrap_or_default();
+        let mut findings = self.tree.batch().map(|batch| batch.findings).unwrap_or_default();
+        // Nothing was held before.
+        for finding in &mut findings {
+            if let Some(message) = finding.message.strip_suffix(&format!("; {KEPT}")) {
+                finding.message = message.to_owned();
+            }
+        }
         Loaded {
             objects: self.tree.objects().cloned().collect(),
             findings,

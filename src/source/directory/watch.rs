@@ -84,8 +84,10 @@ impl Inbox {
             Ok(event) => {
                 let Some(haste) = haste(&event) else { return };
                 for path in event.paths {
+                    // A file that was renamed into place and is written since then is no longer complete.
+                    let is_written = haste.is_quiet() && path.file_name().is_some_and(is_manifest);
                     let known = marks.paths.entry(path).or_insert(haste);
-                    *known = haste.max(*known);
+                    *known = if is_written { haste } else { haste.max(*known) };
                 }
             }
             Err(error) => {
@@ -269,5 +271,30 @@ impl Observer for Watches {
         let names = self.hops.entry(real.to_owned()).or_default();
         names.entry(name.to_owned()).or_default().insert(entry.clone());
         self.watch(real);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{DataChange, EventAttributes};
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_after_its_rename_waits_for_a_quiet_moment() {
+        let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        for (path, kinds, expected) in [
+            ("d/a.yaml", [renamed, renamed], Haste::Placed),
+            ("d/a.yaml", [renamed, written], Haste::Quiet),
+            ("d/a.yaml", [written, renamed], Haste::Placed),
+            ("d/..data", [renamed, written], Haste::Placed),
+        ] {
+            let inbox = Inbox::default();
+            for kind in kinds {
+                inbox.event(Ok(notify::Event { kind, paths: vec![path.into()], attrs: EventAttributes::new() }));
+            }
+            assert_eq!(inbox.wait(Instant::now()).paths[Path::new(path)], expected, "{path} {kinds:?}");
+        }
     }
 }

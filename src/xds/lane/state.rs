@@ -97,7 +97,7 @@ impl Lane {
         let Some(claimed) = self.claimed.take().filter(|_| self.carries_all()) else { return };
         if claimed.as_str().is_empty() || claimed != self.state_version(resources) {
             // What the client holds is unknown. It must hear that there is nothing, too.
-            self.owed = self.interest.everything() || !claimed.as_str().is_empty();
+            self.awaited = self.interest.everything() || !claimed.as_str().is_empty();
             return;
         }
         let wanted = resources.iter().filter(|(name, _)| self.interest.wants(name));

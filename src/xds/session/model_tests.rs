@@ -164,6 +164,8 @@ struct Model {
     wire: VecDeque<Response>,
     envoy: Envoy,
     nonces: BTreeSet<Name>,
+    /// The types that had a response on this stream.
+    answered: BTreeSet<ResourceType>,
 }
 
 impl Model {
@@ -179,6 +181,7 @@ impl Model {
             wire: VecDeque::new(),
             envoy: Envoy::default(),
             nonces: BTreeSet::new(),
+            answered: BTreeSet::new(),
         };
         model.reset();
         model.broke = false;
@@ -211,8 +214,12 @@ impl Model {
         for output in outputs {
             let Output::Respond(response) = output else { continue };
             assert!(self.nonces.insert(response.nonce.clone()), "nonce {} twice", response.nonce);
-            let empty = response.resources.is_empty() && response.removed.is_empty();
-            assert!(!empty || response.resource_type.has_wildcard(), "an empty response");
+            let first = self.answered.insert(response.resource_type);
+            let says_something = !response.resources.is_empty() || !response.removed.is_empty();
+            assert!(
+                says_something || (first && matches!(response.resource_type, Cluster | Listener)),
+                "an empty response"
+            );
             if !self.is_delta() && !response.resource_type.has_wildcard() {
                 assert!(response.removed.is_empty(), "removals can't be sent");
             }
@@ -259,6 +266,7 @@ impl Model {
         self.session = Session::new(SessionSettings::default(), self.variant);
         self.broke = true;
         self.envoy.nonces.clear();
+        self.answered.clear();
         self.now = Duration::ZERO;
         self.envoy.outbox.clear();
         // Envoy would go on waiting for their endpoints, up to 15 s.

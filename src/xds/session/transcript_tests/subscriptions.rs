@@ -19,14 +19,18 @@ fn case_12_empty_subscriptions() {
 }
 
 #[test]
-fn case_12_a_wildcard_is_answered_even_if_there_is_nothing() {
+fn case_12_a_client_that_waits_for_everything_hears_that_there_is_nothing() {
     check(
-        "snapshot LDS l@1
+        "snapshot RDS r@1
          → CDS
          ← CDS #1
          → CDS ack 1
          → LDS
-         ← LDS #2 l@1",
+         ← LDS #2
+         → LDS ack 2
+         → EDS
+         snapshot CDS a@1
+         ← CDS #3 a@1",
     );
 }
 

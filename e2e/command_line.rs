@@ -1,0 +1,417 @@
+//! The commands as people type them: right, wrong, and into a closed pipe.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use crate::edits::alias_bomb;
+use crate::support::chancery::binary;
+use crate::support::manifests::{self, list, text};
+use crate::support::{envoy, project, yaml};
+
+/// The demo's gateway.
+const GATEWAY: &str = "cluster-1/gateway/ingress-gateway";
+
+/// Commands with a help text.
+const COMMANDS: [&str; 5] = ["serve", "check", "explain", "render", "bootstrap"];
+
+/// How a command ended.
+struct Ran {
+    shown: String,
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    /// Fails unless the command ended as wanted.
+    fn expect(self, code: i32) -> anyhow::Result<Self> {
+        ensure!(self.code == Some(code), "{} ended with {:?}\n{}{}", self.shown, self.code, self.out, self.err);
+        Ok(self)
+    }
+
+    fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_str(&self.out).with_context(|| format!("{}: {}", self.shown, self.out))
+    }
+}
+
+/// A command in the root of the checkout, without the settings of whoever runs the tests.
+fn command(arguments: &[&str]) -> anyhow::Result<Command> {
+    let mut command = Command::new(binary()?);
+    command.args(arguments).current_dir(project()).stdin(Stdio::null());
+    let ours = std::env::vars_os().map(|(name, _)| name);
+    for name in ours.filter(|name| name.to_string_lossy().starts_with("CHANCERY_") || name == "RUST_LOG") {
+        command.env_remove(name);
+    }
+    Ok(command)
+}
+
+fn finish(command: &mut Command, input: &[u8]) -> anyhow::Result<Ran> {
+    let arguments: Vec<_> = command.get_args().map(|part| part.to_string_lossy().into_owned()).collect();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut stdin = child.stdin.take().context("stdin")?;
+    let input = input.to_vec();
+    // A command may end before it has read everything.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output()?;
+    writer.join().ok().context("the writer of stdin panicked")?;
+    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Ran {
+        shown: format!("chancery {}", arguments.join(" ")),
+        code: output.status.code(),
+        out: lossy(&output.stdout),
+        err: lossy(&output.stderr),
+    })
+}
+
+fn run(arguments: &[&str]) -> anyhow::Result<Ran> {
+    finish(&mut command(arguments)?, b"")
+}
+
+/// A command that fails with a code, one line on stderr that says these things, and nothing on stdout.
+fn fails(arguments: &[&str], code: i32, says: &[&str]) -> anyhow::Result<()> {
+    let ran = run(arguments)?.expect(code)?;
+    ensure!(ran.err.lines().count() == 1 && ran.out.is_empty(), "{}: not one line:\n{}{}", ran.shown, ran.err, ran.out);
+    ensure!(ran.err.starts_with("chancery: "), "{}: {}", ran.shown, ran.err);
+    for part in says {
+        ensure!(ran.err.contains(part), "{}: `{part}` is not in: {}", ran.shown, ran.err);
+    }
+    Ok(())
+}
+
+#[test]
+fn wrong_usage_is_one_clear_line_and_exit_code_2() -> anyhow::Result<()> {
+    const DEMO: &str = "config/demo";
+    const FILE: &str = "config/demo/mgmt/platform/clusters.yaml";
+    for (arguments, says) in [
+        (&["check"][..], &["required", "<PATH>", "`chancery check --help`"][..]),
+        (&["explain"], &["required", "<PATH>"]),
+        (&["explain", DEMO], &["required", "<OBJECT>", "`chancery explain --help`"]),
+        (&["render", DEMO], &["required", "--gateway"]),
+        (&["bootstrap"], &["required", "--cluster", "--namespace"]),
+        (&["serve"], &["required", "<DIR>"]),
+        (&["sevre"], &["unrecognized subcommand 'sevre'", "serve", "`chancery --help`"]),
+        (&["check", "--fail", DEMO], &["unexpected argument '--fail'", "--fail-on"]),
+        (&["check", "-o", "yaml", DEMO], &["invalid value 'yaml'", "text, json"]),
+        (&["check", "nowhere"], &["`nowhere` does not exist"]),
+        (&["explain", "nowhere", "--host", "a"], &["`nowhere` does not exist"]),
+        (&["render", "nowhere", "--gateway", GATEWAY], &["`nowhere` does not exist"]),
+        (&["serve", "nowhere"], &["`nowhere` does not exist"]),
+        (&["serve", FILE], &["clusters.yaml` is not a directory"]),
+        (&["serve", DEMO, "--xds-address", "0.0.0.0:0"], &["plaintext beyond loopback", "--xds-insecure"]),
+        (&["serve", DEMO, "--xds-address", "here"], &["invalid value 'here'", "--xds-address"]),
+        (&["serve", DEMO, "--log", "a=b=c"], &["`a=b=c`", "what to log"]),
+        (&["render", DEMO, "--gateway", "a/b/c"], &["no gateway `a/b/c`", GATEWAY]),
+        (&["render", DEMO, "--gateway", "a/b"], &["`a/b` is not a gateway", "cluster/namespace/service"]),
+        (&["explain", DEMO, "--gateway", "a/b/c", "--host", "a"], &["no gateway `a/b/c`", GATEWAY]),
+        (&["explain", DEMO, "--gateway", GATEWAY], &["required", "--host"]),
+        (&["explain", DEMO, "--host", "a", "-H", "bad"], &["`bad` is no header", "name: value"]),
+        (&["explain", DEMO, "RouteTable"], &["`RouteTable` is not an object", "Kind/namespace/name@cluster"]),
+        (&["explain", DEMO, "Nonsense/a/b@c"], &["Nonsense"]),
+        (&["explain", DEMO, "RouteTable/a/b@c"], &["no object `RouteTable/a/b@c`"]),
+        (&["bootstrap", "--cluster", "a", "--namespace", "b", "--label", "x"], &["`x` is no label", "key=value"]),
+        (&["bootstrap", "--cluster", "a", "--namespace", "b", "--bind", "x"], &["invalid value 'x'", "--bind"]),
+    ] {
+        fails(arguments, 2, says)?;
+    }
+    let all = run(&[])?.expect(2)?;
+    ensure!(COMMANDS.iter().all(|command| all.err.contains(command)), "{}", all.err);
+    Ok(())
+}
+
+#[test]
+fn a_port_in_use_is_named_with_the_flag_that_changes_it() -> anyhow::Result<()> {
+    let taken = TcpListener::bind("127.0.0.1:0")?.local_addr().map(|address| address.to_string())?;
+    let held = TcpListener::bind(&taken)?;
+    for (flag, other) in [("--xds-address", "--admin-address"), ("--admin-address", "--xds-address")] {
+        let arguments = ["serve", "config/demo", "--log", "error", flag, &taken, other, "127.0.0.1:0"];
+        fails(&arguments, 1, &["cannot listen on", &taken, "in use", flag])?;
+    }
+    drop(held);
+    Ok(())
+}
+
+#[test]
+fn more_than_one_gateway_has_to_be_named() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    manifests::copy(&project().join("config/demo"), folder.path())?;
+    let ingress = folder.path().join("cluster-1/gateway/ingress.yaml");
+    let second = std::fs::read_to_string(&ingress)?.replace("ingress", "second");
+    std::fs::write(folder.path().join("cluster-1/gateway/second.yaml"), second)?;
+    let directory = folder.path().to_string_lossy();
+    let says = ["--gateway", "`cluster-1/gateway/ingress-gateway`", "`cluster-1/gateway/second-gateway`"];
+    fails(&["explain", &directory, "--host", "a"], 2, &says)?;
+    std::fs::remove_file(ingress)?;
+    std::fs::remove_file(folder.path().join("cluster-1/gateway/second.yaml"))?;
+    fails(&["explain", &directory, "--host", "a"], 2, &["no VirtualGateway selects a Service"])
+}
+
+#[test]
+fn check_says_clean_or_where_and_what_and_ends_accordingly() -> anyhow::Result<()> {
+    let clean = run(&["check", "config/demo", "--allow-loopback-endpoints"])?.expect(0)?;
+    ensure!(clean.out.is_empty() && clean.err == "26 objects in 18 files: clean\n", "{}{}", clean.out, clean.err);
+
+    let warned = run(&["check", "config/demo"])?.expect(0)?;
+    ensure!(warned.out.lines().count() == 3 && warned.err.ends_with("18 files: 3 warnings\n"), "{}", warned.err);
+    run(&["check", "config/demo", "--fail-on", "warning"])?.expect(1)?;
+
+    let folder = tempfile::tempdir()?;
+    let empty = run(&["check", &folder.path().to_string_lossy()])?.expect(0)?;
+    ensure!(empty.err.contains("nothing to check") && empty.err.contains(".yaml"), "{}", empty.err);
+
+    for (bytes, says) in [
+        (&b"\xff\xfe"[..], "-:1:1: error SYNTAX_ERROR: this is not UTF-8 text: save the file as UTF-8"),
+        (b"just text", "-:1:1: error INVALID_FIELD: expected an object with `kind` and `metadata`, found a text"),
+        (b"[1, 2]\n", "-:1:1: error INVALID_FIELD: expected an object"),
+        (b"a: 1\na: 2\n", "-:2:1: error SYNTAX_ERROR: key `a` is already on line 1"),
+        (b"a: [", "-:1:5: error SYNTAX_ERROR: this is not YAML"),
+        (b"kind: [Service]\nmetadata: {name: a}\n", "-:1:"),
+    ] {
+        let ran = finish(&mut command(&["check", "-"])?, bytes)?.expect(1)?;
+        ensure!(ran.out.starts_with(says) && ran.out.lines().count() == 1, "not `{says}` but {}", ran.out);
+    }
+    let ran = finish(&mut command(&["check", "-"])?, b"")?.expect(0)?;
+    ensure!(ran.out.is_empty(), "{}", ran.out);
+    Ok(())
+}
+
+#[test]
+fn beyond_a_limit_is_refused_at_once_and_the_limit_named() -> anyhow::Result<()> {
+    /// A minute of parsing, or gigabytes of memory, would be hours here.
+    const SOON: std::time::Duration = std::time::Duration::from_secs(5);
+    let huge = b"- some text\n".repeat(100 << 20 >> 3);
+    let folder = tempfile::tempdir()?;
+    let (file, bomb) = (folder.path().join("huge.yaml"), folder.path().join("bomb.yaml"));
+    std::fs::write(&file, &huge)?;
+    std::fs::write(&bomb, alias_bomb())?;
+    let shown = |path: &Path| path.to_string_lossy().into_owned();
+    let start = std::time::Instant::now();
+    for (arguments, input, says) in [
+        (["check", &shown(&file)], &b""[..], "bytes, more than the limit of 16777216 bytes per file"),
+        (["check", "-"], &huge, "more than the limit of 16777216 bytes per file"),
+        (["check", &shown(&bomb)], b"", "more than 1000000 values in one file, with aliases expanded"),
+    ] {
+        let ran = finish(&mut command(&arguments)?, input)?.expect(1)?;
+        ensure!(ran.out.contains("LIMIT_EXCEEDED") && ran.out.contains(says), "{}: {}", ran.shown, ran.out);
+        ensure!(ran.out.lines().count() == 1, "{}", ran.out);
+    }
+    ensure!(start.elapsed() < SOON, "it took {:?}", start.elapsed());
+    Ok(())
+}
+
+/// Keys of an object, in order.
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect()
+}
+
+#[test]
+fn json_forms_have_their_documented_keys() -> anyhow::Result<()> {
+    let report = run(&["check", "config/demo", "-o", "json"])?.expect(0)?.json()?;
+    assert_eq!(keys(&report), ["apiVersion", "kind", "items", "findings"]);
+    assert_eq!((text(&report, "/apiVersion"), text(&report, "/kind")), ("chancery/v1", "CheckReport"));
+    let verdict =
+        list(&report, "/items").iter().find(|item| text(item, "/object") == "RouteTable/gateway/web@cluster-1");
+    assert_eq!(keys(verdict.context("no web table")?), ["object", "approval", "message", "counts", "findings"]);
+    let slice = list(&report, "/items").iter().find(|item| text(item, "/object").starts_with("EndpointSlice/"));
+    let finding = slice.and_then(|item| item.pointer("/findings/0")).context("no finding on a slice")?;
+    assert_eq!(keys(finding), ["severity", "code", "field", "message", "related", "location"]);
+    assert_eq!(keys(&finding["location"]), ["file", "line", "column"]);
+
+    let request = ["explain", "config/demo", "--host", "web.istioinaction.io", "-o", "json"];
+    let explained = run(&request)?.expect(0)?.json()?;
+    let expected = [
+        "apiVersion",
+        "kind",
+        "request",
+        "gateway",
+        "outcome",
+        "listener",
+        "virtualHost",
+        "route",
+        "policies",
+        "notAttached",
+        "destinations",
+    ];
+    assert_eq!(keys(&explained), expected);
+    assert_eq!((text(&explained, "/kind"), text(&explained, "/gateway")), ("Explanation", GATEWAY));
+    let route = ["name", "matches", "chain", "tables", "chainWorkspaces", "labels", "fault"];
+    assert_eq!(keys(&explained["route"]), route);
+
+    let object = ["explain", "config/demo", "HeaderManipulationPolicy/web-api/foreign-headers@cluster-1", "-o", "json"];
+    let explained = run(&object)?.expect(0)?.json()?;
+    let expected = [
+        "apiVersion",
+        "kind",
+        "object",
+        "workspace",
+        "approval",
+        "message",
+        "counts",
+        "findings",
+        "related",
+        "routes",
+        "notAttachedTo",
+    ];
+    assert_eq!(keys(&explained), expected);
+    let off = list(&explained, "/notAttachedTo");
+    assert!(!off.is_empty() && off.iter().all(|off| text(off, "/code") == "OWNER_NOT_ON_CHAIN"), "{off:#?}");
+    Ok(())
+}
+
+#[test]
+fn text_forms_are_for_people() -> anyhow::Result<()> {
+    let request = ["explain", "config/demo", "--host", "test.recommendation.istioinaction.io", "--path", "/batch"];
+    let shown = run(&request)?.expect(0)?.out;
+    for part in [
+        "Gateway:   cluster-1/gateway/ingress-gateway\n",
+        "Route:     recommendation/recs:batch (prefix /batch)\n",
+        "tier=batch             route recommendation/recs:batch\n",
+        "HeaderManipulationPolicy/gateway/edge-headers@cluster-1     LABEL_MISMATCH",
+        "none ready: 503",
+    ] {
+        ensure!(shown.contains(part), "`{part}` is not in:\n{shown}");
+    }
+    let nobody = run(&["explain", "config/demo", "--host", "nobody.example"])?.expect(0)?.out;
+    ensure!(nobody.contains("Answer:    404: no route table serves this host"), "{nobody}");
+    let table = run(&["explain", "config/demo", "RouteTable/recommendation/recs@cluster-1"])?.expect(0)?.out;
+    for part in ["Approval:   ACCEPTED\n", "HeaderManipulationPolicy on its routes: 3\n", "parent route tables: 1\n"] {
+        ensure!(table.contains(part), "`{part}` is not in:\n{table}");
+    }
+    let policy = run(&["explain", "config/demo", "HeaderManipulationPolicy/web-api/foreign-headers@cluster-1"])?;
+    let policy = policy.expect(0)?.out;
+    ensure!(policy.contains("NOT ATTACHED TO") && policy.contains("owns no table on the way"), "{policy}");
+    let service = run(&["explain", "config/demo", "Service/web-api/web-api@cluster-1"])?.expect(0)?.out;
+    ensure!(service.contains("gateway/web:web-ab"), "{service}");
+    Ok(())
+}
+
+#[test]
+fn envoy_accepts_the_bootstrap_in_both_forms() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut values = Vec::new();
+    for form in ["json", "yaml"] {
+        let flags =
+            ["--cluster", "eu", "--namespace", "edge", "--label", "app=web", "--label", "tier=it's \"odd\": #1"];
+        let ran = run(&[&["bootstrap", "-o", form], &flags[..]].concat())?.expect(0)?;
+        let file = folder.path().join(format!("bootstrap.{form}"));
+        std::fs::write(&file, &ran.out)?;
+        let envoy = Command::new(envoy::find()?).args(["--mode", "validate", "-c"]).arg(&file).output()?;
+        ensure!(envoy.status.success(), "{form}: {}", String::from_utf8_lossy(&envoy.stderr));
+        values.extend(yaml::documents(&ran.out)?);
+    }
+    assert_eq!(values[0], values[1]);
+    Ok(())
+}
+
+#[test]
+fn render_says_the_same_in_both_forms() -> anyhow::Result<()> {
+    let arguments = ["render", "config/demo", "--gateway", GATEWAY, "--allow-loopback-endpoints", "-o"];
+    let json = run(&[&arguments[..], &["json"]].concat())?.expect(0)?.json()?;
+    let shown = run(&[&arguments[..], &["yaml"]].concat())?.expect(0)?.out;
+    assert_eq!(yaml::documents(&shown)?[0], json);
+    assert!(keys(&json).iter().any(|key| key.ends_with("Listener")), "{:?}", keys(&json));
+    Ok(())
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() -> anyhow::Result<()> {
+    for arguments in [
+        &["render", "config/demo", "--gateway", GATEWAY][..],
+        &["explain", "config/demo", "--host", "web.istioinaction.io"],
+        &["check", "config/demo"],
+        &["check", "config/demo", "-o", "json"],
+        &["bootstrap", "--cluster", "a", "--namespace", "b"],
+        &["serve", "config/demo", "--print-config"],
+        &["explain", "--help"],
+        &["version"],
+    ] {
+        let mut child = command(arguments)?.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        drop(child.stdout.take());
+        let mut err = String::new();
+        child.stderr.take().context("stderr")?.read_to_string(&mut err)?;
+        let status = child.wait()?;
+        ensure!(status.success(), "{arguments:?} ended with {status}: {err}");
+        ensure!(!err.contains("pipe") && !err.contains("panicked"), "{arguments:?}: {err}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_help_has_exit_codes_and_two_examples_that_work() -> anyhow::Result<()> {
+    for name in COMMANDS {
+        let help = run(&[name, "--help"])?.expect(0)?.out;
+        for part in ["Exit codes:", "  0  clean", "  1  errors", "  2  wrong usage"] {
+            ensure!(help.contains(part), "`{part}` is not in the help of {name}");
+        }
+        let (_, examples) = help.split_once("Examples:\n").with_context(|| format!("{name} has no examples"))?;
+        let examples: Vec<&str> = examples.lines().take_while(|line| !line.is_empty()).collect();
+        ensure!(examples.len() >= 2, "{name}: {examples:?}");
+        for example in examples {
+            let typed =
+                example.trim().strip_prefix("chancery ").with_context(|| format!("a wrapped line: {example}"))?;
+            let typed = typed.split(" > ").next().unwrap_or_default();
+            let mut arguments: Vec<&str> = typed.split(' ').collect();
+            if name == "serve" && !arguments.contains(&"--print-config") {
+                arguments.push("--print-config");
+            }
+            let ran = run(&arguments)?.expect(0)?;
+            ensure!(name == "check" || !ran.out.is_empty(), "{}: says nothing", ran.shown);
+        }
+    }
+    let help = run(&["--help"])?.expect(0)?.out;
+    ensure!(help.contains("Exit codes:"), "{help}");
+    Ok(())
+}
+
+/// The row of a setting: value and origin.
+fn setting<'t>(table: &'t str, name: &str) -> anyhow::Result<Vec<&'t str>> {
+    let row = table.lines().find(|line| line.split("  ").next() == Some(name));
+    Ok(row.with_context(|| format!("no {name} in:\n{table}"))?.split_whitespace().skip(1).collect())
+}
+
+#[test]
+fn settings_come_from_flags_then_the_environment_then_defaults() -> anyhow::Result<()> {
+    let twins = [
+        ("--xds-address", "127.0.0.1:18000", "127.0.0.1:1"),
+        ("--admin-address", "127.0.0.1:18001", "127.0.0.1:2"),
+        ("--xds-insecure", "false", "true"),
+        ("--ready-file", "-", "ready.json"),
+        ("--log-format", "auto", "json"),
+        ("--log", "info", "warn"),
+        ("--admin-namespace", "gloo-mesh", "platform"),
+        ("--management-cluster", "mgmt", "hub"),
+        ("--delegation-consent", "parent-exports", "either"),
+        ("--require-auth", "false", "true"),
+        ("--allow-loopback-endpoints", "false", "true"),
+    ];
+    let print = ["serve", "config/demo", "--print-config"];
+    let defaults = run(&print)?.expect(0)?.out;
+    ensure!(defaults.starts_with("SETTING "), "{defaults}");
+    assert_eq!(setting(&defaults, "DIR")?, ["config/demo", "argument"]);
+    assert_eq!(defaults.lines().count(), twins.len() + 2, "a setting is not tested here:\n{defaults}");
+    for (flag, default, other) in twins {
+        assert_eq!(setting(&defaults, flag)?, [default, "default"], "{flag}");
+        let variable = format!("CHANCERY_{}", flag[2..].replace('-', "_").to_uppercase());
+        let given = finish(command(&print)?.env(&variable, other), b"")?.expect(0)?.out;
+        assert_eq!(setting(&given, flag)?, [other, &variable], "{flag}");
+        let value: &[&str] = if default == "false" { &[flag] } else { &[flag, other] };
+        let mut both = command(&[&print[..], value].concat())?;
+        let given = finish(both.env(&variable, if default == "false" { "off" } else { default }), b"");
+        // An absent file has no text form.
+        if default != "-" {
+            assert_eq!(setting(&given?.expect(0)?.out, flag)?, [other, "flag"], "{flag}");
+        }
+    }
+    for yes in ["1", "yes", "on"] {
+        let given = finish(command(&print)?.env("CHANCERY_REQUIRE_AUTH", yes), b"")?.expect(0)?.out;
+        assert_eq!(setting(&given, "--require-auth")?, ["true", "CHANCERY_REQUIRE_AUTH"], "{yes}");
+    }
+    let given = finish(command(&print)?.env("RUST_LOG", "debug"), b"")?.expect(0)?.out;
+    assert_eq!(setting(&given, "--log")?, ["debug", "RUST_LOG"]);
+    // What `serve` would refuse is refused here too.
+    fails(&["serve", "config/demo", "--print-config", "--xds-address", "0.0.0.0:1"], 2, &["--xds-insecure"])
+}

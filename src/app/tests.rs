@@ -1,0 +1,121 @@
+//! Which gateway an Envoy is matched to, and when it is served.
+
+use serde_json::json;
+
+use super::*;
+use crate::crd::{Change, Object};
+use crate::testing::decode;
+
+/// Two overlapping gateway Services in `edge`, one elsewhere, one without selector, and a Pod.
+fn objects() -> Vec<Arc<Object>> {
+    let service = |namespace: &str, name: &str, selector: serde_json::Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace},
+            "spec": {"selector": selector, "ports": [{"port": 80}]},
+        })
+    };
+    let manifests = [
+        service("edge", "web", json!({"app": "web"})),
+        service("edge", "api", json!({"app": "web", "tier": "api"})),
+        service("edge", "headless", json!({})),
+        service("else", "web", json!({"app": "web"})),
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "web-1", "namespace": "edge", "labels": {"app": "web"}},
+        }),
+    ];
+    let (objects, findings) = decode(manifests.map(|manifest| ("cluster-1".to_owned(), manifest)));
+    assert_eq!(findings, []);
+    objects
+}
+
+fn compiled() -> Compiled {
+    compile(&Store::from_objects(objects()), &[], &Options::default(), &BTreeSet::new())
+}
+
+fn node(cluster: &str, namespace: &str, pod: Option<&str>, labels: &[(&str, &str)]) -> Node {
+    Node {
+        id: "envoy-1".into(),
+        cluster: Some(cluster.into()),
+        namespace: Some(namespace.into()),
+        pod: pod.map(Into::into),
+        labels: labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+        service_account: None,
+        bind: "0.0.0.0".into(),
+        revision: None,
+        version: None,
+    }
+}
+
+#[test]
+fn r15_an_envoy_gets_the_gateways_of_every_service_that_selects_its_pod() {
+    let compiled = compiled();
+    let api = [("app", "web"), ("tier", "api")];
+    for (why, node, expected) in [
+        ("one Service", node("cluster-1", "edge", None, &[("app", "web")]), "cluster-1/edge/web"),
+        ("two Services", node("cluster-1", "edge", None, &api), "cluster-1/edge/api+web"),
+        ("only those of its namespace", node("cluster-1", "else", None, &api), "cluster-1/else/web"),
+        ("the Pod's labels, not the stated ones", node("cluster-1", "edge", Some("web-1"), &api), "cluster-1/edge/web"),
+        (
+            "the stated ones without such a Pod",
+            node("cluster-1", "edge", Some("web-2"), &api),
+            "cluster-1/edge/api+web",
+        ),
+    ] {
+        let found = match_node(&compiled, &node).map(|(gateway, _)| gateway.to_string());
+        assert_eq!(found, Ok(expected.to_owned()), "{why}");
+    }
+}
+
+#[test]
+fn r15_an_envoy_that_no_service_selects_is_refused_with_the_reason() {
+    let compiled = compiled();
+    for (node, part) in [
+        (node("cluster-1", "edge", None, &[("app", "other")]), "selects a Pod with labels [\"app=other\"]"),
+        (node("cluster-1", "edge", None, &[]), "no Service of namespace \"edge\" in cluster \"cluster-1\""),
+        (node("cluster-2", "edge", None, &[("app", "web")]), "in cluster \"cluster-2\""),
+        (Node { cluster: None, ..node("", "edge", None, &[]) }, "must state `cluster` and `namespace`"),
+    ] {
+        let error = match_node(&compiled, &node).expect_err("no gateway").to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+/// A loop with its publisher and what it last made.
+fn compile_loop() -> (CompileLoop, Arc<Publisher>, State) {
+    let publisher = Arc::new(Publisher::new());
+    let (sender, state) = watch::channel(None);
+    (CompileLoop::new(Options::default(), publisher.clone(), sender, Places::default()), publisher, state)
+}
+
+#[test]
+fn r10_nothing_is_served_before_the_first_complete_list() {
+    let (mut compiler, publisher, state) = compile_loop();
+    let key = GatewayKey { gateway: "cluster-1/edge/web".parse().unwrap(), bind: "0.0.0.0".into() };
+    let mut snapshots = publisher.subscribe(&key);
+    let labels: Labels = [("app".into(), "web".into())].into();
+    let batch =
+        |extent| Batch { extent, changes: objects().into_iter().map(Change::Put).collect(), findings: Findings::new() };
+
+    compiler.step([Event::Gateway(key, labels), Event::Source(batch(Extent::Changes))].into_iter());
+    assert!(state.borrow().is_none() && snapshots.borrow_and_update().is_none());
+
+    compiler.step(std::iter::once(Event::Source(batch(Extent::Complete))));
+    assert!(state.borrow().is_some() && snapshots.borrow_and_update().is_some());
+}
+
+#[tokio::test]
+async fn r10_an_envoy_that_comes_early_waits() {
+    let (sender, state) = watch::channel(None);
+    let (events, _inbox) = std_mpsc::channel();
+    let gateways = Gateways { state, publisher: Arc::new(Publisher::new()), events };
+    let node = node("cluster-1", "edge", None, &[("app", "web")]);
+    let mut subscribed = Box::pin(gateways.subscribe(&node));
+    tokio::select! {
+        biased;
+        _ = &mut subscribed => panic!("it is served before anything is known"),
+        () = std::future::ready(()) => {}
+    }
+    sender.send_replace(Some(Arc::new(compiled())));
+    assert_eq!(&*subscribed.await.expect("a gateway").gateway, "cluster-1/edge/web");
+}

@@ -1,0 +1,396 @@
+//! Whatever users write: the demo's and the scenarios' objects, broken at random, through the whole pipeline.
+//!
+//! Never a panic, never a snapshot that `verify` objects to, never an outcome that depends on the order of arrival.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use serde_json::{Map, Value, json};
+
+use crate::compile::explain::{Request, explain, explain_object};
+use crate::compile::{Compiled, compile};
+use crate::crd::{Object, yaml as manifests};
+use crate::emit::{EmitOptions, emit_gateway};
+use crate::model::{Findings, ObjectRef};
+use crate::resolve::{LoopbackEndpoints, Options};
+use crate::snapshot::verify::verify;
+use crate::store::Store;
+
+use super::{cluster_of, decode, yaml};
+
+/// How many broken worlds one run makes; the whole takes some seconds without optimisation.
+const WORLDS: u32 = 800;
+
+/// Texts that mean something to some part of the pipeline, or should not.
+const TEXTS: &[&str] = &[
+    "",
+    " ",
+    "*",
+    "*.",
+    "**",
+    ".",
+    "..",
+    "/",
+    "//",
+    "/a/../b",
+    "/a?b#c",
+    "%",
+    "%2F",
+    "%REQ(x)% %",
+    "%%",
+    "it's \"quoted\"",
+    "two\nlines",
+    "tab\tand\r\nreturn",
+    "nul\0",
+    "\u{feff}bom",
+    "ünïcöde-☃.example",
+    "xn--n3h.example",
+    "^(a+)+$",
+    "[",
+    "(?=x)",
+    "(?P<a>.)\\1",
+    "a{1000}{1000}",
+    ".*",
+    "\\",
+    "{a}",
+    "a=b,c=d",
+    "x-header: y",
+    ":path",
+    "host",
+    "Connection",
+    "5s",
+    "-5s",
+    "0s",
+    "999999999999h",
+    "1.0000000001s",
+    "true",
+    "007",
+    "127.0.0.1",
+    "::1",
+    "10.0.0.1:80",
+    "*.*.example",
+    "a..b",
+    "-a-",
+    "UPPER.example",
+    "web.istioinaction.io",
+    "www.example.com",
+    "cluster-1",
+    "cluster-2",
+    "mgmt",
+    "gloo-mesh",
+    "gateway",
+];
+
+/// Values of every type at and beyond the edges of what fields take.
+fn values() -> Vec<Value> {
+    let mut deep = json!("deep");
+    for _ in 0..70 {
+        deep = json!([deep]);
+    }
+    vec![
+        Value::Null,
+        json!(true),
+        json!(0),
+        json!(-1),
+        json!(1),
+        json!(65_535),
+        json!(65_536),
+        json!(4_294_967_295_u64),
+        json!(4_294_967_296_u64),
+        json!(i64::MIN),
+        json!(u64::MAX),
+        json!(0.5),
+        json!(1e308),
+        json!([]),
+        json!({}),
+        json!([null]),
+        json!([[], {}]),
+        json!({"": ""}),
+        json!({"a": {"b": ["c"]}}),
+        json!("x".repeat(70_000)),
+        deep,
+    ]
+}
+
+/// One thing that goes wrong. Every choice is an index into what there is.
+#[derive(Clone, Debug)]
+enum Mutation {
+    /// A field or item is gone.
+    Drop(Index, Index),
+    /// A field or item has another type or size.
+    Value(Index, Index, Index),
+    /// A text is another.
+    Text(Index, Index, Index),
+    /// A key is another.
+    Key(Index, Index, Index),
+    /// A list has an item twice.
+    Repeat(Index, Index),
+    /// An object stands there again under another name.
+    Copy(Index, Index),
+    /// A field has the value of any field of any object: references go astray, loops close, types clash.
+    Link(Index, Index, Index, Index),
+    /// A text is that of another object's name, namespace or cluster.
+    Refer(Index, Index, Index, Index),
+    /// An object lies in another cluster.
+    Move(Index, Index),
+    /// An object is gone.
+    Delete(Index),
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let any = any::<Index>;
+    prop_oneof![
+        2 => (any(), any()).prop_map(|(object, at)| Mutation::Drop(object, at)),
+        3 => (any(), any(), any()).prop_map(|(object, at, value)| Mutation::Value(object, at, value)),
+        4 => (any(), any(), any()).prop_map(|(object, at, text)| Mutation::Text(object, at, text)),
+        1 => (any(), any(), any()).prop_map(|(object, at, text)| Mutation::Key(object, at, text)),
+        1 => (any(), any()).prop_map(|(object, at)| Mutation::Repeat(object, at)),
+        1 => (any(), any()).prop_map(|(object, text)| Mutation::Copy(object, text)),
+        2 => (any(), any(), any(), any()).prop_map(|(a, at, b, from)| Mutation::Link(a, at, b, from)),
+        3 => (any(), any(), any(), any()).prop_map(|(a, at, b, part)| Mutation::Refer(a, at, b, part)),
+        1 => (any(), any()).prop_map(|(object, cluster)| Mutation::Move(object, cluster)),
+        1 => any().prop_map(Mutation::Delete),
+    ]
+}
+
+type World = Vec<(String, Value)>;
+
+/// The demo, then every scenario.
+static WORLDS_AS_WRITTEN: LazyLock<Vec<World>> = LazyLock::new(|| {
+    let mut worlds = vec![demo()];
+    for scenario in super::scenarios::scenarios() {
+        let objects = scenario["objects"].as_array().cloned().unwrap_or_default();
+        worlds.push(objects.into_iter().map(|object| (cluster_of(&object), object)).collect());
+    }
+    worlds
+});
+
+fn demo() -> World {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo");
+    let mut files = Vec::new();
+    files_below(&root, &mut files);
+    let mut world = World::new();
+    for file in files {
+        let inside = file.strip_prefix(&root).expect("a file of the directory");
+        let cluster = inside.iter().next().unwrap_or_default().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&file).expect("a readable manifest");
+        let objects = yaml::documents(&text).expect("the demo is YAML");
+        world.extend(objects.into_iter().map(|object| (cluster.clone(), object)));
+    }
+    world
+}
+
+fn files_below(folder: &Path, files: &mut Vec<PathBuf>) {
+    let entries = std::fs::read_dir(folder).expect("the demo is part of the repository");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable entry").path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            files_below(&path, files);
+        } else {
+            files.push(path);
+        }
+    }
+}
+
+/// The pointers of all values below a value, itself left out.
+fn pointers(value: &Value, pointer: &str, found: &mut Vec<String>) {
+    let children: Vec<(String, &Value)> = match value {
+        Value::Array(items) => items.iter().enumerate().map(|(index, item)| (index.to_string(), item)).collect(),
+        Value::Object(entries) => {
+            entries.iter().map(|(key, item)| (key.replace('~', "~0").replace('/', "~1"), item)).collect()
+        }
+        _ => return,
+    };
+    for (step, child) in children {
+        let pointer = format!("{pointer}/{step}");
+        pointers(child, &pointer, found);
+        found.push(pointer);
+    }
+}
+
+/// A pointer into an object; the fields that say what it is are left alone most of the time by being few.
+fn pick(value: &Value, at: &Index) -> Option<String> {
+    let mut found = Vec::new();
+    pointers(value, "", &mut found);
+    (!found.is_empty()).then(|| at.get(&found).clone())
+}
+
+fn pick_text(value: &Value, at: &Index) -> Option<String> {
+    let mut found = Vec::new();
+    pointers(value, "", &mut found);
+    found.retain(|pointer| value.pointer(pointer).is_some_and(Value::is_string));
+    (!found.is_empty()).then(|| at.get(&found).clone())
+}
+
+fn parent<'v>(value: &'v mut Value, pointer: &str) -> Option<(&'v mut Value, String)> {
+    let (above, step) = pointer.rsplit_once('/')?;
+    Some((value.pointer_mut(above)?, step.replace("~1", "/").replace("~0", "~")))
+}
+
+fn set(value: &mut Value, pointer: Option<String>, new: Value) {
+    if let Some(place) = pointer.and_then(|pointer| value.pointer_mut(&pointer)) {
+        *place = new;
+    }
+}
+
+fn apply(world: &mut World, mutation: &Mutation) {
+    if world.is_empty() {
+        return;
+    }
+    let count = world.len();
+    match mutation {
+        Mutation::Drop(object, at) => {
+            let object = &mut world[object.index(count)].1;
+            let Some(pointer) = pick(object, at) else { return };
+            match parent(object, &pointer) {
+                Some((Value::Object(entries), key)) => drop(entries.shift_remove(&key)),
+                Some((Value::Array(items), index)) => drop(items.remove(index.parse().expect("an index"))),
+                _ => {}
+            }
+        }
+        Mutation::Value(object, at, new) => {
+            let object = &mut world[object.index(count)].1;
+            let pointer = pick(object, at);
+            set(object, pointer, new.get(&values()).clone());
+        }
+        Mutation::Text(object, at, new) => {
+            let object = &mut world[object.index(count)].1;
+            let pointer = pick_text(object, at);
+            set(object, pointer, json!(new.get(TEXTS)));
+        }
+        Mutation::Key(object, at, new) => {
+            let object = &mut world[object.index(count)].1;
+            let Some(pointer) = pick(object, at) else { return };
+            if let Some((Value::Object(entries), key)) = parent(object, &pointer) {
+                let renamed: Map<String, Value> = std::mem::take(entries)
+                    .into_iter()
+                    .map(|(own, value)| if own == key { ((*new.get(TEXTS)).to_owned(), value) } else { (own, value) })
+                    .collect();
+                *entries = renamed;
+            }
+        }
+        Mutation::Repeat(object, at) => {
+            let object = &mut world[object.index(count)].1;
+            let Some(pointer) = pick(object, at) else { return };
+            if let Some((Value::Array(items), index)) = parent(object, &pointer) {
+                let item = items[index.parse::<usize>().expect("an index")].clone();
+                items.push(item);
+            }
+        }
+        Mutation::Copy(object, name) => {
+            let mut copy = world[object.index(count)].clone();
+            set(&mut copy.1, Some("/metadata/name".to_owned()), json!(name.get(TEXTS)));
+            world.push(copy);
+        }
+        Mutation::Link(object, at, other, from) => {
+            let other = &world[other.index(count)].1;
+            let Some(new) = pick(other, from).and_then(|pointer| other.pointer(&pointer).cloned()) else { return };
+            let object = &mut world[object.index(count)].1;
+            let pointer = pick(object, at);
+            set(object, pointer, new);
+        }
+        Mutation::Refer(object, at, other, part) => {
+            let (cluster, other) = &world[other.index(count)];
+            let parts = [other["metadata"]["name"].clone(), other["metadata"]["namespace"].clone(), json!(cluster)];
+            let new = part.get(&parts).clone();
+            let object = &mut world[object.index(count)].1;
+            let pointer = pick_text(object, at);
+            set(object, pointer, new);
+        }
+        Mutation::Move(object, cluster) => {
+            world[object.index(count)].0 = (*cluster.get(&["cluster-1", "cluster-2", "mgmt", ""])).to_owned();
+        }
+        Mutation::Delete(object) => drop(world.remove(object.index(count))),
+    }
+}
+
+fn options() -> Options {
+    Options { loopback_endpoints: LoopbackEndpoints::Allowed, ..Options::default() }
+}
+
+/// Compiles objects, each once, as a source gives them.
+fn compiled(objects: impl IntoIterator<Item = Arc<Object>>, findings: &Findings) -> Compiled {
+    compile(&Store::from_objects(objects), findings, &options(), &BTreeSet::new())
+}
+
+/// Everything that must hold of a world, however broken.
+fn holds(world: World) -> Result<(), TestCaseError> {
+    let text = serde_json::to_string_pretty(&world.iter().map(|(_, object)| object).collect::<Vec<_>>());
+    let (objects, findings) = decode(world);
+    // The text as a file: places are looked for wherever something is wrong.
+    let list = format!("{{\"kind\": \"List\", \"apiVersion\": \"v1\", \"items\": {}}}", text.expect("JSON"));
+    let source =
+        manifests::Source { file: "all.yaml".into(), cluster: "cluster-1".into(), default_namespace: "default".into() };
+    if let Ok(decoded) = manifests::decode(list.as_bytes(), &source, &manifests::Limits::default()) {
+        for finding in &decoded.findings {
+            prop_assert!(!finding.message.is_empty(), "{finding:?}");
+        }
+    }
+
+    let mut once: BTreeMap<ObjectRef, Arc<Object>> = BTreeMap::new();
+    for object in objects {
+        once.entry(object.meta.id.clone()).or_insert(object);
+    }
+    let first = compiled(once.values().cloned(), &findings);
+    let second = compiled(once.values().rev().cloned(), &findings);
+    prop_assert_eq!(&first.findings, &second.findings);
+    prop_assert!(first.plans == second.plans, "plans differ by order of arrival");
+    for finding in &first.findings {
+        let message = &finding.message;
+        prop_assert!(!message.trim().is_empty(), "a finding says nothing: {:?}", finding);
+        let line = format!("{:?} {} {message}", finding.subject.as_ref().map(ToString::to_string), finding.field);
+        prop_assert!(!line.contains(char::is_control), "more than one line: {:?}", line);
+        prop_assert!(line.len() < 8192, "{} bytes: {:.200}", line.len(), line);
+    }
+    let bind = EmitOptions::default();
+    for (gateway, plan) in &first.plans {
+        let snapshot = emit_gateway(plan, &bind);
+        let violations = verify(&snapshot);
+        prop_assert!(violations.is_empty(), "{}: {:?}", gateway, violations);
+        prop_assert!(snapshot == emit_gateway(&second.plans[gateway], &bind), "{} is emitted in two ways", gateway);
+        for path in ["/", "/a/b", "/%2f/☃?x=%"] {
+            let hosts = ["web.istioinaction.io", "www.example.com", "test.recommendation.istioinaction.io", "☃", ""];
+            for host in hosts {
+                let request = Request { host: host.to_owned(), path: path.to_owned(), ..Request::default() };
+                prop_assert!(explain(&first, gateway, &request).is_ok());
+            }
+        }
+    }
+    for id in once.keys() {
+        prop_assert!(explain_object(&first, true, id).is_ok(), "{}", id);
+    }
+    Ok(())
+}
+
+proptest! {
+    // A failing world is worth a test of its own, with a name; seeds would pile up in the root.
+    #![proptest_config(ProptestConfig {
+        cases: WORLDS,
+        failure_persistence: None,
+        max_shrink_iters: 2000,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn whatever_is_written_is_compiled_emitted_and_explained(
+        world in any::<Index>(),
+        mutations in prop::collection::vec(mutation(), 1..20),
+    ) {
+        let mut world = world.get(&WORLDS_AS_WRITTEN).clone();
+        for mutation in &mutations {
+            apply(&mut world, mutation);
+        }
+        holds(world)?;
+    }
+}
+
+#[test]
+fn what_is_written_well_holds_too() {
+    for world in WORLDS_AS_WRITTEN.iter() {
+        holds(world.clone()).expect("an unbroken world");
+    }
+}
