@@ -17,7 +17,9 @@
 //!
 //! What stays worse than with delta: a client that connects again with a version that isn't the current one may hold
 //! clusters that are gone. Nobody knows which, so they can't be carried on, and Envoy drops them with the first response,
-//! before it is given the routes that no longer use them.
+//! before it is given the routes that no longer use them. And a client that took a part of a refused response states the
+//! version of before; if what it refused was taken back while it was away, it isn't told to give up that part until
+//! something changes.
 //!
 //! Seen on Envoy 1.40: clusters of a response that are as before are skipped, without warming. A changed one warms until
 //! its endpoints come; Envoy then repeats its request for endpoints with the version and the nonce of before, which looks

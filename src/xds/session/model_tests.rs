@@ -146,6 +146,9 @@ struct Envoy {
     /// State of the world: the last nonce of each type on this stream, and the last version that it took.
     nonces: BTreeMap<ResourceType, String>,
     versions: BTreeMap<ResourceType, String>,
+    /// Types of which it took a part since. Envoy would state the version of before, as if it had taken nothing; if
+    /// that is the current version again, it keeps that part (`lane/state.rs`).
+    doubtful: BTreeSet<ResourceType>,
     /// Clusters that wait for endpoints, and the nonce to acknowledge then.
     warming: BTreeSet<String>,
     unacknowledged: Option<Name>,
@@ -266,6 +269,9 @@ impl Model {
         self.session = Session::new(SessionSettings::default(), self.variant);
         self.broke = true;
         self.envoy.nonces.clear();
+        for resource_type in std::mem::take(&mut self.envoy.doubtful) {
+            self.envoy.versions.insert(resource_type, "a part".to_owned());
+        }
         self.answered.clear();
         self.now = Duration::ZERO;
         self.envoy.outbox.clear();
@@ -335,6 +341,9 @@ impl Model {
         self.envoy.nonces.insert(resource_type, response.nonce.to_string());
         if !bad {
             self.envoy.versions.insert(resource_type, response.version.to_string());
+            self.envoy.doubtful.remove(&resource_type);
+        } else if self.carries_all(resource_type) {
+            self.envoy.doubtful.insert(resource_type);
         }
         self.ask_for_what_is_named();
         let answer = DeltaRequest {
