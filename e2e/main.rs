@@ -16,4 +16,5 @@ mod scenarios;
 mod support;
 mod the_bench;
 mod the_demo;
+mod variants;
 mod xds_port;

@@ -3,7 +3,7 @@
 //! Teams write Kubernetes-style resources: workspaces that own clusters and namespaces and import and export from each
 //! other, virtual gateways, route tables that delegate to other teams' tables, policies that reach routes by label.
 //! Chancery compiles them into Envoy listeners, routes, clusters and endpoints, and serves them as versioned snapshots over
-//! delta ADS. The source language is the Gloo Platform v2 API; the rules are in the [`manual`].
+//! ADS. The source language is the Gloo Platform v2 API; the rules are in the [`manual`].
 //!
 //! This page is the architecture: what lives where, and what each part must never know. Read [`compile::full`] first, it is
 //! the whole pipeline on one page.
@@ -71,7 +71,7 @@
 //!
 //! # What is not here yet
 //!
-//! TLS listeners, state-of-the-world xDS, refusals in status, incremental compilation, the other policy kinds, traffic between
+//! TLS listeners, refusals in status, incremental compilation, the other policy kinds, traffic between
 //! clusters and the Kubernetes source. Each is accepted where it can be written, reported, and fails closed where it
 //! protects; the manual marks it `Not built yet.`
 

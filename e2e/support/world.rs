@@ -247,6 +247,15 @@ fn items<'a>(value: &'a mut Value, pointer: &str) -> &'a mut [Value] {
     value.pointer_mut(pointer).and_then(Value::as_array_mut).map_or(&mut [], Vec::as_mut_slice)
 }
 
+/// How gateways talk to the control plane.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Speech<'a> {
+    /// Further flags for `chancery bootstrap`.
+    pub(crate) flags: &'a [&'a str],
+    /// What else differs in the bootstrap.
+    pub(crate) change: Option<fn(&mut Value)>,
+}
+
 /// A gateway and the Envoy that is its one Pod.
 #[derive(Debug)]
 pub(crate) struct RunningGateway {
@@ -270,6 +279,16 @@ impl RunningGateway {
         xds: SocketAddr,
         flags: &[&str],
     ) -> anyhow::Result<Self> {
+        Self::start_speaking(gateway, bind, xds, &Speech { flags, change: None }).await
+    }
+
+    /// The same with a way of its own to talk to the control plane.
+    async fn start_speaking(
+        gateway: Gateway,
+        bind: Ipv4Addr,
+        xds: SocketAddr,
+        speech: &Speech<'_>,
+    ) -> anyhow::Result<Self> {
         let pod = format!("{}-0", gateway.service);
         let node = Node {
             cluster: &gateway.cluster,
@@ -278,7 +297,11 @@ impl RunningGateway {
             labels: gateway.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
             bind,
         };
-        let envoy = Envoy::start(&gateway.id(), &chancery::bootstrap(xds, &node, flags)?).await?;
+        let mut bootstrap: Value = serde_json::from_str(&chancery::bootstrap(xds, &node, speech.flags)?)?;
+        if let Some(change) = speech.change {
+            change(&mut bootstrap);
+        }
+        let envoy = Envoy::start(&gateway.id(), &bootstrap.to_string()).await?;
         Ok(Self { gateway, envoy, bind })
     }
 
@@ -311,7 +334,16 @@ pub(crate) struct Mesh {
 
 impl Mesh {
     /// Relocates a world, writes it, and starts all of it. Gateways listen when this returns.
-    pub(crate) async fn start(mut manifests: Vec<Manifest>, settings: Settings) -> anyhow::Result<Self> {
+    pub(crate) async fn start(manifests: Vec<Manifest>, settings: Settings) -> anyhow::Result<Self> {
+        Self::start_speaking(manifests, settings, &Speech::default()).await
+    }
+
+    /// The same with gateways that talk to the control plane in a way of their own.
+    pub(crate) async fn start_speaking(
+        mut manifests: Vec<Manifest>,
+        settings: Settings,
+        speech: &Speech<'_>,
+    ) -> anyhow::Result<Self> {
         let relocation = relocate(&mut manifests)?;
         let folder = tempfile::tempdir().context("make a folder for the manifests")?;
         let files = manifests::write(folder.path(), &manifests)?;
@@ -320,7 +352,7 @@ impl Mesh {
         let mut gateways = Vec::new();
         for gateway in self::gateways(&manifests) {
             let bind = relocation.bind(&gateway);
-            gateways.push(RunningGateway::start(gateway, bind, chancery.xds()).await?);
+            gateways.push(RunningGateway::start_speaking(gateway, bind, chancery.xds(), speech).await?);
         }
         let mut mesh = Self { manifests, files, settings, chancery, gateways, backends, relocation, folder };
         if let Err(error) = mesh.listening().await {

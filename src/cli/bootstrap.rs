@@ -11,7 +11,7 @@ use crate::render::to_yaml;
 
 use super::{EXIT_CODES, Outcome, Usage, json};
 
-/// Print an Envoy bootstrap that points at this control plane: delta ADS, keepalive, admin on loopback.
+/// Print an Envoy bootstrap that points at this control plane: ADS, keepalive, admin on loopback.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("Examples:\n  chancery bootstrap --cluster eu --namespace edge --label app=web > envoy.json\n  chancery bootstrap --cluster eu --namespace edge --pod web-0 --bind 127.0.0.1 -o yaml\n\n{EXIT_CODES}"))]
 pub(super) struct Bootstrap {
@@ -42,9 +42,18 @@ pub(super) struct Bootstrap {
     /// Keep all statistics of each upstream cluster; they cost Envoy most of the time and memory of a cluster
     #[arg(long)]
     cluster_stats: bool,
+    /// Variant of the protocol. Delta sends changes alone; state of the world is for comparison, and for what cannot do delta
+    #[arg(long, value_name = "VARIANT", default_value = "delta")]
+    xds_variant: XdsVariant,
     /// Form of the output
     #[arg(short, long, value_name = "FORM", default_value = "json")]
     output: Form,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum XdsVariant {
+    Delta,
+    Sotw,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -87,7 +96,10 @@ impl Bootstrap {
             "admin": {"address": address(self.admin_address)},
             "dynamic_resources": {
                 "ads_config": {
-                    "api_type": "DELTA_GRPC",
+                    "api_type": match self.xds_variant {
+                        XdsVariant::Delta => "DELTA_GRPC",
+                        XdsVariant::Sotw => "GRPC",
+                    },
                     "transport_api_version": "V3",
                     "set_node_on_first_message_only": true,
                     "grpc_services": [{"envoy_grpc": {"cluster_name": "chancery"}}],

@@ -14,7 +14,7 @@ use super::{EXIT_CODES, Outcome, Rules, Usage, table, wrong_path};
 /// Another tool's name for the log filter; taken where ours is not given.
 const RUST_LOG: &str = "RUST_LOG";
 
-/// Serve a directory of manifests to Envoys over delta ADS, and follow its changes.
+/// Serve a directory of manifests to Envoys over xDS, and follow its changes.
 ///
 /// A file that stops parsing keeps its last good objects. Logs go to stderr.
 #[derive(Debug, clap::Args)]

@@ -93,6 +93,19 @@ impl Version {
         Self(text.into())
     }
 
+    /// The version of some resources of one type together, which come in the order of their names.
+    #[must_use]
+    pub fn of_resources<'a>(resources: impl Iterator<Item = &'a Resource>) -> Self {
+        let mut bytes = Vec::new();
+        for resource in resources {
+            bytes.extend_from_slice(resource.name.as_bytes());
+            bytes.push(0);
+            bytes.extend_from_slice(resource.version.as_str().as_bytes());
+            bytes.push(0);
+        }
+        Self::of_content(&bytes)
+    }
+
     /// The text form.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -180,14 +193,7 @@ impl Snapshot {
     /// The version of a type: a hash over names and versions.
     #[must_use]
     pub fn type_version(&self, resource_type: ResourceType) -> Version {
-        let mut bytes = Vec::new();
-        for (name, resource) in self.resources(resource_type).iter() {
-            bytes.extend_from_slice(name.as_bytes());
-            bytes.push(0);
-            bytes.extend_from_slice(resource.version.as_str().as_bytes());
-            bytes.push(0);
-        }
-        Version::of_content(&bytes)
+        Version::of_resources(self.resources(resource_type).values().map(AsRef::as_ref))
     }
 
     /// Whether there is no resource of any type.

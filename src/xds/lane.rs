@@ -7,6 +7,9 @@
 //! nothing about any of them (Envoy takes the good ones of some types and none of others), so each becomes uncertain
 //! and is sent again in halves, until the bad ones stand alone; those are withheld until their content changes.
 //!
+//! A lane speaks one variant of the protocol. What follows here is common to both, or delta; [`state`] is how the other
+//! differs, and [`answers`] is what a client's answers say.
+//!
 //! # Rule
 //! `reliability.md` F2 to F4 and section 2.
 
@@ -14,16 +17,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::observation::{Acknowledgement, Blame, Refusal, RefusedResource, truncated};
+use super::message::{DeltaRequest, Response, Variant};
+use super::observation::Acknowledgement;
 use super::ordering::Standing;
-use super::session::{DeltaRequest, DeltaResponse};
 use super::subscription::{Interest, LimitExceeded, Limits};
 use crate::model::Name;
-use crate::snapshot::diff::{ClientView, Holding, Holdings, diff, holds};
+use crate::snapshot::diff::{ClientView, Holding, Holdings, diff};
 use crate::snapshot::{Resource, ResourceType, Resources, Version};
 
-/// Bytes of a client's error text that are kept.
-const MESSAGE_BYTES: usize = 4096;
+pub(super) use answers::Answer;
+pub(super) use state::Turn;
+
+mod answers;
+mod state;
 
 /// Bytes that one resource costs in a response beside its body and texts: field tags, lengths, the `Any` and its URL.
 const RESOURCE_OVERHEAD: usize = 128;
@@ -32,8 +38,9 @@ const RESOURCE_OVERHEAD: usize = 128;
 #[derive(Debug)]
 pub(super) struct Lane {
     resource_type: ResourceType,
+    variant: Variant,
     opened: bool,
-    /// Whether the client asked for everything, states to hold nothing and had no answer yet. Envoy opens no listener
+    /// Whether the client asked for everything, isn't known to hold anything and had no answer yet. Envoy opens no listener
     /// before its first answers, so that it gets one even if there is nothing.
     awaited: bool,
     interest: Interest,
@@ -51,6 +58,12 @@ pub(super) struct Lane {
     /// Parts of refused responses that must travel apart.
     batches: VecDeque<Vec<Name>>,
     in_flight: Option<InFlight>,
+    /// The nonce of the last response.
+    last_nonce: Option<Name>,
+    /// The version that a state-of-the-world client stated first, until there is a snapshot to compare it with.
+    claimed: Option<Version>,
+    /// What the client took last, where responses carry everything that it shall hold.
+    accepted: Resources,
     resources: Option<Arc<Resources>>,
     version: Version,
     /// What the difference came to, unless `stale`.
@@ -58,6 +71,10 @@ pub(super) struct Lane {
     removals: Vec<Name>,
     missing: Vec<Name>,
     stale: bool,
+    /// Whether a change came while a response was in flight, and its additions weren't looked for yet.
+    unseen: bool,
+    /// Whether additions wait behind the response in flight.
+    behind: bool,
     expecting: bool,
     additions_since: Option<Duration>,
     removals_since: Option<Duration>,
@@ -80,22 +97,14 @@ struct InFlight {
     nonce: Name,
     sent: Duration,
     version: Version,
+    /// What the client isn't known to hold.
     resources: Vec<Arc<Resource>>,
     removed: Vec<Name>,
+    /// Everything that the client shall hold, where responses carry that.
+    state: Option<Resources>,
     opens: bool,
     /// Whether it is a part of a response that was refused.
     part: bool,
-}
-
-/// What a client's answer came to.
-#[derive(Debug)]
-pub(super) enum Answer {
-    /// The nonce isn't that of the response in flight.
-    Stale,
-    /// Acknowledged; the report follows when the lane knows what is left to do.
-    Acknowledged,
-    /// Refused; nothing to report if it is a part of a response that was reported already.
-    Refused(Option<Refusal>),
 }
 
 /// What a lane may do now, and how.
@@ -112,9 +121,10 @@ pub(super) struct Permission {
 }
 
 impl Lane {
-    pub(super) fn new(resource_type: ResourceType) -> Self {
+    pub(super) fn new(resource_type: ResourceType, variant: Variant) -> Self {
         Self {
             resource_type,
+            variant,
             opened: false,
             awaited: false,
             interest: Interest::default(),
@@ -126,12 +136,17 @@ impl Lane {
             told: BTreeSet::new(),
             batches: VecDeque::new(),
             in_flight: None,
+            last_nonce: None,
+            claimed: None,
+            accepted: Resources::new(),
             resources: None,
             version: Version::new(""),
             additions: VecDeque::new(),
             removals: Vec::new(),
             missing: Vec::new(),
             stale: false,
+            unseen: false,
+            behind: false,
             expecting: false,
             additions_since: None,
             removals_since: None,
@@ -156,16 +171,25 @@ impl Lane {
         }
         self.again.extend(change.released);
         if change.narrowed {
-            let interest = &self.interest;
-            self.held.retain(|name, _| interest.wants(name));
-            self.again.retain(|name| interest.wants(name));
-            self.pinned.retain(|name, _| interest.wants(name));
-            self.refused.retain(|name, _| interest.wants(name));
-            self.attempts.retain(|name, _| interest.wants(name));
-            self.told.retain(|name| interest.wants(name));
+            self.drop_unwanted();
         }
         self.stale = true;
+        self.unseen = true;
         Ok(())
+    }
+
+    /// Forgets what the client no longer asks for: it has dropped that.
+    fn drop_unwanted(&mut self) {
+        let interest = &self.interest;
+        self.held.retain(|name, _| interest.wants(name));
+        self.accepted.retain(|name, _| interest.wants(name));
+        self.again.retain(|name| interest.wants(name));
+        if self.variant == Variant::Delta {
+            self.pinned.retain(|name, _| interest.wants(name));
+        }
+        self.refused.retain(|name, _| interest.wants(name));
+        self.attempts.retain(|name, _| interest.wants(name));
+        self.told.retain(|name| interest.wants(name));
     }
 
     /// What a client states to hold when it connects again. Versions are compared, never trusted to exist.
@@ -208,6 +232,7 @@ impl Lane {
         self.version = version();
         self.resources = Some(resources);
         self.stale = true;
+        self.unseen = true;
     }
 
     /// Makes sure that the client gets an answer on a resource that it waits for, once it asks for it or if it did.
@@ -223,10 +248,23 @@ impl Lane {
         }
     }
 
+    /// Forgets what a removed cluster would have waited for.
+    pub(super) fn release(&mut self, name: &str) {
+        if !self.interest.wants(name) {
+            self.pinned.remove(name);
+        }
+    }
+
     /// Finds out what there is to send, if that may have changed and nothing is in flight.
     pub(super) fn refresh(&mut self) {
-        let Some(resources) = &self.resources else { return };
-        if !self.stale || self.in_flight.is_some() {
+        let Some(resources) = self.resources.clone() else { return };
+        if let Some(flight) = &self.in_flight {
+            if std::mem::take(&mut self.unseen) {
+                self.behind = self.has_news(&resources, flight);
+            }
+            return;
+        }
+        if !self.stale {
             return;
         }
         self.stale = false;
@@ -235,6 +273,7 @@ impl Lane {
         if !self.opened {
             return;
         }
+        self.check_claim(&resources);
         let refused_now = |name: &Name, version: &Version| resources.get(name).is_some_and(|r| r.version == *version);
         self.refused.retain(|name, version| refused_now(name, version));
         let client = ClientView {
@@ -244,7 +283,7 @@ impl Lane {
             again: &self.again,
             refused: &self.refused,
         };
-        let difference = diff(resources, &client);
+        let difference = diff(&resources, &client);
         // What exists again may go missing again; what was given up is nobody's business any more.
         self.told.retain(|name| !resources.contains_key(name));
         self.missing = difference.missing.into_iter().filter(|name| !self.told.contains(name)).collect();
@@ -254,22 +293,49 @@ impl Lane {
         }
         self.batches.retain(|batch| !batch.is_empty());
         let interest = &self.interest;
-        self.pinned.retain(|name, _| interest.wants(name) || resources.contains_key(name));
+        // State of the world can't tell a client that something is missing, so it gets it when it asks.
+        let is_silent = self.variant == Variant::StateOfTheWorld;
+        self.pinned.retain(|name, _| is_silent || interest.wants(name) || resources.contains_key(name));
         let pinned = &self.pinned;
         let is_late = |name: &Name| pinned.contains_key(name) && !resources.contains_key(name);
         let apart: BTreeSet<&Name> = self.batches.iter().flatten().collect();
         self.additions = difference.changed.into_iter().filter(|r| !apart.contains(&r.name)).collect();
-        self.additions.extend(pinned.values().filter(|resource| is_late(&resource.name)).cloned());
+        let late = pinned.values().filter(|resource| is_late(&resource.name) && interest.wants(&resource.name));
+        self.additions.extend(late.cloned());
         self.removals = difference.removed;
         self.removals.retain(|name| !is_late(name));
         self.missing.retain(|name| !is_late(name));
+        if self.variant == Variant::StateOfTheWorld && !self.carries_all() {
+            self.keep_removals_quiet();
+        }
+        if self.carries_all() {
+            self.missing.clear();
+        }
+    }
+
+    /// Whether there is something that later types may need and that is neither held nor on its way.
+    fn has_news(&self, resources: &Resources, flight: &InFlight) -> bool {
+        let on_its_way: BTreeMap<&Name, &Version> = flight.resources.iter().map(|r| (&r.name, &r.version)).collect();
+        resources.values().filter(|resource| self.interest.wants(&resource.name)).any(|resource| {
+            match (self.resource_type, self.held.get(&resource.name), on_its_way.get(&resource.name)) {
+                // Endpoints of known clusters are no news to anybody else.
+                (ResourceType::Endpoint, held, sent) => held.is_none() && sent.is_none(),
+                (_, _, Some(version)) => **version != resource.version,
+                (_, Some(Holding::Version(version)), None) => {
+                    *version != resource.version && self.refused.get(&resource.name) != Some(&resource.version)
+                }
+                (_, Some(Holding::Uncertain) | None, None) => {
+                    self.refused.get(&resource.name) != Some(&resource.version)
+                }
+            }
+        })
     }
 
     /// How the lane stands, for the decision what may be sent.
     pub(super) fn standing(&self) -> Standing {
         Standing {
             in_flight: self.in_flight.as_ref().map(|flight| flight.sent),
-            opens: self.in_flight.as_ref().is_some_and(|flight| flight.opens),
+            opens: self.in_flight.as_ref().is_some_and(|flight| flight.opens || self.behind),
             additions: !self.additions.is_empty() || !self.batches.is_empty(),
             additions_since: self.additions_since,
             removals: !self.removals.is_empty(),
@@ -281,11 +347,12 @@ impl Lane {
     }
 
     /// The next response, if there is something to send that may be sent.
-    pub(super) fn send(&mut self, now: Duration, permission: Permission) -> Option<DeltaResponse> {
+    pub(super) fn send(&mut self, now: Duration, permission: Permission) -> Option<Response> {
         if self.in_flight.is_some() || !self.opened || self.resources.is_none() {
             return None;
         }
-        let mut room = permission.response_bytes;
+        // What carries everything can't be cut.
+        let mut room = if self.carries_all() { usize::MAX } else { permission.response_bytes };
         let clung_to = permission.clung_to;
         let removed = if permission.remove && self.removals_have_their_turn(&permission) {
             take_names(&mut self.removals, &mut room)
@@ -300,39 +367,60 @@ impl Lane {
             Vec::new()
         };
         let missing = take_names(&mut self.missing, &mut room);
-        let is_something = !resources.is_empty() || !removed.is_empty() || !missing.is_empty();
-        let is_nothing_left = self.additions.is_empty() && self.batches.is_empty() && self.removals.is_empty();
-        let response = (is_something || (self.awaited && is_nothing_left)).then(|| {
-            self.awaited = false;
-            self.told.extend(missing.iter().cloned());
-            // What appears while a first answer without content is on its way is needed by later types too.
-            let opens = !is_something || self.opens(&resources);
-            for resource in &resources {
-                self.again.remove(&resource.name);
-                self.pinned.remove(&resource.name);
-            }
-            self.in_flight = Some(InFlight {
-                nonce: permission.nonce.clone(),
-                sent: now,
-                version: self.version.clone(),
-                resources: resources.clone(),
-                removed: removed.clone(),
-                opens,
-                part,
-            });
-            DeltaResponse {
-                resource_type: self.resource_type,
-                nonce: permission.nonce,
-                version: self.version.clone(),
-                resources,
-                removed: removed.into_iter().chain(missing).collect(),
-            }
-        });
+        let nothing_else = self.additions.is_empty() && self.batches.is_empty() && self.removals.is_empty();
+        let awaited = self.awaited && nothing_else;
+        let due = !resources.is_empty() || !removed.is_empty() || !missing.is_empty() || awaited;
+        let response = due.then(|| self.launch(now, permission.nonce, resources, removed, missing, part));
         let standing = self.standing();
         let waits = |pending: bool, since: Option<Duration>| pending.then(|| since.unwrap_or(now));
         self.additions_since = waits(standing.additions && self.in_flight.is_none(), self.additions_since);
         self.removals_since = waits(standing.removals, self.removals_since.filter(|_| !clung_to));
         response
+    }
+
+    /// Puts a response on its way.
+    fn launch(
+        &mut self,
+        now: Duration,
+        nonce: Name,
+        resources: Vec<Arc<Resource>>,
+        removed: Vec<Name>,
+        missing: Vec<Name>,
+        part: bool,
+    ) -> Response {
+        self.awaited = false;
+        self.behind = false;
+        self.told.extend(missing.iter().cloned());
+        let opens = self.opens(&resources);
+        for resource in &resources {
+            self.again.remove(&resource.name);
+            self.pinned.remove(&resource.name);
+        }
+        let (state, version) = if self.carries_all() {
+            let (state, version) = self.compose(&removed);
+            (Some(state), version)
+        } else {
+            (None, self.version.clone())
+        };
+        let carried = state.as_ref().map_or_else(|| resources.clone(), |state| state.values().cloned().collect());
+        self.last_nonce = Some(nonce.clone());
+        self.in_flight = Some(InFlight {
+            nonce: nonce.clone(),
+            sent: now,
+            version: self.version.clone(),
+            resources: state.as_ref().map_or(resources, |state| self.doubtful(state)),
+            removed: removed.clone(),
+            state,
+            opens,
+            part,
+        });
+        let removed = removed.into_iter().chain(missing).collect();
+        Response { resource_type: self.resource_type, nonce, version, resources: carried, removed }
+    }
+
+    /// What is on its way that the client wasn't known to hold.
+    pub(super) fn unacknowledged(&self) -> &[Arc<Resource>] {
+        self.in_flight.as_ref().map_or(&[], |flight| &flight.resources)
     }
 
     /// Whether removals are next among what the lane itself has to send.
@@ -371,145 +459,6 @@ impl Lane {
         }
         taken
     }
-
-    /// Takes in the answer to a response.
-    pub(super) fn answer(&mut self, nonce: &str, error: Option<&str>, now: Duration) -> Answer {
-        let Some(flight) = self.in_flight.take_if(|flight| flight.nonce == *nonce) else { return Answer::Stale };
-        let Some(message) = error else {
-            self.acknowledge(flight, now);
-            return Answer::Acknowledged;
-        };
-        self.stale = true;
-        let several = flight.resources.len() + usize::from(!flight.removed.is_empty()) > 1;
-        let refusal = (!several || !flight.part).then(|| Refusal {
-            resource_type: self.resource_type,
-            nonce: flight.nonce.clone(),
-            resources: flight.resources.iter().map(|resource| refused_resource(resource)).collect(),
-            blame: if several { Blame::Suspected } else { Blame::Exact },
-            message: truncated(message, MESSAGE_BYTES),
-        });
-        match (flight.resources.as_slice(), several) {
-            // There is nothing to try again with a removal, and nobody to blame.
-            ([], _) => self.forget(&flight.removed),
-            ([resource], false) => self.withhold(resource),
-            (resources, _) => self.split(resources),
-        }
-        Answer::Refused(refusal)
-    }
-
-    fn acknowledge(&mut self, flight: InFlight, now: Duration) {
-        for resource in &flight.resources {
-            self.attempts.remove(&resource.name);
-            self.refused.remove(&resource.name);
-            // What is gone meanwhile must be removed now.
-            self.stale |= self.resources.as_ref().is_some_and(|resources| !resources.contains_key(&resource.name));
-            // Given up while it was on its way: the client has dropped it.
-            if self.interest.wants(&resource.name) {
-                self.held.insert(resource.name.clone(), Holding::Version(resource.version.clone()));
-            }
-        }
-        self.forget(&flight.removed);
-        self.answered = Some(Acknowledgement {
-            resource_type: self.resource_type,
-            version: flight.version,
-            resources: flight.resources.iter().map(|r| (r.name.clone(), r.version.clone())).collect(),
-            removed: flight.removed,
-            outstanding: 0,
-            after: Some(now.saturating_sub(flight.sent)),
-        });
-    }
-
-    fn forget(&mut self, removed: &[Name]) {
-        for name in removed {
-            self.held.remove(name);
-            self.attempts.remove(name);
-            // It knows that the name is gone, so it needn't be told that it is missing.
-            if self.interest.names().contains(name) {
-                self.told.insert(name.clone());
-            }
-        }
-    }
-
-    /// A resource that was refused alone: the client holds what it held before.
-    fn withhold(&mut self, resource: &Resource) {
-        if !self.interest.wants(&resource.name) {
-            return;
-        }
-        match self.attempts.remove(&resource.name) {
-            Some(Attempt { version, before: Some(holding) }) if version == resource.version => {
-                self.held.insert(resource.name.clone(), holding);
-            }
-            Some(Attempt { version, before: None }) if version == resource.version => {
-                self.held.remove(&resource.name);
-            }
-            // Another version may have been taken before; or there was no doubt at all.
-            Some(_) | None => {}
-        }
-        self.refused.insert(resource.name.clone(), resource.version.clone());
-    }
-
-    /// Resources that were refused together: all are uncertain, and travel in halves from now on.
-    fn split(&mut self, resources: &[Arc<Resource>]) {
-        let wanted: Vec<&Arc<Resource>> = resources.iter().filter(|r| self.interest.wants(&r.name)).collect();
-        for resource in &wanted {
-            let held = self.held.insert(resource.name.clone(), Holding::Uncertain);
-            let version = resource.version.clone();
-            self.attempts
-                .entry(resource.name.clone())
-                .and_modify(|attempt| {
-                    if attempt.version != version {
-                        *attempt = Attempt { version: version.clone(), before: Some(Holding::Uncertain) };
-                    }
-                })
-                .or_insert(Attempt { version, before: held });
-        }
-        let (first, second) = wanted.split_at(wanted.len().div_ceil(2));
-        for half in [second, first].into_iter().filter(|half| !half.is_empty()) {
-            self.batches.push_front(half.iter().map(|resource| resource.name.clone()).collect());
-        }
-    }
-
-    /// What is to be reported of what the client holds now.
-    pub(super) fn report(&mut self) -> Option<Acknowledgement> {
-        if let Some(answered) = self.answered.take() {
-            let outstanding = self.outstanding();
-            self.reported = Some((answered.version.clone(), outstanding));
-            return Some(Acknowledgement { outstanding, ..answered });
-        }
-        let resting = self.opened && self.resources.is_some() && !self.stale && self.in_flight.is_none();
-        let state = (self.version.clone(), self.outstanding());
-        // Who waits, or asked for nothing, holds nothing new.
-        if !resting || state.1 > self.refused.len() || self.reported.as_ref() == Some(&state) {
-            return None;
-        }
-        let first = self.reported.is_none();
-        self.reported = Some(state.clone());
-        Some(Acknowledgement {
-            resource_type: self.resource_type,
-            version: state.0,
-            resources: if first { self.stated() } else { Vec::new() },
-            removed: Vec::new(),
-            outstanding: state.1,
-            after: None,
-        })
-    }
-
-    /// What the client holds as the snapshot has it.
-    fn stated(&self) -> Vec<(Name, Version)> {
-        let current = self.resources.as_ref().map(|resources| resources.values()).into_iter().flatten();
-        let held = current.filter(|resource| holds(&self.held, resource));
-        held.map(|resource| (resource.name.clone(), resource.version.clone())).collect()
-    }
-
-    fn outstanding(&self) -> usize {
-        let parts: usize = self.batches.iter().map(Vec::len).sum();
-        self.additions.len() + parts + self.removals.len() + self.refused.len()
-    }
-}
-
-fn refused_resource(resource: &Resource) -> RefusedResource {
-    let Resource { name, version, owners, .. } = resource;
-    RefusedResource { name: name.clone(), version: version.clone(), owners: owners.clone() }
 }
 
 /// Takes resources from the front while they fit; one that fits nowhere travels alone.

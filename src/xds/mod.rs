@@ -1,7 +1,8 @@
-//! Ring 6: where snapshots go. Serves them to Envoys over delta ADS.
+//! Ring 6: where snapshots go. Serves them to Envoys: ADS and a service per type, delta and state of the world.
 //!
 //! - [`server`] accepts connections; `stream` is one stream's task. They move messages and own no rule.
-//! - [`session`] is the protocol: a state machine per stream, pure; `lane` is its part for one type.
+//! - [`session`] is the protocol: a state machine per stream, pure; `lane` is its part for one type, [`message`] what it
+//!   hears and says.
 //! - [`subscription`], [`ordering`] and [`node`] are rules by themselves: what is asked for, what goes first, who asks.
 //! - [`source`] and [`observation`] are the two doors to the rest of the program.
 //!
@@ -51,6 +52,7 @@
 //! # }
 //! ```
 
+pub mod message;
 pub mod node;
 pub mod observation;
 pub mod ordering;

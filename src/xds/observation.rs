@@ -48,7 +48,8 @@ pub enum Observation {
     Acknowledged(Arc<Peer>, Acknowledgement),
     /// The client refused something.
     Refused(Arc<Peer>, Refusal),
-    /// The client sent something that has no meaning here; it had no effect beyond its subscriptions.
+    /// The client sent something that has no meaning here; with delta it had no effect beyond its subscriptions, with
+    /// state of the world none at all.
     Ignored(Arc<Peer>, Ignored),
     /// The stream ended.
     Disconnected(Arc<Peer>),
@@ -140,7 +141,8 @@ pub struct Ignored {
 /// Why something was ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IgnoredReason {
-    /// The nonce isn't that of the last response of the type.
+    /// The nonce isn't that of the last response of the type. With state of the world that is usual: a request that changes
+    /// names may cross a response, and the answer to that response states the names again.
     StaleNonce,
     /// An error without a nonce refuses nothing.
     ErrorWithoutNonce,

@@ -42,7 +42,7 @@ impl Default for Timeouts {
 pub struct Standing {
     /// When the response that awaits its answer was sent.
     pub in_flight: Option<Duration>,
-    /// Whether that response carries something that later types may need.
+    /// Whether that response carries something that later types may need, or such a thing waits behind it.
     pub opens: bool,
     /// Whether there are additions or changes to send.
     pub additions: bool,

@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::discovery::v3 as discovery_pb;
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server as ads_pb;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::observation::{Observer, StreamId};
 use super::session::SessionSettings;
 use super::source::SnapshotSource;
-use super::stream::{DeltaStream, Outgoing};
+use super::stream::{Outgoing, Stream};
+use super::wire::Protocol;
+use crate::snapshot::ResourceType;
+
+mod services;
 
 /// The largest request that can be allowed. One request is decoded into about three times its size.
 const REQUEST_BYTES_MAX: usize = 256 << 20;
@@ -74,7 +75,7 @@ pub enum ServeError {
     Transport(#[source] tonic::transport::Error),
 }
 
-/// Serves delta ADS on a listener until `shutdown` is ready.
+/// Serves ADS, and a service per type, on a listener until `shutdown` is ready.
 ///
 /// Then no stream is accepted any more, and those that are open end with `UNAVAILABLE`, which makes clients connect
 /// again elsewhere. Returns when all have ended, or after [`ServerSettings::drain`].
@@ -89,17 +90,15 @@ pub async fn serve<S: SnapshotSource, O: Observer>(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let (close, closing) = watch::channel(false);
-    let service = AggregatedDiscovery {
+    let streams = Arc::new(Streams {
         source,
         observer,
         settings,
         closing: closing.clone(),
-        streams: Arc::new(Semaphore::new(settings.streams)),
+        places: Arc::new(Semaphore::new(settings.streams)),
         next_id: AtomicU64::new(1),
-    };
-    let service = ads_pb::AggregatedDiscoveryServiceServer::new(service)
-        .max_decoding_message_size(settings.request_bytes.min(REQUEST_BYTES_MAX));
-    let routes = Routes::from(Routes::new(service).into_axum_router().fallback(unserved));
+    });
+    let routes = services::routes(&streams, settings.request_bytes.min(REQUEST_BYTES_MAX));
     let stop = async move {
         shutdown.await;
         close.send_replace(true);
@@ -126,46 +125,29 @@ async fn drained(mut closing: watch::Receiver<bool>, drain: Duration) {
     tokio::time::sleep(drain).await;
 }
 
-/// The answer to every other service.
-async fn unserved() -> axum::http::Response<tonic::body::Body> {
-    Status::unimplemented("only delta ADS is served: use `ads` as config source, and DELTA_GRPC as its API type")
-        .into_http()
-}
-
-/// Envoy's ADS.
+/// Opens streams, whatever the service.
 #[derive(Debug)]
-struct AggregatedDiscovery<S, O> {
+struct Streams<S, O> {
     source: Arc<S>,
     observer: Arc<O>,
     settings: ServerSettings,
     closing: watch::Receiver<bool>,
-    streams: Arc<Semaphore>,
+    places: Arc<Semaphore>,
     next_id: AtomicU64,
 }
 
-#[tonic::async_trait]
-impl<S: SnapshotSource, O: Observer> ads_pb::AggregatedDiscoveryService for AggregatedDiscovery<S, O> {
-    type StreamAggregatedResourcesStream = tokio_stream::Empty<Result<discovery_pb::DiscoveryResponse, Status>>;
-    type DeltaAggregatedResourcesStream = ReceiverStream<Outgoing>;
-
-    async fn stream_aggregated_resources(
+impl<S: SnapshotSource, O: Observer> Streams<S, O> {
+    fn open<P: Protocol>(
         &self,
-        _: Request<Streaming<discovery_pb::DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented(
-            "state-of-the-world ADS is not served: set `api_type: DELTA_GRPC` in Envoy's `ads_config`",
-        ))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<discovery_pb::DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let Ok(place) = self.streams.clone().try_acquire_owned() else {
+        request: Request<Streaming<P::Request>>,
+        only: Option<ResourceType>,
+    ) -> Result<Response<ReceiverStream<Outgoing<P>>>, Status> {
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
             return Err(Status::resource_exhausted("too many streams: connect to another replica"));
         };
-        let stream = DeltaStream {
+        let stream = Stream {
             id: StreamId(self.next_id.fetch_add(1, Ordering::Relaxed)),
+            only,
             source: self.source.clone(),
             observer: self.observer.clone(),
             settings: self.settings,
@@ -173,7 +155,7 @@ impl<S: SnapshotSource, O: Observer> ads_pb::AggregatedDiscoveryService for Aggr
         };
         let (outbound, outgoing) = mpsc::channel(1);
         tokio::spawn(async move {
-            stream.run(request.into_inner(), outbound).await;
+            stream.run::<P>(request.into_inner(), outbound).await;
             drop(place);
         });
         Ok(Response::new(ReceiverStream::new(outgoing)))

@@ -1,22 +1,26 @@
 //! One stream as a state machine: a request, a snapshot or a tick goes in; responses and reports come out.
 //!
-//! Pure: no clock, no channel, no gRPC. Times are durations since the stream began and come in as arguments. Delta
-//! only; state-of-the-world will be a second front to the same lanes.
+//! Pure: no clock, no channel, no gRPC. Times are durations since the stream began and come in as arguments. Both variants
+//! of the protocol are fronts to the same lanes, so both have the same order between types, and one response in flight
+//! per type.
+//!
+//! The order between types holds on ADS only. A stream of a service for one type knows nothing of what the client does on
+//! its other streams, so it waits for nobody.
 //!
 //! # Rule
-//! xDS protocol, "Incremental xDS"; `reliability.md` sections 1 to 3.
+//! xDS protocol, "Incremental xDS" and "State of the world"; `reliability.md` sections 1 to 3.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lane::{Answer, Lane, Permission};
+use super::lane::{Answer, Lane, Permission, Turn};
+use super::message::{DeltaRequest, RequestError, Response, StateRequest, Variant};
 use super::observation::{Acknowledgement, Ignored, IgnoredReason, Refusal, truncated};
 use super::ordering::{Board, Timeouts};
-use super::subscription::{LimitExceeded, Limits};
+use super::subscription::Limits;
 use crate::model::Name;
 use crate::snapshot::diff::endpoints_of;
-use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
+use crate::snapshot::{ResourceType, Snapshot};
 
 /// Requests of unknown types that are reported per stream; a client that sends more of them is no news.
 const UNKNOWN_TYPES_REPORTED: usize = 8;
@@ -24,43 +28,11 @@ const UNKNOWN_TYPES_REPORTED: usize = 8;
 /// Bytes of a client's type URL that are kept.
 const TYPE_URL_BYTES: usize = 256;
 
-/// What a delta request says, apart from the node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DeltaRequest {
-    /// The type, as the client wrote it.
-    pub type_url: String,
-    /// Names to subscribe to.
-    pub subscribe: Vec<Name>,
-    /// Names to unsubscribe from.
-    pub unsubscribe: Vec<Name>,
-    /// What the client holds when it connects again, by name.
-    pub initial_versions: BTreeMap<Name, String>,
-    /// The nonce of the response that this answers; empty if it answers none.
-    pub nonce: String,
-    /// Why the client refuses that response.
-    pub error: Option<String>,
-}
-
-/// A delta response.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeltaResponse {
-    /// The type.
-    pub resource_type: ResourceType,
-    /// Unique within the stream.
-    pub nonce: Name,
-    /// Version of the type in the snapshot; for people, the protocol doesn't use it.
-    pub version: Version,
-    /// Resources to add or replace.
-    pub resources: Vec<Arc<Resource>>,
-    /// Names to drop, and names that were asked for and don't exist.
-    pub removed: Vec<Name>,
-}
-
 /// What comes out of a session, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// To be sent to the client.
-    Respond(DeltaResponse),
+    Respond(Response),
     /// The client holds something new.
     Acknowledged(Acknowledgement),
     /// The client refused something.
@@ -88,64 +60,138 @@ impl Default for SessionSettings {
     }
 }
 
-/// One delta stream.
+/// One stream.
 #[derive(Debug)]
 pub struct Session {
     settings: SessionSettings,
+    /// The one type that the stream is for; none on ADS.
+    only: Option<ResourceType>,
     lanes: [Lane; ResourceType::ALL.len()],
     snapshot: Option<Arc<Snapshot>>,
     nonces: u64,
+    /// Until when the client may mention further types.
+    opens_until: Duration,
     /// Until when the client may ask for what its newest listeners name.
     settles_at: Duration,
     unknown_types: usize,
 }
 
 impl Session {
-    /// A stream on which nothing was said yet.
+    /// An ADS stream on which nothing was said yet.
     #[must_use]
-    pub fn new(settings: SessionSettings) -> Self {
-        let lanes = ResourceType::ALL.map(Lane::new);
-        let settles_at = settings.timeouts.settle;
-        Self { settings, lanes, snapshot: None, nonces: 0, settles_at, unknown_types: 0 }
+    pub fn new(settings: SessionSettings, variant: Variant) -> Self {
+        let settle = settings.timeouts.settle;
+        Self {
+            settings,
+            only: None,
+            lanes: ResourceType::ALL.map(|resource_type| Lane::new(resource_type, variant)),
+            snapshot: None,
+            nonces: 0,
+            opens_until: settle,
+            settles_at: settle,
+            unknown_types: 0,
+        }
     }
 
-    /// Takes in a request.
+    /// A stream of a service that serves one type, on which nothing was said yet.
+    #[must_use]
+    pub fn of_one_type(settings: SessionSettings, variant: Variant, only: ResourceType) -> Self {
+        let (opens_until, settles_at) = (Duration::ZERO, Duration::ZERO);
+        Self { only: Some(only), opens_until, settles_at, ..Self::new(settings, variant) }
+    }
+
+    /// Takes in a delta request.
     ///
     /// Its answer to a response counts first, then its subscriptions; these count even if the answer is stale or a
     /// refusal.
     ///
     /// # Errors
-    /// [`LimitExceeded`]: the stream must end.
-    pub fn request(&mut self, now: Duration, request: &DeltaRequest) -> Result<Vec<Output>, LimitExceeded> {
+    /// [`RequestError`]: the stream must end.
+    pub fn request(&mut self, now: Duration, request: &DeltaRequest) -> Result<Vec<Output>, RequestError> {
         let mut outputs = Vec::new();
-        let ignored =
-            |reason| Output::Ignored(Ignored { type_url: truncated(&request.type_url, TYPE_URL_BYTES), reason });
-        let Some(resource_type) = ResourceType::from_url(&request.type_url) else {
-            if self.unknown_types < UNKNOWN_TYPES_REPORTED {
-                self.unknown_types += 1;
-                outputs.push(ignored(IgnoredReason::UnknownType));
-            }
-            return Ok(outputs);
-        };
+        let Some(resource_type) = self.type_of(&request.type_url, &mut outputs)? else { return Ok(outputs) };
         let lane = &mut self.lanes[resource_type as usize];
-        if request.nonce.is_empty() {
-            if request.error.is_some() {
-                outputs.push(ignored(IgnoredReason::ErrorWithoutNonce));
-            }
+        let answer = if request.nonce.is_empty() {
+            None
         } else {
-            match lane.answer(&request.nonce, request.error.as_deref(), now) {
-                Answer::Stale => outputs.push(ignored(IgnoredReason::StaleNonce)),
-                Answer::Refused(refusal) => outputs.extend(refusal.map(Output::Refused)),
-                // A new listener makes Envoy ask for its routes.
-                Answer::Acknowledged if resource_type == ResourceType::Listener => {
-                    self.settles_at = now + self.settings.timeouts.settle;
-                }
-                Answer::Acknowledged => {}
-            }
-        }
+            Some(lane.answer(&request.nonce, request.error.as_deref(), now))
+        };
         lane.subscribe(request, &self.settings.limits)?;
+        if request.nonce.is_empty() && request.error.is_some() {
+            outputs.push(ignored(&request.type_url, IgnoredReason::ErrorWithoutNonce));
+        }
+        self.take_answer(now, resource_type, answer, &mut outputs);
         self.advance(now, &mut outputs);
         Ok(outputs)
+    }
+
+    /// Takes in a state-of-the-world request.
+    ///
+    /// One with a nonce that is not that of the last response has no effect: the client wrote it before it saw that
+    /// response, and its answer to that will state its newest names.
+    ///
+    /// # Errors
+    /// [`RequestError`]: the stream must end.
+    pub fn request_state(&mut self, now: Duration, request: &StateRequest) -> Result<Vec<Output>, RequestError> {
+        let mut outputs = Vec::new();
+        let Some(resource_type) = self.type_of(&request.type_url, &mut outputs)? else { return Ok(outputs) };
+        let lane = &mut self.lanes[resource_type as usize];
+        let answer = match lane.turn(request, now) {
+            Turn::Current(answer) => answer,
+            Turn::Foreign => Some(Answer::Stale),
+            Turn::Outdated => {
+                outputs.push(ignored(&request.type_url, IgnoredReason::StaleNonce));
+                return Ok(outputs);
+            }
+        };
+        lane.replace_interest(request, &self.settings.limits)?;
+        if request.nonce.is_empty() && request.error.is_some() {
+            outputs.push(ignored(&request.type_url, IgnoredReason::ErrorWithoutNonce));
+        }
+        self.take_answer(now, resource_type, answer, &mut outputs);
+        self.advance(now, &mut outputs);
+        Ok(outputs)
+    }
+
+    /// The type that a request is about; none if it is unknown here.
+    ///
+    /// ADS has no reply to an unknown type, with either variant; a service for one type refuses every other.
+    ///
+    /// # Rule
+    /// `reliability.md` case 40.
+    fn type_of(&mut self, url: &str, outputs: &mut Vec<Output>) -> Result<Option<ResourceType>, RequestError> {
+        let asked = ResourceType::from_url(url);
+        if let Some(only) = self.only {
+            // Who asks a service for one type needn't say which.
+            return match asked {
+                _ if url.is_empty() => Ok(Some(only)),
+                Some(asked) if asked == only => Ok(Some(only)),
+                _ => Err(RequestError::Type { served: only.type_url(), asked: truncated(url, TYPE_URL_BYTES) }),
+            };
+        }
+        if asked.is_none() && self.unknown_types < UNKNOWN_TYPES_REPORTED {
+            self.unknown_types += 1;
+            outputs.push(ignored(url, IgnoredReason::UnknownType));
+        }
+        Ok(asked)
+    }
+
+    fn take_answer(
+        &mut self,
+        now: Duration,
+        resource_type: ResourceType,
+        answer: Option<Answer>,
+        outputs: &mut Vec<Output>,
+    ) {
+        match answer {
+            Some(Answer::Stale) => outputs.push(ignored(resource_type.type_url(), IgnoredReason::StaleNonce)),
+            Some(Answer::Refused(refusal)) => outputs.extend(refusal.map(Output::Refused)),
+            // A new listener makes Envoy ask for its routes.
+            Some(Answer::Acknowledged) if resource_type == ResourceType::Listener && self.only.is_none() => {
+                self.settles_at = now + self.settings.timeouts.settle;
+            }
+            Some(Answer::Acknowledged) | None => {}
+        }
     }
 
     /// Takes in a new snapshot; the one before, as far as it wasn't sent, is forgotten.
@@ -200,9 +246,12 @@ impl Session {
             let Some(response) = self.lanes[resource_type as usize].send(now, permission) else { continue };
             self.nonces += 1;
             if resource_type == ResourceType::Cluster {
-                // A cluster that is sent has its endpoints sent with it.
+                // A cluster that the client may not hold has its endpoints sent with it.
+                let sent = self.lanes[resource_type as usize].unacknowledged();
+                let required: Vec<Name> = sent.iter().map(|cluster| endpoints_of(cluster)).collect();
                 let endpoints = &mut self.lanes[ResourceType::Endpoint as usize];
-                response.resources.iter().for_each(|cluster| endpoints.require(&endpoints_of(cluster)));
+                required.iter().for_each(|name| endpoints.require(name));
+                response.removed.iter().for_each(|name| endpoints.release(name));
             }
             outputs.push(Output::Respond(response));
         }
@@ -211,11 +260,15 @@ impl Session {
     fn board(&self, now: Duration) -> Board {
         Board {
             standings: std::array::from_fn(|position| self.lanes[position].standing()),
-            opens_until: self.settings.timeouts.settle,
+            opens_until: self.opens_until,
             settles_at: self.settles_at,
             now,
         }
     }
+}
+
+fn ignored(type_url: &str, reason: IgnoredReason) -> Output {
+    Output::Ignored(Ignored { type_url: truncated(type_url, TYPE_URL_BYTES), reason })
 }
 
 #[cfg(test)]

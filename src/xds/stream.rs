@@ -7,25 +7,28 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::discovery::v3 as discovery_pb;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
+use super::message::{RequestError, Response};
 use super::node::{Node, NodeError};
 use super::observation::{Blame, Observation, Observer, Peer, Sending, StreamId};
 use super::server::ServerSettings;
-use super::session::{DeltaResponse, Output, Session};
+use super::session::{Output, Session};
 use super::source::{SnapshotSource, Subscription};
-use super::wire::{decode_request, encode_response};
+use super::wire::Protocol;
+use crate::snapshot::ResourceType;
 
 /// What goes to the client.
-pub(super) type Outgoing = Result<discovery_pb::DeltaDiscoveryResponse, Status>;
+pub(super) type Outgoing<P> = Result<<P as Protocol>::Response, Status>;
 
-/// One delta stream.
+/// One stream.
 #[derive(Debug)]
-pub(super) struct DeltaStream<S, O: Observer> {
+pub(super) struct Stream<S, O: Observer> {
     pub(super) id: StreamId,
+    /// The one type that its service serves; none on ADS.
+    pub(super) only: Option<ResourceType>,
     pub(super) source: Arc<S>,
     pub(super) observer: Arc<O>,
     pub(super) settings: ServerSettings,
@@ -45,24 +48,24 @@ struct Connection<O: Observer> {
     peer: Arc<Peer>,
 }
 
-impl<S: SnapshotSource, O: Observer> DeltaStream<S, O> {
+impl<S: SnapshotSource, O: Observer> Stream<S, O> {
     /// Serves the stream to its end.
-    pub(super) async fn run(
+    pub(super) async fn run<P: Protocol>(
         mut self,
-        mut inbound: Streaming<discovery_pb::DeltaDiscoveryRequest>,
-        outbound: mpsc::Sender<Outgoing>,
+        mut inbound: Streaming<P::Request>,
+        outbound: mpsc::Sender<Outgoing<P>>,
     ) {
-        if let Err(status) = self.serve(&mut inbound, &outbound).await {
+        if let Err(status) = self.serve::<P>(&mut inbound, &outbound).await {
             tracing::debug!(stream = self.id.0, code = ?status.code(), reason = ?status.message(), "stream refused");
             // A client that doesn't read doesn't hear the last word either.
             let _ = tokio::time::timeout(self.settings.drain, outbound.send(Err(status))).await;
         }
     }
 
-    async fn serve(
+    async fn serve<P: Protocol>(
         &mut self,
-        inbound: &mut Streaming<discovery_pb::DeltaDiscoveryRequest>,
-        outbound: &mpsc::Sender<Outgoing>,
+        inbound: &mut Streaming<P::Request>,
+        outbound: &mpsc::Sender<Outgoing<P>>,
     ) -> Result<End, Status> {
         let first = tokio::select! {
             () = closed(&mut self.closing) => return Err(stopping()),
@@ -70,7 +73,7 @@ impl<S: SnapshotSource, O: Observer> DeltaStream<S, O> {
         };
         let first = first.map_err(|_| Status::deadline_exceeded("the stream began without a message"))?;
         let Some(mut first) = first? else { return Ok(End::Client) };
-        let node = Arc::new(Node::decode(first.node.take()).map_err(|error| status(&error))?);
+        let node = Arc::new(Node::decode(P::node(&mut first).take()).map_err(|error| status(&error))?);
         let subscription = tokio::select! {
             () = closed(&mut self.closing) => return Err(stopping()),
             () = outbound.closed() => return Ok(End::Client),
@@ -79,20 +82,24 @@ impl<S: SnapshotSource, O: Observer> DeltaStream<S, O> {
         let Subscription { gateway, mut snapshots } = subscription.map_err(|error| status(&error))?;
         let peer = Arc::new(Peer { stream: self.id, gateway, node });
         let connection = Connection::open(self.observer.clone(), peer);
+        tracing::debug!(stream = self.id.0, variant = ?P::VARIANT, only = ?self.only, "what the stream is for");
 
         let begin = Instant::now();
-        let mut session = Session::new(self.settings.session);
-        let mut outbox: VecDeque<DeltaResponse> = VecDeque::new();
+        let mut session = match self.only {
+            None => Session::new(self.settings.session, P::VARIANT),
+            Some(only) => Session::of_one_type(self.settings.session, P::VARIANT, only),
+        };
+        let mut outbox: VecDeque<Response> = VecDeque::new();
         let published = snapshots.borrow_and_update().clone();
         if let Some(snapshot) = published {
             connection.take(session.snapshot(Duration::ZERO, snapshot), &mut outbox);
         }
         let mut next = Some(first);
         loop {
-            if let Some(message) = next.take() {
-                connection.peer.node.confirm(message.node.as_ref()).map_err(|error| status(&error))?;
-                let outputs = session.request(begin.elapsed(), &decode_request(message));
-                connection.take(outputs.map_err(|error| Status::resource_exhausted(error.to_string()))?, &mut outbox);
+            if let Some(mut message) = next.take() {
+                connection.peer.node.confirm(P::node(&mut message).as_ref()).map_err(|error| status(&error))?;
+                let outputs = P::request(&mut session, begin.elapsed(), message);
+                connection.take(outputs.map_err(|error| refused(&error))?, &mut outbox);
             }
             let deadline = session.next_deadline(begin.elapsed());
             tokio::select! {
@@ -100,7 +107,7 @@ impl<S: SnapshotSource, O: Observer> DeltaStream<S, O> {
                 () = outbound.closed() => return Ok(End::Client),
                 room = outbound.reserve(), if !outbox.is_empty() => {
                     let (Ok(room), Some(response)) = (room, outbox.pop_front()) else { return Ok(End::Client) };
-                    room.send(Ok(encode_response(&response)));
+                    room.send(Ok(P::encode(&response)));
                 }
                 message = inbound.message() => match message? {
                     Some(message) => next = Some(message),
@@ -131,7 +138,7 @@ impl<O: Observer> Connection<O> {
     }
 
     /// Reports what came out of the session, and queues its responses.
-    fn take(&self, outputs: Vec<Output>, outbox: &mut VecDeque<DeltaResponse>) {
+    fn take(&self, outputs: Vec<Output>, outbox: &mut VecDeque<Response>) {
         let peer = || self.peer.clone();
         for output in outputs {
             self.log(&output);
@@ -188,7 +195,7 @@ impl<O: Observer> Drop for Connection<O> {
     }
 }
 
-fn sending(response: &DeltaResponse) -> Sending {
+fn sending(response: &Response) -> Sending {
     Sending {
         resource_type: response.resource_type,
         nonce: response.nonce.clone(),
@@ -216,5 +223,12 @@ fn status(error: &NodeError) -> Status {
         NodeError::Unknown(_) => Status::not_found(text),
         NodeError::Denied(_) => Status::permission_denied(text),
         NodeError::Unavailable(_) => Status::unavailable(text),
+    }
+}
+
+fn refused(error: &RequestError) -> Status {
+    match error {
+        RequestError::Limit(_) => Status::resource_exhausted(error.to_string()),
+        RequestError::Type { .. } => Status::invalid_argument(error.to_string()),
     }
 }

@@ -1,7 +1,7 @@
 //! What one client asked for, for one type.
 //!
 //! A small value: requests go in, wanted names come out. It knows neither what exists nor what the client holds.
-//! Delta requests only; a state-of-the-world request replaces the whole interest and will get its own method.
+//! A delta request changes the interest, a state-of-the-world request replaces it.
 
 use std::collections::BTreeSet;
 
@@ -78,6 +78,8 @@ pub struct Interest {
     names: BTreeSet<Name>,
     /// Length of all names together.
     bytes: usize,
+    /// Whether a state-of-the-world request ever named anything: an empty one then means nothing, not everything.
+    has_named: bool,
 }
 
 /// What a request changed.
@@ -152,6 +154,41 @@ impl Interest {
         }
         change.asked = asked.into_iter().collect();
         Ok(change)
+    }
+
+    /// Takes in a state-of-the-world request.
+    ///
+    /// # Errors
+    /// [`LimitExceeded`]; the stream must end then.
+    ///
+    /// # Rule
+    /// xDS protocol, "How the client specifies what resources to return"; `reliability.md` F1 and cases 12, 14, 15 and 20.
+    pub fn replace(
+        &mut self,
+        resource_type: ResourceType,
+        names: &[Name],
+        limits: &Limits,
+    ) -> Result<InterestChange, LimitExceeded> {
+        // Legacy wildcard: clusters and listeners, as long as no request of the stream named anything.
+        self.has_named |= !names.is_empty();
+        let mut next = Self {
+            everything: !self.has_named && resource_type.has_wildcard(),
+            has_named: self.has_named,
+            ..Self::default()
+        };
+        for name in names {
+            check_name(resource_type, name, limits)?;
+            if name == WILDCARD {
+                next.everything = true;
+            } else if next.names.insert(name.clone()) {
+                next.bytes += name.len();
+                next.check(resource_type, limits)?;
+            }
+        }
+        let narrowed = (self.everything && !next.everything) || !self.names.is_subset(&next.names);
+        let asked = next.names.difference(&self.names).cloned().collect();
+        *self = next;
+        Ok(InterestChange { asked, released: Vec::new(), narrowed })
     }
 
     /// Whether the client wants every resource of the type.
@@ -246,6 +283,43 @@ mod tests {
         check(Route, "+a -a", "", "narrowed");
         check(Route, "+a;-b", "a", "");
         check(Cluster, "+*;-b", "*", "");
+    }
+
+    /// Requests as names, separated by `;`, and what is wanted then; `''` is the empty name.
+    fn check_state(resource_type: ResourceType, requests: &str, wanted: &str, narrowed: bool) {
+        let mut interest = Interest::default();
+        let mut change = InterestChange::default();
+        for request in requests.split(';') {
+            let named: Vec<Name> = request.split_whitespace().map(|name| name.trim_matches('\'').into()).collect();
+            change = interest.replace(resource_type, &named, &Limits::default()).expect("within limits");
+        }
+        let star = interest.everything().then_some("*");
+        let shown: Vec<&str> = star.into_iter().chain(interest.names().iter().map(Name::as_str)).collect();
+        assert_eq!((shown.join(" ").as_str(), change.narrowed), (wanted, narrowed), "wanted after {requests}");
+    }
+
+    #[test]
+    fn rows_of_the_state_of_the_world() {
+        use ResourceType::{Cluster, Endpoint, Listener, Route};
+        check_state(Cluster, "", "*", false);
+        check_state(Listener, ";;", "*", false);
+        check_state(Route, "", "", false);
+        check_state(Endpoint, ";a", "a", false);
+        // Case 14: names end the wildcard, and it doesn't come back by itself.
+        check_state(Cluster, ";a b", "a b", true);
+        check_state(Cluster, ";a b;", "", true);
+        check_state(Cluster, "a;", "", true);
+        check_state(Cluster, "a;*", "*", true);
+        check_state(Cluster, "a;* a", "* a", false);
+        check_state(Cluster, "* a;*", "*", true);
+        check_state(Cluster, "*;", "", true);
+        check_state(Route, "*;a", "a", true);
+        // Case 15.
+        check_state(Cluster, "''", "", false);
+        check_state(Cluster, "'';", "", true);
+        // Case 20.
+        check_state(Route, "a a a;b a b", "a b", false);
+        check_state(Route, "a b;a", "a", true);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
+use envoy_types::pb::envoy::service::discovery::v3 as discovery_pb;
+
 use discovery_pb::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
-use envoy_types::pb::envoy::service::cluster::v3::cluster_discovery_service_client::ClusterDiscoveryServiceClient;
 use envoy_types::pb::google::rpc;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -279,20 +280,6 @@ async fn streams_beyond_the_limit_are_refused() {
 }
 
 #[tokio::test]
-async fn other_services_say_what_is_served() {
-    let bench = start(ServerSettings::default()).await;
-    let (_requests, receiver) = mpsc::channel(1);
-    let mut ads = AggregatedDiscoveryServiceClient::new(bench.channel().await);
-    let status = ads.stream_aggregated_resources(ReceiverStream::new(receiver)).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert!(status.message().contains("api_type: DELTA_GRPC"), "{status:?}");
-    let mut cds = ClusterDiscoveryServiceClient::new(bench.channel().await);
-    let status = cds.fetch_clusters(discovery_pb::DiscoveryRequest::default()).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert!(status.message().contains("only delta ADS is served"), "{status:?}");
-}
-
-#[tokio::test]
 async fn case_33_a_client_that_does_not_read_holds_up_nobody() {
     let bench = start(ServerSettings::default()).await;
     let big = "x".repeat(4 << 20);
@@ -307,3 +294,5 @@ async fn case_33_a_client_that_does_not_read_holds_up_nobody() {
         assert!(response.resources.iter().any(|resource| resource.name == "a" && resource.version == version));
     }
 }
+
+mod services;

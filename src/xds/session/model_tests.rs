@@ -3,7 +3,7 @@
 //! The client behaves as Envoy does: clusters and listeners by wildcard, endpoints of clusters that it holds, routes
 //! that its listeners name; it acknowledges clusters only when their endpoints came after them; it takes the good
 //! members of a refused response of clusters or listeners and none of any other type. It answers types in any order and
-//! after any delay, and the network may break at any step.
+//! after any delay, and the network may break at any step. It speaks either variant of the protocol.
 //!
 //! Promised in every run:
 //! - Nonces are unique within a stream; no response without a cause.
@@ -11,14 +11,18 @@
 //! - At rest an equal snapshot, or time, makes nobody speak.
 //!
 //! And when nothing is refused:
-//! - The client is never sent a cluster, listener or route that it holds.
-//! - No route that a listener uses ever names a cluster that the client doesn't hold.
+//! - The client is never sent a cluster, listener or route that it holds; with the state of the world, no route unless
+//!   the connection broke.
+//! - No route that a listener uses ever names a cluster that the client doesn't hold; with the state of the world, as long
+//!   as the connection doesn't break: who connects again states one version for all clusters, and if that isn't the
+//!   current one, the server can't know what to keep.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::snapshot::{Resource, Version};
 use ResourceType::{Cluster, Endpoint, Listener, Route};
 
 const TYPES: [ResourceType; 4] = [Cluster, Endpoint, Listener, Route];
@@ -127,12 +131,24 @@ fn target(version: &str) -> &str {
 
 type Table = BTreeMap<String, String>;
 
+/// A request of either variant.
+enum Request {
+    Delta(DeltaRequest),
+    State(StateRequest),
+}
+
 #[derive(Default)]
 struct Envoy {
     held: BTreeMap<ResourceType, Table>,
     asked: BTreeMap<ResourceType, BTreeSet<String>>,
     /// Requests that it didn't get round to.
-    outbox: BTreeMap<ResourceType, VecDeque<DeltaRequest>>,
+    outbox: BTreeMap<ResourceType, VecDeque<Request>>,
+    /// State of the world: the last nonce of each type on this stream, and the last version that it took.
+    nonces: BTreeMap<ResourceType, String>,
+    versions: BTreeMap<ResourceType, String>,
+    /// Types of which it took a part since. Envoy would state the version of before, as if it had taken nothing; if
+    /// that is the current version again, it keeps that part (`lane/state.rs`).
+    doubtful: BTreeSet<ResourceType>,
     /// Clusters that wait for endpoints, and the nonce to acknowledge then.
     warming: BTreeSet<String>,
     unacknowledged: Option<Name>,
@@ -141,11 +157,14 @@ struct Envoy {
 }
 
 struct Model {
+    variant: Variant,
     refuses: bool,
+    /// Whether the connection ever broke.
+    broke: bool,
     world: World,
     session: Session,
     now: Duration,
-    wire: VecDeque<DeltaResponse>,
+    wire: VecDeque<Response>,
     envoy: Envoy,
     nonces: BTreeSet<Name>,
     /// The types that had a response on this stream.
@@ -153,10 +172,12 @@ struct Model {
 }
 
 impl Model {
-    fn new(refuses: bool) -> Self {
-        let session = Session::new(SessionSettings::default());
+    fn new(variant: Variant, refuses: bool) -> Self {
+        let session = Session::new(SessionSettings::default(), variant);
         let mut model = Self {
+            variant,
             refuses,
+            broke: false,
             world: World::default(),
             session,
             now: Duration::ZERO,
@@ -166,7 +187,17 @@ impl Model {
             answered: BTreeSet::new(),
         };
         model.reset();
+        model.broke = false;
         model
+    }
+
+    fn is_delta(&self) -> bool {
+        self.variant == Variant::Delta
+    }
+
+    /// Whether a response of a type carries everything.
+    fn carries_all(&self, resource_type: ResourceType) -> bool {
+        !self.is_delta() && resource_type.has_wildcard()
     }
 
     fn step(&mut self, step: &Step) {
@@ -192,6 +223,9 @@ impl Model {
                 says_something || (first && matches!(response.resource_type, Cluster | Listener)),
                 "an empty response"
             );
+            if !self.is_delta() && !response.resource_type.has_wildcard() {
+                assert!(response.removed.is_empty(), "removals can't be sent");
+            }
             let names: Vec<&Name> = response.resources.iter().map(|r| &r.name).chain(&response.removed).collect();
             assert_eq!(names.len(), names.iter().collect::<BTreeSet<_>>().len(), "case 36: a name twice in {names:?}");
             self.wire.push_back(response);
@@ -202,18 +236,43 @@ impl Model {
         let requests = std::mem::take(self.envoy.outbox.entry(resource_type).or_default());
         let any = !requests.is_empty();
         for request in requests {
-            let outputs = self.session.request(self.now, &request).unwrap();
-            self.transmit(outputs);
+            self.send(&request);
         }
         any
+    }
+
+    fn send(&mut self, request: &Request) {
+        let outputs = match request {
+            Request::Delta(request) => self.session.request(self.now, request),
+            Request::State(request) => self.session.request_state(self.now, request),
+        };
+        self.transmit(outputs.unwrap());
+    }
+
+    /// What the state of the world says at any time: all names, the last version, the last nonce.
+    fn state_request(&self, resource_type: ResourceType) -> StateRequest {
+        let of = |texts: &BTreeMap<ResourceType, String>| texts.get(&resource_type).cloned().unwrap_or_default();
+        let asked = self.envoy.asked.get(&resource_type).into_iter().flatten();
+        StateRequest {
+            type_url: resource_type.type_url().to_owned(),
+            names: asked.map(Name::from).collect(),
+            version: of(&self.envoy.versions),
+            nonce: of(&self.envoy.nonces),
+            error: None,
+        }
     }
 
     /// A new stream, on which the client states what it holds, clusters first.
     fn reset(&mut self) {
         self.wire.clear();
         self.nonces.clear();
+        self.session = Session::new(SessionSettings::default(), self.variant);
+        self.broke = true;
+        self.envoy.nonces.clear();
+        for resource_type in std::mem::take(&mut self.envoy.doubtful) {
+            self.envoy.versions.insert(resource_type, "a part".to_owned());
+        }
         self.answered.clear();
-        self.session = Session::new(SessionSettings::default());
         self.now = Duration::ZERO;
         self.envoy.outbox.clear();
         // Envoy would go on waiting for their endpoints, up to 15 s.
@@ -231,8 +290,8 @@ impl Model {
                 initial_versions,
                 ..DeltaRequest::default()
             };
-            let outputs = self.session.request(self.now, &request).unwrap();
-            self.transmit(outputs);
+            let state = self.state_request(resource_type);
+            self.send(&if self.is_delta() { Request::Delta(request) } else { Request::State(state) });
         }
     }
 
@@ -247,25 +306,44 @@ impl Model {
                 continue;
             }
             let held = self.envoy.held.entry(resource_type).or_default().insert(name.clone(), version.clone());
+            let again = held.as_ref() == Some(&version);
             let excused = resource_type == Endpoint || self.envoy.given_up.contains(&name);
-            if !self.refuses && !excused {
-                assert_ne!(held.as_ref(), Some(&version), "{resource_type:?} {name} sent twice");
+            let may_come_again = self.carries_all(resource_type) || (!self.is_delta() && self.broke);
+            if !self.refuses && !excused && !may_come_again {
+                assert!(!again, "{resource_type:?} {name} sent twice");
             }
             match resource_type {
+                // Envoy takes no notice of a cluster that is as before.
+                Cluster if again && !self.is_delta() => {}
                 Cluster => drop(self.envoy.warming.insert(name)),
                 Endpoint => drop(self.envoy.warming.remove(&name)),
                 _ => {}
             }
         }
-        for name in response.removed.iter().map(Name::as_str) {
-            self.envoy.held.entry(resource_type).or_default().remove(name);
-            self.envoy.warming.remove(name);
+        let carried: BTreeSet<&str> = response.resources.iter().map(|resource| resource.name.as_str()).collect();
+        let removed: Vec<String> = if self.is_delta() {
+            response.removed.iter().map(ToString::to_string).collect()
+        } else if self.carries_all(resource_type) {
+            self.envoy.held[&resource_type].keys().filter(|name| !carried.contains(name.as_str())).cloned().collect()
+        } else {
+            Vec::new()
+        };
+        for name in removed {
+            self.envoy.held.entry(resource_type).or_default().remove(&name);
+            self.envoy.warming.remove(&name);
         }
         if bad && resource_type == Endpoint {
             // A refusal ends the wait too.
             response.resources.iter().for_each(|resource| {
                 let _ = self.envoy.warming.remove(resource.name.as_str());
             });
+        }
+        self.envoy.nonces.insert(resource_type, response.nonce.to_string());
+        if !bad {
+            self.envoy.versions.insert(resource_type, response.version.to_string());
+            self.envoy.doubtful.remove(&resource_type);
+        } else if self.carries_all(resource_type) {
+            self.envoy.doubtful.insert(resource_type);
         }
         self.ask_for_what_is_named();
         let answer = DeltaRequest {
@@ -274,6 +352,8 @@ impl Model {
             error: bad.then(|| "bad".to_owned()),
             ..DeltaRequest::default()
         };
+        let state = StateRequest { error: answer.error.clone(), ..self.state_request(resource_type) };
+        let answer = if self.is_delta() { Request::Delta(answer) } else { Request::State(state) };
         if resource_type == Cluster && !bad {
             self.envoy.unacknowledged = Some(response.nonce);
         } else {
@@ -284,6 +364,8 @@ impl Model {
         {
             let type_url = Cluster.type_url().to_owned();
             let acknowledgement = DeltaRequest { type_url, nonce: nonce.to_string(), ..DeltaRequest::default() };
+            let state = self.state_request(Cluster);
+            let acknowledgement = if self.is_delta() { Request::Delta(acknowledgement) } else { Request::State(state) };
             self.envoy.outbox.entry(Cluster).or_default().push_back(acknowledgement);
         }
         self.check_references();
@@ -306,13 +388,15 @@ impl Model {
             }
             let type_url = resource_type.type_url().to_owned();
             let request = DeltaRequest { type_url, subscribe, unsubscribe, ..DeltaRequest::default() };
+            let state = self.state_request(resource_type);
+            let request = if self.is_delta() { Request::Delta(request) } else { Request::State(state) };
             self.envoy.outbox.entry(resource_type).or_default().push_back(request);
         }
     }
 
     /// Make before break, as traffic sees it.
     fn check_references(&self) {
-        if self.refuses {
+        if self.refuses || (!self.is_delta() && self.broke) {
             return;
         }
         for (route, version) in &self.envoy.held[&Route] {
@@ -364,8 +448,8 @@ impl Model {
     }
 }
 
-fn run(refuses: bool, steps: &[Step]) {
-    let mut model = Model::new(refuses);
+fn run(variant: Variant, refuses: bool, steps: &[Step]) {
+    let mut model = Model::new(variant, refuses);
     for step in steps {
         model.step(step);
     }
@@ -383,11 +467,27 @@ proptest! {
 
     #[test]
     fn a_willing_client_ends_up_with_the_snapshot(steps in prop::collection::vec(step(), 0..150)) {
-        run(false, &steps);
+        run(Variant::Delta, false, &steps);
     }
 
     #[test]
     fn a_client_that_refuses_ends_up_with_all_the_rest(steps in prop::collection::vec(step(), 0..150)) {
-        run(true, &steps);
+        run(Variant::Delta, true, &steps);
+    }
+
+    #[test]
+    fn state_of_the_world_ends_up_with_the_snapshot(steps in prop::collection::vec(step(), 0..150)) {
+        run(Variant::StateOfTheWorld, false, &steps);
+    }
+
+    #[test]
+    fn state_of_the_world_on_one_connection(mut steps in prop::collection::vec(step(), 0..150)) {
+        steps.retain(|step| !matches!(step, Step::Reset));
+        run(Variant::StateOfTheWorld, false, &steps);
+    }
+
+    #[test]
+    fn state_of_the_world_that_refuses_ends_up_with_all_the_rest(steps in prop::collection::vec(step(), 0..150)) {
+        run(Variant::StateOfTheWorld, true, &steps);
     }
 }

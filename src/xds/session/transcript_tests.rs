@@ -5,9 +5,12 @@
 //! - `snapshot CDS a@1 b@1 | EDS a@1`: a snapshot; types that aren't named stay as they were.
 //! - `→ CDS +a -b have c@1 ack 3`: a request: subscribe, unsubscribe, initial version, acknowledge.
 //!   `nack 3: words` at the end refuses, `error: words` is an error without a nonce.
+//! - `→ CDS a b holds a@1,b@1 ack 3`: the same for the state of the world: all names, and the version of what the client
+//!   took last, or a word that is no version of ours. `''` is the empty name.
 //! - `at 20s`: the time, with a tick.
 //! - `← CDS #1 a@1 -b`: a response with its nonce, resources and removed names.
 //! - `! CDS #1 exact a@1 (owner): words`: a refusal. `~ CDS stale nonce`: something ignored.
+//!   With `~` at the end the response leaves something out, and its version says so (state of the world).
 //! - `= CDS a@1 -b, 0 outstanding`: what the client holds now; only in scripts that begin with `reports`.
 
 use std::fmt::Write as _;
@@ -16,7 +19,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::{Kind, ObjectRef};
-use crate::snapshot::Resources;
+use crate::snapshot::{Resource, Resources, Version};
 use crate::xds::observation::Blame;
 
 const TYPES: [(&str, ResourceType); 6] = [
@@ -44,17 +47,36 @@ fn resource(text: &str) -> Resource {
 
 struct Run {
     session: Session,
+    variant: Variant,
     snapshot: Snapshot,
     now: Duration,
     reports: bool,
     transcript: String,
 }
 
-/// Runs a script and compares its outputs.
+/// Runs a script of delta ADS and compares its outputs.
 #[track_caller]
 fn check(script: &str) {
+    run(Session::new(SessionSettings::default(), Variant::Delta), Variant::Delta, script);
+}
+
+/// Runs a script of state-of-the-world ADS.
+#[track_caller]
+fn check_state(script: &str) {
+    run(Session::new(SessionSettings::default(), Variant::StateOfTheWorld), Variant::StateOfTheWorld, script);
+}
+
+/// Runs a script of a service for one type.
+#[track_caller]
+fn check_only(only: ResourceType, variant: Variant, script: &str) {
+    run(Session::of_one_type(SessionSettings::default(), variant, only), variant, script);
+}
+
+#[track_caller]
+fn run(session: Session, variant: Variant, script: &str) {
     let mut run = Run {
-        session: Session::new(SessionSettings::default()),
+        session,
+        variant,
         snapshot: Snapshot::new(),
         now: Duration::ZERO,
         reports: false,
@@ -85,19 +107,50 @@ fn check(script: &str) {
                 run.now = Duration::from_secs(rest.strip_suffix('s').unwrap().parse().unwrap());
                 run.session.tick(run.now)
             }
-            _ => run.session.request(run.now, &request(rest)).unwrap(),
+            _ if run.variant == Variant::Delta => run.session.request(run.now, &request(rest)).unwrap(),
+            _ => run.session.request_state(run.now, &state_request(rest)).unwrap(),
         };
         outputs.iter().for_each(|output| run.write(output));
     }
     assert_eq!(run.transcript, expected, "\nthe session says:\n\n{}", run.transcript);
 }
 
-fn request(text: &str) -> DeltaRequest {
+/// Type URL, error and the words in between.
+fn parts(text: &str) -> (String, Option<String>, std::str::SplitWhitespace<'_>) {
     let (text, error) = text.split_once(": ").map_or((text, None), |(text, error)| (text, Some(error.to_owned())));
     let mut words = text.split_whitespace();
     let first = words.next().unwrap();
     let type_url = TYPES.iter().find(|(name, _)| *name == first).map_or(first, |(_, known)| known.type_url());
-    let mut request = DeltaRequest { type_url: type_url.to_owned(), error, ..DeltaRequest::default() };
+    (type_url.to_owned(), error, words)
+}
+
+fn state_request(text: &str) -> StateRequest {
+    let (type_url, error, mut words) = parts(text);
+    let mut request = StateRequest { type_url, error, ..StateRequest::default() };
+    while let Some(word) = words.next() {
+        match word {
+            "ack" | "nack" => request.nonce = words.next().unwrap().to_owned(),
+            "error" => {}
+            "holds" => request.version = state_version(words.next().unwrap()),
+            "''" => request.names.push("".into()),
+            _ => request.names.push(word.into()),
+        }
+    }
+    request
+}
+
+/// The version of `a@1,b@1`; any other text as it is.
+fn state_version(text: &str) -> String {
+    if !text.contains('@') {
+        return text.to_owned();
+    }
+    let resources: Vec<Resource> = text.split(',').map(resource).collect();
+    Version::of_resources(resources.iter()).to_string()
+}
+
+fn request(text: &str) -> DeltaRequest {
+    let (type_url, error, mut words) = parts(text);
+    let mut request = DeltaRequest { type_url, error, ..DeltaRequest::default() };
     while let Some(word) = words.next() {
         match word {
             "ack" | "nack" => request.nonce = words.next().unwrap().to_owned(),
@@ -125,6 +178,9 @@ impl Run {
                 }
                 for name in &response.removed {
                     write!(text, " -{name}").unwrap();
+                }
+                if response.version.as_str().ends_with('~') {
+                    text.push_str(" ~");
                 }
             }
             Output::Refused(refusal) => {
@@ -168,4 +224,9 @@ impl Run {
 mod answers;
 mod ordering;
 mod reconnect;
+mod separate;
+mod state_answers;
+mod state_ordering;
+mod state_reconnect;
+mod state_subscriptions;
 mod subscriptions;

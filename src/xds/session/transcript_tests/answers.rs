@@ -196,7 +196,7 @@ fn f4_one_route_configuration_secret_or_extension_per_response() {
 
 #[test]
 fn case_11_long_errors_are_cut() {
-    let mut session = Session::new(SessionSettings::default());
+    let mut session = Session::new(SessionSettings::default(), Variant::Delta);
     let snapshot = Snapshot::new().with(ResourceType::Route, [resource("r@1")]);
     assert!(session.snapshot(Duration::ZERO, Arc::new(snapshot)).is_empty());
     session.request(Duration::ZERO, &request("RDS +r")).unwrap();

@@ -50,6 +50,24 @@ fn case_31_make_before_break() {
 }
 
 #[test]
+fn case_31_a_removal_on_its_way_lets_no_route_pass_a_new_cluster() {
+    check(
+        "at 5s
+         snapshot CDS a@1 b@1 | LDS l@1 | RDS r@1
+         → CDS have a@1 have b@1
+         → LDS have l@1
+         → RDS +r have r@1
+         snapshot CDS a@1
+         ← CDS #1 -b
+         snapshot CDS a@1 c@1 | RDS r@2
+         → CDS ack 1
+         ← CDS #2 c@1
+         → CDS ack 2
+         ← RDS #3 r@2",
+    );
+}
+
+#[test]
 fn case_31_removals_wait_for_routes_that_a_new_listener_will_ask_for() {
     check(
         "at 5s
@@ -140,7 +158,7 @@ fn case_33_snapshots_in_between_collapse_into_the_newest() {
 
 #[test]
 fn case_35_responses_stay_below_the_limit_where_they_can() {
-    let mut session = Session::new(SessionSettings::default());
+    let mut session = Session::new(SessionSettings::default(), Variant::Delta);
     let big = |name: &str, bytes: usize| Arc::new(Resource { body: vec![0; bytes].into(), ..resource(name) });
     let resources: Resources = [("a@1", 3 << 20), ("b@1", 3 << 20), ("c@1", 9 << 20), ("d@1", 10)]
         .into_iter()

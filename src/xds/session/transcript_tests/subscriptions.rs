@@ -19,7 +19,7 @@ fn case_12_empty_subscriptions() {
 }
 
 #[test]
-fn a_client_that_waits_for_everything_hears_that_there_is_nothing() {
+fn case_12_a_client_that_waits_for_everything_hears_that_there_is_nothing() {
     check(
         "snapshot RDS r@1
          → CDS
@@ -182,10 +182,10 @@ fn case_21_a_hundred_thousand_names_and_no_more() {
     let names = |count: usize| (0..count).map(|i| i.to_string().into()).collect();
     for (count, expected) in [(100_000, true), (100_001, false)] {
         let request = DeltaRequest { subscribe: names(count), ..request("RDS") };
-        let result = Session::new(SessionSettings::default()).request(Duration::ZERO, &request);
+        let result = Session::new(SessionSettings::default(), Variant::Delta).request(Duration::ZERO, &request);
         assert_eq!(result.is_ok(), expected, "{count} names");
     }
     let long = DeltaRequest { subscribe: vec!["x".repeat(10_000).into()], ..request("RDS") };
-    let error = Session::new(SessionSettings::default()).request(Duration::ZERO, &long).unwrap_err();
+    let error = Session::new(SessionSettings::default(), Variant::Delta).request(Duration::ZERO, &long).unwrap_err();
     assert!(error.to_string().starts_with("a resource name of 10000 bytes"), "{error}");
 }

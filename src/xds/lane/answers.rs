@@ -1,0 +1,188 @@
+//! A client's answers: what an acknowledgement or a refusal says about what it holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::observation::{Acknowledgement, Blame, Refusal, RefusedResource, truncated};
+use super::{Attempt, InFlight, Lane};
+use crate::model::Name;
+use crate::snapshot::diff::{Holding, holds};
+use crate::snapshot::{Resource, Version};
+
+/// Bytes of a client's error text that are kept.
+const MESSAGE_BYTES: usize = 4096;
+
+/// What a client's answer came to.
+#[derive(Debug)]
+pub(in crate::xds) enum Answer {
+    /// The nonce isn't that of the response in flight.
+    Stale,
+    /// Acknowledged; the report follows when the lane knows what is left to do.
+    Acknowledged,
+    /// Refused; nothing to report if it is a part of a response that was reported already.
+    Refused(Option<Refusal>),
+}
+
+impl Lane {
+    /// Takes in the answer to a response.
+    pub(in crate::xds) fn answer(&mut self, nonce: &str, error: Option<&str>, now: Duration) -> Answer {
+        let Some(flight) = self.in_flight.take_if(|flight| flight.nonce == *nonce) else { return Answer::Stale };
+        let Some(message) = error else {
+            self.acknowledge(flight, now);
+            return Answer::Acknowledged;
+        };
+        self.stale = true;
+        let several = flight.resources.len() + usize::from(!flight.removed.is_empty()) > 1;
+        let refusal = (!several || !flight.part).then(|| Refusal {
+            resource_type: self.resource_type,
+            nonce: flight.nonce.clone(),
+            resources: flight.resources.iter().map(|resource| refused_resource(resource)).collect(),
+            blame: if several { Blame::Suspected } else { Blame::Exact },
+            message: truncated(message, MESSAGE_BYTES),
+        });
+        if flight.state.is_some() {
+            // What a response left out is gone whether or not the rest was taken, or goes with the next.
+            self.forget(&flight.removed);
+        }
+        match (flight.resources.as_slice(), several) {
+            // There is nothing to try again with a removal, and nobody to blame.
+            ([], _) => self.forget(&flight.removed),
+            ([resource], false) => self.withhold(resource),
+            (resources, _) if flight.state.is_some() => self.withhold_all(resources),
+            (resources, _) => self.split(resources),
+        }
+        Answer::Refused(refusal)
+    }
+
+    fn acknowledge(&mut self, flight: InFlight, now: Duration) {
+        for resource in &flight.resources {
+            self.attempts.remove(&resource.name);
+            self.refused.remove(&resource.name);
+            // What is gone meanwhile must be removed now.
+            self.stale |= self.resources.as_ref().is_some_and(|resources| !resources.contains_key(&resource.name));
+            // Given up while it was on its way: the client has dropped it.
+            if self.interest.wants(&resource.name) {
+                self.held.insert(resource.name.clone(), Holding::Version(resource.version.clone()));
+            }
+        }
+        self.forget(&flight.removed);
+        if let Some(mut state) = flight.state {
+            state.retain(|name, _| self.interest.wants(name));
+            self.accepted = state;
+        }
+        self.answered = Some(Acknowledgement {
+            resource_type: self.resource_type,
+            version: flight.version,
+            resources: flight.resources.iter().map(|r| (r.name.clone(), r.version.clone())).collect(),
+            removed: flight.removed,
+            outstanding: 0,
+            after: Some(now.saturating_sub(flight.sent)),
+        });
+    }
+
+    fn forget(&mut self, removed: &[Name]) {
+        for name in removed {
+            self.held.remove(name);
+            self.accepted.remove(name);
+            self.attempts.remove(name);
+            // It knows that the name is gone, so it needn't be told that it is missing.
+            if self.interest.names().contains(name) {
+                self.told.insert(name.clone());
+            }
+        }
+    }
+
+    /// A resource that was refused alone: the client holds what it held before.
+    fn withhold(&mut self, resource: &Resource) {
+        if !self.interest.wants(&resource.name) {
+            return;
+        }
+        match self.attempts.remove(&resource.name) {
+            Some(Attempt { version, before: Some(holding) }) if version == resource.version => {
+                self.held.insert(resource.name.clone(), holding);
+            }
+            Some(Attempt { version, before: None }) if version == resource.version => {
+                self.held.remove(&resource.name);
+            }
+            // Another version may have been taken before; or there was no doubt at all.
+            Some(_) | None => {}
+        }
+        self.refused.insert(resource.name.clone(), resource.version.clone());
+    }
+
+    /// Resources that were refused together, and that can only travel together: all wait until something changes.
+    fn withhold_all(&mut self, resources: &[Arc<Resource>]) {
+        for resource in self.doubt(resources) {
+            self.refused.insert(resource.name.clone(), resource.version.clone());
+        }
+    }
+
+    /// Resources that were refused together: all are uncertain, and travel in halves from now on.
+    fn split(&mut self, resources: &[Arc<Resource>]) {
+        let wanted = self.doubt(resources);
+        let (first, second) = wanted.split_at(wanted.len().div_ceil(2));
+        for half in [second, first].into_iter().filter(|half| !half.is_empty()) {
+            self.batches.push_front(half.iter().map(|resource| resource.name.clone()).collect());
+        }
+    }
+
+    /// Marks as uncertain what may have been taken or not; gives back what of it is still wanted.
+    fn doubt<'a>(&mut self, resources: &'a [Arc<Resource>]) -> Vec<&'a Arc<Resource>> {
+        let wanted: Vec<&Arc<Resource>> = resources.iter().filter(|r| self.interest.wants(&r.name)).collect();
+        for resource in &wanted {
+            let held = self.held.insert(resource.name.clone(), Holding::Uncertain);
+            let version = resource.version.clone();
+            self.attempts
+                .entry(resource.name.clone())
+                .and_modify(|attempt| {
+                    if attempt.version != version {
+                        *attempt = Attempt { version: version.clone(), before: Some(Holding::Uncertain) };
+                    }
+                })
+                .or_insert(Attempt { version, before: held });
+        }
+        wanted
+    }
+
+    /// What is to be reported of what the client holds now.
+    pub(in crate::xds) fn report(&mut self) -> Option<Acknowledgement> {
+        if let Some(answered) = self.answered.take() {
+            let outstanding = self.outstanding();
+            self.reported = Some((answered.version.clone(), outstanding));
+            return Some(Acknowledgement { outstanding, ..answered });
+        }
+        let resting = self.opened && self.resources.is_some() && !self.stale && self.in_flight.is_none();
+        let state = (self.version.clone(), self.outstanding());
+        // Who waits, or asked for nothing, holds nothing new.
+        if !resting || state.1 > self.refused.len() || self.reported.as_ref() == Some(&state) {
+            return None;
+        }
+        let first = self.reported.is_none();
+        self.reported = Some(state.clone());
+        Some(Acknowledgement {
+            resource_type: self.resource_type,
+            version: state.0,
+            resources: if first { self.stated() } else { Vec::new() },
+            removed: Vec::new(),
+            outstanding: state.1,
+            after: None,
+        })
+    }
+
+    /// What the client holds as the snapshot has it.
+    fn stated(&self) -> Vec<(Name, Version)> {
+        let current = self.resources.as_ref().map(|resources| resources.values()).into_iter().flatten();
+        let held = current.filter(|resource| holds(&self.held, resource));
+        held.map(|resource| (resource.name.clone(), resource.version.clone())).collect()
+    }
+
+    fn outstanding(&self) -> usize {
+        let parts: usize = self.batches.iter().map(Vec::len).sum();
+        self.additions.len() + parts + self.removals.len() + self.refused.len()
+    }
+}
+
+fn refused_resource(resource: &Resource) -> RefusedResource {
+    let Resource { name, version, owners, .. } = resource;
+    RefusedResource { name: name.clone(), version: version.clone(), owners: owners.clone() }
+}

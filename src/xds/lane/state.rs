@@ -1,0 +1,161 @@
+//! The state-of-the-world variant of a lane: what differs from delta, and nothing else.
+//!
+//! - A request replaces the whole interest. What a client holds when it connects again is one version for the type, not
+//!   one per name.
+//! - A response of clusters or listeners carries *all* that the client shall hold, so that a resource is removed by
+//!   being left out. What may not be removed yet is therefore carried on, in the version that the client took last; so is
+//!   what stands in for a refused resource. Of all other types a response carries what is new, and removals are not sent:
+//!   the client drops them when it no longer asks.
+//! - A refusal of clusters or listeners that doesn't tell which of several is bad can't be narrowed down by sending
+//!   parts. All of them wait until something changes; Envoy takes the good ones of a refused response (F2).
+//!
+//! The version of clusters and listeners stands for everything that a client holds of the type, equal on every replica;
+//! a response that differs from the snapshot has a version of its own, with a `~`, which no state ever has. So a client
+//! that connects again with the version of now needs nothing. Of all other types it is sent everything that it names: its
+//! version doesn't prove that it holds what it names, since a cluster or listener that went and came back in between took
+//! its endpoints or routes with it.
+//!
+//! What stays worse than with delta: a client that connects again with a version that isn't the current one may hold
+//! clusters that are gone. Nobody knows which, so they can't be carried on, and Envoy drops them with the first response,
+//! before it is given the routes that no longer use them. And a client that took a part of a refused response states the
+//! version of before; if what it refused was taken back while it was away, it isn't told to give up that part until
+//! something changes.
+//!
+//! Seen on Envoy 1.40: clusters of a response that are as before are skipped, without warming. A changed one warms until
+//! its endpoints come; Envoy then repeats its request for endpoints with the version and the nonce of before, which looks
+//! like any other acknowledgement, so it is the cluster that makes the endpoints go out again.
+//!
+//! # Rule
+//! xDS protocol, "State of the world"; `reliability.md` F2, F3 and F7, cases 4, 6, 14, 15, 19 and 22.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::message::{StateRequest, Variant};
+use super::super::subscription::{LimitExceeded, Limits};
+use super::{Answer, Lane};
+use crate::model::Name;
+use crate::snapshot::diff::{Holding, holds};
+use crate::snapshot::{Resource, Resources, Version};
+
+/// Marks the version of a response that leaves something out.
+const INCOMPLETE: &str = "~";
+
+/// What a request of the state-of-the-world variant says with its nonce.
+#[derive(Debug)]
+pub(in crate::xds) enum Turn {
+    /// It answers the response in flight, or nothing; its names count.
+    Current(Option<Answer>),
+    /// Its nonce was never used here; its names count, because nothing was sent on this stream yet.
+    Foreign,
+    /// It was written before the client saw the last response; another will follow, so it has no effect at all.
+    Outdated,
+}
+
+impl Lane {
+    /// Whether a response carries all that the client shall hold of the type.
+    pub(super) fn carries_all(&self) -> bool {
+        self.variant == Variant::StateOfTheWorld && self.resource_type.has_wildcard()
+    }
+
+    /// Takes in the nonce of a request, and its error if it has one.
+    pub(in crate::xds) fn turn(&mut self, request: &StateRequest, now: Duration) -> Turn {
+        match &self.last_nonce {
+            Some(last) if **last != *request.nonce => Turn::Outdated,
+            Some(_) => match self.answer(&request.nonce, request.error.as_deref(), now) {
+                // Answered before; the client only changes its names.
+                Answer::Stale => Turn::Current(None),
+                answer => Turn::Current(Some(answer)),
+            },
+            None if request.nonce.is_empty() => Turn::Current(None),
+            None => Turn::Foreign,
+        }
+    }
+
+    /// Takes in the names of a request.
+    pub(in crate::xds) fn replace_interest(
+        &mut self,
+        request: &StateRequest,
+        limits: &Limits,
+    ) -> Result<(), LimitExceeded> {
+        let first = !std::mem::replace(&mut self.opened, true);
+        let names: Vec<Name> = request.names.iter().map(|name| self.shared(name)).collect();
+        let change = self.interest.replace(self.resource_type, &names, limits)?;
+        if first {
+            // A text of that length is no version that anybody chose.
+            let version = if request.version.len() > limits.name_bytes { INCOMPLETE } else { &request.version };
+            self.claimed = Some(Version::new(version));
+        }
+        if change.narrowed {
+            self.drop_unwanted();
+        }
+        self.stale = true;
+        self.unseen = true;
+        Ok(())
+    }
+
+    /// Compares the version that the client stated first with what it should hold: equal, and it holds exactly that.
+    pub(super) fn check_claim(&mut self, resources: &Resources) {
+        let Some(claimed) = self.claimed.take().filter(|_| self.carries_all()) else { return };
+        if claimed.as_str().is_empty() || claimed != self.state_version(resources) {
+            // What the client holds is unknown. It must hear that there is nothing, too.
+            self.awaited = self.interest.everything() || !claimed.as_str().is_empty();
+            return;
+        }
+        let wanted = resources.iter().filter(|(name, _)| self.interest.wants(name));
+        self.accepted = wanted.map(|(name, resource)| (name.clone(), resource.clone())).collect();
+        let holding = |resource: &Resource| Holding::Version(resource.version.clone());
+        self.held = self.accepted.iter().map(|(name, resource)| (name.clone(), holding(resource))).collect();
+    }
+
+    /// Forgets removals, which can't be sent: what is still asked for stays with the client as it was.
+    pub(super) fn keep_removals_quiet(&mut self) {
+        for name in std::mem::take(&mut self.removals) {
+            if !self.interest.names().contains(&name) {
+                self.held.remove(&name);
+            }
+        }
+        self.missing.clear();
+    }
+
+    /// All that the client shall hold after the next response, and the version of that.
+    pub(super) fn compose(&self, removed: &[Name]) -> (Resources, Version) {
+        let Some(resources) = &self.resources else { return (Resources::new(), self.version.clone()) };
+        let mut state = Resources::new();
+        let mut complete = true;
+        for (name, resource) in resources.iter().filter(|(name, _)| self.interest.wants(name)) {
+            let body = if self.is_withheld(resource) { self.accepted.get(name) } else { Some(resource) };
+            complete &= body.is_some_and(|body| body.version == resource.version);
+            state.extend(body.map(|body| (name.clone(), body.clone())));
+        }
+        for name in self.held.keys().filter(|name| !resources.contains_key(*name) && !removed.contains(name)) {
+            complete = false;
+            state.extend(self.accepted.get(name).map(|body| (name.clone(), body.clone())));
+        }
+        let version = if complete {
+            self.state_version(resources)
+        } else {
+            Version::new(&format!("{}{INCOMPLETE}", self.version))
+        };
+        (state, version)
+    }
+
+    /// The version of all that the client wants.
+    fn state_version(&self, resources: &Resources) -> Version {
+        if self.interest.everything() {
+            return self.version.clone();
+        }
+        Version::of_resources(self.interest.names().iter().filter_map(|name| resources.get(name)).map(AsRef::as_ref))
+    }
+
+    /// Whether this content was refused, and nothing else can have been meant.
+    fn is_withheld(&self, resource: &Resource) -> bool {
+        self.refused.get(&resource.name) == Some(&resource.version)
+            && !matches!(self.held.get(&resource.name), Some(Holding::Uncertain))
+    }
+
+    /// What of a state the client isn't known to hold.
+    pub(super) fn doubtful(&self, state: &Resources) -> Vec<Arc<Resource>> {
+        state.values().filter(|resource| !holds(&self.held, resource)).cloned().collect()
+    }
+}
