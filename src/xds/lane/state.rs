@@ -28,6 +28,7 @@
 //! # Rule
 //! xDS protocol, "State of the world"; `reliability.md` F2, F3 and F7, cases 4, 6, 14, 15, 19 and 22.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +49,8 @@ pub(in crate::xds) enum Turn {
     Current(Option<Answer>),
     /// Its nonce was never used here; its names count, because nothing was sent on this stream yet.
     Foreign,
-    /// It was written before the client saw the last response; another will follow, so it has no effect at all.
+    /// It was written before the client saw the last response; another will follow, so it has no effect but what it
+    /// tells about what the client dropped.
     Outdated,
 }
 
@@ -61,7 +63,10 @@ impl Lane {
     /// Takes in the nonce of a request, and its error if it has one.
     pub(in crate::xds) fn turn(&mut self, request: &StateRequest, now: Duration) -> Turn {
         match &self.last_nonce {
-            Some(last) if **last != *request.nonce => Turn::Outdated,
+            Some(last) if **last != *request.nonce => {
+                self.note_absence(request);
+                Turn::Outdated
+            }
             Some(_) => match self.answer(&request.nonce, request.error.as_deref(), now) {
                 // Answered before; the client only changes its names.
                 Answer::Stale => Turn::Current(None),
@@ -70,6 +75,16 @@ impl Lane {
             None if request.nonce.is_empty() => Turn::Current(None),
             None => Turn::Foreign,
         }
+    }
+
+    /// What an outdated request doesn't name, the client had dropped when it wrote it; it may name that again by now.
+    fn note_absence(&mut self, request: &StateRequest) {
+        if self.carries_all() || self.interest.everything() {
+            return;
+        }
+        let named: BTreeSet<&Name> = request.names.iter().collect();
+        self.held.retain(|name, _| named.contains(name));
+        self.stale = true;
     }
 
     /// Takes in the names of a request.

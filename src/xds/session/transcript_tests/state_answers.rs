@@ -49,6 +49,21 @@ fn case_4_names_that_cross_the_first_response_come_with_its_answer() {
 }
 
 #[test]
+fn case_4_what_was_dropped_and_named_again_is_sent_again() {
+    check_state(
+        "snapshot RDS r@1 s@1
+         → RDS r s
+         ← RDS #1 r@1
+         → RDS r s ack 1
+         ← RDS #2 s@1
+         → RDS s ack 1
+         ~ RDS stale nonce
+         → RDS r s ack 2
+         ← RDS #3 r@1",
+    );
+}
+
+#[test]
 fn case_5_a_nonce_of_another_type_is_stale() {
     check_state(
         "snapshot CDS a@1 | LDS l@1
