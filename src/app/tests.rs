@@ -119,3 +119,37 @@ async fn r10_an_envoy_that_comes_early_waits() {
     sender.send_replace(Some(Arc::new(compiled())));
     assert_eq!(&*subscribed.await.expect("a gateway").gateway, "cluster-1/edge/web");
 }
+
+#[test]
+fn r15_labels_of_envoys_that_are_gone_do_not_close_a_gateway_again() {
+    let (mut compiler, publisher, _state) = compile_loop();
+    let key = GatewayKey { gateway: "cluster-1/edge/web".parse().unwrap(), bind: "0.0.0.0".into() };
+    let first = publisher.subscribe(&key);
+    let put = |extent, objects: Vec<Arc<Object>>| {
+        Event::Source(Batch {
+            extent,
+            changes: objects.into_iter().map(Change::Put).collect(),
+            findings: Findings::new(),
+        })
+    };
+    let asks = |version: &str| {
+        let labels: Labels = [("app".into(), "web".into()), ("version".into(), version.into())].into();
+        Event::Gateway(key.clone(), labels)
+    };
+    // Envoys of two rollouts, and then a Service that picks the second one's Pods besides.
+    compiler.step([put(Extent::Complete, objects()), asks("1"), asks("2")].into_iter());
+    let (canary, _) = decode([(
+        "cluster-1".to_owned(),
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "canary", "namespace": "edge"},
+            "spec": {"selector": {"version": "2"}, "ports": [{"port": 80}]},
+        }),
+    )]);
+    compiler.step(std::iter::once(put(Extent::Changes, canary)));
+    assert!(first.has_changed().is_err(), "the Envoys are matched anew");
+
+    // One of the first rollout comes back: it is served, and stays so.
+    let again = publisher.subscribe(&key);
+    compiler.step(std::iter::once(asks("1")));
+    assert!(again.has_changed().is_ok() && again.borrow().is_some());
+}

@@ -174,3 +174,39 @@ fn r90_a_group_of_tables_that_select_each_other_ends() {
     assert_eq!(messages(&compiled, "root", Code::DelegationTooDeep).len(), 1);
     assert_eq!(messages(&compiled, "root", Code::NotAChildTable).len(), 1);
 }
+
+#[test]
+fn r79_bodies_that_hosts_and_matchers_multiply_are_bounded() {
+    let matchers: Vec<Value> = (0..100).map(|n| json!({"uri": {"exact": format!("/{n}")}})).collect();
+    let large =
+        json!({"name": "large", "matchers": matchers, "directResponse": {"status": 200, "body": "x".repeat(1 << 20)}});
+    let compiled = compile([table("root", &[large, answer("small", &prefix("/small"))])]);
+    let plan = compiled.plans.values().next().expect("a gateway");
+    let routes = &plan.listeners[&80].virtual_hosts[0].routes;
+    let bodies: usize = routes
+        .iter()
+        .map(|route| match &route.body.action {
+            Action::Direct(direct) => direct.body.len(),
+            _ => 0,
+        })
+        .sum();
+    assert!(bodies < 64 << 20, "{bodies} bytes");
+    let statuses: Vec<u16> = [&routes[0], &routes[routes.len() - 1]]
+        .map(|route| match &route.body.action {
+            Action::Direct(direct) => direct.status,
+            _ => 0,
+        })
+        .to_vec();
+    assert_eq!(statuses, [500, 200], "the large one is closed, its sibling serves");
+    assert!(compiled.findings.iter().any(|finding| finding.code == Code::LimitExceeded));
+}
+
+#[test]
+fn r70_a_table_has_a_bounded_number_of_hosts() {
+    let mut root = table("root", &[answer("all", &json!([]))]);
+    root["spec"]["hosts"] = (0..1_001).map(|n| json!(format!("h{n}.example"))).collect();
+    let compiled = compile([root]);
+    let plan = compiled.plans.values().next().expect("a gateway");
+    assert_eq!(plan.listeners[&80].virtual_hosts.len(), 1_000);
+    assert!(compiled.findings.iter().any(|f| f.code == Code::LimitExceeded && f.field.as_str() == "spec.hosts[1000]"));
+}
