@@ -85,7 +85,8 @@ codes! {
     Unsupported = "UNSUPPORTED",
     /// A file is not YAML, or is not readable. The objects that it held last stay in force.
     SyntaxError = "SYNTAX_ERROR",
-    /// A file or directory goes beyond a limit that the message names. It is not read further.
+    /// A file, a directory, or what a root table makes of its hosts, matchers and bodies goes beyond a limit that the
+    /// message names. What lies beyond is not read or not served; a route with too large a body answers 500.
     LimitExceeded = "LIMIT_EXCEEDED",
     /// Two places define one object. The first in path order counts.
     DuplicateObject = "DUPLICATE_OBJECT",
