@@ -363,7 +363,7 @@ fn retry_timeout_rows() {
     let retries = Retries {
         attempts: 3,
         per_try_timeout: Some(Duration::from_millis(1500)),
-        retry_on: vec!["reset".into(), "5xx".into()],
+        retry_on: vec!["reset".into(), "5xx".into(), "retriable-status-codes".into()],
         retriable_status_codes: vec![409],
         retry_remote_localities: true,
     };
@@ -393,24 +393,6 @@ fn retry_timeout_rows() {
     let none = action(None, Some(Retries { attempts: 0, ..retries.clone() }));
     assert_eq!(none["retry_policy"], json!({"num_retries": 0}), "0 attempts switch the host's retries off");
     assert_eq!(none["timeout"], "0s");
-
-    let plain = Retries {
-        attempts: 1,
-        per_try_timeout: None,
-        retry_on: Vec::new(),
-        retriable_status_codes: Vec::new(),
-        retry_remote_localities: false,
-    };
-    let policy = &action(None, Some(plain.clone()))["retry_policy"];
-    assert_eq!(
-        policy["retry_on"], "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
-        "asked for without conditions: the source platform's list"
-    );
-    assert_eq!(policy["retriable_status_codes"], json!([503]));
-
-    let codes = action(None, Some(Retries { retriable_status_codes: vec![502], ..plain }));
-    assert_eq!(codes["retry_policy"]["retry_on"], "retriable-status-codes");
-    assert_eq!(codes["retry_policy"]["retriable_status_codes"], json!([502]));
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub struct Retries {
     pub attempts: u32,
     /// Each try.
     pub per_try_timeout: Option<Duration>,
-    /// Envoy's conditions, in the order written.
+    /// Envoy's conditions, in the order written and never empty; `retriable-status-codes` among them where there are codes.
     pub retry_on: Vec<Name>,
     /// Statuses that are retried as well, 100 to 599.
     pub retriable_status_codes: Vec<u16>,

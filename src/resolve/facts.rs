@@ -429,8 +429,6 @@ pub struct VirtualDestination {
     pub hosts: Vec<Name>,
     /// Selectors of backing Services.
     pub services: Vec<Selector>,
-    /// Whether it names external services or workloads, which are not supported yet.
-    pub has_external_backends: bool,
     /// Ports.
     pub ports: Vec<VirtualPort>,
 }
@@ -455,8 +453,6 @@ pub struct ExternalService {
     pub age: Age,
     /// Its labels.
     pub labels: Labels,
-    /// Its ports.
-    pub ports: Vec<u16>,
 }
 
 // ---- workspaces --------------------------------------------------------------------------------------------------

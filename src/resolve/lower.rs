@@ -83,9 +83,9 @@ pub fn lower(object: &Object) -> (Lowered, Findings) {
         Spec::VirtualDestination(spec) => {
             Lowered::VirtualDestination(Arc::new(discovery::virtual_destination(object, spec, &mut findings)))
         }
-        Spec::ExternalService(spec) => {
+        Spec::ExternalService(_) => {
             not_supported(object, &mut findings);
-            Lowered::ExternalService(Arc::new(discovery::external_service(object, spec)))
+            Lowered::ExternalService(Arc::new(discovery::external_service(object)))
         }
         Spec::ExternalEndpoint(_)
         | Spec::RootTrustPolicy(_)

@@ -44,14 +44,6 @@ pub struct Slot {
     neutral: Option<fn() -> Any>,
 }
 
-impl Slot {
-    /// Whether listeners have the slot.
-    #[must_use]
-    pub fn is_present(&self) -> bool {
-        self.neutral.is_some()
-    }
-}
-
 /// Injected faults.
 pub(super) const FAULT: &str = "chancery.fault";
 /// Cross-origin rules.

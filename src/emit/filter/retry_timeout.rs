@@ -20,7 +20,6 @@ const BASELINE_RETRIES: u32 = 2;
 const HOST_SELECTION_ATTEMPTS: i64 = 5;
 /// Move to further priorities with every second retry.
 const PRIORITY_UPDATE_FREQUENCY: i32 = 2;
-const RETRIABLE_STATUS_CODES: &str = "retriable-status-codes";
 
 /// Puts timeout and retries on the route; a destination cannot have its own.
 pub(super) fn apply(policy: &RetryTimeout, route: &mut RouteBuilder<'_>) {
@@ -40,18 +39,9 @@ pub(in super::super) fn baseline() -> route_pb::RetryPolicy {
 }
 
 fn emit_retries(retries: &Retries) -> route_pb::RetryPolicy {
-    let mut conditions: Vec<&str> = retries.retry_on.iter().map(crate::model::Name::as_str).collect();
-    let mut codes: Vec<u32> = retries.retriable_status_codes.iter().map(|code| u32::from(*code)).collect();
-    if conditions.is_empty() && codes.is_empty() {
-        // Parity with the source platform, which retries 503 where retries are asked for.
-        conditions = BASELINE_RETRY_ON.split(',').collect();
-        codes.push(503);
-    }
-    if !codes.is_empty() && !conditions.contains(&RETRIABLE_STATUS_CODES) {
-        conditions.push(RETRIABLE_STATUS_CODES);
-    }
+    let conditions: Vec<&str> = retries.retry_on.iter().map(crate::model::Name::as_str).collect();
     let mut policy = retry_policy(conditions.join(","), retries.attempts);
-    policy.retriable_status_codes = codes;
+    policy.retriable_status_codes = retries.retriable_status_codes.iter().map(|code| u32::from(*code)).collect();
     policy.per_try_timeout = retries.per_try_timeout.map(pb::duration);
     policy.retry_priority = retries.retry_remote_localities.then(further_priorities);
     policy

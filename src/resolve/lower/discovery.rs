@@ -3,7 +3,7 @@
 use crate::crd::core as k8s;
 use crate::crd::{Object, destination as written};
 use crate::ir::upstream::UpstreamProtocol;
-use crate::model::{Code, FieldPath, Finding, Findings, Host, Kind, Labels, Name, ObjectRef};
+use crate::model::{Code, FieldPath, Finding, Findings, Host, Kind, Name, ObjectRef};
 use crate::resolve::facts::{
     Age, ExternalService, Node, Pod, Port, Service, ServicePort, Slice, SliceEndpoint, VirtualDestination, VirtualPort,
 };
@@ -219,18 +219,11 @@ pub(super) fn virtual_destination(
         labels: object.meta.labels.clone(),
         hosts,
         services: spec.services.iter().map(lower_selector).collect(),
-        has_external_backends: !spec.external_services.is_empty(),
         ports,
     }
 }
 
-pub(super) fn external_service(object: &Object, spec: &written::ExternalService) -> ExternalService {
+pub(super) fn external_service(object: &Object) -> ExternalService {
     let id = &object.meta.id;
-    let labels: Labels = object.meta.labels.clone();
-    ExternalService {
-        id: id.clone(),
-        age: Age::new(object.meta.created, id),
-        labels,
-        ports: spec.ports.iter().filter_map(|port| port_number(port.number).ok()).collect(),
-    }
+    ExternalService { id: id.clone(), age: Age::new(object.meta.created, id), labels: object.meta.labels.clone() }
 }
