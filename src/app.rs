@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::compile::{Compiled, compile};
 use crate::emit::{EmitOptions, emit_gateway};
 use crate::ir::GatewayPlan;
-use crate::model::{Finding, Findings, GatewayId, Kind, Labels, ObjectRef};
+use crate::model::{EnvoyRelease, Finding, Findings, GatewayId, Kind, Labels, ObjectRef};
 use crate::publish::{GatewayKey, Publisher};
 use crate::resolve::Options;
 use crate::resolve::gateway::class_of;
@@ -194,7 +194,8 @@ impl SnapshotSource for Gateways {
             return Err(NodeError::Unavailable("nothing is compiled yet: connect again".to_owned()));
         };
         let (gateway, labels) = match_node(&compiled, node)?;
-        let key = GatewayKey { gateway: gateway.clone(), bind: node.bind.clone() };
+        let envoy = EnvoyRelease::serving(node.version.map(|version| (version.major, version.minor)));
+        let key = GatewayKey { gateway: gateway.clone(), bind: node.bind.clone(), envoy };
         let snapshots = self.publisher.subscribe(&key);
         if self.events.send(Event::Gateway(key, labels)).is_err() {
             return Err(NodeError::Unavailable("the control plane is stopping: connect again".to_owned()));

@@ -9,23 +9,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::model::{GatewayId, Name};
+use crate::model::{EnvoyRelease, GatewayId, Name};
 use crate::snapshot::Snapshot;
 
-/// Which gateways share one snapshot: a class, and the address that its listeners bind.
+/// Which gateways share one snapshot: a class, the address that its listeners bind, and a release of Envoy.
 ///
-/// The address is part of the key because it stands in the listeners' bytes; usually all gateways of a class share it.
+/// The address is part of the key because it stands in the listeners' bytes, the release because an older one is not sent
+/// what it cannot understand. Usually all gateways of a class share both.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GatewayKey {
     /// The class.
     pub gateway: GatewayId,
     /// The address that listeners bind.
     pub bind: Name,
+    /// The release that its Envoys are served as.
+    pub envoy: EnvoyRelease,
 }
 
 impl fmt::Display for GatewayKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.gateway, self.bind)
+        write!(f, "{}@{} (Envoy {})", self.gateway, self.bind, self.envoy)
     }
 }
 
@@ -164,7 +167,7 @@ mod tests {
 
     #[test]
     fn gateway_keys_are_readable() {
-        let key = GatewayKey { gateway: "c1/edge/web".parse().unwrap(), bind: "0.0.0.0".into() };
-        assert_eq!(key.to_string(), "c1/edge/web@0.0.0.0");
+        let key = GatewayKey { gateway: "c1/edge/web".parse().unwrap(), bind: "0.0.0.0".into(), envoy: EnvoyRelease::NEWEST };
+        assert_eq!(key.to_string(), "c1/edge/web@0.0.0.0 (Envoy 1.40)");
     }
 }

@@ -35,10 +35,11 @@ const IMPORTS: &[(&str, Allowed)] = &[
     // Ring 6: the edges.
     ("source", Allowed::Only(&["model", "crd"])),
     ("trust", Allowed::Only(&["model", "crd", "snapshot"])),
-    ("memory", Allowed::Only(&["model", "crd", "snapshot"])),
+    ("memory", Allowed::Only(&["model", "ir", "snapshot", "publish"])),
     ("publish", Allowed::Only(&["model", "snapshot"])),
     ("xds", Allowed::Only(&["model", "snapshot", "publish"])),
-    ("status", Allowed::Only(&["model", "crd"])),
+    ("status", Allowed::Only(&["model", "snapshot", "publish", "xds"])),
+    ("api", Allowed::All),
     ("render", Allowed::Only(&["model", "snapshot"])),
     ("settings", Allowed::Only(&["model"])),
     ("telemetry", Allowed::Only(&["model"])),

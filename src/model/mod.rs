@@ -9,6 +9,7 @@ pub mod id;
 pub mod labels;
 pub mod name;
 pub mod path;
+pub mod release;
 
 pub use finding::{Approval, Code, FieldPath, Finding, Findings, Location, Severity};
 pub use host::Host;
@@ -16,3 +17,4 @@ pub use id::{GatewayId, Kind, ObjectRef, WorkspaceId};
 pub use labels::Labels;
 pub use name::{Name, SecretBytes};
 pub use path::PathMatch;
+pub use release::EnvoyRelease;

@@ -1,0 +1,53 @@
+//! Releases of Envoy, as far as what is emitted depends on them.
+
+use std::fmt;
+
+/// A minor release of Envoy, within the range that Chancery serves.
+///
+/// Gateways of one release understand the same configuration, so what one of them refuses the others would refuse too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EnvoyRelease {
+    major: u32,
+    minor: u32,
+}
+
+impl EnvoyRelease {
+    /// The oldest release that is served; what it cannot understand is never sent to it.
+    pub const OLDEST: Self = Self { major: 1, minor: 36 };
+    /// The newest release that is known; newer gateways get what it gets.
+    pub const NEWEST: Self = Self { major: 1, minor: 40 };
+
+    /// The release whose configuration a gateway of some version gets: its own, or the nearest that is served.
+    ///
+    /// A client that states no version gets what every release understands.
+    #[must_use]
+    pub fn serving(stated: Option<(u32, u32)>) -> Self {
+        let Some((major, minor)) = stated else { return Self::OLDEST };
+        Self { major, minor }.clamp(Self::OLDEST, Self::NEWEST)
+    }
+}
+
+impl fmt::Display for EnvoyRelease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_gateway_is_served_as_a_release_that_it_understands() {
+        for (stated, expected) in [
+            (Some((1, 38)), "1.38"),
+            (Some((1, 30)), "1.36"),
+            (Some((0, 99)), "1.36"),
+            (Some((1, 41)), "1.40"),
+            (Some((2, 0)), "1.40"),
+            (None, "1.36"),
+        ] {
+            assert_eq!(EnvoyRelease::serving(stated).to_string(), expected, "{stated:?}");
+        }
+    }
+}
