@@ -133,6 +133,7 @@ pub(crate) fn ask(compiled: &Compiled, gateway: &str, port: u16, request: &Reque
     let gateway = gateway.parse().map_err(|error| anyhow::anyhow!("{gateway}: {error}"))?;
     let request = explain::Request {
         port: Some(port),
+        server_name: None,
         host: request.host.clone(),
         path: request.path.clone(),
         method: request.method.clone(),

@@ -35,6 +35,9 @@ pub(super) struct Explain {
     /// Host header
     #[arg(long, value_name = "HOST", help_heading = "Request")]
     host: Option<String>,
+    /// Server name that the client states in TLS; the host unless stated
+    #[arg(long, value_name = "NAME", help_heading = "Request")]
+    server_name: Option<String>,
     /// Path with query
     #[arg(long = "path", value_name = "PATH", default_value = "/", help_heading = "Request")]
     path_and_query: String,
@@ -65,6 +68,7 @@ impl Explain {
         let mut request = Request {
             port: self.port,
             host: self.host.clone().unwrap_or_default(),
+            server_name: self.server_name.clone(),
             path: self.path_and_query.clone(),
             method: self.method.to_ascii_uppercase(),
             headers: Vec::new(),
@@ -107,10 +111,15 @@ fn only_gateway(offline: &Offline) -> Result<&GatewayId, Usage> {
 }
 
 fn request_text(request: &Request, explanation: &Explanation<'_>, out: &mut impl Write) -> anyhow::Result<()> {
-    writeln!(out, "Request:   {} http://{}{}", request.method, request.host, request.path)?;
+    let scheme = if explanation.chain.is_some_and(|chain| chain.tls.is_some()) { "https" } else { "http" };
+    writeln!(out, "Request:   {} {scheme}://{}{}", request.method, request.host, request.path)?;
     writeln!(out, "Gateway:   {}", explanation.gateway)?;
     if let Some(port) = explanation.listener {
         writeln!(out, "Listener:  port {port}")?;
+    }
+    if let Some(chain) = explanation.chain {
+        let ends = if chain.tls.is_some() { "ends here" } else { "is passed through" };
+        writeln!(out, "TLS:       {ends}, listener `{}` of {}", chain.name, chain.gateways[0].short())?;
     }
     if let Some(host) = &explanation.virtual_host {
         writeln!(out, "Host:      {host}")?;
@@ -199,7 +208,14 @@ fn request_json(request: &Request, explanation: &Explanation<'_>) -> Value {
             "body": answer.map(|answer| &answer.body),
             "location": answer.and_then(|answer| answer.location.as_ref()),
         },
-        "listener": explanation.listener.map(|port| json!({"port": port})),
+        "listener": explanation.listener.map(|port| json!({
+            "port": port,
+            "tls": explanation.chain.map(|chain| json!({
+                "name": chain.name.as_str(),
+                "terminated": chain.tls.is_some(),
+                "gateways": chain.gateways.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            })),
+        })),
         "virtualHost": explanation.virtual_host.as_deref(),
         "route": null,
         "policies": [],

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::emit::route_entries;
+use crate::ir::listener::HttpHosts;
 use crate::ir::policy::{Cors, OriginPattern, Policy};
 use crate::ir::route::{Action, LabelOrigin, Matcher, Route, RouteBody, ValueMatch};
 use crate::ir::upstream::{Upstream, UpstreamId};
-use crate::ir::{GatewayPlan, Listener, VirtualHost};
-use crate::model::{Finding, GatewayId, Kind, Name, ObjectRef};
+use crate::ir::{Chain, GatewayPlan, Listener, Serves, VirtualHost};
+use crate::model::{Finding, GatewayId, Host, Kind, Name, ObjectRef};
 use crate::resolve::attachment::{Attached, NotAttached, explain_off, explain_one_off};
 use crate::resolve::delegation::FinalRoute;
 
@@ -30,6 +31,8 @@ pub struct Request {
     pub port: Option<u16>,
     /// Host header, with or without a port.
     pub host: String,
+    /// The name that the client states as it opens a TLS connection; absent takes the host's, an empty one is none.
+    pub server_name: Option<String>,
     /// Path with query.
     pub path: String,
     /// Method, upper case.
@@ -45,6 +48,8 @@ pub struct Explanation<'c> {
     pub gateway: GatewayId,
     /// The port that Envoy binds; `None` where the gateway has no such listener.
     pub listener: Option<u16>,
+    /// The chain of a listener that tells TLS connections apart.
+    pub chain: Option<&'c Chain>,
     /// The domain that took the request.
     pub virtual_host: Option<Name>,
     /// The route that took it.
@@ -108,18 +113,41 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
             format!("there is no gateway `{gateway}`; there are {}", known.join(", "))
         }
     })?;
-    let mut explanation =
-        Explanation { gateway: gateway.clone(), listener: None, virtual_host: None, route: None, answer: None };
+    let mut explanation = Explanation {
+        gateway: gateway.clone(),
+        listener: None,
+        chain: None,
+        virtual_host: None,
+        route: None,
+        answer: None,
+    };
+    let no_connection = |why: &str| Some(Answer { status: 0, body: why.to_owned(), location: None });
     let Some(listener) = pick_listener(plan, request.port) else {
-        explanation.answer = Some(Answer {
-            status: 0,
-            body: "no listener on that port: the connection is refused".to_owned(),
-            location: None,
-        });
+        explanation.answer = no_connection("no listener on that port: the connection is refused");
         return Ok(explanation);
     };
     explanation.listener = Some(listener.bind_port);
     let wire = Wire::new(request);
+    let server_name = match &request.server_name {
+        Some(name) => Some(name.to_ascii_lowercase()).filter(|name| !name.is_empty()),
+        None => Some(wire.host.clone()),
+    };
+    let Some(chain) = listener.chain_for(server_name.as_deref()) else {
+        explanation.answer = no_connection("no listener of that port has this server name: the connection is closed");
+        return Ok(explanation);
+    };
+    explanation.chain = listener.reads_tls().then_some(chain);
+    let http = match &chain.serves {
+        Serves::Http(http) => http,
+        Serves::Tcp(Some(route)) => {
+            explanation.route = Some(matched(compiled, plan, route));
+            return Ok(explanation);
+        }
+        Serves::Tcp(None) => {
+            explanation.answer = no_connection("no route takes connections here: they are closed");
+            return Ok(explanation);
+        }
+    };
     if wire.has_escaped_slash {
         explanation.answer = Some(Answer {
             status: 307,
@@ -129,11 +157,27 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
         return Ok(explanation);
     }
     let not_found = |why: &str| Some(Answer { status: 404, body: why.to_owned(), location: None });
-    let Some(host) = pick_host(listener, &wire.host) else {
+    let (host, other) = (pick_host(http, &wire.host), pick(&http.misdirected, &wire.host, |host| host));
+    if other.is_some_and(|other| host.is_none_or(|host| host.domain.specificity() < other.specificity())) {
+        explanation.answer = Some(Answer {
+            status: 421,
+            body: "another listener of that port serves this host: the client should open a connection for it"
+                .to_owned(),
+            location: None,
+        });
+        return Ok(explanation);
+    }
+    let Some(host) = host else {
         explanation.answer = not_found("no route table serves this host here");
         return Ok(explanation);
     };
     explanation.virtual_host = Some(host.domain.name().clone());
+    if host.redirects_to_https {
+        let location = Some(format!("https://{}{}", wire.authority, wire.path_and_query));
+        let body = "the listener redirects every request to https".to_owned();
+        explanation.answer = Some(Answer { status: 301, body, location });
+        return Ok(explanation);
+    }
     let first = host.routes.iter().find_map(|route| {
         let entry = route_entries(route).into_iter().find(|(_, matcher)| wire.matches(matcher))?;
         Some((route, entry))
@@ -142,7 +186,8 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
         explanation.answer = not_found("no route of this host matches");
         return Ok(explanation);
     };
-    explanation.answer = answer(route, &wire);
+    let scheme = if chain.tls.is_some() { "https" } else { "http" };
+    explanation.answer = answer(route, &wire, scheme);
     explanation.route = Some(MatchedRoute { name, matcher, ..matched(compiled, plan, route) });
     Ok(explanation)
 }
@@ -159,17 +204,18 @@ fn pick_listener(plan: &GatewayPlan, port: Option<u16>) -> Option<&Listener> {
 }
 
 /// R68.
-fn pick_host<'p>(listener: &'p Listener, host: &str) -> Option<&'p VirtualHost> {
-    listener
-        .virtual_hosts
-        .iter()
-        .filter(|candidate| candidate.domain.matches(host))
-        .max_by_key(|candidate| candidate.domain.specificity())
+fn pick_host<'p>(http: &'p HttpHosts, host: &str) -> Option<&'p VirtualHost> {
+    pick(&http.virtual_hosts, host, |candidate| &candidate.domain)
+}
+
+fn pick<'p, T>(candidates: impl IntoIterator<Item = &'p T>, host: &str, domain: impl Fn(&T) -> &Host) -> Option<&'p T> {
+    let fitting = candidates.into_iter().filter(|candidate| domain(candidate).matches(host));
+    fitting.max_by_key(|candidate| domain(candidate).specificity())
 }
 
 /// Filters answer before the route's action does, in the order of the kinds; the CORS filter only on routes that
 /// forward.
-fn answer(route: &Route, wire: &Wire) -> Option<Answer> {
+fn answer(route: &Route, wire: &Wire, scheme: &str) -> Option<Answer> {
     let mut policies: Vec<&Policy> = route.body.policies.iter().collect();
     if let Action::Forward(forward) = &route.body.action
         && let [destination] = forward.destinations.as_slice()
@@ -201,7 +247,7 @@ fn answer(route: &Route, wire: &Wire) -> Option<Answer> {
             Some(Answer {
                 status: redirect.status,
                 body: String::new(),
-                location: Some(format!("http://{host}{path}")),
+                location: Some(format!("{scheme}://{host}{path}")),
             })
         }
     })

@@ -7,7 +7,7 @@ use crate::crd::Object;
 use crate::model::{Code, Finding, Findings, Kind, Labels, Name, ObjectRef, WorkspaceId};
 use crate::resolve::Options;
 use crate::resolve::facts::{
-    ExternalService, Node, Pod, PolicyObject, Selector, Service, Slice, Table, TableRole, VirtualDestination,
+    ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, TableRole, VirtualDestination,
     VirtualGateway,
 };
 use crate::resolve::lower::{Lowered, lower};
@@ -26,6 +26,7 @@ pub struct Inputs {
     slices: BTreeMap<ObjectRef, Vec<Arc<Slice>>>,
     pods: BTreeMap<ObjectRef, Arc<Pod>>,
     nodes: BTreeMap<(Name, Name), Arc<Node>>,
+    secrets: BTreeMap<ObjectRef, Arc<Secret>>,
     virtual_destinations: Collection<VirtualDestination>,
     external_services: Collection<ExternalService>,
     policies: BTreeMap<WorkspaceId, Arc<PolicyIndex>>,
@@ -175,7 +176,7 @@ impl Inputs {
         let (mut tables, mut gateways, mut services) = (Vec::new(), Vec::new(), Vec::new());
         let (mut virtual_destinations, mut external_services) = (Vec::new(), Vec::new());
         let mut slices: BTreeMap<ObjectRef, Vec<Arc<Slice>>> = BTreeMap::new();
-        let (mut pods, mut nodes) = (BTreeMap::new(), BTreeMap::new());
+        let (mut pods, mut nodes, mut secrets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut policies: BTreeMap<WorkspaceId, Vec<Arc<PolicyObject>>> = BTreeMap::new();
         for (object, fact) in lowered {
             let id = &object.meta.id;
@@ -194,6 +195,9 @@ impl Inputs {
                 }
                 Lowered::Node(node) => {
                     nodes.insert((node.id.cluster.clone(), node.id.name.clone()), node);
+                }
+                Lowered::Secret(secret) => {
+                    secrets.insert(secret.id.clone(), secret);
                 }
                 Lowered::Gateway(gateway) => gateways.push(gateway),
                 Lowered::Table(table) => tables.push(table),
@@ -220,6 +224,7 @@ impl Inputs {
             slices,
             pods,
             nodes,
+            secrets,
             virtual_destinations: Collection::new(virtual_destinations),
             external_services: Collection::new(external_services),
             policies: policies.into_iter().map(|(owner, list)| (owner, Arc::new(PolicyIndex::new(list)))).collect(),
@@ -322,6 +327,10 @@ impl World for Inputs {
 
     fn services(&self, selector: &Selector) -> Vec<Arc<Service>> {
         self.services.select(selector)
+    }
+
+    fn secret(&self, id: &ObjectRef) -> Option<Arc<Secret>> {
+        self.secrets.get(id).cloned()
     }
 
     fn slices(&self, service: &ObjectRef) -> Vec<Arc<Slice>> {

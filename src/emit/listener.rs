@@ -1,21 +1,31 @@
-//! Listeners: one per bound port, plain HTTP, byte-stable.
+//! Listeners: one per bound port, byte-stable.
 //!
-//! A listener says how to read requests and which filters stand in line; which hosts and routes there are comes over
-//! RDS. Nothing of a table or policy is in it, so attaching one never drains a connection.
+//! A listener says how to tell connections apart, how to read requests and which filters stand in line; which hosts and
+//! routes there are comes over RDS, keys and certificates over SDS. Nothing of a table's HTTP routes or of a policy is in
+//! it, so attaching one never drains a connection. Routes of whole connections have no other place than here.
 
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::listener::v3 as listener_pb;
+use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3 as tls_inspector_pb;
+use envoy_types::pb::envoy::extensions::filters::network::direct_response::v3 as closing_pb;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
+use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_pb;
+use envoy_types::pb::google::protobuf as google_pb;
 
-use crate::ir::Listener;
+use crate::ir::listener::{Chain, Serves};
+use crate::ir::{Action, Listener, Route};
+use crate::model::{Host, ObjectRef};
 use crate::snapshot::Resource;
 
-use super::{EmitOptions, filter, name, pb, wire};
+use super::{EmitOptions, filter, name, pb, tls, wire};
 
 /// How long a stream may be silent in both directions. Envoy's own default, written out because it is the only limit on
 /// routes without a timeout; half of it cuts slow long polls, double keeps dead streams longer.
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What HTTP chains offer to clients that negotiate.
+const HTTP_PROTOCOLS: &[&str] = &["h2", "http/1.1"];
 
 /// The listener of one bound port.
 ///
@@ -23,22 +33,100 @@ const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// R57; filter order and connection manager as the policy reference in the manual has them (slot 0).
 pub(super) fn emit_listener(listener: &Listener, options: &EmitOptions) -> Resource {
     let name = name::listener(listener.bind_port);
-    let manager = listener_pb::Filter {
-        name: "envoy.filters.network.http_connection_manager".to_owned(),
-        config_type: Some(listener_pb::filter::ConfigType::TypedConfig(wire::any(&connection_manager(
-            listener.bind_port,
-        )))),
-    };
     let message = listener_pb::Listener {
         name: name.to_string(),
         address: Some(pb::socket_address(options.bind.to_string(), listener.bind_port)),
-        filter_chains: vec![listener_pb::FilterChain { filters: vec![manager], ..Default::default() }],
+        listener_filters: listener.reads_tls().then(tls_inspector).into_iter().collect(),
+        filter_chains: listener.chains.iter().map(|chain| emit_chain(listener.bind_port, chain)).collect(),
         ..Default::default()
     };
-    Resource::from_content(name, wire::encode(&message), pb::owners(&listener.gateways))
+    Resource::from_content(name, wire::encode(&message), pb::owners(concerned(listener)))
 }
 
-fn connection_manager(bind_port: u16) -> hcm_pb::HttpConnectionManager {
+/// The objects that a refusal of a listener concerns: its virtual gateways, and tables whose routes stand in it.
+fn concerned(listener: &Listener) -> impl Iterator<Item = &ObjectRef> {
+    let streams = listener.chains.iter().filter_map(|chain| match &chain.serves {
+        Serves::Tcp(route) => route.as_ref(),
+        Serves::Http(_) => None,
+    });
+    listener.gateways.iter().chain(streams.flat_map(|route| route.body.chain.iter().map(|hop| &hop.table)))
+}
+
+/// Reads the server name out of the first message of a TLS connection.
+fn tls_inspector() -> listener_pb::ListenerFilter {
+    use listener_pb::listener_filter::ConfigType;
+    listener_pb::ListenerFilter {
+        name: "envoy.filters.listener.tls_inspector".to_owned(),
+        config_type: Some(ConfigType::TypedConfig(wire::any(&tls_inspector_pb::TlsInspector::default()))),
+        ..Default::default()
+    }
+}
+
+fn emit_chain(bind_port: u16, chain: &Chain) -> listener_pb::FilterChain {
+    let protocols = match &chain.serves {
+        Serves::Http(_) => HTTP_PROTOCOLS,
+        Serves::Tcp(_) => &[],
+    };
+    let filter = match &chain.serves {
+        Serves::Http(_) => network_filter(
+            "envoy.filters.network.http_connection_manager",
+            wire::any(&connection_manager(bind_port, chain)),
+        ),
+        Serves::Tcp(Some(route)) => {
+            network_filter("envoy.filters.network.tcp_proxy", wire::any(&tcp_proxy(bind_port, route)))
+        }
+        // Answers with nothing and closes.
+        Serves::Tcp(None) => {
+            network_filter("envoy.filters.network.direct_response", wire::any(&closing_pb::Config::default()))
+        }
+    };
+    let is_plain = chain.tls.is_none() && chain.server_names.is_empty() && chain.name.is_empty();
+    listener_pb::FilterChain {
+        name: chain.name.to_string(),
+        filter_chain_match: (!is_plain).then(|| listener_pb::FilterChainMatch {
+            server_names: chain.server_names.iter().map(Host::to_string).collect(),
+            // Plaintext on a TLS port is nobody's.
+            transport_protocol: "tls".to_owned(),
+            ..Default::default()
+        }),
+        filters: vec![filter],
+        transport_socket: chain.tls.as_ref().map(|tls| tls::emit_downstream(tls, protocols)),
+        ..Default::default()
+    }
+}
+
+fn network_filter(name: &str, config: google_pb::Any) -> listener_pb::Filter {
+    listener_pb::Filter {
+        name: name.to_owned(),
+        config_type: Some(listener_pb::filter::ConfigType::TypedConfig(config)),
+    }
+}
+
+/// Passes whole connections on.
+fn tcp_proxy(bind_port: u16, route: &Route) -> tcp_pb::TcpProxy {
+    use tcp_pb::tcp_proxy::weighted_cluster::ClusterWeight;
+    use tcp_pb::tcp_proxy::{ClusterSpecifier, WeightedCluster};
+    let destinations = match &route.body.action {
+        Action::Forward(forward) => forward.destinations.as_slice(),
+        Action::Redirect(_) | Action::Direct(_) => &[],
+    };
+    let specifier = match destinations {
+        [only] => ClusterSpecifier::Cluster(name::cluster(&only.upstream).to_string()),
+        several => ClusterSpecifier::WeightedClusters(WeightedCluster {
+            clusters: several
+                .iter()
+                .map(|destination| ClusterWeight {
+                    name: name::cluster(&destination.upstream).to_string(),
+                    weight: destination.weight,
+                    ..Default::default()
+                })
+                .collect(),
+        }),
+    };
+    tcp_pb::TcpProxy { stat_prefix: bind_port.to_string(), cluster_specifier: Some(specifier), ..Default::default() }
+}
+
+fn connection_manager(bind_port: u16, chain: &Chain) -> hcm_pb::HttpConnectionManager {
     use hcm_pb::http_connection_manager as hcm;
 
     // A listener whose routes are missing would answer 404 to everything: wait for them. `verify` keeps a snapshot from
@@ -47,7 +135,7 @@ fn connection_manager(bind_port: u16) -> hcm_pb::HttpConnectionManager {
     config_source.initial_fetch_timeout = Some(pb::duration(Duration::ZERO));
     let rds = hcm_pb::Rds {
         config_source: Some(config_source),
-        route_config_name: name::route_configuration(bind_port).to_string(),
+        route_config_name: name::route_configuration(bind_port, &chain.name).to_string(),
     };
     hcm_pb::HttpConnectionManager {
         codec_type: hcm::CodecType::Auto.into(),

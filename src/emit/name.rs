@@ -3,7 +3,8 @@
 //! | resource | name |
 //! |---|---|
 //! | listener | `listener/<bound port>` |
-//! | route configuration | `route/<bound port>` |
+//! | route configuration | `route/<bound port>`; of a TLS chain `route/<bound port>/<first host>` |
+//! | secret | `secret/<cluster>/<namespace>/<name>`; authorities `…/ca` |
 //! | cluster and its endpoints | `svc/<cluster>/<namespace>/<name>/<port>[/<subset>]`; `vd/…` and `es/…` likewise |
 //!
 //! A subset is written out, `version=v1,zone=a`, or where that is long, `~` and its hash. Names of Kubernetes objects
@@ -13,6 +14,7 @@
 //! The manual's conventions, "Names"; R57 for listeners that share a port.
 
 use crate::ir::UpstreamId;
+use crate::ir::secret::{SecretId, SecretPart};
 use crate::model::{Kind, Labels, Name};
 use crate::snapshot::Version;
 
@@ -24,9 +26,19 @@ pub(crate) fn listener(bind_port: u16) -> Name {
     format!("listener/{bind_port}").into()
 }
 
-/// The routes of a bound port.
-pub(crate) fn route_configuration(bind_port: u16) -> Name {
-    format!("route/{bind_port}").into()
+/// The routes of a chain of a bound port.
+pub(crate) fn route_configuration(bind_port: u16, chain: &str) -> Name {
+    if chain.is_empty() { format!("route/{bind_port}").into() } else { format!("route/{bind_port}/{chain}").into() }
+}
+
+/// A part of a Secret.
+pub(crate) fn secret(id: &SecretId) -> Name {
+    let object = &id.object;
+    let part = match id.part {
+        SecretPart::KeyPair => "",
+        SecretPart::Trust => "/ca",
+    };
+    format!("secret/{}/{}/{}{part}", object.cluster, object.namespace, object.name).into()
 }
 
 /// The cluster of an upstream, and its endpoints.

@@ -18,9 +18,10 @@ use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use envoy_types::pb::google::protobuf::Any;
 
+use crate::ir::listener::HttpHosts;
 use crate::ir::route::{DirectResponse, Forward, HostRewrite, PathRewrite, Redirect};
-use crate::ir::{Action, Listener, Matcher, Route, RouteBody, VirtualHost};
-use crate::model::{Name, ObjectRef};
+use crate::ir::{Action, Chain, Matcher, Route, RouteBody, VirtualHost};
+use crate::model::{Host, Name, ObjectRef};
 use crate::snapshot::Resource;
 
 use super::{filter, name, pb, wire};
@@ -28,12 +29,15 @@ use super::{filter, name, pb, wire};
 /// The most that a direct response may answer with; Envoy's default is 4 KiB.
 const LARGEST_DIRECT_RESPONSE: u32 = 1 << 20;
 
+/// `Misdirected Request`: the client should use a connection of its own for the host.
+const MISDIRECTED: u16 = 421;
+
 /// Number of the field `virtual_hosts` of a route configuration.
 const VIRTUAL_HOSTS: u32 = 2;
 
-/// The routes of one bound port. Without virtual hosts every request gets 404 (R67).
-pub(super) fn emit_route_configuration(listener: &Listener) -> Resource {
-    let name = name::route_configuration(listener.bind_port);
+/// The routes of one HTTP chain. Without virtual hosts every request gets 404 (R67).
+pub(super) fn emit_route_configuration(bind_port: u16, chain: &Chain, http: &HttpHosts) -> Resource {
+    let name = name::route_configuration(bind_port, &chain.name);
     let message = route_pb::RouteConfiguration {
         name: name.to_string(),
         // The port in a Host header says nothing about the host (R68).
@@ -44,14 +48,40 @@ pub(super) fn emit_route_configuration(listener: &Listener) -> Resource {
         ..Default::default()
     };
     // One host at a time: as a message, the routes of a large mesh take twenty times the memory of their bytes.
-    let hosts = listener.virtual_hosts.iter().map(emit_virtual_host);
-    Resource::from_content(name, wire::encode_with(&message, VIRTUAL_HOSTS, hosts), pb::owners(concerned(listener)))
+    let hosts = http.virtual_hosts.iter().map(emit_virtual_host);
+    let hosts = hosts.chain((!http.misdirected.is_empty()).then(|| emit_misdirected(&http.misdirected)));
+    let owners = pb::owners(concerned(chain, http));
+    Resource::from_content(name, wire::encode_with(&message, VIRTUAL_HOSTS, hosts), owners)
+}
+
+/// Sends clients that reuse a connection for another chain's hosts to a connection of their own (R204).
+fn emit_misdirected(hosts: &BTreeSet<Host>) -> route_pb::VirtualHost {
+    let any = route_pb::RouteMatch {
+        path_specifier: Some(route_pb::route_match::PathSpecifier::Prefix("/".to_owned())),
+        ..Default::default()
+    };
+    let answer = emit_direct_response(&DirectResponse {
+        status: MISDIRECTED,
+        body: "chancery: another connection serves this host".into(),
+    });
+    let route = route_pb::Route {
+        name: "misdirected".to_owned(),
+        r#match: Some(any),
+        action: Some(route_pb::route::Action::DirectResponse(answer)),
+        ..Default::default()
+    };
+    route_pb::VirtualHost {
+        name: "misdirected".to_owned(),
+        domains: hosts.iter().map(Host::to_string).collect(),
+        routes: vec![route],
+        ..Default::default()
+    }
 }
 
 /// The objects that a refusal of the routes concerns: gateways, all tables on the way, all attached policies.
-fn concerned(listener: &Listener) -> BTreeSet<&ObjectRef> {
-    let mut objects: BTreeSet<&ObjectRef> = listener.gateways.iter().collect();
-    for host in &listener.virtual_hosts {
+fn concerned<'a>(chain: &'a Chain, http: &'a HttpHosts) -> BTreeSet<&'a ObjectRef> {
+    let mut objects: BTreeSet<&ObjectRef> = chain.gateways.iter().collect();
+    for host in &http.virtual_hosts {
         objects.extend(&host.tables);
         let mut before: Option<&RouteBody> = None;
         for route in &host.routes {
@@ -73,6 +103,7 @@ fn concerned(listener: &Listener) -> BTreeSet<&ObjectRef> {
 }
 
 fn emit_virtual_host(host: &VirtualHost) -> route_pb::VirtualHost {
+    use route_pb::virtual_host::TlsRequirementType;
     let forwards = host.routes.iter().any(|route| matches!(route.body.action, Action::Forward(_)));
     route_pb::VirtualHost {
         name: host.domain.to_string(),
@@ -81,6 +112,7 @@ fn emit_virtual_host(host: &VirtualHost) -> route_pb::VirtualHost {
         metadata: pb::provenance("tables", &host.tables),
         // Here and not on each route: it is five times as large as a lean route.
         retry_policy: forwards.then(filter::baseline_retries),
+        require_tls: if host.redirects_to_https { TlsRequirementType::All } else { TlsRequirementType::None }.into(),
         ..Default::default()
     }
 }

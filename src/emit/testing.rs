@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::ir::listener::HttpHosts;
 use crate::ir::policy::{Cors, FaultInjection, HeaderManipulation, OriginMatch, OriginPattern};
 use crate::ir::route::{
     Attachment, DirectResponse, Forward, HeaderMatch, Hop, HostRewrite, PathRewrite, QueryMatch, Redirect, ValueMatch,
     WeightedDestination,
 };
 use crate::ir::upstream::{Closed, Endpoint, Locality, UpstreamProtocol};
-use crate::ir::{Action, GatewayPlan, Listener, Matcher, Policy, Route, RouteBody, Upstream, UpstreamId, VirtualHost};
+use crate::ir::{
+    Action, Chain, GatewayPlan, Listener, Matcher, Policy, Route, RouteBody, Serves, Upstream, UpstreamId, VirtualHost,
+};
 use crate::model::{Host, Kind, Name, ObjectRef, PathMatch, WorkspaceId};
 
 pub(crate) fn object(kind: Kind, name: &str) -> ObjectRef {
@@ -44,12 +47,25 @@ pub(crate) fn plan(
         bind_port: 8080,
         service_ports: [80].into(),
         gateways: vec![object(Kind::VirtualGateway, "edge")],
-        virtual_hosts: virtual_hosts.into_iter().collect(),
+        chains: vec![plain_chain(virtual_hosts)],
     };
     GatewayPlan {
         gateway: "cluster-1/edge/ingress".parse().unwrap(),
         listeners: [(8080, listener)].into(),
         upstreams: upstreams.into_iter().map(|upstream| (upstream.id.clone(), Arc::new(upstream))).collect(),
+        secrets: BTreeMap::new(),
+    }
+}
+
+/// The one chain of a plaintext listener.
+pub(crate) fn plain_chain(virtual_hosts: impl IntoIterator<Item = VirtualHost>) -> Chain {
+    let hosts = HttpHosts { virtual_hosts: virtual_hosts.into_iter().collect(), misdirected: BTreeSet::new() };
+    Chain {
+        name: Name::default(),
+        gateways: vec![object(Kind::VirtualGateway, "edge")],
+        server_names: BTreeSet::new(),
+        tls: None,
+        serves: Serves::Http(hosts),
     }
 }
 
@@ -57,6 +73,7 @@ pub(crate) fn host(domain: &str, routes: impl IntoIterator<Item = TestRoute>) ->
     VirtualHost {
         domain: Host::parse(domain).unwrap(),
         tables: vec![object(Kind::RouteTable, "www")],
+        redirects_to_https: false,
         routes: routes.into_iter().map(TestRoute::build).collect(),
     }
 }

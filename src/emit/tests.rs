@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::ir::GatewayPlan;
+use crate::ir::listener::{CertificateSource, ClientCertificate, Tls, TlsVersion, TrustSource};
 use crate::ir::policy::{FaultDelay, FaultInjection, OriginPattern, Policy, Retries, RetryTimeout, Teapot};
 use crate::ir::route::{HostRewrite, PathRewrite, ValueMatch};
+use crate::ir::secret::{AltName, SecretId, SecretPart};
 use crate::ir::upstream::{Closed, Endpoint, Locality, UpstreamProtocol};
-use crate::model::PathMatch;
+use crate::ir::{GatewayPlan, Secret, Serves};
+use crate::model::{Host, Kind, PathMatch, SecretBytes};
 use crate::render::to_json;
 use crate::snapshot::verify::verify;
 use crate::snapshot::{ResourceType, Snapshot};
@@ -497,6 +499,84 @@ fn the_bound_address_is_a_setting() {
     let snapshot = emit_gateway(&plan([], []), &options);
     let shown = show(&snapshot, ResourceType::Listener, "listener/8080");
     assert_eq!(shown["address"]["socket_address"]["address"], "127.0.0.1");
+}
+
+/// R58 to R60, R204: one chain that ends TLS and asks clients for certificates.
+#[test]
+fn a_tls_chain_in_full() {
+    let object = object(Kind::Secret, "bank");
+    let pair = SecretId { object: object.clone(), part: SecretPart::KeyPair };
+    let trust = SecretId { object, part: SecretPart::Trust };
+    let mut bank = plain_chain([host("bank.example", [route("all")])]);
+    bank.name = "bank.example".into();
+    bank.server_names = [Host::parse("bank.example").unwrap()].into();
+    bank.tls = Some(Tls {
+        certificate: CertificateSource::Secret(pair.clone()),
+        client: Some(ClientCertificate {
+            trust: TrustSource::Secret(trust.clone()),
+            names: vec![AltName("client.example".into())],
+        }),
+        minimum: TlsVersion::V1_2,
+        maximum: TlsVersion::V1_3,
+        ciphers: Vec::new(),
+    });
+    let Serves::Http(http) = &mut bank.serves else { panic!("an HTTP chain") };
+    http.misdirected = [Host::parse("shop.example").unwrap()].into();
+    let mut plan = plan([], []);
+    plan.listeners.get_mut(&8080).unwrap().chains = vec![bank];
+    let content = SecretBytes::new(b"CANARY-PRIVATE-KEY");
+    plan.secrets = [
+        (pair, Secret::KeyPair { chain: content.clone(), key: content.clone(), ocsp_staple: None }),
+        (trust, Secret::Trust { authorities: content, revoked: None }),
+    ]
+    .into();
+    let snapshot = emit(&plan);
+
+    let listener = show(&snapshot, ResourceType::Listener, "listener/8080");
+    let chain = &listener["filter_chains"][0];
+    assert_eq!(chain["filter_chain_match"], json!({"server_names": ["bank.example"], "transport_protocol": "tls"}));
+    assert_eq!(listener["listener_filters"][0]["name"], "envoy.filters.listener.tls_inspector");
+    let over_ads = json!({"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"});
+    let by_name = |san: &str| json!({"san_type": san, "matcher": {"exact": "client.example"}});
+    assert_eq!(
+        chain["transport_socket"]["typed_config"],
+        json!({
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "alpn_protocols": ["h2", "http/1.1"],
+                "combined_validation_context": {
+                    "default_validation_context": {
+                        "match_typed_subject_alt_names": [by_name("DNS"), by_name("URI"), by_name("EMAIL")],
+                    },
+                    "validation_context_sds_secret_config": {
+                        "name": "secret/cluster-1/shop/bank/ca",
+                        "sds_config": over_ads,
+                    },
+                },
+                "tls_certificate_sds_secret_configs": [
+                    {"name": "secret/cluster-1/shop/bank", "sds_config": over_ads},
+                ],
+                "tls_params": {"tls_maximum_protocol_version": "TLSv1_3", "tls_minimum_protocol_version": "TLSv1_2"},
+            },
+            "require_client_certificate": true,
+        })
+    );
+
+    let routes = show(&snapshot, ResourceType::Route, "route/8080/bank.example");
+    assert_eq!(routes["virtual_hosts"][1]["domains"], json!(["shop.example"]));
+    assert_eq!(routes["virtual_hosts"][1]["routes"][0]["direct_response"]["status"], 421);
+
+    let redacted = json!({"inline_bytes": "[redacted]"});
+    assert_eq!(
+        show(&snapshot, ResourceType::Secret, "secret/cluster-1/shop/bank"),
+        json!({
+            "name": "secret/cluster-1/shop/bank",
+            "tls_certificate": {"certificate_chain": redacted, "private_key": redacted},
+        })
+    );
+    let secret = snapshot.get(ResourceType::Secret, "secret/cluster-1/shop/bank").unwrap();
+    assert!(secret.body.windows(18).any(|window| window == b"CANARY-PRIVATE-KEY"));
+    assert!(!format!("{snapshot:?} {plan:?}").contains("CANARY"));
 }
 
 /// A plan with every form that is emitted.

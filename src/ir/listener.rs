@@ -1,14 +1,16 @@
-//! Listeners and virtual hosts of a gateway.
+//! Listeners, their filter chains, and virtual hosts.
 
 use std::collections::BTreeSet;
 
-use crate::model::{Host, ObjectRef};
+use crate::model::{Host, Name, ObjectRef};
 
 use super::Route;
+use super::secret::{AltName, SecretId};
 
-/// A bound HTTP port of a gateway.
+/// A bound port of a gateway.
 ///
-/// Listeners of several virtual gateways that share a port are one listener with merged hosts (R57).
+/// Listeners of several virtual gateways that share a port are one listener (R57): in plaintext they share one chain, with
+/// TLS each has its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Listener {
     /// The port that Envoy binds: the gateway Service port's `targetPort`.
@@ -17,17 +19,161 @@ pub struct Listener {
     pub service_ports: BTreeSet<u16>,
     /// The virtual gateways that declare it, in age order.
     pub gateways: Vec<ObjectRef>,
-    /// Virtual hosts in the order of their domains; empty means that every request gets 404 (R67).
+    /// At least one, each with server names of its own.
+    pub chains: Vec<Chain>,
+}
+
+impl Listener {
+    /// All virtual hosts of all chains.
+    pub fn virtual_hosts(&self) -> impl Iterator<Item = &VirtualHost> {
+        self.chains.iter().filter_map(|chain| chain.serves.http()).flat_map(|http| &http.virtual_hosts)
+    }
+
+    /// All routes, of HTTP and of whole connections.
+    pub fn routes(&self) -> impl Iterator<Item = &Route> {
+        let streams = self.chains.iter().filter_map(|chain| match &chain.serves {
+            Serves::Tcp(route) => route.as_ref(),
+            Serves::Http(_) => None,
+        });
+        self.virtual_hosts().flat_map(|host| &host.routes).chain(streams)
+    }
+
+    /// Whether connections are told apart by what their first TLS message says.
+    #[must_use]
+    pub fn reads_tls(&self) -> bool {
+        self.chains.iter().any(|chain| chain.tls.is_some() || !chain.server_names.is_empty())
+    }
+
+    /// The chain that a connection with some server name gets: that of the most specific name that fits, else the one
+    /// that takes every name.
+    ///
+    /// # Rule
+    /// R57; Envoy's order of `server_names`.
+    #[must_use]
+    pub fn chain_for(&self, server_name: Option<&str>) -> Option<&Chain> {
+        let names = self.chains.iter().flat_map(|chain| chain.server_names.iter().map(move |name| (name, chain)));
+        let fitting = names.filter(|(name, _)| server_name.is_some_and(|wanted| name.matches(wanted)));
+        let best = fitting.max_by_key(|(name, _)| name.specificity()).map(|(_, chain)| chain);
+        best.or_else(|| self.chains.iter().find(|chain| chain.server_names.is_empty()))
+    }
+}
+
+/// What becomes of some of a listener's connections.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Chain {
+    /// Unique within the listener, and stable: the listener's first host with TLS, empty in plaintext.
+    pub name: Name,
+    /// The virtual gateways that declare it, in age order; with TLS one.
+    pub gateways: Vec<ObjectRef>,
+    /// The server names (SNI) that choose it, whole or with `*.` in front; empty takes what fits no other chain.
+    pub server_names: BTreeSet<Host>,
+    /// How TLS ends here; absent in plaintext, and where TLS is passed through.
+    pub tls: Option<Tls>,
+    /// What is behind.
+    pub serves: Serves,
+}
+
+/// What a chain serves.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Serves {
+    /// HTTP requests.
+    Http(HttpHosts),
+    /// Whole connections, by the one route; without a route they are closed.
+    Tcp(Option<Route>),
+}
+
+impl Serves {
+    /// The hosts of an HTTP chain.
+    #[must_use]
+    pub fn http(&self) -> Option<&HttpHosts> {
+        match self {
+            Self::Http(hosts) => Some(hosts),
+            Self::Tcp(_) => None,
+        }
+    }
+}
+
+/// The hosts of an HTTP chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HttpHosts {
+    /// Virtual hosts in the order of their domains; a request for another host gets 404 (R67).
     pub virtual_hosts: Vec<VirtualHost>,
+    /// Hosts of other chains: a request for one of them gets 421 (R204). None of them is a domain above.
+    pub misdirected: BTreeSet<Host>,
 }
 
 /// The routes of one domain, in the order in which Envoy tries them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VirtualHost {
-    /// The domain, unique within the listener.
+    /// The domain, unique within the chain.
     pub domain: Host,
     /// The root tables that serve it, in age order.
     pub tables: Vec<ObjectRef>,
+    /// Whether every request that came in plaintext is answered 301 to `https`, whatever the routes (R61).
+    pub redirects_to_https: bool,
     /// Routes in order; the first match serves.
     pub routes: Vec<Route>,
+}
+
+/// How a chain ends TLS.
+///
+/// # Rule
+/// R58 to R60.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tls {
+    /// What the gateway shows.
+    pub certificate: CertificateSource,
+    /// What a client must show; absent asks for nothing.
+    pub client: Option<ClientCertificate>,
+    /// Lowest version.
+    pub minimum: TlsVersion,
+    /// Highest version.
+    pub maximum: TlsVersion,
+    /// Ciphers for TLS 1.2 and below, by OpenSSL's names; empty takes Envoy's default.
+    pub ciphers: Vec<Name>,
+}
+
+/// Where a chain's certificate and key come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CertificateSource {
+    /// A secret of the plan.
+    Secret(SecretId),
+    /// Files on the gateway's disk.
+    Files {
+        /// Path of the certificate chain.
+        chain: Name,
+        /// Path of the private key.
+        key: Name,
+    },
+}
+
+/// What a client's certificate must be.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClientCertificate {
+    /// Who must have signed it.
+    pub trust: TrustSource,
+    /// One of these must be in it; empty takes every name.
+    pub names: Vec<AltName>,
+}
+
+/// Where the authorities come from that sign client certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TrustSource {
+    /// A secret of the plan.
+    Secret(SecretId),
+    /// A file on the gateway's disk.
+    File(Name),
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TlsVersion {
+    /// TLS 1.0.
+    V1_0,
+    /// TLS 1.1.
+    V1_1,
+    /// TLS 1.2.
+    V1_2,
+    /// TLS 1.3.
+    V1_3,
 }

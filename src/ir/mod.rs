@@ -10,6 +10,7 @@
 pub mod listener;
 pub mod policy;
 pub mod route;
+pub mod secret;
 pub mod upstream;
 
 use std::collections::BTreeMap;
@@ -17,9 +18,10 @@ use std::sync::Arc;
 
 use crate::model::GatewayId;
 
-pub use listener::{Listener, VirtualHost};
+pub use listener::{Chain, Listener, Serves, VirtualHost};
 pub use policy::Policy;
 pub use route::{Action, Matcher, Route, RouteBody};
+pub use secret::{Secret, SecretId};
 pub use upstream::{Upstream, UpstreamId};
 
 /// Everything that one class of gateway Envoys serves.
@@ -31,4 +33,6 @@ pub struct GatewayPlan {
     pub listeners: BTreeMap<u16, Listener>,
     /// Every upstream that some route of some listener names, each once.
     pub upstreams: BTreeMap<UpstreamId, Arc<Upstream>>,
+    /// Every secret that some chain names, each once, and no other.
+    pub secrets: BTreeMap<SecretId, Secret>,
 }

@@ -132,6 +132,8 @@ codes! {
     UnsafeEndpoint = "UNSAFE_ENDPOINT",
     /// A backend of a virtual destination that cannot be used (R45, R161, R162, R170). The others serve.
     BackendLeftOut = "BACKEND_LEFT_OUT",
+    /// The certificate, key or authorities of a TLS listener are missing or cannot be used (R60). Its chain is left out.
+    Certificate = "CERTIFICATE",
     /// A policy's setting that works differently from what its author may expect.
     PolicyRemark = "POLICY_REMARK",
 }

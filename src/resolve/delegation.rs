@@ -22,7 +22,7 @@ use crate::model::path::Uncombinable;
 use crate::model::{Code, FieldPath, Finding, Findings, ObjectRef, PathMatch, WorkspaceId};
 
 use super::Consent;
-use super::destination::resolve_destination;
+use super::destination::{Speaks, resolve_destination};
 use super::facts::{Delegate, Fault, Selector, SortMethod, Table, TableAction, TableRole, TableRoute};
 use super::roster::list;
 use super::selection::Holder;
@@ -258,7 +258,14 @@ impl<W: World + ?Sized> Walk<'_, W> {
                 let mut destinations = Vec::with_capacity(forward.destinations.len());
                 let mut findings = Findings::new();
                 for written in &forward.destinations {
-                    match resolve_destination(self.world, holder, &self.root_owner, written, &mut findings) {
+                    match resolve_destination(
+                        self.world,
+                        holder,
+                        &self.root_owner,
+                        written,
+                        Speaks::Http,
+                        &mut findings,
+                    ) {
                         Ok(upstream) => destinations.push((upstream, written.weight)),
                         Err(fault) => faults.push(fault),
                     }

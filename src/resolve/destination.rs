@@ -17,6 +17,15 @@ use super::selection::{Holder, destination_labels, find_destination, full_refere
 use super::visibility::is_visible;
 use super::world::World;
 
+/// What a route speaks to its destinations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    /// HTTP, in plaintext.
+    Http,
+    /// Whatever the client does: connections are passed on as they are.
+    Anything,
+}
+
 /// Finds the destination that a route names.
 ///
 /// The object must be visible to the owner of the table that names it, and to the owner of the root table.
@@ -31,6 +40,7 @@ pub fn resolve_destination<W: World + ?Sized>(
     holder: Holder<'_>,
     root_owner: &WorkspaceId,
     written: &DestinationReference,
+    speaks: Speaks,
     findings: &mut Findings,
 ) -> Result<UpstreamId, Fault> {
     let fault = |code, message: String| Fault { code, field: written.field.clone(), message };
@@ -74,7 +84,7 @@ pub fn resolve_destination<W: World + ?Sized>(
                 return Err(fault(Code::DestinationNotFound, format!("`{}` is gone", found.id)));
             };
             let port = service_port(&service, written.port.as_ref()).map_err(|m| fault(Code::DestinationPort, m))?;
-            if port.protocol.is_none() {
+            if port.protocol.is_none() && speaks == Speaks::Http {
                 return Err(fault(
                     Code::Unsupported,
                     format!(
@@ -90,7 +100,7 @@ pub fn resolve_destination<W: World + ?Sized>(
                 return Err(fault(Code::DestinationNotFound, format!("`{}` is gone", found.id)));
             };
             let port = virtual_port(&vd, written.port.as_ref()).map_err(|m| fault(Code::DestinationPort, m))?;
-            if port.protocol.is_none() {
+            if port.protocol.is_none() && speaks == Speaks::Http {
                 return Err(fault(
                     Code::Unsupported,
                     format!(
@@ -425,6 +435,11 @@ pub fn backing_services<W: World + ?Sized>(
         }
     }
     by_cluster.into_values().collect()
+}
+
+/// Whether a protecting policy that cannot be applied selects a destination (R130).
+pub fn is_closed_by_policy<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> bool {
+    closed_by_policy(world, upstream).is_some()
 }
 
 /// Whether a protecting policy that cannot be honoured closes a destination.

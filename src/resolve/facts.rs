@@ -7,10 +7,11 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::ir::listener::TlsVersion;
 use crate::ir::policy::Policy;
 use crate::ir::route::{DirectResponse, HostRewrite, Matcher, PathRewrite, Redirect};
 use crate::ir::upstream::UpstreamProtocol;
-use crate::model::{Code, FieldPath, Host, Kind, Labels, Name, ObjectRef};
+use crate::model::{Code, FieldPath, Host, Kind, Labels, Name, ObjectRef, SecretBytes};
 
 /// Age order: oldest first.
 ///
@@ -152,6 +153,30 @@ pub struct Table {
     pub weight: i32,
     /// HTTP routes in order.
     pub routes: Vec<TableRoute>,
+    /// Routes of whole connections in order: those of `spec.tcp`, then those of `spec.tls`.
+    pub streams: Vec<StreamRoute>,
+}
+
+/// One entry of `spec.tcp` or `spec.tls`: where whole connections go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamRoute {
+    /// Where it stands.
+    pub field: FieldPath,
+    /// Which connections it takes.
+    pub matcher: StreamMatcher,
+    /// Destinations with their weights worked out (R77).
+    pub destinations: Vec<DestinationReference>,
+    /// What is wrong with it by itself; connections are closed then.
+    pub fault: Option<Fault>,
+}
+
+/// Which connections a route takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamMatcher {
+    /// Of `spec.tcp`: those to one of these ports of the gateway Service; empty means any.
+    Tcp(Vec<u16>),
+    /// Of `spec.tls`: those that state one of these names, to the port if one is written.
+    Sni(Vec<(Host, Option<u16>)>),
 }
 
 /// What kind of table it is.
@@ -315,6 +340,65 @@ pub struct GatewayListener {
     pub allowed: Option<Vec<AllowedTables>>,
     /// First host, for the conflict rule R56.
     pub first_host: Name,
+    /// What becomes of TLS; `None` in plaintext.
+    pub tls: Option<TlsMode>,
+    /// Whether every request is answered 301 to `https` (R61).
+    pub redirects_to_https: bool,
+}
+
+impl GatewayListener {
+    /// The hosts that it is for: those of `allowedRouteTables`, else every one.
+    pub fn hosts(&self) -> impl Iterator<Item = Host> {
+        let written = self.allowed.iter().flatten().map(|item| item.host.clone());
+        written.chain(self.allowed.is_none().then(Host::any))
+    }
+}
+
+/// What a listener does with TLS.
+///
+/// # Rule
+/// R58.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Passes it through by server name.
+    Passthrough,
+    /// Ends it.
+    Terminate(Termination),
+}
+
+/// How a listener ends TLS, as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Termination {
+    /// Certificate, and authorities where clients must show one.
+    pub material: TlsMaterial,
+    /// Whether clients must show a certificate.
+    pub mutual: bool,
+    /// Names of which one must be in a client's certificate.
+    pub names: Vec<Name>,
+    /// Lowest version.
+    pub minimum: TlsVersion,
+    /// Highest version.
+    pub maximum: TlsVersion,
+    /// Ciphers that Envoy has.
+    pub ciphers: Vec<Name>,
+}
+
+/// Where certificates come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsMaterial {
+    /// A Secret in the gateway's own namespace and cluster (R59).
+    Secret(Name),
+    /// Files on the gateway's disk.
+    Files {
+        /// Path of the certificate chain.
+        chain: Name,
+        /// Path of the key.
+        key: Name,
+        /// Path of the authorities; empty where clients show nothing.
+        authorities: Name,
+    },
+    /// The gateway's own identity in the mesh.
+    Workload,
 }
 
 /// One item of `allowedRouteTables`.
@@ -326,6 +410,17 @@ pub struct AllowedTables {
     pub namespace: Option<Name>,
     /// Further restriction (D10).
     pub selector: Selector,
+}
+
+// ---- secrets ----------------------------------------------------------------------------------------------------
+
+/// A Kubernetes Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secret {
+    /// Its name.
+    pub id: ObjectRef,
+    /// Its content by key.
+    pub data: BTreeMap<Name, SecretBytes>,
 }
 
 // ---- services ----------------------------------------------------------------------------------------------------

@@ -4,26 +4,30 @@
 //! [`compose`] makes one gateway's plan of it.
 
 mod binding;
+mod chains;
 mod growth;
+mod hosts;
+mod ports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ir::route::{Action, DirectResponse, EffectiveLabels, Matcher, Route, RouteBody, RouteFault};
 use crate::ir::upstream::UpstreamId;
-use crate::ir::{GatewayPlan, Listener, VirtualHost};
+use crate::ir::{GatewayPlan, Listener, Secret, SecretId, VirtualHost};
 use crate::model::labels::contains_all;
-use crate::model::{
-    Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Name, ObjectRef, PathMatch, WorkspaceId,
-};
+use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Name, ObjectRef, WorkspaceId};
 
 use super::destination::{check_on_gateway, resolve_upstream};
-use super::facts::{GatewayListener, ListenerProtocol, Port, Selector, Service, ServicePort, VirtualGateway};
+use super::facts::{GatewayListener, Port, Selector, Service, ServicePort, VirtualGateway};
 use super::policy;
 use super::world::World;
 
 pub use binding::{Bindings, Bound, bind};
 pub use growth::{GrownTree, grow, require_auth_findings};
+
+use chains::chains;
+use ports::bound_ports;
 
 /// Whether a virtual gateway is implemented by a gateway Service (R52).
 pub fn is_implemented_by<W: World + ?Sized>(world: &W, gateway: &VirtualGateway, service: &Service) -> bool {
@@ -102,18 +106,6 @@ fn find_port<'a>(service: &'a Service, port: &Port) -> Option<&'a ServicePort> {
     })
 }
 
-/// What one bound port of a gateway is made of.
-struct BoundPort {
-    protocol: ListenerProtocol,
-    /// The virtual gateway whose listener decided on the protocol.
-    oldest: ObjectRef,
-    service_ports: BTreeSet<u16>,
-    gateways: Vec<ObjectRef>,
-    /// Virtual gateway, listener position.
-    listeners: Vec<(ObjectRef, usize)>,
-    first_hosts: BTreeMap<Name, (ObjectRef, usize)>,
-}
-
 /// Makes the plan of one class of gateway Envoys.
 ///
 /// # Findings
@@ -129,33 +121,44 @@ pub fn compose<W: World + ?Sized>(
     trees: &BTreeMap<ObjectRef, GrownTree>,
     findings: &mut Findings,
 ) -> GatewayPlan {
-    let mut plan = GatewayPlan { gateway: gateway.clone(), listeners: BTreeMap::new(), upstreams: BTreeMap::new() };
+    let mut plan = GatewayPlan {
+        gateway: gateway.clone(),
+        listeners: BTreeMap::new(),
+        upstreams: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+    };
     let Some(owner) = world.roster().owner(&gateway.cluster, &gateway.namespace).map(|o| o.workspace.clone()) else {
         return plan;
     };
     let ports = bound_ports(world, gateway, findings);
     let is_closed = is_closed_by_policy(world, gateway, &owner);
+    let mut secrets = BTreeMap::new();
     for (bind_port, bound) in ports {
         // A listener with a fault keeps its port from others, and is not bound.
-        if bound.protocol != ListenerProtocol::Http || bound.listeners.is_empty() {
+        if bound.listeners.is_empty() {
             continue;
         }
-        let mut listener = Listener {
-            bind_port,
-            service_ports: bound.service_ports.clone(),
-            gateways: bound.gateways.clone(),
-            virtual_hosts: Vec::new(),
+        let mut here = OnGateway {
+            world,
+            gateway,
+            owner: &owner,
+            bindings,
+            trees,
+            is_closed,
+            bodies: BTreeMap::new(),
+            secrets: &mut secrets,
+            findings,
         };
-        if is_closed {
-            listener.virtual_hosts = vec![closed_host()];
-        } else {
-            let mut here = OnGateway { world, gateway, owner: &owner, bodies: BTreeMap::new(), findings };
-            listener.virtual_hosts = virtual_hosts(&mut here, &bound, bindings, trees);
+        let chains = chains(&mut here, &bound);
+        if chains.is_empty() {
+            continue;
         }
-        plan.listeners.insert(bind_port, listener);
+        let (service_ports, gateways) = (bound.service_ports, bound.gateways);
+        plan.listeners.insert(bind_port, Listener { bind_port, service_ports, gateways, chains });
     }
+    plan.secrets = secrets;
     let mut wanted: BTreeSet<UpstreamId> = BTreeSet::new();
-    for route in plan.listeners.values().flat_map(|l| &l.virtual_hosts).flat_map(|host| &host.routes) {
+    for route in plan.listeners.values().flat_map(Listener::routes) {
         if let Action::Forward(forward) = &route.body.action {
             for destination in &forward.destinations {
                 if !wanted.contains(&destination.upstream) {
@@ -169,129 +172,6 @@ pub fn compose<W: World + ?Sized>(
         plan.upstreams.insert(id, Arc::new(upstream));
     }
     plan
-}
-
-/// The ports that a gateway binds, with the listeners on each (R53 to R57).
-fn bound_ports<W: World + ?Sized>(world: &W, gateway: &GatewayId, findings: &mut Findings) -> BTreeMap<u16, BoundPort> {
-    let mut ports: BTreeMap<u16, BoundPort> = BTreeMap::new();
-    let services: Vec<Arc<Service>> = gateway
-        .services
-        .iter()
-        .filter_map(|name| world.service(&ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name)))
-        .collect();
-    for virtual_gateway in world.virtual_gateways() {
-        for service in &services {
-            if !is_implemented_by(world, &virtual_gateway, service) {
-                continue;
-            }
-            for listener in &virtual_gateway.listeners {
-                let field = FieldPath::new("spec.listeners").index(listener.index);
-                let Some(port) = find_port(service, &listener.port) else {
-                    if virtual_gateway.workloads.is_some() {
-                        findings.push(
-                            Finding::warning(
-                                &virtual_gateway.id,
-                                Code::ListenerPort,
-                                format!(
-                                    "`{}` has no port {}; the listener is left out there",
-                                    service.id,
-                                    listener.port_text()
-                                ),
-                            )
-                            .at(field.field("port"))
-                            .with(&service.id),
-                        );
-                    }
-                    continue;
-                };
-                let Port::Number(bind_port) = port.target else {
-                    findings.push(
-                        Finding::warning(
-                            &virtual_gateway.id,
-                            Code::ListenerPort,
-                            format!("port {} of `{}` has a named `targetPort`, Envoy binds numbers; the listener is left out there", port.number, service.id),
-                        )
-                        .at(field.field("port"))
-                        .with(&service.id),
-                    );
-                    continue;
-                };
-                add_listener(&mut ports, bind_port, port.number, &virtual_gateway, listener, &field, findings);
-            }
-        }
-    }
-    ports
-}
-
-/// Adds a listener to its port, unless an older one excludes it (R55, R56).
-fn add_listener(
-    ports: &mut BTreeMap<u16, BoundPort>,
-    bind_port: u16,
-    service_port: u16,
-    virtual_gateway: &VirtualGateway,
-    listener: &GatewayListener,
-    field: &FieldPath,
-    findings: &mut Findings,
-) {
-    let bound = ports.entry(bind_port).or_insert_with(|| BoundPort {
-        protocol: listener.protocol,
-        oldest: virtual_gateway.id.clone(),
-        service_ports: BTreeSet::new(),
-        gateways: Vec::new(),
-        listeners: Vec::new(),
-        first_hosts: BTreeMap::new(),
-    });
-    let own = (virtual_gateway.id.clone(), listener.index);
-    if bound.protocol != listener.protocol {
-        findings.push(
-            Finding::error(
-                &virtual_gateway.id,
-                Code::ListenerConflict,
-                format!(
-                    "port {} already carries {} for an older listener of `{}`, and this one wants {}; use another port",
-                    listener.port_text(),
-                    bound.protocol.as_str(),
-                    bound.oldest,
-                    listener.protocol.as_str()
-                ),
-            )
-            .at(field.clone())
-            .with(&bound.oldest),
-        );
-        return;
-    }
-    match bound.first_hosts.get(&listener.first_host) {
-        Some(older) if *older != own => {
-            findings.push(
-                Finding::error(
-                    &virtual_gateway.id,
-                    Code::ListenerConflict,
-                    format!(
-                        "an older listener of `{}` has the same port and first host `{}`; change one of the two",
-                        older.0, listener.first_host
-                    ),
-                )
-                .at(field.clone())
-                .with(&older.0),
-            );
-            return;
-        }
-        Some(_) => {}
-        None => {
-            bound.first_hosts.insert(listener.first_host.clone(), own.clone());
-        }
-    }
-    if listener.fault.is_some() {
-        // It keeps its port from younger listeners of another protocol, and serves nothing.
-        return;
-    }
-    bound.service_ports.insert(service_port);
-    if !bound.gateways.contains(&virtual_gateway.id) {
-        bound.gateways.push(virtual_gateway.id.clone());
-    }
-    if !bound.listeners.contains(&own) {
-        bound.listeners.push(own);
-    }
 }
 
 /// Whether a protecting policy selects a gateway and cannot be applied (R120, R130).
@@ -331,7 +211,7 @@ fn closed_host() -> VirtualHost {
         fault: None,
     };
     let route = Route { name: "closed".into(), matcher: Matcher::any(), body: Arc::new(body) };
-    VirtualHost { domain: Host::any(), tables: Vec::new(), routes: vec![route] }
+    VirtualHost { domain: Host::any(), tables: Vec::new(), redirects_to_https: false, routes: vec![route] }
 }
 
 /// What is looked up once per gateway.
@@ -339,7 +219,13 @@ struct OnGateway<'a, W: World + ?Sized> {
     world: &'a W,
     gateway: &'a GatewayId,
     owner: &'a WorkspaceId,
+    bindings: &'a Bindings,
+    trees: &'a BTreeMap<ObjectRef, GrownTree>,
+    /// Whether a protecting policy keeps the whole gateway closed.
+    is_closed: bool,
     bodies: BTreeMap<ObjectRef, Vec<Arc<RouteBody>>>,
+    /// What the chains so far need.
+    secrets: &'a mut BTreeMap<SecretId, Secret>,
     findings: &'a mut Findings,
 }
 
@@ -404,161 +290,4 @@ impl<W: World + ?Sized> OnGateway<'_, W> {
             }
         }
     }
-}
-
-/// The virtual hosts of one bound port (R64, R67 to R69).
-fn virtual_hosts<W: World + ?Sized>(
-    here: &mut OnGateway<'_, W>,
-    bound: &BoundPort,
-    bindings: &Bindings,
-    trees: &BTreeMap<ObjectRef, GrownTree>,
-) -> Vec<VirtualHost> {
-    let mut by_domain: BTreeMap<Host, Vec<(&Host, &GrownTree)>> = BTreeMap::new();
-    for listener in &bound.listeners {
-        for (table, hosts) in bindings.tables.get(listener).into_iter().flatten() {
-            let Some(grown) = trees.get(table) else { continue };
-            for (host, written) in hosts {
-                by_domain.entry(host.clone()).or_default().push((written, grown));
-            }
-        }
-    }
-    by_domain
-        .into_iter()
-        .map(|(domain, claims)| {
-            // A listener that narrows a wildcard to one host must not let it take that host from a table that names it
-            // (R68); among equals the older goes first (R69).
-            let most = claims.iter().map(|(written, _)| written.specificity()).max();
-            let mut tables: Vec<&GrownTree> = claims
-                .into_iter()
-                .filter(|(written, _)| Some(written.specificity()) == most)
-                .map(|(_, grown)| grown)
-                .collect();
-            tables.sort_by(|a, b| a.tree.root.age.cmp(&b.tree.root.age));
-            tables.dedup_by(|a, b| a.tree.root.id == b.tree.root.id);
-            virtual_host(here, domain, &tables, &bound.service_ports)
-        })
-        .collect()
-}
-
-/// One entry of a virtual host before it has its name.
-struct Entry {
-    matcher: Matcher,
-    body: Arc<RouteBody>,
-    root: ObjectRef,
-    is_remainder: bool,
-}
-
-/// The routes of one domain: tables in age order, catch-alls of several tables last (R69, D11).
-fn virtual_host<W: World + ?Sized>(
-    here: &mut OnGateway<'_, W>,
-    domain: Host,
-    tables: &[&GrownTree],
-    service_ports: &BTreeSet<u16>,
-) -> VirtualHost {
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut catch_alls: Vec<Entry> = Vec::new();
-    for grown in tables {
-        let bodies = here.bodies(grown);
-        for (route, body) in grown.tree.routes.iter().zip(bodies) {
-            for matcher in &route.matchers {
-                if matcher.port.is_some_and(|port| !service_ports.contains(&port)) {
-                    continue;
-                }
-                let entry = Entry {
-                    matcher: matcher.clone(),
-                    body: body.clone(),
-                    root: grown.tree.root.id.clone(),
-                    is_remainder: route.is_remainder,
-                };
-                if tables.len() > 1 && matcher.is_catch_all() {
-                    catch_alls.push(entry);
-                } else {
-                    entries.push(entry);
-                }
-            }
-        }
-    }
-    entries.append(&mut catch_alls);
-    let entries = unshadowed(entries, &domain, here.findings);
-    VirtualHost {
-        domain,
-        tables: tables.iter().map(|grown| grown.tree.root.id.clone()).collect(),
-        routes: named(entries),
-    }
-}
-
-/// Leaves out entries that an earlier one hides completely: one that takes everything, or the very same matcher, or a prefix
-/// without further conditions.
-fn unshadowed(entries: Vec<Entry>, domain: &Host, findings: &mut Findings) -> Vec<Entry> {
-    let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
-    let mut seen: BTreeMap<Matcher, usize> = BTreeMap::new();
-    let mut prefixes: BTreeMap<Name, usize> = BTreeMap::new();
-    let mut catch_all: Option<usize> = None;
-    for entry in entries {
-        let mut key = entry.matcher.clone();
-        key.port = None;
-        let hidden_by = catch_all.or_else(|| seen.get(&key).copied()).or_else(|| below(&key, &prefixes));
-        if let Some(position) = hidden_by {
-            shadowed(&entry, &kept[position], domain, findings);
-            continue;
-        }
-        if let PathMatch::Prefix(path) = &key.path
-            && key == (Matcher { path: key.path.clone(), ..Matcher::any() })
-        {
-            prefixes.insert(path.clone(), kept.len());
-        }
-        seen.insert(key, kept.len());
-        if entry.matcher.is_catch_all() {
-            catch_all = Some(kept.len());
-        }
-        kept.push(entry);
-    }
-    kept
-}
-
-/// The prefix, of those that take all requests below them, that takes everything that a matcher does.
-fn below(matcher: &Matcher, prefixes: &BTreeMap<Name, usize>) -> Option<usize> {
-    let (PathMatch::Exact(path) | PathMatch::Prefix(path)) = &matcher.path else { return None };
-    if matcher.ignore_case || prefixes.is_empty() {
-        return None;
-    }
-    path.char_indices().find_map(|(at, character)| prefixes.get(&path[..at + character.len_utf8()]).copied())
-}
-
-/// Tells the table whose route can never match.
-fn shadowed(entry: &Entry, by: &Entry, domain: &Host, findings: &mut Findings) {
-    // The remainder of a delegation is ours, not an author's: where valid children serve everything, nothing is left.
-    let (Some(last), Some(winner)) = (entry.body.chain.last(), by.body.chain.last()) else { return };
-    if entry.is_remainder {
-        return;
-    }
-    let code = if entry.root == by.root { Code::RouteShadowed } else { Code::BeatenByOlder };
-    let older = if entry.root == by.root { "an earlier route" } else { "the older table" };
-    findings.push(
-        Finding::warning(
-            &last.table,
-            code,
-            format!(
-                "on host `{domain}` route `{}` ({}) is never reached: {older} `{winner}` takes {} first",
-                last.route, entry.matcher.path, by.matcher.path
-            ),
-        )
-        .at(FieldPath::new("spec.http").index(last.index))
-        .with(&winner.table),
-    );
-}
-
-/// Gives entries names that are unique within the virtual host and say where they come from.
-fn named(entries: Vec<Entry>) -> Vec<Route> {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    entries
-        .into_iter()
-        .map(|entry| {
-            let base = entry.body.chain.last().map_or_else(|| "route".to_owned(), ToString::to_string);
-            let count = counts.entry(base.clone()).or_insert(0);
-            *count += 1;
-            let name: Name = if *count == 1 { base.into() } else { format!("{base}[{}]", *count - 1).into() };
-            Route { name, matcher: entry.matcher, body: entry.body }
-        })
-        .collect()
 }

@@ -7,6 +7,8 @@
 
 mod discovery;
 mod gateway;
+mod listener_tls;
+mod stream;
 mod table;
 mod workspace;
 
@@ -19,8 +21,8 @@ use crate::crd::{Object, Spec};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Labels, Name};
 
 use super::facts::{
-    Cluster, DestinationKind, DestinationSelector, ExternalService, Node, Pod, PolicyObject, Port, Reference, Selector,
-    Service, Settings, Slice, Table, VirtualDestination, VirtualGateway, Workspace,
+    Cluster, DestinationKind, DestinationSelector, ExternalService, Node, Pod, PolicyObject, Port, Reference, Secret,
+    Selector, Service, Settings, Slice, Table, VirtualDestination, VirtualGateway, Workspace,
 };
 use super::policy;
 
@@ -51,6 +53,8 @@ pub enum Lowered {
     VirtualDestination(Arc<VirtualDestination>),
     /// An ExternalService.
     ExternalService(Arc<ExternalService>),
+    /// A Secret.
+    Secret(Arc<Secret>),
     /// A policy of any kind.
     Policy(Arc<PolicyObject>),
     /// Nothing that routing needs.
@@ -96,7 +100,8 @@ pub fn lower(object: &Object) -> (Lowered, Findings) {
             not_supported(object, &mut findings);
             Lowered::Nothing
         }
-        Spec::Secret(_) | Spec::ConfigMap(_) => Lowered::Nothing,
+        Spec::Secret(secret) => Lowered::Secret(Arc::new(discovery::secret(object, secret))),
+        Spec::ConfigMap(_) => Lowered::Nothing,
         _ => policy::lower(object, &mut findings).map_or(Lowered::Nothing, |policy| Lowered::Policy(Arc::new(policy))),
     };
     (lowered, findings)

@@ -30,6 +30,7 @@
 //! | a Service, slice or Pod that makes no sense | its endpoints are left out |
 
 pub mod attachment;
+mod certificate;
 pub mod delegation;
 pub mod destination;
 pub mod expression;

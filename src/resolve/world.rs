@@ -9,7 +9,8 @@ use crate::model::{Name, ObjectRef, WorkspaceId};
 
 use super::Options;
 use super::facts::{
-    ExternalService, Node, Pod, PolicyObject, Selector, Service, Slice, Table, VirtualDestination, VirtualGateway,
+    ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, VirtualDestination,
+    VirtualGateway,
 };
 use super::roster::Roster;
 
@@ -36,6 +37,8 @@ pub trait World {
     fn service(&self, id: &ObjectRef) -> Option<Arc<Service>>;
     /// All Services that a selector picks, whoever owns them.
     fn services(&self, selector: &Selector) -> Vec<Arc<Service>>;
+    /// One Secret.
+    fn secret(&self, id: &ObjectRef) -> Option<Arc<Secret>>;
     /// The slices of a Service.
     fn slices(&self, service: &ObjectRef) -> Vec<Arc<Slice>>;
     /// One Pod.

@@ -125,8 +125,8 @@ impl fmt::Debug for Version {
     }
 }
 
-/// One named resource.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One named resource. Printing it shows no content: it may be a secret.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Resource {
     /// Its name, unique within its type.
     pub name: Name,
@@ -136,6 +136,12 @@ pub struct Resource {
     pub body: Bytes,
     /// The objects that it was made from; a refusal by Envoy is theirs to know.
     pub owners: Arc<[ObjectRef]>,
+}
+
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{} ({} bytes)", self.name, self.version, self.body.len())
+    }
 }
 
 impl Resource {

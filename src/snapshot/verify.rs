@@ -25,6 +25,8 @@ use envoy_types::pb::envoy::config::listener::v3 as listener_pb;
 use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors_pb;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
+use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_pb;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http_pb;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use envoy_types::pb::google::protobuf::Any;
@@ -182,17 +184,117 @@ impl Checker<'_> {
                     addresses.insert(address, name.clone());
                 }
             }
-            let filter_chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
-            for filter in filter_chains.flat_map(|chain| &chain.filters) {
-                let config = match &filter.config_type {
-                    Some(listener_pb::filter::ConfigType::TypedConfig(config)) => Some(config),
-                    _ => None,
-                };
-                let Some(manager) = self.unpack::<hcm_pb::HttpConnectionManager>(place, config) else { continue };
-                self.check_manager(place, &manager, &mut chains);
+            self.check_chains(place, listener, &mut chains);
+        }
+        self.check_secrets(&listeners);
+        chains
+    }
+
+    fn check_chains(&mut self, place: Place<'_>, listener: &listener_pb::Listener, chains: &mut Chains) {
+        let mut names: BTreeSet<Option<String>> = BTreeSet::new();
+        let inspector = "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
+        let inspects = listener.listener_filters.iter().any(|filter| match &filter.config_type {
+            Some(listener_pb::listener_filter::ConfigType::TypedConfig(config)) => config.type_url == inspector,
+            _ => false,
+        });
+        if listener.filter_chains.is_empty() {
+            self.report(place, "has no filter chain");
+        }
+        for chain in listener.filter_chains.iter().chain(&listener.default_filter_chain) {
+            let server_names = chain.filter_chain_match.as_ref().map_or(&[][..], |wanted| &wanted.server_names);
+            let own: Vec<Option<String>> = if server_names.is_empty() {
+                vec![None]
+            } else {
+                server_names.iter().map(|name| Some(name.to_ascii_lowercase())).collect()
+            };
+            for name in own {
+                let shown = name.as_deref().unwrap_or("any server name").to_owned();
+                if name.as_ref().is_some_and(|name| name.trim_start_matches("*.").contains('*')) {
+                    self.report(place, format!("chooses a chain by `{shown}`, which Envoy cannot"));
+                }
+                if !names.insert(name) {
+                    self.report(place, format!("has two chains for {shown}"));
+                }
+            }
+            let needs_tls = chain.filter_chain_match.as_ref().is_some_and(|wanted| wanted.transport_protocol == "tls");
+            if (needs_tls || !server_names.is_empty() || chain.transport_socket.is_some()) && !inspects {
+                self.report(place, "tells TLS connections apart without looking into them");
+            }
+            if !server_names.is_empty() && !needs_tls {
+                self.report(place, "has a chain with server names that takes plaintext too");
+            }
+            let Some(filter) = chain.filters.last() else {
+                self.report(place, "has a chain without filters");
+                continue;
+            };
+            let config = match &filter.config_type {
+                Some(listener_pb::filter::ConfigType::TypedConfig(config)) => Some(config),
+                _ => None,
+            };
+            if let Some(manager) = self.unpack::<hcm_pb::HttpConnectionManager>(place, config) {
+                if needs_tls && chain.transport_socket.is_none() {
+                    self.report(place, "reads HTTP where TLS is not ended");
+                }
+                self.check_manager(place, &manager, chains);
+            } else if let Some(proxy) = self.unpack::<tcp_pb::TcpProxy>(place, config) {
+                self.check_tcp_proxy(place, &proxy);
             }
         }
-        chains
+    }
+
+    fn check_tcp_proxy(&mut self, place: Place<'_>, proxy: &tcp_pb::TcpProxy) {
+        use tcp_pb::tcp_proxy::ClusterSpecifier;
+        let clusters: Vec<&str> = match &proxy.cluster_specifier {
+            Some(ClusterSpecifier::Cluster(cluster)) => vec![cluster],
+            Some(ClusterSpecifier::WeightedClusters(weighted)) => {
+                weighted.clusters.iter().map(|cluster| cluster.name.as_str()).collect()
+            }
+            None => Vec::new(),
+        };
+        if clusters.is_empty() {
+            self.report(place, "passes connections on to nothing");
+        }
+        for cluster in clusters {
+            if self.snapshot.get(ResourceType::Cluster, cluster).is_none() {
+                self.report(place, format!("passes connections on to cluster `{cluster}`, which does not exist"));
+            }
+        }
+    }
+
+    /// Secrets go to gateways that use them and to no others, and none is waited for in vain.
+    fn check_secrets(&mut self, listeners: &[(Name, listener_pb::Listener)]) {
+        let mut wanted: BTreeMap<String, &Name> = BTreeMap::new();
+        for (name, listener) in listeners {
+            let place = Place { resource_type: ResourceType::Listener, resource: name };
+            for chain in listener.filter_chains.iter().chain(&listener.default_filter_chain) {
+                let config = chain.transport_socket.as_ref().and_then(|socket| match &socket.config_type {
+                    Some(core_pb::transport_socket::ConfigType::TypedConfig(config)) => Some(config),
+                    None => None,
+                });
+                let Some(context) = self.unpack::<tls_pb::DownstreamTlsContext>(place, config) else { continue };
+                let requires = context.require_client_certificate.as_ref().is_some_and(|required| required.value);
+                let common = context.common_tls_context.unwrap_or_default();
+                if common.tls_certificates.is_empty() && common.tls_certificate_sds_secret_configs.is_empty() {
+                    self.report(place, "ends TLS without a certificate");
+                }
+                if requires && common.validation_context_type.is_none() {
+                    self.report(place, "demands client certificates and trusts nobody");
+                }
+                wanted.extend(secrets_of(&common).map(|secret| (secret, name)));
+            }
+        }
+        for (secret, listener) in &wanted {
+            if self.snapshot.get(ResourceType::Secret, secret).is_none() {
+                let place = Place { resource_type: ResourceType::Listener, resource: listener };
+                self.report(place, format!("waits for secret `{secret}`, which does not exist"));
+            }
+        }
+        for (name, _) in self.decode(ResourceType::Secret, |secret: &tls_pb::Secret| secret.name.as_str()) {
+            if !wanted.contains_key(name.as_str()) {
+                let place = Place { resource_type: ResourceType::Secret, resource: &name };
+                self.report(place, "no listener uses it, so it must not be sent");
+            }
+        }
     }
 
     fn check_manager(&mut self, place: Place<'_>, manager: &hcm_pb::HttpConnectionManager, chains: &mut Chains) {
@@ -482,6 +584,19 @@ fn endpoints_of(cluster: &cluster_pb::Cluster) -> Option<String> {
     }
     let service = cluster.eds_cluster_config.as_ref().map(|config| config.service_name.as_str());
     Some(service.filter(|service| !service.is_empty()).unwrap_or(&cluster.name).to_owned())
+}
+
+/// The names of the secrets that a chain waits for.
+fn secrets_of(context: &tls_pb::CommonTlsContext) -> impl Iterator<Item = String> {
+    use tls_pb::common_tls_context::ValidationContextType;
+    let trust = match &context.validation_context_type {
+        Some(ValidationContextType::ValidationContextSdsSecretConfig(config)) => Some(config),
+        Some(ValidationContextType::CombinedValidationContext(combined)) => {
+            combined.validation_context_sds_secret_config.as_ref()
+        }
+        _ => None,
+    };
+    context.tls_certificate_sds_secret_configs.iter().chain(trust).map(|config| config.name.clone())
 }
 
 fn socket_address(address: &core_pb::Address) -> Option<(String, u32)> {

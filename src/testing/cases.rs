@@ -4,10 +4,12 @@
 //! cases of the file share. Fenced blocks:
 //!
 //! * `yaml`: objects, in cluster `cluster-1` unless the annotation `cluster.solo.io/cluster` says otherwise. An object
-//!   that the shared part has too replaces it.
+//!   that the shared part has too replaces it. A Secret with the annotation `test/pair: HOST` gets a certificate for the
+//!   host and its key, with `test/authority` the certificate of an authority.
 //! * `options`: `consent either`, `require-auth`, `loopback-endpoints`, one per line.
 //! * `routes`: the complete listing of every gateway, in order:
-//!   `gateway/port host name: matcher -> action {labels} [policies]`; `(nothing)` where nothing is served.
+//!   `gateway/port host name: matcher -> action {labels} [policies]`; `(nothing)` where nothing is served. With TLS the
+//!   name of the chain stands behind the port; a route of whole connections has `connections` in place of a host.
 //! * `endpoints`: the complete listing of the upstreams, `gateway upstream protocol: addresses` or `closed`.
 //! * `status`: some verdicts, `Kind/ns/name@cluster APPROVAL part of the message`; `Kind… has no CODE` asks for absence.
 //! * `counts`: complete counts of some objects, `Kind/ns/name@cluster name=number …`, in the order of the names.
@@ -16,10 +18,12 @@
 //!
 //! What a case does not list is not tested by it. Expectations are written by hand from the rule, never copied from output.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::compile::Compiled;
 use crate::compile::explain::{Request, describe, explain};
+use crate::ir::Serves;
 use crate::ir::route::{Action, Attachment, HostRewrite, PathRewrite, Route};
 use crate::model::{GatewayId, ObjectRef};
 use crate::resolve::{Consent, LoopbackEndpoints, Options, RequireAuth};
@@ -104,7 +108,8 @@ fn check(shared: &Case, case: &Case) -> Vec<String> {
             Ok(documents) => documents,
             Err(error) => return vec![format!("line {}: {error}", block.line)],
         };
-        for manifest in documents {
+        for mut manifest in documents {
+            fill_secret(&mut manifest);
             let cluster = cluster_of(&manifest);
             let id = |m: &serde_json::Value| {
                 (m["kind"].clone(), m["metadata"]["namespace"].clone(), m["metadata"]["name"].clone())
@@ -159,14 +164,38 @@ fn routes(compiled: &Compiled) -> Vec<String> {
     let mut list = Vec::new();
     for plan in compiled.plans.values() {
         for listener in plan.listeners.values() {
-            for host in &listener.virtual_hosts {
-                for route in &host.routes {
-                    list.push(format!("{}/{} {} {}", plan.gateway, listener.bind_port, host.domain, show_route(route)));
+            for chain in &listener.chains {
+                let mut place = format!("{}/{}", plan.gateway, listener.bind_port);
+                if !chain.name.is_empty() {
+                    let _ = write!(place, "/{}", chain.name);
+                }
+                match &chain.serves {
+                    Serves::Http(http) => {
+                        for host in &http.virtual_hosts {
+                            let routes = host.routes.iter();
+                            list.extend(routes.map(|route| format!("{place} {} {}", host.domain, show_route(route))));
+                        }
+                    }
+                    Serves::Tcp(Some(route)) => list.push(format!("{place} connections {}", show_route(route))),
+                    Serves::Tcp(None) => list.push(format!("{place} connections closed")),
                 }
             }
         }
     }
     list
+}
+
+/// Puts what a case cannot write into a Secret: keys are made anew for each run.
+fn fill_secret(manifest: &mut serde_json::Value) {
+    let annotations = manifest["metadata"]["annotations"].clone();
+    let host = annotations["test/pair"].as_str().or_else(|| annotations["test/authority"].as_str());
+    let Some(host) = host.filter(|_| manifest["kind"] == "Secret") else { return };
+    let made = rcgen::generate_simple_self_signed([host.to_owned()]).expect("a certificate");
+    manifest["stringData"] = if annotations["test/pair"].is_string() {
+        serde_json::json!({"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()})
+    } else {
+        serde_json::json!({"ca.crt": made.cert.pem()})
+    };
 }
 
 fn show_route(route: &Route) -> String {
@@ -313,7 +342,7 @@ fn off(compiled: &Compiled, line: &str) -> Result<(), String> {
     if found == [*code] { Ok(()) } else { Err(format!("{policy} is off {target} with {found:?}, expected {code}")) }
 }
 
-/// `gateway METHOD host/path [name: value; …] => route or status`.
+/// `gateway METHOD host/path [port=N] [sni=NAME] [name: value; …] => route or status`; 0 is a connection that is closed.
 fn request(compiled: &Compiled, line: &str) -> Result<(), String> {
     let bad = || format!("{line:?} is no request");
     let (left, wanted) = line.split_once(" => ").ok_or_else(bad)?;
@@ -327,8 +356,10 @@ fn request(compiled: &Compiled, line: &str) -> Result<(), String> {
     };
     let gateway: GatewayId = gateway.parse()?;
     let (host, path) = target.split_once('/').ok_or_else(bad)?;
+    let options: BTreeMap<&str, &str> = words.filter_map(|word| word.split_once('=')).collect();
     let request = Request {
-        port: None,
+        port: options.get("port").map(|port| port.parse()).transpose().map_err(|_| bad())?,
+        server_name: options.get("sni").map(|name| (*name).to_owned()),
         host: host.to_owned(),
         path: format!("/{path}"),
         method: method.to_owned(),

@@ -13,10 +13,14 @@ use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault_pb;
 use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as rbac_pb;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router_pb;
 use envoy_types::pb::envoy::extensions::filters::http::upstream_codec::v3 as upstream_codec_pb;
+use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3 as tls_inspector_pb;
+use envoy_types::pb::envoy::extensions::filters::network::direct_response::v3 as closing_pb;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
+use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_pb;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3 as least_request_pb;
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3 as previous_hosts_pb;
 use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3 as previous_priorities_pb;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http_pb;
 
 use super::{Emitted, Field, Shape};
@@ -140,6 +144,23 @@ shapes! {
         1 => SCOPED_ROUTE_CONFIGURATION;
     SCOPED_ROUTES = "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes":
         3 => CONFIG_SOURCE, 4 => SCOPED_ROUTE_CONFIGURATIONS_LIST, 5 => SCOPED_RDS;
+    TCP_PROXY = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy":
+        9 => METADATA, 10 => TCP_PROXY_WEIGHTED_CLUSTER, 14 => TCP_PROXY_ON_DEMAND, 19 => TLV_ENTRY;
+    TCP_PROXY_ON_DEMAND = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.OnDemand": 1 => CONFIG_SOURCE;
+    TCP_PROXY_WEIGHTED_CLUSTER = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster":
+        1 => TCP_PROXY_CLUSTER_WEIGHT;
+    TCP_PROXY_CLUSTER_WEIGHT = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight":
+        3 => METADATA;
+    COMMON_TLS_CONTEXT = "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext":
+        6 => SDS_SECRET_CONFIG, 7 => SDS_SECRET_CONFIG, 8 => COMBINED_VALIDATION_CONTEXT;
+    COMBINED_VALIDATION_CONTEXT =
+        "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext":
+        2 => SDS_SECRET_CONFIG;
+    DOWNSTREAM_TLS_CONTEXT = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext":
+        1 => COMMON_TLS_CONTEXT, 5 => SDS_SECRET_CONFIG;
+    GENERIC_SECRET = "envoy.extensions.transport_sockets.tls.v3.GenericSecret": 2 => map;
+    SDS_SECRET_CONFIG = "envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig": 2 => CONFIG_SOURCE;
+    SECRET = "envoy.extensions.transport_sockets.tls.v3.Secret": 5 => GENERIC_SECRET;
     HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": 6 => HTTP_FILTER;
     CHECKED_EXPR = "google.api.expr.v1alpha1.CheckedExpr": 2 => map, 3 => map, 5 => SOURCE_INFO;
     SOURCE_INFO = "google.api.expr.v1alpha1.SourceInfo": 4 => map, 5 => map;
@@ -170,6 +191,12 @@ emitted! {
     rbac_pb::Rbac = "envoy.extensions.filters.http.rbac.v3.RBAC" => HTTP_RBAC;
     router_pb::Router = "envoy.extensions.filters.http.router.v3.Router" => ROUTER;
     upstream_codec_pb::UpstreamCodec = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
+    tls_inspector_pb::TlsInspector = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
+    closing_pb::Config = "envoy.extensions.filters.network.direct_response.v3.Config";
+    tcp_pb::TcpProxy = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => TCP_PROXY;
+    tls_pb::DownstreamTlsContext =
+        "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" => DOWNSTREAM_TLS_CONTEXT;
+    tls_pb::Secret = "envoy.extensions.transport_sockets.tls.v3.Secret" => SECRET;
     hcm_pb::HttpConnectionManager =
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => HTTP_CONNECTION_MANAGER;
     least_request_pb::LeastRequest = "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest";

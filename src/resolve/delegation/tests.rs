@@ -85,7 +85,7 @@ fn messages<'c>(compiled: &'c Compiled, name: &str, code: Code) -> Vec<&'c str> 
 /// What the gateway serves, in order, as path and status.
 fn served(compiled: &Compiled) -> Vec<String> {
     let plans = compiled.plans.values().flat_map(|plan| plan.listeners.values());
-    let routes = plans.flat_map(|listener| &listener.virtual_hosts).flat_map(|host| &host.routes);
+    let routes = plans.flat_map(|listener| listener.virtual_hosts()).flat_map(|host| &host.routes);
     routes
         .map(|route| {
             let Action::Direct(direct) = &route.body.action else { unreachable!("all routes here answer") };
@@ -182,7 +182,7 @@ fn r79_bodies_that_hosts_and_matchers_multiply_are_bounded() {
         json!({"name": "large", "matchers": matchers, "directResponse": {"status": 200, "body": "x".repeat(1 << 20)}});
     let compiled = compile([table("root", &[large, answer("small", &prefix("/small"))])]);
     let plan = compiled.plans.values().next().expect("a gateway");
-    let routes = &plan.listeners[&80].virtual_hosts[0].routes;
+    let routes = &plan.listeners[&80].virtual_hosts().next().unwrap().routes;
     let bodies: usize = routes
         .iter()
         .map(|route| match &route.body.action {
@@ -207,6 +207,6 @@ fn r70_a_table_has_a_bounded_number_of_hosts() {
     root["spec"]["hosts"] = (0..1_001).map(|n| json!(format!("h{n}.example"))).collect();
     let compiled = compile([root]);
     let plan = compiled.plans.values().next().expect("a gateway");
-    assert_eq!(plan.listeners[&80].virtual_hosts.len(), 1_000);
+    assert_eq!(plan.listeners[&80].virtual_hosts().count(), 1_000);
     assert!(compiled.findings.iter().any(|f| f.code == Code::LimitExceeded && f.field.as_str() == "spec.hosts[1000]"));
 }

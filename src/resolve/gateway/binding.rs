@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{Code, FieldPath, Finding, Findings, Host, Kind, ObjectRef};
-use crate::resolve::facts::{GatewayListener, Reference, RootTable, Table, TableRole, VirtualGateway};
+use crate::resolve::facts::{
+    GatewayListener, ListenerProtocol, Reference, RootTable, StreamMatcher, StreamRoute, Table, TableRole, TlsMode,
+    VirtualGateway,
+};
 use crate::resolve::visibility::is_visible;
 use crate::resolve::world::World;
 
@@ -102,6 +105,7 @@ fn bind_one<W: World + ?Sized>(
     for (index, hosts) in hosts_of {
         bindings.tables.entry((gateway.id.clone(), index)).or_default().push((table.id.clone(), hosts));
     }
+    streams_served(table, &gateway, &bindings.tables, field, findings);
     if !served && !gateway.listeners.is_empty() && !root.hosts.is_empty() {
         findings.push(
             Finding::warning(
@@ -112,6 +116,41 @@ fn bind_one<W: World + ?Sized>(
             .at(field.clone())
             .with(&gateway.id),
         );
+    }
+}
+
+/// Tells a table whose routes of whole connections no listener that lets it in can take (R81).
+fn streams_served(
+    table: &Table,
+    gateway: &VirtualGateway,
+    bound: &BTreeMap<(ObjectRef, usize), Vec<Bound>>,
+    field: &FieldPath,
+    findings: &mut Findings,
+) {
+    let admits = |listener: &&GatewayListener| {
+        let tables = bound.get(&(gateway.id.clone(), listener.index)).into_iter().flatten();
+        listener.fault.is_none() && tables.into_iter().any(|(other, _)| *other == table.id)
+    };
+    let passes = |listener: &GatewayListener| listener.tls == Some(TlsMode::Passthrough);
+    let mut tell = |kind: &str, does: &str| {
+        let message = format!(
+            "no listener of `{}` that lets the table in {does}, so its `{kind}` routes serve nothing",
+            gateway.id
+        );
+        let finding = Finding::warning(&table.id, Code::ListenerFilter, message).at(field.clone());
+        findings.push(finding.with(&gateway.id));
+    };
+    let is_tcp = |stream: &StreamRoute| matches!(stream.matcher, StreamMatcher::Tcp(_));
+    let whole = |listener: &&GatewayListener| {
+        matches!(listener.protocol, ListenerProtocol::Tcp | ListenerProtocol::Tls) && !passes(listener)
+    };
+    if table.streams.iter().any(|stream| is_tcp(stream)) && !gateway.listeners.iter().filter(whole).any(|l| admits(&l))
+    {
+        tell("tcp", "takes whole connections");
+    }
+    let mut passing = gateway.listeners.iter().filter(|listener| passes(listener));
+    if table.streams.iter().any(|stream| !is_tcp(stream)) && !passing.any(|l| admits(&l)) {
+        tell("tls", "passes TLS through");
     }
 }
 

@@ -5,7 +5,8 @@ use crate::crd::{Object, destination as written};
 use crate::ir::upstream::UpstreamProtocol;
 use crate::model::{Code, FieldPath, Finding, Findings, Host, Kind, Name, ObjectRef};
 use crate::resolve::facts::{
-    Age, ExternalService, Node, Pod, Port, Service, ServicePort, Slice, SliceEndpoint, VirtualDestination, VirtualPort,
+    Age, ExternalService, Node, Pod, Port, Secret, Service, ServicePort, Slice, SliceEndpoint, VirtualDestination,
+    VirtualPort,
 };
 
 use super::{labels, lower_port, lower_selector, not_applicable, optional, port_number};
@@ -226,4 +227,9 @@ pub(super) fn virtual_destination(
 pub(super) fn external_service(object: &Object) -> ExternalService {
     let id = &object.meta.id;
     ExternalService { id: id.clone(), age: Age::new(object.meta.created, id), labels: object.meta.labels.clone() }
+}
+
+pub(super) fn secret(object: &Object, spec: &k8s::Secret) -> Secret {
+    let data = spec.data.iter().map(|(key, value)| (key.into(), value.clone())).collect();
+    Secret { id: object.meta.id.clone(), data }
 }

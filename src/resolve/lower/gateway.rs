@@ -5,7 +5,7 @@ use crate::crd::gateway as written;
 use crate::model::{Code, FieldPath, Finding, Findings, Host, Name};
 use crate::resolve::facts::{Age, AllowedTables, Fault, GatewayListener, ListenerProtocol, Port, VirtualGateway};
 
-use super::{lower_port, lower_selector, not_applicable, optional};
+use super::{listener_tls, lower_port, lower_selector, not_applicable, optional};
 
 /// R52 to R56, R63.
 pub(super) fn gateway(object: &Object, spec: &written::VirtualGateway, findings: &mut Findings) -> VirtualGateway {
@@ -76,35 +76,30 @@ fn listener(
         (false, false) => ListenerProtocol::Tcp,
         (false, true) => ListenerProtocol::Tls,
     };
+    let mut tls = None;
     let own_fault = if let Some(defect) = object.defect_within(field) {
         Some(fault(
             Code::InvalidField,
             defect.field.clone(),
             &format!("the listener is not programmed: {}", defect.message),
         ))
-    } else if protocol != ListenerProtocol::Http {
-        let message = format!(
-            "{} listeners are not supported yet; the listener is not programmed, and never served in plaintext",
-            protocol.as_str()
-        );
-        Some(fault(Code::Unsupported, field.clone(), &message))
-    } else if written.https_redirect == Some(true) {
-        Some(fault(
-            Code::Unsupported,
-            field.field("httpsRedirect"),
-            "redirecting listeners are not supported yet; the listener is not programmed",
-        ))
-    } else if !matches!(
-        written.app_protocol.to_ascii_uppercase().as_str(),
-        "" | "HTTP" | "HTTP2" | "GRPC" | "GRPC-WEB" | "HTTP_PROXY"
-    ) {
-        let message = format!(
-            "`{}` contradicts `http` without `tls`: write HTTP, HTTP2, GRPC, GRPC-WEB or HTTP_PROXY, or leave it out",
-            written.app_protocol
-        );
+    } else if let Some(message) = wrong_app_protocol(protocol, &written.app_protocol) {
         Some(fault(Code::ListenerConflict, field.field("appProtocol"), &message))
+    } else if written.https_redirect.is_some() && !is_http {
+        let message = "only HTTP can be redirected: leave `httpsRedirect` out, or write `http: {}`; the listener is not programmed";
+        Some(fault(Code::InvalidField, field.field("httpsRedirect"), message))
     } else {
-        None
+        let lowered = written
+            .tls
+            .as_ref()
+            .map(|tls| listener_tls::tls(&object.meta.id, written, tls, &field.field("tls"), findings));
+        match lowered.transpose() {
+            Ok(mode) => {
+                tls = mode;
+                None
+            }
+            Err(fault) => Some(fault),
+        }
     };
     let allowed = if written.allowed_route_tables.is_empty() {
         None
@@ -141,7 +136,26 @@ fn listener(
         .or_else(|| written.exposed_external_services.first().map(|item| item.host.as_str()))
         .unwrap_or("*");
     let first_host = Name::from(first_host.rsplit('/').next().unwrap_or(first_host).to_ascii_lowercase());
-    Ok(GatewayListener { index, port, protocol, fault: own_fault, allowed, first_host })
+    let redirects_to_https = written.https_redirect == Some(true);
+    Ok(GatewayListener { index, port, protocol, fault: own_fault, allowed, first_host, tls, redirects_to_https })
+}
+
+/// Why a hint contradicts what the listener is, if it does.
+fn wrong_app_protocol(protocol: ListenerProtocol, hint: &str) -> Option<String> {
+    let (fitting, what): (&[&str], &str) = match protocol {
+        ListenerProtocol::Http => (&["HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY"], "`http` without `tls`"),
+        ListenerProtocol::Https => (&["HTTPS"], "`http` with `tls`"),
+        ListenerProtocol::Tcp => (&["TCP", "MONGO", "MYSQL", "REDIS"], "a listener without `http` and `tls`"),
+        ListenerProtocol::Tls => (&["TLS"], "`tls` without `http`"),
+    };
+    let fits = hint.is_empty() || fitting.iter().any(|known| known.eq_ignore_ascii_case(hint));
+    (!fits).then(|| {
+        format!(
+            "`{}` contradicts {what}: write {}, or leave it out; the listener is not programmed",
+            hint.escape_debug(),
+            fitting.join(", ")
+        )
+    })
 }
 
 impl GatewayListener {

@@ -16,7 +16,7 @@ use crate::resolve::facts::{
 };
 use crate::resolve::policy::is_header_name;
 
-use super::{labels, lower_kind, lower_port, lower_reference, lower_selector, not_applicable, port_number};
+use super::{labels, lower_kind, lower_port, lower_reference, lower_selector, not_applicable, port_number, stream};
 
 /// Longest body of a direct response, in bytes. Envoy holds it in memory for every route that has it.
 const MAX_BODY: usize = 1024 * 1024;
@@ -73,6 +73,7 @@ pub(super) fn table(object: &Object, spec: &written::RouteTable, findings: &mut 
         role,
         weight: spec.weight,
         routes,
+        streams: stream::streams(object, spec, findings),
     }
 }
 
@@ -146,17 +147,15 @@ fn remarks(object: &Object, spec: &written::RouteTable, is_root: bool, findings:
                 .at(FieldPath::new("spec.http")),
         );
     }
-    for (field, is_empty) in [("tcp", spec.tcp.is_empty()), ("tls", spec.tls.is_empty())] {
-        if !is_empty {
-            findings.push(
-                Finding::error(
-                    id,
-                    Code::Unsupported,
-                    format!("`{field}` routes are not supported yet and are not served"),
-                )
-                .at(FieldPath::new(format!("spec.{field}"))),
-            );
-        }
+    if !is_root && !(spec.tcp.is_empty() && spec.tls.is_empty()) {
+        findings.push(
+            Finding::warning(
+                id,
+                Code::Unsupported,
+                "only HTTP routes are delegated: `tcp` and `tls` routes serve nothing in a table without `hosts`",
+            )
+            .at(FieldPath::new(if spec.tcp.is_empty() { "spec.tls" } else { "spec.tcp" })),
+        );
     }
     if is_root && spec.failure_mode == written::FailureMode::FreezeConfig {
         findings.push(
@@ -358,7 +357,7 @@ fn lower_direct(written: &written::DirectResponse, field: &FieldPath) -> Result<
 
 /// What is wrong with weights or single destinations goes to `faults` and the rest is still read, so that of several
 /// reasons the first by code can be told (R145).
-fn lower_forward(
+pub(super) fn lower_forward(
     spec: &written::RouteTable,
     written: &written::ForwardTo,
     field: &FieldPath,

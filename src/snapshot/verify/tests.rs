@@ -171,7 +171,7 @@ fn names_and_addresses_are_unique() {
         ],
         |parts| parts.cluster.name = "d".to_owned(),
     );
-    check(&["Listener `m`: binds 0.0.0.0:80, as `l` does"], |parts| {
+    check(&["Listener `m`: binds 0.0.0.0:80, as `l` does", "Listener `m`: has no filter chain"], |parts| {
         parts.more.push((ResourceType::Listener, resource("m", &listener("m", 80))));
     });
     check(&["Listener `l`: has no socket address"], |parts| parts.listener.address = None);
@@ -339,5 +339,108 @@ fn header_changes_are_such_as_envoy_takes() {
     });
     check(&[&format!("{at} removes header `:path`")], |parts| {
         parts.route().request_headers_to_remove = vec![":path".to_owned(), "a".to_owned()];
+    });
+}
+
+/// A chain that ends TLS for `h.example`, shows secret `s` and passes connections on to cluster `c`.
+fn tls_chain() -> listener_pb::FilterChain {
+    let sds = tls_pb::SdsSecretConfig { name: "s".to_owned(), ..Default::default() };
+    let context = tls_pb::DownstreamTlsContext {
+        common_tls_context: Some(tls_pb::CommonTlsContext {
+            tls_certificate_sds_secret_configs: vec![sds],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let proxy = tcp_pb::TcpProxy {
+        cluster_specifier: Some(tcp_pb::tcp_proxy::ClusterSpecifier::Cluster("c".to_owned())),
+        ..Default::default()
+    };
+    listener_pb::FilterChain {
+        filter_chain_match: Some(listener_pb::FilterChainMatch {
+            server_names: vec!["h.example".to_owned()],
+            transport_protocol: "tls".to_owned(),
+            ..Default::default()
+        }),
+        filters: vec![listener_pb::Filter {
+            name: "tcp".to_owned(),
+            config_type: Some(listener_pb::filter::ConfigType::TypedConfig(any(&proxy))),
+        }],
+        transport_socket: Some(socket(&context)),
+        ..Default::default()
+    }
+}
+
+fn socket(context: &tls_pb::DownstreamTlsContext) -> core_pb::TransportSocket {
+    let config_type = Some(core_pb::transport_socket::ConfigType::TypedConfig(any(context)));
+    core_pb::TransportSocket { name: "tls".to_owned(), config_type }
+}
+
+/// Checks a TLS listener `t` beside the clean one.
+fn check_tls(expected: &[&str], damage: impl Fn(&mut listener_pb::Listener)) {
+    use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+    check(expected, |parts| {
+        let mut tls = listener("t", 443);
+        tls.listener_filters = vec![listener_pb::ListenerFilter {
+            name: "inspector".to_owned(),
+            config_type: Some(listener_pb::listener_filter::ConfigType::TypedConfig(any(&TlsInspector::default()))),
+            ..Default::default()
+        }];
+        tls.filter_chains = vec![tls_chain()];
+        damage(&mut tls);
+        parts.more.push((ResourceType::Listener, resource("t", &tls)));
+        let secret = tls_pb::Secret { name: "s".to_owned(), ..Default::default() };
+        parts.more.push((ResourceType::Secret, resource("s", &secret)));
+    });
+}
+
+#[test]
+fn r57_each_server_name_has_one_chain_that_envoy_can_choose() {
+    check_tls(&[], |_| {});
+    check_tls(&["Listener `t`: has two chains for h.example"], |tls| tls.filter_chains.push(tls_chain()));
+    check_tls(&["Listener `t`: chooses a chain by `*h.example`, which Envoy cannot"], |tls| {
+        tls.filter_chains[0].filter_chain_match.as_mut().unwrap().server_names = vec!["*h.example".to_owned()];
+    });
+    check_tls(&["Listener `t`: tells TLS connections apart without looking into them"], |tls| {
+        tls.listener_filters.clear();
+    });
+    check_tls(&["Listener `t`: has a chain with server names that takes plaintext too"], |tls| {
+        tls.filter_chains[0].filter_chain_match.as_mut().unwrap().transport_protocol.clear();
+    });
+}
+
+#[test]
+fn r60_no_chain_waits_for_a_secret_in_vain_or_falls_back() {
+    check_tls(
+        &["Listener `t`: ends TLS without a certificate", "Secret `s`: no listener uses it, so it must not be sent"],
+        |tls| tls.filter_chains[0].transport_socket = Some(socket(&tls_pb::DownstreamTlsContext::default())),
+    );
+    check_tls(
+        &[
+            "Listener `t`: waits for secret `other`, which does not exist",
+            "Secret `s`: no listener uses it, so it must not be sent",
+        ],
+        |tls| {
+            let sds = tls_pb::SdsSecretConfig { name: "other".to_owned(), ..Default::default() };
+            let common =
+                tls_pb::CommonTlsContext { tls_certificate_sds_secret_configs: vec![sds], ..Default::default() };
+            let context = tls_pb::DownstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
+            tls.filter_chains[0].transport_socket = Some(socket(&context));
+        },
+    );
+    check_tls(&["Listener `t`: demands client certificates and trusts nobody"], |tls| {
+        let sds = tls_pb::SdsSecretConfig { name: "s".to_owned(), ..Default::default() };
+        let common = tls_pb::CommonTlsContext { tls_certificate_sds_secret_configs: vec![sds], ..Default::default() };
+        let required = envoy_types::pb::google::protobuf::BoolValue { value: true };
+        tls.filter_chains[0].transport_socket = Some(socket(&tls_pb::DownstreamTlsContext {
+            common_tls_context: Some(common),
+            require_client_certificate: Some(required),
+            ..Default::default()
+        }));
+    });
+    check_tls(&["Listener `t`: passes connections on to cluster `gone`, which does not exist"], |tls| {
+        let specifier = tcp_pb::tcp_proxy::ClusterSpecifier::Cluster("gone".to_owned());
+        let proxy = tcp_pb::TcpProxy { cluster_specifier: Some(specifier), ..Default::default() };
+        tls.filter_chains[0].filters[0].config_type = Some(listener_pb::filter::ConfigType::TypedConfig(any(&proxy)));
     });
 }

@@ -1,0 +1,114 @@
+//! How a chain ends TLS.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3 as core_pb;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
+
+use crate::ir::SecretId;
+use crate::ir::listener::{CertificateSource, ClientCertificate, Tls, TlsVersion, TrustSource};
+use crate::ir::secret::AltName;
+use crate::model::Name;
+
+use super::{name, pb, wire};
+
+/// The transport socket of a chain that ends TLS.
+///
+/// # Rule
+/// R58 to R60.
+pub(super) fn emit_downstream(tls: &Tls, protocols: &[&str]) -> core_pb::TransportSocket {
+    let (secrets, certificates) = match &tls.certificate {
+        CertificateSource::Secret(id) => (vec![over_sds(id)], Vec::new()),
+        CertificateSource::Files { chain, key } => {
+            let certificate = tls_pb::TlsCertificate {
+                certificate_chain: Some(file(chain)),
+                private_key: Some(file(key)),
+                ..Default::default()
+            };
+            (Vec::new(), vec![certificate])
+        }
+    };
+    let common = tls_pb::CommonTlsContext {
+        tls_params: Some(tls_pb::TlsParameters {
+            tls_minimum_protocol_version: version(tls.minimum).into(),
+            tls_maximum_protocol_version: version(tls.maximum).into(),
+            cipher_suites: tls.ciphers.iter().map(Name::to_string).collect(),
+            ..Default::default()
+        }),
+        tls_certificate_sds_secret_configs: secrets,
+        tls_certificates: certificates,
+        alpn_protocols: protocols.iter().map(|protocol| (*protocol).to_owned()).collect(),
+        validation_context_type: tls.client.as_ref().map(validation),
+        ..Default::default()
+    };
+    let context = tls_pb::DownstreamTlsContext {
+        common_tls_context: Some(common),
+        require_client_certificate: tls.client.is_some().then_some(true).and_then(pb::boolean),
+        ..Default::default()
+    };
+    core_pb::TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(core_pb::transport_socket::ConfigType::TypedConfig(wire::any(&context))),
+    }
+}
+
+fn validation(client: &ClientCertificate) -> tls_pb::common_tls_context::ValidationContextType {
+    use tls_pb::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
+    let own = tls_pb::CertificateValidationContext {
+        match_typed_subject_alt_names: client.names.iter().flat_map(name_matchers).collect(),
+        ..Default::default()
+    };
+    match &client.trust {
+        TrustSource::File(path) => ValidationContextType::ValidationContext(tls_pb::CertificateValidationContext {
+            trusted_ca: Some(file(path)),
+            ..own
+        }),
+        TrustSource::Secret(id) => {
+            ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+                default_validation_context: Some(own),
+                validation_context_sds_secret_config: Some(over_sds(id)),
+                ..Default::default()
+            })
+        }
+    }
+}
+
+/// One exact matcher for each type that the name can be of; any of them may be in the certificate.
+fn name_matchers(name: &AltName) -> Vec<tls_pb::SubjectAltNameMatcher> {
+    use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+    use tls_pb::subject_alt_name_matcher::SanType;
+    let text = &name.0;
+    let mut types = vec![SanType::Dns, SanType::Uri, SanType::Email];
+    if text.parse::<IpAddr>().is_ok() {
+        types.push(SanType::IpAddress);
+    }
+    let matcher = |kind: SanType| tls_pb::SubjectAltNameMatcher {
+        san_type: kind.into(),
+        matcher: Some(pb::string_matcher(MatchPattern::Exact(text.to_string()), false)),
+        ..Default::default()
+    };
+    types.into_iter().map(matcher).collect()
+}
+
+/// A secret that comes on the stream. The chain waits for it; `verify` keeps a snapshot from naming one that it lacks.
+fn over_sds(id: &SecretId) -> tls_pb::SdsSecretConfig {
+    let mut config_source = pb::over_ads();
+    config_source.initial_fetch_timeout = Some(pb::duration(Duration::ZERO));
+    tls_pb::SdsSecretConfig { name: name::secret(id).to_string(), sds_config: Some(config_source) }
+}
+
+fn file(path: &Name) -> core_pb::DataSource {
+    let specifier = Some(core_pb::data_source::Specifier::Filename(path.to_string()));
+    core_pb::DataSource { specifier, ..Default::default() }
+}
+
+fn version(version: TlsVersion) -> tls_pb::tls_parameters::TlsProtocol {
+    use tls_pb::tls_parameters::TlsProtocol;
+    match version {
+        TlsVersion::V1_0 => TlsProtocol::TlSv10,
+        TlsVersion::V1_1 => TlsProtocol::TlSv11,
+        TlsVersion::V1_2 => TlsProtocol::TlSv12,
+        TlsVersion::V1_3 => TlsProtocol::TlSv13,
+    }
+}

@@ -1,0 +1,393 @@
+//! Filter chains: which connections of a bound port are told apart, and what is behind each.
+//!
+//! In plaintext a port has one chain that all its listeners share. With TLS each listener has its own, chosen by server
+//! name, and each `tls` route of a listener that passes TLS through.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::ir::listener::{
+    CertificateSource, Chain, ClientCertificate, HttpHosts, Serves, Tls, TrustSource, VirtualHost,
+};
+use crate::ir::route::{Action, EffectiveLabels, Forward, Hop, Matcher, Route, RouteBody, WeightedDestination};
+use crate::ir::secret::{AltName, SecretId, SecretPart};
+use crate::model::{Code, FieldPath, Finding, Host, Kind, Name, ObjectRef, WorkspaceId};
+use crate::resolve::certificate;
+use crate::resolve::destination::{Speaks, check_on_gateway, is_closed_by_policy, resolve_destination};
+use crate::resolve::facts::{
+    Fault, ListenerProtocol, StreamMatcher, StreamRoute, Table, Termination, TlsMaterial, TlsMode,
+};
+use crate::resolve::selection::Holder;
+use crate::resolve::world::World;
+
+use super::hosts::virtual_hosts;
+use super::ports::{BoundListener, BoundPort};
+use super::{OnGateway, closed_host};
+
+/// The chains of one bound port; none where nothing can be programmed, and then the port is not bound.
+///
+/// # Findings
+/// [`Code::Certificate`] on virtual gateways whose chain is left out (R60); [`Code::ListenerConflict`] on those that lose a
+/// server name (R57); on tables what is wrong with their routes of whole connections.
+pub(super) fn chains<W: World + ?Sized>(here: &mut OnGateway<'_, W>, bound: &BoundPort) -> Vec<Chain> {
+    match bound.protocol {
+        ListenerProtocol::Http => {
+            let virtual_hosts = hosts(here, &bound.listeners, bound);
+            vec![plain(bound, Serves::Http(HttpHosts { virtual_hosts, misdirected: BTreeSet::new() }))]
+        }
+        ListenerProtocol::Tcp => {
+            let route = tcp_route(here, &bound.listeners, bound);
+            vec![plain(bound, Serves::Tcp(route))]
+        }
+        ListenerProtocol::Https | ListenerProtocol::Tls => by_server_name(here, bound),
+    }
+}
+
+fn plain(bound: &BoundPort, serves: Serves) -> Chain {
+    let gateways = bound.gateways.clone();
+    Chain { name: Name::default(), gateways, server_names: BTreeSet::new(), tls: None, serves }
+}
+
+fn hosts<W: World + ?Sized>(
+    here: &mut OnGateway<'_, W>,
+    listeners: &[BoundListener],
+    bound: &BoundPort,
+) -> Vec<VirtualHost> {
+    if here.is_closed { vec![closed_host()] } else { virtual_hosts(here, listeners, &bound.service_ports) }
+}
+
+// ---- TLS ----------------------------------------------------------------------------------------------------------
+
+/// Who has which server name of a port, a virtual gateway or a table; `*` is the name of those who take what nobody else
+/// does.
+type Claims = BTreeMap<Host, ObjectRef>;
+
+fn by_server_name<W: World + ?Sized>(here: &mut OnGateway<'_, W>, bound: &BoundPort) -> Vec<Chain> {
+    let mut claims = Claims::new();
+    let mut chains: Vec<Chain> = Vec::new();
+    for listener in &bound.listeners {
+        match &listener.listener.tls {
+            Some(TlsMode::Terminate(termination)) => {
+                // A chain that cannot be programmed keeps its names: they are not for others to take.
+                let Some(names) = claim_listener(here, listener, &mut claims) else { continue };
+                let tls = match terminate(here, termination) {
+                    Ok(tls) => tls,
+                    Err(problem) => {
+                        left_out(here, listener, &problem);
+                        continue;
+                    }
+                };
+                let own = std::slice::from_ref(listener);
+                let serves = if bound.protocol == ListenerProtocol::Https {
+                    let virtual_hosts = hosts(here, own, bound);
+                    Serves::Http(HttpHosts { virtual_hosts, misdirected: BTreeSet::new() })
+                } else {
+                    Serves::Tcp(tcp_route(here, own, bound))
+                };
+                chains.push(chain(listener, listener.listener.first_host.clone(), names, Some(tls), serves));
+            }
+            Some(TlsMode::Passthrough) => pass_through(here, listener, bound, &mut claims, &mut chains),
+            None => {}
+        }
+    }
+    keep_apart(here, &mut chains);
+    chains
+}
+
+/// A chain that names choose; `*` among them means that it takes what fits no other.
+fn chain(listener: &BoundListener, name: Name, names: BTreeSet<Host>, tls: Option<Tls>, serves: Serves) -> Chain {
+    let server_names = if names.contains(&Host::any()) { BTreeSet::new() } else { names };
+    Chain { name, gateways: vec![listener.gateway.id.clone()], server_names, tls, serves }
+}
+
+/// The server names that a listener gets; nothing when all of its hosts are taken (R57).
+fn claim_listener<W: World + ?Sized>(
+    here: &mut OnGateway<'_, W>,
+    bound: &BoundListener,
+    claims: &mut Claims,
+) -> Option<BTreeSet<Host>> {
+    let id = &bound.gateway.id;
+    let mut names = BTreeSet::new();
+    let mut lost = Vec::new();
+    for host in bound.listener.hosts().collect::<BTreeSet<_>>() {
+        let problem = if !is_server_name(&host) {
+            Some(format!("Envoy cannot choose by `{host}`: write `*.` and whole labels"))
+        } else {
+            claims
+                .get(&host)
+                .map(|other| format!("an older listener of `{other}` on this port has server name `{host}`"))
+        };
+        match problem {
+            Some(problem) => lost.push(problem),
+            None => {
+                claims.insert(host.clone(), id.clone());
+                names.insert(host);
+            }
+        }
+    }
+    let at = bound.field().field("allowedRouteTables");
+    for problem in lost {
+        let (severe, what) = (names.is_empty(), "this listener does not serve it on TLS");
+        let finding = if severe { Finding::error } else { Finding::warning };
+        here.findings.push(finding(id, Code::ListenerConflict, format!("{problem}; {what}")).at(at.clone()));
+    }
+    (!names.is_empty()).then_some(names)
+}
+
+/// Whether Envoy can choose a chain by a pattern.
+fn is_server_name(host: &Host) -> bool {
+    !host.is_wildcard() || host.as_str() == "*" || host.as_str().starts_with("*.")
+}
+
+/// Tells a virtual gateway that a chain is left out, which is never served in plaintext instead (R60).
+fn left_out<W: World + ?Sized>(here: &mut OnGateway<'_, W>, bound: &BoundListener, problem: &str) {
+    let message = format!("on gateway `{}` {problem}; TLS connections to this listener fail until then", here.gateway);
+    let id = &bound.gateway.id;
+    let is_only = bound.gateway.listeners.len() == 1;
+    let finding = if is_only { Finding::error } else { Finding::warning };
+    here.findings.push(finding(id, Code::Certificate, message).at(bound.field().field("tls")));
+}
+
+/// What a chain shows and asks for; its secrets join those of the gateway.
+fn terminate<W: World + ?Sized>(here: &mut OnGateway<'_, W>, written: &Termination) -> Result<Tls, String> {
+    let (certificate, trust) = match &written.material {
+        TlsMaterial::Files { chain, key, authorities } => (
+            CertificateSource::Files { chain: chain.clone(), key: key.clone() },
+            written.mutual.then(|| TrustSource::File(authorities.clone())),
+        ),
+        TlsMaterial::Secret(name) => {
+            let id = |name: &str| ObjectRef::new(Kind::Secret, &here.gateway.cluster, &here.gateway.namespace, name);
+            let object = id(name);
+            let secret = here.world.secret(&object).ok_or_else(|| {
+                format!("`{object}` does not exist: add it in the gateway's own namespace and cluster")
+            })?;
+            let pair = certificate::key_pair(&secret).map_err(|problem| format!("`{object}`: {problem}"))?;
+            let trust = if written.mutual {
+                let apart = here.world.secret(&id(&format!("{name}-cacert")));
+                let holder = apart.as_ref().unwrap_or(&secret);
+                let trust =
+                    certificate::authorities(holder).map_err(|problem| format!("`{}`: {problem}", holder.id))?;
+                let id = SecretId { object: holder.id.clone(), part: SecretPart::Trust };
+                here.secrets.insert(id.clone(), trust);
+                Some(TrustSource::Secret(id))
+            } else {
+                None
+            };
+            let id = SecretId { object, part: SecretPart::KeyPair };
+            here.secrets.insert(id.clone(), pair);
+            (CertificateSource::Secret(id), trust)
+        }
+        TlsMaterial::Workload => {
+            return Err("the gateway has no identity of its own yet, which ISTIO_MUTUAL shows: write MUTUAL with a `secretName`".to_owned());
+        }
+    };
+    let client =
+        trust.map(|trust| ClientCertificate { trust, names: written.names.iter().cloned().map(AltName).collect() });
+    Ok(Tls {
+        certificate,
+        client,
+        minimum: written.minimum,
+        maximum: written.maximum,
+        ciphers: written.ciphers.clone(),
+    })
+}
+
+/// Lets each HTTP chain serve only what its server names are for (R204).
+///
+/// A host that another chain's names are for is not served here, whatever its tables say: its own chain may ask for more,
+/// a client's certificate for instance.
+fn keep_apart<W: World + ?Sized>(here: &mut OnGateway<'_, W>, chains: &mut [Chain]) {
+    let names: Vec<BTreeSet<Host>> = chains
+        .iter()
+        .map(|chain| if chain.server_names.is_empty() { [Host::any()].into() } else { chain.server_names.clone() })
+        .collect();
+    for (index, chain) in chains.iter_mut().enumerate() {
+        let Serves::Http(http) = &mut chain.serves else { continue };
+        let covering = |domain: &Host| {
+            let all = names.iter().enumerate().flat_map(|(at, names)| names.iter().map(move |name| (name, at)));
+            let covering = all.filter(|(name, _)| name.overlap(domain).as_ref() == Some(domain));
+            covering.max_by_key(|(name, _)| name.specificity()).map(|(_, at)| at)
+        };
+        http.virtual_hosts.retain(|host| {
+            let is_own = here.is_closed || covering(&host.domain).is_none_or(|at| at == index);
+            if !is_own {
+                for table in &host.tables {
+                    let message = format!(
+                        "host `{}` is not served by the listener `{}` of `{}`: connections for it go to another listener of that port",
+                        host.domain, chain.name, chain.gateways[0]
+                    );
+                    let at = FieldPath::new("spec.hosts");
+                    here.findings.push(Finding::warning(table, Code::ListenerFilter, message).at(at));
+                }
+            }
+            is_own
+        });
+        let domains: BTreeSet<&Host> = http.virtual_hosts.iter().map(|host| &host.domain).collect();
+        let others = names.iter().enumerate().filter(|(at, _)| *at != index).flat_map(|(_, names)| names);
+        http.misdirected = others.filter(|name| !domains.contains(name)).cloned().collect();
+        // A host of its own that nobody serves is not found, which is not for another chain to say.
+        let unserved = names[index].iter().filter(|own| {
+            !domains.contains(own) && http.misdirected.iter().any(|other| other.overlap(own).as_ref() == Some(own))
+        });
+        let unserved: Vec<VirtualHost> = unserved.map(|own| empty_host(own.clone())).collect();
+        http.virtual_hosts.extend(unserved);
+        http.virtual_hosts.sort_by(|a, b| a.domain.cmp(&b.domain));
+    }
+}
+
+fn empty_host(domain: Host) -> VirtualHost {
+    VirtualHost { domain, tables: Vec::new(), redirects_to_https: false, routes: Vec::new() }
+}
+
+// ---- whole connections --------------------------------------------------------------------------------------------
+
+/// A chain for each `tls` route that a listener lets in.
+fn pass_through<W: World + ?Sized>(
+    here: &mut OnGateway<'_, W>,
+    listener: &BoundListener,
+    bound: &BoundPort,
+    claims: &mut Claims,
+    chains: &mut Vec<Chain>,
+) {
+    for (table, hosts) in bound_tables(here, listener) {
+        for stream in &table.streams {
+            let StreamMatcher::Sni(wanted) = &stream.matcher else { continue };
+            let mut names = BTreeSet::new();
+            for (name, port) in wanted {
+                if port.is_some_and(|port| !bound.service_ports.contains(&port)) {
+                    continue;
+                }
+                let served: BTreeSet<Host> = hosts.iter().filter_map(|host| host.overlap(name)).collect();
+                if served.is_empty() {
+                    let message = format!(
+                        "server name `{name}` is none of the table's hosts on `{}`; it is not served there",
+                        listener.gateway.id
+                    );
+                    let finding = Finding::warning(&table.id, Code::ListenerFilter, message);
+                    here.findings.push(finding.at(stream.field.clone()));
+                }
+                for name in served {
+                    let problem = match claims.get(&name) {
+                        _ if !is_server_name(&name) => {
+                            "Envoy cannot choose by it: write `*.` and whole labels".to_owned()
+                        }
+                        Some(older) => format!("`{older}` has it on this port already"),
+                        None => {
+                            claims.insert(name.clone(), table.id.clone());
+                            names.insert(name);
+                            continue;
+                        }
+                    };
+                    let message = format!(
+                        "server name `{name}` is not served on port {}: {problem}",
+                        listener.listener.port_text()
+                    );
+                    let finding = Finding::warning(&table.id, Code::BeatenByOlder, message);
+                    here.findings.push(finding.at(stream.field.clone()));
+                }
+            }
+            let Some(first) = names.first().map(|name| name.name().clone()) else { continue };
+            // What is misconfigured has no chain, and keeps its names.
+            let Some(route) = stream_route(here, &table, stream) else { continue };
+            let route = (!here.is_closed).then_some(route);
+            chains.push(chain(listener, first, names, None, Serves::Tcp(route)));
+        }
+    }
+}
+
+/// The first `tcp` route, in age order of the tables, that takes connections to the port.
+fn tcp_route<W: World + ?Sized>(
+    here: &mut OnGateway<'_, W>,
+    listeners: &[BoundListener],
+    bound: &BoundPort,
+) -> Option<Route> {
+    let mut tables: Vec<Arc<Table>> = Vec::new();
+    for listener in listeners {
+        tables.extend(bound_tables(here, listener).into_iter().map(|(table, _)| table));
+    }
+    tables.sort_by(|a, b| a.age.cmp(&b.age));
+    tables.dedup_by(|a, b| a.id == b.id);
+    let mut winner: Option<(ObjectRef, Option<Route>)> = None;
+    for table in tables {
+        for stream in &table.streams {
+            let StreamMatcher::Tcp(ports) = &stream.matcher else { continue };
+            if !ports.is_empty() && ports.iter().all(|port| !bound.service_ports.contains(port)) {
+                continue;
+            }
+            match &winner {
+                None => winner = Some((table.id.clone(), stream_route(here, &table, stream))),
+                Some((older, _)) => {
+                    let code = if *older == table.id { Code::RouteShadowed } else { Code::BeatenByOlder };
+                    let message =
+                        format!("never reached: a route of `{older}` takes every connection of the listener first");
+                    let finding = Finding::warning(&table.id, code, message).at(stream.field.clone());
+                    here.findings.push(finding.with(older));
+                }
+            }
+        }
+    }
+    winner.and_then(|(_, route)| route).filter(|_| !here.is_closed)
+}
+
+/// The tables that a listener lets in, in age order, with the hosts that they have there.
+fn bound_tables<W: World + ?Sized>(here: &OnGateway<'_, W>, listener: &BoundListener) -> Vec<(Arc<Table>, Vec<Host>)> {
+    let tables = here.bindings.tables.get(&listener.key()).into_iter().flatten();
+    tables
+        .filter_map(|(table, hosts)| {
+            let table = here.world.table(table).filter(|table| !table.streams.is_empty())?;
+            Some((table, hosts.iter().map(|(host, _)| host.clone()).collect()))
+        })
+        .collect()
+}
+
+/// A route of whole connections with its destinations found; nothing where connections must be closed instead.
+fn stream_route<W: World + ?Sized>(here: &mut OnGateway<'_, W>, table: &Table, stream: &StreamRoute) -> Option<Route> {
+    if stream.fault.is_some() {
+        return None;
+    }
+    let owner = here.world.roster().owner_of(&table.id)?.clone();
+    match destinations(here, table, &owner, stream) {
+        Ok(destinations) => Some(route(table, owner, stream, destinations)),
+        Err(fault) => {
+            let message = format!("connections are closed on gateway `{}`: {}", here.gateway, fault.message);
+            here.findings.push(Finding::error(&table.id, fault.code, message).at(fault.field));
+            None
+        }
+    }
+}
+
+fn destinations<W: World + ?Sized>(
+    here: &mut OnGateway<'_, W>,
+    table: &Table,
+    owner: &WorkspaceId,
+    stream: &StreamRoute,
+) -> Result<Vec<WeightedDestination>, Fault> {
+    let mut destinations = Vec::with_capacity(stream.destinations.len());
+    for written in &stream.destinations {
+        let holder = Holder { id: &table.id, owner };
+        let upstream = resolve_destination(here.world, holder, owner, written, Speaks::Anything, here.findings)?;
+        let fault = |(code, message)| Fault { code, field: written.field.clone(), message };
+        check_on_gateway(here.world, &here.gateway.cluster, here.owner, &upstream).map_err(fault)?;
+        if is_closed_by_policy(here.world, &upstream) {
+            let message = format!("a policy protects `{upstream}`, and it cannot be applied to whole connections");
+            return Err(fault((Code::Unsupported, message)));
+        }
+        destinations.push(WeightedDestination { upstream, weight: written.weight, policies: Vec::new() });
+    }
+    Ok(destinations)
+}
+
+fn route(table: &Table, owner: WorkspaceId, stream: &StreamRoute, destinations: Vec<WeightedDestination>) -> Route {
+    let label: Name = stream.field.as_str().trim_start_matches("spec.").into();
+    let hop = Hop { table: table.id.clone(), owner, route: label, index: 0 };
+    let name = Name::from(hop.to_string());
+    let body = RouteBody {
+        action: Action::Forward(Forward { destinations, path_rewrite: None, host_rewrite: None }),
+        policies: Arc::default(),
+        chain: [hop].into(),
+        labels: EffectiveLabels::default(),
+        attached: Arc::default(),
+        fault: None,
+    };
+    Route { name, matcher: Matcher::any(), body: Arc::new(body) }
+}

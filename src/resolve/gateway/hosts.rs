@@ -1,0 +1,189 @@
+//! Virtual hosts: the routes of all tables that serve a domain, in the order in which Envoy tries them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::ir::{Matcher, Route, RouteBody, VirtualHost};
+use crate::model::{Code, FieldPath, Finding, Findings, Host, Name, ObjectRef, PathMatch};
+use crate::resolve::world::World;
+
+use super::ports::BoundListener;
+use super::{GrownTree, OnGateway};
+
+/// The virtual hosts that listeners share, in the order of their domains (R64, R67 to R69).
+///
+/// Where a listener redirects to https, so do its hosts, those too that no table serves (R61). A domain that several
+/// listeners let in follows the one that names it most specifically; among equals, one that redirects.
+pub(super) fn virtual_hosts<W: World + ?Sized>(
+    here: &mut OnGateway<'_, W>,
+    listeners: &[BoundListener],
+    service_ports: &BTreeSet<u16>,
+) -> Vec<VirtualHost> {
+    let mut by_domain: BTreeMap<Host, Vec<(&Host, &GrownTree)>> = BTreeMap::new();
+    for listener in listeners {
+        for (table, hosts) in here.bindings.tables.get(&listener.key()).into_iter().flatten() {
+            // A table without HTTP routes claims no HTTP host.
+            let Some(grown) = here.trees.get(table).filter(|grown| !grown.tree.root.routes.is_empty()) else {
+                continue;
+            };
+            for (host, written) in hosts {
+                by_domain.entry(host.clone()).or_default().push((written, grown));
+            }
+        }
+    }
+    let redirecting = listeners.iter().filter(|bound| bound.listener.redirects_to_https);
+    for host in redirecting.flat_map(|bound| bound.listener.hosts()) {
+        by_domain.entry(host).or_default();
+    }
+    by_domain
+        .into_iter()
+        .map(|(domain, claims)| {
+            // A listener that narrows a wildcard to one host must not let it take that host from a table that names it
+            // (R68); among equals the older goes first (R69).
+            let most = claims.iter().map(|(written, _)| written.specificity()).max();
+            let mut tables: Vec<&GrownTree> = claims
+                .into_iter()
+                .filter(|(written, _)| Some(written.specificity()) == most)
+                .map(|(_, grown)| grown)
+                .collect();
+            tables.sort_by(|a, b| a.tree.root.age.cmp(&b.tree.root.age));
+            tables.dedup_by(|a, b| a.tree.root.id == b.tree.root.id);
+            let redirects = redirects_to_https(listeners, &domain);
+            virtual_host(here, domain, &tables, service_ports, redirects)
+        })
+        .collect()
+}
+
+/// R61.
+fn redirects_to_https(listeners: &[BoundListener], domain: &Host) -> bool {
+    let covering = listeners.iter().filter_map(|bound| {
+        let hosts = bound.listener.hosts().filter(|host| host.overlap(domain).as_ref() == Some(domain));
+        Some((hosts.map(|host| host.specificity()).max()?, bound.listener.redirects_to_https))
+    });
+    covering.max().is_some_and(|(_, redirects)| redirects)
+}
+
+/// One entry of a virtual host before it has its name.
+struct Entry {
+    matcher: Matcher,
+    body: Arc<RouteBody>,
+    root: ObjectRef,
+    is_remainder: bool,
+}
+
+/// The routes of one domain: tables in age order, catch-alls of several tables last (R69, D11).
+fn virtual_host<W: World + ?Sized>(
+    here: &mut OnGateway<'_, W>,
+    domain: Host,
+    tables: &[&GrownTree],
+    service_ports: &BTreeSet<u16>,
+    redirects_to_https: bool,
+) -> VirtualHost {
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut catch_alls: Vec<Entry> = Vec::new();
+    for grown in tables {
+        let bodies = here.bodies(grown);
+        for (route, body) in grown.tree.routes.iter().zip(bodies) {
+            for matcher in &route.matchers {
+                if matcher.port.is_some_and(|port| !service_ports.contains(&port)) {
+                    continue;
+                }
+                let entry = Entry {
+                    matcher: matcher.clone(),
+                    body: body.clone(),
+                    root: grown.tree.root.id.clone(),
+                    is_remainder: route.is_remainder,
+                };
+                if tables.len() > 1 && matcher.is_catch_all() {
+                    catch_alls.push(entry);
+                } else {
+                    entries.push(entry);
+                }
+            }
+        }
+    }
+    entries.append(&mut catch_alls);
+    let entries = unshadowed(entries, &domain, here.findings);
+    VirtualHost {
+        domain,
+        tables: tables.iter().map(|grown| grown.tree.root.id.clone()).collect(),
+        redirects_to_https,
+        routes: named(entries),
+    }
+}
+
+/// Leaves out entries that an earlier one hides completely: one that takes everything, or the very same matcher, or a prefix
+/// without further conditions.
+fn unshadowed(entries: Vec<Entry>, domain: &Host, findings: &mut Findings) -> Vec<Entry> {
+    let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
+    let mut seen: BTreeMap<Matcher, usize> = BTreeMap::new();
+    let mut prefixes: BTreeMap<Name, usize> = BTreeMap::new();
+    let mut catch_all: Option<usize> = None;
+    for entry in entries {
+        let mut key = entry.matcher.clone();
+        key.port = None;
+        let hidden_by = catch_all.or_else(|| seen.get(&key).copied()).or_else(|| below(&key, &prefixes));
+        if let Some(position) = hidden_by {
+            shadowed(&entry, &kept[position], domain, findings);
+            continue;
+        }
+        if let PathMatch::Prefix(path) = &key.path
+            && key == (Matcher { path: key.path.clone(), ..Matcher::any() })
+        {
+            prefixes.insert(path.clone(), kept.len());
+        }
+        seen.insert(key, kept.len());
+        if entry.matcher.is_catch_all() {
+            catch_all = Some(kept.len());
+        }
+        kept.push(entry);
+    }
+    kept
+}
+
+/// The prefix, of those that take all requests below them, that takes everything that a matcher does.
+fn below(matcher: &Matcher, prefixes: &BTreeMap<Name, usize>) -> Option<usize> {
+    let (PathMatch::Exact(path) | PathMatch::Prefix(path)) = &matcher.path else { return None };
+    if matcher.ignore_case || prefixes.is_empty() {
+        return None;
+    }
+    path.char_indices().find_map(|(at, character)| prefixes.get(&path[..at + character.len_utf8()]).copied())
+}
+
+/// Tells the table whose route can never match.
+fn shadowed(entry: &Entry, by: &Entry, domain: &Host, findings: &mut Findings) {
+    // The remainder of a delegation is ours, not an author's: where valid children serve everything, nothing is left.
+    let (Some(last), Some(winner)) = (entry.body.chain.last(), by.body.chain.last()) else { return };
+    if entry.is_remainder {
+        return;
+    }
+    let code = if entry.root == by.root { Code::RouteShadowed } else { Code::BeatenByOlder };
+    let older = if entry.root == by.root { "an earlier route" } else { "the older table" };
+    findings.push(
+        Finding::warning(
+            &last.table,
+            code,
+            format!(
+                "on host `{domain}` route `{}` ({}) is never reached: {older} `{winner}` takes {} first",
+                last.route, entry.matcher.path, by.matcher.path
+            ),
+        )
+        .at(FieldPath::new("spec.http").index(last.index))
+        .with(&winner.table),
+    );
+}
+
+/// Gives entries names that are unique within the virtual host and say where they come from.
+fn named(entries: Vec<Entry>) -> Vec<Route> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    entries
+        .into_iter()
+        .map(|entry| {
+            let base = entry.body.chain.last().map_or_else(|| "route".to_owned(), ToString::to_string);
+            let count = counts.entry(base.clone()).or_insert(0);
+            *count += 1;
+            let name: Name = if *count == 1 { base.into() } else { format!("{base}[{}]", *count - 1).into() };
+            Route { name, matcher: entry.matcher, body: entry.body }
+        })
+        .collect()
+}
