@@ -267,10 +267,8 @@ impl Checker<'_> {
         for (name, listener) in listeners {
             let place = Place { resource_type: ResourceType::Listener, resource: name };
             for chain in listener.filter_chains.iter().chain(&listener.default_filter_chain) {
-                let config = chain.transport_socket.as_ref().and_then(|socket| match &socket.config_type {
-                    Some(core_pb::transport_socket::ConfigType::TypedConfig(config)) => Some(config),
-                    None => None,
-                });
+                let config = chain.transport_socket.as_ref().and_then(|socket| socket.config_type.as_ref());
+                let config = config.map(|core_pb::transport_socket::ConfigType::TypedConfig(config)| config);
                 let Some(context) = self.unpack::<tls_pb::DownstreamTlsContext>(place, config) else { continue };
                 let requires = context.require_client_certificate.as_ref().is_some_and(|required| required.value);
                 let common = context.common_tls_context.unwrap_or_default();

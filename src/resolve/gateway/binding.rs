@@ -144,8 +144,7 @@ fn streams_served(
     let whole = |listener: &&GatewayListener| {
         matches!(listener.protocol, ListenerProtocol::Tcp | ListenerProtocol::Tls) && !passes(listener)
     };
-    if table.streams.iter().any(|stream| is_tcp(stream)) && !gateway.listeners.iter().filter(whole).any(|l| admits(&l))
-    {
+    if table.streams.iter().any(is_tcp) && !gateway.listeners.iter().filter(whole).any(|l| admits(&l)) {
         tell("tcp", "takes whole connections");
     }
     let mut passing = gateway.listeners.iter().filter(|listener| passes(listener));

@@ -147,7 +147,8 @@ fn remarks(object: &Object, spec: &written::RouteTable, is_root: bool, findings:
                 .at(FieldPath::new("spec.http")),
         );
     }
-    if !is_root && !(spec.tcp.is_empty() && spec.tls.is_empty()) {
+    let has_streams = !spec.tcp.is_empty() || !spec.tls.is_empty();
+    if !is_root && has_streams {
         findings.push(
             Finding::warning(
                 id,
