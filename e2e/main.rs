@@ -16,5 +16,6 @@ mod scenarios;
 mod support;
 mod the_bench;
 mod the_demo;
+mod tls;
 mod variants;
 mod xds_port;

@@ -9,8 +9,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
+
+use super::tls::Dial;
 
 /// How long one exchange may take; nothing under test is slower than a second.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,7 +73,7 @@ impl Response {
     }
 }
 
-/// Which protocol a client speaks; both in clear text.
+/// Which protocol a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     /// HTTP/1.1 with keep-alive.
@@ -84,6 +87,7 @@ pub(crate) enum Protocol {
 pub(crate) struct Client {
     address: SocketAddr,
     protocol: Protocol,
+    tls: Option<Dial>,
     connection: Option<Connection>,
 }
 
@@ -107,7 +111,12 @@ impl Client {
 
     /// A client of an address.
     pub(crate) fn speaking(address: SocketAddr, protocol: Protocol) -> Self {
-        Self { address, protocol, connection: None }
+        Self { address, protocol, tls: None, connection: None }
+    }
+
+    /// A client that opens its connections with TLS.
+    pub(crate) fn with_tls(address: SocketAddr, protocol: Protocol, dial: Dial) -> Self {
+        Self { address, protocol, tls: Some(dial), connection: None }
     }
 
     /// Sends a request and reads the whole response.
@@ -153,6 +162,10 @@ impl Client {
             self.connection = None;
             let stream = TcpStream::connect(self.address).await.context("connect")?;
             stream.set_nodelay(true)?;
+            let stream: Box<dyn Duplex> = match &self.tls {
+                None => Box::new(stream),
+                Some(dial) => Box::new(dial.over(stream).await?),
+            };
             let io = TokioIo::new(stream);
             // How a connection ends is seen by the request that is on it.
             let (sender, driver) = match self.protocol {
@@ -170,6 +183,11 @@ impl Client {
         self.connection.as_mut().map(|connection| &mut connection.sender).context("no connection")
     }
 }
+
+/// A connection, with TLS or without.
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 impl Sender {
     fn is_closed(&self) -> bool {

@@ -15,6 +15,7 @@
 //! | [`net`] | a 127.x network of its own per cluster |
 //! | [`process`] | a child process with a log, killed when dropped |
 //! | [`random`] | random worlds and requests, from a seed |
+//! | [`tls`] | certificates, clients with TLS, a backend that ends it |
 //! | [`wait`] | waiting for an event |
 //! | [`world`] | objects to running processes: networks, backends, control plane, gateways |
 //! | [`yaml`] | YAML to JSON values |
@@ -31,6 +32,7 @@ pub(crate) mod manifests;
 pub(crate) mod net;
 pub(crate) mod process;
 pub(crate) mod random;
+pub(crate) mod tls;
 pub(crate) mod wait;
 pub(crate) mod world;
 pub(crate) mod yaml;

@@ -1,0 +1,161 @@
+//! TLS for tests: an authority, certificates that it signs, clients that trust it, and a backend that ends TLS itself.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::http::Protocol;
+
+/// Signs certificates.
+pub(crate) struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// A certificate and its key, in PEM.
+#[derive(Clone)]
+pub(crate) struct Pair {
+    /// The certificate.
+    pub(crate) certificate: String,
+    /// The key.
+    pub(crate) key: String,
+}
+
+impl Authority {
+    /// A new one.
+    pub(crate) fn new(name: &str) -> anyhow::Result<Self> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        Ok(Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate()?)? })
+    }
+
+    /// Its own certificate, in PEM.
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// A certificate for a host. The common name tells certificates of one host apart.
+    pub(crate) fn sign(&self, host: &str, common_name: &str) -> anyhow::Result<Pair> {
+        let mut params = CertificateParams::new([host.to_owned()])?;
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        let key = KeyPair::generate()?;
+        Ok(Pair { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() })
+    }
+
+    /// A client that trusts this authority and shows a certificate, or none.
+    pub(crate) fn dial(&self, server_name: &str, shows: Option<&Pair>, protocol: Protocol) -> anyhow::Result<Dial> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.pem().as_bytes())?)?;
+        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots);
+        let mut config = match shows {
+            None => builder.with_no_client_auth(),
+            Some(pair) => {
+                let (chain, key) = pair.parsed()?;
+                builder.with_client_auth_cert(chain, key)?
+            }
+        };
+        config.alpn_protocols = vec![match protocol {
+            Protocol::Http1 => b"http/1.1".to_vec(),
+            Protocol::Http2 => b"h2".to_vec(),
+        }];
+        // Each connection is a handshake of its own, so that what is shown is what is in force.
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(Dial { config: Arc::new(config), server_name: ServerName::try_from(server_name.to_owned())? })
+    }
+}
+
+impl Pair {
+    /// A Secret of the management cluster's form, as a gateway needs it.
+    pub(crate) fn secret(&self, namespace: &str, name: &str) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"namespace": namespace, "name": name},
+            "stringData": {"tls.crt": self.certificate, "tls.key": self.key},
+        })
+    }
+
+    fn parsed(&self) -> anyhow::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+        let chain = vec![CertificateDer::from_pem_slice(self.certificate.as_bytes())?];
+        Ok((chain, PrivateKeyDer::from_pem_slice(self.key.as_bytes())?))
+    }
+}
+
+/// How to open TLS connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Dial {
+    config: Arc<ClientConfig>,
+    server_name: ServerName<'static>,
+}
+
+impl Dial {
+    /// Opens TLS on a connection.
+    pub(crate) async fn over(&self, stream: TcpStream) -> anyhow::Result<TlsStream<TcpStream>> {
+        let connector = TlsConnector::from(self.config.clone());
+        connector.connect(self.server_name.clone(), stream).await.context("TLS handshake")
+    }
+
+    /// The common name of the certificate that is shown at an address.
+    pub(crate) async fn shown(&self, address: SocketAddr) -> anyhow::Result<String> {
+        let stream = self.over(TcpStream::connect(address).await?).await?;
+        let (_, connection) = stream.get_ref();
+        let first = connection.peer_certificates().and_then(<[_]>::first).context("no certificate is shown")?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(first)?;
+        let name = certificate.subject().iter_common_name().next().context("no common name")?;
+        Ok(name.as_str()?.to_owned())
+    }
+}
+
+/// A server that ends TLS and passes the rest on to a backend; stops, connections included, when dropped.
+#[derive(Debug)]
+pub(crate) struct TlsFront {
+    task: AbortHandle,
+}
+
+impl TlsFront {
+    /// Starts it on an address. It listens when this returns.
+    pub(crate) async fn start(address: SocketAddr, pair: &Pair, backend: SocketAddr) -> anyhow::Result<Self> {
+        let (chain, key) = pair.parsed()?;
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind(address).await?;
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                tokio::select! {
+                    Ok((stream, _)) = listener.accept() => {
+                        let acceptor = acceptor.clone();
+                        connections.spawn(async move {
+                            let mut front = acceptor.accept(stream).await?;
+                            let mut back = TcpStream::connect(backend).await?;
+                            tokio::io::copy_bidirectional(&mut front, &mut back).await
+                        });
+                    }
+                    Some(_) = connections.join_next() => {}
+                }
+            }
+        });
+        Ok(Self { task: task.abort_handle() })
+    }
+}
+
+impl Drop for TlsFront {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
