@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::crd::{Change, Object};
+use crate::ir::frozen::Remembered;
 use crate::testing::decode;
 
 /// Two overlapping gateway Services in `edge`, one elsewhere, one without selector, and a Pod.
@@ -30,7 +31,7 @@ fn objects() -> Vec<Arc<Object>> {
 }
 
 fn compiled() -> Compiled {
-    compile(&Store::from_objects(objects()), &[], &Options::default(), &BTreeSet::new())
+    compile(&Store::from_objects(objects()), &[], &Options::default(), &BTreeSet::new(), &Remembered::default())
 }
 
 fn node(cluster: &str, namespace: &str, pod: Option<&str>, labels: &[(&str, &str)]) -> Node {
@@ -91,7 +92,11 @@ fn compile_loop() -> (CompileLoop, Arc<Publisher>, State) {
 #[test]
 fn r10_nothing_is_served_before_the_first_complete_list() {
     let (mut compiler, publisher, state) = compile_loop();
-    let key = GatewayKey { gateway: "cluster-1/edge/web".parse().unwrap(), bind: "0.0.0.0".into(), envoy: EnvoyRelease::OLDEST };
+    let key = GatewayKey {
+        gateway: "cluster-1/edge/web".parse().unwrap(),
+        bind: "0.0.0.0".into(),
+        envoy: EnvoyRelease::OLDEST,
+    };
     let mut snapshots = publisher.subscribe(&key);
     let labels: Labels = [("app".into(), "web".into())].into();
     let batch =
@@ -123,7 +128,11 @@ async fn r10_an_envoy_that_comes_early_waits() {
 #[test]
 fn r15_labels_of_envoys_that_are_gone_do_not_close_a_gateway_again() {
     let (mut compiler, publisher, _state) = compile_loop();
-    let key = GatewayKey { gateway: "cluster-1/edge/web".parse().unwrap(), bind: "0.0.0.0".into(), envoy: EnvoyRelease::OLDEST };
+    let key = GatewayKey {
+        gateway: "cluster-1/edge/web".parse().unwrap(),
+        bind: "0.0.0.0".into(),
+        envoy: EnvoyRelease::OLDEST,
+    };
     let first = publisher.subscribe(&key);
     let put = |extent, objects: Vec<Arc<Object>>| {
         Event::Source(Batch {

@@ -4,6 +4,7 @@
 //! [`compose`] makes one gateway's plan of it.
 
 mod binding;
+mod freezing;
 mod growth;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,8 @@ use super::policy;
 use super::world::World;
 
 pub use binding::{Bindings, Bound, bind};
-pub use growth::{GrownTree, grow, require_auth_findings};
+pub use freezing::{broken_tables, carry_over, freeze};
+pub use growth::{GrownTree, Served, grow, require_auth_findings};
 
 /// Whether a virtual gateway is implemented by a gateway Service (R52).
 pub fn is_implemented_by<W: World + ?Sized>(world: &W, gateway: &VirtualGateway, service: &Service) -> bool {
@@ -352,12 +354,12 @@ impl<W: World + ?Sized> OnGateway<'_, W> {
         }
         let mut checked: BTreeMap<UpstreamId, Option<(Code, String)>> = BTreeMap::new();
         let mut bodies = Vec::with_capacity(grown.bodies.len());
-        for body in &grown.bodies {
+        for Served { body, .. } in grown.served() {
             let fault = self.fault_here(body, &mut checked);
             bodies.push(match fault {
                 None => body.clone(),
                 Some(fault) => {
-                    self.report(body, &fault);
+                    self.report(body, &fault, grown.frozen.is_some());
                     Arc::new(growth::misconfigured((**body).clone(), fault))
                 }
             });
@@ -387,8 +389,8 @@ impl<W: World + ?Sized> OnGateway<'_, W> {
             .map(|(code, message)| RouteFault { code, message, gateway_specific: true })
     }
 
-    /// Tells every table of the chain, naming the gateway.
-    fn report(&mut self, body: &RouteBody, fault: &RouteFault) {
+    /// Tells every table of the chain, naming the gateway. Where a frozen route stood says nothing about its table now.
+    fn report(&mut self, body: &RouteBody, fault: &RouteFault, is_frozen: bool) {
         let Some(last) = body.chain.last() else { return };
         let mut told: BTreeSet<&ObjectRef> = BTreeSet::new();
         for hop in body.chain.iter() {
@@ -399,7 +401,11 @@ impl<W: World + ?Sized> OnGateway<'_, W> {
                         fault.code,
                         format!("route `{}` is invalid on gateway `{}`: {}", last.route, self.gateway, fault.message),
                     )
-                    .at(FieldPath::new("spec.http").index(hop.index)),
+                    .at(if is_frozen {
+                        FieldPath::root()
+                    } else {
+                        FieldPath::new("spec.http").index(hop.index)
+                    }),
                 );
             }
         }
@@ -446,6 +452,7 @@ struct Entry {
     body: Arc<RouteBody>,
     root: ObjectRef,
     is_remainder: bool,
+    is_frozen: bool,
 }
 
 /// The routes of one domain: tables in age order, catch-alls of several tables last (R69, D11).
@@ -459,8 +466,8 @@ fn virtual_host<W: World + ?Sized>(
     let mut catch_alls: Vec<Entry> = Vec::new();
     for grown in tables {
         let bodies = here.bodies(grown);
-        for (route, body) in grown.tree.routes.iter().zip(bodies) {
-            for matcher in &route.matchers {
+        for (route, body) in grown.served().zip(bodies) {
+            for matcher in route.matchers {
                 if matcher.port.is_some_and(|port| !service_ports.contains(&port)) {
                     continue;
                 }
@@ -469,6 +476,7 @@ fn virtual_host<W: World + ?Sized>(
                     body: body.clone(),
                     root: grown.tree.root.id.clone(),
                     is_remainder: route.is_remainder,
+                    is_frozen: grown.frozen.is_some(),
                 };
                 if tables.len() > 1 && matcher.is_catch_all() {
                     catch_alls.push(entry);
@@ -529,7 +537,8 @@ fn below(matcher: &Matcher, prefixes: &BTreeMap<Name, usize>) -> Option<usize> {
 fn shadowed(entry: &Entry, by: &Entry, domain: &Host, findings: &mut Findings) {
     // The remainder of a delegation is ours, not an author's: where valid children serve everything, nothing is left.
     let (Some(last), Some(winner)) = (entry.body.chain.last(), by.body.chain.last()) else { return };
-    if entry.is_remainder {
+    // A frozen route may no longer be what its table says.
+    if entry.is_remainder || entry.is_frozen {
         return;
     }
     let code = if entry.root == by.root { Code::RouteShadowed } else { Code::BeatenByOlder };

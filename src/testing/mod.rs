@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::compile::{Compiled, compile};
 use crate::crd::Object;
 use crate::crd::yaml::decode_value;
+use crate::ir::frozen::Remembered;
 use crate::model::Findings;
 use crate::resolve::Options;
 use crate::store::Store;
@@ -44,7 +45,7 @@ pub(crate) fn cluster_of(manifest: &Value) -> String {
 /// Compiles manifests.
 pub(crate) fn compile_manifests(manifests: impl IntoIterator<Item = (String, Value)>, options: &Options) -> Compiled {
     let (objects, findings) = decode(manifests);
-    compile(&Store::from_objects(objects), &findings, options, &BTreeSet::new())
+    compile(&Store::from_objects(objects), &findings, options, &BTreeSet::new(), &Remembered::default())
 }
 
 /// The Envoy to test with: `ENVOY`, or one on PATH, or the one that `make envoy` installs.

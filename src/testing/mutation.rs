@@ -14,6 +14,7 @@ use crate::compile::explain::{Request, explain, explain_object};
 use crate::compile::{Compiled, compile};
 use crate::crd::{Object, yaml as manifests};
 use crate::emit::{EmitOptions, emit_gateway};
+use crate::ir::frozen::Remembered;
 use crate::model::{Findings, ObjectRef};
 use crate::resolve::{LoopbackEndpoints, Options};
 use crate::snapshot::verify::verify;
@@ -314,7 +315,7 @@ fn options() -> Options {
 
 /// Compiles objects, each once, as a source gives them.
 fn compiled(objects: impl IntoIterator<Item = Arc<Object>>, findings: &Findings) -> Compiled {
-    compile(&Store::from_objects(objects), findings, &options(), &BTreeSet::new())
+    compile(&Store::from_objects(objects), findings, &options(), &BTreeSet::new(), &Remembered::default())
 }
 
 /// Everything that must hold of a world, however broken.
