@@ -86,7 +86,8 @@ fn r15_an_envoy_that_no_service_selects_is_refused_with_the_reason() {
 fn compile_loop() -> (CompileLoop, Arc<Publisher>, State) {
     let publisher = Arc::new(Publisher::new());
     let (sender, state) = watch::channel(None);
-    (CompileLoop::new(Options::default(), publisher.clone(), sender, Places::default()), publisher, state)
+    let memory = Memory::of_this_run();
+    (CompileLoop::new(Options::default(), publisher.clone(), sender, Places::default(), memory), publisher, state)
 }
 
 #[test]

@@ -44,8 +44,17 @@ pub(crate) fn cluster_of(manifest: &Value) -> String {
 
 /// Compiles manifests.
 pub(crate) fn compile_manifests(manifests: impl IntoIterator<Item = (String, Value)>, options: &Options) -> Compiled {
+    compile_after(manifests, options, &Remembered::default())
+}
+
+/// Compiles manifests after an earlier compile.
+pub(crate) fn compile_after(
+    manifests: impl IntoIterator<Item = (String, Value)>,
+    options: &Options,
+    remembered: &Remembered,
+) -> Compiled {
     let (objects, findings) = decode(manifests);
-    compile(&Store::from_objects(objects), &findings, options, &BTreeSet::new(), &Remembered::default())
+    compile(&Store::from_objects(objects), &findings, options, &BTreeSet::new(), remembered)
 }
 
 /// The Envoy to test with: `ENVOY`, or one on PATH, or the one that `make envoy` installs.
