@@ -12,7 +12,7 @@ use super::document::Documents;
 type Document = Box<dyn FnOnce(&Documents) -> std::io::Result<()> + Send>;
 
 /// By document, why it could not be written the last time.
-type Failures = Arc<Mutex<BTreeMap<&'static str, String>>>;
+pub(super) type Failures = Arc<Mutex<BTreeMap<&'static str, String>>>;
 
 /// Takes documents and writes them, the newest of each name. Dropped, it writes what it has and ends.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Drop for Keeper {
 }
 
 /// Logs the outcome of writing a document where it is another one than the last.
-fn settle(documents: &Documents, failures: &Failures, name: &'static str, written: std::io::Result<()>) {
+pub(super) fn settle(documents: &Documents, failures: &Failures, name: &'static str, written: std::io::Result<()>) {
     let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
     let file = documents.path(name);
     match written {

@@ -3,7 +3,7 @@
 mod cases;
 mod mutation;
 mod order;
-mod scenarios;
+pub(crate) mod scenarios;
 pub(crate) mod teapot;
 #[path = "../../e2e/support/yaml.rs"]
 pub(crate) mod yaml;
