@@ -424,3 +424,38 @@ fn r140_explain_says_what_is_frozen_and_why() {
     let shown: Vec<_> = routes.iter().map(|route| (route.chain.join(" > "), route.is_frozen)).collect();
     assert_eq!(shown, ["many", "plain", "moved", "rest"].map(|name| (format!("shop/www:{name}"), true)));
 }
+
+/// R140: what is kept is not multiplied beyond what a tree may be, by hosts that come while it is frozen.
+#[test]
+fn r140_hosts_do_not_multiply_what_is_kept_without_bound() {
+    let root = |hosts: usize, http: Value| {
+        let mut world = world();
+        world.retain(|(_, object)| object["kind"] != "RouteTable" && object["kind"] != "CORSPolicy");
+        let hosts: Vec<String> = (0..hosts).map(|host| format!("h{host}.example")).collect();
+        let table = json!({
+            "apiVersion": "networking.gloo.solo.io/v2", "kind": "RouteTable",
+            "metadata": {"name": "www", "namespace": "shop"},
+            "spec": {"hosts": hosts, "virtualGateways": [{"name": "web"}], "failureMode": "FREEZE_CONFIG", "http": http},
+        });
+        world.push(("cluster-1".to_owned(), table));
+        world
+    };
+    // One body of 1 MiB, of which a tree may have 64, once for every host.
+    let large = json!([{"name": "large", "directResponse": {"status": 200, "body": "x".repeat(1 << 20)}}]);
+    let lost = json!([{"name": "lost", "forwardTo": {"destinations": [{"ref": {"name": "nowhere"}}]}}]);
+    let before = compiled(&root(1, large), &Remembered::default());
+    for (hosts, freezes) in [(64, true), (65, false)] {
+        let now = compiled(&root(hosts, lost.clone()), &before.remembered);
+        assert_eq!(
+            now.trees.values().filter(|grown| grown.frozen.is_some()).count(),
+            usize::from(freezes),
+            "{hosts} hosts"
+        );
+        let told = now.findings.iter().any(|finding| finding.code == crate::model::Code::LimitExceeded);
+        assert_eq!(told, !freezes, "{:#?}", now.findings);
+        // With fewer hosts it is as it was.
+        let again = compiled(&root(1, lost.clone()), &now.remembered);
+        assert_eq!(again.remembered.accepted, before.remembered.accepted);
+        assert!(again.trees.values().all(|grown| grown.frozen.is_some()));
+    }
+}
