@@ -280,7 +280,7 @@ fn r141_foreign_files_are_put_aside() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn r141_torn_files_are_put_aside(share in 0.0..1.0_f64, flip in 1_u8..=255, cut: bool) {
