@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::compile::{Compiled, compile};
 use crate::emit::{EmitOptions, emit_gateway};
 use crate::ir::GatewayPlan;
+use crate::memory::Memory;
 use crate::model::{EnvoyRelease, Finding, Findings, GatewayId, Kind, Labels, ObjectRef};
 use crate::publish::{GatewayKey, Publisher};
 use crate::resolve::Options;
@@ -78,8 +79,8 @@ pub enum AppError {
     /// The compile thread is gone: files have no effect any more, and a restart is better than silence.
     #[error("the compile thread ended; this is a fault of Chancery, and its log says more")]
     Compile,
-    /// No thread for compiling.
-    #[error("cannot start the compile thread")]
+    /// No thread for compiling, or for keeping what is remembered.
+    #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
 }
 
@@ -110,7 +111,11 @@ pub async fn serve(
     let publisher = Arc::new(Publisher::new());
     let (events, inbox) = std_mpsc::channel();
     let (state_sender, mut state) = watch::channel(None);
-    let compiler = CompileLoop::new(options, publisher.clone(), state_sender, directory.places().clone());
+    let memory = match &settings.state {
+        Some(directory) => Memory::open(directory).map_err(AppError::Thread)?,
+        None => Memory::of_this_run(),
+    };
+    let compiler = CompileLoop::new(options, publisher.clone(), state_sender, directory.places().clone(), memory);
     std::thread::Builder::new()
         .name("compile".to_owned())
         .spawn(move || compiler.run(&inbox))
@@ -235,6 +240,7 @@ struct CompileLoop {
     publisher: Arc<Publisher>,
     state: watch::Sender<Option<Arc<Compiled>>>,
     places: Places,
+    memory: Memory,
     store: Store,
     /// Whether a complete list has arrived.
     is_listed: bool,
@@ -252,12 +258,14 @@ impl CompileLoop {
         publisher: Arc<Publisher>,
         state: watch::Sender<Option<Arc<Compiled>>>,
         places: Places,
+        memory: Memory,
     ) -> Self {
         Self {
             options,
             publisher,
             state,
             places,
+            memory,
             store: Store::default(),
             is_listed: false,
             source_findings: Findings::new(),
@@ -290,6 +298,7 @@ impl CompileLoop {
             self.compile(begun);
         }
         self.publish();
+        self.memory.keep();
     }
 
     /// Takes an event in; whether it makes a compile necessary.
@@ -314,7 +323,8 @@ impl CompileLoop {
 
     fn compile(&mut self, begun: Instant) {
         let wanted = self.keys.keys().map(|key| key.gateway.clone()).collect();
-        let compiled = compile(&self.store, &self.source_findings, &self.options, &wanted);
+        let compiled = compile(&self.store, &self.source_findings, &self.options, &wanted, self.memory.frozen());
+        self.memory.take(&compiled.remembered);
         tracing::info!(
             objects = self.store.len(),
             findings = compiled.findings.len(),

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::crd::{Change, Object};
+use crate::ir::frozen::Remembered;
 use crate::testing::decode;
 
 /// Two overlapping gateway Services in `edge`, one elsewhere, one without selector, and a Pod.
@@ -30,7 +31,7 @@ fn objects() -> Vec<Arc<Object>> {
 }
 
 fn compiled() -> Compiled {
-    compile(&Store::from_objects(objects()), &[], &Options::default(), &BTreeSet::new())
+    compile(&Store::from_objects(objects()), &[], &Options::default(), &BTreeSet::new(), &Remembered::default())
 }
 
 fn node(cluster: &str, namespace: &str, pod: Option<&str>, labels: &[(&str, &str)]) -> Node {
@@ -85,7 +86,8 @@ fn r15_an_envoy_that_no_service_selects_is_refused_with_the_reason() {
 fn compile_loop() -> (CompileLoop, Arc<Publisher>, State) {
     let publisher = Arc::new(Publisher::new());
     let (sender, state) = watch::channel(None);
-    (CompileLoop::new(Options::default(), publisher.clone(), sender, Places::default()), publisher, state)
+    let memory = Memory::of_this_run();
+    (CompileLoop::new(Options::default(), publisher.clone(), sender, Places::default(), memory), publisher, state)
 }
 
 #[test]
