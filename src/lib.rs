@@ -42,6 +42,7 @@
 //! | 6 | [`source`] | where objects come from: a watched directory | compile, snapshots, xDS |
 //! | 6 | [`publish`] | the current snapshot per class of gateways; wakes only on change | who makes or reads it |
 //! | 6 | [`xds`] | the protocol as a pure session behind a thin server | manifests, plans, rules |
+//! | 6 | [`status`] | what gateways told us: connected, acknowledged, refused, behind | manifests, rules |
 //! | 6 | [`render`] | Envoy messages as JSON and YAML | what they mean |
 //! | – | [`settings`], [`telemetry`] | what was typed and what it means; logs | any other module |
 //! | – | [`admin`], [`app`], [`cli`] | health; the composition root and its loop; the commands | any rule of routing |
@@ -90,6 +91,7 @@ pub mod resolve;
 pub mod settings;
 pub mod snapshot;
 pub mod source;
+pub mod status;
 pub mod store;
 pub mod telemetry;
 pub mod xds;
