@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::app::refusals::{Shared, Witness};
 use crate::model::Approval;
+use crate::snapshot::Resource;
 use crate::status::view::Standing;
 use crate::testing::{cluster_of, yaml};
 use crate::xds::message::{DeltaRequest, Variant};
 use crate::xds::node::EnvoyVersion;
-use crate::xds::observation::{Observation, Observer, Peer, StreamId};
+use crate::xds::observation::{Blame, Observation, Observer, Peer, Refusal, RefusedResource, StreamId};
 use crate::xds::session::{Output, Session, SessionSettings};
 
 /// One workspace with a gateway, two Services, and two teams with a host each. `SHOP` and `TEAM` are their routes.
@@ -371,6 +372,28 @@ fn case_10_the_same_refusal_by_100_nodes_changes_the_status_once() {
     world.settle(&mut envoys.iter_mut().collect::<Vec<_>>());
     assert!(!world.compiled(), "nothing is left to do");
     assert_eq!(world.ledger.view().totals[&ResourceType::Route].refused, 100);
+}
+
+#[test]
+fn case_11_words_of_any_length_and_kind_fit_into_a_status() {
+    let mut world = world(GOOD);
+    let envoy = world.connect(1, 40, "");
+    let words = "\u{1b}[31m☃\n".repeat(500);
+    let served = world.publisher.current(&key(40)).expect("a snapshot");
+    let Resource { name, version, owners, .. } = (**served.get(ResourceType::Route, ROUTES).unwrap()).clone();
+    let refusal = Refusal {
+        resource_type: ResourceType::Route,
+        nonce: "1".into(),
+        resources: vec![RefusedResource { name, version, owners }],
+        blame: Blame::Exact,
+        message: words,
+    };
+    world.witness.observe(Observation::Refused(envoy.peer.clone(), refusal));
+    world.settle(&mut []);
+    let (approval, message) = world.verdict("team");
+    assert_eq!(approval, Approval::Failed);
+    assert!(message.len() < 2100 && !message.contains(char::is_control), "{message}");
+    assert!(message.contains("Envoy says: \"\\u{1b}[31m☃"), "{message}");
 }
 
 #[test]
