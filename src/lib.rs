@@ -43,6 +43,8 @@
 //! | 6 | [`memory`] | what is kept over a restart | rules, the store |
 //! | 6 | [`publish`] | the current snapshot per class of gateways; wakes only on change | who makes or reads it |
 //! | 6 | [`xds`] | the protocol as a pure session behind a thin server | manifests, plans, rules |
+//! | 6 | [`memory`] | what is remembered beyond the inputs: refusals, and what was accepted before | clients, streams |
+//! | 6 | [`status`] | what gateways told us: connected, acknowledged, refused, behind | manifests, rules |
 //! | 6 | [`render`] | Envoy messages as JSON and YAML | what they mean |
 //! | – | [`settings`], [`telemetry`] | what was typed and what it means; logs | any other module |
 //! | – | [`admin`], [`app`], [`cli`] | health; the composition root and its loop; the commands | any rule of routing |
@@ -72,7 +74,7 @@
 //!
 //! # What is not here yet
 //!
-//! TLS listeners, refusals in status, incremental compilation, the other policy kinds, traffic between
+//! TLS listeners, incremental compilation, the other policy kinds, traffic between
 //! clusters and the Kubernetes source. Each is accepted where it can be written, reported, and fails closed where it
 //! protects; the manual marks it `Not built yet.`
 
@@ -92,6 +94,7 @@ pub mod resolve;
 pub mod settings;
 pub mod snapshot;
 pub mod source;
+pub mod status;
 pub mod store;
 pub mod telemetry;
 pub mod xds;

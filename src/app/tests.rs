@@ -4,8 +4,10 @@ use serde_json::json;
 
 use super::*;
 use crate::crd::{Change, Object};
-use crate::ir::frozen::Remembered;
+use crate::model::EnvoyRelease;
 use crate::testing::decode;
+
+mod refusals;
 
 /// Two overlapping gateway Services in `edge`, one elsewhere, one without selector, and a Pod.
 fn objects() -> Vec<Arc<Object>> {
@@ -86,8 +88,9 @@ fn r15_an_envoy_that_no_service_selects_is_refused_with_the_reason() {
 fn compile_loop() -> (CompileLoop, Arc<Publisher>, State) {
     let publisher = Arc::new(Publisher::new());
     let (sender, state) = watch::channel(None);
-    let memory = Memory::of_this_run();
-    (CompileLoop::new(Options::default(), publisher.clone(), sender, Places::default(), memory), publisher, state)
+    let (memory, told) = (Memory::of_this_run(), (Arc::new(Ledger::new()), Arc::default()));
+    let compile_loop = CompileLoop::new(Options::default(), publisher.clone(), sender, Places::default(), memory, told);
+    (compile_loop, publisher, state)
 }
 
 #[test]

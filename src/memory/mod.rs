@@ -12,6 +12,7 @@
 mod document;
 pub mod frozen;
 mod keeper;
+pub mod refusals;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -31,6 +31,7 @@ impl Lane {
             self.acknowledge(flight, now);
             return Answer::Acknowledged;
         };
+        let message = super::super::observation::quotable(self.resource_type, message);
         self.stale = true;
         let several = flight.resources.len() + usize::from(!flight.removed.is_empty()) > 1;
         let refusal = (!several || !flight.part).then(|| Refusal {
