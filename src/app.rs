@@ -13,11 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, mpsc as std_mpsc};
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::api::Sources;
+use crate::api::metering::Both;
 use crate::compile::{Compiled, compile};
 use crate::emit::{EmitOptions, emit_gateway};
 use crate::ir::GatewayPlan;
@@ -29,7 +31,10 @@ use crate::resolve::world::World;
 use crate::settings::Settings;
 use crate::snapshot::verify::verify;
 use crate::source::{self, Batch, Directory, Extent, Places, SourceError};
+use crate::status::Ledger;
 use crate::store::{Applied, Store};
+use crate::telemetry::Logging;
+use crate::telemetry::metrics::Metrics;
 use crate::xds::node::{Node, NodeError};
 use crate::xds::server::{ServeError, ServerSettings};
 use crate::xds::source::{SnapshotSource, Subscription};
@@ -93,6 +98,7 @@ type State = watch::Receiver<Option<Arc<Compiled>>>;
 pub async fn serve(
     settings: Settings,
     options: Options,
+    logging: Logging,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), AppError> {
     let source_options =
@@ -110,7 +116,15 @@ pub async fn serve(
     let publisher = Arc::new(Publisher::new());
     let (events, inbox) = std_mpsc::channel();
     let (state_sender, mut state) = watch::channel(None);
-    let compiler = CompileLoop::new(options, publisher.clone(), state_sender, directory.places().clone());
+    let sources = Sources {
+        compiled: state.clone(),
+        ledger: Arc::new(Ledger::new()),
+        publisher: publisher.clone(),
+        places: directory.places().clone(),
+        metrics: Metrics::new(),
+    };
+    let mut compiler = CompileLoop::new(options, publisher.clone(), state_sender, directory.places().clone());
+    compiler.metrics = sources.metrics.clone();
     std::thread::Builder::new()
         .name("compile".to_owned())
         .spawn(move || compiler.run(&inbox))
@@ -130,8 +144,11 @@ pub async fn serve(
     let (stop_sender, stop) = watch::channel(false);
     let addresses = (local_address(&xds)?, local_address(&admin)?);
     let gateways = Arc::new(Gateways { state: state.clone(), publisher, events });
-    let xds = crate::xds::server::serve(xds, gateways, Arc::new(()), ServerSettings::default(), stopped(stop.clone()));
-    let admin = crate::admin::serve(admin, state.clone(), stopped(stop));
+    let observer = Arc::new(Both(sources.ledger.clone(), sources.metrics.clone()));
+    let xds = crate::xds::server::serve(xds, gateways, observer, ServerSettings::default(), stopped(stop.clone()));
+    // Services of the streams' side, such as CSDS, are mounted on the admin port here.
+    let services = tonic::service::Routes::default();
+    let admin = crate::admin::serve(admin, sources, logging, services, stopped(stop));
     let ready = async {
         // Ends with an error only when the compile thread is gone, which ends the program anyway.
         let _ = state.wait_for(Option::is_some).await;
@@ -244,6 +261,7 @@ struct CompileLoop {
     /// The plan behind each key's snapshot.
     emitted: BTreeMap<GatewayKey, Arc<GatewayPlan>>,
     told: BTreeSet<Finding>,
+    metrics: Metrics,
 }
 
 impl CompileLoop {
@@ -264,6 +282,7 @@ impl CompileLoop {
             keys: BTreeMap::new(),
             emitted: BTreeMap::new(),
             told: BTreeSet::new(),
+            metrics: Metrics::new(),
         }
     }
 
@@ -322,6 +341,7 @@ impl CompileLoop {
             micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
             "compiled"
         );
+        self.metrics.compiled(begun.elapsed(), UNIX_EPOCH.elapsed().unwrap_or_default());
         self.tell(&compiled.findings);
         self.state.send_replace(Some(Arc::new(compiled)));
     }

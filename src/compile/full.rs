@@ -38,6 +38,8 @@ pub struct Compiled {
     pub findings: Findings,
     /// The verdict on every object of the v2 API.
     pub verdicts: BTreeMap<ObjectRef, Verdict>,
+    /// Every object that there is.
+    pub objects: BTreeSet<ObjectRef>,
 }
 
 /// Compiles everything.
@@ -88,7 +90,8 @@ pub fn compile(store: &Store, given: &[Finding], options: &Options, wanted: &BTr
     drop_echoes(&mut findings);
     sort_findings(&mut findings);
     let verdicts = verdicts(store, &inputs, &trees, &bindings, &plans, &findings);
-    Compiled { inputs, trees, bindings, plans, findings, verdicts }
+    let objects = store.objects().map(|object| object.meta.id.clone()).collect();
+    Compiled { inputs, trees, bindings, plans, findings, verdicts, objects }
 }
 
 /// Drops findings that another one says too, and says more: what was wrong when a field was decoded is said again, with

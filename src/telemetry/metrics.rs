@@ -233,11 +233,7 @@ impl Metrics {
 impl Measured {
     /// All names and help texts. The prefix is `chancery_`; the encoder adds units and `_total`.
     fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "xds_gateways_connected",
-            "Node ids with at least one stream",
-            self.gateways.clone(),
-        );
+        registry.register("xds_gateways_connected", "Node ids with at least one stream", self.gateways.clone());
         registry.register("xds_streams", "Streams on which a type is in use", self.streams.clone());
         registry.register("xds_pushes", "Responses that were sent", self.pushes.clone());
         registry.register("xds_push_resources", "Resources in responses that were sent", self.push_resources.clone());
@@ -260,7 +256,12 @@ impl Measured {
             Unit::Seconds,
             self.latency.clone(),
         );
-        registry.register_with_unit("compile_duration", "Time that a compile took", Unit::Seconds, self.compile.clone());
+        registry.register_with_unit(
+            "compile_duration",
+            "Time that a compile took",
+            Unit::Seconds,
+            self.compile.clone(),
+        );
         registry.register_with_unit(
             "compile_last_success_timestamp",
             "When the last compile ended, since the Unix epoch",
