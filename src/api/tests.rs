@@ -212,15 +212,10 @@ fn two_streams_of_one_node_are_one_gateway_and_the_graver_state_counts() {
     mesh.send(&routes, ResourceType::Cluster);
     assert_eq!(states(&mesh.status().gateways[0])[0], ("Cluster", State::Behind));
 
-    let port = mesh
-        .snapshot
-        .resources(ResourceType::Route)
-        .keys()
-        .next()
-        .and_then(|name| name.rsplit('/').next()?.parse().ok());
-    let holdings = state::holdings_of_port(&mesh.sources, GATEWAY, port.unwrap());
+    // The target port of the demo's gateway Service.
+    let holdings = state::holdings_of_port(&mesh.sources, GATEWAY, 18080);
     let told: Vec<(&str, State)> = holdings.iter().map(|h| (h.resource.as_str(), h.state())).collect();
-    assert!(matches!(told[..], [("listener/18080", State::Behind), ("route/18080", State::Behind)]), "{told:?}");
+    assert_eq!(told, [("listener/18080", State::Behind), ("route/18080", State::Behind)]);
 }
 
 #[test]
