@@ -9,6 +9,7 @@ mod command_line;
 mod edits;
 mod forbidden;
 mod harness_works;
+mod live_view;
 mod matching;
 mod policies;
 mod restart;

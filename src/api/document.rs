@@ -449,7 +449,7 @@ impl RequestDocument {
             fault: body
                 .fault
                 .as_ref()
-                .map(|fault| Fault { code: fault.code.as_str().to_owned(), message: fault.message.to_string() }),
+                .map(|fault| Fault { code: fault.code.as_str().to_owned(), message: fault.message.clone() }),
         });
         let attached = body.attached.iter().map(|attached| Policy {
             policy: attached.policy.to_string(),

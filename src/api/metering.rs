@@ -1,7 +1,6 @@
 //! What is counted from streams, and what is read when somebody asks for metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use super::{Sources, state};
 use crate::model::Kind;
@@ -9,26 +8,39 @@ use crate::snapshot::ResourceType;
 use crate::telemetry::metrics::{Blamed, Exposition, Gauges, Metrics};
 use crate::xds::observation::{Blame, IgnoredReason, Observation, Observer, Refusal};
 
-/// Counts what happens on streams.
-impl Observer for Metrics {
+/// Counts what happens on streams, and passes it on.
+#[derive(Debug)]
+pub struct Metered<O> {
+    /// Who wants to know the whole.
+    pub observer: O,
+    /// Where it is counted.
+    pub metrics: Metrics,
+}
+
+impl<O: Observer> Observer for Metered<O> {
     fn observe(&self, event: Observation) {
-        match event {
-            Observation::Sent(_, sending) => {
-                self.pushed(label(sending.resource_type), sending.resources, sending.bytes);
-            }
-            Observation::Acknowledged(_, acknowledgement) => {
-                if let Some(after) = acknowledgement.after {
-                    self.acknowledged(label(acknowledgement.resource_type), after);
-                }
-            }
-            Observation::Refused(_, refusal) => count_refusal(self, &refusal),
-            Observation::Ignored(_, ignored) => self.ignored(match ignored.reason {
-                IgnoredReason::StaleNonce => "stale_nonce",
-                IgnoredReason::ErrorWithoutNonce => "error_without_nonce",
-                IgnoredReason::UnknownType => "unknown_type",
-            }),
-            Observation::Connected(_) | Observation::Disconnected(_) => {}
+        count(&self.metrics, &event);
+        self.observer.observe(event);
+    }
+}
+
+fn count(metrics: &Metrics, event: &Observation) {
+    match event {
+        Observation::Sent(_, sending) => {
+            metrics.pushed(label(sending.resource_type), sending.resources, sending.bytes);
         }
+        Observation::Acknowledged(_, acknowledgement) => {
+            if let Some(after) = acknowledgement.after {
+                metrics.acknowledged(label(acknowledgement.resource_type), after);
+            }
+        }
+        Observation::Refused(_, refusal) => count_refusal(metrics, refusal),
+        Observation::Ignored(_, ignored) => metrics.ignored(match ignored.reason {
+            IgnoredReason::StaleNonce => "stale_nonce",
+            IgnoredReason::ErrorWithoutNonce => "error_without_nonce",
+            IgnoredReason::UnknownType => "unknown_type",
+        }),
+        Observation::Connected(_) | Observation::Disconnected(_) => {}
     }
 }
 
@@ -46,17 +58,6 @@ fn count_refusal(metrics: &Metrics, refusal: &Refusal) {
 /// The message's own name: `Listener`.
 fn label(resource_type: ResourceType) -> &'static str {
     resource_type.type_url().rsplit('.').next().unwrap_or_default()
-}
-
-/// Two who want to know the same.
-#[derive(Debug)]
-pub struct Both<A, B>(pub Arc<A>, pub B);
-
-impl<A: Observer, B: Observer> Observer for Both<A, B> {
-    fn observe(&self, event: Observation) {
-        self.0.observe(event.clone());
-        self.1.observe(event);
-    }
 }
 
 /// All metrics as text.

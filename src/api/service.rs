@@ -67,7 +67,7 @@ fn explain_request(sources: &Sources, asked: pb::HttpRequest) -> Result<pb::Expl
     let gateway = if asked.gateway.is_empty() {
         only_gateway(&compiled).map_err(Status::invalid_argument)?.clone()
     } else {
-        asked.gateway.parse::<GatewayId>().map_err(|error| Status::invalid_argument(error.to_string()))?
+        asked.gateway.parse::<GatewayId>().map_err(Status::invalid_argument)?
     };
     let port = u16::try_from(asked.port)
         .map_err(|_| Status::invalid_argument(format!("{} is no port: ports end at 65535", asked.port)))?;

@@ -27,6 +27,16 @@ pub(crate) struct Mesh {
     pub(crate) sources: Sources,
     pub(crate) state: watch::Sender<Option<Arc<Compiled>>>,
     pub(crate) snapshot: Arc<Snapshot>,
+    observer: metering::Metered<Told>,
+}
+
+/// Passes everything on to the ledger.
+struct Told(Arc<Ledger>);
+
+impl Observer for Told {
+    fn observe(&self, event: Observation) {
+        self.0.observe(event);
+    }
 }
 
 impl Mesh {
@@ -48,11 +58,12 @@ impl Mesh {
             places: loaded.places,
             metrics: Metrics::new(),
         };
-        Self { sources, state, snapshot }
+        let observer = metering::Metered { observer: Told(sources.ledger.clone()), metrics: sources.metrics.clone() };
+        Self { sources, state, snapshot, observer }
     }
 
     fn tell(&self, event: Observation) {
-        metering::Both(self.sources.ledger.clone(), self.sources.metrics.clone()).observe(event);
+        self.observer.observe(event);
     }
 
     /// An Envoy connects.
