@@ -80,22 +80,24 @@ async fn status_shows_a_real_envoy_that_acknowledged_all_types() -> anyhow::Resu
     );
     let row: Vec<&str> = lines[1].split_whitespace().collect();
     assert_eq!((row[0], row[2], &row[4..]), (GATEWAY, "1.40.0", &["ok"; 4][..]), "{shown}");
-    assert!(shown.ends_with("26 objects: 13 accepted, 13 of Kubernetes\n"), "{shown}");
+    assert!(shown.ends_with("26 objects: 18 accepted, 8 of Kubernetes\n"), "{shown}");
 
     // An object that is wrong, with its place and what to do.
-    let broken = demo.read("recommendation/recs.yaml")?.replacen("name: recommendation", "name: nobody", 1);
-    demo.replace("recommendation/recs.yaml", &broken)?;
+    let table = demo.read("recommendation/table.yaml")?;
+    let broken = table.replacen("- ref:\n              name: recs", "- ref:\n              name: nobody", 1);
+    ensure!(broken != table, "the demo's table has another form");
+    demo.replace("recommendation/table.yaml", &broken)?;
     let status = until(PATIENCE, "a finding", async || {
         let status = printed(&["status", "--server", &server, "-o", "json"]).and_then(|text| as_json(&text));
         let status = status.map_err(|error| Not::Ever(error.to_string()))?;
         if list(&status, "/items").is_empty() { Err(Not::Yet(status.to_string())) } else { Ok(status) }
     })
     .await?;
-    let item = &list(&status, "/items")[0];
-    assert_eq!((text(item, "/object"), text(item, "/approval")), (TABLE, "INVALID"));
-    assert!(text(item, "/findings/0/location/file").ends_with("recs.yaml"), "{item:#}");
+    let item = list(&status, "/items").iter().find(|item| text(item, "/object") == TABLE).context("the table")?;
+    assert_eq!((text(item, "/approval"), text(item, "/findings/0/code")), ("INVALID", "DESTINATION_NOT_FOUND"));
+    assert!(text(item, "/findings/0/location/file").ends_with("table.yaml"), "{item:#}");
     let shown = printed(&["status", "--server", &server])?;
-    ensure!(shown.contains("INVALID") && shown.contains("recs.yaml:"), "{shown}");
+    ensure!(shown.contains("INVALID") && shown.contains("table.yaml:"), "{shown}");
     Ok(())
 }
 
@@ -261,7 +263,7 @@ async fn metrics_count_a_push_after_an_edit() -> anyhow::Result<()> {
     }
 
     let edited = demo.read("gateway/web-headers.yaml")?;
-    demo.replace("gateway/web-headers.yaml", &edited.replacen("name: web-headers", "name: other-headers", 1))?;
+    demo.replace("gateway/web-headers.yaml", &edited.replacen("x-web-ab: applied", "x-web-ab: changed", 1))?;
     until(PATIENCE, "a push and its acknowledgement", async || {
         let now = metrics(&demo).await.map_err(|error| Not::Ever(format!("{error:#}")))?;
         let more = |name| of(&now, name) > of(&before, name);
@@ -312,7 +314,7 @@ async fn log_lines_are_json_and_the_level_changes_at_run_time() -> anyhow::Resul
     let shown = http::get(demo.chancery.admin(), "admin", "/logging").await?;
     assert_eq!(shown.text(), filter);
     let edited = demo.read("gateway/web-headers.yaml")?;
-    demo.replace("gateway/web-headers.yaml", &edited.replacen("name: web-headers", "name: other-headers", 1))?;
+    demo.replace("gateway/web-headers.yaml", &edited.replacen("x-web-ab: applied", "x-web-ab: changed", 1))?;
     let sent = until(PATIENCE, "a line at debug", async || {
         let lines = logged(&demo).map_err(|error| Not::Ever(format!("{error:#}")))?;
         let sent = lines.iter().find(|line| is_debug(line) && line["msg"] == json!("sent")).cloned();
