@@ -101,6 +101,59 @@ async fn status_shows_a_real_envoy_that_acknowledged_all_types() -> anyhow::Resu
     Ok(())
 }
 
+#[tokio::test]
+async fn a_refusal_is_seen_in_envoys_words_until_the_fix_lands() -> anyhow::Result<()> {
+    const NACKS: &str = "chancery_xds_nacks_total{type=\"Listener\",kind=\"VirtualGateway\"}";
+    let demo = Demo::start().await?;
+    let server = server(&demo);
+    let ask = ["status", "--server", &server, "-o", "json"];
+    all_acknowledged(&ask, "/gateways/0/types").await?;
+
+    // A second listener, on a port that somebody else has: Envoy cannot bind it.
+    let taken = demo.free_port()?;
+    let holder = std::net::TcpListener::bind((demo.address.ip(), taken))?;
+    let before = demo.read("gateway/ingress.yaml")?;
+    let port = format!("ports:\n    - name: more\n      port: 81\n      targetPort: {taken}\n");
+    let more = "    - http: {}\n      port:\n        number: 81\n      allowedRouteTables:\n        - host: '*.istioinaction.io'\n";
+    demo.replace("gateway/ingress.yaml", &format!("{}{more}", before.replacen("ports:\n", &port, 1)))?;
+    let status = until(PATIENCE, "a refusal", async || {
+        let status = printed(&ask).and_then(|text| as_json(&text)).map_err(|error| Not::Ever(error.to_string()))?;
+        let objects = list(&status, "/items");
+        let is_told = objects.iter().any(|item| text(item, "/approval") == "FAILED");
+        let types = list(&status, "/gateways/0/types");
+        let refused = types.iter().find(|of_type| text(of_type, "/state") == "refused");
+        if is_told && refused.is_some() { Ok(status) } else { Err(Not::Yet(status.to_string())) }
+    })
+    .await?;
+    let types = list(&status, "/gateways/0/types");
+    for of_type in types {
+        let is_listener = text(of_type, "/typeUrl").ends_with("Listener");
+        let expected = if is_listener { "refused" } else { "acknowledged" };
+        assert_eq!(text(of_type, "/state"), expected, "the rest proceeds: {status:#}");
+        if is_listener {
+            assert_eq!(text(of_type, "/refusals/0/resource"), format!("listener/{taken}"));
+            assert!(text(of_type, "/refusals/0/message").contains("in use"), "{of_type:#}");
+        }
+    }
+    let item = &list(&status, "/items")[0];
+    assert_eq!(text(item, "/object"), "VirtualGateway/gateway/ingress@cluster-1");
+    assert_eq!(text(item, "/findings/0/code"), "REFUSED_BY_GATEWAY");
+    let shown = printed(&["status", "--server", &server])?;
+    for part in ["refused 1", "REFUSED BY", "in use", "FAILED"] {
+        ensure!(shown.contains(part), "`{part}` is not in:\n{shown}");
+    }
+    let shown = printed(&["explain", "--server", &server, "--host", WEB, "--port", "81"])?;
+    ensure!(shown.contains("Acknowledged: by 0 of 1") && shown.contains("in use"), "{shown}");
+    let shown = printed(&["explain", "--server", &server, "--host", WEB, "--port", "80"])?;
+    ensure!(shown.contains("Acknowledged: by 1 of 1") && !shown.contains("in use"), "{shown}");
+    ensure!(metrics(&demo).await?.get(NACKS).is_some_and(|count| *count >= 1.0), "no {NACKS}");
+
+    demo.replace("gateway/ingress.yaml", &before)?;
+    all_acknowledged(&ask, "/gateways/0/types").await?;
+    drop(holder);
+    Ok(())
+}
+
 /// A document without what only a server knows, and with files as the directory source names them.
 fn offline_form(mut document: Value) -> Value {
     if let Some(document) = document.as_object_mut() {

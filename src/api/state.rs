@@ -13,7 +13,7 @@ use crate::compile::Compiled;
 use crate::emit::{listener_name, route_configuration_name};
 use crate::model::{Approval, EnvoyRelease, Finding, Kind, Name, ObjectRef};
 use crate::publish::GatewayKey;
-use crate::snapshot::{ResourceType, Snapshot};
+use crate::snapshot::{ResourceType, Snapshot, Version};
 use crate::status::View;
 use crate::status::view::{NodeView, RefusalView, Standing, StreamView, TypeView};
 use crate::xds::observation::Blame;
@@ -199,39 +199,49 @@ fn holdings(sources: &Sources, wanted: impl Fn(&str, ResourceType, &Name, &[Obje
     let view = sources.ledger.view();
     let mut holdings = Vec::new();
     for (gateway, node, view) in nodes(&view) {
-        let mut of_node: BTreeMap<(ResourceType, Name), pb::Holding> = BTreeMap::new();
+        let mut of_node: BTreeMap<(ResourceType, String), pb::Holding> = BTreeMap::new();
         for stream in view.streams.values() {
             let Some(snapshot) = snapshot(sources, gateway, stream) else { continue };
             for resource_type in ResourceType::ALL {
-                let resources = snapshot.resources(resource_type);
+                let (resources, version) = (snapshot.resources(resource_type), snapshot.type_version(resource_type));
+                let on_stream = stream.types.get(&resource_type);
+                let mut told: Vec<pb::Holding> = Vec::new();
+                let holding = |name: &Name, version: &Version, state: pb::State, message: &str| pb::Holding {
+                    gateway: gateway.to_string(),
+                    node: node.to_string(),
+                    type_url: resource_type.type_url().to_owned(),
+                    resource: name.to_string(),
+                    version: version.to_string(),
+                    state: state.into(),
+                    message: message.to_owned(),
+                };
                 for (name, resource) in resources.iter() {
                     if !wanted(gateway, resource_type, name, &resource.owners) {
                         continue;
                     }
-                    let on_stream = stream.types.get(&resource_type);
                     let refusal = on_stream.and_then(|view| exact(view).find(|(refused, _)| *refused == name));
-                    let version = snapshot.type_version(resource_type);
                     let state = match on_stream.map(|view| view.standing(&resources, &version, name)) {
                         _ if refusal.is_some() => pb::State::Refused,
                         Some(Standing::Current) => pb::State::Acknowledged,
                         Some(Standing::Behind | Standing::Refused) | None => pb::State::Behind,
                     };
-                    let told = pb::Holding {
-                        gateway: gateway.to_string(),
-                        node: node.to_string(),
-                        type_url: resource_type.type_url().to_owned(),
-                        resource: name.to_string(),
-                        version: resource.version.to_string(),
-                        state: state.into(),
-                        message: refusal.map(|(_, refusal)| refusal.message.to_string()).unwrap_or_default(),
-                    };
-                    // A stream without the type says nothing where another one has it: the separate services.
-                    let key = (resource_type, name.clone());
-                    let others = view.streams.values().any(|other| other.types.contains_key(&resource_type));
-                    let is_word = on_stream.is_some() || !others;
-                    let is_graver = of_node.get(&key).is_none_or(|known| known.state < told.state);
-                    if is_word && is_graver {
-                        of_node.insert(key, told);
+                    let words = refusal.map_or("", |(_, refusal)| &refusal.message);
+                    told.push(holding(name, &resource.version, state, words));
+                }
+                // What was refused and never accepted is not served any more.
+                let gone = on_stream.into_iter().flat_map(exact).filter(|(name, _)| !resources.contains_key(*name));
+                for (name, refusal) in gone.filter(|(name, _)| wanted(gateway, resource_type, name, &[])) {
+                    told.push(holding(name, &refusal.version, pb::State::Refused, &refusal.message));
+                }
+                // A stream without the type says nothing where another one has it: the separate services.
+                let others = view.streams.values().any(|other| other.types.contains_key(&resource_type));
+                if on_stream.is_none() && others {
+                    continue;
+                }
+                for holding in told {
+                    let key = (resource_type, holding.resource.clone());
+                    if of_node.get(&key).is_none_or(|known| known.state < holding.state) {
+                        of_node.insert(key, holding);
                     }
                 }
             }
