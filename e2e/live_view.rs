@@ -9,6 +9,7 @@ use crate::support::chancery::binary;
 use crate::support::demo::{Demo, RECS, WEB};
 use crate::support::http::{self, Client, Request};
 use crate::support::manifests::{list, text};
+use crate::support::process::Process;
 use crate::support::wait::{Not, PATIENCE, until};
 
 /// The demo's gateway.
@@ -98,6 +99,35 @@ async fn status_shows_a_real_envoy_that_acknowledged_all_types() -> anyhow::Resu
     assert!(text(item, "/findings/0/location/file").ends_with("table.yaml"), "{item:#}");
     let shown = printed(&["status", "--server", &server])?;
     ensure!(shown.contains("INVALID") && shown.contains("table.yaml:"), "{shown}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_watches_is_told_what_changed_and_that_the_server_is_gone() -> anyhow::Result<()> {
+    let mut demo = Demo::start().await?;
+    let server = server(&demo);
+    all_acknowledged(&["status", "--server", &server, "-o", "json"], "/gateways/0/types").await?;
+    let log = demo.directory().with_extension("watch");
+    let mut command = Command::new(binary()?);
+    command.args(["status", "--watch", "--server", &server]);
+    let mut watch = Process::start("chancery status --watch", &mut command, log.clone())?;
+    let shows = async |what: &str| {
+        until(PATIENCE, what, async || {
+            let text = std::fs::read_to_string(&log).map_err(|error| Not::Ever(error.to_string()))?;
+            if text.contains(what) { Ok(text) } else { Err(Not::Yet(text)) }
+        })
+        .await
+    };
+    shows("26 objects: 18 accepted").await?;
+    let table = demo.read("recommendation/table.yaml")?;
+    demo.replace("recommendation/table.yaml", &table.replacen("kind: RouteTable", "kind: RouteTable\nodd: 1", 1))?;
+    let text = shows("UNKNOWN_FIELD").await?;
+    ensure!(text.contains("18 accepted") && text.contains("table.yaml:"), "{text}");
+    demo.chancery.kill();
+    shows("no answer from").await?;
+    let status =
+        until(PATIENCE, "the end", async || watch.ended().ok_or_else(|| Not::Yet("running".to_owned()))).await?;
+    assert_eq!(status.code(), Some(3));
     Ok(())
 }
 

@@ -19,6 +19,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How long it may take to answer. The status of a large mesh takes a second.
 const ANSWER: Duration = Duration::from_secs(60);
 
+/// Time between two questions of one who watches. Each costs the server a pass over gateways and findings.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Largest answer in bytes: a gateway has about one KiB in it, an object with findings about as much.
 const ANSWER_BYTES: usize = 256 << 20;
 
@@ -67,6 +70,12 @@ impl Server {
     pub(super) fn status(&mut self) -> anyhow::Result<pb::StatusResponse> {
         let answer = self.runtime.block_on(self.client.status(pb::StatusRequest {}));
         self.answered(answer)
+    }
+
+    /// Waits before the next question.
+    pub(super) fn pause(&self) {
+        // The timer belongs to the runtime, so it is made inside.
+        self.runtime.block_on(async { tokio::time::sleep(PAUSE).await });
     }
 
     /// What becomes of a request, or became of an object.

@@ -20,6 +20,9 @@ pub(super) struct Show {
     /// Admin address of the control plane
     #[arg(long, env = "CHANCERY_SERVER", value_name = "URL", default_value = SERVER_DEFAULT)]
     server: String,
+    /// Keep asking, and print again whenever something changed
+    #[arg(short, long)]
+    watch: bool,
     /// Form of the output
     #[arg(short, long, value_name = "FORM", default_value = "text")]
     output: TextOrJson,
@@ -27,13 +30,40 @@ pub(super) struct Show {
 
 impl Show {
     pub(super) fn run(&self, out: &mut impl Write) -> anyhow::Result<Outcome> {
-        let status = Server::connect(&self.server)?.status()?;
-        match self.output {
-            TextOrJson::Text => text(&status, jiff::Timestamp::now(), out)?,
-            TextOrJson::Json => json::print(out, &document(status))?,
+        let mut server = Server::connect(&self.server)?;
+        let mut status = server.status()?;
+        self.print(&status, out)?;
+        while self.watch {
+            server.pause();
+            let now = server.status()?;
+            if timeless(&now) != timeless(&status) {
+                status = now;
+                if self.output == TextOrJson::Text {
+                    writeln!(out)?;
+                }
+                self.print(&status, out)?;
+            }
         }
         Ok(Outcome::Clean)
     }
+
+    fn print(&self, status: &pb::StatusResponse, out: &mut impl Write) -> anyhow::Result<()> {
+        match self.output {
+            TextOrJson::Text => text(status, jiff::Timestamp::now(), out)?,
+            TextOrJson::Json => json::print(out, &document(status.clone()))?,
+        }
+        out.flush()?;
+        Ok(())
+    }
+}
+
+/// A status without the times of connecting, which are told to the second and may fall on either side of one.
+fn timeless(status: &pb::StatusResponse) -> pb::StatusResponse {
+    let mut status = status.clone();
+    for gateway in &mut status.gateways {
+        gateway.since.clear();
+    }
+    status
 }
 
 /// The columns of types, in the order in which they are sent.
