@@ -33,7 +33,11 @@ impl Show {
         let mut server = Server::connect(&self.server)?;
         let mut status = server.status()?;
         self.print(&status, out)?;
-        while self.watch {
+        if !self.watch {
+            return Ok(Outcome::Clean);
+        }
+        // Ends with the server, or with whoever reads.
+        loop {
             server.pause();
             let now = server.status()?;
             if timeless(&now) != timeless(&status) {
@@ -44,7 +48,6 @@ impl Show {
                 self.print(&status, out)?;
             }
         }
-        Ok(Outcome::Clean)
     }
 
     fn print(&self, status: &pb::StatusResponse, out: &mut impl Write) -> anyhow::Result<()> {
