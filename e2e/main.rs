@@ -10,6 +10,7 @@ mod edits;
 mod forbidden;
 mod freeze;
 mod harness_works;
+mod live_view;
 mod matching;
 mod policies;
 mod restart;
