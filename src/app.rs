@@ -30,6 +30,7 @@ use crate::settings::Settings;
 use crate::snapshot::verify::verify;
 use crate::source::{self, Batch, Directory, Extent, Places, SourceError};
 use crate::store::{Applied, Store};
+use crate::xds::inspection::Sessions;
 use crate::xds::node::{Node, NodeError};
 use crate::xds::server::{ServeError, ServerSettings};
 use crate::xds::source::{SnapshotSource, Subscription};
@@ -130,7 +131,14 @@ pub async fn serve(
     let (stop_sender, stop) = watch::channel(false);
     let addresses = (local_address(&xds)?, local_address(&admin)?);
     let gateways = Arc::new(Gateways { state: state.clone(), publisher, events });
-    let xds = crate::xds::server::serve(xds, gateways, Arc::new(()), ServerSettings::default(), stopped(stop.clone()));
+    let xds = crate::xds::server::serve(
+        xds,
+        gateways,
+        Arc::new(()),
+        Sessions::default(),
+        ServerSettings::default(),
+        stopped(stop.clone()),
+    );
     let admin = crate::admin::serve(admin, state.clone(), stopped(stop));
     let ready = async {
         // Ends with an error only when the compile thread is gone, which ends the program anyway.

@@ -159,6 +159,8 @@ struct Envoy {
 struct Model {
     variant: Variant,
     refuses: bool,
+    /// Whether its refusals name the bad clusters and listeners, as Envoy's do but for what it can't decode.
+    names_them: bool,
     /// Whether the connection ever broke.
     broke: bool,
     world: World,
@@ -177,6 +179,7 @@ impl Model {
         let mut model = Self {
             variant,
             refuses,
+            names_them: false,
             broke: false,
             world: World::default(),
             session,
@@ -349,7 +352,7 @@ impl Model {
         let answer = DeltaRequest {
             type_url: resource_type.type_url().to_owned(),
             nonce: response.nonce.to_string(),
-            error: bad.then(|| "bad".to_owned()),
+            error: bad.then(|| self.words(&response)),
             ..DeltaRequest::default()
         };
         let state = StateRequest { error: answer.error.clone(), ..self.state_request(resource_type) };
@@ -370,6 +373,17 @@ impl Model {
         }
         self.check_references();
         true
+    }
+
+    /// What the client says of a response that it refuses.
+    fn words(&self, response: &Response) -> String {
+        let bad = response.resources.iter().filter(|resource| is_bad(resource.version.as_str()));
+        let named = |separator: &str| bad.map(|r| format!("{}: bad", r.name)).collect::<Vec<_>>().join(separator);
+        match response.resource_type {
+            Cluster if self.names_them => format!("Error adding/updating cluster(s) {}", named(", ")),
+            Listener if self.names_them => format!("Error adding/updating listener(s) {}\n", named("\n")),
+            _ => "bad".to_owned(),
+        }
     }
 
     /// Subscribes to the endpoints of clusters and the routes of listeners, and drops what nobody names any more.
@@ -449,7 +463,15 @@ impl Model {
 }
 
 fn run(variant: Variant, refuses: bool, steps: &[Step]) {
-    let mut model = Model::new(variant, refuses);
+    play(Model::new(variant, refuses), steps);
+}
+
+/// The client says which clusters and listeners it refuses.
+fn run_named(variant: Variant, steps: &[Step]) {
+    play(Model { names_them: true, ..Model::new(variant, true) }, steps);
+}
+
+fn play(mut model: Model, steps: &[Step]) {
     for step in steps {
         model.step(step);
     }
@@ -473,6 +495,12 @@ proptest! {
     #[test]
     fn a_client_that_refuses_ends_up_with_all_the_rest(steps in prop::collection::vec(step(), 0..150)) {
         run(Variant::Delta, true, &steps);
+    }
+
+    #[test]
+    fn a_client_that_names_what_it_refuses_ends_up_with_all_the_rest(steps in prop::collection::vec(step(), 0..150)) {
+        run_named(Variant::Delta, &steps);
+        run_named(Variant::StateOfTheWorld, &steps);
     }
 
     #[test]

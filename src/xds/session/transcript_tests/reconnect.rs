@@ -1,6 +1,6 @@
 //! Removals and reconnects: cases 22 to 28.
 
-use super::check;
+use super::*;
 
 #[test]
 fn case_22_removals_are_sent_once() {
@@ -180,4 +180,47 @@ fn case_28_a_cluster_without_endpoints_is_told_so() {
          → EDS ack 2
          → CDS ack 1",
     );
+}
+
+#[test]
+fn case_27_a_client_that_asks_for_no_clusters_is_reported_once() {
+    let session = |variant| Session::new(SessionSettings::default(), variant);
+    run(
+        session(Variant::Delta),
+        Variant::Delta,
+        "snapshot CDS a@1 | LDS l@1
+         at 10s
+         → LDS have l@1
+         at 69s
+         at 70s
+         stuck for 60s
+         at 1000s
+         → CDS have a@1",
+    );
+    run(
+        session(Variant::StateOfTheWorld),
+        Variant::StateOfTheWorld,
+        "→ RDS r
+         at 60s
+         stuck for 60s
+         → RDS r s
+         at 1000s",
+    );
+    // Who asks late, but in time, isn't.
+    run(
+        session(Variant::Delta),
+        Variant::Delta,
+        "→ LDS
+         at 59s
+         → CDS
+         at 1000s",
+    );
+    // The deadline is known beforehand, and other services have nothing to do with clusters.
+    let mut listening = session(Variant::Delta);
+    listening.request(Duration::from_secs(3), &request("LDS")).unwrap();
+    assert_eq!(listening.next_deadline(Duration::from_secs(3)), Some(Duration::from_secs(63)));
+    let mut routes = Session::of_one_type(SessionSettings::default(), Variant::Delta, ResourceType::Route);
+    routes.request(Duration::ZERO, &request("RDS +r")).unwrap();
+    assert_eq!(routes.next_deadline(Duration::ZERO), None);
+    assert!(routes.tick(Duration::from_secs(1000)).is_empty());
 }
