@@ -13,7 +13,7 @@
 //!
 //! Across and beyond clusters: [`federation`], [`virtual_destinations`], [`data_path`], [`external_services`].
 //!
-//! How manifests are read: [`encoding`].
+//! How manifests are read: [`encoding`]. How gateways are served: [`sessions`].
 //!
 //! The repository's own tests hold the manual to its word: each rule is defined once, and each rule that is built is
 //! cited by a test.
@@ -46,6 +46,7 @@ macro_rules! pages {
             #[doc = "[data-path.md]: data_path"]
             #[doc = "[external-services.md]: external_services"]
             #[doc = "[encoding.md]: encoding"]
+            #[doc = "[sessions.md]: sessions"]
             pub mod $page {}
         )+
 
@@ -78,4 +79,5 @@ pages! {
     data_path = "data-path.md",
     external_services = "external-services.md",
     encoding = "encoding.md",
+    sessions = "sessions.md",
 }

@@ -237,6 +237,12 @@ impl Lane {
         self.unseen = true;
     }
 
+    /// Doesn't trust what the client states to hold: what exists is sent again, what doesn't is told so.
+    pub(super) fn distrust(&mut self) {
+        self.held.clear();
+        self.stale = true;
+    }
+
     /// Makes sure that the client gets an answer on a resource that it waits for, once it asks for it or if it did.
     pub(super) fn require(&mut self, name: &str) {
         let known = self.resources.as_ref().and_then(|resources| resources.get(name));
@@ -341,6 +347,7 @@ impl Lane {
             removals_since: self.removals_since,
             clings: self.refused.keys().any(|name| self.held.contains_key(name)),
             unopened: !self.opened,
+            held_back_since: None,
             expecting: self.expecting,
         }
     }

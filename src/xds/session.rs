@@ -17,7 +17,7 @@ use super::inspection::ResourceState;
 use super::lane::{Answer, Lane, Permission, Turn};
 use super::message::{DeltaRequest, RequestError, Response, StateRequest, Variant};
 use super::observation::{Acknowledgement, Ignored, IgnoredReason, Refusal, truncated};
-use super::ordering::{Board, Timeouts};
+use super::ordering::{Board, Standing, Timeouts};
 use super::subscription::Limits;
 use crate::model::Name;
 use crate::snapshot::diff::endpoints_of;
@@ -85,6 +85,8 @@ pub struct Session {
     /// Until when the client may ask for what its newest listeners name.
     settles_at: Duration,
     unknown_types: usize,
+    /// Since when the client is known to ask for clusters later.
+    clusters_held_back: Option<Duration>,
     /// Since when the client asks for other types but not for clusters, until that is reported.
     without_clusters: WithoutClusters,
 }
@@ -114,6 +116,7 @@ impl Session {
             opens_until: settle,
             settles_at: settle,
             unknown_types: 0,
+            clusters_held_back: None,
             without_clusters: WithoutClusters::Silent,
         }
     }
@@ -141,13 +144,33 @@ impl Session {
         } else {
             Some(lane.answer(&request.nonce, request.error.as_deref(), now))
         };
+        let first = lane.standing().unopened;
         lane.subscribe(request, &self.settings.limits)?;
+        if first && self.waits_for_endpoints(resource_type, request) {
+            self.lanes[resource_type as usize].distrust();
+            self.clusters_held_back = Some(now);
+        }
         if request.nonce.is_empty() && request.error.is_some() {
             outputs.push(ignored(&request.type_url, IgnoredReason::ErrorWithoutNonce));
         }
         self.take_answer(now, resource_type, answer, &mut outputs);
         self.advance(now, &mut outputs);
         Ok(outputs)
+    }
+
+    /// Whether a first request of a type comes from a client in the middle of taking clusters in.
+    ///
+    /// Envoy asks for clusters first when it connects again, unless one of them is warming: then it asks for clusters
+    /// only when that has its endpoints, or after 15 s. The endpoints that it states are those of the cluster before,
+    /// and the new one waits for them to be sent, or to be told that there are none; listeners and routes wait for the request that follows. Seen on Envoy
+    /// 1.40.
+    ///
+    /// # Rule
+    /// `reliability.md` case 24.
+    fn waits_for_endpoints(&self, resource_type: ResourceType, request: &DeltaRequest) -> bool {
+        let clusters = &self.lanes[ResourceType::Cluster as usize];
+        let is_first = self.only.is_none() && clusters.standing().unopened;
+        resource_type == ResourceType::Endpoint && is_first && !request.subscribe.is_empty()
     }
 
     /// Takes in a state-of-the-world request.
@@ -324,12 +347,11 @@ impl Session {
     }
 
     fn board(&self, now: Duration) -> Board {
-        Board {
-            standings: std::array::from_fn(|position| self.lanes[position].standing()),
-            opens_until: self.opens_until,
-            settles_at: self.settles_at,
-            now,
-        }
+        let mut standings: [Standing; ResourceType::ALL.len()] =
+            std::array::from_fn(|position| self.lanes[position].standing());
+        let clusters = &mut standings[ResourceType::Cluster as usize];
+        clusters.held_back_since = self.clusters_held_back.filter(|_| clusters.unopened);
+        Board { standings, opens_until: self.opens_until, settles_at: self.settles_at, now }
     }
 }
 

@@ -107,6 +107,28 @@ fn case_24_endpoints_that_are_gone_by_then_are_sent_all_the_same() {
 }
 
 #[test]
+fn case_24_who_asks_for_endpoints_first_waits_for_them_whatever_it_holds() {
+    check(
+        "snapshot CDS a@2 b@1 | EDS a@1 b@1 | RDS r@2
+         → EDS +a +b +gone have a@1 have b@1 have gone@1
+         ← EDS #1 a@1 b@1 -gone
+         → LDS
+         ← LDS #2
+         → LDS ack 2
+         → RDS +r have r@1
+         → EDS ack 1
+         → CDS have a@2
+         ← CDS #3 b@1
+         ← EDS #4 b@1
+         → EDS ack 4
+         → CDS ack 3
+         ← RDS #5 r@2
+         → RDS ack 5
+         at 100s",
+    );
+}
+
+#[test]
 fn case_28_a_cluster_that_is_sent_again_is_told_again_that_it_has_no_endpoints() {
     check(
         "snapshot CDS a@1
@@ -223,4 +245,23 @@ fn case_27_a_client_that_asks_for_no_clusters_is_reported_once() {
     routes.request(Duration::ZERO, &request("RDS +r")).unwrap();
     assert_eq!(routes.next_deadline(Duration::ZERO), None);
     assert!(routes.tick(Duration::from_secs(1000)).is_empty());
+}
+
+#[test]
+fn cases_26_and_37_replicas_agree_whatever_order_they_were_told_in() {
+    let answer = |words: &[&str]| {
+        let resources: Vec<Resource> = words
+            .iter()
+            .map(|name| Resource::from_content((*name).into(), (*name).to_owned().into(), Arc::from([])))
+            .collect();
+        let snapshot = Snapshot::new().with(ResourceType::Cluster, resources);
+        let mut session = Session::new(settings(), Variant::Delta);
+        assert!(session.snapshot(Duration::ZERO, Arc::new(snapshot)).is_empty());
+        session.request(Duration::ZERO, &request("CDS")).unwrap()
+    };
+    let expected = answer(&["a", "b", "c"]);
+    for order in [["c", "b", "a"], ["b", "a", "c"]] {
+        let elsewhere = std::thread::spawn(move || answer(&order)).join().unwrap();
+        assert_eq!(elsewhere, expected);
+    }
 }
