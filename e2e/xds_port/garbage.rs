@@ -6,14 +6,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tonic::Code;
 
-use crate::support::wait::PATIENCE;
+use crate::support::wait::{Not, PATIENCE, until};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const ADS: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
@@ -22,7 +27,6 @@ const ADS: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaA
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
-const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// How long a connection is listened to that the server may rightly keep open.
@@ -56,41 +60,27 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// Headers in HPACK, each a literal that is not indexed.
 fn hpack(headers: &[(&str, &str)]) -> Vec<u8> {
-    let text = |out: &mut Vec<u8>, text: &str| {
-        // A length of 7 bits and, above that, groups of 7 bits.
-        let mut rest = text.len();
-        if rest < 127 {
-            out.push(rest as u8);
-        } else {
-            out.push(127);
-            rest -= 127;
-            while rest >= 128 {
-                out.push((rest % 128) as u8 | 128);
-                rest /= 128;
-            }
-            out.push(rest as u8);
-        }
-        out.extend_from_slice(text.as_bytes());
-    };
     let mut block = Vec::new();
     for (name, value) in headers {
         block.push(0);
-        text(&mut block, name);
-        text(&mut block, value);
+        for text in [name, value] {
+            // Lengths below 127 are one byte.
+            block.push(text.len() as u8);
+            block.extend_from_slice(text.as_bytes());
+        }
     }
     block
 }
 
-fn grpc_headers<'a>(path: &'a str, more: &[(&'a str, &'a str)]) -> Vec<u8> {
-    let usual = [
+fn grpc_headers() -> Vec<u8> {
+    hpack(&[
         (":method", "POST"),
         (":scheme", "http"),
-        (":path", path),
+        (":path", ADS),
         (":authority", "chancery"),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
-    ];
-    hpack(&[usual.as_slice(), more].concat())
+    ])
 }
 
 /// A gRPC message: whether it says that it is compressed, its length, its bytes.
@@ -100,64 +90,49 @@ fn message(compressed: bool, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A connection with one stream that sends messages.
-fn session(path: &str, more: &[(&str, &str)], messages: &[Vec<u8>]) -> Vec<u8> {
+fn session(messages: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
-    bytes.extend(frame(HEADERS, END_HEADERS, 1, &grpc_headers(path, more)));
+    bytes.extend(frame(HEADERS, END_HEADERS, 1, &grpc_headers()));
     for message in messages {
         bytes.extend(frame(DATA, 0, 1, message));
     }
     bytes
 }
 
-/// Sends bytes, and gives back what comes within a moment.
-async fn send(address: SocketAddr, bytes: &[u8], patience: Duration) -> anyhow::Result<Vec<u8>> {
+/// Sends bytes, listens for a moment and goes.
+async fn send(address: SocketAddr, bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
     // The server may close before it has read everything.
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     // An end, a reset and silence are all fine.
-    let _ = tokio::time::timeout(patience, stream.read_to_end(&mut answer)).await;
+    let _ = tokio::time::timeout(GLIMPSE, stream.read_to_end(&mut answer)).await;
     Ok(answer)
 }
 
-/// What a session of one message is answered with: the bytes of its trailers.
-async fn answer(address: SocketAddr, name: &str, bytes: Vec<u8>, says: &str) -> anyhow::Result<()> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(&bytes).await?;
-    let mut seen = Vec::new();
-    let read = async {
-        let mut chunk = [0; 4096];
-        // Trailers come uncompressed or by Huffman code; either way they end the stream.
-        while !ends_stream(&seen) {
-            let count = stream.read(&mut chunk).await?;
-            if count == 0 {
-                break;
-            }
-            seen.extend_from_slice(&chunk[..count]);
-        }
-        Ok::<_, std::io::Error>(())
-    };
-    tokio::time::timeout(PATIENCE, read).await.with_context(|| format!("{name}: no answer"))??;
-    ensure!(ends_stream(&seen), "{name}: the connection ended without an answer");
-    let text = String::from_utf8_lossy(&seen);
-    ensure!(text.contains(says), "{name}: `{says}` is not in {text:?}");
-    Ok(())
-}
-
-/// Whether a frame in these bytes ends stream 1: headers with that flag, or a reset.
-fn ends_stream(mut bytes: &[u8]) -> bool {
-    while let [a, b, c, kind, flags, rest @ ..] = bytes {
-        let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
-        if rest.len() < 4 + length {
-            return false;
-        }
-        let stream = u32::from_be_bytes([rest[0], rest[1], rest[2], rest[3]]);
-        if stream == 1 && ((*kind == HEADERS && flags & END_STREAM != 0) || *kind == 3) {
-            return true;
-        }
-        bytes = &rest[4 + length..];
+/// What a request of one message is answered with: HTTP status, gRPC status and its text, as far as there are any.
+async fn answer(
+    address: SocketAddr,
+    path: &str,
+    more: &[(&str, &str)],
+    message: Vec<u8>,
+) -> anyhow::Result<(u16, String, String)> {
+    let mut request = hyper::Request::post(format!("http://{address}{path}"));
+    for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")].iter().chain(more) {
+        request = request.header(*name, *value);
     }
-    false
+    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let answers = async {
+        let response = client.request(request.body(Full::new(Bytes::from(message)))?).await?;
+        let (head, body) = response.into_parts();
+        let trailers = body.collect().await?.trailers().cloned().unwrap_or_default();
+        let field = |name| {
+            let value = head.headers.get(name).or(trailers.get(name));
+            value.map(|value| String::from_utf8_lossy(value.as_bytes()).replace("%20", " ")).unwrap_or_default()
+        };
+        Ok((head.status.as_u16(), field("grpc-status"), field("grpc-message")))
+    };
+    tokio::time::timeout(PATIENCE, answers).await.context("no answer")?
 }
 
 fn first_message(node: Node) -> Vec<u8> {
@@ -169,7 +144,15 @@ fn first_message(node: Node) -> Vec<u8> {
 /// Sends all kinds of garbage, hundreds of connections of it; the server lives on if it takes another afterwards.
 pub(super) async fn throw(address: SocketAddr, node: Node) -> anyhow::Result<usize> {
     let mut noise = Noise(0x2545_f491_4f6c_dd1d);
-    let valid = session(ADS, &[], &[first_message(node.clone())]);
+    let valid = session(&[first_message(node.clone())]);
+    // What is broken below is right as long as it is whole.
+    let served = until(PATIENCE, "an answer to the session", async || {
+        let answer = send(address, &valid).await.map_err(|error| error.to_string())?;
+        let type_url = b"envoy.config.cluster.v3.Cluster";
+        let is_served = answer.windows(type_url.len()).any(|window| window == type_url);
+        if is_served { Ok(()) } else { Err(Not::Yet(format!("{answer:?}"))) }
+    });
+    served.await?;
     let mut rounds: Vec<Vec<u8>> = Vec::new();
     // Noise alone, and noise after a right beginning.
     for _ in 0..50 {
@@ -207,12 +190,12 @@ pub(super) async fn throw(address: SocketAddr, node: Node) -> anyhow::Result<usi
         if noise.below(2) == 0 {
             bytes[4] = bytes[4].wrapping_add(40);
         }
-        rounds.push(session(ADS, &[], &[first_message(node.clone()), bytes]));
+        rounds.push(session(&[first_message(node.clone()), bytes]));
     }
     let count = rounds.len();
     let mut running = JoinSet::new();
     for bytes in rounds {
-        running.spawn(async move { send(address, &bytes, GLIMPSE).await });
+        running.spawn(async move { send(address, &bytes).await });
         if running.len() == AT_ONCE {
             running.join_next().await.context("no round")???;
         }
@@ -226,15 +209,21 @@ pub(super) async fn throw(address: SocketAddr, node: Node) -> anyhow::Result<usi
 /// What is wrong is named where a client can read it.
 pub(super) async fn is_told_why(address: SocketAddr, node: Node) -> anyhow::Result<()> {
     let first = || first_message(node.clone());
-    let huge = "x".repeat(64 << 10);
-    for (name, bytes, says) in [
-        ("a compressed message", session(ADS, &[], &[message(true, b"\x1f\x8b")]), "compress"),
-        ("an unknown compression", session(ADS, &[("grpc-encoding", "zstd")], &[first()]), "zstd"),
-        ("no message at all", session(ADS, &[], &[message(false, &[0xff; 40])]), "decode"),
-        ("an unknown service", session("/chancery.Nothing/Here", &[], &[first()]), "served"),
-        ("headers of 64 kB", session(ADS, &[("x-huge", &huge)], &[first()]), ""),
+    for (name, path, more, message, code, says) in [
+        ("a compressed message", ADS, [].as_slice(), message(true, b"\x1f\x8b"), Code::Internal, "compress"),
+        ("an unknown compression", ADS, &[("grpc-encoding", "zstd")], first(), Code::Unimplemented, "zstd"),
+        ("no message at all", ADS, &[], message(false, &[0xff; 40]), Code::Internal, "decode"),
+        ("an unknown service", "/chancery.Nothing/Here", &[], first(), Code::Unimplemented, "served are ADS"),
     ] {
-        answer(address, name, bytes, says).await?;
+        let (_, status, text) = answer(address, path, more, message).await.context(name)?;
+        ensure!(status == (code as i32).to_string(), "{name}: status {status}, {text}");
+        ensure!(text.contains(says), "{name}: `{says}` is not in {text}");
+    }
+    // Before there is a request there is no gRPC status.
+    let huge = "x".repeat(64 << 10);
+    match answer(address, ADS, &[("x-huge", &huge)], first()).await {
+        Ok((status, ..)) => ensure!(status == 431, "headers of 64 kB: HTTP status {status}"),
+        Err(error) => ensure!(!format!("{error:#}").contains("no answer"), "headers of 64 kB: {error:#}"),
     }
     Ok(())
 }

@@ -52,7 +52,7 @@ impl Lane {
         }
         let named = blame::named(self.resource_type, message, &flight.resources);
         if !named.is_empty() {
-            return Answer::Refused(self.withhold_named(&flight, named));
+            return Answer::Refused(self.withhold_named(&flight, &named));
         }
         if flight.state.is_some() {
             self.withhold_all(&flight.resources, message);
@@ -116,7 +116,7 @@ impl Lane {
 
     /// Resources that a refusal names. The others are good as far as the client says: it may hold them, and they are sent
     /// again together, so that it acknowledges them.
-    fn withhold_named(&mut self, flight: &InFlight, named: BTreeMap<Name, String>) -> Vec<Refusal> {
+    fn withhold_named(&mut self, flight: &InFlight, named: &BTreeMap<Name, String>) -> Vec<Refusal> {
         let (bad, rest): (Vec<_>, Vec<_>) = flight.resources.iter().cloned().partition(|r| named.contains_key(&r.name));
         self.doubt(&rest);
         for resource in &rest {

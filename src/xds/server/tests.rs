@@ -119,8 +119,12 @@ impl Client {
     }
 
     async fn open(address: SocketAddr) -> Self {
+        Self::open_on(Self::connect(address).await).await
+    }
+
+    async fn open_on(channel: Channel) -> Self {
         let (requests, receiver) = mpsc::channel(8);
-        let mut client = AggregatedDiscoveryServiceClient::new(Self::connect(address).await);
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
         let responses = client.delta_aggregated_resources(ReceiverStream::new(receiver)).await.unwrap().into_inner();
         Self { requests, responses }
     }

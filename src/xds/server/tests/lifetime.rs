@@ -129,13 +129,33 @@ async fn case_30_health_says_when_the_server_stops() {
     assert_eq!(next.unwrap().unwrap().status().as_str_name(), "NOT_SERVING");
 }
 
+/// An address that leads to the server, and the number of connections that were made to it.
+async fn counter(to: SocketAddr) -> (SocketAddr, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicU64::new(0));
+    let count = connections.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            count.fetch_add(1, Ordering::Relaxed);
+            let mut far = TcpStream::connect(to).await.unwrap();
+            // Ends when either side does.
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await.map(drop) });
+        }
+    });
+    (address, connections)
+}
+
 #[tokio::test]
 async fn streams_end_at_their_age_and_their_connections_make_room() {
     let age = Duration::from_millis(800);
     let mut bench = start(ServerSettings { stream_age: age, ..ServerSettings::default() }).await;
     bench.publish(&[("a", "1")]);
+    let (address, connections) = counter(bench.address).await;
+    let channel = Client::connect(address).await;
     let begin = Instant::now();
-    let mut client = bench.open().await;
+    let mut client = Client::open_on(channel.clone()).await;
     client.send(first("web-1")).await;
     assert_eq!(client.accept().await, "a@1");
     let status = client.refusal().await;
@@ -146,9 +166,10 @@ async fn streams_end_at_their_age_and_their_connections_make_room() {
         assert_eq!(bench.note().await, expected);
     }
     // The connection has been told to go, so that the next stream is opened on another: perhaps elsewhere.
-    let mut client = bench.open().await;
+    let mut client = Client::open_on(channel).await;
     client.send(first("web-1")).await;
     assert_eq!(client.accept().await, "a@1");
+    assert_eq!(connections.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]
