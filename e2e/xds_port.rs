@@ -20,6 +20,7 @@ use crate::support::wait::PATIENCE;
 mod crowd;
 mod garbage;
 mod refusals;
+mod warming;
 
 /// Sends bytes that are no HTTP/2 and reads until the server closes.
 async fn raw(address: SocketAddr, bytes: &[u8]) -> anyhow::Result<()> {

@@ -23,7 +23,7 @@ use crate::support::envoy::Envoy;
 use crate::support::wait::PATIENCE;
 
 /// Everybody gets the same.
-struct Shared(watch::Sender<Option<Arc<Snapshot>>>);
+pub(super) struct Shared(pub(super) watch::Sender<Option<Arc<Snapshot>>>);
 
 impl SnapshotSource for Shared {
     async fn subscribe(&self, _: &Node) -> Result<Subscription, NodeError> {
@@ -31,7 +31,7 @@ impl SnapshotSource for Shared {
     }
 }
 
-struct Events(mpsc::UnboundedSender<Observation>);
+pub(super) struct Events(pub(super) mpsc::UnboundedSender<Observation>);
 
 impl Observer for Events {
     fn observe(&self, event: Observation) {
@@ -40,7 +40,7 @@ impl Observer for Events {
     }
 }
 
-fn resource(name: &str, message: &impl Message) -> Resource {
+pub(super) fn resource(name: &str, message: &impl Message) -> Resource {
     Resource::from_content(name.into(), message.encode_to_vec().into(), Arc::from([]))
 }
 
@@ -78,7 +78,7 @@ fn listener(name: &str, is_good: bool) -> Resource {
     resource(name, &listener)
 }
 
-fn bootstrap(xds: SocketAddr, api_type: &str) -> String {
+pub(super) fn bootstrap(xds: SocketAddr, api_type: &str) -> String {
     let socket =
         |address: SocketAddr| json!({ "socket_address": { "address": address.ip(), "port_value": address.port() } });
     let endpoint = json!({ "lb_endpoints": [{ "endpoint": { "address": socket(xds) } }] });
