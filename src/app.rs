@@ -44,6 +44,7 @@ use crate::status::Ledger;
 use crate::store::{Applied, Store};
 use crate::telemetry::Logging;
 use crate::telemetry::metrics::Metrics;
+use crate::xds::inspection::Sessions;
 use crate::xds::node::{Node, NodeError};
 use crate::xds::server::{ServeError, ServerSettings};
 use crate::xds::source::{SnapshotSource, Subscription};
@@ -171,9 +172,10 @@ pub async fn serve(
     let witness = refusals::Witness { ledger, shared, events: events.clone() };
     let observer = Arc::new(Metered { observer: witness, metrics: sources.metrics.clone() });
     let gateways = Arc::new(Gateways { state: state.clone(), publisher, events });
-    let xds = crate::xds::server::serve(xds, gateways, observer, ServerSettings::default(), stopped(stop.clone()));
-    // Services of the streams' side, such as CSDS, are mounted on the admin port here.
-    let services = tonic::service::Routes::default();
+    let sessions = Sessions::default();
+    let services = tonic::service::Routes::new(crate::xds::csds::service(sessions.clone()));
+    let settings_of_server = ServerSettings::default();
+    let xds = crate::xds::server::serve(xds, gateways, observer, sessions, settings_of_server, stopped(stop.clone()));
     let admin = crate::admin::serve(admin, sources, logging, services, stopped(stop));
     let ready = async {
         // Ends with an error only when the compile thread is gone, which ends the program anyway.

@@ -40,6 +40,7 @@ fn count(metrics: &Metrics, event: &Observation) {
             IgnoredReason::ErrorWithoutNonce => "error_without_nonce",
             IgnoredReason::UnknownType => "unknown_type",
         }),
+        Observation::Stuck(..) => metrics.stuck(),
         Observation::Connected(_) | Observation::Disconnected(_) => {}
     }
 }

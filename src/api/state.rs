@@ -111,6 +111,7 @@ fn gateway_state(sources: &Sources, gateway: &Name, node: &Name, view: &NodeView
         envoy: version.map(|version| version.to_string()).unwrap_or_default(),
         since: since(now, connected_for),
         types: types.into_values().collect(),
+        stuck: view.streams.values().any(|stream| stream.is_stuck),
     }
 }
 

@@ -98,6 +98,9 @@ fn text(status: &pb::StatusResponse, now: jiff::Timestamp, out: &mut impl Write)
         writeln!(out)?;
         table::print(out, &["REFUSED BY", "RESOURCE", "MADE FROM", "ENVOY SAYS"], &refusals)?;
     }
+    for gateway in status.gateways.iter().filter(|gateway| gateway.stuck) {
+        writeln!(out, "\n{} asks for no clusters, so it takes nothing in: restart that Envoy", gateway.node)?;
+    }
     objects(status, out)?;
     writeln!(out, "\n{}", sums(&status.counts))?;
     Ok(())
@@ -281,6 +284,7 @@ mod tests {
                 gateway: "c/edge/web".to_owned(),
                 node: "web-0".to_owned(),
                 envoy: "1.40.0".to_owned(),
+                stuck: false,
                 since: "2026-01-01T00:50:00Z".to_owned(),
                 types: vec![
                     of_type(ResourceType::Cluster, pb::State::Acknowledged, 0),

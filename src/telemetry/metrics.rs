@@ -111,6 +111,7 @@ struct Measured {
     push_bytes: Family<OfType, Counter>,
     nacks: Family<OfTypeAndKind, Counter>,
     ignored: Family<OfReason, Counter>,
+    stuck: Counter,
     latency: Family<OfType, Histogram>,
     compile: Histogram,
     compile_end: Gauge<f64, AtomicU64>,
@@ -157,6 +158,7 @@ impl Metrics {
             push_bytes: Family::default(),
             nacks: Family::default(),
             ignored: Family::default(),
+            stuck: Counter::default(),
             latency: Family::new_with_constructor(answer_times),
             compile: compile_times(),
             compile_end: Gauge::default(),
@@ -206,6 +208,11 @@ impl Metrics {
         self.0.ignored.get_or_create(&OfReason { reason }).inc();
     }
 
+    /// An Envoy asked for everything but clusters for too long.
+    pub fn stuck(&self) {
+        self.0.stuck.inc();
+    }
+
     /// A compile ended, at a time since the Unix epoch.
     pub fn compiled(&self, took: Duration, at: Duration) {
         self.0.compile.observe(took.as_secs_f64());
@@ -248,6 +255,11 @@ impl Measured {
             "Refused responses; kind is that of the objects that a single refused resource was made from, each kind \
              counted once, and empty where the response held several resources and is sent again in parts",
             self.nacks.clone(),
+        );
+        registry.register(
+            "xds_stuck_gateways",
+            "Streams of Envoys that ask for other types and not for clusters",
+            self.stuck.clone(),
         );
         registry.register("xds_ignored_requests", "Requests of clients that had no effect", self.ignored.clone());
         registry.register_with_unit(
