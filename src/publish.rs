@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn gateway_keys_are_readable() {
-        let key = GatewayKey { gateway: "c1/edge/web".parse().unwrap(), bind: "0.0.0.0".into(), envoy: EnvoyRelease::NEWEST };
+        let key =
+            GatewayKey { gateway: "c1/edge/web".parse().unwrap(), bind: "0.0.0.0".into(), envoy: EnvoyRelease::NEWEST };
         assert_eq!(key.to_string(), "c1/edge/web@0.0.0.0 (Envoy 1.40)");
     }
 }

@@ -91,7 +91,11 @@ fn compile_loop() -> (CompileLoop, Arc<Publisher>, State) {
 #[test]
 fn r10_nothing_is_served_before_the_first_complete_list() {
     let (mut compiler, publisher, state) = compile_loop();
-    let key = GatewayKey { gateway: "cluster-1/edge/web".parse().unwrap(), bind: "0.0.0.0".into(), envoy: EnvoyRelease::OLDEST };
+    let key = GatewayKey {
+        gateway: "cluster-1/edge/web".parse().unwrap(),
+        bind: "0.0.0.0".into(),
+        envoy: EnvoyRelease::OLDEST,
+    };
     let mut snapshots = publisher.subscribe(&key);
     let labels: Labels = [("app".into(), "web".into())].into();
     let batch =
@@ -123,7 +127,11 @@ async fn r10_an_envoy_that_comes_early_waits() {
 #[test]
 fn r15_labels_of_envoys_that_are_gone_do_not_close_a_gateway_again() {
     let (mut compiler, publisher, _state) = compile_loop();
-    let key = GatewayKey { gateway: "cluster-1/edge/web".parse().unwrap(), bind: "0.0.0.0".into(), envoy: EnvoyRelease::OLDEST };
+    let key = GatewayKey {
+        gateway: "cluster-1/edge/web".parse().unwrap(),
+        bind: "0.0.0.0".into(),
+        envoy: EnvoyRelease::OLDEST,
+    };
     let first = publisher.subscribe(&key);
     let put = |extent, objects: Vec<Arc<Object>>| {
         Event::Source(Batch {
