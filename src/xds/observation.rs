@@ -139,7 +139,7 @@ pub struct Ignored {
 }
 
 /// Why something was ignored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum IgnoredReason {
     /// The nonce isn't that of the last response of the type. With state of the world that is usual: a request that changes
     /// names may cross a response, and the answer to that response states the names again.
