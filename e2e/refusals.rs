@@ -22,7 +22,7 @@ use crate::support::chancery::Settings;
 use crate::support::envoy::{OLDEST, find_release};
 use crate::support::http::{self, Request};
 use crate::support::load::{Load, Pace};
-use crate::support::manifests::{Manifest, by_annotation, list};
+use crate::support::manifests::{Manifest, by_annotation, list, text};
 use crate::support::proxy::Proxy;
 use crate::support::wait::{Not, PATIENCE, until};
 use crate::support::world::{Gateway, Mesh, Speech, gateway_of};
@@ -228,6 +228,11 @@ impl Stage {
         .await
     }
 
+    /// Requests to what is served all along on a port of the gateway that came first.
+    fn steady(&self, port: u16) -> anyhow::Result<Load> {
+        Ok(steady(self.address(0, port)?, &["/says", if port == 80 { "/stock" } else { "/cart" }]))
+    }
+
     /// What the other port says now; nobody refuses that.
     fn sibling(&mut self, says: &str) -> anyhow::Result<()> {
         self.mesh.edit(OTHER, |table| table["spec"]["http"][0]["directResponse"]["body"] = json!(says))
@@ -248,9 +253,18 @@ impl Stage {
     /// Waits until the owner of what was refused is told who refused it and why.
     async fn owner_is_told(&self, owner: &str, node: &str, words: &str) -> anyhow::Result<()> {
         until(PATIENCE, &format!("{owner} to be told that {node} refuses: {words}"), async || {
-            let told = refusals_of(&self.mesh, owner).map_err(|error| format!("{error:#}"))?;
+            let (told, findings) = told(&self.mesh, owner).map_err(|error| format!("{error:#}"))?;
             let fits = told.iter().any(|text| text.contains(node) && text.contains(words));
-            if fits { Ok(()) } else { Err(Not::Yet(format!("{told:?}"))) }
+            if fits && findings > 0 { Ok(()) } else { Err(Not::Yet(format!("{findings} findings, {told:?}"))) }
+        })
+        .await
+    }
+
+    /// Waits until nobody is told anything any more.
+    async fn all_is_well(&self) -> anyhow::Result<()> {
+        until(PATIENCE, "no finding", async || {
+            let (_, findings) = told(&self.mesh, "").map_err(|error| format!("{error:#}"))?;
+            if findings == 0 { Ok(()) } else { Err(Not::Yet(format!("{findings} findings"))) }
         })
         .await
     }
@@ -263,10 +277,20 @@ impl Stage {
     }
 }
 
-/// What the control plane says about refusals that concern an object.
-fn refusals_of(mesh: &Mesh, _owner: &str) -> anyhow::Result<Vec<String>> {
+/// What the control plane says about refusals that concern an object, and how many findings there are now.
+fn told(mesh: &Mesh, owner: &str) -> anyhow::Result<(Vec<String>, u64)> {
     let log = mesh.chancery.log()?;
-    Ok(log.lines().filter(|line| line.contains("gateway refused a resource")).map(str::to_owned).collect())
+    let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let with = |message: &'static str| lines.iter().filter(move |line| text(line, "/message") == message);
+    let findings = with("compiled").next_back().and_then(|line| line["findings"].as_u64());
+    let mut refusals = Vec::new();
+    for blamed in with("Envoy refused a resource").filter(|line| text(line, "/object").split(' ').any(|o| o == owner)) {
+        let is_it = |line: &&Value| text(line, "/version") == text(blamed, "/version");
+        for refused in with("gateway refused a resource").filter(is_it) {
+            refusals.push(format!("{}: {}", text(refused, "/node"), text(blamed, "/reason")));
+        }
+    }
+    Ok((refusals, findings.context("nothing was compiled")?))
 }
 
 async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<String> {
@@ -305,6 +329,8 @@ struct Case {
     words: &'static str,
     owner: &'static str,
     poison: fn(&mut Mesh) -> anyhow::Result<()>,
+    /// Whether a version of the resource was accepted before. Without one, each gateway refuses for itself.
+    is_accepted_before: bool,
     /// What the poisoned part keeps answering: port, path, answer.
     kept: (u16, &'static str, &'static str),
     fix: fn(&mut Mesh) -> anyhow::Result<()>,
@@ -328,6 +354,20 @@ async fn play(stage: &mut Stage, case: &Case, speech: &Speech<'_>) -> anyhow::Re
     stage.sibling("third")?;
     stage.answers(0, 81, "/says", "third").await.context("a later edit of a sibling")?;
 
+    // One that comes now gets what was accepted, and nothing that it would refuse. It binds what the first one binds,
+    // so that it alone is asked when it is asked; the first one goes for that.
+    let second = stage.join(bind, speech).await?;
+    for load in load {
+        load.end().await?;
+    }
+    stage.mesh.gateways.swap_remove(0);
+    stage.answers(0, port, path, answer).await.context("what was accepted last, at a gateway that came later")?;
+    stage.answers(0, 81, "/says", "third").await?;
+    let refused = stage.proxy.refused();
+    let by_second = refused.iter().filter(|refused| refused.node == second).count();
+    ensure!((by_second == 0) == case.is_accepted_before, "the second refused {by_second} times: {refused:?}");
+
+    let load = [stage.steady(80)?, stage.steady(81)?];
     let passed = stage.proxy.passed().len();
     (case.fix)(&mut stage.mesh)?;
     let (port, path, answer) = case.fixed;
@@ -335,9 +375,10 @@ async fn play(stage: &mut Stage, case: &Case, speech: &Speech<'_>) -> anyhow::Re
     // What the fix sent has passed before this.
     stage.sibling("fourth")?;
     stage.answers(0, 81, "/says", "fourth").await?;
-    let sent = stage.sent(passed, &first, case.kind, &case.name);
+    let sent = stage.sent(passed, &second, case.kind, &case.name);
     // What is back at what the gateway holds need not be sent at all.
     ensure!(sent <= 1, "the fix was sent {sent} times");
+    stage.all_is_well().await?;
     for load in load {
         load.end().await?;
     }
@@ -362,6 +403,7 @@ async fn a_refused_route_configuration_keeps_the_one_before() -> anyhow::Result<
         name: format!("route/{}", stage.gateway.ports[&80]),
         words: "Only unique values for domains are permitted",
         owner: WWW,
+        is_accepted_before: true,
         poison: |mesh| {
             mesh.edit(WWW, |table| {
                 table["spec"]["http"][0]["directResponse"]["body"] = json!("second");
@@ -387,6 +429,7 @@ async fn a_refused_cluster_keeps_the_one_before_and_others_change() -> anyhow::R
         name: "/stock/".to_owned(),
         words: "value must be greater than 0s",
         owner: STOCK,
+        is_accepted_before: true,
         poison: |mesh| http2(mesh, STOCK),
         kept: (80, "/stock", "stock HTTP/1.1"),
         fix: |mesh| {
@@ -407,6 +450,7 @@ async fn a_refused_listener_stops_no_other() -> anyhow::Result<()> {
             name: format!("listener/{}", stage.gateway.ports[&82]),
             words: "address",
             owner: OTHER_GATEWAY,
+            is_accepted_before: false,
             poison: |mesh| {
                 mesh.edit(OTHER_GATEWAY, |gateway| {
                     let listener = |port: u16| json!({"http": {}, "port": {"number": port}});
@@ -456,6 +500,7 @@ async fn old_and_new(stage: &mut Stage) -> anyhow::Result<()> {
         let sent = stage.sent(passed, node, "RouteConfiguration", &name);
         ensure!(sent == 1, "the fix was sent to {node} {sent} times");
     }
+    stage.all_is_well().await?;
     for load in load {
         load.end().await?;
     }
