@@ -78,9 +78,10 @@ impl Observer for Witness {
 
 impl Witness {
     fn refused(&self, peer: &Peer, refusal: &Refusal) {
-        let Some(key) = key_of(peer) else { return };
+        // What is only suspected travels again in parts, and what is bad among it is refused by itself (F3).
+        let (Some(key), Blame::Exact) = (key_of(peer), refusal.blame) else { return };
         let mut is_news = false;
-        for resource in to_blame(refusal) {
+        for resource in &refusal.resources {
             let RefusedResource { name, version, owners } = resource.clone();
             let bytes = Bytes { envoy: key.envoy, resource_type: refusal.resource_type, name, version };
             is_news |= self.shared.lock().refuse(&key, &peer.node.id, bytes, owners, &refusal.message);
@@ -90,37 +91,6 @@ impl Witness {
             let _ = self.events.send(Event::Refused);
         }
     }
-}
-
-/// The resources that a refusal says are bad.
-///
-/// Alone in its response, one is. Several listeners or clusters are judged one by one by Envoy, and its words name the bad
-/// ones; with state of the world nothing else ever tells. Several of another type are sent again in parts.
-///
-/// # Rule
-/// `reliability.md` F2 and F3.
-fn to_blame(refusal: &Refusal) -> impl Iterator<Item = &RefusedResource> {
-    let names_them = matches!(refusal.resource_type, ResourceType::Listener | ResourceType::Cluster);
-    refusal.resources.iter().filter(move |resource| match refusal.blame {
-        Blame::Exact => true,
-        Blame::Suspected => names_them && is_named(&refusal.message, &resource.name),
-    })
-}
-
-/// Whether a text holds a name as a whole.
-fn is_named(text: &str, name: &str) -> bool {
-    let continues = |c: char| c.is_alphanumeric() || "/_-=,~".contains(c);
-    !name.is_empty()
-        && text.match_indices(name).any(|(at, _)| {
-            let (before, after) = (&text[..at], &text[at + name.len()..]);
-            // A dot may end the sentence, or be a part of a longer name.
-            let mut rest = after.chars();
-            let goes_on = match rest.next() {
-                Some('.') => rest.next().is_some_and(continues),
-                next => next.is_some_and(continues),
-            };
-            !goes_on && !before.ends_with(|c| continues(c) || c == '.')
-        })
 }
 
 /// Under which key a client is served.
