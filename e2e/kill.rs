@@ -31,6 +31,9 @@ const BEFORE_MESSAGES: Duration = Duration::from_millis(40);
 /// In so many of a hundred cases the files change again before it is back.
 const CHANGED_MEANWHILE: usize = 40;
 
+/// How long a gateway may take to connect again and to follow. Envoy waits up to 15 s for endpoints that are not sent.
+const CONVERGED: Duration = Duration::from_secs(10);
+
 /// Requests a second to each gateway, and connections.
 const RATE: u32 = 60;
 const CONNECTIONS: usize = 6;
@@ -122,9 +125,11 @@ async fn killings(mesh: &mut Mesh, proxy: &Proxy) -> anyhow::Result<()> {
         mesh.chancery.restart().await?;
         let restarted = Instant::now();
         for address in &addresses {
-            shop::shows(*address, number, Workers::All).await.with_context(|| format!("kill {number}, {moment:?}"))?;
+            shop::shows(*address, number, Workers::All).await.with_context(|| format!("edit {number}, {moment:?}"))?;
+            shop::serves(*address).await.with_context(|| format!("edit {number}, {moment:?}"))?;
         }
         slowest = slowest.max(restarted.elapsed());
+        ensure!(slowest < CONVERGED, "edit {number} took {slowest:.1?} after {moment:?}");
     }
     let taken = start.elapsed();
     let mut report = Vec::new();
@@ -152,5 +157,5 @@ async fn twenty_kills_in_the_middle_of_a_push_harm_nobody() -> anyhow::Result<()
     let proxy = Proxy::witness().await?;
     let mut mesh = Mesh::start_without_gateways(shop::manifests()?, Settings::default()).await?;
     let outcome = killings(&mut mesh, &proxy).await;
-    outcome.map_err(|error| mesh.with_logs(error))
+    outcome.map_err(|error| mesh.with_logs(error).context(proxy.transcript()))
 }

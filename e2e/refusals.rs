@@ -228,9 +228,14 @@ impl Stage {
         .await
     }
 
-    /// Requests to what is served all along on a port of the gateway that came first.
-    fn steady(&self, port: u16) -> anyhow::Result<Load> {
-        Ok(steady(self.address(0, port)?, &["/says", if port == 80 { "/stock" } else { "/cart" }]))
+    /// Requests to what a port serves all along; each must be answered by 200.
+    fn steady(&self, gateway: usize, port: u16) -> anyhow::Result<Load> {
+        let paths = ["/says", if port == 80 { "/stock" } else { "/cart" }];
+        let requests = paths.iter().map(|path| Request::get(HOST, path)).collect();
+        Ok(Load::start(self.address(gateway, port)?, 4, Pace::PerSecond(50), requests, |_, response| {
+            ensure!(response.status == 200, "{}: {}", response.status, response.text());
+            Ok(())
+        }))
     }
 
     /// What the other port says now; nobody refuses that.
@@ -302,15 +307,6 @@ async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     }
 }
 
-/// Requests to what is served all along, on a port; each must be answered by 200.
-fn steady(address: SocketAddr, paths: &[&str]) -> Load {
-    let requests = paths.iter().map(|path| Request::get(HOST, path)).collect();
-    Load::start(address, 4, Pace::PerSecond(50), requests, |_, response| {
-        ensure!(response.status == 200, "{}: {}", response.status, response.text());
-        Ok(())
-    })
-}
-
 /// Adds a route that answers by itself to a table.
 fn add_route(table: &mut Value, path: &str) {
     let route = json!({"name": "added", "matchers": [{"uri": {"prefix": path}}],
@@ -340,8 +336,7 @@ struct Case {
 async fn play(stage: &mut Stage, case: &Case, speech: &Speech<'_>) -> anyhow::Result<()> {
     let bind = stage.mesh.bind(&stage.gateway);
     let first = stage.join(bind, speech).await?;
-    let load =
-        [steady(stage.address(0, 80)?, &["/says", "/stock"]), steady(stage.address(0, 81)?, &["/says", "/cart"])];
+    let load = [stage.steady(0, 80)?, stage.steady(0, 81)?];
     let (port, path, answer) = case.kept;
     stage.answers(0, port, path, answer).await?;
 
@@ -367,7 +362,7 @@ async fn play(stage: &mut Stage, case: &Case, speech: &Speech<'_>) -> anyhow::Re
     let by_second = refused.iter().filter(|refused| refused.node == second).count();
     ensure!((by_second == 0) == case.is_accepted_before, "the second refused {by_second} times: {refused:?}");
 
-    let load = [stage.steady(80)?, stage.steady(81)?];
+    let load = [stage.steady(0, 80)?, stage.steady(0, 81)?];
     let passed = stage.proxy.passed().len();
     (case.fix)(&mut stage.mesh)?;
     let (port, path, answer) = case.fixed;
@@ -468,13 +463,12 @@ async fn a_refused_listener_stops_no_other() -> anyhow::Result<()> {
 }
 
 /// What only new Envoys know goes to an old one and a new one of one class.
-async fn old_and_new(stage: &mut Stage) -> anyhow::Result<()> {
+async fn old_and_new(stage: &mut Stage, speech: &Speech<'_>) -> anyhow::Result<()> {
     let (old_bind, new_bind) = (stage.mesh.bind(&stage.gateway), stage.mesh.free_address("cluster-1")?);
     let binary = find_release(OLDEST)?;
-    let old = stage.join(old_bind, &Speech { binary: Some(&binary), ..Speech::default() }).await?;
-    let new = stage.join(new_bind, &Speech::default()).await?;
-    let load =
-        [steady(stage.address(0, 80)?, &["/says", "/stock"]), steady(stage.address(1, 80)?, &["/says", "/stock"])];
+    let old = stage.join(old_bind, &Speech { binary: Some(&binary), ..*speech }).await?;
+    let new = stage.join(new_bind, speech).await?;
+    let load = [stage.steady(0, 80)?, stage.steady(1, 80)?];
 
     stage.mesh.edit(WWW, |table| add_route(table, ONLY_NEW))?;
     stage.sibling("second")?;
@@ -509,7 +503,10 @@ async fn old_and_new(stage: &mut Stage) -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn what_an_old_envoy_does_not_know_is_refused_by_it_alone() -> anyhow::Result<()> {
-    let mut stage = Stage::set().await?;
-    let outcome = old_and_new(&mut stage).await;
-    outcome.map_err(|error| stage.mesh.with_logs(error))
+    for (variant, speech) in [("delta", Speech::default()), ("state of the world", STATE_OF_THE_WORLD)] {
+        let mut stage = Stage::set().await?;
+        let outcome = old_and_new(&mut stage, &speech).await.context(variant);
+        outcome.map_err(|error| stage.mesh.with_logs(error))?;
+    }
+    Ok(())
 }

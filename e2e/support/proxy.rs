@@ -3,6 +3,7 @@
 //! Everything passes as it is, in both variants of ADS, except resources whose content makes a given function answer with
 //! other bytes. Versions stay those of the control plane, which knows nothing of it. What passed is noted.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,9 +57,13 @@ pub(crate) struct Refused {
     pub(crate) message: String,
 }
 
+/// How many messages a transcript tells.
+const TOLD: usize = 60;
+
 #[derive(Debug, Default)]
 struct Notes {
     leads_to: Option<SocketAddr>,
+    transcript: VecDeque<String>,
     passed: Vec<Passed>,
     refused: Vec<Refused>,
 }
@@ -111,6 +116,13 @@ impl Proxy {
         self.passage.notes().refused.clone()
     }
 
+    /// The last messages, one a line, for error messages.
+    pub(crate) fn transcript(&self) -> String {
+        let notes = self.passage.notes();
+        let lines: Vec<&str> = notes.transcript.iter().map(String::as_str).collect();
+        format!("--- what passed the proxy last:\n{}", lines.join("\n"))
+    }
+
     /// How many messages passed, in both directions.
     pub(crate) fn messages(&self) -> watch::Receiver<u64> {
         self.passage.messages.subscribe()
@@ -148,6 +160,16 @@ struct Named {
     name: String,
 }
 
+/// What both variants' requests have in common.
+struct Asked<'a> {
+    node: Option<&'a Node>,
+    type_url: &'a str,
+    nonce: &'a str,
+    error: Option<&'a rpc::Status>,
+    /// Names and versions, as the variant has them.
+    what: String,
+}
+
 /// Whose stream it is: the first request says it.
 #[derive(Clone, Default)]
 struct Whose(Arc<Mutex<String>>);
@@ -171,15 +193,27 @@ impl Passage {
         Ok(client.max_decoding_message_size(usize::MAX))
     }
 
-    fn request(&self, whose: &Whose, node: Option<&Node>, type_url: &str, error: Option<&rpc::Status>) {
+    fn request(&self, whose: &Whose, request: &Asked<'_>) {
         let mut known = whose.node();
-        if let Some(node) = node {
+        if let Some(node) = request.node {
             known.clone_from(&node.id);
         }
-        if let Some(error) = error {
-            let (node, kind) = (known.clone(), kind(type_url).to_owned());
+        let kind = kind(request.type_url);
+        if let Some(error) = request.error {
+            let (node, kind) = (known.clone(), kind.to_owned());
             self.notes().refused.push(Refused { node, kind, message: error.message.clone() });
         }
+        let error = request.error.map(|error| error.message.as_str());
+        self.tell(format!("{known} asks: {kind} nonce {:?} {} error {error:?}", request.nonce, request.what));
+    }
+
+    fn tell(&self, line: String) {
+        let mut notes = self.notes();
+        notes.transcript.push_back(line);
+        if notes.transcript.len() > TOLD {
+            notes.transcript.pop_front();
+        }
+        drop(notes);
         self.messages.send_modify(|count| *count += 1);
     }
 
@@ -201,20 +235,26 @@ impl Passage {
     }
 
     fn delta_response(&self, whose: &Whose, response: &mut discovery_pb::DeltaDiscoveryResponse) {
+        let sent: Vec<String> = response.resources.iter().map(|r| format!("{}={}", r.name, r.version)).collect();
+        let (kind, nonce, removed) = (kind(&response.type_url), &response.nonce, &response.removed_resources);
+        let line = format!("{} is sent: {kind} nonce {nonce:?} {sent:?} removed {removed:?}", whose.node());
         for resource in &mut response.resources {
             if let Some(body) = &mut resource.resource {
                 self.resource(whose, &resource.name, &resource.version, body);
             }
         }
-        self.messages.send_modify(|count| *count += 1);
+        self.tell(line);
     }
 
     fn state_response(&self, whose: &Whose, response: &mut discovery_pb::DiscoveryResponse) {
+        let name = |body: &Any| Named::decode(body.value.as_slice()).unwrap_or_default().name;
+        let sent: Vec<String> = response.resources.iter().map(name).collect();
+        let (kind, nonce, version) = (kind(&response.type_url), &response.nonce, &response.version_info);
+        let line = format!("{} is sent: {kind} nonce {nonce:?} version {version} {sent:?}", whose.node());
         for body in &mut response.resources {
-            let name = Named::decode(body.value.as_slice()).unwrap_or_default().name;
-            self.resource(whose, &name, &response.version_info, body);
+            self.resource(whose, &name(body), &response.version_info, body);
         }
-        self.messages.send_modify(|count| *count += 1);
+        self.tell(line);
     }
 }
 
@@ -233,7 +273,14 @@ impl AggregatedDiscoveryService for Passage {
         let requests = request.into_inner().map_while(Result::ok).map({
             let (passage, whose) = (passage.clone(), whose.clone());
             move |request| {
-                passage.request(&whose, request.node.as_ref(), &request.type_url, request.error_detail.as_ref());
+                let asked = Asked {
+                    node: request.node.as_ref(),
+                    type_url: &request.type_url,
+                    nonce: &request.response_nonce,
+                    error: request.error_detail.as_ref(),
+                    what: format!("version {:?} names {:?}", request.version_info, request.resource_names),
+                };
+                passage.request(&whose, &asked);
                 request
             }
         });
@@ -253,7 +300,19 @@ impl AggregatedDiscoveryService for Passage {
         let requests = request.into_inner().map_while(Result::ok).map({
             let (passage, whose) = (passage.clone(), whose.clone());
             move |request| {
-                passage.request(&whose, request.node.as_ref(), &request.type_url, request.error_detail.as_ref());
+                let asked = Asked {
+                    node: request.node.as_ref(),
+                    type_url: &request.type_url,
+                    nonce: &request.response_nonce,
+                    error: request.error_detail.as_ref(),
+                    what: format!(
+                        "+{:?} -{:?} has {:?}",
+                        request.resource_names_subscribe,
+                        request.resource_names_unsubscribe,
+                        request.initial_resource_versions.iter().collect::<BTreeMap<_, _>>(),
+                    ),
+                };
+                passage.request(&whose, &asked);
                 request
             }
         });

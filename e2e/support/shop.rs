@@ -167,6 +167,28 @@ pub(crate) enum Workers {
     All,
 }
 
+/// Hosts and paths that are served at every moment.
+const EVERYTHING: [(&str, &str); 5] = [
+    (HOST, "/"),
+    ("one.hosts.example", "/"),
+    ("two.hosts.example", "/"),
+    (HOST, "/moving"),
+    ("three.hosts.example", "/moving"),
+];
+
+/// Waits until a gateway serves everything.
+pub(crate) async fn serves(address: SocketAddr) -> anyhow::Result<()> {
+    until(PATIENCE, &format!("everything at {address}"), async || {
+        for (host, path) in EVERYTHING {
+            let answer = Client::new(address).send(&Request::get(host, path)).await;
+            let answer = answer.and_then(|answer| answered(&answer));
+            answer.map_err(|error| format!("{host}{path}: {error:#}"))?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
@@ -178,15 +200,8 @@ pub(crate) enum Asked {
 
 /// Requests at so many a second; each must be answered by a backend.
 pub(crate) fn load(address: SocketAddr, asked: Asked, connections: usize, per_second: u32) -> Load {
-    let requests = [
-        (HOST, "/"),
-        ("one.hosts.example", "/"),
-        ("two.hosts.example", "/"),
-        (HOST, "/moving"),
-        ("three.hosts.example", "/moving"),
-    ];
     let asked = |path: &str| asked == Asked::Everything || path != "/moving";
-    let requests = requests.iter().filter(|(_, path)| asked(path)).map(|(host, path)| Request::get(host, path));
+    let requests = EVERYTHING.iter().filter(|(_, path)| asked(path)).map(|(host, path)| Request::get(host, path));
     Load::start(address, connections, Pace::PerSecond(per_second), requests.collect(), |_, response| answered(response))
 }
 
