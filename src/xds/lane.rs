@@ -40,6 +40,8 @@ pub(super) struct Lane {
     resource_type: ResourceType,
     variant: Variant,
     opened: bool,
+    /// Whether the client is known to ask for this type soon.
+    expected: bool,
     /// Whether the client asked for everything, isn't known to hold anything and had no answer yet. Envoy opens no listener
     /// before its first answers, so that it gets one even if there is nothing.
     awaited: bool,
@@ -126,6 +128,7 @@ impl Lane {
             resource_type,
             variant,
             opened: false,
+            expected: false,
             awaited: false,
             interest: Interest::default(),
             held: Holdings::new(),
@@ -176,6 +179,17 @@ impl Lane {
         self.stale = true;
         self.unseen = true;
         Ok(())
+    }
+
+    /// Makes sure that everything that the client asks for by name is sent, whatever it states to hold.
+    pub(super) fn send_again(&mut self) {
+        self.again.extend(self.interest.names().iter().cloned());
+        self.stale = true;
+    }
+
+    /// Notes that the client will ask for this type, so that what needs it waits.
+    pub(super) fn expect(&mut self) {
+        self.expected = true;
     }
 
     /// Forgets what the client no longer asks for: it has dropped that.
@@ -342,6 +356,7 @@ impl Lane {
             removals_since: self.removals_since,
             clings: self.refused.keys().any(|name| self.held.contains_key(name)),
             unopened: !self.opened,
+            expected: self.expected && !self.opened,
             expecting: self.expecting,
         }
     }

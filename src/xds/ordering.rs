@@ -57,6 +57,8 @@ pub struct Standing {
     pub clings: bool,
     /// Whether the client asked for nothing of this type yet. It may still hold some, from the stream before.
     pub unopened: bool,
+    /// Whether it will ask soon, and until then doesn't have what newer types need.
+    pub expected: bool,
     /// Whether something exists that the client didn't ask for, so that a request may be on its way.
     pub expecting: bool,
 }
@@ -66,7 +68,7 @@ impl Standing {
     fn holds_up(&self, now: Duration, timeouts: &Timeouts) -> bool {
         match self.in_flight {
             Some(sent) => self.opens && now < sent + timeouts.stage,
-            None => self.additions,
+            None => self.additions || self.expected,
         }
     }
 

@@ -110,6 +110,7 @@ impl Session {
     pub fn request(&mut self, now: Duration, request: &DeltaRequest) -> Result<Vec<Output>, RequestError> {
         let mut outputs = Vec::new();
         let Some(resource_type) = self.type_of(&request.type_url, &mut outputs)? else { return Ok(outputs) };
+        let is_warming = resource_type == ResourceType::Endpoint && self.is_before_clusters(request);
         let lane = &mut self.lanes[resource_type as usize];
         let answer = if request.nonce.is_empty() {
             None
@@ -117,12 +118,26 @@ impl Session {
             Some(lane.answer(&request.nonce, request.error.as_deref(), now))
         };
         lane.subscribe(request, &self.settings.limits)?;
+        if is_warming {
+            lane.send_again();
+            self.lanes[ResourceType::Cluster as usize].expect();
+        }
         if request.nonce.is_empty() && request.error.is_some() {
             outputs.push(ignored(&request.type_url, IgnoredReason::ErrorWithoutNonce));
         }
         self.take_answer(now, resource_type, answer, &mut outputs);
         self.advance(now, &mut outputs);
         Ok(outputs)
+    }
+
+    /// Whether a client that holds endpoints asks for them before it asks for clusters, on a stream for all types.
+    ///
+    /// Envoy does so when it connects again while a cluster that it was sent still warms: it asks for clusters only once that
+    /// is done. The endpoints that it states are then those of the cluster before, and the new one waits for its own.
+    fn is_before_clusters(&self, request: &DeltaRequest) -> bool {
+        let unopened = |resource_type: ResourceType| self.lanes[resource_type as usize].standing().unopened;
+        let is_first = unopened(ResourceType::Cluster) && unopened(ResourceType::Endpoint);
+        self.only.is_none() && is_first && !request.initial_versions.is_empty()
     }
 
     /// Takes in a state-of-the-world request.
