@@ -69,6 +69,26 @@ fn case_24_a_cluster_that_is_sent_again_has_its_endpoints_sent_again() {
     );
 }
 
+/// Envoy asks for clusters only once the changed one is warm, which waits for endpoints of its own.
+#[test]
+fn case_24_a_client_that_asks_for_endpoints_before_clusters_warms_one() {
+    check(
+        "snapshot CDS a@2 b@1 | EDS a@1 b@1 | LDS l@1 | RDS r@2
+         → EDS +a have a@1
+         ← EDS #1 a@1
+         → LDS have l@1
+         → RDS +r have r@1
+         → EDS ack 1
+         → CDS have a@2
+         ← CDS #2 b@1
+         → EDS +b
+         ← EDS #3 b@1
+         → EDS ack 3
+         → CDS ack 2
+         ← RDS #4 r@2",
+    );
+}
+
 #[test]
 fn case_24_endpoints_that_are_gone_by_then_are_sent_all_the_same() {
     check(
