@@ -471,7 +471,7 @@ impl CompileLoop {
                 continue;
             }
             let Ok(bind) = key.bind.parse() else { continue };
-            let snapshot = Arc::new(emit_gateway(plan, &EmitOptions { bind }));
+            let snapshot = Arc::new(emit_gateway(plan, &EmitOptions { bind, ..EmitOptions::default() }));
             if is_publishable(key, &snapshot) {
                 let before = self.emitted.remove(key);
                 let emitted = Emitted {

@@ -122,7 +122,7 @@ impl Parts {
                 }
                 ResourceType::Listener => vec![resource("l", &self.listener)],
                 ResourceType::Route => vec![resource("routes", &self.routes)],
-                ResourceType::Secret | ResourceType::Extension => Vec::new(),
+                ResourceType::Secret | ResourceType::Extension | ResourceType::ScopedRoute => Vec::new(),
             };
             let more = self.more.iter().filter(|(other, _)| *other == resource_type);
             resources.extend(more.map(|(_, resource)| resource.clone()));
@@ -177,8 +177,8 @@ fn names_and_addresses_are_unique() {
     check(&["Listener `l`: has no socket address"], |parts| parts.listener.address = None);
     check(
         &[
-            "Route `routes`: host `h`: has the name of another",
             "Route `routes`: host `h`: domain `H.example` is taken already",
+            "Route `routes`: host `h`: has the name of another",
         ],
         |parts| {
             let mut twin = parts.host().clone();
@@ -412,13 +412,13 @@ fn r57_each_server_name_has_one_chain_that_envoy_can_choose() {
 #[test]
 fn r60_no_chain_waits_for_a_secret_in_vain_or_falls_back() {
     check_tls(
-        &["Listener `t`: ends TLS without a certificate", "Secret `s`: no listener uses it, so it must not be sent"],
+        &["Secret `s`: no listener uses it, so it must not be sent", "Listener `t`: ends TLS without a certificate"],
         |tls| tls.filter_chains[0].transport_socket = Some(socket(&tls_pb::DownstreamTlsContext::default())),
     );
     check_tls(
         &[
-            "Listener `t`: waits for secret `other`, which does not exist",
             "Secret `s`: no listener uses it, so it must not be sent",
+            "Listener `t`: waits for secret `other`, which does not exist",
         ],
         |tls| {
             let sds = tls_pb::SdsSecretConfig { name: "other".to_owned(), ..Default::default() };
