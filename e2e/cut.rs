@@ -39,6 +39,9 @@ const ROUTES: usize = 10;
 /// Whose answer changes from step to step.
 const MARKER: &str = "marker.example";
 
+/// Releases that are sent cut chains.
+const CUTTING: &[&str] = &[RELEASES[2], RELEASES[3], RELEASES[4]];
+
 /// Requests on their way while the chain is cut.
 const RATE: u32 = 200;
 
@@ -196,10 +199,21 @@ async fn free_port() -> anyhow::Result<u16> {
 async fn raw(address: SocketAddr, request: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.context("no answer")??;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
-    Ok(format!("{} {body}", head.lines().next().unwrap_or_default()))
+    let mut answer = Vec::new();
+    let read = async {
+        // Not to its end: Envoy leaves a connection that it is about to close open for a second.
+        loop {
+            let text = String::from_utf8_lossy(&answer).into_owned();
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+                if body.len() >= length.unwrap_or_default() {
+                    return Ok(format!("{} {body}", head.lines().next().unwrap_or_default()));
+                }
+            }
+            ensure!(stream.read_buf(&mut answer).await? > 0, "closed after {text:?}");
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.context("no answer")?
 }
 
 /// Hosts as clients write them.
@@ -236,7 +250,7 @@ async fn answers(address: SocketAddr) -> anyhow::Result<BTreeMap<String, String>
             let part = forged.map(|part| format!("{prefix}/{part}"));
             let header = part.as_ref().map(|part| format!("x-chancery-part: {part}\r\n")).unwrap_or_default();
             for path in ["/", "/path-3"] {
-                let text = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{header}Connection: close\r\n\r\n");
+                let text = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{header}\r\n");
                 answers.insert(format!("HTTP/1 {host:?} {path} {forged:?}"), raw(address, &text).await?);
                 if host.is_empty() || host.ends_with(":x") {
                     // The client refuses to send these.
@@ -252,7 +266,7 @@ async fn answers(address: SocketAddr) -> anyhow::Result<BTreeMap<String, String>
             }
         }
     }
-    for request in ["GET / HTTP/1.1\r\nConnection: close\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"] {
+    for request in ["GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"] {
         answers.insert(format!("{request:?}"), raw(address, request).await?);
     }
     Ok(answers)
@@ -318,8 +332,8 @@ async fn judge(binary: &Path, api_type: &str, catches_all: bool) -> anyhow::Resu
 }
 
 /// One after the other, because each loads a thousand parts.
-async fn in_all_releases(api_type: &str, catches_all: bool) -> anyhow::Result<()> {
-    for release in RELEASES {
+async fn in_every_release(api_type: &str, catches_all: bool) -> anyhow::Result<()> {
+    for release in CUTTING {
         judge(&find_release(release)?, api_type, catches_all).await.with_context(|| format!("Envoy {release}"))?;
     }
     Ok(())
@@ -327,12 +341,12 @@ async fn in_all_releases(api_type: &str, catches_all: bool) -> anyhow::Result<()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r67_a_cut_changes_no_answer() -> anyhow::Result<()> {
-    in_all_releases("DELTA_GRPC", false).await
+    in_every_release("DELTA_GRPC", false).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r67_a_cut_changes_no_answer_with_a_catch_all() -> anyhow::Result<()> {
-    in_all_releases("DELTA_GRPC", true).await
+    in_every_release("DELTA_GRPC", true).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

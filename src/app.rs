@@ -471,7 +471,7 @@ impl CompileLoop {
                 continue;
             }
             let Ok(bind) = key.bind.parse() else { continue };
-            let snapshot = Arc::new(emit_gateway(plan, &EmitOptions { bind, ..EmitOptions::default() }));
+            let snapshot = Arc::new(emit_gateway(plan, &EmitOptions::serving(bind, key.envoy)));
             if is_publishable(key, &snapshot) {
                 let before = self.emitted.remove(key);
                 let emitted = Emitted {

@@ -54,6 +54,7 @@ use std::net::IpAddr;
 
 use crate::ir::listener::HttpHosts;
 use crate::ir::{Chain, GatewayPlan};
+use crate::model::EnvoyRelease;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 
 /// Settings of the server that reach Envoy's configuration.
@@ -66,6 +67,19 @@ pub struct EmitOptions {
     /// How many routes an HTTP chain must have for its routes to be cut into parts by host. Whole, a change among 2,000
     /// routes costs an Envoy 7 ms and more; half of it cuts chains that gain little, double makes changes slow.
     pub cut_from_routes: usize,
+}
+
+impl EmitOptions {
+    /// The settings for gateways of a release.
+    ///
+    /// Releases before 1.38 never have their chains cut: there, a listener that changes to scoped routes serves before
+    /// it has asked for scopes, and answers 404 (seen on 1.36.4 and 1.37.0).
+    #[must_use]
+    pub fn serving(bind: IpAddr, release: EnvoyRelease) -> Self {
+        let whole = release < EnvoyRelease::serving(Some((1, 38)));
+        let cut_from_routes = if whole { usize::MAX } else { Self::default().cut_from_routes };
+        Self { bind, cut_from_routes }
+    }
 }
 
 impl Default for EmitOptions {
