@@ -183,7 +183,7 @@ impl Served {
         until(PATIENCE, &format!("answer {text}"), async || {
             // A connection of its own: one that is drained knows the old routes only.
             let answer = Client::new(self.address).send(&Request::get(MARKER, "/")).await;
-            let seen = answer.map(|response| response.text()).unwrap_or_else(|error| format!("{error:#}"));
+            let seen = answer.map_or_else(|error| format!("{error:#}"), |response| response.text());
             if seen.ends_with(text) { Ok(()) } else { Err(Not::Yet(seen)) }
         })
         .await
