@@ -27,8 +27,8 @@ use super::{EmitOptions, cluster, endpoint, listener, name, route, secret};
 ///
 /// # Cost
 /// One comparison of pointers per upstream and virtual host; encoding of what differs; splicing of each route
-/// configuration with a changed host; and a copy of the list of each type in which a resource changed. A plan of
-/// 10,000 hosts and as many upstreams in which one host changed takes about 0.2 ms.
+/// configuration with a changed host; and a copy of the list of each type in which a resource changed, which is a
+/// pointer and a count per resource. A host that comes or goes costs a pass over the chain's list of hosts.
 #[derive(Debug, Default)]
 pub struct Emitter {
     state: Option<State>,
