@@ -31,6 +31,7 @@ use crate::emit::{EmitOptions, emit_gateway};
 use crate::ir::GatewayPlan;
 use crate::ir::frozen::Remembered;
 use crate::memory::Memory;
+use crate::memory::refusals::document::Document;
 use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, Severity};
 use crate::publish::{GatewayKey, Publisher};
 use crate::resolve::Options;
@@ -38,7 +39,7 @@ use crate::resolve::gateway::class_of;
 use crate::resolve::world::World;
 use crate::settings::Settings;
 use crate::snapshot::verify::verify;
-use crate::snapshot::{ResourceType, Snapshot};
+use crate::snapshot::{Resource, ResourceType, Snapshot};
 use crate::source::{self, Batch, Directory, Extent, Places, SourceError};
 use crate::status::Ledger;
 use crate::store::{Applied, Store};
@@ -139,7 +140,8 @@ pub async fn serve(
         Some(directory) => Memory::open(directory).map_err(AppError::Thread)?,
         None => Memory::of_this_run(),
     };
-    let (ledger, shared) = (Arc::new(Ledger::new()), Arc::new(refusals::Shared::default()));
+    let (ledger, shared) =
+        (Arc::new(Ledger::new()), Arc::new(refusals::Shared::of_earlier_run(memory.refused().clone())));
     let sources = Sources {
         compiled: state.clone(),
         ledger: ledger.clone(),
@@ -310,6 +312,8 @@ struct Emitted {
     /// The same with accepted versions in place of refused ones, and what was replaced. None before it was published.
     published: Option<Arc<Snapshot>>,
     kept: BTreeSet<(ResourceType, Name)>,
+    /// What stands in for what was replaced, with what that refers to.
+    stand_ins: BTreeMap<(ResourceType, Name), Arc<Resource>>,
     /// One with accepted versions that must not be published.
     impossible: Option<Arc<Snapshot>>,
 }
@@ -412,7 +416,8 @@ impl CompileLoop {
             self.is_stale = true;
             self.compile(Instant::now());
         }
-        self.memory.keep();
+        let refused = self.refused();
+        self.memory.keep(refused);
     }
 
     fn compile(&mut self, begun: Instant) {
@@ -474,11 +479,15 @@ impl CompileLoop {
             let snapshot = Arc::new(emit_gateway(plan, &EmitOptions { bind }));
             if is_publishable(key, &snapshot) {
                 let before = self.emitted.remove(key);
+                if before.is_none() {
+                    self.refusals.lock().recall(key);
+                }
                 let emitted = Emitted {
                     plan: plan.clone(),
                     compiled: snapshot,
                     published: before.and_then(|before| before.published),
                     kept: BTreeSet::new(),
+                    stand_ins: BTreeMap::new(),
                     impossible: None,
                 };
                 self.emitted.insert(key.clone(), emitted);
@@ -513,6 +522,12 @@ impl CompileLoop {
         }
     }
 
+    /// What is kept of refusals over a restart.
+    fn refused(&self) -> Document {
+        let stand_ins = self.emitted.iter().map(|(key, emitted)| (key, &emitted.stand_ins)).collect();
+        self.refusals.lock().document(&stand_ins)
+    }
+
     /// What the authors of refused resources are told.
     fn refusal_findings(&self) -> Findings {
         let refusals = self.refusals.lock();
@@ -536,9 +551,11 @@ impl Emitted {
             if self.impossible.as_ref() == Some(&overlay.snapshot) {
                 overlay.snapshot = self.compiled.clone();
                 overlay.kept.clear();
+                overlay.stand_ins.clear();
             }
         }
         self.kept = overlay.kept;
+        self.stand_ins = overlay.stand_ins;
         if self.published.as_ref() == Some(&overlay.snapshot) {
             return;
         }

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as std_mpsc};
 
 use crate::ir::GatewayPlan;
 use crate::memory::refusals::blame::{blamed, changes};
+use crate::memory::refusals::document::Document;
 use crate::memory::refusals::{Bytes, Refusals, Refused};
 use crate::model::{Code, EnvoyRelease, Finding, Findings, GatewayId, Name, ObjectRef};
 use crate::publish::GatewayKey;
@@ -39,6 +40,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Begins with what an earlier run kept.
+    pub(super) fn of_earlier_run(document: Document) -> Self {
+        Self { refusals: Mutex::new(Refusals::of_earlier_run(document)), ..Self::default() }
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Refusals> {
         // Every change under the lock is whole by itself.
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)

@@ -2,6 +2,7 @@
 //!
 //! | file | holds | without it |
 //! |---|---|---|
+//! | `refused.json` | what gateways refused, and the accepted versions that stand in for it ([`refusals::document`]) | gateways refuse it once more |
 //! | `frozen.json` | the last accepted routes of trees with `failureMode: FREEZE_CONFIG` ([`frozen`]) | R141 |
 //!
 //! Serving never depends on it. What cannot be read is put aside and named in the log; what cannot be written is named in the
@@ -23,12 +24,15 @@ pub use document::{Documents, ReadError};
 pub use frozen::FROZEN;
 pub use keeper::Keeper;
 
+use refusals::document::{Document, REFUSED};
+
 /// What is remembered beyond the objects: taken in after each compile, kept after publishing.
 #[derive(Debug)]
 pub struct Memory {
     frozen: Arc<Remembered>,
     /// What was last given to the keeper.
     kept: Arc<Remembered>,
+    refused: Document,
     keeper: Option<Keeper>,
 }
 
@@ -36,7 +40,7 @@ impl Memory {
     /// Remembers only as long as the process lives.
     #[must_use]
     pub fn of_this_run() -> Self {
-        Self { frozen: Arc::default(), kept: Arc::default(), keeper: None }
+        Self { frozen: Arc::default(), kept: Arc::default(), refused: Document::default(), keeper: None }
     }
 
     /// Begins with what a directory has, which is created if it is missing, and keeps there what changes.
@@ -46,13 +50,20 @@ impl Memory {
     pub fn open(directory: &Path) -> std::io::Result<Self> {
         let documents = Documents::open(directory);
         let frozen = Arc::new(frozen::load(&documents));
-        Ok(Self { kept: frozen.clone(), frozen, keeper: Some(Keeper::start(documents)?) })
+        let refused = documents.load(REFUSED).unwrap_or_default();
+        Ok(Self { kept: frozen.clone(), frozen, refused, keeper: Some(Keeper::start(documents)?) })
     }
 
     /// What the next compile is told of the one before.
     #[must_use]
     pub fn frozen(&self) -> &Arc<Remembered> {
         &self.frozen
+    }
+
+    /// What gateways refused in an earlier run, or in this one as far as it was kept.
+    #[must_use]
+    pub fn refused(&self) -> &Document {
+        &self.refused
     }
 
     /// Takes over what a compile hands on.
@@ -64,9 +75,13 @@ impl Memory {
     /// a thread of its own. To be called after publishing: gateways do not wait for a disk.
     ///
     /// # Cost
-    /// In proportion to the trees that freeze, not to their routes unless they changed.
-    pub fn keep(&mut self) {
+    /// In proportion to the trees that freeze, not to their routes unless they changed, and to what was refused.
+    pub fn keep(&mut self, refused: Document) {
         let Some(keeper) = &self.keeper else { return };
+        if self.refused != refused || keeper.has_failed(REFUSED) {
+            keeper.keep(REFUSED, refused.clone());
+            self.refused = refused;
+        }
         let changed = self.kept.accepted != self.frozen.accepted;
         if changed || keeper.has_failed(FROZEN) {
             keeper.keep(FROZEN, frozen::document(&self.frozen));

@@ -22,6 +22,7 @@ use crate::publish::GatewayKey;
 use crate::snapshot::{Resource, ResourceType, Resources, Snapshot, Version};
 
 pub mod blame;
+pub mod document;
 pub mod references;
 
 /// Most nodes of a class that are remembered by id; beyond, a count may be too small.
@@ -60,6 +61,8 @@ pub struct Refused {
 pub struct Refusals {
     refused: BTreeMap<Bytes, Refused>,
     gateways: BTreeMap<GatewayKey, Gateways>,
+    /// What an earlier run kept of gateways that are not served yet.
+    earlier: document::Document,
 }
 
 /// The gateways of one key.
@@ -104,6 +107,8 @@ pub struct Overlay {
     pub snapshot: Arc<Snapshot>,
     /// What was replaced.
     pub kept: BTreeSet<(ResourceType, Name)>,
+    /// What stands in for it, with what that refers to.
+    pub stand_ins: BTreeMap<(ResourceType, Name), Arc<Resource>>,
 }
 
 impl Refusals {
@@ -292,18 +297,19 @@ impl Refusals {
             }
         }
         if kept.is_empty() {
-            return Overlay { snapshot: compiled.clone(), kept };
+            return Overlay { snapshot: compiled.clone(), kept, stand_ins: BTreeMap::new() };
         }
         let mut types: BTreeMap<ResourceType, Resources> = BTreeMap::new();
-        for ((resource_type, name), resource) in changed {
-            let resources = types.entry(resource_type).or_insert_with(|| (*compiled.resources(resource_type)).clone());
+        for ((resource_type, name), resource) in &changed {
+            let resources =
+                types.entry(*resource_type).or_insert_with(|| (*compiled.resources(*resource_type)).clone());
             // What is replaced for a refusal of its own has been accepted too, and wins over a companion's copy of it.
-            resources.insert(name, resource);
+            resources.insert(name.clone(), resource.clone());
         }
         let snapshot = types.into_iter().fold((**compiled).clone(), |snapshot, (resource_type, resources)| {
             snapshot.with_shared(resource_type, Arc::new(resources))
         });
-        Overlay { snapshot: Arc::new(snapshot), kept }
+        Overlay { snapshot: Arc::new(snapshot), kept, stand_ins: changed }
     }
 
     /// What a resource refers to, directly or not, and a snapshot doesn't have; none if some of it is not known any more.

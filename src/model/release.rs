@@ -17,6 +17,12 @@ impl EnvoyRelease {
     /// The newest release that is known; newer gateways get what it gets.
     pub const NEWEST: Self = Self { major: 1, minor: 40 };
 
+    /// Major and minor number.
+    #[must_use]
+    pub fn numbers(self) -> (u32, u32) {
+        (self.major, self.minor)
+    }
+
     /// The release whose configuration a gateway of some version gets: its own, or the nearest that is served.
     ///
     /// A client that states no version gets what every release understands.

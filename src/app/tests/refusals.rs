@@ -86,7 +86,13 @@ struct World {
 }
 
 fn world(first: Paths<'_>) -> World {
-    let (publisher, ledger, shared) = (Arc::new(Publisher::new()), Arc::new(Ledger::new()), Arc::<Shared>::default());
+    world_after(Document::default(), first)
+}
+
+/// The program as it starts with what an earlier run kept of refusals.
+fn world_after(kept: Document, first: Paths<'_>) -> World {
+    let (publisher, ledger) = (Arc::new(Publisher::new()), Arc::new(Ledger::new()));
+    let shared = Arc::new(Shared::of_earlier_run(kept));
     let ((sender, state), (events, inbox)) = (watch::channel(None), std_mpsc::channel());
     let told = (ledger.clone(), shared.clone());
     let options = Options { management_cluster: "mgmt".into(), ..Options::default() };
@@ -350,6 +356,29 @@ fn without_an_accepted_version_every_owner_is_told() {
         assert_eq!(approval, Approval::Failed, "{table}");
         assert!(message.contains("no accepted version of it is known"), "{message}");
     }
+}
+
+#[test]
+fn after_a_restart_that_kept_its_state_a_gateway_is_not_sent_what_others_refused() {
+    let mut before = world(GOOD);
+    let mut envoy = before.connect(1, 40, "poison");
+    before.edit(BAD);
+    before.settle(&mut [&mut envoy]);
+    let kept = before.compiler.refused();
+
+    let mut after = world_after(kept, BAD);
+    let late = after.connect(2, 40, "poison");
+    assert!(late.routes_hold("/b") && late.holds(ResourceType::Cluster, OLD), "what was accepted before the restart");
+    assert_eq!(late.pushes.iter().filter(|pushed| **pushed == ResourceType::Route).count(), 1, "{:?}", late.pushes);
+    let (approval, message) = after.verdict("team");
+    assert_eq!(approval, Approval::Failed);
+    assert!(message.contains("poison"), "{message}");
+    assert_ne!(after.approval("shop"), Approval::Failed);
+
+    // Without state it refuses anew, which costs nobody else anything.
+    let mut forgetful = world(BAD);
+    let late = forgetful.connect(3, 40, "poison");
+    assert!(!late.holds(ResourceType::Route, ROUTES));
 }
 
 #[test]
