@@ -1,19 +1,25 @@
 //! Composition root: joins source, compiler, publisher and xDS server; the closed event enum and its loop.
 //!
 //! ```text
-//! directory ──► events ──► compile thread ──► publisher ──► streams
-//!                 ▲              │
-//!   a stream asks ┘              └──► state (for matching nodes, health, logs)
+//! directory ──► events ──► compile thread ──► publisher ──► streams ──► ledger, refusals
+//!                 ▲              │                             │
+//!   a stream asks ┤              └──► state (nodes, health)    │
+//!                 └── a gateway refused something new ─────────┘
 //! ```
 //!
 //! One thread compiles, one batch at a time; whatever arrives meanwhile joins the next. Nothing is published before the
-//! first complete list (R10). A snapshot that `verify` objects to is not published: its gateway keeps what it has.
+//! first complete list (R10). A snapshot that `verify` objects to is not published: its gateway keeps what it has. So does
+//! every gateway when compiling panics: the next batch compiles anew.
+//!
+//! What gateways refuse is replaced by what they accepted last, and told to the authors with the next compile
+//! ([`Refusals`](crate::memory::refusals::Refusals)); what they acknowledge never causes a compile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, mpsc as std_mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -21,18 +27,27 @@ use tokio::sync::watch;
 use crate::compile::{Compiled, compile};
 use crate::emit::{EmitOptions, emit_gateway};
 use crate::ir::GatewayPlan;
-use crate::model::{EnvoyRelease, Finding, Findings, GatewayId, Kind, Labels, ObjectRef};
+use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, Severity};
 use crate::publish::{GatewayKey, Publisher};
 use crate::resolve::Options;
 use crate::resolve::gateway::class_of;
 use crate::resolve::world::World;
 use crate::settings::Settings;
 use crate::snapshot::verify::verify;
+use crate::snapshot::{ResourceType, Snapshot};
 use crate::source::{self, Batch, Directory, Extent, Places, SourceError};
+use crate::status::Ledger;
 use crate::store::{Applied, Store};
 use crate::xds::node::{Node, NodeError};
 use crate::xds::server::{ServeError, ServerSettings};
 use crate::xds::source::{SnapshotSource, Subscription};
+
+mod refusals;
+
+/// How long the compile thread waits for other gateways to refuse what one has refused, so that authors are told once how many
+/// do. Anything else ends the wait. Half of it tells them twice in a large fleet; double makes new gateways wait as long
+/// for what works.
+const OTHERS_REFUSE: Duration = Duration::from_millis(100);
 
 /// Every reason to wake the compile thread.
 enum Event {
@@ -40,6 +55,8 @@ enum Event {
     Source(Batch),
     /// A gateway with these Pod labels asks for the snapshots of a key.
     Gateway(GatewayKey, Labels),
+    /// Some gateway refused something that it, or anybody, had not refused before. At most one waits.
+    Refused,
 }
 
 /// Why `serve` ended, or never began.
@@ -110,7 +127,9 @@ pub async fn serve(
     let publisher = Arc::new(Publisher::new());
     let (events, inbox) = std_mpsc::channel();
     let (state_sender, mut state) = watch::channel(None);
-    let compiler = CompileLoop::new(options, publisher.clone(), state_sender, directory.places().clone());
+    let (ledger, shared) = (Arc::new(Ledger::new()), Arc::new(refusals::Shared::default()));
+    let told = (ledger.clone(), shared.clone());
+    let compiler = CompileLoop::new(options, publisher.clone(), state_sender, directory.places().clone(), told);
     std::thread::Builder::new()
         .name("compile".to_owned())
         .spawn(move || compiler.run(&inbox))
@@ -129,8 +148,9 @@ pub async fn serve(
 
     let (stop_sender, stop) = watch::channel(false);
     let addresses = (local_address(&xds)?, local_address(&admin)?);
+    let witness = Arc::new(refusals::Witness { ledger, shared, events: events.clone() });
     let gateways = Arc::new(Gateways { state: state.clone(), publisher, events });
-    let xds = crate::xds::server::serve(xds, gateways, Arc::new(()), ServerSettings::default(), stopped(stop.clone()));
+    let xds = crate::xds::server::serve(xds, gateways, witness, ServerSettings::default(), stopped(stop.clone()));
     let admin = crate::admin::serve(admin, state.clone(), stopped(stop));
     let ready = async {
         // Ends with an error only when the compile thread is gone, which ends the program anyway.
@@ -194,8 +214,7 @@ impl SnapshotSource for Gateways {
             return Err(NodeError::Unavailable("nothing is compiled yet: connect again".to_owned()));
         };
         let (gateway, labels) = match_node(&compiled, node)?;
-        let envoy = EnvoyRelease::serving(node.version.map(|version| (version.major, version.minor)));
-        let key = GatewayKey { gateway: gateway.clone(), bind: node.bind.clone(), envoy };
+        let key = refusals::key(gateway.clone(), node);
         let snapshots = self.publisher.subscribe(&key);
         if self.events.send(Event::Gateway(key, labels)).is_err() {
             return Err(NodeError::Unavailable("the control plane is stopping: connect again".to_owned()));
@@ -229,21 +248,43 @@ fn match_node(compiled: &Compiled, node: &Node) -> Result<(GatewayId, Labels), N
     })
 }
 
+/// Compiles, as [`compile()`] does.
+type Compile = fn(&Store, &[Finding], &Options, &BTreeSet<GatewayId>) -> Compiled;
+
 /// The single writer: holds the inputs, compiles, publishes.
 struct CompileLoop {
     options: Options,
+    /// [`compile()`], unless a test has it fail.
+    compile: Compile,
     publisher: Arc<Publisher>,
     state: watch::Sender<Option<Arc<Compiled>>>,
     places: Places,
     store: Store,
     /// Whether a complete list has arrived.
     is_listed: bool,
+    /// Whether something changed since the last compile that was finished.
+    is_stale: bool,
     source_findings: Findings,
+    /// What gateways refused, as the last compile was given it.
+    refusal_findings: Findings,
     /// Keys that some stream asked for, with the Pod labels that led there.
     keys: BTreeMap<GatewayKey, BTreeSet<Labels>>,
-    /// The plan behind each key's snapshot.
-    emitted: BTreeMap<GatewayKey, Arc<GatewayPlan>>,
+    emitted: BTreeMap<GatewayKey, Emitted>,
     told: BTreeSet<Finding>,
+    ledger: Arc<Ledger>,
+    refusals: Arc<refusals::Shared>,
+}
+
+/// What was made for one key.
+struct Emitted {
+    plan: Arc<GatewayPlan>,
+    /// The plan's snapshot.
+    compiled: Arc<Snapshot>,
+    /// The same with accepted versions in place of refused ones, and what was replaced. None before it was published.
+    published: Option<Arc<Snapshot>>,
+    kept: BTreeSet<(ResourceType, Name)>,
+    /// One with accepted versions that must not be published.
+    impossible: Option<Arc<Snapshot>>,
 }
 
 impl CompileLoop {
@@ -252,44 +293,56 @@ impl CompileLoop {
         publisher: Arc<Publisher>,
         state: watch::Sender<Option<Arc<Compiled>>>,
         places: Places,
+        (ledger, refusals): (Arc<Ledger>, Arc<refusals::Shared>),
     ) -> Self {
         Self {
             options,
+            compile,
             publisher,
             state,
             places,
             store: Store::default(),
             is_listed: false,
+            is_stale: true,
             source_findings: Findings::new(),
+            refusal_findings: Findings::new(),
             keys: BTreeMap::new(),
             emitted: BTreeMap::new(),
             told: BTreeSet::new(),
+            ledger,
+            refusals,
         }
     }
 
     /// Works until every sender is gone.
     fn run(mut self, inbox: &std_mpsc::Receiver<Event>) {
         while let Ok(first) = inbox.recv() {
+            let next = match first {
+                Event::Refused => inbox.recv_timeout(OTHERS_REFUSE).ok(),
+                Event::Source(_) | Event::Gateway(..) => None,
+            };
             // What arrived while the last step ran joins this one.
-            self.step(std::iter::once(first).chain(inbox.try_iter()));
+            self.step(std::iter::once(first).chain(next).chain(inbox.try_iter()));
         }
     }
 
     /// Takes events in, compiles if need be, publishes.
     fn step(&mut self, events: impl Iterator<Item = Event>) {
         let begun = Instant::now();
-        let mut needs_compile = false;
         for event in events {
-            needs_compile |= self.take(event);
+            self.is_stale |= self.take(event);
         }
         // R10: gateways keep what they have until there is a complete list.
         if !self.is_listed {
             return;
         }
-        if needs_compile || self.state.borrow().is_none() {
-            self.compile(begun);
+        // What a panic leaves behind is whole: a snapshot is published or not, and everything else is made anew.
+        if let Err(panicked) = catch_unwind(AssertUnwindSafe(|| self.work(begun))) {
+            self.is_stale = true;
+            let reason = panicked.downcast_ref::<&str>().copied().map(str::to_owned);
+            let reason = reason.or_else(|| panicked.downcast_ref::<String>().cloned()).unwrap_or_default();
+            tracing::error!(reason, "compiling failed, this is a fault of Chancery; gateways keep what they have");
         }
-        self.publish();
     }
 
     /// Takes an event in; whether it makes a compile necessary.
@@ -309,12 +362,32 @@ impl CompileLoop {
                 self.keys.entry(key).or_default().insert(labels);
                 !known
             }
+            Event::Refused => {
+                self.refusals.looked();
+                // It compiles if it makes a difference to what authors are told, which shows when it is published.
+                false
+            }
+        }
+    }
+
+    fn work(&mut self, begun: Instant) {
+        if self.is_stale {
+            self.compile(begun);
+        }
+        self.publish();
+        // A second time, with the same plans, if what is refused is another matter now.
+        let findings = self.refusal_findings();
+        if self.refusal_findings != findings {
+            self.refusal_findings = findings;
+            self.is_stale = true;
+            self.compile(Instant::now());
         }
     }
 
     fn compile(&mut self, begun: Instant) {
         let wanted = self.keys.keys().map(|key| key.gateway.clone()).collect();
-        let compiled = compile(&self.store, &self.source_findings, &self.options, &wanted);
+        let given: Findings = self.source_findings.iter().chain(&self.refusal_findings).cloned().collect();
+        let compiled = (self.compile)(&self.store, &given, &self.options, &wanted);
         tracing::info!(
             objects = self.store.len(),
             findings = compiled.findings.len(),
@@ -324,12 +397,13 @@ impl CompileLoop {
         );
         self.tell(&compiled.findings);
         self.state.send_replace(Some(Arc::new(compiled)));
+        self.is_stale = false;
     }
 
-    /// Logs findings that were not there before.
+    /// Logs findings that were not there before. Refusals are logged by themselves: one may concern thousands of objects.
     fn tell(&mut self, findings: &[Finding]) {
-        let now: BTreeSet<Finding> =
-            findings.iter().filter(|f| f.severity > crate::model::Severity::Info).cloned().collect();
+        let is_told = |f: &&Finding| f.severity > Severity::Info && f.code != Code::RefusedByGateway;
+        let now: BTreeSet<Finding> = findings.iter().filter(is_told).cloned().collect();
         let mut new: Findings = now.difference(&self.told).cloned().collect();
         self.places.locate(&mut new);
         for finding in new {
@@ -360,28 +434,97 @@ impl CompileLoop {
                 continue;
             }
             let Some(plan) = compiled.plans.get(&key.gateway) else { continue };
-            if self.emitted.get(key).is_some_and(|emitted| emitted == plan) {
+            if self.emitted.get(key).is_some_and(|emitted| emitted.plan == *plan) {
                 continue;
             }
             let Ok(bind) = key.bind.parse() else { continue };
-            let snapshot = emit_gateway(plan, &EmitOptions { bind });
-            let violations = verify(&snapshot);
-            if violations.is_empty() {
-                if self.publisher.publish(key, Arc::new(snapshot)) {
-                    tracing::info!(gateway = %key, "published");
-                }
-                self.emitted.insert(key.clone(), plan.clone());
-            } else {
-                for violation in violations {
-                    tracing::error!(gateway = %key, "not published, this is a fault of Chancery: {violation}");
-                }
+            let snapshot = Arc::new(emit_gateway(plan, &EmitOptions { bind }));
+            if is_publishable(key, &snapshot) {
+                let before = self.emitted.remove(key);
+                let emitted = Emitted {
+                    plan: plan.clone(),
+                    compiled: snapshot,
+                    published: before.and_then(|before| before.published),
+                    kept: BTreeSet::new(),
+                    impossible: None,
+                };
+                self.emitted.insert(key.clone(), emitted);
             }
         }
         // Labels of Envoys that are gone must not close the key again when others come back to it.
         for key in left {
             self.keys.remove(&key);
         }
+        self.look_at_refusals();
+        for (key, emitted) in &mut self.emitted {
+            emitted.publish(key, &self.refusals, &self.publisher);
+        }
     }
+
+    /// Forgets refusals of what is no longer wanted, and finds out who is to blame for new ones.
+    fn look_at_refusals(&self) {
+        let mut refusals = self.refusals.lock();
+        let emitted = &self.emitted;
+        if refusals.retain(|key| emitted.get(key).map(|emitted| &emitted.compiled)) {
+            self.ledger
+                .retain_refusals(|resource_type, name, version| refusals.is_refused(resource_type, name, version));
+        }
+        let judged = refusals.judge(|bytes, refused, accepted| {
+            let emitted = emitted.get(&refused.first)?;
+            let resource = emitted.compiled.get(bytes.resource_type, &bytes.name)?;
+            let is_judgeable = bytes.resource_type == ResourceType::Route && resource.version == bytes.version;
+            is_judgeable.then(|| refusals::judge(&emitted.plan, resource, accepted)).flatten()
+        });
+        for (bytes, refused) in refusals.iter().filter(|(bytes, _)| judged.contains(bytes)) {
+            refusals::log(bytes, refused);
+        }
+    }
+
+    /// What the authors of refused resources are told.
+    fn refusal_findings(&self) -> Findings {
+        let refusals = self.refusals.lock();
+        if refusals.is_empty() {
+            return Findings::new();
+        }
+        let kept = self.emitted.iter().map(|(key, emitted)| (key, &emitted.kept)).collect();
+        refusals::findings(&refusals, &kept, &self.ledger.view())
+    }
+}
+
+impl Emitted {
+    /// Publishes the snapshot with accepted versions in place of refused ones, if it isn't what is published already.
+    fn publish(&mut self, key: &GatewayKey, refusals: &refusals::Shared, publisher: &Publisher) {
+        let mut overlay = refusals.lock().overlay(key, &self.compiled);
+        if !overlay.kept.is_empty() && self.published.as_ref() != Some(&overlay.snapshot) {
+            // What was accepted once may not fit to the rest any more.
+            if self.impossible.as_ref() != Some(&overlay.snapshot) && !is_publishable(key, &overlay.snapshot) {
+                self.impossible = Some(overlay.snapshot.clone());
+            }
+            if self.impossible.as_ref() == Some(&overlay.snapshot) {
+                overlay.snapshot = self.compiled.clone();
+                overlay.kept.clear();
+            }
+        }
+        self.kept = overlay.kept;
+        if self.published.as_ref() == Some(&overlay.snapshot) {
+            return;
+        }
+        // First, so that no acknowledgement of it can come too early.
+        refusals.lock().published(key, &overlay.snapshot);
+        if publisher.publish(key, overlay.snapshot.clone()) {
+            tracing::info!(gateway = %key, kept = self.kept.len(), "published");
+        }
+        self.published = Some(overlay.snapshot);
+    }
+}
+
+/// Whether the checker has nothing against a snapshot; what it has is logged.
+fn is_publishable(key: &GatewayKey, snapshot: &Snapshot) -> bool {
+    let violations = verify(snapshot);
+    for violation in &violations {
+        tracing::error!(gateway = %key, "not published, this is a fault of Chancery: {violation}");
+    }
+    violations.is_empty()
 }
 
 #[cfg(test)]

@@ -42,6 +42,8 @@
 //! | 6 | [`source`] | where objects come from: a watched directory | compile, snapshots, xDS |
 //! | 6 | [`publish`] | the current snapshot per class of gateways; wakes only on change | who makes or reads it |
 //! | 6 | [`xds`] | the protocol as a pure session behind a thin server | manifests, plans, rules |
+//! | 6 | [`memory`] | what is remembered beyond the inputs: refusals, and what was accepted before | clients, streams |
+//! | 6 | [`status`] | what gateways told us: connected, acknowledged, refused, behind | manifests, rules |
 //! | 6 | [`render`] | Envoy messages as JSON and YAML | what they mean |
 //! | – | [`settings`], [`telemetry`] | what was typed and what it means; logs | any other module |
 //! | – | [`admin`], [`app`], [`cli`] | health; the composition root and its loop; the commands | any rule of routing |
@@ -71,7 +73,7 @@
 //!
 //! # What is not here yet
 //!
-//! TLS listeners, refusals in status, incremental compilation, the other policy kinds, traffic between
+//! TLS listeners, incremental compilation, the other policy kinds, traffic between
 //! clusters and the Kubernetes source. Each is accepted where it can be written, reported, and fails closed where it
 //! protects; the manual marks it `Not built yet.`
 
@@ -83,6 +85,7 @@ pub mod crd;
 pub mod emit;
 pub mod ir;
 pub mod manual;
+pub mod memory;
 pub mod model;
 pub mod publish;
 pub mod render;
@@ -90,6 +93,7 @@ pub mod resolve;
 pub mod settings;
 pub mod snapshot;
 pub mod source;
+pub mod status;
 pub mod store;
 pub mod telemetry;
 pub mod xds;

@@ -4,7 +4,10 @@ use serde_json::json;
 
 use super::*;
 use crate::crd::{Change, Object};
+use crate::model::EnvoyRelease;
 use crate::testing::decode;
+
+mod refusals;
 
 /// Two overlapping gateway Services in `edge`, one elsewhere, one without selector, and a Pod.
 fn objects() -> Vec<Arc<Object>> {
@@ -85,7 +88,8 @@ fn r15_an_envoy_that_no_service_selects_is_refused_with_the_reason() {
 fn compile_loop() -> (CompileLoop, Arc<Publisher>, State) {
     let publisher = Arc::new(Publisher::new());
     let (sender, state) = watch::channel(None);
-    (CompileLoop::new(Options::default(), publisher.clone(), sender, Places::default()), publisher, state)
+    let told = (Arc::new(Ledger::new()), Arc::default());
+    (CompileLoop::new(Options::default(), publisher.clone(), sender, Places::default(), told), publisher, state)
 }
 
 #[test]

@@ -61,18 +61,17 @@ pub fn verdicts(
         .collect()
 }
 
-/// R132 and R133: an invalid route makes a table INVALID whatever its code; elsewhere what Envoy cannot express is FAILED.
+/// R132 and R133: what Envoy refused is FAILED, since nothing of the newest is in force; an invalid route makes a table INVALID
+/// whatever its code; elsewhere what Envoy cannot express is FAILED.
 fn approval(kind: Kind, findings: &[&Finding], counted: bool) -> Approval {
     if !counted {
         return Approval::Pending;
     }
     let errors: Vec<&&Finding> = findings.iter().filter(|f| f.severity == Severity::Error).collect();
     if !errors.is_empty() {
-        return if kind != Kind::RouteTable && errors.iter().all(|f| f.code == Code::Unsupported) {
-            Approval::Failed
-        } else {
-            Approval::Invalid
-        };
+        let is_refused = errors.iter().any(|f| f.code == Code::RefusedByGateway);
+        let is_beyond_envoy = kind != Kind::RouteTable && errors.iter().all(|f| f.code == Code::Unsupported);
+        return if is_refused || is_beyond_envoy { Approval::Failed } else { Approval::Invalid };
     }
     if findings.iter().any(|f| f.severity == Severity::Warning) { Approval::Warning } else { Approval::Accepted }
 }

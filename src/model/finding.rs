@@ -136,6 +136,9 @@ codes! {
     Certificate = "CERTIFICATE",
     /// A policy's setting that works differently from what its author may expect.
     PolicyRemark = "POLICY_REMARK",
+    /// Envoys refused a resource that was made from this object (R132). The last accepted version stays in force; without one the
+    /// resource is missing on them.
+    RefusedByGateway = "REFUSED_BY_GATEWAY",
 }
 
 impl fmt::Display for Code {

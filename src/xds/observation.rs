@@ -139,7 +139,7 @@ pub struct Ignored {
 }
 
 /// Why something was ignored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum IgnoredReason {
     /// The nonce isn't that of the last response of the type. With state of the world that is usual: a request that changes
     /// names may cross a response, and the answer to that response states the names again.
@@ -148,6 +148,23 @@ pub enum IgnoredReason {
     ErrorWithoutNonce,
     /// The type isn't served.
     UnknownType,
+}
+
+/// What of a client's error text may be kept and shown.
+///
+/// Envoy prints the message that it refuses, private keys included (seen on 1.40). So of a text about a secret only the
+/// constraint that was violated remains, or the whole if it is one line without a dump.
+pub(super) fn quotable(resource_type: ResourceType, text: &str) -> &str {
+    const CONSTRAINT: &str = "Proto constraint validation failed (";
+    if resource_type != ResourceType::Secret {
+        return text;
+    }
+    if let Some(at) = text.find(CONSTRAINT) {
+        let end = text[at..].find([')', '{', '\n']).filter(|end| text[at + end..].starts_with(')'));
+        return &text[at..at + end.map_or(CONSTRAINT.len() - 2, |end| end + 1)];
+    }
+    let is_dump = text.trim_end().contains(['{', '\n']) || text.contains("inline_");
+    if is_dump { "the text is withheld, because it may hold the secret" } else { text }
 }
 
 /// The longest beginning of a text within a number of bytes.
@@ -159,6 +176,24 @@ pub(super) fn truncated(text: &str, bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_about_a_secret_never_hold_it() {
+        let reason = "Proto constraint validation failed (SecretValidationError.TlsCertificate: embedded message failed \
+                      validation | caused by field: \"specifier\", reason: is required)";
+        let dump = "name: \"s\"\ntls_certificate {\n  private_key {\n    inline_string: \"CANARY (1)\"\n  }\n}\n";
+        for (words, expected) in [
+            (format!("{dump}: {reason}"), reason),
+            (format!("{reason}: {dump}"), reason),
+            (dump.to_owned(), "the text is withheld, because it may hold the secret"),
+            ("inline_string: CANARY".to_owned(), "the text is withheld, because it may hold the secret"),
+            (format!("Proto constraint validation failed ({}", &dump[..40]), "Proto constraint validation failed"),
+            ("Failed to load private key from <inline>".to_owned(), "Failed to load private key from <inline>"),
+        ] {
+            assert_eq!(quotable(ResourceType::Secret, &words), expected, "{words}");
+        }
+        assert_eq!(quotable(ResourceType::Cluster, "{\n"), "{\n", "nothing else is secret");
+    }
 
     #[test]
     fn texts_are_cut_between_characters() {

@@ -66,3 +66,23 @@ fn a_message_keeps_its_bound_and_counts_the_rest() {
     assert!(text.len() <= MAX_MESSAGE + 32 && text.starts_with("WEIGHTS: x"), "{}", text.len());
     assert!(text.ends_with(&format!("; and {} more", 100 - text.matches("WEIGHTS").count())));
 }
+
+/// R132: what Envoy refused is FAILED, also where something else is wrong; but what nobody owns is not processed.
+#[test]
+fn a_refusal_by_envoy_is_the_gravest() {
+    let table: ObjectRef = "RouteTable/shop/www@cluster-1".parse().expect("a name");
+    let refused = Finding::error(&table, Code::RefusedByGateway, "1 of 2 Envoys refused `route/8080`");
+    let invalid = Finding::error(&table, Code::DestinationNotFound, "no Service `cart`");
+    let unsupported = Finding::error(&table, Code::Unsupported, "no `awsLambda`");
+    for (findings, counted, expected) in [
+        (vec![&refused], true, Approval::Failed),
+        (vec![&invalid, &refused], true, Approval::Failed),
+        (vec![&invalid], true, Approval::Invalid),
+        (vec![&unsupported], true, Approval::Invalid),
+        (vec![&refused], false, Approval::Pending),
+    ] {
+        assert_eq!(approval(Kind::RouteTable, &findings, counted), expected, "{findings:?}");
+    }
+    assert_eq!(approval(Kind::CorsPolicy, &[&refused], true), Approval::Failed);
+    assert_eq!(approval(Kind::CorsPolicy, &[&unsupported], true), Approval::Failed);
+}

@@ -1,0 +1,183 @@
+//! From what a gateway refused to what its authors are told.
+//!
+//! ```text
+//! streams ──► Witness ──► Ledger (who holds what)
+//!                └──────► Refusals ──► compile thread: what is kept, and findings for the next compile
+//! ```
+//!
+//! Streams write into tables and go on; only something new wakes the compile thread, and at most once until it looks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as std_mpsc};
+
+use crate::ir::GatewayPlan;
+use crate::memory::refusals::blame::{blamed, changes};
+use crate::memory::refusals::{Bytes, Refusals, Refused};
+use crate::model::{Code, EnvoyRelease, Finding, Findings, GatewayId, Name, ObjectRef};
+use crate::publish::GatewayKey;
+use crate::snapshot::{Resource, ResourceType};
+use crate::status::{Ledger, View};
+use crate::xds::node::Node;
+use crate::xds::observation::{Blame, Observation, Observer, Peer, Refusal, RefusedResource};
+
+use super::Event;
+
+/// Most bytes of Envoy's words in a finding, which has 2 KiB for everything. The whole stands in the log and the status.
+const WORDS: usize = 1024;
+
+/// Most classes of gateways that a finding names, and most nodes of each.
+const NAMED: usize = 3;
+
+/// What was refused and accepted, shared between the streams and the compile thread.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    refusals: Mutex<Refusals>,
+    /// Whether the compile thread is told already and didn't look yet.
+    is_told: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Refusals> {
+        // Every change under the lock is whole by itself.
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The compile thread looks now: what comes later wakes it again.
+    pub(super) fn looked(&self) {
+        self.is_told.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Hears what happens on the streams.
+pub(super) struct Witness {
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) events: std_mpsc::Sender<Event>,
+}
+
+impl Observer for Witness {
+    fn observe(&self, event: Observation) {
+        match &event {
+            Observation::Acknowledged(peer, held) => {
+                if let Some(key) = key_of(peer) {
+                    let mut refusals = self.shared.lock();
+                    refusals.accept(&key, held.resource_type, &held.version, &held.resources, held.outstanding);
+                }
+            }
+            Observation::Refused(peer, refusal) => self.refused(peer, refusal),
+            Observation::Connected(_)
+            | Observation::Sent(..)
+            | Observation::Ignored(..)
+            | Observation::Disconnected(_) => {}
+        }
+        self.ledger.observe(event);
+    }
+}
+
+impl Witness {
+    fn refused(&self, peer: &Peer, refusal: &Refusal) {
+        // What is only suspected travels again in parts, and what is bad among it is refused by itself (F3).
+        let (Some(key), Blame::Exact) = (key_of(peer), refusal.blame) else { return };
+        let mut is_news = false;
+        for resource in &refusal.resources {
+            let RefusedResource { name, version, owners } = resource.clone();
+            let bytes = Bytes { envoy: key.envoy, resource_type: refusal.resource_type, name, version };
+            is_news |= self.shared.lock().refuse(&key, &peer.node.id, bytes, owners, &refusal.message);
+        }
+        if is_news && !self.shared.is_told.swap(true, Ordering::SeqCst) {
+            // Fails only when the compile thread is gone, which ends the program.
+            let _ = self.events.send(Event::Refused);
+        }
+    }
+}
+
+/// Under which key a client is served.
+fn key_of(peer: &Peer) -> Option<GatewayKey> {
+    Some(key(peer.gateway.parse().ok()?, &peer.node))
+}
+
+/// Under which key a node of a class is served.
+pub(super) fn key(gateway: GatewayId, node: &Node) -> GatewayKey {
+    let envoy = EnvoyRelease::serving(node.version.map(|version| (version.major, version.minor)));
+    GatewayKey { gateway, bind: node.bind.clone(), envoy }
+}
+
+/// Who is to blame for a refused resource, if it is known better than by what it was made from.
+///
+/// `compiled` is the resource as it was refused, `accepted` what the gateways took before.
+pub(super) fn judge(plan: &GatewayPlan, compiled: &Resource, accepted: Option<&Resource>) -> Option<Arc<[ObjectRef]>> {
+    let changes = changes(&accepted?.body, &compiled.body);
+    Some(blamed(plan, &changes)?.into_iter().collect())
+}
+
+/// What is kept in place of refused resources, by key.
+pub(super) type Kept<'a> = BTreeMap<&'a GatewayKey, &'a BTreeSet<(ResourceType, Name)>>;
+
+/// A finding for each object that is to blame for something that is refused now.
+///
+/// # Rule
+/// R132: these make its approval FAILED.
+pub(super) fn findings(refusals: &Refusals, kept: &Kept<'_>, connected: &View) -> Findings {
+    let mut findings = Findings::new();
+    for (bytes, refused) in refusals.iter() {
+        let message = message(bytes, refused, kept, connected);
+        let finding = |object| Finding::error(object, Code::RefusedByGateway, message.clone());
+        findings.extend(refused.blamed.iter().map(finding));
+    }
+    findings
+}
+
+fn message(bytes: &Bytes, refused: &Refused, kept: &Kept<'_>, connected: &View) -> String {
+    let mut text = String::new();
+    for (index, (gateway, nodes)) in refused.nodes.iter().take(NAMED).enumerate() {
+        let served = connected.gateways.get(gateway.to_string().as_str()).map_or(0, |gateway| gateway.nodes.len());
+        let names: Vec<String> = nodes.iter().take(NAMED).map(|node| format!("{:?}", cut(node, 128))).collect();
+        let more = if nodes.len() > NAMED { ", …" } else { "" };
+        let _ = write!(
+            text,
+            "{}{} of {} Envoys of gateway `{gateway}` ({}{more})",
+            if index > 0 { ", " } else { "" },
+            nodes.len(),
+            served.max(nodes.len()),
+            names.join(", ")
+        );
+    }
+    if refused.nodes.len() > NAMED {
+        let _ = write!(text, " and Envoys of {} more gateways", refused.nodes.len() - NAMED);
+    }
+    let of_this = (bytes.resource_type, bytes.name.clone());
+    let is_kept = kept.iter().any(|(key, kept)| key.envoy == bytes.envoy && kept.contains(&of_this));
+    let outcome = if is_kept {
+        "the last accepted version stays in force"
+    } else {
+        "no accepted version of it is known, so new gateways do without it"
+    };
+    let words = cut(&refused.message, WORDS);
+    let (name, envoy) = (&bytes.name, bytes.envoy);
+    let _ = write!(text, " refused `{name}` as made for Envoy {envoy}; {outcome}; Envoy says: {words:?}");
+    text
+}
+
+/// The longest beginning of a text within a number of bytes.
+fn cut(text: &str, bytes: usize) -> &str {
+    let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or_default()]
+}
+
+/// One line for what was refused, however many objects and nodes it concerns.
+pub(super) fn log(bytes: &Bytes, refused: &Refused) {
+    let objects: Vec<String> = refused.blamed.iter().take(NAMED).map(ToString::to_string).collect();
+    tracing::warn!(
+        code = %Code::RefusedByGateway,
+        gateway = %refused.first,
+        type_url = bytes.resource_type.type_url(),
+        resource = %bytes.name,
+        version = %bytes.version,
+        reason = ?refused.message,
+        objects = refused.blamed.len(),
+        object = objects.join(" "),
+        "Envoy refused a resource"
+    );
+}
