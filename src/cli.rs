@@ -118,6 +118,7 @@ impl Rules {
             } else {
                 LoopbackEndpoints::Refused
             },
+            ..Options::default()
         }
     }
 }

@@ -7,6 +7,7 @@ mod binding;
 mod chains;
 mod growth;
 mod hosts;
+mod identity;
 mod ports;
 
 use std::collections::{BTreeMap, BTreeSet};
