@@ -14,6 +14,7 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use chancery::compile::explain::{self, Explanation};
 use chancery::compile::{Compiled, compile};
+use chancery::ir::frozen::Remembered;
 use chancery::resolve::{LoopbackEndpoints, Options};
 use chancery::source;
 use chancery::store::Store;
@@ -125,7 +126,7 @@ pub(crate) fn compiled(directory: &Path) -> anyhow::Result<Compiled> {
     let loaded = source::read(&[directory.to_owned()], &source::Options::default())?;
     let options = Options { loopback_endpoints: LoopbackEndpoints::Allowed, ..Options::default() };
     let store = Store::from_objects(loaded.objects.iter().cloned());
-    Ok(compile(&store, &loaded.findings, &options, &BTreeSet::new()))
+    Ok(compile(&store, &loaded.findings, &options, &BTreeSet::new(), &Remembered::default()))
 }
 
 /// Asks the library what becomes of a request.

@@ -414,6 +414,7 @@ fn settings_come_from_flags_then_the_environment_then_defaults() -> anyhow::Resu
         ("--admin-address", "127.0.0.1:18001", "127.0.0.1:2"),
         ("--xds-insecure", "false", "true"),
         ("--ready-file", "-", "ready.json"),
+        ("--state", "-", "kept"),
         ("--log-format", "auto", "json"),
         ("--log", "info", "warn"),
         ("--admin-namespace", "gloo-mesh", "platform"),

@@ -8,6 +8,7 @@ mod agreement;
 mod command_line;
 mod edits;
 mod forbidden;
+mod freeze;
 mod harness_works;
 mod matching;
 mod policies;

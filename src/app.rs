@@ -27,6 +27,8 @@ use tokio::sync::watch;
 use crate::compile::{Compiled, compile};
 use crate::emit::{EmitOptions, emit_gateway};
 use crate::ir::GatewayPlan;
+use crate::ir::frozen::Remembered;
+use crate::memory::Memory;
 use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, Severity};
 use crate::publish::{GatewayKey, Publisher};
 use crate::resolve::Options;
@@ -95,8 +97,8 @@ pub enum AppError {
     /// The compile thread is gone: files have no effect any more, and a restart is better than silence.
     #[error("the compile thread ended; this is a fault of Chancery, and its log says more")]
     Compile,
-    /// No thread for compiling.
-    #[error("cannot start the compile thread")]
+    /// No thread for compiling, or for keeping what is remembered.
+    #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
 }
 
@@ -127,9 +129,13 @@ pub async fn serve(
     let publisher = Arc::new(Publisher::new());
     let (events, inbox) = std_mpsc::channel();
     let (state_sender, mut state) = watch::channel(None);
+    let memory = match &settings.state {
+        Some(directory) => Memory::open(directory).map_err(AppError::Thread)?,
+        None => Memory::of_this_run(),
+    };
     let (ledger, shared) = (Arc::new(Ledger::new()), Arc::new(refusals::Shared::default()));
     let told = (ledger.clone(), shared.clone());
-    let compiler = CompileLoop::new(options, publisher.clone(), state_sender, directory.places().clone(), told);
+    let compiler = CompileLoop::new(options, publisher.clone(), state_sender, directory.places().clone(), memory, told);
     std::thread::Builder::new()
         .name("compile".to_owned())
         .spawn(move || compiler.run(&inbox))
@@ -249,7 +255,7 @@ fn match_node(compiled: &Compiled, node: &Node) -> Result<(GatewayId, Labels), N
 }
 
 /// Compiles, as [`compile()`] does.
-type Compile = fn(&Store, &[Finding], &Options, &BTreeSet<GatewayId>) -> Compiled;
+type Compile = fn(&Store, &[Finding], &Options, &BTreeSet<GatewayId>, &Remembered) -> Compiled;
 
 /// The single writer: holds the inputs, compiles, publishes.
 struct CompileLoop {
@@ -259,6 +265,7 @@ struct CompileLoop {
     publisher: Arc<Publisher>,
     state: watch::Sender<Option<Arc<Compiled>>>,
     places: Places,
+    memory: Memory,
     store: Store,
     /// Whether a complete list has arrived.
     is_listed: bool,
@@ -293,6 +300,7 @@ impl CompileLoop {
         publisher: Arc<Publisher>,
         state: watch::Sender<Option<Arc<Compiled>>>,
         places: Places,
+        memory: Memory,
         (ledger, refusals): (Arc<Ledger>, Arc<refusals::Shared>),
     ) -> Self {
         Self {
@@ -301,6 +309,7 @@ impl CompileLoop {
             publisher,
             state,
             places,
+            memory,
             store: Store::default(),
             is_listed: false,
             is_stale: true,
@@ -382,12 +391,14 @@ impl CompileLoop {
             self.is_stale = true;
             self.compile(Instant::now());
         }
+        self.memory.keep();
     }
 
     fn compile(&mut self, begun: Instant) {
         let wanted = self.keys.keys().map(|key| key.gateway.clone()).collect();
         let given: Findings = self.source_findings.iter().chain(&self.refusal_findings).cloned().collect();
-        let compiled = (self.compile)(&self.store, &given, &self.options, &wanted);
+        let compiled = (self.compile)(&self.store, &given, &self.options, &wanted, self.memory.frozen());
+        self.memory.take(&compiled.remembered);
         tracing::info!(
             objects = self.store.len(),
             findings = compiled.findings.len(),

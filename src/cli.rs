@@ -18,6 +18,7 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::compile::{Compiled, compile};
+use crate::ir::frozen::Remembered;
 use crate::model::{GatewayId, Kind, Name, ObjectRef};
 use crate::resolve::gateway::known_gateways;
 use crate::resolve::world::World;
@@ -259,7 +260,7 @@ fn offline(paths: &[PathBuf], rules: &Rules, gateway: Option<&GatewayId>) -> any
     let loaded = source::read(paths, &source_options).map_err(wrong_path)?;
     let store = Store::from_objects(loaded.objects.iter().cloned());
     let wanted = gateway.into_iter().cloned().collect();
-    let mut compiled = compile(&store, &loaded.findings, &options, &wanted);
+    let mut compiled = compile(&store, &loaded.findings, &options, &wanted, &Remembered::default());
     if let Some(gateway) = gateway {
         is_known(&compiled, gateway)?;
     }

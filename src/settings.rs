@@ -24,6 +24,9 @@ pub struct RawSettings {
     /// Write the addresses in use as JSON to this file once everything is compiled and served.
     #[arg(long, env = "CHANCERY_READY_FILE", value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    /// Keep over a restart what cannot be made again from the manifests, in files of this directory.
+    #[arg(long, env = "CHANCERY_STATE", value_name = "DIR")]
+    pub state: Option<PathBuf>,
 }
 
 /// What it means, checked.
@@ -37,6 +40,8 @@ pub struct Settings {
     pub admin_address: SocketAddr,
     /// Where to tell that everything is served.
     pub ready_file: Option<PathBuf>,
+    /// Where to keep what is remembered; `None` forgets it at the end.
+    pub state: Option<PathBuf>,
 }
 
 /// One setting as it is in force.
@@ -103,6 +108,7 @@ impl TryFrom<RawSettings> for Settings {
             xds_address: raw.xds_address,
             admin_address: raw.admin_address,
             ready_file: raw.ready_file,
+            state: raw.state,
         })
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use chancery::compile::{Compiled, compile};
 use chancery::emit::{EmitOptions, emit_gateway};
+use chancery::ir::frozen::Remembered;
 use chancery::model::Findings;
 use chancery::resolve::Options;
 use chancery::snapshot::verify::verify;
@@ -84,7 +85,7 @@ pub(crate) fn measure(directory: &Path) -> anyhow::Result<Run> {
 }
 
 fn compile_all(store: &Store, findings: &Findings) -> Compiled {
-    compile(store, findings, &Options::default(), &BTreeSet::new())
+    compile(store, findings, &Options::default(), &BTreeSet::new(), &Remembered::default())
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {

@@ -17,6 +17,9 @@ use super::wait::{Not, PATIENCE, until};
 /// The folder under which the management cluster's objects stand.
 pub(crate) const MANAGEMENT_CLUSTER: &str = "mgmt";
 
+/// The folder for what is kept over a restart, beside the ready file.
+const STATE: &str = "state";
+
 /// The binary: what cargo built for this test, else the one beside the folder of the running example.
 pub(crate) fn binary() -> anyhow::Result<PathBuf> {
     if let Some(built) = option_env!("CARGO_BIN_EXE_chancery") {
@@ -85,6 +88,11 @@ impl Chancery {
         self.ready.admin
     }
 
+    /// What it keeps over a restart.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.path().join(STATE)
+    }
+
     /// The process id.
     pub(crate) fn pid(&self) -> u32 {
         self.ready.pid
@@ -134,6 +142,7 @@ async fn start(
     command.arg("serve").arg(directory);
     command.args(["--xds-address", &xds.to_string(), "--admin-address", "127.0.0.1:0"]);
     command.arg("--ready-file").arg(&ready_file);
+    command.arg("--state").arg(folder.path().join(STATE));
     settings.apply(&mut command);
     let mut process = Process::start("chancery serve", &mut command, folder.path().join("log"))?;
     let waited = until(PATIENCE, "chancery to be ready", async || {

@@ -169,9 +169,13 @@ fn cut(text: &str, bytes: usize) -> &str {
 /// One line for what was refused, however many objects and nodes it concerns.
 pub(super) fn log(bytes: &Bytes, refused: &Refused) {
     let objects: Vec<String> = refused.blamed.iter().take(NAMED).map(ToString::to_string).collect();
+    let nodes: Vec<&str> = refused.nodes.values().flatten().take(NAMED).map(Name::as_str).collect();
     tracing::warn!(
         code = %Code::RefusedByGateway,
-        gateway = %refused.first,
+        gateway = %refused.first.gateway,
+        release = %refused.first.envoy,
+        node = ?nodes,
+        nodes = refused.nodes.values().map(BTreeSet::len).sum::<usize>(),
         type_url = bytes.resource_type.type_url(),
         resource = %bytes.name,
         version = %bytes.version,

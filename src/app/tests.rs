@@ -33,7 +33,7 @@ fn objects() -> Vec<Arc<Object>> {
 }
 
 fn compiled() -> Compiled {
-    compile(&Store::from_objects(objects()), &[], &Options::default(), &BTreeSet::new())
+    compile(&Store::from_objects(objects()), &[], &Options::default(), &BTreeSet::new(), &Remembered::default())
 }
 
 fn node(cluster: &str, namespace: &str, pod: Option<&str>, labels: &[(&str, &str)]) -> Node {
@@ -88,8 +88,9 @@ fn r15_an_envoy_that_no_service_selects_is_refused_with_the_reason() {
 fn compile_loop() -> (CompileLoop, Arc<Publisher>, State) {
     let publisher = Arc::new(Publisher::new());
     let (sender, state) = watch::channel(None);
-    let told = (Arc::new(Ledger::new()), Arc::default());
-    (CompileLoop::new(Options::default(), publisher.clone(), sender, Places::default(), told), publisher, state)
+    let (memory, told) = (Memory::of_this_run(), (Arc::new(Ledger::new()), Arc::default()));
+    let compile_loop = CompileLoop::new(Options::default(), publisher.clone(), sender, Places::default(), memory, told);
+    (compile_loop, publisher, state)
 }
 
 #[test]

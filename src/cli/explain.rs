@@ -145,6 +145,9 @@ fn route_text(route: &MatchedRoute<'_>, out: &mut impl Write) -> anyhow::Result<
         let heading = if index == 0 { "Chain:" } else { "" };
         writeln!(out, "{heading:<11}{hop}  (workspace {}, {}, spec.http[{}])", hop.owner, hop.table, hop.index)?;
     }
+    if route.is_frozen {
+        writeln!(out, "Frozen:    as it was accepted last, because a route of its tree is invalid")?;
+    }
     if let Some(fault) = &route.body.fault {
         writeln!(out, "Fault:     {}: {}", fault.code, fault.message)?;
     }
@@ -237,6 +240,7 @@ fn request_json(request: &Request, explanation: &Explanation<'_>) -> Value {
             "chainWorkspaces": route.body.owners().iter().map(ToString::to_string).collect::<Vec<_>>(),
             "labels": labels,
             "fault": route.body.fault.as_ref().map(|fault| json!({"code": fault.code.as_str(), "message": fault.message})),
+            "frozen": route.is_frozen,
         });
         value["policies"] = route
             .body
@@ -302,7 +306,7 @@ fn object_text(id: &ObjectRef, explanation: &ObjectExplanation<'_>, out: &mut im
                     route.chain.join(" > "),
                     route.matches.join(" or "),
                     labels.join(","),
-                    route.fault.clone().unwrap_or_else(|| policies.join(", ")),
+                    frozen(route.fault.clone().unwrap_or_else(|| policies.join(", ")), route.is_frozen),
                 ]
             })
             .collect();
@@ -322,6 +326,15 @@ fn object_text(id: &ObjectRef, explanation: &ObjectExplanation<'_>, out: &mut im
         }
     }
     Ok(())
+}
+
+/// What is on a route, and whether it is as it was accepted last.
+fn frozen(text: String, is_frozen: bool) -> String {
+    match (is_frozen, text.is_empty()) {
+        (false, _) => text,
+        (true, true) => "frozen".to_owned(),
+        (true, false) => format!("frozen: {text}"),
+    }
 }
 
 /// Rows of a table in which every route of the mesh may stand; about what a terminal shows at once.
@@ -357,6 +370,7 @@ fn object_json(id: &ObjectRef, explanation: &ObjectExplanation<'_>) -> Value {
                 "labels": labels,
                 "policies": route.policies.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "fault": route.fault,
+                "frozen": route.is_frozen,
             })
         })
         .collect();

@@ -14,8 +14,11 @@ use crate::ir::route::{Action, LabelOrigin, Matcher, Route, RouteBody, ValueMatc
 use crate::ir::upstream::{Upstream, UpstreamId};
 use crate::ir::{Chain, GatewayPlan, Listener, Serves, VirtualHost};
 use crate::model::{Finding, GatewayId, Host, Kind, Name, ObjectRef};
-use crate::resolve::attachment::{Attached, NotAttached, explain_off, explain_one_off};
+use crate::resolve::attachment::{
+    Attached, NotAttached, explain_frozen_off, explain_off, explain_one_frozen_off, explain_one_off,
+};
 use crate::resolve::delegation::FinalRoute;
+use crate::resolve::gateway::Served;
 
 use super::full::Compiled;
 use super::report::Verdict;
@@ -78,6 +81,8 @@ pub struct MatchedRoute<'c> {
     pub matcher: Matcher,
     /// What it does and who said so.
     pub body: &'c RouteBody,
+    /// Whether it is as it was accepted last, whatever its tables say now (R140).
+    pub is_frozen: bool,
     /// Policies that are not on it, each with the step that dropped it.
     pub off: Vec<NotAttached>,
     /// Where requests may go, with weights.
@@ -272,7 +277,9 @@ fn is_preflight(cors: &Cors, wire: &Wire) -> bool {
 
 fn matched<'c>(compiled: &'c Compiled, plan: &'c GatewayPlan, route: &'c Route) -> MatchedRoute<'c> {
     let body = &*route.body;
+    let is_frozen = is_frozen(compiled, body);
     let off = match find_final(compiled, body) {
+        _ if is_frozen => explain_frozen_off(&compiled.inputs, body),
         // A fault that holds on this gateway only is not in the tree.
         Some((final_route, _)) if body.fault.as_ref().is_some_and(|fault| fault.gateway_specific) => {
             let mut invalid = final_route.clone();
@@ -290,7 +297,13 @@ fn matched<'c>(compiled: &'c Compiled, plan: &'c GatewayPlan, route: &'c Route) 
             .collect(),
         Action::Redirect(_) | Action::Direct(_) => Vec::new(),
     };
-    MatchedRoute { name: route.name.clone(), matcher: route.matcher.clone(), body, off, destinations }
+    MatchedRoute { name: route.name.clone(), matcher: route.matcher.clone(), body, is_frozen, off, destinations }
+}
+
+/// Whether the tree of a plan's route keeps what was accepted last.
+fn is_frozen(compiled: &Compiled, body: &RouteBody) -> bool {
+    let root = body.chain.first().and_then(|root| compiled.trees.get(&root.table));
+    root.is_some_and(|grown| grown.frozen.is_some())
 }
 
 /// The final route that a plan's route came from.
@@ -336,6 +349,8 @@ pub struct RouteSummary {
     pub policies: Vec<ObjectRef>,
     /// The code of its fault, if it has one.
     pub fault: Option<String>,
+    /// Whether it is as it was accepted last, whatever its tables say now (R140).
+    pub is_frozen: bool,
 }
 
 /// Says what became of an object.
@@ -354,15 +369,22 @@ pub fn explain_object<'c>(
     let mut routes = Vec::new();
     let mut not_on = Vec::new();
     for grown in compiled.trees.values() {
-        for ((final_route, body), attached) in grown.tree.routes.iter().zip(&grown.bodies).zip(&grown.attached) {
+        for (position, served) in grown.served().enumerate() {
+            let body = served.body;
             let concerned = body.chain.iter().any(|hop| hop.table == *id)
                 || body.attached.iter().any(|attachment| attachment.policy == *id)
                 || matches!(&body.action, Action::Forward(forward)
                     if forward.destinations.iter().any(|destination| destination.upstream.object == *id));
             if concerned {
-                routes.push(summary(final_route, body));
+                routes.push(summary(served, grown.frozen.is_some()));
             } else if id.kind.is_policy() {
-                let off = explain_one_off(&compiled.inputs, final_route, attached, id);
+                let off = match grown.frozen {
+                    Some(_) => explain_one_frozen_off(&compiled.inputs, body, id),
+                    None => {
+                        let (own, attached) = (&grown.tree.routes[position], &grown.attached[position]);
+                        explain_one_off(&compiled.inputs, own, attached, id)
+                    }
+                };
                 not_on.extend(off.map(|off| (body.chain.iter().map(ToString::to_string).collect(), off)));
             }
         }
@@ -411,13 +433,15 @@ pub fn explain_object<'c>(
     })
 }
 
-fn summary(final_route: &FinalRoute, body: &RouteBody) -> RouteSummary {
+fn summary(served: Served<'_>, is_frozen: bool) -> RouteSummary {
+    let body = served.body;
     RouteSummary {
         chain: body.chain.iter().map(ToString::to_string).collect(),
-        matches: final_route.matchers.iter().map(describe).collect(),
+        matches: served.matchers.iter().map(describe).collect(),
         labels: body.labels.iter().map(|(key, label)| (key.clone(), label.value.clone())).collect(),
         policies: body.attached.iter().map(|attachment| attachment.policy.clone()).collect(),
         fault: body.fault.as_ref().map(|fault| fault.code.to_string()),
+        is_frozen,
     }
 }
 

@@ -1,12 +1,13 @@
 //! From objects to plans and verdicts, from scratch: the oracle, and the first thing to read.
 //!
-//! lower → roster → bindings → trees → policies on routes → one plan per gateway class → findings. Nothing is remembered
-//! between two compiles, so equal inputs give equal results whatever happened before.
+//! lower → roster → bindings → trees → policies on routes → one plan per gateway class → findings. What is remembered from
+//! one compile to the next is an input and an output of its own, so equal inputs give equal results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ir::GatewayPlan;
+use crate::ir::frozen::Remembered;
 use crate::model::finding::sort_findings;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, ObjectRef};
 use crate::resolve::Options;
@@ -15,7 +16,8 @@ use crate::resolve::delegation::expand;
 use crate::resolve::destination::backing_services;
 use crate::resolve::facts::{Service, TableRole};
 use crate::resolve::gateway::{
-    Bindings, GrownTree, bind, compose, grow, has_port, is_implemented_by, known_gateways, require_auth_findings,
+    Bindings, GrownTree, bind, broken_tables, carry_over, compose, freeze, grow, has_port, is_implemented_by,
+    known_gateways, require_auth_findings,
 };
 use crate::resolve::world::World;
 use crate::store::Store;
@@ -38,6 +40,8 @@ pub struct Compiled {
     pub findings: Findings,
     /// The verdict on every object of the v2 API.
     pub verdicts: BTreeMap<ObjectRef, Verdict>,
+    /// For the next compile.
+    pub remembered: Arc<Remembered>,
 }
 
 /// Compiles everything.
@@ -45,17 +49,26 @@ pub struct Compiled {
 /// `given` are findings that the sources made about objects; they count for the verdicts.
 /// Besides the gateways that virtual gateways name, plans are made for `wanted` ones: classes of several Services, or of
 /// Services that no virtual gateway names, which some Envoy asked for.
+/// `remembered` is what the compile before handed on, or what was kept of an earlier run; nothing to begin with.
 ///
 /// # Cost
 /// In proportion to all objects and, per gateway, to its routes.
 ///
 /// # Rule
-/// R2, R8.
+/// R2, R8, R140.
 #[must_use]
-pub fn compile(store: &Store, given: &[Finding], options: &Options, wanted: &BTreeSet<GatewayId>) -> Compiled {
+pub fn compile(
+    store: &Store,
+    given: &[Finding],
+    options: &Options,
+    wanted: &BTreeSet<GatewayId>,
+    remembered: &Remembered,
+) -> Compiled {
     let (inputs, mut findings) = Inputs::new(store, options);
     findings.extend(given.iter().cloned());
     let bindings = bind(&inputs, &mut findings);
+    let broken = broken_tables(&findings);
+    let mut handed_on = carry_over(&inputs, remembered);
     let mut trees: BTreeMap<ObjectRef, GrownTree> = BTreeMap::new();
     for table in inputs.root_tables() {
         if !bindings.gateways.contains_key(&table.id) {
@@ -63,8 +76,11 @@ pub fn compile(store: &Store, given: &[Finding], options: &Options, wanted: &BTr
         }
         if let Some(tree) = expand(&inputs, &table) {
             findings.extend(tree.findings.iter().cloned());
-            let grown = grow(&inputs, tree);
-            require_auth_findings(&inputs, &grown, &mut findings);
+            let mut grown = grow(&inputs, tree);
+            freeze(&inputs, &mut grown, &broken, remembered, &mut handed_on, &mut findings);
+            if grown.frozen.is_none() {
+                require_auth_findings(&inputs, &grown, &mut findings);
+            }
             trees.insert(table.id.clone(), grown);
         }
     }
@@ -88,7 +104,7 @@ pub fn compile(store: &Store, given: &[Finding], options: &Options, wanted: &BTr
     drop_echoes(&mut findings);
     sort_findings(&mut findings);
     let verdicts = verdicts(store, &inputs, &trees, &bindings, &plans, &findings);
-    Compiled { inputs, trees, bindings, plans, findings, verdicts }
+    Compiled { inputs, trees, bindings, plans, findings, verdicts, remembered: Arc::new(handed_on) }
 }
 
 /// Drops findings that another one says too, and says more: what was wrong when a field was decoded is said again, with
@@ -126,7 +142,10 @@ fn orphans(inputs: &Inputs, trees: &BTreeMap<ObjectRef, GrownTree>, bindings: &B
     let reached: BTreeSet<&ObjectRef> = trees
         .values()
         .filter(|grown| bound.contains(&grown.tree.root.id))
-        .flat_map(|grown| grown.tree.parents.keys())
+        .flat_map(|grown| {
+            let kept = grown.frozen.iter().flat_map(|accepted| &accepted.routes);
+            grown.tree.parents.keys().chain(kept.flat_map(|route| route.body.chain.iter().map(|hop| &hop.table)))
+        })
         .collect();
     inputs
         .all_tables()
@@ -164,7 +183,7 @@ fn beaten(trees: &BTreeMap<ObjectRef, GrownTree>) -> BTreeMap<Beaten, Vec<String
 /// Tells tables which of their routes a protecting policy keeps closed (R130). The policy itself carries the error.
 fn closed(trees: &BTreeMap<ObjectRef, GrownTree>) -> Findings {
     let mut findings = Findings::new();
-    for grown in trees.values() {
+    for grown in trees.values().filter(|grown| grown.frozen.is_none()) {
         for (route, attached) in grown.tree.routes.iter().zip(&grown.attached) {
             if let (Some((policy, fault)), Some(last)) = (&attached.closed, route.chain.last()) {
                 findings.push(

@@ -119,12 +119,12 @@ fn count(
         for (child, above) in &grown.tree.parents {
             parents.entry(child).or_default().extend(above);
         }
-        for (route, attached) in grown.tree.routes.iter().zip(&grown.attached) {
+        for served in grown.served() {
             // One that is on several destinations of a route is on one route.
-            let policies: BTreeSet<&ObjectRef> = attached.attachments.iter().map(|a| &a.policy).collect();
+            let policies: BTreeSet<&ObjectRef> = served.body.attached.iter().map(|a| &a.policy).collect();
             for policy in policies {
                 *selected.entry(policy).or_default() += 1;
-                if let Some(last) = route.chain.last() {
+                if let Some(last) = served.body.chain.last() {
                     *applied.entry((&last.table, policy.kind)).or_default() += 1;
                 }
             }

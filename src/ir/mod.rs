@@ -7,6 +7,7 @@
 //! Knows nothing of manifests or Envoy types, nor where an object came from beyond its
 //! [`ObjectRef`](crate::model::ObjectRef).
 
+pub mod frozen;
 pub mod listener;
 pub mod policy;
 pub mod route;

@@ -5,10 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::Name;
 
 /// The effect of one policy kind on a target.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Policy {
     /// HeaderManipulationPolicy.
     HeaderManipulation(HeaderManipulation),
@@ -26,7 +28,7 @@ pub enum Policy {
 /// Headers that are removed and added, on the way up and on the way back.
 ///
 /// Names are lower case and valid tokens. Values are Envoy format strings that parse.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HeaderManipulation {
     /// Added to the request after removal.
     pub append_request: BTreeMap<Name, Name>,
@@ -41,7 +43,7 @@ pub struct HeaderManipulation {
 }
 
 /// Timeout and retries.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RetryTimeout {
     /// Whole request with retries; `None` means none is set, which is no timeout.
     pub request_timeout: Option<Duration>,
@@ -50,7 +52,7 @@ pub struct RetryTimeout {
 }
 
 /// Retries in place of the baseline.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Retries {
     /// Retries after the first try; 0 switches them off.
     pub attempts: u32,
@@ -65,7 +67,7 @@ pub struct Retries {
 }
 
 /// Injected faults.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FaultInjection {
     /// Delay before anything else.
     pub delay: Option<FaultDelay>,
@@ -74,7 +76,7 @@ pub struct FaultInjection {
 }
 
 /// A share of requests that wait.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FaultDelay {
     /// At least 1 ms, whole milliseconds.
     pub fixed_delay: Duration,
@@ -83,7 +85,7 @@ pub struct FaultDelay {
 }
 
 /// A share of requests that are answered with an error.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FaultAbort {
     /// 200 to 599.
     pub http_status: u16,
@@ -92,7 +94,7 @@ pub struct FaultAbort {
 }
 
 /// Cross-origin rules.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Cors {
     /// Origins that are allowed; empty allows none.
     pub allow_origins: Vec<OriginMatch>,
@@ -109,7 +111,7 @@ pub struct Cors {
 }
 
 /// One way to match an origin.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OriginMatch {
     /// The condition.
     pub pattern: OriginPattern,
@@ -118,7 +120,7 @@ pub struct OriginMatch {
 }
 
 /// The condition on an origin.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum OriginPattern {
     /// The whole origin.
     Exact(Name),
@@ -132,7 +134,7 @@ pub enum OriginPattern {
 
 /// What the made-up kind does.
 #[cfg(test)]
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Teapot {
     /// What stands in the response header `x-teapot`.
     pub tea: Name,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{Code, Labels, Name, ObjectRef, PathMatch, WorkspaceId};
 
 use super::{Policy, UpstreamId};
@@ -22,7 +24,7 @@ pub struct Route {
 ///
 /// # Rule
 /// R73.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Matcher {
     /// The path without the query.
     pub path: PathMatch,
@@ -66,7 +68,7 @@ impl Matcher {
 }
 
 /// What a value must be.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ValueMatch {
     /// The header or parameter is there.
     Present,
@@ -77,7 +79,7 @@ pub enum ValueMatch {
 }
 
 /// A condition on a request header.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HeaderMatch {
     /// Lower case.
     pub name: Name,
@@ -88,7 +90,7 @@ pub struct HeaderMatch {
 }
 
 /// A condition on a query parameter.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct QueryMatch {
     /// Case counts.
     pub name: Name,
@@ -99,7 +101,7 @@ pub struct QueryMatch {
 /// What a final route does and where it comes from; the same for all its matchers.
 ///
 /// There is one per final route, a hundred thousand in a large mesh, so what routes have in common is shared.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RouteBody {
     /// What the gateway does with a matching request.
     pub action: Action,
@@ -130,7 +132,7 @@ impl RouteBody {
 }
 
 /// One table and route on the way from the root.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Hop {
     /// The table.
     pub table: ObjectRef,
@@ -152,7 +154,7 @@ impl fmt::Display for Hop {
 ///
 /// # Cost
 /// One block of memory, shared by clones; a map of its own would take four times as much for every route.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EffectiveLabels(Arc<[(Name, Label)]>);
 
 impl EffectiveLabels {
@@ -203,7 +205,7 @@ impl EffectiveLabels {
 }
 
 /// An effective label.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Label {
     /// Its value.
     pub value: Name,
@@ -214,7 +216,7 @@ pub struct Label {
 }
 
 /// Which part of a hop set a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum LabelOrigin {
     /// `metadata.labels` of the table.
     Table,
@@ -223,7 +225,7 @@ pub enum LabelOrigin {
 }
 
 /// A policy on a route.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Attachment {
     /// The policy.
     pub policy: ObjectRef,
@@ -236,7 +238,7 @@ pub struct Attachment {
 }
 
 /// Why a final route is invalid.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RouteFault {
     /// The first reason in the order of R144.
     pub code: Code,
@@ -247,7 +249,7 @@ pub struct RouteFault {
 }
 
 /// What the gateway does with a request.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Action {
     /// Forward to one destination of several.
     Forward(Forward),
@@ -258,7 +260,7 @@ pub enum Action {
 }
 
 /// Forwarding.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Forward {
     /// At least one; weights add up to 100 where there are several.
     pub destinations: Vec<WeightedDestination>,
@@ -269,7 +271,7 @@ pub struct Forward {
 }
 
 /// One destination of a route.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct WeightedDestination {
     /// Where to.
     pub upstream: UpstreamId,
@@ -280,7 +282,7 @@ pub struct WeightedDestination {
 }
 
 /// A change of the path.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum PathRewrite {
     /// Replaces the matched prefix, or the whole path of an exact match (R78).
     Prefix(Name),
@@ -294,7 +296,7 @@ pub enum PathRewrite {
 }
 
 /// A change of the host.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum HostRewrite {
     /// This host.
     Literal(Name),
@@ -303,7 +305,7 @@ pub enum HostRewrite {
 }
 
 /// A redirect.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Redirect {
     /// New host; absent keeps the request's.
     pub host: Option<Name>,
@@ -314,7 +316,7 @@ pub struct Redirect {
 }
 
 /// An answer from the gateway itself.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DirectResponse {
     /// 200 to 599.
     pub status: u16,

@@ -8,7 +8,7 @@ use crate::model::{Labels, Name, ObjectRef};
 /// Names one destination as routes use it: object, port and subset.
 ///
 /// Shown as `Service/ns/name@cluster:port{key=value}`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct UpstreamId {
     /// A Service, VirtualDestination or ExternalService.
     pub object: ObjectRef,

@@ -1,5 +1,79 @@
-//! Ring 6: what is remembered beyond the inputs.
+//! What is kept over a restart, under `--state DIR`: small documents of what cannot be made again from the objects.
 //!
-//! Plain values that somebody else keeps, reads and feeds to the next compile; nothing here reaches out.
+//! | file | holds | without it |
+//! |---|---|---|
+//! | `frozen.json` | the last accepted routes of trees with `failureMode: FREEZE_CONFIG` ([`frozen`]) | R141 |
+//!
+//! Serving never depends on it. What cannot be read is put aside and named in the log; what cannot be written is named in the
+//! log once, and tried again with the next change. Nothing secret is kept: `SecretBytes` cannot be serialised.
+//!
+//! One process writes a directory at a time; another one that starts on it finds what was written last.
 
+mod document;
+pub mod frozen;
+mod keeper;
 pub mod refusals;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::ir::frozen::Remembered;
+
+pub use document::{Documents, ReadError};
+pub use frozen::FROZEN;
+pub use keeper::Keeper;
+
+/// What is remembered beyond the objects: taken in after each compile, kept after publishing.
+#[derive(Debug)]
+pub struct Memory {
+    frozen: Arc<Remembered>,
+    /// What was last given to the keeper.
+    kept: Arc<Remembered>,
+    keeper: Option<Keeper>,
+}
+
+impl Memory {
+    /// Remembers only as long as the process lives.
+    #[must_use]
+    pub fn of_this_run() -> Self {
+        Self { frozen: Arc::default(), kept: Arc::default(), keeper: None }
+    }
+
+    /// Begins with what a directory has, which is created if it is missing, and keeps there what changes.
+    ///
+    /// # Errors
+    /// The thread that writes cannot be started. Whatever is wrong with the directory is logged.
+    pub fn open(directory: &Path) -> std::io::Result<Self> {
+        let documents = Documents::open(directory);
+        let frozen = Arc::new(frozen::load(&documents));
+        Ok(Self { kept: frozen.clone(), frozen, keeper: Some(Keeper::start(documents)?) })
+    }
+
+    /// What the next compile is told of the one before.
+    #[must_use]
+    pub fn frozen(&self) -> &Arc<Remembered> {
+        &self.frozen
+    }
+
+    /// Takes over what a compile hands on.
+    pub fn take(&mut self, frozen: &Arc<Remembered>) {
+        self.frozen = frozen.clone();
+    }
+
+    /// Keeps what has changed since it was last kept, and what could not be kept then. Returns at once; the writing is done on
+    /// a thread of its own. To be called after publishing: gateways do not wait for a disk.
+    ///
+    /// # Cost
+    /// In proportion to the trees that freeze, not to their routes unless they changed.
+    pub fn keep(&mut self) {
+        let Some(keeper) = &self.keeper else { return };
+        let changed = self.kept.accepted != self.frozen.accepted;
+        if changed || keeper.has_failed(FROZEN) {
+            keeper.keep(FROZEN, frozen::document(&self.frozen));
+            self.kept = self.frozen.clone();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -145,17 +145,35 @@ impl Refusals {
         resources: &[(Name, Version)],
         outstanding: usize,
     ) {
-        let Some(gateways) = self.gateways.get_mut(key) else { return };
-        let accepted = gateways.accepted.entry(resource_type).or_default();
-        let snapshots = || gateways.published.iter().chain(&gateways.before);
-        let is_meant = |published: &&Published| published.versions.get(&resource_type) == Some(version);
-        if let (0, Some(published)) = (outstanding, snapshots().find(is_meant)) {
-            accepted.take_all(published.snapshot.resources(resource_type));
+        let Some(Gateways { published: Some(published), before, accepted }) = self.gateways.get_mut(key) else {
             return;
+        };
+        let accepted = accepted.entry(resource_type).or_default();
+        if outstanding == 0 {
+            let is_meant = |published: &&Published| published.versions.get(&resource_type) == Some(version);
+            let newest = published.snapshot.resources(resource_type);
+            if is_meant(&&*published) {
+                accepted.single.clear();
+                accepted.take_all(newest);
+                return;
+            }
+            // A slow client is no reason to forget what a quick one took.
+            let is_behind = Arc::ptr_eq(&accepted.all, &newest);
+            if let Some(before) = before.as_ref().filter(is_meant).filter(|_| !is_behind) {
+                accepted.take_all(before.snapshot.resources(resource_type));
+                return;
+            }
         }
         for (name, version) in resources {
-            let mut known = snapshots().filter_map(|published| published.snapshot.get(resource_type, name));
-            if let Some(resource) = known.find(|resource| resource.version == *version) {
+            let [newest, older] = [Some(&*published), before.as_ref()]
+                .map(|published| published.and_then(|published| published.snapshot.get(resource_type, name)));
+            let is_meant = |resource: &&Arc<Resource>| resource.version == *version;
+            let taken = accepted.usable(name, |_| true);
+            if let Some(resource) = newest.filter(is_meant) {
+                accepted.take(resource);
+            } else if let Some(resource) = older.filter(is_meant)
+                && taken.is_none_or(|taken| newest.is_none_or(|newest| taken.version != newest.version))
+            {
                 accepted.take(resource);
             }
         }
@@ -322,7 +340,6 @@ impl Bytes {
 
 impl Accepted {
     fn take_all(&mut self, resources: Arc<Resources>) {
-        self.single.clear();
         if !Arc::ptr_eq(&self.all, &resources) {
             self.all_before = std::mem::replace(&mut self.all, resources);
         }

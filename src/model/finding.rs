@@ -5,6 +5,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::ObjectRef;
 
 /// How bad a finding is for the object that it is about.
@@ -128,6 +130,9 @@ codes! {
     BareWildcardHost = "BARE_WILDCARD_HOST",
     /// A listener whose settings contradict each other or another listener (R55, R56).
     ListenerConflict = "LISTENER_CONFLICT",
+    /// A route of a tree of tables with `failureMode: FREEZE_CONFIG` is invalid (R140, R141). The last accepted configuration of
+    /// the whole tree stays in force; where none is kept, invalid routes answer 500.
+    FreezeConfig = "FREEZE_CONFIG",
     /// An endpoint address that could reach the gateway itself (loopback, link-local). It is not used.
     UnsafeEndpoint = "UNSAFE_ENDPOINT",
     /// A backend of a virtual destination that cannot be used (R45, R161, R162, R170). The others serve.
@@ -139,6 +144,20 @@ codes! {
     /// Envoys refused a resource that was made from this object (R132). The last accepted version stays in force; without one the
     /// resource is missing on them.
     RefusedByGateway = "REFUSED_BY_GATEWAY",
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let known = Self::ALL.iter().copied().find(|code| code.as_str() == text);
+        known.ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no code")))
+    }
 }
 
 impl fmt::Display for Code {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 ///
 /// # Cost
 /// Two words; cloning is one atomic increment.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Name(Arc<str>);
 
 impl Name {
@@ -99,7 +99,8 @@ impl fmt::Debug for Name {
 
 /// Key material and other bytes that must not appear in any output.
 ///
-/// However it is printed, only a placeholder with its length comes out.
+/// However it is printed, only a placeholder with its length comes out. It cannot be serialised, so nothing that holds it
+/// can be kept in a file.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct SecretBytes(Arc<[u8]>);
 

@@ -9,7 +9,7 @@ use super::{Name, expression};
 ///
 /// # Rule
 /// R73, R93.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum PathMatch {
     /// No condition.
     Any,

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::ir::policy::Policy;
-use crate::ir::route::{Attachment, EffectiveLabels, Hop, RouteFault};
+use crate::ir::route::{Attachment, EffectiveLabels, Hop, RouteBody, RouteFault};
 use crate::ir::upstream::UpstreamId;
 use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, ObjectRef, WorkspaceId};
@@ -75,6 +75,8 @@ pub enum Off {
     OlderPolicyWins,
     /// The policy is invalid or its kind is not supported (R130).
     PolicyInvalid,
+    /// The route is as it was accepted last, and the policy was not on it then (R140).
+    RouteFrozen,
 }
 
 impl Off {
@@ -87,6 +89,7 @@ impl Off {
             Self::LabelMismatch => "LABEL_MISMATCH",
             Self::OlderPolicyWins => "OLDER_POLICY_WINS",
             Self::PolicyInvalid => "POLICY_INVALID",
+            Self::RouteFrozen => "ROUTE_FROZEN",
         }
     }
 }
@@ -346,6 +349,51 @@ pub fn explain_one_off<W: World + ?Sized>(
     policy: &ObjectRef,
 ) -> Option<NotAttached> {
     explain_off_where(world, route, attached, |id| id == policy).pop()
+}
+
+/// The same for a route that a frozen tree keeps.
+///
+/// # Rule
+/// R109, R140.
+pub fn explain_frozen_off<W: World + ?Sized>(world: &W, body: &RouteBody) -> Vec<NotAttached> {
+    frozen_off_where(world, body, |_| true)
+}
+
+/// The same for one policy on a route that a frozen tree keeps.
+///
+/// # Rule
+/// R109, R140.
+pub fn explain_one_frozen_off<W: World + ?Sized>(
+    world: &W,
+    body: &RouteBody,
+    policy: &ObjectRef,
+) -> Option<NotAttached> {
+    frozen_off_where(world, body, |id| id == policy).pop()
+}
+
+fn frozen_off_where<W: World + ?Sized>(
+    world: &W,
+    body: &RouteBody,
+    wanted: impl Fn(&ObjectRef) -> bool,
+) -> Vec<NotAttached> {
+    let route = FinalRoute {
+        matchers: Vec::new(),
+        chain: body.chain.clone(),
+        labels: body.labels.clone(),
+        action: FinalAction::None,
+        fault: body.fault.clone(),
+        is_remainder: false,
+    };
+    let attached = Attached { attachments: body.attached.clone(), ..Attached::default() };
+    let mut list = explain_off_where(world, &route, &attached, wanted);
+    // The policies of now were not asked when the route was accepted.
+    for not in list.iter_mut().filter(|not| !matches!(not.off, Off::RouteInvalid | Off::OwnerNotOnChain)) {
+        not.off = Off::RouteFrozen;
+        not.reason =
+            "the route is as it was accepted last, without this policy, until every route of its tree is valid"
+                .to_owned();
+    }
+    list
 }
 
 fn explain_off_where<W: World + ?Sized>(

@@ -49,6 +49,12 @@ const MAX_ENTRIES: usize = 2_000_000;
 /// Most bytes in bodies of direct responses of one tree, counted for each entry that carries one.
 const MAX_BODY_BYTES: usize = 64 << 20;
 
+/// Whether routes, counted as entries of Envoy's lists and as bytes of direct responses in them, are more than one tree
+/// may have.
+pub(super) fn is_too_large(entries: usize, body_bytes: usize) -> bool {
+    entries > MAX_ENTRIES || body_bytes > MAX_BODY_BYTES
+}
+
 /// A root table with everything below it.
 #[derive(Clone, Debug)]
 pub struct Tree {

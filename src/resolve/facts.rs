@@ -199,6 +199,23 @@ pub struct RootTable {
     pub hosts: Vec<Host>,
     /// Gateways that it names, with their place.
     pub gateways: Vec<Reference>,
+    /// What becomes of the tree while a route of it is invalid.
+    pub failure_mode: FailureMode,
+}
+
+/// What becomes of a tree while a route of it is invalid.
+///
+/// # Rule
+/// R138.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailureMode {
+    /// Invalid routes answer with a direct response.
+    #[default]
+    RouteReplacement,
+    /// The whole tree keeps its last accepted configuration.
+    FreezeConfig,
+    /// Cannot be read: a tree that kept a configuration goes on keeping it, any other replaces routes.
+    Unreadable,
 }
 
 /// One entry of `spec.http`.

@@ -5,6 +5,7 @@
 
 mod binding;
 mod chains;
+mod freezing;
 mod growth;
 mod hosts;
 mod identity;
@@ -25,7 +26,8 @@ use super::policy;
 use super::world::World;
 
 pub use binding::{Bindings, Bound, bind};
-pub use growth::{GrownTree, grow, require_auth_findings};
+pub use freezing::{broken_tables, carry_over, freeze};
+pub use growth::{GrownTree, Served, grow, require_auth_findings};
 
 use chains::chains;
 use ports::bound_ports;
@@ -239,12 +241,12 @@ impl<W: World + ?Sized> OnGateway<'_, W> {
         }
         let mut checked: BTreeMap<UpstreamId, Option<(Code, String)>> = BTreeMap::new();
         let mut bodies = Vec::with_capacity(grown.bodies.len());
-        for body in &grown.bodies {
+        for Served { body, .. } in grown.served() {
             let fault = self.fault_here(body, &mut checked);
             bodies.push(match fault {
                 None => body.clone(),
                 Some(fault) => {
-                    self.report(body, &fault);
+                    self.report(body, &fault, grown.frozen.is_some());
                     Arc::new(growth::misconfigured((**body).clone(), fault))
                 }
             });
@@ -274,8 +276,8 @@ impl<W: World + ?Sized> OnGateway<'_, W> {
             .map(|(code, message)| RouteFault { code, message, gateway_specific: true })
     }
 
-    /// Tells every table of the chain, naming the gateway.
-    fn report(&mut self, body: &RouteBody, fault: &RouteFault) {
+    /// Tells every table of the chain, naming the gateway. Where a frozen route stood says nothing about its table now.
+    fn report(&mut self, body: &RouteBody, fault: &RouteFault, is_frozen: bool) {
         let Some(last) = body.chain.last() else { return };
         let mut told: BTreeSet<&ObjectRef> = BTreeSet::new();
         for hop in body.chain.iter() {
@@ -286,7 +288,11 @@ impl<W: World + ?Sized> OnGateway<'_, W> {
                         fault.code,
                         format!("route `{}` is invalid on gateway `{}`: {}", last.route, self.gateway, fault.message),
                     )
-                    .at(FieldPath::new("spec.http").index(hop.index)),
+                    .at(if is_frozen {
+                        FieldPath::root()
+                    } else {
+                        FieldPath::new("spec.http").index(hop.index)
+                    }),
                 );
             }
         }

@@ -16,19 +16,28 @@
 //! * `requests`: `gateway METHOD host/path [header: value;…] => route name or status`.
 //! * `off`: why policies are not on the route of a request, `gateway METHOD host/path Kind/ns/name@cluster CODE`.
 //!
+//! Some rules are about changes. All `yaml` blocks together are compiled first, then one step after the other, in the order
+//! in which they stand; expectations are of the last state:
+//!
+//! * `then`: objects as in `yaml`, new or in place of those of the same name.
+//! * `gone`: objects that are deleted, `Kind/ns/name@cluster`, one per line.
+//! * `restart`: `with state` or `without state`, a restart of the control plane that kept its state or had none.
+//!
 //! What a case does not list is not tested by it. Expectations are written by hand from the rule, never copied from output.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use crate::compile::Compiled;
 use crate::compile::explain::{Request, describe, explain};
 use crate::ir::Serves;
+use crate::ir::frozen::Remembered;
 use crate::ir::route::{Action, Attachment, HostRewrite, PathRewrite, Route};
 use crate::model::{GatewayId, ObjectRef};
 use crate::resolve::{Consent, LoopbackEndpoints, Options, RequireAuth};
 
-use super::{cluster_of, compile_manifests, yaml};
+use super::{cluster_of, compile_after, yaml};
 
 /// One case with the blocks of its own.
 struct Case {
@@ -100,24 +109,69 @@ fn parse(text: &str) -> Vec<Case> {
     cases
 }
 
-fn check(shared: &Case, case: &Case) -> Vec<String> {
-    let of = |kind: &'static str| move |block: &&Block| block.kind == kind;
-    let mut objects: Vec<(String, serde_json::Value)> = Vec::new();
-    for block in shared.blocks.iter().chain(&case.blocks).filter(of("yaml")) {
-        let documents = match yaml::documents(&block.text) {
-            Ok(documents) => documents,
-            Err(error) => return vec![format!("line {}: {error}", block.line)],
+/// Manifests with their clusters.
+type World = Vec<(String, serde_json::Value)>;
+
+/// Adds a block's objects to a world, in place of those of the same name.
+fn put(objects: &mut World, block: &Block) -> Result<(), String> {
+    for mut manifest in yaml::documents(&block.text).map_err(|error| format!("line {}: {error}", block.line))? {
+        fill_secret(&mut manifest);
+        let cluster = cluster_of(&manifest);
+        let id = |m: &serde_json::Value| {
+            (m["kind"].clone(), m["metadata"]["namespace"].clone(), m["metadata"]["name"].clone())
         };
-        for mut manifest in documents {
-            fill_secret(&mut manifest);
-            let cluster = cluster_of(&manifest);
-            let id = |m: &serde_json::Value| {
-                (m["kind"].clone(), m["metadata"]["namespace"].clone(), m["metadata"]["name"].clone())
-            };
-            objects.retain(|(other, held)| *other != cluster || id(held) != id(&manifest));
-            objects.push((cluster, manifest));
+        objects.retain(|(other, held)| *other != cluster || id(held) != id(&manifest));
+        objects.push((cluster, manifest));
+    }
+    Ok(())
+}
+
+/// Takes the objects that a block names out of a world.
+fn remove(objects: &mut World, block: &Block) -> Result<(), String> {
+    for line in lines(&block.text) {
+        let id: ObjectRef = line.parse().map_err(|error| format!("line {}: {error}", block.line))?;
+        let is = |(cluster, held): &(String, serde_json::Value)| {
+            *cluster == *id.cluster
+                && held["kind"] == id.kind.as_str()
+                && held["metadata"]["namespace"] == *id.namespace
+                && held["metadata"]["name"] == *id.name
+        };
+        let before = objects.len();
+        objects.retain(|object| !is(object));
+        if objects.len() == before {
+            return Err(format!("line {}: there is no {id} to delete", block.line));
         }
     }
+    Ok(())
+}
+
+/// The state that a case ends in.
+fn outcome(shared: &Case, case: &Case, options: &Options) -> Result<Compiled, String> {
+    let mut objects = World::new();
+    for block in shared.blocks.iter().chain(&case.blocks).filter(|block| block.kind == "yaml") {
+        put(&mut objects, block)?;
+    }
+    let mut compiled = compile_after(objects.clone(), options, &Remembered::default());
+    for block in &case.blocks {
+        let mut remembered = compiled.remembered.clone();
+        match (block.kind.as_str(), block.text.trim()) {
+            ("then", _) => put(&mut objects, block)?,
+            ("gone", _) => remove(&mut objects, block)?,
+            ("restart", "with state") => {
+                let kept = remembered.accepted.values().cloned().collect();
+                remembered = Arc::new(Remembered::of_earlier_run(kept));
+            }
+            ("restart", "without state") => remembered = Arc::default(),
+            ("restart", other) => return Err(format!("line {}: unknown restart {other:?}", block.line)),
+            _ => continue,
+        }
+        compiled = compile_after(objects.clone(), options, &remembered);
+    }
+    Ok(compiled)
+}
+
+fn check(shared: &Case, case: &Case) -> Vec<String> {
+    let of = |kind: &'static str| move |block: &&Block| block.kind == kind;
     let mut options = Options::default();
     for line in case.blocks.iter().filter(of("options")).flat_map(|block| block.text.lines()) {
         match line.trim() {
@@ -127,13 +181,16 @@ fn check(shared: &Case, case: &Case) -> Vec<String> {
             other => return vec![format!("unknown option {other:?}")],
         }
     }
-    let compiled = compile_manifests(objects, &options);
+    let compiled = match outcome(shared, case, &options) {
+        Ok(compiled) => compiled,
+        Err(error) => return vec![error],
+    };
     let mut failures = Vec::new();
     let mut checked = false;
     for block in &case.blocks {
-        checked |= !matches!(block.kind.as_str(), "yaml" | "options");
+        checked |= !matches!(block.kind.as_str(), "yaml" | "options" | "then" | "gone" | "restart");
         match block.kind.as_str() {
-            "yaml" | "options" => {}
+            "yaml" | "options" | "then" | "gone" | "restart" => {}
             "routes" => same(&routes(&compiled), &block.text, &mut failures),
             "endpoints" => same(&endpoints(&compiled), &block.text, &mut failures),
             "status" => failures.extend(lines(&block.text).filter_map(|line| status(&compiled, line).err())),

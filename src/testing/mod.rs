@@ -3,7 +3,7 @@
 mod cases;
 mod mutation;
 mod order;
-mod scenarios;
+pub(crate) mod scenarios;
 pub(crate) mod teapot;
 #[path = "../../e2e/support/yaml.rs"]
 pub(crate) mod yaml;
@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::compile::{Compiled, compile};
 use crate::crd::Object;
 use crate::crd::yaml::decode_value;
+use crate::ir::frozen::Remembered;
 use crate::model::Findings;
 use crate::resolve::Options;
 use crate::store::Store;
@@ -43,8 +44,17 @@ pub(crate) fn cluster_of(manifest: &Value) -> String {
 
 /// Compiles manifests.
 pub(crate) fn compile_manifests(manifests: impl IntoIterator<Item = (String, Value)>, options: &Options) -> Compiled {
+    compile_after(manifests, options, &Remembered::default())
+}
+
+/// Compiles manifests after an earlier compile.
+pub(crate) fn compile_after(
+    manifests: impl IntoIterator<Item = (String, Value)>,
+    options: &Options,
+    remembered: &Remembered,
+) -> Compiled {
     let (objects, findings) = decode(manifests);
-    compile(&Store::from_objects(objects), &findings, options, &BTreeSet::new())
+    compile(&Store::from_objects(objects), &findings, options, &BTreeSet::new(), remembered)
 }
 
 /// The Envoy to test with: `ENVOY`, or one on PATH, or the one that `make envoy` installs.

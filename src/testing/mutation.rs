@@ -14,7 +14,8 @@ use crate::compile::explain::{Request, explain, explain_object};
 use crate::compile::{Compiled, compile};
 use crate::crd::{Object, yaml as manifests};
 use crate::emit::{EmitOptions, emit_gateway};
-use crate::model::{Findings, ObjectRef};
+use crate::ir::frozen::Remembered;
+use crate::model::{Code, Findings, ObjectRef};
 use crate::resolve::{LoopbackEndpoints, Options};
 use crate::snapshot::verify::verify;
 use crate::store::Store;
@@ -23,6 +24,9 @@ use super::{cluster_of, decode, yaml};
 
 /// How many broken worlds one run makes; the whole takes some seconds without optimisation.
 const WORLDS: u32 = 800;
+
+/// How many of them break under trees that freeze.
+const FROZEN_WORLDS: u32 = 200;
 
 /// Texts that mean something to some part of the pipeline, or should not.
 const TEXTS: &[&str] = &[
@@ -314,7 +318,7 @@ fn options() -> Options {
 
 /// Compiles objects, each once, as a source gives them.
 fn compiled(objects: impl IntoIterator<Item = Arc<Object>>, findings: &Findings) -> Compiled {
-    compile(&Store::from_objects(objects), findings, &options(), &BTreeSet::new())
+    compile(&Store::from_objects(objects), findings, &options(), &BTreeSet::new(), &Remembered::default())
 }
 
 /// Everything that must hold of a world, however broken.
@@ -385,6 +389,62 @@ proptest! {
             apply(&mut world, mutation);
         }
         holds(world)?;
+    }
+}
+
+/// Compiles a world after an earlier compile.
+fn compiled_after(world: World, remembered: &Remembered) -> Compiled {
+    let (objects, findings) = decode(world);
+    compile(&Store::from_objects(objects), &findings, &options(), &BTreeSet::new(), remembered)
+}
+
+/// Everything that must hold of trees that freeze when their world breaks (R140).
+fn freezes(mut world: World, mutations: &[Mutation]) -> Result<(), TestCaseError> {
+    for (_, table) in world.iter_mut().filter(|(_, object)| object["spec"].get("hosts").is_some()) {
+        table["spec"]["failureMode"] = json!("FREEZE_CONFIG");
+    }
+    let before = compiled_after(world.clone(), &Remembered::default());
+    for mutation in mutations {
+        apply(&mut world, mutation);
+    }
+    let now = compiled_after(world.clone(), &before.remembered);
+    for (root, grown) in &now.trees {
+        let Some(frozen) = &grown.frozen else { continue };
+        prop_assert_eq!(Some(frozen), before.remembered.accepted.get(root));
+        prop_assert!(now.findings.iter().any(|f| f.subject.as_ref() == Some(root) && f.code == Code::FreezeConfig));
+    }
+    for (gateway, plan) in &now.plans {
+        let violations = verify(&emit_gateway(plan, &EmitOptions::default()));
+        prop_assert!(violations.is_empty(), "{}: {:?}", gateway, violations);
+        for host in ["web.istioinaction.io", "www.example.com", "test.recommendation.istioinaction.io"] {
+            let request = Request { host: host.to_owned(), path: "/".to_owned(), ..Request::default() };
+            prop_assert!(explain(&now, gateway, &request).is_ok());
+        }
+    }
+    for id in now.verdicts.keys() {
+        prop_assert!(explain_object(&now, true, id).is_ok(), "{}", id);
+    }
+    // Compiling the same again changes nothing, and nothing is written again.
+    let again = compiled_after(world, &now.remembered);
+    prop_assert!(again.plans == now.plans && again.findings == now.findings, "another outcome without a change");
+    prop_assert_eq!(&again.remembered.accepted, &now.remembered.accepted);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: FROZEN_WORLDS,
+        failure_persistence: None,
+        max_shrink_iters: 2000,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn r140_whatever_is_written_a_frozen_tree_keeps_what_it_was(
+        world in any::<Index>(),
+        mutations in prop::collection::vec(mutation(), 1..10),
+    ) {
+        freezes(world.get(&WORLDS_AS_WRITTEN).clone(), &mutations)?;
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::compile::compile;
 use crate::crd::Change;
 use crate::emit::{EmitOptions, emit_gateway};
+use crate::ir::frozen::Remembered;
 use crate::model::{Findings, GatewayId};
 use crate::resolve::Options;
 use crate::store::Store;
@@ -36,7 +37,7 @@ fn outcome(arriving: Vec<(String, Value)>) -> Outcome {
     for object in objects {
         store.apply([Change::Put(object)]);
     }
-    let compiled = compile(&store, &given, &Options::default(), &BTreeSet::new());
+    let compiled = compile(&store, &given, &Options::default(), &BTreeSet::new(), &Remembered::default());
     let bind = "0.0.0.0".parse().expect("an address");
     let resources = compiled
         .plans

@@ -15,7 +15,7 @@ use super::{compile_manifests, yaml};
 /// What this build does not have yet; scenarios of these groups wait for it.
 const NOT_BUILT: &[&str] = &["federation"];
 
-pub(super) fn scenarios() -> Vec<Value> {
+pub(crate) fn scenarios() -> Vec<Value> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/scenarios.yaml");
     let text = std::fs::read_to_string(path).expect("the scenarios are part of the repository");
     let documents = yaml::documents(&text).expect("the scenarios are YAML");
@@ -39,7 +39,7 @@ fn compiled(scenario: &Value) -> Compiled {
 }
 
 /// The objects of a scenario with their clusters.
-pub(super) fn manifests(scenario: &Value) -> Vec<(String, Value)> {
+pub(crate) fn manifests(scenario: &Value) -> Vec<(String, Value)> {
     list(scenario, "objects").iter().map(|object| (super::cluster_of(object), object.clone())).collect()
 }
 

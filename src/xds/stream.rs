@@ -173,9 +173,8 @@ impl<O: Observer> Connection<O> {
                 resources = refusal.resources.len(), reason = ?refusal.message, "refused together, sending apart"
             ),
             Output::Refused(refusal) => {
-                // A thousand gateways may refuse the same; who reads the observations warns once.
                 let (resource, version) = refusal.resources.first().map(|r| (&r.name, &r.version)).unzip();
-                tracing::debug!(
+                tracing::warn!(
                     %gateway, ?node, type_url = refusal.resource_type.type_url(), nonce = %refusal.nonce,
                     version = version.map(tracing::field::display), ?resource, reason = ?refusal.message,
                     "gateway refused a resource"

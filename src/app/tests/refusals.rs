@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::app::refusals::{Shared, Witness};
 use crate::model::Approval;
+use crate::snapshot::Resource;
 use crate::status::view::Standing;
 use crate::testing::{cluster_of, yaml};
 use crate::xds::message::{DeltaRequest, Variant};
 use crate::xds::node::EnvoyVersion;
-use crate::xds::observation::{Observation, Observer, Peer, StreamId};
+use crate::xds::observation::{Blame, Observation, Observer, Peer, Refusal, RefusedResource, StreamId};
 use crate::xds::session::{Output, Session, SessionSettings};
 
 /// One workspace with a gateway, two Services, and two teams with a host each. `SHOP` and `TEAM` are their routes.
@@ -89,7 +90,8 @@ fn world(first: Paths<'_>) -> World {
     let ((sender, state), (events, inbox)) = (watch::channel(None), std_mpsc::channel());
     let told = (ledger.clone(), shared.clone());
     let options = Options { management_cluster: "mgmt".into(), ..Options::default() };
-    let mut compiler = CompileLoop::new(options, publisher.clone(), sender, Places::default(), told);
+    let mut compiler =
+        CompileLoop::new(options, publisher.clone(), sender, Places::default(), Memory::of_this_run(), told);
     compiler.step(std::iter::once(batch(first)));
     let witness = Witness { ledger: ledger.clone(), shared, events };
     World { compiler, publisher, state, ledger, witness, inbox }
@@ -374,6 +376,28 @@ fn case_10_the_same_refusal_by_100_nodes_changes_the_status_once() {
 }
 
 #[test]
+fn case_11_words_of_any_length_and_kind_fit_into_a_status() {
+    let mut world = world(GOOD);
+    let envoy = world.connect(1, 40, "");
+    let words = "\u{1b}[31m☃\n".repeat(500);
+    let served = world.publisher.current(&key(40)).expect("a snapshot");
+    let Resource { name, version, owners, .. } = (**served.get(ResourceType::Route, ROUTES).unwrap()).clone();
+    let refusal = Refusal {
+        resource_type: ResourceType::Route,
+        nonce: "1".into(),
+        resources: vec![RefusedResource { name, version, owners }],
+        blame: Blame::Exact,
+        message: words,
+    };
+    world.witness.observe(Observation::Refused(envoy.peer.clone(), refusal));
+    world.settle(&mut []);
+    let (approval, message) = world.verdict("team");
+    assert_eq!(approval, Approval::Failed);
+    assert!(message.len() < 2100 && !message.contains(char::is_control), "{message}");
+    assert!(message.contains("Envoy says: \"\\u{1b}[31m☃"), "{message}");
+}
+
+#[test]
 fn acknowledgements_compile_nothing() {
     let mut world = world(GOOD);
     let mut envoy = world.connect(1, 40, "poison");
@@ -422,7 +446,7 @@ fn a_refused_cluster_keeps_its_last_accepted_version_and_blames_its_service() {
 fn a_panic_while_compiling_leaves_gateways_what_they_have() {
     let mut world = world(GOOD);
     let mut envoy = world.connect(1, 40, "");
-    world.compiler.compile = |_, _, _, _| panic!("a fault of ours");
+    world.compiler.compile = |_, _, _, _, _| panic!("a fault of ours");
     world.edit(("/a", "/lost", "old"));
     world.settle(&mut [&mut envoy]);
     assert!(envoy.routes_hold("/b"));

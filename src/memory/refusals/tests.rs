@@ -299,6 +299,24 @@ fn only_what_was_acknowledged_counts_as_accepted() {
 }
 
 #[test]
+fn a_slow_gateway_does_not_make_a_quick_ones_version_forgotten() {
+    let snapshots = ["1", "2", "3"].map(|body| snapshot(&[text(Cluster, "a", body), text(Cluster, "b", body)]));
+    let all = |snapshot: &Arc<Snapshot>| snapshot.type_version(Cluster);
+    let one = |snapshot: &Arc<Snapshot>| vec![("a".into(), snapshot.get(Cluster, "a").unwrap().version.clone())];
+    for (quick, slow) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let mut refusals = Refusals::new();
+        refusals.published(&edge(), &snapshots[0]);
+        refusals.published(&edge(), &snapshots[1]);
+        refusals.accept(&edge(), Cluster, &all(&snapshots[1]), &one(&snapshots[1]), quick);
+        refusals.accept(&edge(), Cluster, &all(&snapshots[0]), &one(&snapshots[0]), slow);
+        refusals.published(&edge(), &snapshots[2]);
+        refuse(&mut refusals, &edge(), "envoy-1", Cluster, snapshots[2].get(Cluster, "a").unwrap());
+        let kept = refusals.overlay(&edge(), &snapshots[2]).snapshot;
+        assert_eq!(kept.get(Cluster, "a").unwrap().body, "2", "outstanding: {quick}, and then {slow}");
+    }
+}
+
+#[test]
 fn a_refusal_is_about_bytes_at_one_release_of_any_class() {
     let mut refusals = Refusals::new();
     let (good, bad) = (snapshot(&[text(Cluster, "a", "good")]), snapshot(&[text(Cluster, "a", "bad")]));

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::ir::route::{Action, DirectResponse, Forward, RouteBody, RouteFault, WeightedDestination};
+use crate::ir::frozen::Accepted;
+use crate::ir::route::{Action, DirectResponse, Forward, Matcher, RouteBody, RouteFault, WeightedDestination};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Name};
 use crate::resolve::RequireAuth;
 use crate::resolve::attachment::{Attached, attach};
@@ -21,6 +22,44 @@ pub struct GrownTree {
     pub attached: Vec<Attached>,
     /// Each route's body, as it is where nothing gateway-specific is wrong.
     pub bodies: Vec<Arc<RouteBody>>,
+    /// What is served in place of the routes, while one of them is invalid and the root table freezes (R140).
+    pub frozen: Option<Arc<Accepted>>,
+}
+
+/// A final route as it is served.
+#[derive(Clone, Copy, Debug)]
+pub struct Served<'t> {
+    /// Alternatives; at least one.
+    pub matchers: &'t [Matcher],
+    /// Whether it is the error route that a delegation leaves for what no valid child serves (R89).
+    pub is_remainder: bool,
+    /// What it does, as it is where nothing gateway-specific is wrong.
+    pub body: &'t Arc<RouteBody>,
+}
+
+impl GrownTree {
+    /// The routes that are in force, in order: the tree's own, or those that it keeps.
+    pub fn served(&self) -> impl Iterator<Item = Served<'_>> {
+        let kept = self.frozen.iter().flat_map(|accepted| &accepted.routes).map(|route| Served {
+            matchers: &route.matchers,
+            is_remainder: route.is_remainder,
+            body: &route.body,
+        });
+        let own = if self.frozen.is_some() { 0 } else { self.tree.routes.len() };
+        let own = self.tree.routes.iter().zip(&self.bodies).take(own).map(|(route, body)| Served {
+            matchers: &route.matchers,
+            is_remainder: route.is_remainder,
+            body,
+        });
+        kept.chain(own)
+    }
+
+    /// Whether the root table claims its hosts for HTTP: not if it has routes of whole connections alone (R81).
+    #[must_use]
+    pub fn claims_http(&self) -> bool {
+        let root = &self.tree.root;
+        self.frozen.is_some() || !root.routes.is_empty() || root.streams.is_empty()
+    }
 }
 
 /// Attaches policies to a tree's routes.
@@ -38,7 +77,7 @@ pub fn grow<W: World + ?Sized>(world: &W, tree: Tree) -> GrownTree {
     }
     let bodies =
         tree.routes.iter().zip(&attached).map(|(route, attached)| Arc::new(body(world, route, attached))).collect();
-    GrownTree { tree, attached, bodies }
+    GrownTree { tree, attached, bodies, frozen: None }
 }
 
 /// A final route with its policies as what the gateway does.

@@ -23,7 +23,7 @@ pub(super) fn virtual_hosts<W: World + ?Sized>(
     for listener in listeners {
         for (table, hosts) in here.bindings.tables.get(&listener.key()).into_iter().flatten() {
             // A table without HTTP routes claims no HTTP host.
-            let Some(grown) = here.trees.get(table).filter(|grown| !grown.tree.root.routes.is_empty()) else {
+            let Some(grown) = here.trees.get(table).filter(|grown| grown.claims_http()) else {
                 continue;
             };
             for (host, written) in hosts {
@@ -69,6 +69,7 @@ struct Entry {
     body: Arc<RouteBody>,
     root: ObjectRef,
     is_remainder: bool,
+    is_frozen: bool,
 }
 
 /// The routes of one domain: tables in age order, catch-alls of several tables last (R69, D11).
@@ -83,8 +84,8 @@ fn virtual_host<W: World + ?Sized>(
     let mut catch_alls: Vec<Entry> = Vec::new();
     for grown in tables {
         let bodies = here.bodies(grown);
-        for (route, body) in grown.tree.routes.iter().zip(bodies) {
-            for matcher in &route.matchers {
+        for (route, body) in grown.served().zip(bodies) {
+            for matcher in route.matchers {
                 if matcher.port.is_some_and(|port| !service_ports.contains(&port)) {
                     continue;
                 }
@@ -93,6 +94,7 @@ fn virtual_host<W: World + ?Sized>(
                     body: body.clone(),
                     root: grown.tree.root.id.clone(),
                     is_remainder: route.is_remainder,
+                    is_frozen: grown.frozen.is_some(),
                 };
                 if tables.len() > 1 && matcher.is_catch_all() {
                     catch_alls.push(entry);
@@ -154,7 +156,8 @@ fn below(matcher: &Matcher, prefixes: &BTreeMap<Name, usize>) -> Option<usize> {
 fn shadowed(entry: &Entry, by: &Entry, domain: &Host, findings: &mut Findings) {
     // The remainder of a delegation is ours, not an author's: where valid children serve everything, nothing is left.
     let (Some(last), Some(winner)) = (entry.body.chain.last(), by.body.chain.last()) else { return };
-    if entry.is_remainder {
+    // A frozen route may no longer be what its table says.
+    if entry.is_remainder || entry.is_frozen {
         return;
     }
     let code = if entry.root == by.root { Code::RouteShadowed } else { Code::BeatenByOlder };

@@ -11,8 +11,8 @@ use crate::ir::route::{
 use crate::model::{Code, FieldPath, Finding, Findings, Host, Labels, Name, PathMatch, expression};
 
 use crate::resolve::facts::{
-    Age, Delegate, DestinationReference, Fault, RootTable, SortMethod, Table, TableAction, TableForward, TableRole,
-    TableRoute,
+    Age, Delegate, DestinationReference, FailureMode, Fault, RootTable, SortMethod, Table, TableAction, TableForward,
+    TableRole, TableRoute,
 };
 use crate::resolve::policy::is_header_name;
 
@@ -47,6 +47,7 @@ pub(super) fn table(object: &Object, spec: &written::RouteTable, findings: &mut 
                 })
                 .map(|(_, reference)| lower_reference(reference))
                 .collect(),
+            failure_mode: failure_mode(object, spec),
         })
     } else {
         child_rules(object, spec, findings);
@@ -116,6 +117,17 @@ fn hosts(object: &Object, spec: &written::RouteTable, findings: &mut Findings) -
     hosts
 }
 
+/// R138.
+fn failure_mode(object: &Object, spec: &written::RouteTable) -> FailureMode {
+    if object.defect_within(&FieldPath::new("spec.failureMode")).is_some() {
+        return FailureMode::Unreadable;
+    }
+    match spec.failure_mode {
+        written::FailureMode::RouteReplacement => FailureMode::RouteReplacement,
+        written::FailureMode::FreezeConfig => FailureMode::FreezeConfig,
+    }
+}
+
 /// R71.
 fn child_rules(object: &Object, spec: &written::RouteTable, findings: &mut Findings) {
     let set = [
@@ -156,16 +168,6 @@ fn remarks(object: &Object, spec: &written::RouteTable, is_root: bool, findings:
                 "only HTTP routes are delegated: `tcp` and `tls` routes serve nothing in a table without `hosts`",
             )
             .at(FieldPath::new(if spec.tcp.is_empty() { "spec.tls" } else { "spec.tcp" })),
-        );
-    }
-    if is_root && spec.failure_mode == written::FailureMode::FreezeConfig {
-        findings.push(
-            Finding::warning(
-                id,
-                Code::Unsupported,
-                "FREEZE_CONFIG is not supported yet and works as ROUTE_REPLACEMENT",
-            )
-            .at(FieldPath::new("spec.failureMode")),
         );
     }
     if is_root && spec.virtual_gateways.is_empty() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::observation::{Acknowledgement, Blame, Refusal, RefusedResource, quotable, truncated};
+use super::super::observation::{Acknowledgement, Blame, Refusal, RefusedResource, truncated};
 use super::{Attempt, InFlight, Lane};
 use crate::model::Name;
 use crate::snapshot::diff::{Holding, holds};
@@ -31,7 +31,7 @@ impl Lane {
             self.acknowledge(flight, now);
             return Answer::Acknowledged;
         };
-        let message = quotable(self.resource_type, message);
+        let message = super::super::observation::quotable(self.resource_type, message);
         self.stale = true;
         let several = flight.resources.len() + usize::from(!flight.removed.is_empty()) > 1;
         let refusal = (!several || !flight.part).then(|| Refusal {

@@ -6,8 +6,9 @@ use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use prost::Message as _;
 
 use super::*;
+use crate::ir::listener::HttpHosts;
 use crate::ir::route::{Attachment, DirectResponse, Hop};
-use crate::ir::{Action, Listener, Matcher, Route, RouteBody};
+use crate::ir::{Action, Chain, Listener, Matcher, Route, RouteBody, Serves};
 use crate::model::{Host, Kind, WorkspaceId};
 
 /// A route configuration in words: `host: route=content route=content | host: …`.
@@ -94,21 +95,26 @@ fn the_objects_behind_what_changed_are_to_blame() {
     let host = |domain: &str, root: &str, routes| VirtualHost {
         domain: Host::parse(domain).unwrap(),
         tables: vec![table(root)],
+        redirects_to_https: false,
         routes,
     };
-    let listener = Listener {
-        bind_port: 8080,
-        service_ports: [80].into(),
+    let virtual_hosts = vec![
+        host("a.example", "a", vec![route("shop/a:x", &["a"], "p"), route("shop/child:y", &["a", "child"], "q")]),
+        host("b.example", "b", vec![route("shop/b:x", &["b"], "p")]),
+    ];
+    let chain = Chain {
+        name: "".into(),
         gateways: Vec::new(),
-        virtual_hosts: vec![
-            host("a.example", "a", vec![route("shop/a:x", &["a"], "p"), route("shop/child:y", &["a", "child"], "q")]),
-            host("b.example", "b", vec![route("shop/b:x", &["b"], "p")]),
-        ],
+        server_names: BTreeSet::new(),
+        tls: None,
+        serves: Serves::Http(HttpHosts { virtual_hosts, misdirected: BTreeSet::new() }),
     };
+    let listener = Listener { bind_port: 8080, service_ports: [80].into(), gateways: Vec::new(), chains: vec![chain] };
     let plan = GatewayPlan {
         gateway: "c1/edge/web".parse().unwrap(),
         listeners: [(8080, listener)].into(),
         upstreams: Default::default(),
+        secrets: Default::default(),
     };
     for (why, host, routes, expected) in [
         ("a route", "a.example", vec!["shop/a:x"], "a p"),

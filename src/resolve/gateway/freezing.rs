@@ -1,0 +1,157 @@
+//! `failureMode: FREEZE_CONFIG`: a tree with an invalid route keeps what was accepted last.
+//!
+//! What is kept are routes: matchers, actions, policies, labels and where they come from. What is decided anew in every
+//! compile: on which hosts and gateways the root table serves, what a gateway may reach (R146), and endpoints.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::ir::frozen::{Accepted, AcceptedRoute, Remembered};
+use crate::ir::route::Action;
+use crate::model::{Code, FieldPath, Finding, Findings, ObjectRef, Severity};
+use crate::resolve::delegation::is_too_large;
+use crate::resolve::facts::{FailureMode, RootTable, Table, TableRole};
+use crate::resolve::world::World;
+
+use super::growth::GrownTree;
+
+/// Where a table's routes stand.
+const ROUTES: &str = "spec.http";
+
+/// Route tables with an error in their routes by themselves, among findings that no tree made.
+#[must_use]
+pub fn broken_tables(findings: &[Finding]) -> BTreeSet<ObjectRef> {
+    let routes = FieldPath::new(ROUTES);
+    let broken = findings.iter().filter(|f| f.severity == Severity::Error && f.field.is_within(&routes));
+    broken.filter_map(|finding| finding.subject.clone()).collect()
+}
+
+/// What is remembered of root tables before their trees are looked at: what a table that serves nowhere at present kept,
+/// and which tables replace invalid routes.
+///
+/// # Cost
+/// In proportion to the root tables.
+#[must_use]
+pub fn carry_over<W: World + ?Sized>(world: &W, before: &Remembered) -> Remembered {
+    let mut after = Remembered::default();
+    for table in world.root_tables() {
+        let TableRole::Root(root) = &table.role else { continue };
+        match kept(world, &table, root, before) {
+            Some(accepted) => {
+                after.accepted.insert(table.id.clone(), accepted.clone());
+            }
+            None if root.failure_mode != FailureMode::FreezeConfig => {
+                after.replacing.insert(table.id.clone());
+            }
+            None => {}
+        }
+    }
+    after
+}
+
+/// What a root table kept, if it still freezes and belongs to the same workspace.
+fn kept<'r, W: World + ?Sized>(
+    world: &W,
+    table: &Table,
+    root: &RootTable,
+    before: &'r Remembered,
+) -> Option<&'r Arc<Accepted>> {
+    if root.failure_mode == FailureMode::RouteReplacement {
+        return None;
+    }
+    let owner = world.roster().owner_of(&table.id)?;
+    before.accepted.get(&table.id).filter(|accepted| accepted.owner == *owner)
+}
+
+/// Decides whether a tree is frozen, and what is remembered of it.
+///
+/// `broken` are tables with errors of their own ([`broken_tables`]); `after` begins as [`carry_over`] gives it.
+///
+/// # Findings
+/// [`Code::FreezeConfig`] on the tables of a tree with an invalid route.
+///
+/// # Cost
+/// In proportion to the routes of the tree, and nothing where it replaces invalid routes.
+///
+/// # Rule
+/// R138 to R141.
+pub fn freeze<W: World + ?Sized>(
+    world: &W,
+    grown: &mut GrownTree,
+    broken: &BTreeSet<ObjectRef>,
+    before: &Remembered,
+    after: &mut Remembered,
+    findings: &mut Findings,
+) {
+    let table = grown.tree.root.clone();
+    let TableRole::Root(root) = &table.role else { return };
+    let kept = kept(world, &table, root, before);
+    if root.failure_mode != FailureMode::FreezeConfig && kept.is_none() {
+        return;
+    }
+    if !is_invalid(grown, broken) {
+        let now = accept(grown);
+        // The same memory as long as nothing changes, so that nothing is written.
+        let accepted = kept.filter(|kept| ***kept == now).cloned().unwrap_or_else(|| Arc::new(now));
+        after.accepted.insert(table.id.clone(), accepted);
+        return;
+    }
+    let field = FieldPath::new("spec.failureMode");
+    let accepted = match kept {
+        Some(kept) => kept.clone(),
+        None if before.replacing.contains(&table.id) => Arc::new(accept(grown)),
+        None => {
+            let message = "a route of the tree is invalid and no accepted configuration is kept, so the tree works as with ROUTE_REPLACEMENT until all its routes are valid";
+            findings.push(Finding::warning(&table.id, Code::FreezeConfig, message).at(field));
+            return;
+        }
+    };
+    after.accepted.insert(table.id.clone(), accepted.clone());
+    let entries: usize = accepted.routes.iter().map(|route| route.matchers.len()).sum();
+    let bytes = accepted.routes.iter().map(|route| match &route.body.action {
+        Action::Direct(direct) => direct.body.len().saturating_mul(route.matchers.len()),
+        Action::Forward(_) | Action::Redirect(_) => 0,
+    });
+    let hosts = root.hosts.len().max(1);
+    if is_too_large(entries.saturating_mul(hosts), bytes.sum::<usize>().saturating_mul(hosts)) {
+        let message = "the configuration that is kept is too large for the hosts that the table has now, so invalid routes answer 500; use fewer hosts, or correct the routes";
+        findings.push(Finding::error(&table.id, Code::LimitExceeded, message).at(FieldPath::new("spec.hosts")));
+        return;
+    }
+    let message = "a route of the tree is invalid, so the last accepted configuration of the whole tree stays in force, since an earlier time that is not known; changes wait until every route is valid";
+    findings.push(Finding::warning(&table.id, Code::FreezeConfig, message).at(field));
+    for child in grown.tree.parents.keys() {
+        let message = format!(
+            "the tree of `{}` keeps its last accepted configuration, because a route of it is invalid; changes of this table wait there until every route is valid",
+            table.id.short()
+        );
+        findings.push(Finding::warning(child, Code::FreezeConfig, message).with(&table.id));
+    }
+    grown.frozen = Some(accepted);
+}
+
+/// Whether some route of a tree is invalid, wherever it is served.
+///
+/// A route that a policy keeps closed (R130) is not: the fault is the policy's.
+fn is_invalid(grown: &GrownTree, broken: &BTreeSet<ObjectRef>) -> bool {
+    grown.tree.routes.iter().any(|route| route.fault.is_some())
+        // Routes that are left out altogether.
+        || grown.tree.findings.iter().any(|finding| finding.severity == Severity::Error)
+        || std::iter::once(&grown.tree.root.id).chain(grown.tree.parents.keys()).any(|table| broken.contains(table))
+}
+
+/// A tree as it is, for keeping.
+fn accept(grown: &GrownTree) -> Accepted {
+    let routes = grown.tree.routes.iter().zip(&grown.bodies);
+    Accepted {
+        root: grown.tree.root.id.clone(),
+        owner: grown.tree.owner.clone(),
+        routes: routes
+            .map(|(route, body)| AcceptedRoute {
+                matchers: route.matchers.clone(),
+                is_remainder: route.is_remainder,
+                body: body.clone(),
+            })
+            .collect(),
+    }
+}
