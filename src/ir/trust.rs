@@ -25,7 +25,7 @@ pub struct Trust {
 /// A certificate that signs others, and its key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Signer {
-    /// Hash of the certificate.
+    /// Hash of the certificate and the chain.
     pub id: Name,
     /// PEM, one certificate.
     pub certificate: SecretBytes,

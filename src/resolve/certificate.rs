@@ -100,8 +100,10 @@ pub(super) fn signer(secret: &Secret) -> Result<FoundSigner, String> {
             "no chain of signatures leads from `{own_key}` to `{root_key}`: add what is between to `cert-chain.pem`"
         )
     })?;
-    let id = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&signing)).into();
-    let signer = Signer { id, certificate: pem(&[signing]), key: key.clone(), chain: pem(&chain) };
+    let (certificate, chain) = (pem(&[signing]), pem(&chain));
+    let shown = joined(&[certificate.clone(), chain.clone()]);
+    let id = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(shown.expose())).into();
+    let signer = Signer { id, certificate, key: key.clone(), chain };
     Ok(FoundSigner { signer, root: pem(&root) })
 }
 
