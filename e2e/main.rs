@@ -18,5 +18,6 @@ mod support;
 mod the_bench;
 mod the_demo;
 mod tls;
+mod trust;
 mod variants;
 mod xds_port;

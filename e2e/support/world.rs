@@ -263,7 +263,8 @@ pub(crate) struct RunningGateway {
     pub(crate) gateway: Gateway,
     /// Its Envoy.
     pub(crate) envoy: Envoy,
-    bind: Ipv4Addr,
+    /// Where its listeners bind.
+    pub(crate) bind: Ipv4Addr,
 }
 
 impl RunningGateway {

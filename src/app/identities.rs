@@ -25,6 +25,9 @@ use crate::trust::{TrustError, validity};
 /// Longest wait for something to become due: a clock may be set meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
+/// When a root that could not be kept is tried again, in seconds.
+const TRIED_AGAIN: i64 = 60;
+
 /// How a kept root is treated while no policy says so: as by default.
 const RENEW_WITH_LEFT: u32 = 100_000;
 
@@ -62,6 +65,10 @@ impl Identities {
     pub(super) fn kept_root(&mut self, wanted: Option<&Terms>) -> KeptRoot {
         let now = self.now();
         let Some(file) = &self.file else { return KeptRoot::NoPlace };
+        if self.roots.is_err() {
+            // Somebody may have put it right.
+            self.roots = file.load();
+        }
         let roots = match &mut self.roots {
             Ok(roots) => roots,
             Err(error) => return KeptRoot::Failed(error.to_string().into()),
@@ -128,13 +135,22 @@ impl Identities {
         self.issued.retain(|version, _| used.contains(version));
     }
 
+    /// How many certificates are remembered.
+    #[cfg(test)]
+    pub(super) fn issued(&self) -> usize {
+        self.issued.len()
+    }
+
     /// How long until something is to be renewed, or ends; none where nothing ever is.
     pub(super) fn due(&self, compiled: &Compiled) -> Option<Duration> {
         let now = self.now();
         let leaves = compiled.plans.values().filter_map(|plan| needed(plan));
         let mut times: Vec<i64> = leaves.map(|(_, identity)| Period::at(identity, now).renewed).collect();
-        if let (Some(terms), Ok(roots)) = (compiled.inputs.generated_root(), &self.roots) {
-            times.extend(root::next_change(roots, terms, now));
+        if let (Some(terms), Some(_)) = (compiled.inputs.generated_root(), &self.file) {
+            match &self.roots {
+                Ok(roots) if self.unwritten.is_none() => times.extend(root::next_change(roots, terms, now)),
+                Ok(_) | Err(_) => times.push(now + TRIED_AGAIN),
+            }
         }
         times.extend(bounds(compiled.inputs.trust()).into_iter().flat_map(|(begins, ends)| [begins, ends + 1]));
         let next = times.into_iter().filter(|time| *time > now).min()?;
