@@ -98,6 +98,18 @@ impl Root {
         Ok(Self { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
     }
 
+    /// One that this one signs.
+    fn between(&self) -> anyhow::Result<Self> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "between");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate()?;
+        let issuer = Issuer::from_ca_cert_pem(&self.certificate, KeyPair::from_pem(&self.key)?)?;
+        Ok(Self { certificate: params.signed_by(&key, &issuer)?.pem(), key: key.serialize_pem() })
+    }
+
     /// The one that a control plane keeps.
     fn kept(state: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(state.join("root.pem")).context("the kept root")?;
@@ -215,6 +227,19 @@ async fn r58_r193_gateways_of_one_root_know_each_other_and_nobody_else() -> anyh
         let dump = running.envoy.admin("/config_dump?resource=dynamic_active_secrets").await?;
         assert_eq!(dump.contains("trust/"), running.gateway.service == "web", "{}", running.gateway.id());
     }
+    Ok(())
+}
+
+/// A company signs for the mesh, and keeps the key of its root to itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn r191_what_stands_between_is_shown() -> anyhow::Result<()> {
+    let root = Root::new("company")?;
+    let mut secret = root.between()?.secret("ca");
+    secret.object["stringData"]["root-cert.pem"] = json!(root.certificate);
+    let mesh = start(vec![secret, policy(&from_secret())]).await?;
+    let friend = root.identity(FRIEND)?;
+    is_in(&mesh, &root, &friend).await?;
+    assert_eq!(Dial::under(&root.certificate, Some(&friend))?.uris(web(&mesh, 443)?).await?, [OWN]);
     Ok(())
 }
 

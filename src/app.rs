@@ -11,6 +11,9 @@
 //! first complete list (R10). A snapshot that `verify` objects to is not published: its gateway keeps what it has. So does
 //! every gateway when compiling panics: the next batch compiles anew.
 //!
+//! Certificates of gateways that are due for renewal wake the thread too; they change secrets and compile nothing
+//! ([`trust`](crate::trust)).
+//!
 //! What gateways refuse is replaced by what they accepted last, and told to the authors with the next compile
 //! ([`Refusals`](crate::memory::refusals::Refusals)); what they acknowledge never causes a compile.
 

@@ -140,5 +140,5 @@ fn r191_pem_is_written_as_it_is_read() {
         assert_eq!(CertificateDer::from_pem_slice(text.expose()).unwrap(), odd, "{length} bytes");
     }
     let der = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
-    assert_eq!(CertificateDer::from_pem_slice(pem(&[der.clone()]).expose()).unwrap(), der);
+    assert_eq!(CertificateDer::from_pem_slice(pem(std::slice::from_ref(&der)).expose()).unwrap(), der);
 }

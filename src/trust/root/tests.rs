@@ -23,7 +23,7 @@ fn r191_a_root_is_kept_and_found_again() {
     assert_eq!(file.load().unwrap(), []);
     let root = Root::make(&terms(), NOW).unwrap();
     file.save(std::slice::from_ref(&root)).unwrap();
-    assert_eq!(file.load().unwrap(), [root.clone()]);
+    assert_eq!(file.load().unwrap(), std::slice::from_ref(&root));
     let mode = std::fs::metadata(&file.path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert!(!format!("{root:?}").contains("BEGIN"), "keys never print");
@@ -38,7 +38,7 @@ fn r191_a_root_is_kept_and_found_again() {
 fn r191_a_root_that_is_there_and_not_understood_is_left_as_it_is() {
     let (_folder, file) = file();
     let [one, two] = [(); 2].map(|()| Root::make(&terms(), NOW).unwrap());
-    file.save(&[one.clone()]).unwrap();
+    file.save(std::slice::from_ref(&one)).unwrap();
     let text = std::fs::read_to_string(&file.path).unwrap();
     let foreign = [two.certificate.expose(), one.key.expose()].concat();
     for (bad, expected) in [
