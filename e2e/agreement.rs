@@ -315,12 +315,13 @@ fn address(mesh: &Mesh, namespace: &str, name: &str, port: u16) -> anyhow::Resul
 }
 
 /// Objects as one file.
-fn documents(objects: &[Value]) -> anyhow::Result<String> {
+pub(crate) fn documents(objects: &[Value]) -> anyhow::Result<String> {
     let texts: Vec<String> = objects.iter().map(serde_json::to_string_pretty).collect::<Result<_, _>>()?;
     Ok(texts.join("\n---\n"))
 }
 
-fn number(variable: &str, default: u64) -> anyhow::Result<u64> {
+/// A number from the environment.
+pub(crate) fn number(variable: &str, default: u64) -> anyhow::Result<u64> {
     match std::env::var(variable) {
         Ok(text) => text.parse().with_context(|| format!("{variable} is not a number: {text}")),
         Err(_) => Ok(default),

@@ -6,9 +6,10 @@ use std::time::Duration;
 use crate::support::backend::{Backend, Echo, Identity};
 use crate::support::envoy::Envoy;
 use crate::support::http::{Client, Protocol, Request};
+use crate::support::load::{Load, Pace};
 use crate::support::manifests::by_annotation;
 use crate::support::net::Network;
-use crate::support::wait::{self, Not};
+use crate::support::wait::{self, Not, PATIENCE};
 use crate::support::{http, world, yaml};
 
 /// An Envoy that sends everything to one backend.
@@ -217,5 +218,35 @@ fn yaml_scalars_have_the_types_that_json_has() -> anyhow::Result<()> {
         ["x"]
     ]);
     assert_eq!(serde_json::Value::Array(documents), expected);
+    Ok(())
+}
+
+/// A load that never counted a failure would prove nothing.
+#[tokio::test]
+async fn a_load_counts_every_request_that_is_not_answered_as_it_should_be() -> anyhow::Result<()> {
+    let network = Network::claim()?;
+    let backend = Backend::start(identity(), SocketAddr::from((network.next_address()?, 0))).await?;
+    let requests = vec![Request::get("shop.example", "/right"), Request::get("shop.example", "/wrong?fail=1000000")];
+    let load = Load::start(backend.address, 4, Pace::PerSecond(400), requests, |_, response| {
+        anyhow::ensure!(response.status == 200, "status {}", response.status);
+        Ok(())
+    });
+    wait::until(PATIENCE, "100 requests", async || match backend.requests() {
+        100.. => Ok(()),
+        count => Err(Not::Yet(format!("{count}"))),
+    })
+    .await?;
+    let tally = load.tally().await?;
+    assert_eq!(u64::try_from(tally.sent)?, backend.requests());
+    assert_eq!(u64::try_from(tally.failed)?, backend.tries("/wrong?fail=1000000"));
+    assert!(tally.failures[0].contains("/wrong?fail=1000000: status 503"), "{:?}", tally.failures);
+    assert!(tally.is_flawless().is_err());
+    assert!(tally.rate() < 800.0, "it keeps its pace: {}", tally.rate());
+
+    let address = backend.address;
+    drop(backend);
+    let load = Load::start(address, 1, Pace::PerSecond(1000), vec![Request::get("shop.example", "/")], |_, _| Ok(()));
+    let tally = load.tally().await?;
+    assert!(tally.sent > 0 && tally.failed == tally.sent, "nobody listens: {tally:?}");
     Ok(())
 }

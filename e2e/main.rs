@@ -5,13 +5,17 @@
 //! the end of the logs of the processes that it started.
 
 mod agreement;
+mod an_edit_under_load;
 mod command_line;
 mod edits;
 mod forbidden;
 mod freeze;
 mod harness_works;
+mod kill;
+mod live_view;
 mod matching;
 mod policies;
+mod refusals;
 mod restart;
 mod scenarios;
 mod support;
@@ -20,4 +24,5 @@ mod the_demo;
 mod tls;
 mod trust;
 mod variants;
+mod versions;
 mod xds_port;

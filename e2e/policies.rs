@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use crate::support::backend::{Backend, Echo};
 use crate::support::chancery::Settings;
 use crate::support::http::{Client, Request, Response};
-use crate::support::manifests::{by_annotation, list};
+use crate::support::manifests::{Manifest, by_annotation, list};
 use crate::support::world::Mesh;
 use crate::support::yaml;
 
-const HOST: &str = "www.example.com";
+pub(crate) const HOST: &str = "www.example.com";
 
 /// The least that a policy's 300 ms may take. Envoy counts from the time at which its event loop last looked at the
 /// clock, which on a busy machine lies before the request.
@@ -147,6 +147,16 @@ const WORLD: &str = r"
       allowCredentials: true
 ";
 
+/// The objects.
+pub(crate) fn manifests() -> anyhow::Result<Vec<Manifest>> {
+    let world = WORLD.replace('@', "annotations: {cluster.solo.io/cluster: cluster-1}");
+    let mut manifests = Vec::new();
+    for document in yaml::documents(&world)? {
+        manifests.extend(by_annotation(list(&document, ""))?);
+    }
+    Ok(manifests)
+}
+
 /// The world with a client of its gateway.
 struct World {
     mesh: Mesh,
@@ -155,12 +165,7 @@ struct World {
 
 impl World {
     async fn start() -> anyhow::Result<Self> {
-        let world = WORLD.replace('@', "annotations: {cluster.solo.io/cluster: cluster-1}");
-        let mut manifests = Vec::new();
-        for document in yaml::documents(&world)? {
-            manifests.extend(by_annotation(list(&document, ""))?);
-        }
-        let mesh = Mesh::start(manifests, Settings::default()).await?;
+        let mesh = Mesh::start(manifests()?, Settings::default()).await?;
         let client = Client::new(mesh.entrance("shop/www")?.1);
         Ok(Self { mesh, client })
     }
@@ -290,7 +295,7 @@ async fn faults_strike_the_share_of_requests_that_is_written() -> anyhow::Result
 }
 
 /// A question of a browser before a request from another origin.
-fn preflight(path: &str, origin: &str, method: &str) -> Request {
+pub(crate) fn preflight(path: &str, origin: &str, method: &str) -> Request {
     let mut request = Request::get(HOST, path).header("origin", origin).header("access-control-request-method", method);
     request.method = "OPTIONS".to_owned();
     request

@@ -23,7 +23,8 @@ const REQUESTS_MEANWHILE: usize = 100;
 /// Clusters that are renamed under traffic.
 const SWITCHES: [&str; 4] = ["app-b", "app-a", "app-b", "app-a"];
 
-const STATE_OF_THE_WORLD: Speech<'_> = Speech { flags: &["--xds-variant", "sotw"], change: None };
+pub(crate) const STATE_OF_THE_WORLD: Speech<'_> =
+    Speech { flags: &["--xds-variant", "sotw"], change: None, binary: None, through: None };
 
 /// A founding scenario with a second service that nothing refers to yet.
 fn manifests() -> anyhow::Result<Vec<Manifest>> {

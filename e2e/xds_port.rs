@@ -17,6 +17,11 @@ use crate::restart::{connected, updates};
 use crate::support::demo::{Demo, RECS, WEB};
 use crate::support::wait::PATIENCE;
 
+mod crowd;
+mod garbage;
+mod refusals;
+mod warming;
+
 /// Sends bytes that are no HTTP/2 and reads until the server closes.
 async fn raw(address: SocketAddr, bytes: &[u8]) -> anyhow::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
@@ -35,6 +40,13 @@ fn text(text: &str) -> Value {
 fn node(id: &str, metadata: &[(&str, Value)]) -> Node {
     let fields = metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
     Node { id: id.to_owned(), metadata: Some(Struct { fields }), ..Node::default() }
+}
+
+/// A node that is matched to the demo's gateway.
+fn gateway_node(id: &str) -> Node {
+    let app = [("app".to_owned(), text("ingress-gateway"))];
+    let labels = Value { kind: Some(Kind::StructValue(Struct { fields: app.into_iter().collect() })) };
+    node(id, &[("cluster", text("cluster-1")), ("namespace", text("gateway")), ("labels", labels)])
 }
 
 fn asks(node: Option<Node>) -> DeltaDiscoveryRequest {
@@ -60,20 +72,14 @@ async fn refusal(address: SocketAddr, requests: Vec<DeltaDiscoveryRequest>) -> a
 }
 
 #[tokio::test]
-async fn garbage_is_refused_with_reasons_and_others_are_untouched() -> anyhow::Result<()> {
+async fn case_44_garbage_is_refused_with_reasons_and_others_are_untouched() -> anyhow::Result<()> {
     let demo = Demo::start().await?;
     let address = demo.chancery.xds();
     connected(&demo.gateway.envoy, 1).await?;
     let before = updates(&demo.gateway.envoy).await?;
     let watch = demo.watch(2, &[(WEB, "/", "200 web-api"), (RECS, "/", "200 recs")]);
 
-    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        seed.to_be_bytes()[0]
-    })
-    .take(64 * 1024)
-    .collect();
+    let noise = garbage::Noise(1).bytes(64 * 1024);
     raw(address, &noise).await?;
     raw(address, b"GET / HTTP/1.1\r\nhost: chancery\r\n\r\n").await?;
     // A right beginning, then noise.
@@ -85,7 +91,7 @@ async fn garbage_is_refused_with_reasons_and_others_are_untouched() -> anyhow::R
     let place = [("cluster", text("cluster-1")), ("namespace", text("gateway"))];
     let with =
         |app: &str| BTreeMap::from(place.clone()).into_iter().chain([("labels", labels(app))]).collect::<Vec<_>>();
-    let known = || node("cluster-1/gateway/other-0", &with("ingress-gateway"));
+    let known = || gateway_node("cluster-1/gateway/other-0");
     let odd_bind: Vec<_> = with("ingress-gateway").into_iter().chain([("bind", text("here"))]).collect();
     let cases: [(&str, Vec<DeltaDiscoveryRequest>, Code, &[&str]); 6] = [
         ("no node", vec![asks(None)], Code::InvalidArgument, &["first message", "node.id"]),
@@ -123,7 +129,13 @@ async fn garbage_is_refused_with_reasons_and_others_are_untouched() -> anyhow::R
         }
     }
 
+    let rounds = garbage::throw(address, gateway_node("cluster-1/gateway/garbage-0")).await?;
+    ensure!(rounds > 500, "{rounds} rounds of garbage");
+    garbage::is_told_why(address, gateway_node("cluster-1/gateway/garbage-0")).await?;
+
     watch.end().await?;
+    let log = demo.chancery.log_tail();
+    ensure!(!log.contains("panicked"), "{log}");
     connected(&demo.gateway.envoy, 1).await?;
     let after = updates(&demo.gateway.envoy).await?;
     ensure!(after == before, "updates before {before:?}, after the garbage {after:?}");

@@ -23,11 +23,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self as std_mpsc, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::api::Sources;
+use crate::api::metering::Metered;
 use crate::compile::{Compiled, compile};
 use crate::emit::{EmitOptions, emit_gateway};
 use crate::ir::GatewayPlan;
@@ -44,6 +46,9 @@ use crate::snapshot::{ResourceType, Snapshot, Version};
 use crate::source::{self, Batch, Directory, Extent, Places, SourceError};
 use crate::status::Ledger;
 use crate::store::{Applied, Store};
+use crate::telemetry::Logging;
+use crate::telemetry::metrics::Metrics;
+use crate::xds::inspection::Sessions;
 use crate::xds::node::{Node, NodeError};
 use crate::xds::server::{ServeError, ServerSettings};
 use crate::xds::source::{SnapshotSource, Subscription};
@@ -119,6 +124,7 @@ type State = watch::Receiver<Option<Arc<Compiled>>>;
 pub async fn serve(
     settings: Settings,
     options: Options,
+    logging: Logging,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), AppError> {
     let source_options =
@@ -141,10 +147,19 @@ pub async fn serve(
         None => Memory::of_this_run(),
     };
     let (ledger, shared) = (Arc::new(Ledger::new()), Arc::new(refusals::Shared::default()));
+    let sources = Sources {
+        compiled: state.clone(),
+        ledger: ledger.clone(),
+        publisher: publisher.clone(),
+        places: directory.places().clone(),
+        metrics: Metrics::new(),
+    };
     let told = (ledger.clone(), shared.clone());
+    let places = directory.places().clone();
     let identities = Identities::open(settings.state.as_deref(), jiff::Timestamp::now);
-    let compiler = CompileLoop::new(options, publisher.clone(), state_sender, directory.places().clone(), memory, told)
-        .with_identities(identities);
+    let compiler = CompileLoop::new(options, publisher.clone(), state_sender, places, memory, told);
+    let mut compiler = compiler.with_identities(identities);
+    compiler.metrics = sources.metrics.clone();
     std::thread::Builder::new()
         .name("compile".to_owned())
         .spawn(move || compiler.run(&inbox))
@@ -163,10 +178,14 @@ pub async fn serve(
 
     let (stop_sender, stop) = watch::channel(false);
     let addresses = (local_address(&xds)?, local_address(&admin)?);
-    let witness = Arc::new(refusals::Witness { ledger, shared, events: events.clone() });
+    let witness = refusals::Witness { ledger, shared, events: events.clone() };
+    let observer = Arc::new(Metered { observer: witness, metrics: sources.metrics.clone() });
     let gateways = Arc::new(Gateways { state: state.clone(), publisher, events });
-    let xds = crate::xds::server::serve(xds, gateways, witness, ServerSettings::default(), stopped(stop.clone()));
-    let admin = crate::admin::serve(admin, state.clone(), stopped(stop));
+    let sessions = Sessions::default();
+    let services = tonic::service::Routes::new(crate::xds::csds::service(sessions.clone()));
+    let settings_of_server = ServerSettings::default();
+    let xds = crate::xds::server::serve(xds, gateways, observer, sessions, settings_of_server, stopped(stop.clone()));
+    let admin = crate::admin::serve(admin, sources, logging, services, stopped(stop));
     let ready = async {
         // Ends with an error only when the compile thread is gone, which ends the program anyway.
         let _ = state.wait_for(Option::is_some).await;
@@ -290,6 +309,7 @@ struct CompileLoop {
     keys: BTreeMap<GatewayKey, BTreeSet<Labels>>,
     emitted: BTreeMap<GatewayKey, Emitted>,
     told: BTreeSet<Finding>,
+    metrics: Metrics,
     ledger: Arc<Ledger>,
     refusals: Arc<refusals::Shared>,
 }
@@ -334,6 +354,7 @@ impl CompileLoop {
             keys: BTreeMap::new(),
             emitted: BTreeMap::new(),
             told: BTreeSet::new(),
+            metrics: Metrics::new(),
             ledger,
             refusals,
         }
@@ -451,6 +472,7 @@ impl CompileLoop {
             micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
             "compiled"
         );
+        self.metrics.compiled(begun.elapsed(), UNIX_EPOCH.elapsed().unwrap_or_default());
         self.tell(&compiled.findings);
         self.state.send_replace(Some(Arc::new(compiled)));
         self.is_stale = false;

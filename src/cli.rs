@@ -4,8 +4,10 @@ mod bootstrap;
 mod check;
 mod explain;
 mod json;
+mod live;
 mod render;
 mod serve;
+mod status;
 mod table;
 
 use std::ffi::OsString;
@@ -29,9 +31,12 @@ use crate::store::Store;
 /// What every `--help` ends with.
 const EXIT_CODES: &str = "Exit codes:\n  0  clean\n  1  errors\n  2  wrong usage";
 
+/// The same for commands that may ask a server.
+const SERVER_EXIT_CODES: &str = "Exit codes:\n  0  clean\n  1  errors\n  2  wrong usage\n  3  server not reachable";
+
 /// A control plane for Envoy: workspaces, delegated route tables and label-selected policies, served over xDS.
 #[derive(Debug, Parser)]
-#[command(name = "chancery", version, after_help = EXIT_CODES, max_term_width = 120)]
+#[command(name = "chancery", version, after_help = SERVER_EXIT_CODES, max_term_width = 120)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -47,6 +52,8 @@ enum Command {
     Explain(explain::Explain),
     /// Print the Envoy resources that a gateway would get
     Render(render::Render),
+    /// Show what the gateways of a running control plane hold, and which objects have findings
+    Status(status::Show),
     /// Print an Envoy bootstrap that points at this control plane
     Bootstrap(bootstrap::Bootstrap),
     /// Print the version
@@ -161,6 +168,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(command) => command.run(&mut out),
         Command::Explain(command) => command.run(&mut out),
         Command::Render(command) => command.run(&mut out),
+        Command::Status(command) => command.run(&mut out),
         Command::Bootstrap(command) => command.run(&mut out),
         Command::Version => {
             writeln!(out, "chancery {}", env!("CARGO_PKG_VERSION")).map(|()| Outcome::Clean).map_err(Into::into)
@@ -173,7 +181,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // The chain once, where the error stops. A closed stderr changes nothing.
             let _ = writeln!(std::io::stderr(), "chancery: {error:#}");
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+            ExitCode::from(match () {
+                () if error.is::<Usage>() => 2,
+                () if error.is::<live::Unreachable>() => 3,
+                () => 1,
+            })
         }
     }
 }

@@ -47,8 +47,9 @@
 //! | 6 | [`memory`] | what is remembered beyond the inputs: refusals, and what was accepted before | clients, streams |
 //! | 6 | [`status`] | what gateways told us: connected, acknowledged, refused, behind | manifests, rules |
 //! | 6 | [`render`] | Envoy messages as JSON and YAML | what they mean |
-//! | – | [`settings`], [`telemetry`] | what was typed and what it means; logs | any other module |
-//! | – | [`admin`], [`app`], [`cli`] | health; the composition root and its loop; the commands | any rule of routing |
+//! | – | [`settings`], [`telemetry`] | what was typed and what it means; logs and metrics | any other module |
+//! | – | [`api`] | what a running control plane knows, over gRPC and as documents | any rule of routing |
+//! | – | [`admin`], [`app`], [`cli`] | the admin port; the composition root and its loop; the commands | any rule of routing |
 //!
 //! # From a file to a gateway
 //!
@@ -80,6 +81,7 @@
 //! protects; the manual marks it `Not built yet.`
 
 pub mod admin;
+pub mod api;
 pub mod app;
 pub mod cli;
 pub mod compile;

@@ -13,7 +13,8 @@
 //!
 //! Across and beyond clusters: [`federation`], [`virtual_destinations`], [`data_path`], [`external_services`].
 //!
-//! How manifests are read: [`encoding`].
+//! How manifests are read: [`encoding`]. How gateways are served: [`sessions`]. What a running control plane tells:
+//! [`operating`].
 //!
 //! The repository's own tests hold the manual to its word: each rule is defined once, and each rule that is built is
 //! cited by a test.
@@ -46,6 +47,8 @@ macro_rules! pages {
             #[doc = "[data-path.md]: data_path"]
             #[doc = "[external-services.md]: external_services"]
             #[doc = "[encoding.md]: encoding"]
+            #[doc = "[operating.md]: operating"]
+            #[doc = "[sessions.md]: sessions"]
             pub mod $page {}
         )+
 
@@ -78,4 +81,6 @@ pages! {
     data_path = "data-path.md",
     external_services = "external-services.md",
     encoding = "encoding.md",
+    operating = "operating.md",
+    sessions = "sessions.md",
 }

@@ -15,7 +15,8 @@ pub struct RawSettings {
     /// Where the xDS server listens. Loopback only, unless --xds-insecure is given; port 0 picks a free one.
     #[arg(long, env = "CHANCERY_XDS_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:18000")]
     pub xds_address: SocketAddr,
-    /// Where health and readiness are served. Port 0 picks a free one.
+    /// Where health, metrics and the API of `status` and `explain --server` are served. Beyond loopback, health and metrics
+    /// alone; port 0 picks a free one.
     #[arg(long, env = "CHANCERY_ADMIN_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:18001")]
     pub admin_address: SocketAddr,
     /// Serve xDS in plaintext beyond loopback.
@@ -36,7 +37,7 @@ pub struct Settings {
     pub directory: PathBuf,
     /// Where xDS listens.
     pub xds_address: SocketAddr,
-    /// Where health listens.
+    /// Where the admin port listens.
     pub admin_address: SocketAddr,
     /// Where to tell that everything is served.
     pub ready_file: Option<PathBuf>,

@@ -103,6 +103,11 @@ impl Chancery {
         self.process.log_tail()
     }
 
+    /// The whole log, of all its processes.
+    pub(crate) fn log(&self) -> anyhow::Result<String> {
+        self.process.log()
+    }
+
     /// Ends the control plane as `kill -9` does.
     pub(crate) fn kill(&mut self) {
         self.process.kill();

@@ -2,16 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
-use tokio::task::JoinSet;
 
 use super::backend::{Backend, Identity};
 use super::chancery::{Chancery, Settings};
-use super::http::{Client, Request};
+use super::http::{Client, Request, Response};
+use super::load::{Load, Pace};
 use super::manifests;
 use super::net::Network;
 use super::project;
@@ -141,52 +139,14 @@ impl Demo {
     }
 
     /// Sends requests without a pause, on some connections, until told to stop; each answer must begin as wanted.
-    pub(crate) fn watch(&self, connections: usize, requests: &[(&str, &str, &str)]) -> Watch {
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut clients = JoinSet::new();
-        for offset in 0..connections {
-            let requests: Vec<(Request, String)> =
-                requests.iter().map(|(host, path, wanted)| (Request::get(host, path), (*wanted).to_owned())).collect();
-            let (stop, address) = (Arc::clone(&stop), self.address);
-            clients.spawn(async move {
-                let mut client = Client::new(address);
-                let mut sent = 0;
-                for (request, wanted) in requests.iter().cycle().skip(offset) {
-                    let answer = ask(&mut client, request).await?.to_string();
-                    ensure!(
-                        answer.starts_with(wanted.as_str()),
-                        "request {sent} to {}{}: {answer}, not {wanted}",
-                        request.host,
-                        request.path
-                    );
-                    sent += 1;
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                }
-                Ok(sent)
-            });
-        }
-        Watch { stop, clients }
-    }
-}
-
-/// Requests that are being sent.
-#[derive(Debug)]
-pub(crate) struct Watch {
-    stop: Arc<AtomicBool>,
-    clients: JoinSet<anyhow::Result<usize>>,
-}
-
-impl Watch {
-    /// Ends the requests and says how many there were; fails with the first wrong answer.
-    pub(crate) async fn end(mut self) -> anyhow::Result<usize> {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut sent = 0;
-        while let Some(client) = self.clients.join_next().await {
-            sent += client??;
-        }
-        Ok(sent)
+    pub(crate) fn watch(&self, connections: usize, requests: &[(&str, &str, &str)]) -> Load {
+        let wanted: Vec<String> = requests.iter().map(|(_, _, wanted)| (*wanted).to_owned()).collect();
+        let requests = requests.iter().map(|(host, path, _)| Request::get(host, path)).collect();
+        Load::start(self.address, connections, Pace::Unbounded, requests, move |index, response| {
+            let (answer, wanted) = (Answer::of(response).to_string(), &wanted[index]);
+            ensure!(answer.starts_with(wanted.as_str()), "{answer}, not {wanted}");
+            Ok(())
+        })
     }
 }
 
@@ -208,8 +168,13 @@ impl std::fmt::Display for Answer {
     }
 }
 
+impl Answer {
+    fn of(response: &Response) -> Self {
+        let service = response.json().map(|body| manifests::text(&body, "/service").to_owned()).unwrap_or_default();
+        Self { status: response.status, service }
+    }
+}
+
 async fn ask(client: &mut Client, request: &Request) -> anyhow::Result<Answer> {
-    let response = client.send(request).await?;
-    let service = response.json().map(|body| manifests::text(&body, "/service").to_owned()).unwrap_or_default();
-    Ok(Answer { status: response.status, service })
+    client.send(request).await.map(|response| Answer::of(&response))
 }

@@ -29,6 +29,25 @@ pub(crate) fn find() -> anyhow::Result<PathBuf> {
         .context("no Envoy found: run `make envoy`, put `envoy` on PATH, or set ENVOY")
 }
 
+/// The releases that are served, the newest patch of each, oldest first. The last is the one that [`find`] finds, the
+/// others are those of the Makefile.
+pub(crate) const RELEASES: [&str; 5] = ["1.36.4", "1.37.0", "1.38.3", "1.39.3", "1.40.0"];
+
+/// The oldest release that is served.
+pub(crate) const OLDEST: &str = RELEASES[0];
+
+/// Finds one of [`RELEASES`].
+pub(crate) fn find_release(version: &str) -> anyhow::Result<PathBuf> {
+    if RELEASES.last() == Some(&version) {
+        return find();
+    }
+    let binary = project().join(".envoy").join(version).join("envoy/_bin/envoy");
+    if !binary.is_file() {
+        bail!("no Envoy {version} at {}: run `make envoys`", binary.display());
+    }
+    Ok(binary)
+}
+
 /// A running Envoy; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Envoy {
@@ -40,11 +59,16 @@ pub(crate) struct Envoy {
 impl Envoy {
     /// Starts an Envoy from a bootstrap (YAML or JSON, admin on port 0 of loopback) and waits for its admin interface.
     pub(crate) async fn start(name: &str, bootstrap: &str) -> anyhow::Result<Self> {
+        Self::start_binary(&find()?, name, bootstrap).await
+    }
+
+    /// The same with a binary of one's choice.
+    pub(crate) async fn start_binary(binary: &Path, name: &str, bootstrap: &str) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("make a folder for Envoy")?;
         let file = folder.path().join("bootstrap.yaml");
         std::fs::write(&file, bootstrap).context("write the bootstrap")?;
         let admin_file = folder.path().join("admin");
-        let mut command = Command::new(find()?);
+        let mut command = Command::new(binary);
         command.arg("-c").arg(&file).arg("--admin-address-path").arg(&admin_file);
         // Without hot restart there is no base id to share, and nothing is left in shared memory by a kill.
         command.args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]);

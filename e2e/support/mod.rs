@@ -11,10 +11,13 @@
 //! | [`demo`] | the demo's files, as written, on a network of their own |
 //! | [`envoy`] | an Envoy process with its admin interface |
 //! | [`http`] | a client that keeps address and Host apart |
+//! | [`load`] | steady requests over many connections, and how they were answered |
 //! | [`manifests`] | reading and writing directories of objects |
 //! | [`net`] | a 127.x network of its own per cluster |
 //! | [`process`] | a child process with a log, killed when dropped |
+//! | [`proxy`] | stands between gateways and the control plane: notes what passes, changes what it is told to |
 //! | [`random`] | random worlds and requests, from a seed |
+//! | [`shop`] | a small world that is edited while it serves |
 //! | [`tls`] | certificates, clients with TLS, a backend that ends it |
 //! | [`wait`] | waiting for an event |
 //! | [`world`] | objects to running processes: networks, backends, control plane, gateways |
@@ -28,10 +31,13 @@ pub(crate) mod chancery;
 pub(crate) mod demo;
 pub(crate) mod envoy;
 pub(crate) mod http;
+pub(crate) mod load;
 pub(crate) mod manifests;
 pub(crate) mod net;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod random;
+pub(crate) mod shop;
 pub(crate) mod tls;
 pub(crate) mod wait;
 pub(crate) mod world;

@@ -47,6 +47,11 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// The whole log.
+    pub(crate) fn log(&self) -> anyhow::Result<String> {
+        std::fs::read_to_string(&self.log).with_context(|| format!("read the log of {}", self.name))
+    }
+
     /// The end of the log, headed by the name, for error messages.
     pub(crate) fn log_tail(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();

@@ -11,10 +11,11 @@ use tempfile::TempDir;
 
 use super::backend::{Backend, Identity};
 use super::chancery::{self, Chancery, Node, Settings};
-use super::envoy::Envoy;
+use super::envoy::{self, Envoy};
 use super::http::{Client, Request, Response};
 use super::manifests::{self, Manifest, list, port, text, texts};
 use super::net::Network;
+use super::proxy::Proxy;
 
 /// An endpoint that some EndpointSlice names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,7 +142,7 @@ fn gateway(service: &Manifest) -> Gateway {
 /// The networks of a relocated world, and where its gateways bind.
 #[derive(Debug)]
 pub(crate) struct Relocation {
-    _networks: BTreeMap<String, Network>,
+    networks: BTreeMap<String, Network>,
     binds: BTreeMap<String, Ipv4Addr>,
 }
 
@@ -204,7 +205,7 @@ pub(crate) fn relocate(manifests: &mut [Manifest]) -> anyhow::Result<Relocation>
         }
     }
     let networks = clusters.into_iter().map(|(name, cluster)| (name, cluster.network)).collect();
-    Ok(Relocation { _networks: networks, binds })
+    Ok(Relocation { networks, binds })
 }
 
 struct Cluster {
@@ -254,6 +255,10 @@ pub(crate) struct Speech<'a> {
     pub(crate) flags: &'a [&'a str],
     /// What else differs in the bootstrap.
     pub(crate) change: Option<fn(&mut Value)>,
+    /// The Envoy to run, if not the one that everything is tested against.
+    pub(crate) binary: Option<&'a Path>,
+    /// What stands between the gateway and the control plane.
+    pub(crate) through: Option<&'a Proxy>,
 }
 
 /// A gateway and the Envoy that is its one Pod.
@@ -263,7 +268,7 @@ pub(crate) struct RunningGateway {
     pub(crate) gateway: Gateway,
     /// Its Envoy.
     pub(crate) envoy: Envoy,
-    /// Where its listeners bind.
+    /// The address that its listeners bind.
     pub(crate) bind: Ipv4Addr,
 }
 
@@ -280,21 +285,29 @@ impl RunningGateway {
         xds: SocketAddr,
         flags: &[&str],
     ) -> anyhow::Result<Self> {
-        Self::start_speaking(gateway, bind, xds, &Speech { flags, change: None }).await
+        let pod = format!("{}-0", gateway.service);
+        Self::start_speaking(gateway, &pod, bind, xds, &Speech { flags, ..Speech::default() }).await
     }
 
     /// The same with a way of its own to talk to the control plane.
     async fn start_speaking(
         gateway: Gateway,
+        pod: &str,
         bind: Ipv4Addr,
         xds: SocketAddr,
         speech: &Speech<'_>,
     ) -> anyhow::Result<Self> {
-        let pod = format!("{}-0", gateway.service);
+        let xds = match speech.through {
+            Some(proxy) => {
+                proxy.lead_to(xds);
+                proxy.address()
+            }
+            None => xds,
+        };
         let node = Node {
             cluster: &gateway.cluster,
             namespace: &gateway.namespace,
-            pod: &pod,
+            pod,
             labels: gateway.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
             bind,
         };
@@ -302,7 +315,9 @@ impl RunningGateway {
         if let Some(change) = speech.change {
             change(&mut bootstrap);
         }
-        let envoy = Envoy::start(&gateway.id(), &bootstrap.to_string()).await?;
+        let binary = speech.binary.map_or_else(envoy::find, |binary| Ok(binary.to_owned()))?;
+        let name = format!("{}/{}/{pod}", gateway.cluster, gateway.namespace);
+        let envoy = Envoy::start_binary(&binary, &name, &bootstrap.to_string()).await?;
         Ok(Self { gateway, envoy, bind })
     }
 
@@ -341,25 +356,57 @@ impl Mesh {
 
     /// The same with gateways that talk to the control plane in a way of their own.
     pub(crate) async fn start_speaking(
-        mut manifests: Vec<Manifest>,
+        manifests: Vec<Manifest>,
         settings: Settings,
         speech: &Speech<'_>,
+    ) -> anyhow::Result<Self> {
+        let mut mesh = Self::start_without_gateways(manifests, settings).await?;
+        for gateway in self::gateways(&mesh.manifests) {
+            let bind = mesh.relocation.bind(&gateway);
+            mesh.join(&gateway, bind, speech).await?;
+        }
+        if let Err(error) = mesh.listening().await {
+            return Err(mesh.with_logs(error));
+        }
+        Ok(mesh)
+    }
+
+    /// The same without any gateway; [`Mesh::join`] adds them.
+    pub(crate) async fn start_without_gateways(
+        mut manifests: Vec<Manifest>,
+        settings: Settings,
     ) -> anyhow::Result<Self> {
         let relocation = relocate(&mut manifests)?;
         let folder = tempfile::tempdir().context("make a folder for the manifests")?;
         let files = manifests::write(folder.path(), &manifests)?;
         let backends = start_backends(&manifests).await?;
         let chancery = Chancery::serve(folder.path(), &settings).await?;
-        let mut gateways = Vec::new();
-        for gateway in self::gateways(&manifests) {
-            let bind = relocation.bind(&gateway);
-            gateways.push(RunningGateway::start_speaking(gateway, bind, chancery.xds(), speech).await?);
-        }
-        let mut mesh = Self { manifests, files, settings, chancery, gateways, backends, relocation, folder };
-        if let Err(error) = mesh.listening().await {
-            return Err(mesh.with_logs(error));
-        }
-        Ok(mesh)
+        Ok(Self { manifests, files, settings, chancery, gateways: Vec::new(), backends, relocation, folder })
+    }
+
+    /// One more Envoy of a gateway, as a Pod of its own: the last of `gateways` afterwards. It does not wait for listeners.
+    pub(crate) async fn join(
+        &mut self,
+        gateway: &Gateway,
+        bind: Ipv4Addr,
+        speech: &Speech<'_>,
+    ) -> anyhow::Result<&mut RunningGateway> {
+        let number = self.gateways.iter().filter(|running| running.gateway == *gateway).count();
+        let pod = format!("{}-{number}", gateway.service);
+        let joined = RunningGateway::start_speaking(gateway.clone(), &pod, bind, self.chancery.xds(), speech).await?;
+        self.gateways.push(joined);
+        self.gateways.last_mut().context("no gateway")
+    }
+
+    /// An address of a cluster's network that nobody has yet.
+    pub(crate) fn free_address(&self, cluster: &str) -> anyhow::Result<Ipv4Addr> {
+        let network = self.relocation.networks.get(cluster);
+        network.with_context(|| format!("no network of {cluster}"))?.next_address()
+    }
+
+    /// The address that a gateway's first Envoy binds.
+    pub(crate) fn bind(&self, gateway: &Gateway) -> Ipv4Addr {
+        self.relocation.bind(gateway)
     }
 
     async fn listening(&mut self) -> anyhow::Result<()> {

@@ -70,6 +70,7 @@ impl Observer for Witness {
             Observation::Connected(_)
             | Observation::Sent(..)
             | Observation::Ignored(..)
+            | Observation::Stuck(..)
             | Observation::Disconnected(_) => {}
         }
         self.ledger.observe(event);

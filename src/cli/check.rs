@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use crate::api::document::{API_VERSION, FindingPart};
 use crate::model::{Finding, ObjectRef, Severity};
 
 use super::{EXIT_CODES, Offline, Outcome, Rules, TextOrJson, json, offline};
@@ -90,12 +91,12 @@ fn plural(number: usize, what: &str) -> String {
 
 /// The JSON form: every object of the v2 API with its verdict, every other object with findings, and findings on files.
 fn report(offline: &Offline) -> Value {
-    let mut by_object: BTreeMap<&ObjectRef, Vec<Value>> = BTreeMap::new();
+    let mut by_object: BTreeMap<&ObjectRef, Vec<FindingPart>> = BTreeMap::new();
     let mut rest = Vec::new();
     for finding in &offline.compiled.findings {
         match &finding.subject {
-            Some(subject) => by_object.entry(subject).or_default().push(json::finding(finding)),
-            None => rest.push(json::finding(finding)),
+            Some(subject) => by_object.entry(subject).or_default().push(FindingPart::from(finding)),
+            None => rest.push(FindingPart::from(finding)),
         }
     }
     let mut items = Vec::new();
@@ -111,5 +112,5 @@ fn report(offline: &Offline) -> Value {
     for (id, findings) in by_object {
         items.push(json!({"object": id.to_string(), "findings": findings}));
     }
-    json!({"apiVersion": json::API_VERSION, "kind": "CheckReport", "items": items, "findings": rest})
+    json!({"apiVersion": API_VERSION, "kind": "CheckReport", "items": items, "findings": rest})
 }

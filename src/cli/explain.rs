@@ -1,31 +1,45 @@
 //! `chancery explain`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
-use crate::compile::explain::{
-    Explanation, MatchedRoute, ObjectExplanation, Request, describe, explain, explain_object,
+use crate::api::document::{
+    FindingPart, Holding, ObjectDocument, RequestDocument, RoutePart, of_object, of_request, only_gateway,
 };
+use crate::api::pb;
+use crate::compile::explain::Request;
 use crate::model::{GatewayId, ObjectRef};
-use crate::resolve::attachment::NotAttached;
 
-use super::{EXIT_CODES, Offline, Outcome, Rules, TextOrJson, Usage, json, offline, table};
+use super::live::{SERVER_DEFAULT, Server};
+use super::{Outcome, Rules, SERVER_EXIT_CODES, TextOrJson, Usage, json, offline, table};
 
 /// Say what a gateway does with a request, or what became of an object, and why.
 ///
 /// For a request: listener, host, route, the tables on the way, labels with their origin, policies attached and not with
-/// the reason, destinations. For an object: verdict, findings, the routes that it is on.
+/// the reason, destinations. For an object: verdict, findings, the routes that it is on. With --server in place of a path,
+/// the same of a running control plane, and which connected gateways have acknowledged it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = format!("Examples:\n  chancery explain config/demo --host web.istioinaction.io --allow-loopback-endpoints\n  chancery explain config/demo RouteTable/recommendation/recs@cluster-1 -o json\n\n{EXIT_CODES}"))]
+#[command(
+    override_usage = "chancery explain <PATH> [--gateway <GATEWAY>] --host <HOST> [OPTIONS]\n       \
+                      chancery explain <PATH> <OBJECT> [OPTIONS]\n       \
+                      chancery explain --server <URL> --host <HOST> [OPTIONS]\n       \
+                      chancery explain --server <URL> <OBJECT> [OPTIONS]",
+    after_help = format!("Examples:\n  chancery explain config/demo --host web.istioinaction.io --allow-loopback-endpoints\n  chancery explain config/demo RouteTable/recommendation/recs@cluster-1 -o json\n\n{SERVER_EXIT_CODES}")
+)]
 pub(super) struct Explain {
-    /// Directory or file of manifests
-    #[arg(value_name = "PATH")]
-    path: PathBuf,
+    /// Directory or file of manifests; not with --server
+    #[arg(value_name = "PATH", required_unless_present = "server")]
+    path: Option<PathBuf>,
     /// An object: Kind/namespace/name@cluster
-    #[arg(value_name = "OBJECT", conflicts_with_all = ["gateway", "host"], required_unless_present = "host")]
+    #[arg(value_name = "OBJECT", conflicts_with_all = ["gateway", "host"], required_unless_present_any = ["host", "server"])]
     object: Option<ObjectRef>,
+    /// Ask the running control plane with this admin address, such as http://127.0.0.1:18001; its own rules count
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
     /// The gateway that gets the request: cluster/namespace/service; may be left out where there is only one
     #[arg(short, long, value_name = "GATEWAY", requires = "host", help_heading = "Request")]
     gateway: Option<GatewayId>,
@@ -56,15 +70,57 @@ pub(super) struct Explain {
 
 impl Explain {
     pub(super) fn run(self, out: &mut impl Write) -> anyhow::Result<Outcome> {
-        let offline = offline(std::slice::from_ref(&self.path), &self.rules, self.gateway.as_ref())?;
-        match (&self.object, &self.gateway) {
-            (Some(object), _) => self.object(&offline, object, out),
-            (None, Some(gateway)) => self.request(&offline, gateway, out),
-            (None, None) => self.request(&offline, only_gateway(&offline)?, out),
+        match (&self.server, &self.path) {
+            (Some(server), _) => self.live(server, out),
+            (None, Some(path)) => self.offline(path, out),
+            (None, None) => Err(Usage("name a path, or a server with --server".to_owned()).into()),
         }
     }
 
-    fn request(&self, offline: &Offline, gateway: &GatewayId, out: &mut impl Write) -> anyhow::Result<Outcome> {
+    fn offline(&self, path: &PathBuf, out: &mut impl Write) -> anyhow::Result<Outcome> {
+        let offline = offline(std::slice::from_ref(path), &self.rules, self.gateway.as_ref())?;
+        if let Some(id) = &self.object {
+            let document = of_object(&offline.compiled, id, &offline.loaded.places).map_err(Usage)?;
+            return self.print(&document, object_text, out);
+        }
+        let gateway = match &self.gateway {
+            Some(gateway) => gateway,
+            None => only_gateway(&offline.compiled).map_err(Usage)?,
+        };
+        let document = of_request(&offline.compiled, gateway, &self.request()?).map_err(Usage)?;
+        self.print(&document, request_text, out)
+    }
+
+    fn live(&self, server: &str, out: &mut impl Write) -> anyhow::Result<Outcome> {
+        // With a server there is no path, so what stands first is the object.
+        let object = self.path.as_deref().map(object_of).transpose()?;
+        match (object, &self.host) {
+            (Some(object), None) if self.object.is_none() => {
+                let subject = pb::explain_request::Subject::Object(object.to_string());
+                let answer = Server::connect(server)?.explain(subject)?;
+                let mut document: ObjectDocument = document(&answer)?;
+                document.acknowledged = Some(holdings(answer));
+                self.print(&document, object_text, out)
+            }
+            (None, Some(_)) => {
+                let subject = pb::explain_request::Subject::Request(self.question()?);
+                let answer = Server::connect(server)?.explain(subject)?;
+                let mut document: RequestDocument = document(&answer)?;
+                document.acknowledged = Some(holdings(answer));
+                self.print(&document, request_text, out)
+            }
+            (None, None) => Err(Usage(format!(
+                "say what to explain: `chancery explain --server {SERVER_DEFAULT} --host HOST`, or an object in place of \
+                 --host"
+            ))
+            .into()),
+            (Some(_), _) => {
+                Err(Usage("with --server, name either --host or one object, and no path".to_owned()).into())
+            }
+        }
+    }
+
+    fn request(&self) -> Result<Request, Usage> {
         let mut request = Request {
             port: self.port,
             host: self.host.clone().unwrap_or_default(),
@@ -78,100 +134,113 @@ impl Explain {
                 header.split_once(':').ok_or_else(|| Usage(format!("`{header}` is no header: write 'name: value'")))?;
             request.headers.push((name.trim().to_owned(), value.trim().to_owned()));
         }
-        let explanation = explain(&offline.compiled, gateway, &request).map_err(Usage)?;
-        match self.output {
-            TextOrJson::Text => request_text(&request, &explanation, out)?,
-            TextOrJson::Json => json::print(out, &request_json(&request, &explanation))?,
-        }
-        Ok(Outcome::Clean)
+        Ok(request)
     }
 
-    fn object(&self, offline: &Offline, id: &ObjectRef, out: &mut impl Write) -> anyhow::Result<Outcome> {
-        let known = offline.loaded.objects.iter().any(|object| object.meta.id == *id);
-        let explanation = explain_object(&offline.compiled, known, id).map_err(Usage)?;
+    fn question(&self) -> Result<pb::HttpRequest, Usage> {
+        let request = self.request()?;
+        Ok(pb::HttpRequest {
+            gateway: self.gateway.as_ref().map(ToString::to_string).unwrap_or_default(),
+            port: request.port.map(u32::from).unwrap_or_default(),
+            host: request.host,
+            server_name: request.server_name,
+            path: request.path,
+            method: request.method,
+            headers: request.headers.into_iter().map(|(name, value)| pb::Header { name, value }).collect(),
+        })
+    }
+
+    fn print<D: Serialize, W: Write>(
+        &self,
+        document: &D,
+        text: impl Fn(&D, &mut W) -> anyhow::Result<()>,
+        out: &mut W,
+    ) -> anyhow::Result<Outcome> {
         match self.output {
-            TextOrJson::Text => object_text(id, &explanation, out)?,
-            TextOrJson::Json => json::print(out, &object_json(id, &explanation))?,
+            TextOrJson::Text => text(document, out)?,
+            TextOrJson::Json => json::print(out, &serde_json::to_value(document)?)?,
         }
         Ok(Outcome::Clean)
     }
 }
 
-/// The gateway that a request means that names none.
-fn only_gateway(offline: &Offline) -> Result<&GatewayId, Usage> {
-    let known: Vec<&GatewayId> = offline.compiled.plans.keys().collect();
-    match known.as_slice() {
-        [only] => Ok(only),
-        [] => Err(Usage("there is no gateway: no VirtualGateway selects a Service".to_owned())),
-        several => {
-            let several: Vec<String> = several.iter().map(|id| format!("`{id}`")).collect();
-            Err(Usage(format!("name one of the gateways with --gateway: {}", several.join(", "))))
-        }
-    }
+fn object_of(word: &Path) -> Result<ObjectRef, Usage> {
+    let word = word.to_string_lossy();
+    word.parse().map_err(|error| Usage(format!("{error}; with --server there is no path")))
 }
 
-fn request_text(request: &Request, explanation: &Explanation<'_>, out: &mut impl Write) -> anyhow::Result<()> {
-    let scheme = if explanation.chain.is_some_and(|chain| chain.tls.is_some()) { "https" } else { "http" };
+fn document<D: serde::de::DeserializeOwned>(answer: &pb::ExplainResponse) -> anyhow::Result<D> {
+    let value: Value = serde_json::from_str(&answer.document)?;
+    serde_json::from_value(value).map_err(|error| {
+        anyhow::anyhow!("the server's answer is not understood ({error}): its version is another than this one's")
+    })
+}
+
+fn holdings(answer: pb::ExplainResponse) -> Vec<Holding> {
+    answer.holdings.into_iter().map(Holding::from).collect()
+}
+
+fn request_text(document: &RequestDocument, out: &mut impl Write) -> anyhow::Result<()> {
+    let request = &document.request;
+    let tls = document.listener.as_ref().and_then(|listener| listener.tls.as_ref());
+    let scheme = if tls.is_some_and(|tls| tls.terminated) { "https" } else { "http" };
     writeln!(out, "Request:   {} {scheme}://{}{}", request.method, request.host, request.path)?;
-    writeln!(out, "Gateway:   {}", explanation.gateway)?;
-    if let Some(port) = explanation.listener {
-        writeln!(out, "Listener:  port {port}")?;
+    writeln!(out, "Gateway:   {}", document.gateway)?;
+    if let Some(listener) = &document.listener {
+        writeln!(out, "Listener:  port {}", listener.port)?;
     }
-    if let Some(chain) = explanation.chain {
-        let ends = if chain.tls.is_some() { "ends here" } else { "is passed through" };
-        writeln!(out, "TLS:       {ends}, listener `{}` of {}", chain.name, chain.gateways[0].short())?;
+    if let Some(tls) = tls {
+        let ends = if tls.terminated { "ends here" } else { "is passed through" };
+        writeln!(out, "TLS:       {ends}, listener `{}` of {}", tls.name, tls.gateways.join(", "))?;
     }
-    if let Some(host) = &explanation.virtual_host {
+    if let Some(host) = &document.virtual_host {
         writeln!(out, "Host:      {host}")?;
     }
-    if let Some(route) = &explanation.route {
-        route_text(route, out)?;
+    if let Some(route) = &document.route {
+        route_text(document, route, out)?;
     }
-    if let Some(answer) = &explanation.answer {
-        let location = answer.location.as_ref().map(|location| format!(" to {location}")).unwrap_or_default();
-        if answer.status == 0 {
-            writeln!(out, "Answer:    none: {}", answer.body)?;
-        } else {
-            let why = if answer.body.is_empty() { String::new() } else { format!(": {}", answer.body) };
-            writeln!(out, "Answer:    {}{location}{why}", answer.status)?;
+    let outcome = &document.outcome;
+    match (outcome.status, &outcome.body) {
+        (None, Some(why)) => writeln!(out, "Answer:    none: {why}")?,
+        (Some(status), body) => {
+            let location = outcome.location.as_ref().map(|location| format!(" to {location}")).unwrap_or_default();
+            let why = body.as_ref().filter(|body| !body.is_empty()).map(|body| format!(": {body}")).unwrap_or_default();
+            writeln!(out, "Answer:    {status}{location}{why}")?;
         }
+        (None, None) => {}
     }
-    Ok(())
+    acknowledged_text(document.acknowledged.as_deref(), out)
 }
 
-fn route_text(route: &MatchedRoute<'_>, out: &mut impl Write) -> anyhow::Result<()> {
-    writeln!(out, "Route:     {} ({})", route.name, describe(&route.matcher))?;
-    for (index, hop) in route.body.chain.iter().enumerate() {
+fn route_text(document: &RequestDocument, route: &RoutePart, out: &mut impl Write) -> anyhow::Result<()> {
+    writeln!(out, "Route:     {} ({})", route.name, route.matches)?;
+    for (index, hop) in route.hops.iter().enumerate() {
         let heading = if index == 0 { "Chain:" } else { "" };
-        writeln!(out, "{heading:<11}{hop}  (workspace {}, {}, spec.http[{}])", hop.owner, hop.table, hop.index)?;
+        let (route, workspace, table) = (&hop.route, &hop.workspace, &hop.table);
+        writeln!(out, "{heading:<11}{route}  (workspace {workspace}, {table}, spec.http[{}])", hop.index)?;
     }
-    if route.is_frozen {
+    if route.frozen {
         writeln!(out, "Frozen:    as it was accepted last, because a route of its tree is invalid")?;
     }
-    if let Some(fault) = &route.body.fault {
+    if let Some(fault) = &route.fault {
         writeln!(out, "Fault:     {}: {}", fault.code, fault.message)?;
     }
-    let labels: Vec<Vec<String>> = route
-        .body
-        .labels
+    let labels: Vec<Vec<String>> =
+        route.labels.iter().map(|(key, label)| vec![format!("{key}={}", label.value), label.from.clone()]).collect();
+    let attached: Vec<Vec<String>> =
+        document.policies.iter().map(|a| vec![a.policy.clone(), a.owner.clone(), a.selected_by.clone()]).collect();
+    let off: Vec<Vec<String>> = document
+        .not_attached
         .iter()
-        .map(|(key, label)| vec![format!("{key}={}", label.value), route.label_origin(key)])
+        .map(|not| vec![not.policy.clone(), not.code.clone(), not.reason.clone()])
         .collect();
-    let attached: Vec<Vec<String>> = route
-        .body
-        .attached
-        .iter()
-        .map(|a| vec![a.policy.to_string(), a.owner.to_string(), a.selected_by.to_string()])
-        .collect();
-    let off: Vec<Vec<String>> =
-        route.off.iter().map(|not| vec![not.policy.to_string(), not.off.to_string(), not.reason.clone()]).collect();
-    let destinations: Vec<Vec<String>> = route
+    let destinations: Vec<Vec<String>> = document
         .destinations
         .iter()
-        .map(|(id, weight, upstream)| {
-            let endpoints = upstream.map(|u| endpoints(u).join(", ")).unwrap_or_default();
+        .map(|destination| {
+            let endpoints = destination.endpoints.join(", ");
             let endpoints = if endpoints.is_empty() { "none ready: 503".to_owned() } else { endpoints };
-            vec![id.to_string(), weight.to_string(), endpoints]
+            vec![destination.upstream.clone(), destination.weight.to_string(), endpoints]
         })
         .collect();
     for (headers, rows) in [
@@ -188,144 +257,96 @@ fn route_text(route: &MatchedRoute<'_>, out: &mut impl Write) -> anyhow::Result<
     Ok(())
 }
 
-fn endpoints(upstream: &crate::ir::Upstream) -> Vec<String> {
-    upstream.endpoints.values().flatten().map(|endpoint| format!("{}:{}", endpoint.address, endpoint.port)).collect()
-}
-
-fn request_json(request: &Request, explanation: &Explanation<'_>) -> Value {
-    let headers: Vec<Value> =
-        request.headers.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
-    let answer = explanation.answer.as_ref();
-    let mut value = json!({
-        "apiVersion": json::API_VERSION,
-        "kind": "Explanation",
-        "request": {
-            "host": request.host,
-            "path": request.path,
-            "method": request.method,
-            "headers": headers,
-        },
-        "gateway": explanation.gateway.to_string(),
-        "outcome": {
-            "status": answer.map(|answer| answer.status).filter(|status| *status != 0),
-            "body": answer.map(|answer| &answer.body),
-            "location": answer.and_then(|answer| answer.location.as_ref()),
-        },
-        "listener": explanation.listener.map(|port| json!({
-            "port": port,
-            "tls": explanation.chain.map(|chain| json!({
-                "name": chain.name.as_str(),
-                "terminated": chain.tls.is_some(),
-                "gateways": chain.gateways.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            })),
-        })),
-        "virtualHost": explanation.virtual_host.as_deref(),
-        "route": null,
-        "policies": [],
-        "notAttached": [],
-        "destinations": [],
-    });
-    if let Some(route) = &explanation.route {
-        let labels: Map<String, Value> = route
-            .body
-            .labels
-            .iter()
-            .map(|(key, label)| (key.to_string(), json!({"value": &*label.value, "from": route.label_origin(key)})))
-            .collect();
-        value["route"] = json!({
-            "name": &*route.name,
-            "matches": describe(&route.matcher),
-            "chain": route.body.chain.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "tables": route.body.chain.iter().map(|hop| hop.table.to_string()).collect::<Vec<_>>(),
-            "chainWorkspaces": route.body.owners().iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "labels": labels,
-            "fault": route.body.fault.as_ref().map(|fault| json!({"code": fault.code.as_str(), "message": fault.message})),
-            "frozen": route.is_frozen,
-        });
-        value["policies"] = route
-            .body
-            .attached
-            .iter()
-            .map(|a| {
-                json!({
-                    "policy": a.policy.to_string(),
-                    "owner": a.owner.to_string(),
-                    "selectedBy": &*a.selected_by,
-                    "destination": a.destination.as_ref().map(ToString::to_string),
-                })
-            })
-            .collect();
-        value["notAttached"] = route
-            .off
-            .iter()
-            .map(|not| json!({"policy": not.policy.to_string(), "code": not.off.as_str(), "reason": not.reason}))
-            .collect();
-        value["destinations"] = route
-            .destinations
-            .iter()
-            .map(|(id, weight, upstream)| {
-                json!({
-                    "upstream": id.to_string(),
-                    "weight": weight,
-                    "endpoints": upstream.map(|u| endpoints(u)).unwrap_or_default(),
-                })
-            })
-            .collect();
+/// Who has it; nothing where nobody was asked.
+fn acknowledged_text(holdings: Option<&[Holding]>, out: &mut impl Write) -> anyhow::Result<()> {
+    let Some(holdings) = holdings else { return Ok(()) };
+    if holdings.is_empty() {
+        writeln!(out, "\nAcknowledged: no connected gateway should hold it")?;
+        return Ok(());
     }
-    value
+    let mut nodes: BTreeMap<(&str, &str), bool> = BTreeMap::new();
+    for holding in holdings {
+        let whole = nodes.entry((&holding.gateway, &holding.node)).or_insert(true);
+        *whole &= holding.state == pb::State::Acknowledged.word();
+    }
+    let whole = nodes.values().filter(|whole| **whole).count();
+    writeln!(out, "\nAcknowledged: by {whole} of {} connected gateways", nodes.len())?;
+    let rows: Vec<Vec<String>> = holdings
+        .iter()
+        .map(|holding| {
+            let of_type = holding.type_url.rsplit('.').next().unwrap_or_default();
+            vec![
+                holding.gateway.clone(),
+                holding.node.clone(),
+                format!("{of_type} {}", holding.resource),
+                holding.state.clone(),
+                holding.message.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    table::print(out, &["GATEWAY", "NODE", "RESOURCE", "STATE", "ENVOY SAYS"], &rows)?;
+    Ok(())
 }
 
-fn object_text(id: &ObjectRef, explanation: &ObjectExplanation<'_>, out: &mut impl Write) -> anyhow::Result<()> {
-    writeln!(out, "Object:     {id}")?;
-    if let Some(owner) = &explanation.owner {
+fn object_text(document: &ObjectDocument, out: &mut impl Write) -> anyhow::Result<()> {
+    writeln!(out, "Object:     {}", document.object)?;
+    if let Some(owner) = &document.workspace {
         writeln!(out, "Workspace:  {owner}")?;
     }
-    if let Some(verdict) = explanation.verdict {
-        writeln!(out, "Approval:   {}", verdict.approval)?;
-        for (index, (what, number)) in verdict.counts.iter().enumerate() {
-            let heading = if index == 0 { "Counts:" } else { "" };
-            writeln!(out, "{heading:<12}{}: {number}", in_words(what))?;
-        }
+    if let Some(approval) = &document.approval {
+        writeln!(out, "Approval:   {approval}")?;
     }
-    for finding in &explanation.findings {
-        let place = finding.location.as_ref().map(|location| format!(" ({location})")).unwrap_or_default();
-        writeln!(out, "Finding:    {} {}: {}{place}", finding.severity, finding.code, finding.message)?;
+    for (index, (what, number)) in document.counts.iter().flatten().enumerate() {
+        let heading = if index == 0 { "Counts:" } else { "" };
+        writeln!(out, "{heading:<12}{}: {number}", in_words(what))?;
     }
-    for (heading, list) in &explanation.related {
-        writeln!(out, "{:<12}{}", format!("{}{}:", heading[..1].to_uppercase(), &heading[1..]), list.join(", "))?;
+    for FindingPart { severity, code, message, location, .. } in &document.findings {
+        let place = location.as_ref().map(|location| format!(" ({location})")).unwrap_or_default();
+        writeln!(out, "Finding:    {severity} {code}: {message}{place}")?;
     }
-    if !explanation.routes.is_empty() {
-        let rows: Vec<Vec<String>> = explanation
+    for (heading, list) in &document.related {
+        let first: String = heading.chars().take(1).flat_map(char::to_uppercase).collect();
+        let rest: String = heading.chars().skip(1).collect();
+        writeln!(out, "{:<12}{}", format!("{first}{rest}:"), list.join(", "))?;
+    }
+    if !document.routes.is_empty() {
+        let rows: Vec<Vec<String>> = document
             .routes
             .iter()
             .map(|route| {
                 let labels: Vec<String> = route.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                let policies: Vec<String> =
-                    route.policies.iter().map(|policy| format!("{}/{}", policy.kind, policy.short())).collect();
+                let policies: Vec<String> = route.policies.iter().map(|policy| in_short(policy)).collect();
                 vec![
                     route.chain.join(" > "),
                     route.matches.join(" or "),
                     labels.join(","),
-                    frozen(route.fault.clone().unwrap_or_else(|| policies.join(", ")), route.is_frozen),
+                    frozen(route.fault.clone().unwrap_or_else(|| policies.join(", ")), route.frozen),
                 ]
             })
             .collect();
         writeln!(out)?;
         table::print(out, &["ROUTE", "MATCHES", "LABELS", "POLICIES OR FAULT"], &rows)?;
     }
-    if !explanation.not_on.is_empty() {
-        let row = |(chain, not): &(Vec<String>, NotAttached)| {
-            vec![chain.join(" > "), not.off.to_string(), not.reason.clone()]
-        };
-        let rows: Vec<Vec<String>> = explanation.not_on.iter().take(MOST_ROWS).map(row).collect();
+    if !document.not_attached_to.is_empty() {
+        let rows: Vec<Vec<String>> = document
+            .not_attached_to
+            .iter()
+            .take(MOST_ROWS)
+            .map(|not| vec![not.chain.join(" > "), not.code.clone(), not.reason.clone()])
+            .collect();
         writeln!(out)?;
         table::print(out, &["NOT ATTACHED TO", "WHY", "REASON"], &rows)?;
-        let left = explanation.not_on.len() - rows.len();
+        let left = document.not_attached_to.len() - rows.len();
         if left > 0 {
             writeln!(out, "and {left} more; -o json has them all")?;
         }
     }
-    Ok(())
+    acknowledged_text(document.acknowledged.as_deref(), out)
+}
+
+/// An object without its cluster: `Kind/namespace/name`.
+fn in_short(object: &str) -> String {
+    object.rsplit_once('@').map_or(object, |(short, _)| short).to_owned()
 }
 
 /// What is on a route, and whether it is as it was accepted last.
@@ -355,42 +376,4 @@ fn in_words(counter: &str) -> String {
         words.push(letter.to_ascii_lowercase());
     }
     words
-}
-
-fn object_json(id: &ObjectRef, explanation: &ObjectExplanation<'_>) -> Value {
-    let routes: Vec<Value> = explanation
-        .routes
-        .iter()
-        .map(|route| {
-            let labels: Map<String, Value> =
-                route.labels.iter().map(|(key, value)| (key.to_string(), Value::from(value.as_str()))).collect();
-            json!({
-                "chain": route.chain,
-                "matches": route.matches,
-                "labels": labels,
-                "policies": route.policies.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "fault": route.fault,
-                "frozen": route.is_frozen,
-            })
-        })
-        .collect();
-    let related: Map<String, Value> =
-        explanation.related.iter().map(|(heading, list)| ((*heading).to_owned(), json!(list))).collect();
-    json!({
-        "apiVersion": json::API_VERSION,
-        "kind": "ObjectExplanation",
-        "object": id.to_string(),
-        "workspace": explanation.owner.as_deref(),
-        "approval": explanation.verdict.map(|verdict| verdict.approval.as_str()),
-        "message": explanation.verdict.map(|verdict| &verdict.message),
-        "counts": explanation.verdict.map(|verdict| &verdict.counts),
-        "findings": explanation.findings.iter().map(|finding| json::finding(finding)).collect::<Vec<_>>(),
-        "related": related,
-        "routes": routes,
-        "notAttachedTo": explanation
-            .not_on
-            .iter()
-            .map(|(chain, not)| json!({"chain": chain, "code": not.off.as_str(), "reason": not.reason}))
-            .collect::<Vec<_>>(),
-    })
 }

@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args};
 
 use crate::app::{self, AppError};
 use crate::settings::{self, RawSettings, Settings};
-use crate::telemetry::LogFormat;
+use crate::telemetry::{self, LogFormat};
 
 use super::{EXIT_CODES, Outcome, Rules, Usage, table, wrong_path};
 
@@ -42,14 +42,14 @@ impl Serve {
         if let Some(filter) = &rust_log {
             self.log.clone_from(filter);
         }
-        crate::telemetry::start(self.log_format, &self.log).map_err(Usage)?;
+        let logging = telemetry::start(self.log_format, &self.log).map_err(|error| Usage(error.to_string()))?;
         let settings = Settings::try_from(self.settings).map_err(Usage)?;
         if self.print_config {
             print_config(matches, rust_log.as_deref())?;
             return Ok(Outcome::Clean);
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let result = runtime.block_on(app::serve(settings, self.rules.options(), interrupted()));
+        let result = runtime.block_on(app::serve(settings, self.rules.options(), logging, interrupted()));
         runtime.shutdown_background();
         match result {
             Ok(()) => Ok(Outcome::Clean),

@@ -1,9 +1,12 @@
 //! Tables as kubectl prints them: upper-case headers, two spaces between columns.
+//!
+//! Cells may hold foreign text, such as an Envoy's words: what would move the cursor is written out.
 
 use std::io::{self, Write};
 
 /// Prints rows under headers. The last column is not padded.
 pub(super) fn print(out: &mut impl Write, headers: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| on_one_line(cell)).collect()).collect();
     let width = |column: usize| {
         rows.iter()
             .filter_map(|row| row.get(column))
@@ -23,4 +26,17 @@ pub(super) fn print(out: &mut impl Write, headers: &[&str], rows: &[Vec<String>]
     };
     line(&headers.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     rows.iter().try_for_each(|row| line(row))
+}
+
+/// A text with its control characters written out.
+pub(super) fn on_one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() {
+            line.extend(letter.escape_debug());
+        } else {
+            line.push(letter);
+        }
+    }
+    line
 }

@@ -210,7 +210,7 @@ fn pick_listener(plan: &GatewayPlan, port: Option<u16>) -> Option<&Listener> {
 
 /// R68.
 fn pick_host<'p>(http: &'p HttpHosts, host: &str) -> Option<&'p VirtualHost> {
-    pick(&http.virtual_hosts, host, |candidate| &candidate.domain)
+    pick(http.virtual_hosts.iter().map(AsRef::as_ref), host, |candidate| &candidate.domain)
 }
 
 fn pick<'p, T>(candidates: impl IntoIterator<Item = &'p T>, host: &str, domain: impl Fn(&T) -> &Host) -> Option<&'p T> {

@@ -42,6 +42,8 @@ pub struct Compiled {
     pub verdicts: BTreeMap<ObjectRef, Verdict>,
     /// For the next compile.
     pub remembered: Arc<Remembered>,
+    /// Every object that there is.
+    pub objects: BTreeSet<ObjectRef>,
 }
 
 /// Compiles everything.
@@ -104,7 +106,9 @@ pub fn compile(
     drop_echoes(&mut findings);
     sort_findings(&mut findings);
     let verdicts = verdicts(store, &inputs, &trees, &bindings, &plans, &findings);
-    Compiled { inputs, trees, bindings, plans, findings, verdicts, remembered: Arc::new(handed_on) }
+    let objects = store.objects().map(|object| object.meta.id.clone()).collect();
+    let remembered = Arc::new(handed_on);
+    Compiled { inputs, trees, bindings, plans, findings, verdicts, remembered, objects }
 }
 
 /// Drops findings that another one says too, and says more: what was wrong when a field was decoded is said again, with

@@ -41,6 +41,7 @@ mod tests;
 mod tls;
 mod wire;
 
+pub(crate) use name::{listener as listener_name, route_configuration as route_configuration_name};
 pub use route::route_entries;
 pub use secret::emit_issued;
 

@@ -48,7 +48,7 @@ pub(super) fn emit_route_configuration(bind_port: u16, chain: &Chain, http: &Htt
         ..Default::default()
     };
     // One host at a time: as a message, the routes of a large mesh take twenty times the memory of their bytes.
-    let hosts = http.virtual_hosts.iter().map(emit_virtual_host);
+    let hosts = http.virtual_hosts.iter().map(|host| emit_virtual_host(host));
     let hosts = hosts.chain((!http.misdirected.is_empty()).then(|| emit_misdirected(&http.misdirected)));
     let owners = pb::owners(concerned(chain, http));
     Resource::from_content(name, wire::encode_with(&message, VIRTUAL_HOSTS, hosts), owners)

@@ -59,7 +59,8 @@ pub(crate) fn plan(
 
 /// The one chain of a plaintext listener.
 pub(crate) fn plain_chain(virtual_hosts: impl IntoIterator<Item = VirtualHost>) -> Chain {
-    let hosts = HttpHosts { virtual_hosts: virtual_hosts.into_iter().collect(), misdirected: BTreeSet::new() };
+    let hosts =
+        HttpHosts { virtual_hosts: virtual_hosts.into_iter().map(Arc::new).collect(), misdirected: BTreeSet::new() };
     Chain {
         name: Name::default(),
         gateways: vec![object(Kind::VirtualGateway, "edge")],

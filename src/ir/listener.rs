@@ -1,6 +1,7 @@
 //! Listeners, their filter chains, and virtual hosts.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::model::{Host, Name, ObjectRef};
 
@@ -26,7 +27,8 @@ pub struct Listener {
 impl Listener {
     /// All virtual hosts of all chains.
     pub fn virtual_hosts(&self) -> impl Iterator<Item = &VirtualHost> {
-        self.chains.iter().filter_map(|chain| chain.serves.http()).flat_map(|http| &http.virtual_hosts)
+        let hosts = self.chains.iter().filter_map(|chain| chain.serves.http()).flat_map(|http| &http.virtual_hosts);
+        hosts.map(AsRef::as_ref)
     }
 
     /// All routes, of HTTP and of whole connections.
@@ -97,7 +99,7 @@ impl Serves {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HttpHosts {
     /// Virtual hosts in the order of their domains; a request for another host gets 404 (R67).
-    pub virtual_hosts: Vec<VirtualHost>,
+    pub virtual_hosts: Vec<Arc<VirtualHost>>,
     /// Hosts of other chains: a request for one of them gets 421 (R204). None of them is a domain above.
     pub misdirected: BTreeSet<Host>,
 }

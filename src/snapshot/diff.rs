@@ -25,6 +25,20 @@ pub enum Holding {
 /// What a client holds of one type, by name.
 pub type Holdings = BTreeMap<Name, Holding>;
 
+/// A content that a client refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Objection {
+    /// The version that it refused.
+    pub version: Version,
+    /// The client's words.
+    pub reason: Arc<str>,
+    /// Whether it refused this content; else it refused several, at least one of them for what it is.
+    pub exact: bool,
+}
+
+/// What a client refused of one type, by name.
+pub type Objections = BTreeMap<Name, Objection>;
+
 /// What one client wants and holds of one type.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientView<'a> {
@@ -37,7 +51,7 @@ pub struct ClientView<'a> {
     /// What must be sent whatever the version.
     pub again: &'a BTreeSet<Name>,
     /// What it refused; not sent again in that version unless it is in `again`.
-    pub refused: &'a BTreeMap<Name, Version>,
+    pub refused: &'a Objections,
 }
 
 /// What one client should be sent of one type, all in the order of names.
@@ -62,8 +76,7 @@ pub struct Difference {
 pub fn diff(resources: &Resources, client: &ClientView<'_>) -> Difference {
     let mut difference = Difference::default();
     let due = |resource: &Resource| {
-        client.again.contains(&resource.name)
-            || (!holds(client.held, resource) && client.refused.get(&resource.name) != Some(&resource.version))
+        client.again.contains(&resource.name) || (!holds(client.held, resource) && !refuses(client.refused, resource))
     };
     if client.everything {
         difference.changed.extend(resources.values().filter(|resource| due(resource)).cloned());
@@ -82,6 +95,12 @@ pub fn diff(resources: &Resources, client: &ClientView<'_>) -> Difference {
 #[must_use]
 pub fn holds(held: &Holdings, resource: &Resource) -> bool {
     matches!(held.get(&resource.name), Some(Holding::Version(version)) if *version == resource.version)
+}
+
+/// Whether a client refused exactly this resource.
+#[must_use]
+pub fn refuses(refused: &Objections, resource: &Resource) -> bool {
+    refused.get(&resource.name).is_some_and(|objection| objection.version == resource.version)
 }
 
 fn is_missing(resources: &Resources, client: &ClientView<'_>, name: &Name) -> bool {
@@ -160,7 +179,8 @@ mod tests {
                 (Name::from(name), holding)
             })
             .collect();
-        let refused = pairs(refused).map(|(name, version)| (name.into(), Version::new(version))).collect();
+        let objection = |version| Objection { version: Version::new(version), reason: "no".into(), exact: true };
+        let refused = pairs(refused).map(|(name, version)| (name.into(), objection(version))).collect();
         let again = names(again);
         let client = ClientView { everything, names: &asked, held: &held, again: &again, refused: &refused };
         let difference = diff(&resources(existing), &client);

@@ -37,6 +37,7 @@ struct Table {
 struct Entry {
     peer: Arc<Peer>,
     connected: Instant,
+    stuck: bool,
     types: BTreeMap<ResourceType, Line>,
 }
 
@@ -101,7 +102,7 @@ impl Ledger {
         match event {
             Observation::Connected(peer) => {
                 table.connections += 1;
-                table.streams.insert(peer.stream, Entry { peer, connected: now, types: BTreeMap::new() });
+                table.streams.insert(peer.stream, Entry { peer, connected: now, stuck: false, types: BTreeMap::new() });
             }
             Observation::Sent(peer, sending) => {
                 table.totals.entry(sending.resource_type).or_default().send(&sending);
@@ -131,6 +132,11 @@ impl Ledger {
                 }
             }
             Observation::Ignored(_, ignored) => *table.ignored.entry(ignored.reason).or_default() += 1,
+            Observation::Stuck(peer, _) => {
+                if let Some(entry) = table.streams.get_mut(&peer.stream) {
+                    entry.stuck = true;
+                }
+            }
             Observation::Disconnected(peer) => {
                 table.streams.remove(&peer.stream);
             }
@@ -174,6 +180,8 @@ impl Entry {
         StreamView {
             node: self.peer.node.clone(),
             connected_for: now.saturating_duration_since(self.connected),
+            // Once it asks for clusters, it is not.
+            is_stuck: self.stuck && !self.types.contains_key(&ResourceType::Cluster),
             types: self.types.iter().map(|(resource_type, line)| (*resource_type, line.view(now))).collect(),
         }
     }

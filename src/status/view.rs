@@ -46,6 +46,8 @@ pub struct StreamView {
     pub node: Arc<Node>,
     /// How long the stream has been matched to its gateway.
     pub connected_for: Duration,
+    /// Whether it asks for other types, and for too long not for clusters (case 27 of the sessions).
+    pub is_stuck: bool,
     /// The types of which something was sent, acknowledged or refused.
     pub types: BTreeMap<ResourceType, TypeView>,
 }

@@ -22,13 +22,15 @@ use super::observation::Acknowledgement;
 use super::ordering::Standing;
 use super::subscription::{Interest, LimitExceeded, Limits};
 use crate::model::Name;
-use crate::snapshot::diff::{ClientView, Holding, Holdings, diff};
+use crate::snapshot::diff::{ClientView, Holding, Holdings, Objections, diff, refuses};
 use crate::snapshot::{Resource, ResourceType, Resources, Version};
 
 pub(super) use answers::Answer;
 pub(super) use state::Turn;
 
 mod answers;
+mod blame;
+mod inspect;
 mod state;
 
 /// Bytes that one resource costs in a response beside its body and texts: field tags, lengths, the `Any` and its URL.
@@ -50,7 +52,7 @@ pub(super) struct Lane {
     /// The endpoints of clusters that were sent, as they were then. The client waits for them even if they are gone by
     /// the time that they can be sent.
     pinned: BTreeMap<Name, Arc<Resource>>,
-    refused: BTreeMap<Name, Version>,
+    refused: Objections,
     /// For what is uncertain: what was tried, and what was held before.
     attempts: BTreeMap<Name, Attempt>,
     /// Missing names that the client was told about.
@@ -131,7 +133,7 @@ impl Lane {
             held: Holdings::new(),
             again: BTreeSet::new(),
             pinned: BTreeMap::new(),
-            refused: BTreeMap::new(),
+            refused: Objections::new(),
             attempts: BTreeMap::new(),
             told: BTreeSet::new(),
             batches: VecDeque::new(),
@@ -235,6 +237,12 @@ impl Lane {
         self.unseen = true;
     }
 
+    /// Doesn't trust what the client states to hold: what exists is sent again, what doesn't is told so.
+    pub(super) fn distrust(&mut self) {
+        self.held.clear();
+        self.stale = true;
+    }
+
     /// Makes sure that the client gets an answer on a resource that it waits for, once it asks for it or if it did.
     pub(super) fn require(&mut self, name: &str) {
         let known = self.resources.as_ref().and_then(|resources| resources.get(name));
@@ -274,8 +282,7 @@ impl Lane {
             return;
         }
         self.check_claim(&resources);
-        let refused_now = |name: &Name, version: &Version| resources.get(name).is_some_and(|r| r.version == *version);
-        self.refused.retain(|name, version| refused_now(name, version));
+        self.refused.retain(|name, objection| resources.get(name).is_some_and(|r| r.version == objection.version));
         let client = ClientView {
             everything: self.interest.everything(),
             names: self.interest.names(),
@@ -322,11 +329,9 @@ impl Lane {
                 (ResourceType::Endpoint, held, sent) => held.is_none() && sent.is_none(),
                 (_, _, Some(version)) => **version != resource.version,
                 (_, Some(Holding::Version(version)), None) => {
-                    *version != resource.version && self.refused.get(&resource.name) != Some(&resource.version)
+                    *version != resource.version && !refuses(&self.refused, resource)
                 }
-                (_, Some(Holding::Uncertain) | None, None) => {
-                    self.refused.get(&resource.name) != Some(&resource.version)
-                }
+                (_, Some(Holding::Uncertain) | None, None) => !refuses(&self.refused, resource),
             }
         })
     }
@@ -342,6 +347,7 @@ impl Lane {
             removals_since: self.removals_since,
             clings: self.refused.keys().any(|name| self.held.contains_key(name)),
             unopened: !self.opened,
+            held_back_since: None,
             expecting: self.expecting,
         }
     }

@@ -4,7 +4,10 @@
 //! - [`session`] is the protocol: a state machine per stream, pure; `lane` is its part for one type, [`message`] what it
 //!   hears and says.
 //! - [`subscription`], [`ordering`] and [`node`] are rules by themselves: what is asked for, what goes first, who asks.
-//! - [`source`] and [`observation`] are the two doors to the rest of the program.
+//! - [`source`] and [`observation`] are the two doors to the rest of the program; [`inspection`] is the window, and [`csds`]
+//!   shows it to operators in the protocol's own words.
+//!
+//! What is promised to whom, case by case, stands in the [manual](crate::manual::sessions).
 //!
 //! Nothing here knows how a resource was made. With snapshots and versions of your own, this is an xDS server by
 //! itself:
@@ -13,6 +16,7 @@
 //! use std::sync::Arc;
 //!
 //! use chancery::snapshot::{Resource, ResourceType, Snapshot, Version};
+//! use chancery::xds::inspection::Sessions;
 //! use chancery::xds::node::{Node, NodeError};
 //! use chancery::xds::server::{ServerSettings, serve};
 //! use chancery::xds::source::{SnapshotSource, Subscription};
@@ -47,11 +51,14 @@
 //!
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 //! let shutdown = async { /* a signal, in earnest */ };
-//! serve(listener, source, Arc::new(()), ServerSettings::default(), shutdown).await?;
+//! let sessions = Sessions::default();
+//! serve(listener, source, Arc::new(()), sessions, ServerSettings::default(), shutdown).await?;
 //! # Ok(())
 //! # }
 //! ```
 
+pub mod csds;
+pub mod inspection;
 pub mod message;
 pub mod node;
 pub mod observation;
@@ -62,5 +69,6 @@ pub mod source;
 pub mod subscription;
 
 mod lane;
+mod spread;
 mod stream;
 mod wire;

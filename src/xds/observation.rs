@@ -51,6 +51,9 @@ pub enum Observation {
     /// The client sent something that has no meaning here; with delta it had no effect beyond its subscriptions, with
     /// state of the world none at all.
     Ignored(Arc<Peer>, Ignored),
+    /// An Envoy has asked for other types on ADS for this long, and not for clusters: it waits for something that doesn't
+    /// come, or lost its subscription. Comes at most once per stream.
+    Stuck(Arc<Peer>, Duration),
     /// The stream ended.
     Disconnected(Arc<Peer>),
 }
@@ -100,7 +103,7 @@ pub struct Refusal {
     pub resource_type: ResourceType,
     /// The nonce of the refused response.
     pub nonce: Name,
-    /// What was in the response.
+    /// What was in the response, or the one of it that the client named.
     pub resources: Vec<RefusedResource>,
     /// Whether the resources are to blame.
     pub blame: Blame,
@@ -122,7 +125,8 @@ pub struct RefusedResource {
 /// Whether a refusal says which resource is bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
-    /// The response held this one resource: it is bad, and withheld until its content changes.
+    /// There is one resource: it was alone in the response, or the client named it. It is bad, and withheld until its
+    /// content changes.
     Exact,
     /// The response held several: at least one is bad. They are sent again in smaller parts, and an exact refusal
     /// follows for each bad one.

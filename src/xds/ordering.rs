@@ -57,6 +57,8 @@ pub struct Standing {
     pub clings: bool,
     /// Whether the client asked for nothing of this type yet. It may still hold some, from the stream before.
     pub unopened: bool,
+    /// Since when the client is known to hold back its first request of this type.
+    pub held_back_since: Option<Duration>,
     /// Whether something exists that the client didn't ask for, so that a request may be on its way.
     pub expecting: bool,
 }
@@ -64,6 +66,9 @@ pub struct Standing {
 impl Standing {
     /// Whether the types that need this one must wait.
     fn holds_up(&self, now: Duration, timeouts: &Timeouts) -> bool {
+        if let Some(since) = self.held_back_since {
+            return now < since + timeouts.stage;
+        }
         match self.in_flight {
             Some(sent) => self.opens && now < sent + timeouts.stage,
             None => self.additions,
@@ -136,6 +141,7 @@ impl Board {
             let removals_since = standing.removals_since.filter(|_| waits_for_removal(resource_type));
             [
                 standing.in_flight.map(|sent| sent + timeouts.stage),
+                standing.held_back_since.map(|since| since + timeouts.stage),
                 standing.additions_since.map(|since| since + timeouts.stage),
                 removals_since.map(|since| since + timeouts.removal),
             ]
@@ -216,6 +222,16 @@ mod tests {
     fn additions_wait_for_what_they_need() {
         for (name, board, expected) in [
             ("nothing going on", board(0, &[]), ResourceType::ALL.to_vec()),
+            (
+                "case 24: clusters not asked for yet",
+                board(1, &[(Cluster, Standing { unopened: true, held_back_since: Some(seconds(0)), ..adding() })]),
+                vec![Secret, Cluster, Endpoint],
+            ),
+            (
+                "case 24: clusters never asked for",
+                board(20, &[(Cluster, Standing { unopened: true, held_back_since: Some(seconds(0)), ..adding() })]),
+                ResourceType::ALL.to_vec(),
+            ),
             ("clusters unacknowledged", board(1, &[(Cluster, in_flight(0))]), vec![Secret, Cluster, Endpoint]),
             ("secrets waiting", board(1, &[(Secret, adding())]), vec![Secret, Endpoint]),
             (

@@ -11,9 +11,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::inspection::Sessions;
 use super::observation::{Observer, StreamId};
 use super::session::SessionSettings;
 use super::source::SnapshotSource;
+use super::spread;
 use super::stream::{Outgoing, Stream};
 use super::wire::Protocol;
 use crate::snapshot::ResourceType;
@@ -28,6 +30,9 @@ const HEADER_BYTES: u32 = 16 << 10;
 
 /// Bytes that a client may send ahead per stream and connection: requests are small but for the first ones.
 const WINDOW_BYTES: u32 = 256 << 10;
+
+/// The name by which gRPC health knows the server as a whole.
+const EVERYTHING: &str = "";
 
 /// How the server behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +51,16 @@ pub struct ServerSettings {
     pub keepalive_interval: Duration,
     /// How long a ping may stay unanswered before the connection is closed.
     pub keepalive_timeout: Duration,
+    /// How old a stream gets, 25 % more or less; then it ends with `UNAVAILABLE`, so that clients spread over replicas
+    /// again. Ages above a year count as that.
+    pub stream_age: Duration,
     /// How long streams have to end when the server stops.
     pub drain: Duration,
 }
 
 impl Default for ServerSettings {
-    /// 32 MiB, 20,000 streams, 32 per connection, 30 s for the first message, pings every 30 s with 10 s to answer, 5 s
-    /// to drain.
+    /// 32 MiB, 20,000 streams, 32 per connection, 30 s for the first message, pings every 30 s with 10 s to answer, 4 h of
+    /// age, 5 s to drain.
     fn default() -> Self {
         Self {
             session: SessionSettings::default(),
@@ -62,6 +70,7 @@ impl Default for ServerSettings {
             first_message: Duration::from_secs(30),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
+            stream_age: Duration::from_secs(4 * 3600),
             drain: Duration::from_secs(5),
         }
     }
@@ -75,10 +84,11 @@ pub enum ServeError {
     Transport(#[source] tonic::transport::Error),
 }
 
-/// Serves ADS, and a service per type, on a listener until `shutdown` is ready.
+/// Serves ADS, a service per type, and gRPC health, on a listener until `shutdown` is ready.
 ///
-/// Then no stream is accepted any more, and those that are open end with `UNAVAILABLE`, which makes clients connect
-/// again elsewhere. Returns when all have ended, or after [`ServerSettings::drain`].
+/// Then health says so, no stream is accepted any more, and those that are open are served on and end one by one with
+/// `UNAVAILABLE`, which makes clients connect again elsewhere. Returns when all have ended, or after
+/// [`ServerSettings::drain`]. `sessions` holds what is being served, for whoever wants to look.
 ///
 /// # Errors
 /// [`ServeError`] if the listener fails.
@@ -86,22 +96,27 @@ pub async fn serve<S: SnapshotSource, O: Observer>(
     listener: TcpListener,
     source: Arc<S>,
     observer: Arc<O>,
+    sessions: Sessions,
     settings: ServerSettings,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
-    let (close, closing) = watch::channel(false);
+    let (close, closing) = watch::channel(None);
+    let places = Arc::new(Semaphore::new(settings.streams));
     let streams = Arc::new(Streams {
         source,
         observer,
+        sessions,
         settings,
         closing: closing.clone(),
-        places: Arc::new(Semaphore::new(settings.streams)),
+        places: places.clone(),
         next_id: AtomicU64::new(1),
     });
-    let routes = services::routes(&streams, settings.request_bytes.min(REQUEST_BYTES_MAX));
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let routes = services::routes(&streams, health_service, settings.request_bytes.min(REQUEST_BYTES_MAX));
     let stop = async move {
         shutdown.await;
-        close.send_replace(true);
+        health.set_service_status(EVERYTHING, tonic_health::ServingStatus::NotServing).await;
+        close.send_replace(Some(settings.streams.saturating_sub(places.available_permits())));
     };
     let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(settings.keepalive_interval))
@@ -110,6 +125,7 @@ pub async fn serve<S: SnapshotSource, O: Observer>(
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .max_concurrent_streams(settings.streams_per_connection)
+        .max_connection_age(spread::connection_age(settings.stream_age))
         .add_routes(routes)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop);
     tokio::select! {
@@ -119,9 +135,9 @@ pub async fn serve<S: SnapshotSource, O: Observer>(
 }
 
 /// Waits until streams had their time to end.
-async fn drained(mut closing: watch::Receiver<bool>, drain: Duration) {
+async fn drained(mut closing: watch::Receiver<Option<usize>>, drain: Duration) {
     // The sender lives in the server's own future, so an error can't come first.
-    let _ = closing.wait_for(|closing| *closing).await;
+    let _ = closing.wait_for(Option::is_some).await;
     tokio::time::sleep(drain).await;
 }
 
@@ -130,8 +146,9 @@ async fn drained(mut closing: watch::Receiver<bool>, drain: Duration) {
 struct Streams<S, O> {
     source: Arc<S>,
     observer: Arc<O>,
+    sessions: Sessions,
     settings: ServerSettings,
-    closing: watch::Receiver<bool>,
+    closing: watch::Receiver<Option<usize>>,
     places: Arc<Semaphore>,
     next_id: AtomicU64,
 }
@@ -142,6 +159,9 @@ impl<S: SnapshotSource, O: Observer> Streams<S, O> {
         request: Request<Streaming<P::Request>>,
         only: Option<ResourceType>,
     ) -> Result<Response<ReceiverStream<Outgoing<P>>>, Status> {
+        if self.closing.borrow().is_some() {
+            return Err(Status::unavailable("the control plane is stopping: connect again"));
+        }
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             return Err(Status::resource_exhausted("too many streams: connect to another replica"));
         };
@@ -150,6 +170,7 @@ impl<S: SnapshotSource, O: Observer> Streams<S, O> {
             only,
             source: self.source.clone(),
             observer: self.observer.clone(),
+            sessions: self.sessions.clone(),
             settings: self.settings,
             closing: self.closing.clone(),
         };

@@ -13,10 +13,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::inspection::ResourceState;
 use super::lane::{Answer, Lane, Permission, Turn};
 use super::message::{DeltaRequest, RequestError, Response, StateRequest, Variant};
 use super::observation::{Acknowledgement, Ignored, IgnoredReason, Refusal, truncated};
-use super::ordering::{Board, Timeouts};
+use super::ordering::{Board, Standing, Timeouts};
 use super::subscription::Limits;
 use crate::model::Name;
 use crate::snapshot::diff::endpoints_of;
@@ -39,6 +40,8 @@ pub enum Output {
     Refused(Refusal),
     /// The client sent something without effect.
     Ignored(Ignored),
+    /// The client has asked for other types for this long, and not for clusters. Said once.
+    Stuck(Duration),
 }
 
 /// How a session behaves.
@@ -51,12 +54,20 @@ pub struct SessionSettings {
     /// Bytes that a response stays below where its resources allow it. gRPC clients refuse messages above 4 MiB unless
     /// told otherwise (Envoy doesn't).
     pub response_bytes: usize,
+    /// How long a client of ADS may ask for other types without asking for clusters, before that is reported; none for
+    /// clients that may never need clusters. Above the 15 s for which Envoy says nothing about clusters that are warming.
+    pub stuck_after: Option<Duration>,
 }
 
 impl Default for SessionSettings {
-    /// The defaults of [`Limits`] and [`Timeouts`], and 1 KiB less than 4 MiB.
+    /// The defaults of [`Limits`] and [`Timeouts`], 1 KiB less than 4 MiB, and 60 s.
     fn default() -> Self {
-        Self { limits: Limits::default(), timeouts: Timeouts::default(), response_bytes: (4 << 20) - (1 << 10) }
+        Self {
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            response_bytes: (4 << 20) - (1 << 10),
+            stuck_after: Some(Duration::from_secs(60)),
+        }
     }
 }
 
@@ -74,6 +85,21 @@ pub struct Session {
     /// Until when the client may ask for what its newest listeners name.
     settles_at: Duration,
     unknown_types: usize,
+    /// Since when the client is known to ask for clusters later.
+    clusters_held_back: Option<Duration>,
+    /// Since when the client asks for other types but not for clusters, until that is reported.
+    without_clusters: WithoutClusters,
+}
+
+/// Whether a client asks for other types but not for clusters.
+#[derive(Clone, Copy, Debug)]
+enum WithoutClusters {
+    /// It asked for nothing yet.
+    Silent,
+    /// Since then.
+    Since(Duration),
+    /// It asked for clusters, or that it doesn't was reported.
+    Settled,
 }
 
 impl Session {
@@ -90,6 +116,8 @@ impl Session {
             opens_until: settle,
             settles_at: settle,
             unknown_types: 0,
+            clusters_held_back: None,
+            without_clusters: WithoutClusters::Silent,
         }
     }
 
@@ -116,13 +144,33 @@ impl Session {
         } else {
             Some(lane.answer(&request.nonce, request.error.as_deref(), now))
         };
+        let first = lane.standing().unopened;
         lane.subscribe(request, &self.settings.limits)?;
+        if first && self.waits_for_endpoints(resource_type, request) {
+            self.lanes[resource_type as usize].distrust();
+            self.clusters_held_back = Some(now);
+        }
         if request.nonce.is_empty() && request.error.is_some() {
             outputs.push(ignored(&request.type_url, IgnoredReason::ErrorWithoutNonce));
         }
         self.take_answer(now, resource_type, answer, &mut outputs);
         self.advance(now, &mut outputs);
         Ok(outputs)
+    }
+
+    /// Whether a first request of a type comes from a client in the middle of taking clusters in.
+    ///
+    /// Envoy asks for clusters first when it connects again, unless one of them is warming: then it asks for clusters
+    /// only when that has its endpoints, or after 15 s. The endpoints that it states are those of the cluster before,
+    /// and the new one waits for them to be sent, or to be told that there are none; listeners and routes wait for the request that follows. Seen on Envoy
+    /// 1.40.
+    ///
+    /// # Rule
+    /// `reliability.md` case 24.
+    fn waits_for_endpoints(&self, resource_type: ResourceType, request: &DeltaRequest) -> bool {
+        let clusters = &self.lanes[ResourceType::Cluster as usize];
+        let is_first = self.only.is_none() && clusters.standing().unopened;
+        resource_type == ResourceType::Endpoint && is_first && !request.subscribe.is_empty()
     }
 
     /// Takes in a state-of-the-world request.
@@ -185,7 +233,7 @@ impl Session {
     ) {
         match answer {
             Some(Answer::Stale) => outputs.push(ignored(resource_type.type_url(), IgnoredReason::StaleNonce)),
-            Some(Answer::Refused(refusal)) => outputs.extend(refusal.map(Output::Refused)),
+            Some(Answer::Refused(refusals)) => outputs.extend(refusals.into_iter().map(Output::Refused)),
             // A new listener makes Envoy ask for its routes.
             Some(Answer::Acknowledged) if resource_type == ResourceType::Listener && self.only.is_none() => {
                 self.settles_at = now + self.settings.timeouts.settle;
@@ -217,11 +265,52 @@ impl Session {
     /// When waiting alone may allow something to be sent; none if only the client or a snapshot can.
     #[must_use]
     pub fn next_deadline(&self, now: Duration) -> Option<Duration> {
-        self.board(now).next_deadline(&self.settings.timeouts)
+        let to_send = self.board(now).next_deadline(&self.settings.timeouts);
+        to_send.into_iter().chain(self.stuck_at().filter(|at| *at > now)).min()
+    }
+
+    /// How each resource stands that the client asked for, or holds.
+    ///
+    /// # Cost
+    /// A few lookups per resource.
+    #[must_use]
+    pub fn inspect(&self) -> Vec<ResourceState> {
+        self.lanes.iter().flat_map(Lane::inspect).collect()
+    }
+
+    /// When it is to be reported that the client doesn't ask for clusters.
+    fn stuck_at(&self) -> Option<Duration> {
+        match (self.without_clusters, self.settings.stuck_after) {
+            (WithoutClusters::Since(since), Some(patience)) => Some(since + patience),
+            _ => None,
+        }
+    }
+
+    /// Notes whether the client asks for clusters.
+    ///
+    /// # Rule
+    /// `reliability.md` case 27.
+    fn watch_clusters(&mut self, now: Duration, outputs: &mut Vec<Output>) {
+        let opened = |resource_type: ResourceType| !self.lanes[resource_type as usize].standing().unopened;
+        match self.without_clusters {
+            WithoutClusters::Settled => {}
+            _ if self.only.is_some() || opened(ResourceType::Cluster) => {
+                self.without_clusters = WithoutClusters::Settled;
+            }
+            WithoutClusters::Silent if ResourceType::ALL.into_iter().any(opened) => {
+                self.without_clusters = WithoutClusters::Since(now);
+            }
+            WithoutClusters::Since(since) if self.stuck_at().is_some_and(|at| now >= at) => {
+                self.without_clusters = WithoutClusters::Settled;
+                outputs.push(Output::Stuck(now.saturating_sub(since)));
+            }
+            WithoutClusters::Silent | WithoutClusters::Since(_) => {}
+        }
     }
 
     /// Sends whatever may be sent.
     fn advance(&mut self, now: Duration, outputs: &mut Vec<Output>) {
+        self.watch_clusters(now, outputs);
         if self.snapshot.is_none() {
             return;
         }
@@ -258,12 +347,11 @@ impl Session {
     }
 
     fn board(&self, now: Duration) -> Board {
-        Board {
-            standings: std::array::from_fn(|position| self.lanes[position].standing()),
-            opens_until: self.opens_until,
-            settles_at: self.settles_at,
-            now,
-        }
+        let mut standings: [Standing; ResourceType::ALL.len()] =
+            std::array::from_fn(|position| self.lanes[position].standing());
+        let clusters = &mut standings[ResourceType::Cluster as usize];
+        clusters.held_back_since = self.clusters_held_back.filter(|_| clusters.unopened);
+        Board { standings, opens_until: self.opens_until, settles_at: self.settles_at, now }
     }
 }
 

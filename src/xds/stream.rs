@@ -11,12 +11,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
+use super::inspection::Sessions;
 use super::message::{RequestError, Response};
 use super::node::{Node, NodeError};
-use super::observation::{Blame, Observation, Observer, Peer, Sending, StreamId};
+use super::observation::{Blame, IgnoredReason, Observation, Observer, Peer, Sending, StreamId};
 use super::server::ServerSettings;
-use super::session::{Output, Session};
+use super::session::{Output, Session, SessionSettings};
 use super::source::{SnapshotSource, Subscription};
+use super::spread;
 use super::wire::Protocol;
 use crate::snapshot::ResourceType;
 
@@ -31,9 +33,10 @@ pub(super) struct Stream<S, O: Observer> {
     pub(super) only: Option<ResourceType>,
     pub(super) source: Arc<S>,
     pub(super) observer: Arc<O>,
+    pub(super) sessions: Sessions,
     pub(super) settings: ServerSettings,
-    /// Becomes true, or closes, when the server stops.
-    pub(super) closing: watch::Receiver<bool>,
+    /// When the server stops: the number of streams that were open then.
+    pub(super) closing: watch::Receiver<Option<usize>>,
 }
 
 /// How a stream ended without an error.
@@ -68,26 +71,34 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
         outbound: &mpsc::Sender<Outgoing<P>>,
     ) -> Result<End, Status> {
         let first = tokio::select! {
-            () = closed(&mut self.closing) => return Err(stopping()),
+            _ = closed(&mut self.closing) => return Err(stopping()),
             message = tokio::time::timeout(self.settings.first_message, inbound.message()) => message,
         };
         let first = first.map_err(|_| Status::deadline_exceeded("the stream began without a message"))?;
         let Some(mut first) = first? else { return Ok(End::Client) };
         let node = Arc::new(Node::decode(P::node(&mut first).take()).map_err(|error| status(&error))?);
         let subscription = tokio::select! {
-            () = closed(&mut self.closing) => return Err(stopping()),
+            _ = closed(&mut self.closing) => return Err(stopping()),
             () = outbound.closed() => return Ok(End::Client),
             subscription = self.source.subscribe(&node) => subscription,
         };
         let Subscription { gateway, mut snapshots } = subscription.map_err(|error| status(&error))?;
         let peer = Arc::new(Peer { stream: self.id, gateway, node });
+        let mut registration = self.sessions.register(peer.clone(), P::VARIANT, self.only);
         let connection = Connection::open(self.observer.clone(), peer);
         tracing::debug!(stream = self.id.0, variant = ?P::VARIANT, only = ?self.only, "what the stream is for");
 
         let begin = Instant::now();
+        let mut expires = begin + spread::age(self.id, self.settings.stream_age);
+        let mut is_stopping = false;
+        let settings = SessionSettings {
+            // Others may never need clusters.
+            stuck_after: self.settings.session.stuck_after.filter(|_| connection.peer.node.version.is_some()),
+            ..self.settings.session
+        };
         let mut session = match self.only {
-            None => Session::new(self.settings.session, P::VARIANT),
-            Some(only) => Session::of_one_type(self.settings.session, P::VARIANT, only),
+            None => Session::new(settings, P::VARIANT),
+            Some(only) => Session::of_one_type(settings, P::VARIANT, only),
         };
         let mut outbox: VecDeque<Response> = VecDeque::new();
         let published = snapshots.borrow_and_update().clone();
@@ -103,8 +114,16 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
             }
             let deadline = session.next_deadline(begin.elapsed());
             tokio::select! {
-                () = closed(&mut self.closing) => return Err(stopping()),
+                open = closed(&mut self.closing), if !is_stopping => {
+                    is_stopping = true;
+                    expires = expires.min(Instant::now() + spread::drain(self.id, open, self.settings.drain));
+                }
+                () = tokio::time::sleep_until(expires) => return Err(if is_stopping { stopping() } else { aged() }),
                 () = outbound.closed() => return Ok(End::Client),
+                Some(question) = registration.questions.recv() => {
+                    // Who asked may have gone.
+                    let _ = question.send(session.inspect());
+                }
                 room = outbound.reserve(), if !outbox.is_empty() => {
                     let (Ok(room), Some(response)) = (room, outbox.pop_front()) else { return Ok(End::Client) };
                     room.send(Ok(P::encode(&response)));
@@ -151,6 +170,7 @@ impl<O: Observer> Connection<O> {
                 Output::Acknowledged(acknowledgement) => Observation::Acknowledged(peer(), acknowledgement),
                 Output::Refused(refusal) => Observation::Refused(peer(), refusal),
                 Output::Ignored(ignored) => Observation::Ignored(peer(), ignored),
+                Output::Stuck(waited) => Observation::Stuck(peer(), waited),
             };
             self.observer.observe(observation);
         }
@@ -180,6 +200,13 @@ impl<O: Observer> Connection<O> {
                     "gateway refused a resource"
                 );
             }
+            Output::Stuck(waited) => tracing::warn!(
+                %gateway, ?node, seconds = waited.as_secs(), "gateway asks for other types, but not for clusters: \
+                its configuration doesn't follow; if this stays, restart it"
+            ),
+            Output::Ignored(ignored) if ignored.reason == IgnoredReason::UnknownType => tracing::info!(
+                %gateway, ?node, type_url = ?ignored.type_url, "ignored a request for a type that isn't served"
+            ),
             Output::Ignored(ignored) => tracing::debug!(
                 %gateway, ?node, type_url = ?ignored.type_url, reason = ?ignored.reason, "ignored a request"
             ),
@@ -206,10 +233,14 @@ fn sending(response: &Response) -> Sending {
     }
 }
 
-/// Waits until the server stops.
-async fn closed(closing: &mut watch::Receiver<bool>) {
+/// Waits until the server stops; how many streams were open then.
+async fn closed(closing: &mut watch::Receiver<Option<usize>>) -> usize {
     // An error means that the server has gone without a word.
-    let _ = closing.wait_for(|closing| *closing).await;
+    closing.wait_for(Option::is_some).await.ok().and_then(|open| *open).unwrap_or_default()
+}
+
+fn aged() -> Status {
+    Status::unavailable("this stream has reached its age: connect again, to any replica")
 }
 
 fn stopping() -> Status {

@@ -127,3 +127,37 @@ fn named(type_url: &str, resource: &Resource) -> discovery_pb::Resource {
 fn any(type_url: &str, resource: &Resource) -> Any {
     Any { type_url: type_url.to_owned(), value: resource.body.to_vec() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::snapshot::{ResourceType, Version};
+
+    #[test]
+    fn case_38_nothing_has_a_time_to_live_so_nothing_is_wrapped() {
+        let version = Version::new("1");
+        let resource = Arc::new(Resource {
+            name: "a".into(),
+            version: version.clone(),
+            body: "a 1".into(),
+            owners: Arc::from([]),
+        });
+        for resource_type in ResourceType::ALL {
+            let url = resource_type.type_url();
+            let response = Response {
+                resource_type,
+                nonce: "1".into(),
+                version: version.clone(),
+                resources: vec![resource.clone()],
+                removed: Vec::new(),
+            };
+            let delta = Delta::encode(&response);
+            assert!(delta.resources[0].ttl.is_none() && delta.resources[0].cache_control.is_none());
+            // The message itself, not a `Resource` around it.
+            let state = StateOfTheWorld::encode(&response);
+            assert_eq!((state.resources[0].type_url.as_str(), state.resources[0].value.as_slice()), (url, &b"a 1"[..]));
+        }
+    }
+}

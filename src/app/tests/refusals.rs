@@ -223,6 +223,7 @@ impl Envoy {
                 Output::Acknowledged(held) => witness.observe(Observation::Acknowledged(peer.clone(), held)),
                 Output::Refused(refusal) => witness.observe(Observation::Refused(peer.clone(), refusal)),
                 Output::Ignored(ignored) => panic!("{ignored:?}"),
+                Output::Stuck(waited) => panic!("stuck for {waited:?}"),
                 Output::Respond(response) => {
                     let resource_type = response.resource_type;
                     if !response.resources.is_empty() {

@@ -53,8 +53,8 @@ fn hosts<W: World + ?Sized>(
     here: &mut OnGateway<'_, W>,
     listeners: &[BoundListener],
     bound: &BoundPort,
-) -> Vec<VirtualHost> {
-    if here.is_closed { vec![closed_host()] } else { virtual_hosts(here, listeners, &bound.service_ports) }
+) -> Vec<Arc<VirtualHost>> {
+    if here.is_closed { vec![Arc::new(closed_host())] } else { virtual_hosts(here, listeners, &bound.service_ports) }
 }
 
 // ---- TLS ----------------------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ fn keep_apart<W: World + ?Sized>(here: &mut OnGateway<'_, W>, chains: &mut [Chai
         let unserved = names[index].iter().filter(|own| {
             !domains.contains(own) && http.misdirected.iter().any(|other| other.overlap(own).as_ref() == Some(own))
         });
-        let unserved: Vec<VirtualHost> = unserved.map(|own| empty_host(own.clone())).collect();
+        let unserved: Vec<Arc<VirtualHost>> = unserved.map(|own| Arc::new(empty_host(own.clone()))).collect();
         http.virtual_hosts.extend(unserved);
         http.virtual_hosts.sort_by(|a, b| a.domain.cmp(&b.domain));
     }

@@ -18,7 +18,7 @@ pub(super) fn virtual_hosts<W: World + ?Sized>(
     here: &mut OnGateway<'_, W>,
     listeners: &[BoundListener],
     service_ports: &BTreeSet<u16>,
-) -> Vec<VirtualHost> {
+) -> Vec<Arc<VirtualHost>> {
     let mut by_domain: BTreeMap<Host, Vec<(&Host, &GrownTree)>> = BTreeMap::new();
     for listener in listeners {
         for (table, hosts) in here.bindings.tables.get(&listener.key()).into_iter().flatten() {
@@ -49,7 +49,7 @@ pub(super) fn virtual_hosts<W: World + ?Sized>(
             tables.sort_by(|a, b| a.tree.root.age.cmp(&b.tree.root.age));
             tables.dedup_by(|a, b| a.tree.root.id == b.tree.root.id);
             let redirects = redirects_to_https(listeners, &domain);
-            virtual_host(here, domain, &tables, service_ports, redirects)
+            Arc::new(virtual_host(here, domain, &tables, service_ports, redirects))
         })
         .collect()
 }

@@ -1,16 +1,21 @@
 //! A client's answers: what an acknowledgement or a refusal says about what it holds.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::observation::{Acknowledgement, Blame, Refusal, RefusedResource, truncated};
-use super::{Attempt, InFlight, Lane};
+use super::{Attempt, InFlight, Lane, blame};
 use crate::model::Name;
-use crate::snapshot::diff::{Holding, holds};
+use crate::snapshot::diff::{Holding, Objection, holds, refuses};
 use crate::snapshot::{Resource, Version};
 
 /// Bytes of a client's error text that are kept.
 const MESSAGE_BYTES: usize = 4096;
+
+/// Bytes of it that are remembered as long as the resource is withheld, and of how many resources.
+const REASON_BYTES: usize = 1024;
+const REASONS: usize = 256;
 
 /// What a client's answer came to.
 #[derive(Debug)]
@@ -20,7 +25,7 @@ pub(in crate::xds) enum Answer {
     /// Acknowledged; the report follows when the lane knows what is left to do.
     Acknowledged,
     /// Refused; nothing to report if it is a part of a response that was reported already.
-    Refused(Option<Refusal>),
+    Refused(Vec<Refusal>),
 }
 
 impl Lane {
@@ -33,32 +38,49 @@ impl Lane {
         };
         let message = super::super::observation::quotable(self.resource_type, message);
         self.stale = true;
-        let several = flight.resources.len() + usize::from(!flight.removed.is_empty()) > 1;
-        let refusal = (!several || !flight.part).then(|| Refusal {
-            resource_type: self.resource_type,
-            nonce: flight.nonce.clone(),
-            resources: flight.resources.iter().map(|resource| refused_resource(resource)).collect(),
-            blame: if several { Blame::Suspected } else { Blame::Exact },
-            message: truncated(message, MESSAGE_BYTES),
-        });
         if flight.state.is_some() {
             // What a response left out is gone whether or not the rest was taken, or goes with the next.
             self.forget(&flight.removed);
         }
-        match (flight.resources.as_slice(), several) {
-            // There is nothing to try again with a removal, and nobody to blame.
-            ([], _) => self.forget(&flight.removed),
-            ([resource], false) => self.withhold(resource),
-            (resources, _) if flight.state.is_some() => self.withhold_all(resources),
-            (resources, _) => self.split(resources),
+        let several = flight.resources.len() + usize::from(!flight.removed.is_empty()) > 1;
+        if !several {
+            match flight.resources.as_slice() {
+                [resource] => self.withhold(resource, message),
+                // There is nothing to try again with a removal, and nobody to blame.
+                _ => self.forget(&flight.removed),
+            }
+            return Answer::Refused(vec![self.refusal(&flight.nonce, &flight.resources, Blame::Exact, message)]);
         }
-        Answer::Refused(refusal)
+        let named = blame::named(self.resource_type, message, &flight.resources);
+        if !named.is_empty() {
+            return Answer::Refused(self.withhold_named(&flight, &named));
+        }
+        if flight.state.is_some() {
+            self.withhold_all(&flight.resources, message);
+        } else {
+            self.split(&flight.resources);
+        }
+        let news = (!flight.part).then(|| self.refusal(&flight.nonce, &flight.resources, Blame::Suspected, message));
+        Answer::Refused(news.into_iter().collect())
+    }
+
+    fn refusal(&self, nonce: &Name, resources: &[Arc<Resource>], blame: Blame, message: &str) -> Refusal {
+        Refusal {
+            resource_type: self.resource_type,
+            nonce: nonce.clone(),
+            resources: resources.iter().map(|resource| refused_resource(resource)).collect(),
+            blame,
+            message: truncated(message, MESSAGE_BYTES),
+        }
     }
 
     fn acknowledge(&mut self, flight: InFlight, now: Duration) {
         for resource in &flight.resources {
             self.attempts.remove(&resource.name);
-            self.refused.remove(&resource.name);
+            // What stands in for a refused content says nothing about that.
+            if !self.carries_all() || refuses(&self.refused, resource) {
+                self.refused.remove(&resource.name);
+            }
             // What is gone meanwhile must be removed now.
             self.stale |= self.resources.as_ref().is_some_and(|resources| !resources.contains_key(&resource.name));
             // Given up while it was on its way: the client has dropped it.
@@ -93,8 +115,24 @@ impl Lane {
         }
     }
 
-    /// A resource that was refused alone: the client holds what it held before.
-    fn withhold(&mut self, resource: &Resource) {
+    /// Resources that a refusal names. The others are good as far as the client says: it may hold them, and they are sent
+    /// again together, so that it acknowledges them.
+    fn withhold_named(&mut self, flight: &InFlight, named: &BTreeMap<Name, String>) -> Vec<Refusal> {
+        let (bad, rest): (Vec<_>, Vec<_>) = flight.resources.iter().cloned().partition(|r| named.contains_key(&r.name));
+        self.doubt(&rest);
+        for resource in &rest {
+            self.refused.remove(&resource.name);
+        }
+        let report = |resource: Arc<Resource>| {
+            let words = named.get(&resource.name)?;
+            self.withhold(&resource, words);
+            Some(self.refusal(&flight.nonce, std::slice::from_ref(&resource), Blame::Exact, words))
+        };
+        bad.into_iter().filter_map(report).collect()
+    }
+
+    /// A resource that was refused alone, or by name: the client holds what it held before.
+    fn withhold(&mut self, resource: &Resource, message: &str) {
         if !self.interest.wants(&resource.name) {
             return;
         }
@@ -108,13 +146,27 @@ impl Lane {
             // Another version may have been taken before; or there was no doubt at all.
             Some(_) | None => {}
         }
-        self.refused.insert(resource.name.clone(), resource.version.clone());
+        if self.accepted.get(&resource.name).is_some_and(|taken| taken.version == resource.version) {
+            // What stood in for a refused content is refused by now; nothing is left to send.
+            self.accepted.remove(&resource.name);
+            return;
+        }
+        let (version, reason) = (resource.version.clone(), self.reason(message));
+        self.refused.insert(resource.name.clone(), Objection { version, reason, exact: true });
+    }
+
+    /// What is remembered of the client's words. One client can't make us remember them for every resource there is.
+    fn reason(&self, message: &str) -> Arc<str> {
+        let bytes = if self.refused.len() < REASONS { REASON_BYTES } else { 0 };
+        truncated(message.trim_end(), bytes).into()
     }
 
     /// Resources that were refused together, and that can only travel together: all wait until something changes.
-    fn withhold_all(&mut self, resources: &[Arc<Resource>]) {
+    fn withhold_all(&mut self, resources: &[Arc<Resource>], message: &str) {
+        let reason = self.reason(message);
         for resource in self.doubt(resources) {
-            self.refused.insert(resource.name.clone(), resource.version.clone());
+            let objection = Objection { version: resource.version.clone(), reason: reason.clone(), exact: false };
+            self.refused.insert(resource.name.clone(), objection);
         }
     }
 

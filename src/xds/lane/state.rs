@@ -165,8 +165,9 @@ impl Lane {
 
     /// Whether this content was refused, and nothing else can have been meant.
     fn is_withheld(&self, resource: &Resource) -> bool {
-        self.refused.get(&resource.name) == Some(&resource.version)
-            && !matches!(self.held.get(&resource.name), Some(Holding::Uncertain))
+        let is_uncertain = matches!(self.held.get(&resource.name), Some(Holding::Uncertain));
+        let objection = self.refused.get(&resource.name).filter(|objection| objection.version == resource.version);
+        objection.is_some_and(|objection| objection.exact || !is_uncertain)
     }
 
     /// What of a state the client isn't known to hold.

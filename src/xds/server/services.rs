@@ -15,6 +15,7 @@ use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_server
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
+use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::super::observation::Observer;
 use super::super::source::SnapshotSource;
@@ -26,10 +27,15 @@ type Responses<M> = ReceiverStream<Result<M, Status>>;
 type Reply<T> = Result<Response<T>, Status>;
 
 /// All services over the same streams.
-pub(super) fn routes<S: SnapshotSource, O: Observer>(streams: &Arc<Streams<S, O>>, request_bytes: usize) -> Routes {
+pub(super) fn routes<S: SnapshotSource, O: Observer>(
+    streams: &Arc<Streams<S, O>>,
+    health: HealthServer<impl Health>,
+    request_bytes: usize,
+) -> Routes {
     macro_rules! served {
         ($($server:path),+) => {{
             let mut routes = Routes::builder();
+            routes.add_service(health);
             $(routes.add_service(<$server>::from_arc(streams.clone()).max_decoding_message_size(request_bytes));)+
             routes.routes()
         }};
@@ -49,7 +55,7 @@ pub(super) fn routes<S: SnapshotSource, O: Observer>(streams: &Arc<Streams<S, O>
 /// The answer to every other service.
 async fn unserved() -> axum::http::Response<tonic::body::Body> {
     Status::unimplemented(
-        "served are ADS, CDS, EDS, LDS, RDS, SDS and ECDS of API version 3, as streams of either variant",
+        "served are ADS, CDS, EDS, LDS, RDS, SDS and ECDS of API version 3, as streams of either variant, and gRPC health",
     )
     .into_http()
 }

@@ -15,8 +15,9 @@ use tonic::transport::Channel;
 use super::*;
 use crate::publish::Publisher;
 use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
+use crate::xds::inspection::Sessions;
 use crate::xds::node::{Node, NodeError};
-use crate::xds::observation::Observation;
+use crate::xds::observation::{IgnoredReason, Observation};
 use crate::xds::source::Subscription;
 
 use discovery_pb::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
@@ -47,6 +48,10 @@ impl Observer for Notes {
             Observation::Acknowledged(_, news) => format!("{:?} {} outstanding", news.resource_type, news.outstanding),
             Observation::Refused(_, refusal) => format!("refused {}: {}", refusal.resources[0].name, refusal.message),
             Observation::Disconnected(peer) => format!("{} {} disconnected", peer.gateway, peer.node.id),
+            Observation::Stuck(peer, waited) => format!("{} stuck for {} ms", peer.node.id, waited.as_millis()),
+            Observation::Ignored(_, ignored) if ignored.reason == IgnoredReason::UnknownType => {
+                format!("ignored {}", ignored.type_url)
+            }
             Observation::Sent(..) | Observation::Ignored(..) => return,
         };
         // Nobody listens in most tests.
@@ -58,6 +63,7 @@ struct Bench {
     source: Arc<Web>,
     address: SocketAddr,
     notes: mpsc::UnboundedReceiver<String>,
+    sessions: Sessions,
     stop: oneshot::Sender<()>,
     served: JoinHandle<Result<(), ServeError>>,
 }
@@ -71,8 +77,10 @@ async fn start(settings: ServerSettings) -> Bench {
     let stopped = async move {
         let _ = stopped.await;
     };
-    let served = tokio::spawn(serve(listener, source.clone(), Arc::new(Notes(sender)), settings, stopped));
-    Bench { source, address, notes, stop, served }
+    let sessions = Sessions::default();
+    let observer = Arc::new(Notes(sender));
+    let served = tokio::spawn(serve(listener, source.clone(), observer, sessions.clone(), settings, stopped));
+    Bench { source, address, notes, sessions, stop, served }
 }
 
 impl Bench {
@@ -92,14 +100,11 @@ impl Bench {
     }
 
     async fn channel(&self) -> Channel {
-        tonic::transport::Endpoint::new(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
+        Client::connect(self.address).await
     }
 
     async fn open(&self) -> Client {
-        let (requests, receiver) = mpsc::channel(8);
-        let mut client = AggregatedDiscoveryServiceClient::new(self.channel().await);
-        let responses = client.delta_aggregated_resources(ReceiverStream::new(receiver)).await.unwrap().into_inner();
-        Client { requests, responses }
+        Client::open(self.address).await
     }
 }
 
@@ -109,6 +114,21 @@ struct Client {
 }
 
 impl Client {
+    async fn connect(address: SocketAddr) -> Channel {
+        tonic::transport::Endpoint::new(format!("http://{address}")).unwrap().connect().await.unwrap()
+    }
+
+    async fn open(address: SocketAddr) -> Self {
+        Self::open_on(Self::connect(address).await).await
+    }
+
+    async fn open_on(channel: Channel) -> Self {
+        let (requests, receiver) = mpsc::channel(8);
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
+        let responses = client.delta_aggregated_resources(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+        Self { requests, responses }
+    }
+
     async fn send(&self, request: DeltaDiscoveryRequest) {
         self.requests.send(request).await.unwrap();
     }
@@ -147,7 +167,7 @@ fn first(id: &str) -> DeltaDiscoveryRequest {
 }
 
 #[tokio::test]
-async fn a_client_gets_what_it_needs_and_nothing_twice() {
+async fn cases_3_and_24_a_client_gets_what_it_needs_and_nothing_twice() {
     let mut bench = start(ServerSettings::default()).await;
     bench.publish(&[("a", "1"), ("b", "1")]);
     let mut client = bench.open().await;
@@ -173,7 +193,7 @@ async fn a_client_gets_what_it_needs_and_nothing_twice() {
 }
 
 #[tokio::test]
-async fn a_refusal_reaches_the_observer() {
+async fn case_8_a_refusal_reaches_the_observer() {
     let mut bench = start(ServerSettings::default()).await;
     let mut client = bench.open().await;
     client.send(first("web-1")).await;
@@ -188,7 +208,7 @@ async fn a_refusal_reaches_the_observer() {
 }
 
 #[tokio::test]
-async fn nodes_that_get_nothing_are_told_why() {
+async fn case_1_nodes_that_get_nothing_are_told_why() {
     let bench = start(ServerSettings::default()).await;
     for (request, code, text) in [
         (clusters(), Code::InvalidArgument, "set `node.id` in Envoy's bootstrap"),
@@ -225,6 +245,58 @@ async fn case_21_limits_end_the_stream() {
     let status = client.refusal().await;
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.message().starts_with("a resource name of 5000 bytes"), "{status:?}");
+}
+
+#[tokio::test]
+async fn case_10_the_same_bytes_refused_by_many_are_one_report_each() {
+    const GATEWAYS: usize = 100;
+    let mut bench = start(ServerSettings::default()).await;
+    bench.publish(&[("a", "1")]);
+    let mut clients = Vec::new();
+    for number in 0..GATEWAYS {
+        let mut client = bench.open().await;
+        client.send(first(&format!("web-{number}"))).await;
+        let response = client.receive().await.unwrap().unwrap();
+        let error_detail = Some(rpc::Status { message: "no".to_owned(), ..rpc::Status::default() });
+        client.send(DeltaDiscoveryRequest { response_nonce: response.nonce, error_detail, ..clusters() }).await;
+        clients.push(client);
+    }
+    // The same again: nobody is sent anything, so nobody refuses it once more.
+    bench.publish(&[("a", "1")]);
+    let mut refusals = 0;
+    while refusals < GATEWAYS {
+        refusals += usize::from(bench.note().await == "refused a: no");
+    }
+    bench.publish(&[("a", "2")]);
+    for client in &mut clients {
+        assert_eq!(client.accept().await, "a@2");
+    }
+    let mut landed = 0;
+    while landed < GATEWAYS {
+        let note = bench.note().await;
+        assert!(!note.starts_with("refused"), "{note}");
+        landed += usize::from(note == "Cluster 0 outstanding");
+    }
+}
+
+#[tokio::test]
+async fn case_35_a_resource_above_every_limit_is_delivered() {
+    let bench = start(ServerSettings::default()).await;
+    // 4 MiB is what gRPC clients take unless told otherwise, 16 MiB the window of many a proxy.
+    let (small, large, huge) = ("s".repeat(3 << 20), "l".repeat(5 << 20), "h".repeat(17 << 20));
+    bench.publish(&[("a", &small), ("b", &small), ("huge", &huge), ("large", &large)]);
+    let (requests, receiver) = mpsc::channel(8);
+    let client = AggregatedDiscoveryServiceClient::new(bench.channel().await);
+    let mut client = client.max_decoding_message_size(64 << 20);
+    let responses = client.delta_aggregated_resources(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    let mut client = Client { requests, responses };
+    client.send(first("web-1")).await;
+    // What fits travels together, what doesn't travels alone: nothing is held back by what is too large.
+    for expected in [vec!["a"], vec!["b"], vec!["huge"], vec!["large"]] {
+        let response = client.receive().await.unwrap().unwrap();
+        assert_eq!(response.resources.iter().map(|resource| resource.name.as_str()).collect::<Vec<_>>(), expected);
+        client.send(DeltaDiscoveryRequest { response_nonce: response.nonce, ..clusters() }).await;
+    }
 }
 
 #[tokio::test]
@@ -295,4 +367,6 @@ async fn case_33_a_client_that_does_not_read_holds_up_nobody() {
     }
 }
 
+mod inspected;
+mod lifetime;
 mod services;

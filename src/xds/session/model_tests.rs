@@ -152,6 +152,8 @@ struct Envoy {
     /// Clusters that wait for endpoints, and the nonce to acknowledge then.
     warming: BTreeSet<String>,
     unacknowledged: Option<Name>,
+    /// Whether it connected again while clusters waited, and didn't ask for clusters yet.
+    is_deferred: bool,
     /// Routes that it ever unsubscribed from: whoever subscribes again is sent again, even what is on its way.
     given_up: BTreeSet<String>,
 }
@@ -159,6 +161,8 @@ struct Envoy {
 struct Model {
     variant: Variant,
     refuses: bool,
+    /// Whether its refusals name the bad clusters and listeners, as Envoy's do but for what it can't decode.
+    names_them: bool,
     /// Whether the connection ever broke.
     broke: bool,
     world: World,
@@ -177,6 +181,7 @@ impl Model {
         let mut model = Self {
             variant,
             refuses,
+            names_them: false,
             broke: false,
             world: World::default(),
             session,
@@ -275,24 +280,35 @@ impl Model {
         self.answered.clear();
         self.now = Duration::ZERO;
         self.envoy.outbox.clear();
-        // Envoy would go on waiting for their endpoints, up to 15 s.
-        self.envoy.warming.clear();
         self.envoy.unacknowledged = None;
+        // Envoy goes on waiting for endpoints, and asks for no clusters meanwhile. With the state of the world nobody can
+        // tell it that there are none any more, so it waits for 15 s, as if it had come that much later.
+        if !self.is_delta() {
+            self.envoy.warming.clear();
+        }
+        self.envoy.is_deferred = !self.envoy.warming.is_empty();
         let outputs = self.session.snapshot(self.now, self.world.snapshot());
         self.transmit(outputs);
         for resource_type in TYPES {
-            let held = self.envoy.held.entry(resource_type).or_default();
-            let initial_versions = held.iter().map(|(name, version)| (name.into(), version.clone())).collect();
-            let asked = self.envoy.asked.entry(resource_type).or_default();
-            let request = DeltaRequest {
-                type_url: resource_type.type_url().to_owned(),
-                subscribe: asked.iter().map(Name::from).collect(),
-                initial_versions,
-                ..DeltaRequest::default()
-            };
-            let state = self.state_request(resource_type);
-            self.send(&if self.is_delta() { Request::Delta(request) } else { Request::State(state) });
+            let request = self.first_request(resource_type);
+            if resource_type != Cluster || !self.envoy.is_deferred {
+                self.send(&request);
+            }
         }
+    }
+
+    /// What the client says of a type when it connects: what it asks for, and what it holds.
+    fn first_request(&mut self, resource_type: ResourceType) -> Request {
+        let held = self.envoy.held.entry(resource_type).or_default();
+        let initial_versions = held.iter().map(|(name, version)| (name.into(), version.clone())).collect();
+        let asked = self.envoy.asked.entry(resource_type).or_default();
+        let request = DeltaRequest {
+            type_url: resource_type.type_url().to_owned(),
+            subscribe: asked.iter().map(Name::from).collect(),
+            initial_versions,
+            ..DeltaRequest::default()
+        };
+        if self.is_delta() { Request::Delta(request) } else { Request::State(self.state_request(resource_type)) }
     }
 
     fn receive(&mut self) -> bool {
@@ -349,7 +365,7 @@ impl Model {
         let answer = DeltaRequest {
             type_url: resource_type.type_url().to_owned(),
             nonce: response.nonce.to_string(),
-            error: bad.then(|| "bad".to_owned()),
+            error: bad.then(|| self.words(&response)),
             ..DeltaRequest::default()
         };
         let state = StateRequest { error: answer.error.clone(), ..self.state_request(resource_type) };
@@ -358,6 +374,10 @@ impl Model {
             self.envoy.unacknowledged = Some(response.nonce);
         } else {
             self.envoy.outbox.entry(resource_type).or_default().push_back(answer);
+        }
+        if self.envoy.warming.is_empty() && std::mem::take(&mut self.envoy.is_deferred) {
+            let request = self.first_request(Cluster);
+            self.envoy.outbox.entry(Cluster).or_default().push_back(request);
         }
         if self.envoy.warming.is_empty()
             && let Some(nonce) = self.envoy.unacknowledged.take()
@@ -370,6 +390,17 @@ impl Model {
         }
         self.check_references();
         true
+    }
+
+    /// What the client says of a response that it refuses.
+    fn words(&self, response: &Response) -> String {
+        let bad = response.resources.iter().filter(|resource| is_bad(resource.version.as_str()));
+        let named = |separator: &str| bad.map(|r| format!("{}: bad", r.name)).collect::<Vec<_>>().join(separator);
+        match response.resource_type {
+            Cluster if self.names_them => format!("Error adding/updating cluster(s) {}", named(", ")),
+            Listener if self.names_them => format!("Error adding/updating listener(s) {}\n", named("\n")),
+            _ => "bad".to_owned(),
+        }
     }
 
     /// Subscribes to the endpoints of clusters and the routes of listeners, and drops what nobody names any more.
@@ -424,7 +455,8 @@ impl Model {
 
     fn check_at_rest(&mut self) {
         let snapshot = self.world.snapshot();
-        assert!(self.envoy.unacknowledged.is_none(), "clusters {:?} wait for endpoints", self.envoy.warming);
+        let waits = self.envoy.unacknowledged.is_some() || self.envoy.is_deferred;
+        assert!(!waits, "clusters {:?} wait for endpoints", self.envoy.warming);
         for resource_type in TYPES {
             let asked = &self.envoy.asked[&resource_type];
             let held = &self.envoy.held[&resource_type];
@@ -449,7 +481,15 @@ impl Model {
 }
 
 fn run(variant: Variant, refuses: bool, steps: &[Step]) {
-    let mut model = Model::new(variant, refuses);
+    play(Model::new(variant, refuses), steps);
+}
+
+/// The client says which clusters and listeners it refuses.
+fn run_named(variant: Variant, steps: &[Step]) {
+    play(Model { names_them: true, ..Model::new(variant, true) }, steps);
+}
+
+fn play(mut model: Model, steps: &[Step]) {
     for step in steps {
         model.step(step);
     }
@@ -473,6 +513,12 @@ proptest! {
     #[test]
     fn a_client_that_refuses_ends_up_with_all_the_rest(steps in prop::collection::vec(step(), 0..150)) {
         run(Variant::Delta, true, &steps);
+    }
+
+    #[test]
+    fn a_client_that_names_what_it_refuses_ends_up_with_all_the_rest(steps in prop::collection::vec(step(), 0..150)) {
+        run_named(Variant::Delta, &steps);
+        run_named(Variant::StateOfTheWorld, &steps);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! - `← CDS #1 a@1 -b`: a response with its nonce, resources and removed names.
 //! - `! CDS #1 exact a@1 (owner): words`: a refusal. `~ CDS stale nonce`: something ignored.
 //!   With `~` at the end the response leaves something out, and its version says so (state of the world).
+//! - `stuck for 60s`: the client asks for other types, but not for clusters.
 //! - `= CDS a@1 -b, 0 outstanding`: what the client holds now; only in scripts that begin with `reports`.
 
 use std::fmt::Write as _;
@@ -57,19 +58,24 @@ struct Run {
 /// Runs a script of delta ADS and compares its outputs.
 #[track_caller]
 fn check(script: &str) {
-    run(Session::new(SessionSettings::default(), Variant::Delta), Variant::Delta, script);
+    run(Session::new(settings(), Variant::Delta), Variant::Delta, script);
 }
 
 /// Runs a script of state-of-the-world ADS.
 #[track_caller]
 fn check_state(script: &str) {
-    run(Session::new(SessionSettings::default(), Variant::StateOfTheWorld), Variant::StateOfTheWorld, script);
+    run(Session::new(settings(), Variant::StateOfTheWorld), Variant::StateOfTheWorld, script);
 }
 
 /// Runs a script of a service for one type.
 #[track_caller]
 fn check_only(only: ResourceType, variant: Variant, script: &str) {
-    run(Session::of_one_type(SessionSettings::default(), variant, only), variant, script);
+    run(Session::of_one_type(settings(), variant, only), variant, script);
+}
+
+/// Most scripts are about clients that don't ask for clusters.
+fn settings() -> SessionSettings {
+    SessionSettings { stuck_after: None, ..SessionSettings::default() }
 }
 
 #[track_caller]
@@ -205,6 +211,7 @@ impl Run {
                 };
                 write!(text, "~ {name} {reason}").unwrap();
             }
+            Output::Stuck(waited) => write!(text, "stuck for {waited:?}").unwrap(),
             Output::Acknowledged(_) if !self.reports => return,
             Output::Acknowledged(acknowledged) => {
                 write!(text, "= {}", short(acknowledged.resource_type)).unwrap();

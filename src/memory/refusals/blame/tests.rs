@@ -98,7 +98,7 @@ fn the_objects_behind_what_changed_are_to_blame() {
         redirects_to_https: false,
         routes,
     };
-    let virtual_hosts = vec![
+    let virtual_hosts = [
         host("a.example", "a", vec![route("shop/a:x", &["a"], "p"), route("shop/child:y", &["a", "child"], "q")]),
         host("b.example", "b", vec![route("shop/b:x", &["b"], "p")]),
     ];
@@ -107,7 +107,10 @@ fn the_objects_behind_what_changed_are_to_blame() {
         gateways: Vec::new(),
         server_names: BTreeSet::new(),
         tls: None,
-        serves: Serves::Http(HttpHosts { virtual_hosts, misdirected: BTreeSet::new() }),
+        serves: Serves::Http(HttpHosts {
+            virtual_hosts: virtual_hosts.map(Arc::new).into(),
+            misdirected: BTreeSet::new(),
+        }),
     };
     let listener = Listener { bind_port: 8080, service_ports: [80].into(), gateways: Vec::new(), chains: vec![chain] };
     let plan = GatewayPlan {

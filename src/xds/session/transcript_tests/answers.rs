@@ -162,15 +162,81 @@ fn case_9_a_new_resource_that_may_have_landed_is_removed() {
 }
 
 #[test]
-fn case_40_unknown_types_are_ignored() {
+fn case_9_clusters_that_the_refusal_names_are_withheld_and_the_rest_lands_at_once() {
+    check(
+        "reports
+         snapshot CDS a@1 bad@1 c@1 worse@1
+         → CDS
+         ← CDS #1 a@1 bad@1 c@1 worse@1
+         → CDS nack 1: Error adding/updating cluster(s) bad: no, really, worse: never
+         ! CDS #1 exact bad@1 (RouteTable/shop/bad@c1): Error adding/updating cluster(s) bad: no, really
+         ! CDS #1 exact worse@1 (RouteTable/shop/worse@c1): Error adding/updating cluster(s) worse: never
+         ← CDS #2 a@1 c@1
+         → CDS ack 2
+         = CDS a@1 c@1, 2 outstanding
+         snapshot CDS a@1 bad@2 c@1 worse@1
+         ← CDS #3 bad@2
+         → CDS ack 3
+         = CDS bad@2, 1 outstanding
+         at 100s",
+    );
+}
+
+#[test]
+fn case_9_a_removal_that_travelled_with_a_named_listener_is_said_again() {
+    check(
+        "snapshot LDS bad@1 l@1 old@1
+         → LDS
+         ← LDS #1 bad@1 l@1 old@1
+         → LDS ack 1
+         snapshot LDS bad@2 l@2
+         ← LDS #2 bad@2 l@2 -old
+         → LDS nack 2: Error adding/updating listener(s) bad: no
+         ! LDS #2 exact bad@2 (RouteTable/shop/bad@c1): Error adding/updating listener(s) bad: no
+         ← LDS #3 l@2 -old
+         → LDS ack 3
+         snapshot LDS bad@1 l@2",
+    );
+}
+
+#[test]
+fn case_9_a_name_that_was_not_in_the_response_is_no_help() {
+    check(
+        "snapshot CDS a@1 b@1
+         → CDS
+         ← CDS #1 a@1 b@1
+         → CDS nack 1: Error adding/updating cluster(s) c: no
+         ! CDS #1 suspected a@1 (RouteTable/shop/a@c1) b@1 (RouteTable/shop/b@c1): Error adding/updating cluster(s) c: no
+         ← CDS #2 a@1
+         → CDS ack 2
+         ← CDS #3 b@1
+         → CDS ack 3",
+    );
+}
+
+#[test]
+fn cases_39_and_40_unknown_types_are_ignored() {
     check(
         "snapshot CDS a@1
          → type.googleapis.com/envoy.api.v2.Cluster
          ~ type.googleapis.com/envoy.api.v2.Cluster unknown type
          → CDS error: what?
          ~ CDS error without a nonce
-         ← CDS #1 a@1",
+         ← CDS #1 a@1
+         → type.googleapis.com/envoy.config.route.v3.VirtualHost +r/host
+         ~ type.googleapis.com/envoy.config.route.v3.VirtualHost unknown type
+         → CDS ack 1
+         snapshot CDS a@2
+         ← CDS #2 a@2",
     );
+}
+
+#[test]
+fn case_40_unknown_types_are_reported_eight_times_and_cost_nothing() {
+    let mut session = Session::new(settings(), Variant::Delta);
+    let asks = |number| DeltaRequest { type_url: format!("type/{number}"), ..DeltaRequest::default() };
+    let reports: usize = (0..1000).map(|number| session.request(Duration::ZERO, &asks(number)).unwrap().len()).sum();
+    assert_eq!(reports, 8);
 }
 
 #[test]
@@ -196,7 +262,7 @@ fn f4_one_route_configuration_secret_or_extension_per_response() {
 
 #[test]
 fn case_11_long_errors_are_cut() {
-    let mut session = Session::new(SessionSettings::default(), Variant::Delta);
+    let mut session = Session::new(settings(), Variant::Delta);
     let snapshot = Snapshot::new().with(ResourceType::Route, [resource("r@1")]);
     assert!(session.snapshot(Duration::ZERO, Arc::new(snapshot)).is_empty());
     session.request(Duration::ZERO, &request("RDS +r")).unwrap();

@@ -1,6 +1,6 @@
 //! Removals and reconnects: cases 22 to 28.
 
-use super::check;
+use super::*;
 
 #[test]
 fn case_22_removals_are_sent_once() {
@@ -69,6 +69,26 @@ fn case_24_a_cluster_that_is_sent_again_has_its_endpoints_sent_again() {
     );
 }
 
+/// Envoy asks for clusters only once the changed one is warm, which waits for endpoints of its own.
+#[test]
+fn case_24_a_client_that_asks_for_endpoints_before_clusters_warms_one() {
+    check(
+        "snapshot CDS a@2 b@1 | EDS a@1 b@1 | LDS l@1 | RDS r@2
+         → EDS +a have a@1
+         ← EDS #1 a@1
+         → LDS have l@1
+         → RDS +r have r@1
+         → EDS ack 1
+         → CDS have a@2
+         ← CDS #2 b@1
+         → EDS +b
+         ← EDS #3 b@1
+         → EDS ack 3
+         → CDS ack 2
+         ← RDS #4 r@2",
+    );
+}
+
 #[test]
 fn case_24_endpoints_that_are_gone_by_then_are_sent_all_the_same() {
     check(
@@ -103,6 +123,28 @@ fn case_24_endpoints_that_are_gone_by_then_are_sent_all_the_same() {
          ← CDS #4 -a
          → CDS ack 4
          ← EDS #5 -a",
+    );
+}
+
+#[test]
+fn case_24_who_asks_for_endpoints_first_waits_for_them_whatever_it_holds() {
+    check(
+        "snapshot CDS a@2 b@1 | EDS a@1 b@1 | RDS r@2
+         → EDS +a +b +gone have a@1 have b@1 have gone@1
+         ← EDS #1 a@1 b@1 -gone
+         → LDS
+         ← LDS #2
+         → LDS ack 2
+         → RDS +r have r@1
+         → EDS ack 1
+         → CDS have a@2
+         ← CDS #3 b@1
+         ← EDS #4 b@1
+         → EDS ack 4
+         → CDS ack 3
+         ← RDS #5 r@2
+         → RDS ack 5
+         at 100s",
     );
 }
 
@@ -180,4 +222,66 @@ fn case_28_a_cluster_without_endpoints_is_told_so() {
          → EDS ack 2
          → CDS ack 1",
     );
+}
+
+#[test]
+fn case_27_a_client_that_asks_for_no_clusters_is_reported_once() {
+    let session = |variant| Session::new(SessionSettings::default(), variant);
+    run(
+        session(Variant::Delta),
+        Variant::Delta,
+        "snapshot CDS a@1 | LDS l@1
+         at 10s
+         → LDS have l@1
+         at 69s
+         at 70s
+         stuck for 60s
+         at 1000s
+         → CDS have a@1",
+    );
+    run(
+        session(Variant::StateOfTheWorld),
+        Variant::StateOfTheWorld,
+        "→ RDS r
+         at 60s
+         stuck for 60s
+         → RDS r s
+         at 1000s",
+    );
+    // Who asks late, but in time, isn't.
+    run(
+        session(Variant::Delta),
+        Variant::Delta,
+        "→ LDS
+         at 59s
+         → CDS
+         at 1000s",
+    );
+    // The deadline is known beforehand, and other services have nothing to do with clusters.
+    let mut listening = session(Variant::Delta);
+    listening.request(Duration::from_secs(3), &request("LDS")).unwrap();
+    assert_eq!(listening.next_deadline(Duration::from_secs(3)), Some(Duration::from_secs(63)));
+    let mut routes = Session::of_one_type(SessionSettings::default(), Variant::Delta, ResourceType::Route);
+    routes.request(Duration::ZERO, &request("RDS +r")).unwrap();
+    assert_eq!(routes.next_deadline(Duration::ZERO), None);
+    assert!(routes.tick(Duration::from_secs(1000)).is_empty());
+}
+
+#[test]
+fn cases_26_and_37_replicas_agree_whatever_order_they_were_told_in() {
+    let answer = |words: &[&str]| {
+        let resources: Vec<Resource> = words
+            .iter()
+            .map(|name| Resource::from_content((*name).into(), (*name).to_owned().into(), Arc::from([])))
+            .collect();
+        let snapshot = Snapshot::new().with(ResourceType::Cluster, resources);
+        let mut session = Session::new(settings(), Variant::Delta);
+        assert!(session.snapshot(Duration::ZERO, Arc::new(snapshot)).is_empty());
+        session.request(Duration::ZERO, &request("CDS")).unwrap()
+    };
+    let expected = answer(&["a", "b", "c"]);
+    for order in [["c", "b", "a"], ["b", "a", "c"]] {
+        let elsewhere = std::thread::spawn(move || answer(&order)).join().unwrap();
+        assert_eq!(elsewhere, expected);
+    }
 }

@@ -166,6 +166,50 @@ fn case_9_a_new_bad_listener_is_left_out() {
 }
 
 #[test]
+fn case_9_clusters_that_the_refusal_names_are_withheld_and_the_rest_lands_at_once() {
+    check_state(
+        "reports
+         snapshot CDS a@1 bad@1
+         → CDS holds a@1,bad@1
+         = CDS a@1 bad@1, 0 outstanding
+         snapshot CDS a@2 bad@2 new@1 worse@1
+         ← CDS #1 a@2 bad@2 new@1 worse@1
+         → CDS holds a@1,bad@1 nack 1: Error adding/updating cluster(s) bad: no, worse: never
+         ! CDS #1 exact bad@2 (RouteTable/shop/bad@c1): Error adding/updating cluster(s) bad: no
+         ! CDS #1 exact worse@1 (RouteTable/shop/worse@c1): Error adding/updating cluster(s) worse: never
+         ← CDS #2 a@2 bad@1 new@1 ~
+         → CDS ack 2
+         = CDS a@2 new@1, 2 outstanding
+         at 1000s
+         snapshot CDS a@2 bad@3 new@1 worse@1
+         ← CDS #3 a@2 bad@3 new@1 ~
+         → CDS ack 3
+         = CDS bad@3, 1 outstanding
+         snapshot CDS a@2 bad@3 new@1
+         = CDS, 0 outstanding",
+    );
+}
+
+#[test]
+fn case_9_who_is_named_at_last_is_sent_as_it_was_taken_last() {
+    check_state(
+        "snapshot LDS bad@1 l@1
+         → LDS holds bad@1,l@1
+         snapshot LDS bad@2 l@2
+         ← LDS #1 bad@2 l@2
+         → LDS nack 1: can't be read
+         ! LDS #1 suspected bad@2 (RouteTable/shop/bad@c1) l@2 (RouteTable/shop/l@c1): can't be read
+         snapshot LDS bad@3 l@2
+         ← LDS #2 bad@3 l@2
+         → LDS nack 2: Error adding/updating listener(s) bad: no
+         ! LDS #2 exact bad@3 (RouteTable/shop/bad@c1): Error adding/updating listener(s) bad: no
+         ← LDS #3 bad@1 l@2 ~
+         → LDS ack 3
+         at 100s",
+    );
+}
+
+#[test]
 fn case_9_endpoints_refused_together_are_sent_apart() {
     check_state(
         "snapshot EDS a@1 bad@1
@@ -215,14 +259,19 @@ fn case_8_a_fix_is_sent_once() {
 }
 
 #[test]
-fn case_40_unknown_types_are_ignored() {
+fn cases_39_and_40_unknown_types_are_ignored() {
     check_state(
         "snapshot CDS a@1
          → type.googleapis.com/envoy.api.v2.Cluster
          ~ type.googleapis.com/envoy.api.v2.Cluster unknown type
          → CDS error: what?
          ~ CDS error without a nonce
-         ← CDS #1 a@1",
+         ← CDS #1 a@1
+         → type.googleapis.com/envoy.config.route.v3.VirtualHost r/host
+         ~ type.googleapis.com/envoy.config.route.v3.VirtualHost unknown type
+         → CDS ack 1
+         snapshot CDS a@2
+         ← CDS #2 a@2",
     );
 }
 
