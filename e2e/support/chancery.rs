@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -163,6 +163,14 @@ async fn start(
         Ok(ready) => Ok((process, ready)),
         Err(error) => Err(error.context(process.log_tail())),
     }
+}
+
+/// Answers `chancery status` of a running control plane.
+pub(crate) fn status(admin: SocketAddr) -> anyhow::Result<Value> {
+    let output =
+        Command::new(binary()?).args(["status", "--server", &format!("http://{admin}"), "-o", "json"]).output()?;
+    ensure!(output.status.success(), "chancery status: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 /// Answers `chancery explain` for one request to a gateway, `cluster/namespace/service`.

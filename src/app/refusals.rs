@@ -20,7 +20,7 @@ use crate::publish::GatewayKey;
 use crate::snapshot::{Resource, ResourceType};
 use crate::status::{Ledger, View};
 use crate::xds::node::Node;
-use crate::xds::observation::{Blame, Observation, Observer, Peer, Refusal, RefusedResource};
+use crate::xds::observation::{Blame, Observation, Observer, Peer, Refusal, RefusedResource, excerpt};
 
 use super::Event;
 
@@ -134,7 +134,7 @@ fn message(bytes: &Bytes, refused: &Refused, kept: &Kept<'_>, connected: &View) 
     let mut text = String::new();
     for (index, (gateway, nodes)) in refused.nodes.iter().take(NAMED).enumerate() {
         let served = connected.gateways.get(gateway.to_string().as_str()).map_or(0, |gateway| gateway.nodes.len());
-        let names: Vec<String> = nodes.iter().take(NAMED).map(|node| format!("{:?}", cut(node, 128))).collect();
+        let names: Vec<String> = nodes.iter().take(NAMED).map(|node| format!("{:?}", excerpt(node, 128))).collect();
         let more = if nodes.len() > NAMED { ", …" } else { "" };
         let _ = write!(
             text,
@@ -155,16 +155,10 @@ fn message(bytes: &Bytes, refused: &Refused, kept: &Kept<'_>, connected: &View) 
     } else {
         "no accepted version of it is known, so new gateways do without it"
     };
-    let words = cut(&refused.message, WORDS);
+    let words = excerpt(&refused.message, WORDS);
     let (name, envoy) = (&bytes.name, bytes.envoy);
     let _ = write!(text, " refused `{name}` as made for Envoy {envoy}; {outcome}; Envoy says: {words:?}");
     text
-}
-
-/// The longest beginning of a text within a number of bytes.
-fn cut(text: &str, bytes: usize) -> &str {
-    let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or_default()]
 }
 
 /// One line for what was refused, however many objects and nodes it concerns.
@@ -175,12 +169,12 @@ pub(super) fn log(bytes: &Bytes, refused: &Refused) {
         code = %Code::RefusedByGateway,
         gateway = %refused.first.gateway,
         release = %refused.first.envoy,
-        node = ?nodes,
+        node = nodes.join(" "),
         nodes = refused.nodes.values().map(BTreeSet::len).sum::<usize>(),
         type_url = bytes.resource_type.type_url(),
         resource = %bytes.name,
         version = %bytes.version,
-        reason = ?refused.message,
+        reason = %refused.message.escape_debug(),
         objects = refused.blamed.len(),
         object = objects.join(" "),
         "Envoy refused a resource"
