@@ -255,6 +255,9 @@ async fn r191_a_generated_root_survives_a_restart() -> anyhow::Result<()> {
     mesh.chancery.restart().await?;
     let again = Root::kept(&mesh.chancery.state())?;
     assert_eq!((again.certificate, &again.key), (root.certificate.clone(), &root.key));
+    let admin = mesh.chancery.admin();
+    let everything = Request { method: "POST".to_owned(), ..Request::get("localhost", "/logging?filter=trace") };
+    assert_eq!(Client::new(admin).send(&everything).await?.status, 200);
     // An Envoy that comes now has what the others have.
     let running = mesh.gateways.iter().position(|running| running.gateway.service == "web").context("no gateway")?;
     let (gateway, bind) = (mesh.gateways[running].gateway.clone(), mesh.gateways[running].bind);
@@ -266,20 +269,29 @@ async fn r191_a_generated_root_survives_a_restart() -> anyhow::Result<()> {
     // The key is in that file and nowhere else.
     let secret = root.key.lines().nth(1).context("no key")?.to_owned();
     let directory = mesh.directory().to_string_lossy().into_owned();
+    let server = format!("http://{admin}");
     for arguments in [
         vec!["check", &directory],
         vec!["render", &directory, "--gateway", "cluster-1/edge/web"],
-        vec!["explain", &directory, "RootTrustPolicy/gloo-mesh/root@mgmt"],
+        vec!["explain", &directory, POLICY],
+        vec!["status", "--server", &server, "-o", "json"],
+        vec!["explain", "--server", &server, POLICY, "-o", "json"],
     ] {
         let mut command = Command::new(chancery::binary()?);
-        command.args(&arguments).args(["--management-cluster", "mgmt", "--allow-loopback-endpoints"]);
+        command.args(&arguments);
+        if arguments[1] == directory {
+            command.args(["--management-cluster", "mgmt", "--allow-loopback-endpoints"]);
+        }
         let output = command.output().context("run chancery")?;
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         ensure!(!said.is_empty() && !said.contains(&secret) && !said.contains("PRIVATE KEY"), "{arguments:?}: {said}");
         ensure!(arguments[0] != "render" || said.contains("trust/identity"), "{said}");
     }
-    let log = mesh.chancery.log_tail();
-    ensure!(!log.contains(&secret) && !log.contains("PRIVATE KEY"), "{log}");
+    let metrics = get(admin, "localhost", "/metrics").await?.text();
+    ensure!(metrics.contains("chancery_xds") && !metrics.contains(&secret), "{metrics}");
+    let log = mesh.chancery.log()?;
+    ensure!(log.contains("\"level\":\"trace\""), "serve logs nothing at trace");
+    ensure!(!log.contains(&secret) && !log.contains("PRIVATE KEY"), "a key is in the log");
     for entry in std::fs::read_dir(mesh.chancery.state())? {
         let path = entry?.path();
         let holds = std::fs::read_to_string(&path)?.contains(&secret);
