@@ -11,6 +11,9 @@
 //! first complete list (R10). A snapshot that `verify` objects to is not published: its gateway keeps what it has. So does
 //! every gateway when compiling panics: the next batch compiles anew.
 //!
+//! Certificates of gateways that are due for renewal wake the thread too; they change secrets and compile nothing
+//! ([`trust`](crate::trust)).
+//!
 //! What gateways refuse is replaced by what they accepted last, and told to the authors with the next compile
 //! ([`Refusals`](crate::memory::refusals::Refusals)); what they acknowledge never causes a compile.
 
@@ -18,7 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, mpsc as std_mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self as std_mpsc, RecvTimeoutError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
@@ -39,7 +43,7 @@ use crate::resolve::gateway::class_of;
 use crate::resolve::world::World;
 use crate::settings::Settings;
 use crate::snapshot::verify::verify;
-use crate::snapshot::{Resource, ResourceType, Snapshot};
+use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
 use crate::source::{self, Batch, Directory, Extent, Places, SourceError};
 use crate::status::Ledger;
 use crate::store::{Applied, Store};
@@ -50,7 +54,10 @@ use crate::xds::node::{Node, NodeError};
 use crate::xds::server::{ServeError, ServerSettings};
 use crate::xds::source::{SnapshotSource, Subscription};
 
+pub(crate) mod identities;
 mod refusals;
+
+use identities::Identities;
 
 /// How long the compile thread waits for other gateways to refuse what one has refused, so that authors are told once how many
 /// do. Anything else ends the wait. Half of it tells them twice in a large fleet; double makes new gateways wait as long
@@ -151,7 +158,9 @@ pub async fn serve(
     };
     let told = (ledger.clone(), shared.clone());
     let places = directory.places().clone();
-    let mut compiler = CompileLoop::new(options, publisher.clone(), state_sender, places, memory, told);
+    let identities = Identities::open(settings.state.as_deref(), jiff::Timestamp::now);
+    let compiler = CompileLoop::new(options, publisher.clone(), state_sender, places, memory, told);
+    let mut compiler = compiler.with_identities(identities);
     compiler.metrics = sources.metrics.clone();
     std::thread::Builder::new()
         .name("compile".to_owned())
@@ -287,6 +296,7 @@ struct CompileLoop {
     state: watch::Sender<Option<Arc<Compiled>>>,
     places: Places,
     memory: Memory,
+    identities: Identities,
     store: Store,
     /// Whether a complete list has arrived.
     is_listed: bool,
@@ -295,6 +305,8 @@ struct CompileLoop {
     source_findings: Findings,
     /// What gateways refused, as the last compile was given it.
     refusal_findings: Findings,
+    /// What the clock says of the root of trust, as the last compile was given it.
+    clock_findings: Findings,
     /// Keys that some stream asked for, with the Pod labels that led there.
     keys: BTreeMap<GatewayKey, BTreeSet<Labels>>,
     emitted: BTreeMap<GatewayKey, Emitted>,
@@ -307,6 +319,8 @@ struct CompileLoop {
 /// What was made for one key.
 struct Emitted {
     plan: Arc<GatewayPlan>,
+    /// The gateway's own certificate, where it has one.
+    identity: Option<Version>,
     /// The plan's snapshot.
     compiled: Arc<Snapshot>,
     /// The same with accepted versions in place of refused ones, and what was replaced. None before it was published.
@@ -334,11 +348,13 @@ impl CompileLoop {
             state,
             places,
             memory,
+            identities: Identities::open(None, jiff::Timestamp::now),
             store: Store::default(),
             is_listed: false,
             is_stale: true,
             source_findings: Findings::new(),
             refusal_findings: Findings::new(),
+            clock_findings: Findings::new(),
             keys: BTreeMap::new(),
             emitted: BTreeMap::new(),
             told: BTreeSet::new(),
@@ -346,18 +362,40 @@ impl CompileLoop {
             ledger,
             refusals,
         }
+        .with_identities(Identities::open(None, jiff::Timestamp::now))
+    }
+
+    /// The same with a clock and a root of trust; without, there is no place to keep a root.
+    fn with_identities(mut self, mut identities: Identities) -> Self {
+        self.options.kept_root = identities.kept_root(None);
+        self.identities = identities;
+        self
     }
 
     /// Works until every sender is gone.
     fn run(mut self, inbox: &std_mpsc::Receiver<Event>) {
-        while let Ok(first) = inbox.recv() {
+        loop {
+            let first = match self.due() {
+                None => inbox.recv().map_err(RecvTimeoutError::from),
+                Some(wait) => inbox.recv_timeout(wait),
+            };
+            let first = match first {
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             let next = match first {
-                Event::Refused => inbox.recv_timeout(OTHERS_REFUSE).ok(),
-                Event::Source(_) | Event::Gateway(..) => None,
+                Some(Event::Refused) => inbox.recv_timeout(OTHERS_REFUSE).ok(),
+                Some(Event::Source(_) | Event::Gateway(..)) | None => None,
             };
             // What arrived while the last step ran joins this one.
-            self.step(std::iter::once(first).chain(next).chain(inbox.try_iter()));
+            self.step(first.into_iter().chain(next).chain(inbox.try_iter()));
         }
+    }
+
+    /// How long until a certificate is to be renewed.
+    fn due(&self) -> Option<Duration> {
+        self.state.borrow().as_ref().and_then(|compiled| self.identities.due(compiled))
     }
 
     /// Takes events in, compiles if need be, publishes.
@@ -405,6 +443,8 @@ impl CompileLoop {
     }
 
     fn work(&mut self, begun: Instant) {
+        let last = self.state.borrow().clone();
+        self.is_stale |= last.is_some_and(|compiled| self.follow_clock(&compiled));
         if self.is_stale {
             self.compile(begun);
         }
@@ -422,8 +462,13 @@ impl CompileLoop {
 
     fn compile(&mut self, begun: Instant) {
         let wanted = self.keys.keys().map(|key| key.gateway.clone()).collect();
-        let given: Findings = self.source_findings.iter().chain(&self.refusal_findings).cloned().collect();
-        let compiled = (self.compile)(&self.store, &given, &self.options, &wanted, self.memory.frozen());
+        let mut compiled = self.compiled(&wanted);
+        // The root that a policy asks for, then what the clock says of it.
+        for _ in 0..2 {
+            if self.follow_clock(&compiled) {
+                compiled = self.compiled(&wanted);
+            }
+        }
         self.memory.take(&compiled.remembered);
         tracing::info!(
             objects = self.store.len(),
@@ -436,6 +481,21 @@ impl CompileLoop {
         self.tell(&compiled.findings);
         self.state.send_replace(Some(Arc::new(compiled)));
         self.is_stale = false;
+    }
+
+    fn compiled(&self, wanted: &BTreeSet<GatewayId>) -> Compiled {
+        let given = self.source_findings.iter().chain(&self.refusal_findings).chain(&self.clock_findings);
+        let given: Findings = given.cloned().collect();
+        (self.compile)(&self.store, &given, &self.options, wanted, self.memory.frozen())
+    }
+
+    /// Brings what the next compile is told of the root of trust up to date; whether that changed.
+    fn follow_clock(&mut self, compiled: &Compiled) -> bool {
+        let root = self.identities.kept_root(compiled.inputs.generated_root());
+        let findings = self.identities.findings(compiled.inputs.trust());
+        let changed = self.options.kept_root != root || self.clock_findings != findings;
+        (self.options.kept_root, self.clock_findings) = (root, findings);
+        changed
     }
 
     /// Logs findings that were not there before. Refusals are logged by themselves: one may concern thousands of objects.
@@ -472,11 +532,19 @@ impl CompileLoop {
                 continue;
             }
             let Some(plan) = compiled.plans.get(&key.gateway) else { continue };
-            if self.emitted.get(key).is_some_and(|emitted| emitted.plan == *plan) {
+            let identity = self.identities.wanted(plan);
+            if self.emitted.get(key).is_some_and(|emitted| emitted.plan == *plan && emitted.identity == identity) {
                 continue;
             }
             let Ok(bind) = key.bind.parse() else { continue };
-            let snapshot = Arc::new(emit_gateway(plan, &EmitOptions { bind }));
+            let snapshot = emit_gateway(plan, &EmitOptions { bind });
+            let snapshot = match self.identities.fill(plan, compiled.inputs.trust(), snapshot) {
+                Ok(snapshot) => Arc::new(snapshot),
+                Err(reason) => {
+                    tracing::error!(gateway = %key, "not published, its own certificate cannot be issued: {reason}");
+                    continue;
+                }
+            };
             if is_publishable(key, &snapshot) {
                 let before = self.emitted.remove(key);
                 if before.is_none() {
@@ -484,6 +552,7 @@ impl CompileLoop {
                 }
                 let emitted = Emitted {
                     plan: plan.clone(),
+                    identity,
                     compiled: snapshot,
                     published: before.and_then(|before| before.published),
                     kept: BTreeSet::new(),
@@ -497,6 +566,7 @@ impl CompileLoop {
         for key in left {
             self.keys.remove(&key);
         }
+        self.identities.retain(&self.emitted.values().filter_map(|emitted| emitted.identity.as_ref()).collect());
         self.look_at_refusals();
         for (key, emitted) in &mut self.emitted {
             emitted.publish(key, &self.refusals, &self.publisher);

@@ -34,7 +34,7 @@ const IMPORTS: &[(&str, Allowed)] = &[
     ("compile", Allowed::Only(&["model", "crd", "store", "memo", "ir", "resolve", "emit", "snapshot"])),
     // Ring 6: the edges.
     ("source", Allowed::Only(&["model", "crd"])),
-    ("trust", Allowed::Only(&["model", "crd", "snapshot"])),
+    ("trust", Allowed::Only(&["model", "ir", "snapshot"])),
     ("memory", Allowed::Only(&["model", "ir", "snapshot", "publish"])),
     ("publish", Allowed::Only(&["model", "snapshot"])),
     ("xds", Allowed::Only(&["model", "snapshot", "publish"])),

@@ -7,6 +7,7 @@ use crate::crd::{Change, Object};
 use crate::model::EnvoyRelease;
 use crate::testing::decode;
 
+mod identities;
 mod refusals;
 
 /// Two overlapping gateway Services in `edge`, one elsewhere, one without selector, and a Pod.

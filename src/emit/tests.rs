@@ -699,3 +699,48 @@ fn accepted_by_envoy() {
         assert!(!said.contains("deprecated"), "{file}: {said}");
     }
 }
+
+/// R58: without names of its own choice a listener takes identities, and nothing else that the root signed.
+#[test]
+fn r58_a_chain_under_the_root_of_trust_asks_for_an_identity() {
+    let object = object(Kind::RootTrustPolicy, "root");
+    let own = SecretId { object: object.clone(), part: SecretPart::Identity };
+    let roots = SecretId { object, part: SecretPart::Roots };
+    for (names, expected) in [
+        (Vec::new(), json!([{"san_type": "URI", "matcher": {"prefix": "spiffe://"}}])),
+        (
+            vec![AltName("spiffe://c/ns/n/sa/a".into())],
+            json!(
+                ["DNS", "URI", "EMAIL"]
+                    .map(|kind| json!({"san_type": kind, "matcher": {"exact": "spiffe://c/ns/n/sa/a"}}))
+            ),
+        ),
+    ] {
+        let mut chain = plain_chain([host("shop.example", [route("all")])]);
+        chain.tls = Some(Tls {
+            certificate: CertificateSource::Secret(own.clone()),
+            client: Some(ClientCertificate { trust: TrustSource::Roots(roots.clone()), names }),
+            minimum: TlsVersion::V1_2,
+            maximum: TlsVersion::V1_3,
+            ciphers: Vec::new(),
+        });
+        let mut plan = plan([], []);
+        plan.listeners.get_mut(&8080).unwrap().chains = vec![chain];
+        let key = crate::ir::trust::KeyType::EcdsaP256;
+        let terms = crate::ir::trust::Terms { days: 1, key, organization: "o".into(), renew_with_left: 1 };
+        let identity = crate::ir::Identity { uri: "spiffe://c/ns/n/sa/b".into(), signer: "s".into(), terms };
+        let authorities = SecretBytes::new(b"CANARY");
+        plan.secrets =
+            [(own.clone(), Secret::Identity(identity)), (roots.clone(), Secret::Trust { authorities, revoked: None })]
+                .into();
+        let snapshot = emit(&plan);
+        let listener = show(&snapshot, ResourceType::Listener, "listener/8080");
+        let context = &listener["filter_chains"][0]["transport_socket"]["typed_config"];
+        assert_eq!(context["require_client_certificate"], true);
+        let common = &context["common_tls_context"];
+        assert_eq!(common["tls_certificate_sds_secret_configs"][0]["name"], "trust/identity");
+        let validation = &common["combined_validation_context"];
+        assert_eq!(validation["validation_context_sds_secret_config"]["name"], "trust/roots");
+        assert_eq!(validation["default_validation_context"]["match_typed_subject_alt_names"], expected);
+    }
+}

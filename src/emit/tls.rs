@@ -55,22 +55,33 @@ pub(super) fn emit_downstream(tls: &Tls, protocols: &[&str]) -> core_pb::Transpo
 
 fn validation(client: &ClientCertificate) -> tls_pb::common_tls_context::ValidationContextType {
     use tls_pb::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
-    let own = tls_pb::CertificateValidationContext {
-        match_typed_subject_alt_names: client.names.iter().flat_map(name_matchers).collect(),
-        ..Default::default()
-    };
+    let mut names: Vec<tls_pb::SubjectAltNameMatcher> = client.names.iter().flat_map(name_matchers).collect();
+    if names.is_empty() && matches!(client.trust, TrustSource::Roots(_)) {
+        names.push(any_identity());
+    }
+    let own = tls_pb::CertificateValidationContext { match_typed_subject_alt_names: names, ..Default::default() };
     match &client.trust {
         TrustSource::File(path) => ValidationContextType::ValidationContext(tls_pb::CertificateValidationContext {
             trusted_ca: Some(file(path)),
             ..own
         }),
-        TrustSource::Secret(id) => {
+        TrustSource::Secret(id) | TrustSource::Roots(id) => {
             ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
                 default_validation_context: Some(own),
                 validation_context_sds_secret_config: Some(over_sds(id)),
                 ..Default::default()
             })
         }
+    }
+}
+
+/// Takes the identity of any gateway: a root may have signed much else.
+fn any_identity() -> tls_pb::SubjectAltNameMatcher {
+    use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+    tls_pb::SubjectAltNameMatcher {
+        san_type: tls_pb::subject_alt_name_matcher::SanType::Uri.into(),
+        matcher: Some(pb::string_matcher(MatchPattern::Prefix("spiffe://".to_owned()), false)),
+        ..Default::default()
     }
 }
 

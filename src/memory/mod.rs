@@ -8,6 +8,8 @@
 //! Serving never depends on it. What cannot be read is put aside and named in the log; what cannot be written is named in the
 //! log once, and tried again with the next change. Nothing secret is kept: `SecretBytes` cannot be serialised.
 //!
+//! The key of a generated root of trust stands beside them, in a file of [`trust`](crate::trust)'s own.
+//!
 //! One process writes a directory at a time; another one that starts on it finds what was written last.
 
 mod document;

@@ -8,6 +8,7 @@ mod chains;
 mod freezing;
 mod growth;
 mod hosts;
+mod identity;
 mod ports;
 
 use std::collections::{BTreeMap, BTreeSet};

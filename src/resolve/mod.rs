@@ -12,6 +12,7 @@
 //! | [`delegation`] | the tree of a root table: walk, inherit, order, cycles, orphans |
 //! | [`attachment`] | which policies reach which route, and why the others do not |
 //! | [`policy`] | per policy kind: what it means |
+//! | [`trust`] | what all gateways trust, and what signs for them |
 //! | [`gateway`] | the plan of one class of gateway Envoys |
 //!
 //! # What degrades how
@@ -40,6 +41,7 @@ pub mod lower;
 pub mod policy;
 pub mod roster;
 pub mod selection;
+pub mod trust;
 pub mod visibility;
 pub mod world;
 
@@ -58,6 +60,8 @@ pub struct Options {
     pub require_auth: RequireAuth,
     /// Whether endpoints may be loopback or link-local addresses.
     pub loopback_endpoints: LoopbackEndpoints,
+    /// The root of trust that the control plane itself keeps (R191).
+    pub kept_root: trust::KeptRoot,
 }
 
 impl Default for Options {
@@ -68,6 +72,7 @@ impl Default for Options {
             consent: Consent::ParentExports,
             require_auth: RequireAuth::Off,
             loopback_endpoints: LoopbackEndpoints::Refused,
+            kept_root: trust::KeptRoot::Elsewhere,
         }
     }
 }

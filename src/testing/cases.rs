@@ -37,6 +37,7 @@ use crate::ir::route::{Action, Attachment, HostRewrite, PathRewrite, Route};
 use crate::model::{GatewayId, ObjectRef};
 use crate::resolve::{Consent, LoopbackEndpoints, Options, RequireAuth};
 
+use super::authority::Authority;
 use super::{cluster_of, compile_after, yaml};
 
 /// One case with the blocks of its own.
@@ -244,15 +245,46 @@ fn routes(compiled: &Compiled) -> Vec<String> {
 
 /// Puts what a case cannot write into a Secret: keys are made anew for each run.
 fn fill_secret(manifest: &mut serde_json::Value) {
+    if manifest["kind"] != "Secret" {
+        return;
+    }
     let annotations = manifest["metadata"]["annotations"].clone();
-    let host = annotations["test/pair"].as_str().or_else(|| annotations["test/authority"].as_str());
-    let Some(host) = host.filter(|_| manifest["kind"] == "Secret") else { return };
-    let made = rcgen::generate_simple_self_signed([host.to_owned()]).expect("a certificate");
-    manifest["stringData"] = if annotations["test/pair"].is_string() {
-        serde_json::json!({"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()})
-    } else {
-        serde_json::json!({"ca.crt": made.cert.pem()})
-    };
+    let annotation = |name: &str| annotations[name].as_str().map(str::to_owned);
+    let own = |host: String| rcgen::generate_simple_self_signed([host]).expect("a certificate");
+    if let Some(made) = annotation("test/pair").map(own) {
+        manifest["stringData"] =
+            serde_json::json!({"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()});
+    } else if let Some(made) = annotation("test/authority").map(own) {
+        manifest["stringData"] = serde_json::json!({"ca.crt": made.cert.pem()});
+    } else if let Some(form) = annotation("test/root") {
+        manifest["stringData"] = root_secret(&form);
+    }
+}
+
+/// A Secret with a root of trust: `whole`, an intermediate under a root; `own`, a root that signs itself, by the names of TLS
+/// Secrets; `keyless`; `mismatched`, with the key of another; `leaf`, which may not sign; `stranger`, under a root that did
+/// not sign it.
+fn root_secret(form: &str) -> serde_json::Value {
+    let root = Authority::new("root", None);
+    let between = Authority::new("between", Some(&root));
+    let other = Authority::new("other", None);
+    let mut secret = serde_json::json!({
+        "ca-cert.pem": between.certificate, "ca-key.pem": between.key.serialize_pem(), "root-cert.pem": root.certificate,
+    });
+    match form {
+        "whole" => {}
+        "own" => secret = serde_json::json!({"tls.crt": root.certificate, "tls.key": root.key.serialize_pem()}),
+        "keyless" => secret["ca-key.pem"] = serde_json::Value::Null,
+        "mismatched" => secret["ca-key.pem"] = other.key.serialize_pem().into(),
+        "leaf" => {
+            let made = rcgen::generate_simple_self_signed(["leaf.example".to_owned()]).expect("a certificate");
+            secret = serde_json::json!({"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()});
+        }
+        "stranger" => secret["root-cert.pem"] = other.certificate.into(),
+        other => panic!("there is no root {other:?}"),
+    }
+    secret.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
+    secret
 }
 
 fn show_route(route: &Route) -> String {

@@ -10,7 +10,8 @@ use crate::ir::listener::{
     CertificateSource, Chain, ClientCertificate, HttpHosts, Serves, Tls, TrustSource, VirtualHost,
 };
 use crate::ir::route::{Action, EffectiveLabels, Forward, Hop, Matcher, Route, RouteBody, WeightedDestination};
-use crate::ir::secret::{AltName, SecretId, SecretPart};
+use crate::ir::secret::{AltName, Secret, SecretId, SecretPart};
+use crate::ir::trust::Identity;
 use crate::model::{Code, FieldPath, Finding, Host, Kind, Name, ObjectRef, WorkspaceId};
 use crate::resolve::certificate;
 use crate::resolve::destination::{Speaks, check_on_gateway, is_closed_by_policy, resolve_destination};
@@ -22,7 +23,7 @@ use crate::resolve::world::World;
 
 use super::hosts::virtual_hosts;
 use super::ports::{BoundListener, BoundPort};
-use super::{OnGateway, closed_host};
+use super::{OnGateway, closed_host, identity};
 
 /// The chains of one bound port; none where nothing can be programmed, and then the port is not bound.
 ///
@@ -177,9 +178,7 @@ fn terminate<W: World + ?Sized>(here: &mut OnGateway<'_, W>, written: &Terminati
             here.secrets.insert(id.clone(), pair);
             (CertificateSource::Secret(id), trust)
         }
-        TlsMaterial::Workload => {
-            return Err("the gateway has no identity of its own yet, which ISTIO_MUTUAL shows: write MUTUAL with a `secretName`".to_owned());
-        }
+        TlsMaterial::Workload => workload(here)?,
     };
     let client =
         trust.map(|trust| ClientCertificate { trust, names: written.names.iter().cloned().map(AltName).collect() });
@@ -190,6 +189,23 @@ fn terminate<W: World + ?Sized>(here: &mut OnGateway<'_, W>, written: &Terminati
         maximum: written.maximum,
         ciphers: written.ciphers.clone(),
     })
+}
+
+/// The gateway's own identity, and the roots under which it trusts others.
+///
+/// # Rule
+/// R58, R193.
+fn workload<W: World + ?Sized>(
+    here: &mut OnGateway<'_, W>,
+) -> Result<(CertificateSource, Option<TrustSource>), String> {
+    let trust = here.world.trust().clone().map_err(|reason| reason.to_string())?;
+    let uri = identity::of_gateway(here.world, here.gateway, here.findings)?;
+    let signer = trust.signer.as_ref().map(|signer| signer.id.clone()).unwrap_or_default();
+    let own = SecretId { object: trust.policy.clone(), part: SecretPart::Identity };
+    let roots = SecretId { object: trust.policy.clone(), part: SecretPart::Roots };
+    here.secrets.insert(own.clone(), Secret::Identity(Identity { uri, signer, terms: trust.terms.clone() }));
+    here.secrets.insert(roots.clone(), Secret::Trust { authorities: trust.authorities.clone(), revoked: None });
+    Ok((CertificateSource::Secret(own), Some(TrustSource::Roots(roots))))
 }
 
 /// Lets each HTTP chain serve only what its server names are for (R204).
