@@ -25,7 +25,8 @@
 //! | a matcher that cannot be understood | that alternative is left out; the route's others answer 500 |
 //! | a delegation without consent, without tables, too deep or circular | 500 for what no valid child serves (R89) |
 //! | labels of a table or route that cannot be read | the routes answer 500: they may miss a protecting policy |
-//! | a listener that is not HTTP, or has TLS or a redirect | it is not programmed, never in plaintext |
+//! | a listener whose settings or certificate cannot be used | its chain is left out, never served in plaintext (R60) |
+//! | a route of whole connections that is misconfigured | its connections are closed |
 //! | a policy that protects and is invalid or unsupported | what it selects is closed (R130) |
 //! | any other invalid policy | as if absent (R130) |
 //! | a Service, slice or Pod that makes no sense | its endpoints are left out |
