@@ -111,16 +111,24 @@ impl Running {
     }
 
     async fn start_speaking(speech: &Speech<'_>) -> anyhow::Result<Self> {
+        let running = Self::start_with("", "", speech).await?;
+        running.serves("shop.example", None).await?;
+        Ok(running)
+    }
+
+    /// With further objects, and a text above the certificate of `shop.example`.
+    async fn start_with(more: &str, above: &str, speech: &Speech<'_>) -> anyhow::Result<Self> {
         let (authority, clients) = (Authority::new("servers")?, Authority::new("clients")?);
-        let mut manifests: Vec<Manifest> = yaml::documents(WORLD)?.into_iter().map(place).collect();
-        manifests.push(place(authority.sign("shop.example", "shop-1")?.secret("edge", "shop")));
+        let world = format!("{WORLD}{more}");
+        let mut manifests: Vec<Manifest> = yaml::documents(&world)?.into_iter().map(place).collect();
+        let mut shop = authority.sign("shop.example", "shop-1")?;
+        shop.certificate.insert_str(0, above);
+        manifests.push(place(shop.secret("edge", "shop")));
         let mut bank = authority.sign("bank.example", "bank-1")?.secret("edge", "bank");
         bank["stringData"]["ca.crt"] = json!(clients.pem());
         manifests.push(place(bank));
         let mesh = Mesh::start_speaking(manifests, Settings::default(), speech).await?;
-        let running = Self { mesh, authority, clients };
-        running.serves("shop.example", None).await?;
-        Ok(running)
+        Ok(Self { mesh, authority, clients })
     }
 
     fn address(&self, port: u16) -> anyhow::Result<SocketAddr> {
@@ -383,11 +391,59 @@ async fn a_refused_secret_keeps_the_one_before_and_its_owner_is_told() -> anyhow
     Ok(())
 }
 
+/// A gateway that comes to a Secret which every Envoy refuses: its own chain fails, the others do not wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn r60_a_secret_that_nobody_ever_accepted_closes_its_own_chain_only() -> anyhow::Result<()> {
+    let proxy = Proxy::start(poison).await?;
+    let speech = Speech { through: Some(&proxy), ..Speech::default() };
+    let running = Running::start_with("", POISON, &speech).await?;
+    let ours = running.clients.sign("c", "ours")?;
+    running.serves("bank.example", Some(&ours)).await?;
+    ensure!(running.dial("shop.example", None)?.shown(running.address(443)?).await.is_err(), "without its certificate");
+    ensure!(get(running.address(443)?, "shop.example", "/").await.is_err(), "plaintext in place of TLS");
+    Ok(())
+}
+
+/// A second class of gateways, which ends no TLS.
+const SIDE: &str = "
+---
+apiVersion: v1
+kind: Service
+metadata: {name: side, namespace: edge}
+spec: {selector: {app: side}, ports: [{name: http, port: 80, targetPort: 8090}]}
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: VirtualGateway
+metadata: {name: side, namespace: edge}
+spec: {workloads: [{selector: {labels: {app: side}}}], listeners: [{http: {}, port: {number: 80}}]}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r59_secrets_travel_to_the_gateways_that_use_them_and_to_no_other() -> anyhow::Result<()> {
+    let proxy = Proxy::witness().await?;
+    let speech = Speech { through: Some(&proxy), ..Speech::default() };
+    let running = Running::start_with(SIDE, "", &speech).await?;
+    running.serves("shop.example", None).await?;
+    let passed = proxy.passed();
+    let to = |node: &str, kind: &str| {
+        let own = passed.iter().filter(|passed| passed.node.contains(node) && passed.kind == kind);
+        own.map(|passed| passed.name.as_str()).collect::<std::collections::BTreeSet<&str>>()
+    };
+    let secrets = ["secret/cluster-1/edge/bank", "secret/cluster-1/edge/bank/ca", "secret/cluster-1/edge/shop"];
+    assert_eq!(to("/web-", "Secret"), secrets.into());
+    assert_eq!(to("/side-", "Secret"), [].into());
+    assert_eq!(to("/side-", "Listener").len(), 1, "the other gateway is served too");
+    Ok(())
+}
+
 /// Nothing but the secrets' own bytes to the gateway may hold what a Secret holds.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_a_secret_is_nowhere_else() -> anyhow::Result<()> {
     use std::process::Command;
     const CANARY: &str = "CANARY-PRIVATE-KEY";
+    /// The same in base64, which shows in a text as it is.
+    const ENCODED: &str = "Q0FOQVJZLVBSSVZBVEUtS0VZ";
+    let leaks = |text: &str| ["CANARY", ENCODED, "PRIVATE KEY"].iter().any(|part| text.contains(part));
     let mut running = Running::start().await?;
     let everything = Request { method: "POST".to_owned(), ..Request::get("localhost", "/logging?filter=trace") };
     assert_eq!(Client::new(running.mesh.chancery.admin()).send(&everything).await?.status, 200);
@@ -401,7 +457,12 @@ async fn what_is_in_a_secret_is_nowhere_else() -> anyhow::Result<()> {
     running.shows("shop.example", "shop-canary").await?;
     let unused = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "unused", "namespace": "edge"},
-        "stringData": {"tls.crt": CANARY, "tls.key": CANARY, "ca.crt": CANARY, CANARY: CANARY}, "oops": CANARY,
+        "stringData": {
+            "tls.crt": CANARY, "tls.key": CANARY, "ca.crt": CANARY, "cert": CANARY, "key": CANARY, "cacert": CANARY,
+            "crl": CANARY, "ca.crl": CANARY, "tls.ocsp-staple": CANARY, CANARY: CANARY,
+        },
+        "data": {"encoded": ENCODED, "broken": CANARY},
+        "oops": CANARY,
     });
     manifests::write(running.mesh.directory(), &[place(unused)])?;
     running.mesh.edit("VirtualGateway/edge/web@cluster-1", |object| {
@@ -431,7 +492,7 @@ async fn what_is_in_a_secret_is_nowhere_else() -> anyhow::Result<()> {
         let said = String::from_utf8_lossy(&said);
         ensure!(!said.is_empty(), "{arguments:?} says nothing");
         // The key of a Secret's entry is no secret, and is not shown all the same.
-        ensure!(!said.contains("CANARY") && !said.contains("PRIVATE KEY"), "{arguments:?}: {said}");
+        ensure!(!leaks(&said), "{arguments:?}: {said}");
     }
     // What the running control plane tells and keeps.
     let admin = running.mesh.chancery.admin();
@@ -453,19 +514,19 @@ async fn what_is_in_a_secret_is_nowhere_else() -> anyhow::Result<()> {
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
         ensure!(said.contains("edge"), "{arguments:?}: {said}");
-        ensure!(!said.contains("CANARY") && !said.contains("PRIVATE KEY"), "{arguments:?}: {said}");
+        ensure!(!leaks(&said), "{arguments:?}: {said}");
     }
     let metrics = get(admin, "localhost", "/metrics").await?.text();
-    ensure!(metrics.contains("chancery_xds") && !metrics.contains("CANARY"), "{metrics}");
+    ensure!(metrics.contains("chancery_xds") && !leaks(&metrics), "{metrics}");
     let configurations = client_status(admin).await?;
     ensure!(configurations.contains("secret/cluster-1/edge/shop"), "CSDS lacks the secret's name: {configurations}");
-    ensure!(!configurations.contains("CANARY") && !configurations.contains("PRIVATE KEY"), "{configurations}");
+    ensure!(!leaks(&configurations), "{configurations}");
     for file in manifests::files(&running.mesh.chancery.state())? {
         let kept = String::from_utf8_lossy(&std::fs::read(&file)?).into_owned();
-        ensure!(!kept.contains("CANARY") && !kept.contains("PRIVATE KEY"), "{} holds a secret", file.display());
+        ensure!(!leaks(&kept), "{} holds a secret", file.display());
     }
     let log = running.mesh.chancery.log()?;
     ensure!(log.contains("\"level\":\"trace\""), "serve logs nothing at trace");
-    ensure!(!log.contains("CANARY") && !log.contains("PRIVATE KEY"), "{log}");
+    ensure!(!leaks(&log), "{log}");
     Ok(())
 }

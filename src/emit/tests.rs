@@ -536,7 +536,7 @@ fn a_tls_chain_in_full() {
     let chain = &listener["filter_chains"][0];
     assert_eq!(chain["filter_chain_match"], json!({"server_names": ["bank.example"], "transport_protocol": "tls"}));
     assert_eq!(listener["listener_filters"][0]["name"], "envoy.filters.listener.tls_inspector");
-    let over_ads = json!({"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"});
+    let over_ads = json!({"ads": {}, "initial_fetch_timeout": "5s", "resource_api_version": "V3"});
     let by_name = |san: &str| json!({"san_type": san, "matcher": {"exact": "client.example"}});
     assert_eq!(
         chain["transport_socket"]["typed_config"],

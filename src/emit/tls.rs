@@ -102,10 +102,15 @@ fn name_matchers(name: &AltName) -> Vec<tls_pb::SubjectAltNameMatcher> {
     types.into_iter().map(matcher).collect()
 }
 
-/// A secret that comes on the stream. The chain waits for it; `verify` keeps a snapshot from naming one that it lacks.
+/// How long a listener waits for its secrets before it opens without them; then the chain of a missing one refuses its
+/// connections, and the others serve. Half would open listeners of slow starts too early; double keeps every chain of a port
+/// closed for longer, where a gateway refuses one secret.
+const SECRET_WAIT: Duration = Duration::from_secs(5);
+
+/// A secret that comes on the stream. `verify` keeps a snapshot from naming one that it lacks.
 fn over_sds(id: &SecretId) -> tls_pb::SdsSecretConfig {
     let mut config_source = pb::over_ads();
-    config_source.initial_fetch_timeout = Some(pb::duration(Duration::ZERO));
+    config_source.initial_fetch_timeout = Some(pb::duration(SECRET_WAIT));
     tls_pb::SdsSecretConfig { name: name::secret(id).to_string(), sds_config: Some(config_source) }
 }
 

@@ -37,11 +37,12 @@ pub(super) fn key_pair(secret: &Secret) -> Result<Material, String> {
         first(secret, &["tls.key", "key"]).ok_or("it has neither `tls.key` nor `key`: add the private key in PEM")?;
     let certificates = certificates(chain_key, chain)?;
     check_pair((chain_key, &certificates), (key_key, key))?;
-    Ok(Material::KeyPair {
-        chain: chain.clone(),
-        key: key.clone(),
-        ocsp_staple: first(secret, &["tls.ocsp-staple"]).map(|(_, staple)| staple.clone()),
-    })
+    let staple = first(secret, &["tls.ocsp-staple"]).map(|(_, staple)| staple);
+    // A DER sequence that holds all of the bytes: a response and not an empty or a PEM text.
+    if staple.is_some_and(|staple| !is_der_sequence(staple.expose())) {
+        return Err("`tls.ocsp-staple` holds no OCSP response in DER: correct it, or leave it out".to_owned());
+    }
+    Ok(Material::KeyPair { chain: chain.clone(), key: key.clone(), ocsp_staple: staple.cloned() })
 }
 
 /// The authorities of a Secret.
@@ -209,6 +210,11 @@ fn pem(certificates: &[CertificateDer<'_>]) -> SecretBytes {
         text.extend_from_slice(b"-----END CERTIFICATE-----\n");
     }
     SecretBytes::new(&text)
+}
+
+fn is_der_sequence(bytes: &[u8]) -> bool {
+    use x509_parser::asn1_rs::{FromDer as _, Sequence};
+    Sequence::from_der(bytes).is_ok_and(|(rest, _)| rest.is_empty())
 }
 
 /// The first of some keys that a Secret has.

@@ -47,6 +47,8 @@ fn r60_what_cannot_be_used_is_said_without_a_word_of_it() {
         (vec![("tls.crt", &cert), ("tls.key", "CANARY")], "`tls.key` holds no private key in PEM"),
         (vec![("tls.crt", &cert), ("tls.key", canary)], "`tls.key`"),
         (vec![("tls.crt", &other), ("tls.key", &key)], "is not that of the first certificate"),
+        (vec![("tls.crt", &cert), ("tls.key", &key), ("tls.ocsp-staple", "")], "no OCSP response"),
+        (vec![("tls.crt", &cert), ("tls.key", &key), ("tls.ocsp-staple", "CANARY")], "no OCSP response"),
         (vec![("tls.crt", &odd_cert.pem()), ("tls.key", &odd.serialize_pem())], "neither an RSA nor an ECDSA key"),
     ] {
         let problem = key_pair(&secret(&data)).unwrap_err();
