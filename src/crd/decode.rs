@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::object::{Defect, Meta, Object, Spec};
+use super::object::{Defect, Kept, Meta, Object, Spec};
 use super::schema::{self, Problem, shape};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Labels, Location, Name, ObjectRef, Severity};
 
@@ -212,8 +212,8 @@ impl Reading {
         map
     }
 
-    fn spec(&mut self, kind: Kind, mut document: Map<String, Value>) -> Spec {
-        let Some(compiled) = schema::compiled(kind) else { return Spec::Unsupported };
+    fn spec(&mut self, kind: Kind, mut document: Map<String, Value>) -> Kept {
+        let Some(compiled) = schema::compiled(kind) else { return Spec::Unsupported.into() };
         let (root, value) = if kind.is_v2() {
             for field in
                 document.keys().filter(|key| !matches!(key.as_str(), "apiVersion" | "kind" | "spec" | "status"))
@@ -238,7 +238,7 @@ impl Reading {
                 }
             }
         }
-        let (spec, result) = schema::decode_spec(kind, value);
+        let (spec, result) = Kept::new(kind, value);
         if let Err(error) = result {
             debug_assert!(kind == Kind::Secret, "normalised values decode: {error}");
             self.defect(root, "this cannot be read: compare it with the reference of its kind".to_owned());

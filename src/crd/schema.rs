@@ -289,6 +289,17 @@ macro_rules! specs {
             }
         }
 
+        /// Reads the text of a normalised value; one that is none reads as an empty manifest.
+        pub(super) fn read_spec(kind: Kind, text: &str) -> Spec {
+            match kind {
+                $($(#[$meta])* Kind::$kind => {
+                    Spec::$kind(serde_json::from_str::<Box<$type>>(text).unwrap_or_default())
+                })+
+                _ if kind.is_policy() => Spec::Opaque(serde_json::from_str(text).unwrap_or_default()),
+                _ => Spec::Unsupported,
+            }
+        }
+
         /// The JSON schema of a kind as the derive makes it.
         fn derived(kind: Kind) -> Option<Value> {
             match kind {

@@ -105,7 +105,7 @@ fn types_that_contain_themselves_are_read_at_every_level() {
     let (object, findings) = decode_value(value, &"c1".into());
     let fields: Vec<&str> = findings.iter().map(|finding| finding.field.as_str()).collect();
     assert_eq!(fields, ["spec.raw.descriptors[0].descriptors[0].descriptors[1].kye"]);
-    let Some(Spec::RateLimitServerConfig(config)) = object.map(|object| object.spec) else { panic!() };
+    let Some(Spec::RateLimitServerConfig(config)) = object.map(|object| object.spec().into_owned()) else { panic!() };
     let deepest = &config.raw.unwrap().descriptors[0].descriptors[0].descriptors[0];
     assert_eq!(deepest.rate_limit.as_ref().map(|limit| limit.unit), Some(server::RateLimitUnit::Minute));
 }
