@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::{
     ExtAuthServer, ExternalEndpoint, ExternalService, KubernetesCluster, RateLimitServerConfig,
     RateLimitServerSettings, RootTrustPolicy, RouteTable, VirtualDestination, VirtualGateway, Workspace,
@@ -119,24 +117,22 @@ enum Form {
 }
 
 impl Kept {
-    /// Keeps a value that fits the schema of its kind.
+    /// Keeps a text that fits the schema of its kind.
     ///
     /// # Errors
     /// Where a secret cannot be read; what is kept is then an empty one.
-    pub(super) fn new(kind: Kind, value: Value) -> (Self, Result<(), serde_json::Error>) {
-        if !matches!(kind, Kind::Secret | Kind::ConfigMap)
-            && let Ok(text) = serde_json::to_string(&value)
-        {
-            debug_assert!(schema::decode_spec(kind, value).1.is_ok(), "normalised values decode: {text}");
-            return (Self(Form::Text(kind, text.into_boxed_str())), Ok(()));
+    pub(super) fn new(kind: Kind, text: String) -> (Self, Result<(), serde_json::Error>) {
+        if matches!(kind, Kind::Secret | Kind::ConfigMap) {
+            let (spec, result) = schema::read_spec(kind, &text);
+            return (spec.into(), result);
         }
-        let (spec, result) = schema::decode_spec(kind, value);
-        (Self(Form::Whole(Box::new(spec))), result)
+        debug_assert!(schema::read_spec(kind, &text).1.is_ok(), "normalised texts decode: {text}");
+        (Self(Form::Text(kind, text.into_boxed_str())), Ok(()))
     }
 
     fn read(&self) -> Cow<'_, Spec> {
         match &self.0 {
-            Form::Text(kind, text) => Cow::Owned(schema::read_spec(*kind, text)),
+            Form::Text(kind, text) => Cow::Owned(schema::read_spec(*kind, text).0),
             Form::Whole(spec) => Cow::Borrowed(spec),
         }
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration as Time, Instant};
 
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::crd::{Spec, policy, route_table};
