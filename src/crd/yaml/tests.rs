@@ -564,3 +564,40 @@ proptest! {
         prop_assert!(decoded.is_some());
     }
 }
+
+#[test]
+fn two_specs_are_equal_where_they_say_the_same() {
+    let spec = |text: &str| read(&table(text)).objects[0].spec.clone();
+    let written = "  hosts: [a.example]\n  http: [{name: r, labels: {x: '1', y: '2'}, matchers: [{port: 80}]}]\n";
+    for same in [
+        "  http: [{matchers: [{port: '80'}], labels: {y: '2', x: '1'}, name: r}]\n  hosts:\n  - a.example\n",
+        "  hosts: [a.example]\n  weight: 0\n  http: [{name: r, labels: {x: '1', y: '2'}, matchers: [{port: 80}]}]\n",
+    ] {
+        assert_eq!(spec(written), spec(same), "{same}");
+    }
+    for other in [
+        "  hosts: [b.example]\n  http: [{name: r, labels: {x: '1', y: '2'}, matchers: [{port: 80}]}]\n",
+        "  hosts: [a.example]\n  weight: 1\n  http: [{name: r, labels: {x: '1', y: '2'}, matchers: [{port: 80}]}]\n",
+    ] {
+        assert_ne!(spec(written), spec(other), "{other}");
+    }
+}
+
+#[test]
+fn texts_and_numbers_are_kept_as_they_were_written() {
+    let odd = "a \"quoted\" \\ back\u{7f}slash\n\u{1}\u{2028}é";
+    for percentage in [0.1, 1e-7, 33.333_333_333_333_336, 100.0] {
+        let manifest = json!({"apiVersion": "resilience.policy.gloo.solo.io/v2", "kind": "FaultInjectionPolicy",
+            "metadata": {"name": "x"}, "spec": {
+                "applyToRoutes": [{"route": {"labels": {odd: odd}}}],
+                "config": {"abort": {"httpStatus": 503, "percentage": percentage}}}});
+        let (object, findings) = decode_value(manifest, &"c1".into());
+        assert_eq!(findings, []);
+        let object = object.unwrap();
+        let Spec::FaultInjectionPolicy(policy) = &*object.spec() else { panic!() };
+        let abort = policy.config.as_ref().and_then(|config| config.abort.as_ref()).unwrap();
+        assert_eq!(abort.percentage.map(f64::to_bits), Some(f64::to_bits(percentage)));
+        let labels = &policy.apply_to_routes[0].route.as_ref().unwrap().labels;
+        assert_eq!(labels.iter().next().unwrap(), (&odd.to_owned(), &odd.to_owned()));
+    }
+}

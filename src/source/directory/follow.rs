@@ -270,7 +270,7 @@ impl Follower {
             let same = pending.seen.files.get(&key) == listing.files.get(&key);
             let emptied = listing.files[&key].len == 0 && now < pending.since + self.options.max_delay;
             if (at_once || same) && !emptied {
-                jobs.push(self.job(&key, &listing));
+                jobs.push(self.job(&key, &listing, jobs.last()));
             } else {
                 again.push((key, if same { pending.since } else { now }));
             }
@@ -364,16 +364,9 @@ impl Follower {
         listing
     }
 
-    fn job(&self, key: &RelPath, listing: &Listing) -> Job {
-        Job {
-            key: key.clone(),
-            path: Arc::from(self.root.path(key)),
-            label: self.root.label(key),
-            cluster: self.root.cluster(key),
-            folder: key.first_folder().map(|name| self.root.label(&RelPath::new(name))),
-            signature: listing.files[key],
-            known: self.tree.hash(key),
-        }
+    fn job(&self, key: &RelPath, listing: &Listing, before: Option<&Job>) -> Job {
+        let known = self.tree.hash(key);
+        Job { known, ..Job::new(&self.root, key, key.clone(), listing.files[key], before) }
     }
 
     fn set_resync(&mut self, now: Instant) {

@@ -428,3 +428,23 @@ async fn a_burst_of_ten_thousand_edits_ends_in_the_last_of_each_with_few_batches
     assert_eq!(watched.summary(), watched.files.read());
     assert_eq!(watched.codes(), []);
 }
+
+#[tokio::test]
+async fn an_edit_that_says_the_same_is_no_change() {
+    let head = "apiVersion: networking.gloo.solo.io/v2\nkind: RouteTable\nmetadata: {name: t, namespace: shop}\n";
+    let written = format!("{head}spec: {{hosts: [a.example], http: [{{name: r, directResponse: {{status: 200}}}}]}}\n");
+    let mut watched = Watched::new(&[("t.yaml", &written)]);
+    for same in [
+        format!("# A remark.\n{written}"),
+        format!("{head}spec:\n  http:\n  - directResponse: {{status: 200}}\n    name: r\n  hosts:\n  - a.example\n"),
+        format!(
+            "{head}spec: {{hosts: [a.example], weight: 0, http: [{{name: r, directResponse: {{status: '200'}}}}]}}\n"
+        ),
+    ] {
+        watched.files.place("t.yaml", &same);
+        watched.flush().await;
+        assert_eq!(watched.log, [""; 0], "{same}");
+    }
+    watched.files.place("t.yaml", &written.replace("200", "201"));
+    watched.until(|watched| watched.log == ["+t"]).await;
+}
