@@ -176,20 +176,13 @@ impl Follower {
             }
             return;
         }
-        let seen = self.scan(&path);
-        if seen.as_ref().is_ok_and(|seen| self.is_known(&path, seen)) && !self.pending.contains_key(&path) {
+        // What is applied at once is looked at when it is applied.
+        let seen = if haste.is_urgent() { Ok(Listing::default()) } else { self.scan(&path) };
+        let is_known = haste.is_quiet() && seen.as_ref().is_ok_and(|seen| self.is_known(&path, seen));
+        if is_known && !self.pending.contains_key(&path) {
             return;
         }
-        let seen = seen.unwrap_or_default();
-        let mut pending = Pending { haste, marked: now, since: now, seen };
-        // What was renamed into place and looks different since then is being written: it waits for a quiet moment. What
-        // looks the same does not: of a mounted `ConfigMap`, the files of before are removed while those of now wait.
-        let is_complete = |known: &Pending| haste.is_urgent() || known.seen.files == pending.seen.files;
-        if let Some(known) = self.pending.get(&path).filter(|known| known.haste.is_urgent() && is_complete(known)) {
-            pending.haste = known.haste.max(haste);
-            pending.marked = known.marked;
-        }
-        self.wait_for(path, pending);
+        self.wait_for(path, Pending { haste, marked: now, since: now, seen: seen.unwrap_or_default() });
     }
 
     /// Whether there is nothing to do about a path.

@@ -90,9 +90,10 @@ pub(super) enum Decoding {
 pub(super) fn load(jobs: &[Job], limits: &yaml::Limits) -> Vec<Outcome> {
     /// Below this number of files a thread costs more than it saves.
     const FILES_PER_THREAD: usize = 16;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = cores.min(jobs.len().div_ceil(FILES_PER_THREAD));
-    if threads <= 1 {
+    let wanted = jobs.len().div_ceil(FILES_PER_THREAD);
+    // Counting the cores reads files, which takes longer than reading one of ours.
+    let threads = if wanted > 1 { std::thread::available_parallelism().map_or(1, usize::from).min(wanted) } else { 1 };
+    if threads == 1 {
         return jobs.iter().map(|job| load_one(job, limits)).collect();
     }
     let next = AtomicUsize::new(0);
