@@ -74,7 +74,7 @@ pub fn lower(object: &Object) -> (Lowered, Findings) {
     if is_refused(object) {
         return (Lowered::Nothing, findings);
     }
-    let lowered = match &object.spec {
+    let lowered = match &*object.spec() {
         Spec::Namespace(_) => Lowered::Namespace(object.meta.labels.clone()),
         Spec::Service(service) => Lowered::Service(Arc::new(discovery::service(object, service, &mut findings))),
         Spec::EndpointSlice(slice) => {
