@@ -60,3 +60,18 @@ async fn b5_a_cold_start_ends_in_an_answer() -> anyhow::Result<()> {
     ensure!(row[..2] == ["200", "2"], "{row:?}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b4_every_stream_gets_the_change() -> anyhow::Result<()> {
+    let text = small("B4").await?;
+    ensure!(row(&text, "small")?[2..4] == ["50", "3"], "{text}");
+    ensure!(row(&text, "large")?[2..4] == ["20", "2"], "{text}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b7_gateways_that_come_back_are_sent_nothing() -> anyhow::Result<()> {
+    let text = small("B7").await?;
+    ensure!(row(&text, "10 ")?[..3] == ["10", "0", "B"], "{text}");
+    Ok(())
+}

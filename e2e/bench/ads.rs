@@ -160,21 +160,34 @@ fn acknowledgement(response: &Response) -> Bytes {
     request.encode_to_vec().into()
 }
 
-/// The first messages of a client that follows these types whole. The node goes with the first.
-pub(crate) fn subscriptions(node: Node, types: &[ResourceType], known: Option<&World>) -> Vec<Bytes> {
-    let mut node = Some(node);
-    let mut request = |kind: &ResourceType| {
-        let versions = known.and_then(|known| known.0.get(kind)).into_iter().flatten();
+/// The first messages of a client that follows these types whole, but for its node.
+///
+/// What a client knows already it names with its version, as an Envoy that connects again does.
+pub(crate) fn subscriptions(types: &[ResourceType], known: &World) -> Vec<Bytes> {
+    let request = |kind: &ResourceType| {
+        let versions = known.0.get(kind);
+        let names = versions.filter(|_| !kind.has_wildcard()).map(|items| items.keys().cloned().collect());
+        let versions = versions.into_iter().flatten().map(|(name, item)| (name.clone(), item.version.clone()));
         let request = DeltaDiscoveryRequest {
-            node: node.take(),
             type_url: kind.type_url().to_owned(),
-            resource_names_subscribe: vec!["*".to_owned()],
-            initial_resource_versions: versions.map(|(name, item)| (name.clone(), item.version.clone())).collect(),
+            resource_names_subscribe: names.unwrap_or_else(|| vec!["*".to_owned()]),
+            initial_resource_versions: versions.collect(),
             ..DeltaDiscoveryRequest::default()
         };
         Bytes::from(request.encode_to_vec())
     };
-    types.iter().map(&mut request).collect()
+    types.iter().map(request).collect()
+}
+
+/// The same messages, with a node in the first.
+pub(crate) fn of_node(node: Node, messages: &[Bytes]) -> Vec<Bytes> {
+    let node = DeltaDiscoveryRequest { node: Some(node), ..DeltaDiscoveryRequest::default() }.encode_to_vec();
+    let mut messages = messages.to_vec();
+    if let Some(first) = messages.first_mut() {
+        // Two messages in a row are read as one that says what both say.
+        *first = [node.as_slice(), first].concat().into();
+    }
+    messages
 }
 
 /// Opens a connection.
@@ -290,7 +303,7 @@ pub(crate) struct Holder {
 impl Holder {
     /// Connects and follows every type.
     pub(crate) async fn open(address: SocketAddr, node: Node) -> anyhow::Result<Self> {
-        let first = subscriptions(node, &ResourceType::ALL, None);
+        let first = of_node(node, &subscriptions(&ResourceType::ALL, &World::default()));
         Ok(Self { follower: Follower::open(connect(address).await?, &first).await?, world: World::default() })
     }
 

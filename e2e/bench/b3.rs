@@ -13,7 +13,7 @@ use super::ads::{self, Holder};
 use super::cpu::Clock;
 use super::report::Report;
 use super::scene::{SILENCE, Scene, rename};
-use crate::support::bench_world::{World, place, second_gateway};
+use crate::support::bench_world::{OTHER_NAME, World, place, second_gateway};
 
 /// How much a response may add to the resource that it brings.
 const AROUND: f64 = 80.0;
@@ -38,12 +38,12 @@ struct Sent {
 pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
     let world = World { tables: report.scale.pick(10_000, 20) };
     let scene = Scene::start(world, "first", |directory| {
-        let (file, text) = second_gateway(directory);
+        let (file, text) = second_gateway(directory, "same");
         place(&file, &text)
     })
     .await?;
     let mut seeing = scene.holder(scene.address()?).await?;
-    let node = ads::node("other", "other", &scene.address()?.to_string());
+    let node = ads::node("other", OTHER_NAME, &scene.address()?.to_string());
     let mut other = Holder::open(scene.chancery.xds(), node).await?;
     other.settle(SILENCE).await?;
     ensure!(other.world.len() < seeing.world.len(), "the second gateway sees the whole world");

@@ -6,6 +6,7 @@
 //! | [`b1`] to [`b8`] | one question each |
 //! | [`ads`] | a light client of ADS |
 //! | [`cpu`] | run time and memory of processes |
+//! | [`crowd`] | many of those clients |
 //! | [`floor`] | a server that replays ready bytes |
 //! | [`probe`] | a client that tells when an answer changes |
 //! | [`report`] | rows, goals, samples |
@@ -17,9 +18,12 @@ mod ads;
 mod b1;
 mod b2;
 mod b3;
+mod b4;
 mod b5;
+mod b7;
 pub(crate) mod compile;
 mod cpu;
+mod crowd;
 mod floor;
 pub(crate) mod measure;
 mod probe;
@@ -29,12 +33,15 @@ mod scene;
 use report::Report;
 
 /// Every question, as `ONLY` names it, and in words.
+#[cfg_attr(test, allow(dead_code, reason = "tests call each by its name"))]
 pub(crate) const CELLS: &[(&str, &str)] = &[
     ("compile", "compiling from scratch"),
     ("B1", "from the rename of a file to the first request served anew"),
     ("B2", "what one edit costs the control plane"),
     ("B3", "bytes of one edit"),
+    ("B4", "one change to many streams, until the last has it"),
     ("B5", "cold start until served"),
+    ("B7", "many gateways connect to another replica"),
 ];
 
 /// Answers one question.
@@ -47,7 +54,9 @@ pub(crate) async fn run(name: &str, report: &mut Report<'_>) -> anyhow::Result<(
         "B1" => b1::run(report).await,
         "B2" => b2::run(report).await,
         "B3" => b3::run(report).await,
+        "B4" => b4::run(report).await,
         "B5" => b5::run(report).await,
+        "B7" => b7::run(report).await,
         _ => bail!("there is no {name}"),
     }
 }

@@ -83,11 +83,6 @@ impl Floor {
         self.address
     }
 
-    /// Serves another world from now on. Streams that are open hear of it by [`Floor::push`] only.
-    pub(crate) fn hold(&self, world: World) {
-        self.replay.hold(world);
-    }
-
     /// Sends messages on all streams.
     pub(crate) fn push(&self, messages: &[Bytes]) {
         let mut content = self.replay.content();

@@ -19,6 +19,8 @@ pub(crate) const CLUSTER_NAME: &str = "cluster-1";
 pub(crate) const NAMESPACE: &str = "edge";
 /// The name of the gateway, and the `app` label of its Pods.
 pub(crate) const GATEWAY_NAME: &str = "ingress";
+/// The name of the gateway that [`second_gateway`] adds.
+pub(crate) const OTHER_NAME: &str = "other";
 /// The port of the gateway's Service, and the one that the gateway binds.
 pub(crate) const PORTS: (u16, u16) = (80, 8080);
 
@@ -188,9 +190,10 @@ spec:
     (folder(directory, 0).join(format!("policy-reach-{reach}.yaml")), text)
 }
 
-/// The file and the text of a second gateway, with one table of its own: it sees nothing of the rest.
-pub(crate) fn second_gateway(directory: &Path) -> (PathBuf, String) {
-    let gateway = GATEWAY.replace("ingress", "other");
+/// The file and the text of a second gateway, with one table of its own, which answers `answer`: it sees nothing of the
+/// rest.
+pub(crate) fn second_gateway(directory: &Path, answer: &str) -> (PathBuf, String) {
+    let gateway = GATEWAY.replace(GATEWAY_NAME, OTHER_NAME);
     let text = format!(
         "{gateway}---
 apiVersion: networking.gloo.solo.io/v2
@@ -209,7 +212,7 @@ spec:
     - name: other
       directResponse:
         status: 200
-        body: other
+        body: {answer}
 "
     );
     (directory.join("cluster-1").join("edge").join("gateway-other.yaml"), text)
