@@ -75,3 +75,17 @@ async fn b7_gateways_that_come_back_are_sent_nothing() -> anyhow::Result<()> {
     ensure!(row(&text, "10 ")?[..3] == ["10", "0", "B"], "{text}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b6_every_endpoint_arrives() -> anyhow::Result<()> {
+    let text = small("B6").await?;
+    row(&text, "200 ")?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b8_no_answer_is_wrong_while_routes_come_and_go() -> anyhow::Result<()> {
+    let text = small("B8").await?;
+    ensure!(row(&text, "30 adds")?.windows(3).any(|words| words == ["0", "wrong", "answers;"]), "{text}");
+    Ok(())
+}

@@ -20,7 +20,9 @@ mod b2;
 mod b3;
 mod b4;
 mod b5;
+mod b6;
 mod b7;
+mod b8;
 pub(crate) mod compile;
 mod cpu;
 mod crowd;
@@ -41,7 +43,9 @@ pub(crate) const CELLS: &[(&str, &str)] = &[
     ("B3", "bytes of one edit"),
     ("B4", "one change to many streams, until the last has it"),
     ("B5", "cold start until served"),
+    ("B6", "endpoints that change all the time"),
     ("B7", "many gateways connect to another replica"),
+    ("B8", "wrong answers while routes come and go"),
 ];
 
 /// Answers one question.
@@ -56,7 +60,9 @@ pub(crate) async fn run(name: &str, report: &mut Report<'_>) -> anyhow::Result<(
         "B3" => b3::run(report).await,
         "B4" => b4::run(report).await,
         "B5" => b5::run(report).await,
+        "B6" => b6::run(report).await,
         "B7" => b7::run(report).await,
+        "B8" => b8::run(report).await,
         _ => bail!("there is no {name}"),
     }
 }
