@@ -7,6 +7,7 @@
 //! has had time to reach all workers.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,22 +34,14 @@ const WORKERS: Duration = Duration::from_millis(250);
 /// Connections of the load.
 const CONNECTIONS: usize = 8;
 
-/// What is right for a route, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Absent,
-    Adding,
-    First,
-    Editing,
-    Second,
-    Removing,
-    Gone,
-}
-
-/// A route and since when its new state was seen.
+/// What is right for a route.
 #[derive(Clone, Copy, Debug)]
 struct Watched {
-    state: State,
+    /// The answer of before; the same as the new one when nothing is on its way.
+    old: Answer,
+    /// The answer that is to come.
+    new: Answer,
+    /// When that was seen first.
     seen: Option<Instant>,
 }
 
@@ -64,37 +57,50 @@ enum Answer {
 }
 
 impl Routes {
-    fn set(&self, routes: std::ops::Range<usize>, state: State) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for watched in &mut all[routes] {
-            *watched = Watched { state, seen: None };
+    fn none(count: usize) -> Self {
+        let nothing = Watched { old: Answer::Nothing, new: Answer::Nothing, seen: None };
+        Self(Arc::new(Mutex::new(vec![nothing; count])))
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, Vec<Watched>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on another answer is right too.
+    fn expect(&self, route: usize, new: Answer) {
+        let watched = &mut self.all()[route];
+        *watched = Watched { old: watched.new, new, seen: None };
+    }
+
+    /// From now on the answer of before is wrong.
+    fn hold(&self, routes: Range<usize>) {
+        for watched in &mut self.all()[routes] {
+            watched.old = watched.new;
         }
     }
 
     /// What is wrong with an answer now.
     fn judge(&self, route: usize, response: &Response) -> anyhow::Result<()> {
-        let answer = match response.status {
-            404 => Answer::Nothing,
-            200 => Answer::Backend(backend(response)?),
-            status => bail!("{status} {}", response.text()),
-        };
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let watched = &mut all[route];
-        let (old, new) = match watched.state {
-            State::Absent | State::Gone => (Answer::Nothing, Answer::Nothing),
-            State::Adding => (Answer::Nothing, Answer::Backend(0)),
-            State::First => (Answer::Backend(0), Answer::Backend(0)),
-            State::Editing => (Answer::Backend(0), Answer::Backend(1)),
-            State::Second => (Answer::Backend(1), Answer::Backend(1)),
-            State::Removing => (Answer::Backend(usize::from(route < EDITED)), Answer::Nothing),
-        };
-        if answer == new {
+        let answer = Answer::of(response)?;
+        let watched = &mut self.all()[route];
+        if answer == watched.new {
             watched.seen.get_or_insert_with(Instant::now);
             return Ok(());
         }
-        let was_seen = watched.seen.is_some_and(|seen| seen.elapsed() > WORKERS);
-        ensure!(answer == old && !was_seen, "{answer:?} while {:?}, seen {:?}", watched.state, watched.seen);
+        let since = watched.seen.map(|seen| seen.elapsed());
+        let is_late = since.is_some_and(|since| since > WORKERS);
+        ensure!(answer == watched.old && !is_late, "{answer:?} where {:?} is right, seen since {since:?}", watched.new);
         Ok(())
+    }
+}
+
+impl Answer {
+    fn of(response: &Response) -> anyhow::Result<Self> {
+        match response.status {
+            404 => Ok(Self::Nothing),
+            200 => Ok(Self::Backend(backend(response)?)),
+            status => bail!("{status} {}", response.text()),
+        }
     }
 }
 
@@ -105,13 +111,10 @@ fn backend(response: &Response) -> anyhow::Result<usize> {
     BACKENDS.iter().position(|backend| *backend == service).with_context(|| format!("answered by {service:?}"))
 }
 
-/// The routes that are edited are the first, so many at most; the last are removed as they were added.
-const EDITED: usize = 1_000;
-
 /// Runs it.
 pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
     let world = World { tables: report.scale.pick(1_000, 10) };
-    let (adds, edits, removals) = report.scale.pick((3_000, EDITED, 1_000), (30, 10, 10));
+    let (adds, edits, removals) = report.scale.pick((3_000, 1_000, 1_000), (30, 10, 10));
     let rate = report.scale.pick(1_000, 200);
     // Changes a second: three waves in half a minute.
     let pace = report.scale.pick(250, 50);
@@ -131,9 +134,9 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
     let address = SocketAddr::from((bind, PORTS.1));
     gateway.envoy.listens(address).await?;
     // One more than are added is there from the first to the last.
-    let routes = Routes(Arc::new(Mutex::new(vec![Watched { state: State::Absent, seen: None }; adds + 1])));
-    routes.set(adds..adds + 1, State::Adding);
-    settled(address, &routes, adds..adds + 1, State::First).await?;
+    let routes = Routes::none(adds + 1);
+    routes.expect(adds, Answer::Backend(0));
+    settled(address, &routes, adds..adds + 1, Answer::Backend(0)).await?;
 
     // Every other request is for the one that stays.
     let asked: Vec<usize> = (0..adds).flat_map(|route| [route, adds]).collect();
@@ -144,25 +147,21 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
     };
     let load = Load::start(address, CONNECTIONS, Pace::PerSecond(rate), requests, judge);
     let mut waits = Vec::new();
-    let waves = [
-        (0..adds, State::Adding, State::First),
-        (0..edits, State::Editing, State::Second),
-        (adds - removals..adds, State::Removing, State::Gone),
-    ];
-    for (wave, during, after) in waves {
+    let waves =
+        [(0..adds, Answer::Backend(0)), (0..edits, Answer::Backend(1)), (adds - removals..adds, Answer::Nothing)];
+    for (wave, answer) in waves {
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / pace);
         for route in wave.clone() {
             ticks.tick().await;
-            routes.set(route..route + 1, during);
+            routes.expect(route, answer);
             let file = file(scene.directory(), route);
-            match during {
-                State::Removing => std::fs::remove_file(&file)?,
-                State::Editing => manifests::replace(&file, &text(route, BACKENDS[1], own))?,
-                _ => manifests::replace(&file, &text(route, BACKENDS[0], own))?,
+            match answer {
+                Answer::Nothing => std::fs::remove_file(&file)?,
+                Answer::Backend(number) => manifests::replace(&file, &text(route, BACKENDS[number], own))?,
             }
         }
         let begun = Instant::now();
-        let settled = settled(address, &routes, wave, after).await;
+        let settled = settled(address, &routes, wave, answer).await;
         settled.map_err(|error| scene.with_log(error))?;
         waits.push(begun.elapsed());
     }
@@ -190,33 +189,19 @@ fn request(route: usize) -> Request {
 }
 
 /// Waits until every route of a wave is as it shall be, and holds the load to it from now on.
-async fn settled(
-    address: SocketAddr,
-    routes: &Routes,
-    wave: std::ops::Range<usize>,
-    after: State,
-) -> anyhow::Result<()> {
+async fn settled(address: SocketAddr, routes: &Routes, wave: Range<usize>, wanted: Answer) -> anyhow::Result<()> {
     let mut client = Client::new(address);
-    let wanted = match after {
-        State::First => Answer::Backend(0),
-        State::Second => Answer::Backend(1),
-        _ => Answer::Nothing,
-    };
     for route in wave.clone() {
-        until(2 * PATIENCE, &format!("route {route} to be {after:?}"), async || {
+        until(2 * PATIENCE, &format!("route {route} to be {wanted:?}"), async || {
             let response = client.send(&request(route)).await.map_err(|error| Not::Yet(format!("{error:#}")))?;
-            let answer = match response.status {
-                200 => Answer::Backend(backend(&response).map_err(|error| Not::Ever(format!("{error:#}")))?),
-                404 => Answer::Nothing,
-                status => return Err(Not::Ever(format!("{status} {}", response.text()))),
-            };
+            let answer = Answer::of(&response).map_err(|error| Not::Ever(format!("{error:#}")))?;
             if answer == wanted { Ok(()) } else { Err(Not::Yet(format!("{answer:?}"))) }
         })
         .await?;
     }
     // What one worker serves all do soon; requests that are on their way are judged by then.
     tokio::time::sleep(WORKERS).await;
-    routes.set(wave, after);
+    routes.hold(wave);
     Ok(())
 }
 
