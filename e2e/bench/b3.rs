@@ -62,16 +62,16 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
         rename(&edit.file, &edit.text)?()?;
         let mut sent = Sent::default();
         if edit.is_seen {
-            take(&mut sent, seeing.next().await.context(edit.what)?)?;
+            take(&mut sent, &seeing.next().await.context(edit.what)?)?;
         }
         // Nothing tells that nothing comes: the control plane has had its time when it rests, and what was made is on its way.
         clock.quiet().await?;
         while let Some(received) = seeing.follower.next_within(LATE).await? {
-            take(&mut sent, received)?;
+            take(&mut sent, &received)?;
         }
         let mut unseen = Sent::default();
         while let Some(received) = other.follower.next_within(LATE).await? {
-            take(&mut unseen, received)?;
+            take(&mut unseen, &received)?;
         }
         let Sent { bytes, resources, resource_bytes } = sent;
         report.line(&format!(
@@ -99,7 +99,7 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
 /// How long what was sent may be on its way.
 const LATE: Duration = Duration::from_millis(20);
 
-fn take(sent: &mut Sent, received: ads::Received) -> anyhow::Result<()> {
+fn take(sent: &mut Sent, received: &ads::Received) -> anyhow::Result<()> {
     sent.bytes += received.bytes;
     for item in received.items()? {
         sent.resources += 1;

@@ -206,9 +206,8 @@ async fn watch(mut follower: Follower, written: mpsc::Receiver<Written>) -> anyh
         // An address may arrive before its edit is noted here, and the other way round.
         for app in touched {
             let (Some(edits), Some((number, at))) = (pending.get_mut(&app), newest.get(&app)) else { continue };
-            while let Some(edit) = edits.pop_front_if(|edit| edit.number <= *number) {
-                staleness.push(at.saturating_duration_since(edit.at));
-            }
+            let arrived = edits.partition_point(|edit| edit.number <= *number);
+            staleness.extend(edits.drain(..arrived).map(|edit| at.saturating_duration_since(edit.at)));
             if edits.is_empty() {
                 pending.remove(&app);
             }

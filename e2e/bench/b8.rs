@@ -239,7 +239,7 @@ spec:
 
 /// A route, and its Service if it has one of its own.
 fn text(route: usize, backend: &str, address: SocketAddr) -> String {
-    if route % OWN_SERVICE != 0 || backend != BACKENDS[0] {
+    if !route.is_multiple_of(OWN_SERVICE) || backend != BACKENDS[0] {
         return table(route, backend);
     }
     let own = format!("wave-{route}");

@@ -181,7 +181,8 @@ impl Drop for Gate {
 async fn pass(mut stream: TcpStream, mut targets: watch::Receiver<Option<SocketAddr>>) -> anyhow::Result<()> {
     let target = *targets.wait_for(Option::is_some).await?;
     let mut server = TcpStream::connect(target.context("no target")?).await?;
-    (stream.set_nodelay(true)?, server.set_nodelay(true)?);
+    stream.set_nodelay(true)?;
+    server.set_nodelay(true)?;
     tokio::io::copy_bidirectional(&mut stream, &mut server).await?;
     Ok(())
 }

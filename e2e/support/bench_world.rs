@@ -269,7 +269,7 @@ fn folder(directory: &Path, app: usize) -> PathBuf {
 /// have a header policy already, probes among them, do not.
 fn reach_labels(app: usize) -> String {
     let turn = app / TEAMS;
-    if app % TEAMS != 0 || turn % 4 == 0 {
+    if !app.is_multiple_of(TEAMS) || turn.is_multiple_of(4) {
         return String::new();
     }
     let place = turn - turn / 4 - 1;
