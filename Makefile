@@ -42,7 +42,7 @@ doc: ## Build the documentation, private items included, with warnings as errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 
 bench: envoy ## Measure a change against its floor; ONLY=B1,B3 picks, BENCH_SMALL=1 is quick, BENCH_STRICT=1 fails on a missed goal
-	$(CARGO) bench --locked --bench bench
+	ulimit -n $$(ulimit -H -n) && $(CARGO) bench --locked --bench bench
 
 build: ## Build the binary and the examples
 	$(CARGO) build --locked --bins --examples

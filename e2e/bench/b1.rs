@@ -4,7 +4,7 @@
 
 use chancery::snapshot::ResourceType;
 
-use super::cpu::Clock;
+use super::cpu::{Clock, quiet};
 use super::floor::Floor;
 use super::report::{Report, Samples, milliseconds, spread};
 use super::scene::{SILENCE, Scene, change, envoy, ratio, rename, served};
@@ -132,11 +132,4 @@ async fn measure(world: World, samples: usize) -> anyhow::Result<Cell> {
         cell.envoy_cpu.push(clocks[1].main_thread()? - ran.1);
     }
     Ok(cell)
-}
-
-async fn quiet(clocks: &mut [Clock]) -> anyhow::Result<()> {
-    for clock in clocks {
-        clock.quiet().await?;
-    }
-    Ok(())
 }

@@ -42,19 +42,27 @@ impl Clock {
 
     /// Waits until the process has nothing to do, and says when it last had, as far as one can see.
     pub(crate) async fn quiet(&mut self) -> anyhow::Result<Instant> {
-        let begun = Instant::now();
-        let (mut ran, mut last) = (self.read()?, begun);
-        let mut ticks = tokio::time::interval(LOOK);
-        while last.elapsed() < QUIET && begun.elapsed() < 4 * PATIENCE {
-            ticks.tick().await;
-            let now = self.read()?;
-            if now.saturating_sub(ran) > NOTHING {
+        quiet(std::slice::from_mut(self)).await
+    }
+}
+
+/// Waits until none of the processes has anything to do, and says when one last had, as far as one can see.
+pub(crate) async fn quiet(clocks: &mut [Clock]) -> anyhow::Result<Instant> {
+    let begun = Instant::now();
+    let mut ran: Vec<Duration> = clocks.iter_mut().map(Clock::read).collect::<Result<_, _>>()?;
+    let mut last = begun;
+    let mut ticks = tokio::time::interval(LOOK);
+    while last.elapsed() < QUIET && begun.elapsed() < 4 * PATIENCE {
+        ticks.tick().await;
+        for (clock, before) in clocks.iter_mut().zip(&mut ran) {
+            let now = clock.read()?;
+            if now.saturating_sub(*before) > NOTHING {
                 last = Instant::now();
             }
-            ran = now;
+            *before = now;
         }
-        Ok(last)
     }
+    Ok(last)
 }
 
 /// Between two looks at a process that is waited for.
@@ -85,6 +93,14 @@ pub(crate) struct Memory {
     pub(crate) now: u64,
     /// The most since the start, or since [`forget_peak`].
     pub(crate) peak: u64,
+}
+
+/// How many files a process may open.
+pub(crate) fn files() -> anyhow::Result<usize> {
+    let limits = fs::read_to_string("/proc/self/limits").context("read limits")?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).context("no limit of files")?;
+    // `unlimited` is enough.
+    Ok(line.split_whitespace().next().and_then(|soft| soft.parse().ok()).unwrap_or(usize::MAX))
 }
 
 /// Looks at the memory of a process.

@@ -6,10 +6,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OnceCell, Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tonic::transport::Channel;
 
 use super::ads::{Follower, connect};
+use super::cpu;
+
+/// Streams on one connection where files are short: what the server allows.
+const SHARED: usize = 32;
+
+/// Files that this process opens for a client and its like at the floor: both ends of the one, one of the other.
+const FILES: usize = 3;
 
 /// How many connect at a time, so that no queue of the system overflows.
 const CONNECTING: usize = 64;
@@ -36,7 +44,7 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// Opens so many streams, each on a connection of its own. All have sent their first messages when this returns.
+    /// Opens so many streams, each on a connection of its own if the process may open as many files. All have sent their first messages when this returns.
     pub(crate) async fn open(
         server: SocketAddr,
         count: usize,
@@ -46,13 +54,18 @@ impl Crowd {
         let (first, places) = (Arc::new(first), Arc::new(Semaphore::new(CONNECTING)));
         let (opened, mut open) = mpsc::unbounded_channel();
         let mut clients = JoinSet::new();
+        let on_one = if count * FILES < cpu::files()? { 1 } else { SHARED };
+        let mut channel = Arc::new(OnceCell::new());
         for client in 0..count {
-            let (first, places) = (Arc::clone(&first), Arc::clone(&places));
+            if client.is_multiple_of(on_one) {
+                channel = Arc::new(OnceCell::new());
+            }
+            let (first, places, channel) = (Arc::clone(&first), Arc::clone(&places), Arc::clone(&channel));
             let (opened, sender) = (opened.clone(), sender.clone());
             clients.spawn(async move {
                 let place = places.acquire_owned().await?;
-                let channel = connect(server).await?;
-                let mut follower = Follower::open(channel, &first(client)).await?;
+                let channel: &Channel = channel.get_or_try_init(|| connect(server)).await?;
+                let mut follower = Follower::open(channel.clone(), &first(client)).await?;
                 drop((place, opened.send(())));
                 loop {
                     let received = follower.next().await?;
