@@ -29,7 +29,7 @@ struct Cell {
 
 /// Runs it.
 pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
-    let sizes = report.scale.pick(vec![(10, 100), (1_000, 60), (10_000, 30)], vec![(10, 4), (20, 4)]);
+    let sizes = report.scale.pick(vec![(10, 60), (1_000, 30), (10_000, 10)], vec![(10, 4), (20, 4)]);
     report.line("milliseconds, median / 99th percentile; CPU per edit, median / 99th percentile")?;
     report.line(&format!(
         "{:>7} {:>7} {:>4} {:>17} {:>17} {:>6} {:>17} {:>19} {:>19}",

@@ -14,7 +14,7 @@ use crate::support::bench_world::{REACHES, World, place, reaching_policy};
 
 /// Runs it.
 pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
-    let sizes = report.scale.pick(vec![(100, 60), (1_000, 40), (10_000, 15)], vec![(10, 3), (100, 3)]);
+    let sizes = report.scale.pick(vec![(100, 30), (1_000, 30), (10_000, 10)], vec![(10, 3), (100, 3)]);
     let reaches = report.scale.pick(&REACHES[..], &REACHES[..1]);
     report.line("milliseconds, median / 99th percentile")?;
     report.line(&format!(

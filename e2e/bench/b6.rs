@@ -47,8 +47,8 @@ struct Written {
 pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
     let world = World { tables: report.scale.pick(10_000, 20) };
     let (rates, duration) =
-        report.scale.pick((vec![1_000, 5_000], Duration::from_secs(10)), (vec![200], Duration::from_secs(1)));
-    let samples = report.scale.pick(15, 2);
+        report.scale.pick((vec![5_000], Duration::from_secs(10)), (vec![200], Duration::from_secs(1)));
+    let samples = report.scale.pick(10, 2);
     let scene = Scene::start(world, "first", |directory| world.write_slices(directory)).await?;
     let (bind, other) = (scene.address()?, scene.address()?.to_string());
     let gateway = envoy(bind, scene.chancery.xds()).await?;

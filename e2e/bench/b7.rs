@@ -25,7 +25,7 @@ const TYPES: [ResourceType; 4] =
 /// Runs it.
 pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
     let world = World { tables: report.scale.pick(10_000, 20) };
-    let gateways = report.scale.pick(vec![100, 1_000], vec![10]);
+    let gateways = report.scale.pick(vec![1_000], vec![10]);
     let mut scene = Scene::start(world, "first", |_| Ok(())).await?;
     let bind = scene.address()?;
     let known = scene.holder(bind).await?.world;

@@ -43,7 +43,7 @@ const PARTS: [Part; 6] = [
 /// Runs it.
 pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
     // Odd, so that the median is a run.
-    let sizes = report.scale.pick(vec![(100, 15), (1_000, 9), (10_000, 5)], vec![(20, 1)]);
+    let sizes = report.scale.pick(vec![(100, 9), (1_000, 5), (10_000, 3)], vec![(20, 1)]);
     report.line("milliseconds, median / 99th percentile; memory as the median")?;
     let heads: String = PARTS.iter().map(|(name, _)| format!(" {name:>17}")).collect();
     report.line(&format!(
