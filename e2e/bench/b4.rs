@@ -17,7 +17,7 @@ use crate::support::bench_world::{GATEWAY_NAME, OTHER_NAME, World, large_table, 
 use crate::support::wait::PATIENCE;
 
 /// Routes of the large table: 410 kB, what a table of 10,000 lean routes takes.
-const LARGE: usize = 2_000;
+const LARGE: usize = 3_060;
 
 /// One kind of change: whose it is, and the file and text for an answer.
 struct Kind {
