@@ -16,7 +16,7 @@ use super::report::milliseconds;
 use crate::support::bench_world::{self, CLUSTER_NAME, GATEWAY_NAME, NAMESPACE, PORTS, World};
 use crate::support::chancery::{Chancery, Settings};
 use crate::support::net::Network;
-use crate::support::wait::PATIENCE;
+use crate::support::wait::{Not, PATIENCE, until};
 use crate::support::world::{Gateway, RunningGateway};
 
 /// No message for so long means that there is none left.
@@ -96,16 +96,13 @@ pub(crate) async fn served(
     answer: &'static str,
 ) -> anyhow::Result<(Probe, Instant)> {
     let address = SocketAddr::from((bind, PORTS.1));
+    // There is no event for a port that a foreign process opens.
+    until(2 * PATIENCE, &format!("{address} to listen"), async || {
+        TcpStream::connect(address).await.map(drop).map_err(|error| Not::Yet(error.to_string()))
+    })
+    .await?;
     tokio::task::spawn_blocking(move || {
-        let begun = Instant::now();
-        let mut probe = loop {
-            match Probe::open(address, asks) {
-                Ok(probe) => break probe,
-                Err(error) if begun.elapsed() > 2 * PATIENCE => return Err(error),
-                // There is no event for a port that a foreign process opens.
-                Err(_) => std::thread::sleep(Duration::from_millis(1)),
-            }
-        };
+        let mut probe = Probe::open(address, asks)?;
         let (status, body) = probe.ask()?;
         let at = Instant::now();
         ensure!((status, body.as_str()) == (200, answer), "the first answer is {status} {body:?}");
