@@ -237,6 +237,9 @@ fn a_policy_kind_is_mentioned_in_few_places() {
 const WAITS: &[(&str, &str)] = &[
     ("src/source/directory/read.rs", "a file that is being written while it is read once has no event"),
     ("e2e/support/wait.rs", "the one place in which the tests ask again until something holds"),
+    ("e2e/bench/b6.rs", "writes at a steady rate: the pace is what is measured against"),
+    ("e2e/bench/b8.rs", "Envoy's workers may differ for a moment, and nothing tells when they agree"),
+    ("e2e/bench/probe.rs", "asks at a steady rate, so that asking does not take the time that it measures"),
 ];
 
 #[test]
