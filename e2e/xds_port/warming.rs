@@ -181,7 +181,6 @@ async fn check(api_type: &str) -> anyhow::Result<()> {
     let (held, more) = settled(&mut events, ResourceType::Listener).await.map_err(failed)?;
     ensure!(held == after, "{api_type}: another stream");
     sent.extend(more);
-    eprintln!("SENT {api_type} after={after:?} {sent:?}");
     let first = |wanted| sent.iter().position(|(stream, sent)| *stream == after && *sent == wanted);
     let (cluster, listener) = (first(ResourceType::Cluster), first(ResourceType::Listener));
     ensure!(cluster.is_some() && cluster < listener, "{api_type}: {sent:?}");

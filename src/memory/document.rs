@@ -224,7 +224,8 @@ fn free_name(path: &Path) -> Result<PathBuf, Option<std::io::Error>> {
 fn read<T: DeserializeOwned>(path: &Path, name: &str) -> Result<Option<T>, ReadError> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        // Nothing can be in a directory that is none.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let mut text = Vec::new();

@@ -146,7 +146,7 @@ impl Session {
         };
         let first = lane.standing().unopened;
         lane.subscribe(request, &self.settings.limits)?;
-        if first && self.waits_for_endpoints(resource_type, &request.subscribe) {
+        if first && self.waits_for_endpoints(resource_type, request) {
             self.lanes[resource_type as usize].distrust();
             self.clusters_held_back = Some(now);
         }
@@ -167,10 +167,10 @@ impl Session {
     ///
     /// # Rule
     /// `reliability.md` case 24.
-    fn waits_for_endpoints(&self, resource_type: ResourceType, names: &[Name]) -> bool {
+    fn waits_for_endpoints(&self, resource_type: ResourceType, request: &DeltaRequest) -> bool {
         let clusters = &self.lanes[ResourceType::Cluster as usize];
         let is_first = self.only.is_none() && clusters.standing().unopened;
-        resource_type == ResourceType::Endpoint && is_first && !names.is_empty()
+        resource_type == ResourceType::Endpoint && is_first && !request.subscribe.is_empty()
     }
 
     /// Takes in a state-of-the-world request.
@@ -192,12 +192,7 @@ impl Session {
                 return Ok(outputs);
             }
         };
-        let first = lane.standing().unopened;
         lane.replace_interest(request, &self.settings.limits)?;
-        // It is sent all endpoints that it names, whatever version it states.
-        if first && self.waits_for_endpoints(resource_type, &request.names) {
-            self.clusters_held_back = Some(now);
-        }
         if request.nonce.is_empty() && request.error.is_some() {
             outputs.push(ignored(&request.type_url, IgnoredReason::ErrorWithoutNonce));
         }

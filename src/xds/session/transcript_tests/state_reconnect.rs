@@ -150,28 +150,6 @@ fn case_24_a_version_proves_no_endpoints() {
     );
 }
 
-/// As with delta: who asks for endpoints before clusters is warming one, and needs the newest clusters before routes.
-#[test]
-fn case_24_a_client_that_asks_for_endpoints_before_clusters_warms_one() {
-    check_state(
-        "snapshot CDS a@2 b@1 | EDS a@1 b@1 | LDS l@2 | RDS r@2
-         → EDS a holds a@1
-         ← EDS #1 a@1
-         → LDS holds l@1
-         → RDS r holds r@1
-         → EDS a ack 1
-         → CDS holds a@2
-         ← CDS #2 a@2 b@1
-         → EDS a b ack 1
-         ← EDS #3 a@1 b@1
-         → EDS a b ack 3
-         → CDS ack 2
-         ← LDS #4 l@2
-         → LDS ack 4
-         ← RDS #5 r@2",
-    );
-}
-
 #[test]
 fn case_25_reconnect_with_what_is_unknown_here() {
     check_state(
