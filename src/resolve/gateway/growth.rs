@@ -24,7 +24,7 @@ pub struct GrownTree {
     pub bodies: Vec<Arc<RouteBody>>,
     /// What is served in place of the routes, while one of them is invalid and the root table freezes (R140).
     pub frozen: Option<Arc<Accepted>>,
-    /// The bodies of what is served in their place, with what must be refused now ([`guard`]).
+    /// The bodies of what is served in their place, with what must be refused now (R51, R130).
     pub kept: Vec<Arc<RouteBody>>,
 }
 
