@@ -445,7 +445,9 @@ async fn what_is_in_a_secret_is_nowhere_else() -> anyhow::Result<()> {
     const ENCODED: &str = "Q0FOQVJZLVBSSVZBVEUtS0VZ";
     let leaks = |text: &str| ["CANARY", ENCODED, "PRIVATE KEY"].iter().any(|part| text.contains(part));
     let mut running = Running::start().await?;
-    let everything = Request { method: "POST".to_owned(), ..Request::get("localhost", "/logging?filter=trace") };
+    let headers = vec![("x-chancery".to_owned(), "1".to_owned())];
+    let everything =
+        Request { method: "POST".to_owned(), headers, ..Request::get("localhost", "/logging?filter=trace") };
     assert_eq!(Client::new(running.mesh.chancery.admin()).send(&everything).await?.status, 200);
     // In every field: a Secret that is used as far as it goes, and one that cannot be used.
     let pair = running.authority.sign("shop.example", "shop-canary")?;

@@ -256,7 +256,9 @@ async fn r191_a_generated_root_survives_a_restart() -> anyhow::Result<()> {
     let again = Root::kept(&mesh.chancery.state())?;
     assert_eq!((again.certificate, &again.key), (root.certificate.clone(), &root.key));
     let admin = mesh.chancery.admin();
-    let everything = Request { method: "POST".to_owned(), ..Request::get("localhost", "/logging?filter=trace") };
+    let headers = vec![("x-chancery".to_owned(), "1".to_owned())];
+    let everything =
+        Request { method: "POST".to_owned(), headers, ..Request::get("localhost", "/logging?filter=trace") };
     assert_eq!(Client::new(admin).send(&everything).await?.status, 200);
     // An Envoy that comes now has what the others have.
     let running = mesh.gateways.iter().position(|running| running.gateway.service == "web").context("no gateway")?;

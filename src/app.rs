@@ -18,6 +18,7 @@
 //! ([`Refusals`](crate::memory::refusals::Refusals)); what they acknowledge never causes a compile.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -54,6 +55,7 @@ use crate::xds::node::{Node, NodeError};
 use crate::xds::server::{ServeError, ServerSettings};
 use crate::xds::source::{SnapshotSource, Subscription};
 
+mod expiry;
 pub(crate) mod identities;
 mod refusals;
 
@@ -110,15 +112,20 @@ pub enum AppError {
     /// The compile thread is gone: files have no effect any more, and a restart is better than silence.
     #[error("the compile thread ended; this is a fault of Chancery, and its log says more")]
     Compile,
-    /// No thread for compiling, or for keeping what is remembered.
+    /// No thread for compiling.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
+    /// The state directory is another process's, or nothing can write there.
+    #[error(transparent)]
+    State(#[from] crate::memory::OpenError),
 }
 
 /// What the compile thread last made; `None` before the first complete compile.
 type State = watch::Receiver<Option<Arc<Compiled>>>;
 
 /// Serves a directory until `shutdown` is ready.
+///
+/// `at_work` is dropped when all that is to be kept is kept, after the last of the runtime's tasks.
 ///
 /// # Errors
 /// [`AppError`], each with one clear line; the program ends with exit code 1.
@@ -127,6 +134,7 @@ pub async fn serve(
     options: Options,
     logging: Logging,
     shutdown: impl Future<Output = ()> + Send + 'static,
+    at_work: std_mpsc::Sender<Infallible>,
 ) -> Result<(), AppError> {
     let source_options =
         source::Options { management: options.management_cluster.clone(), ..source::Options::default() };
@@ -144,7 +152,7 @@ pub async fn serve(
     let (events, inbox) = std_mpsc::channel();
     let (state_sender, mut state) = watch::channel(None);
     let memory = match &settings.state {
-        Some(directory) => Memory::open(directory).map_err(AppError::Thread)?,
+        Some(directory) => Memory::open(directory)?,
         None => Memory::of_this_run(),
     };
     let (ledger, shared) =
@@ -164,7 +172,10 @@ pub async fn serve(
     compiler.metrics = sources.metrics.clone();
     std::thread::Builder::new()
         .name("compile".to_owned())
-        .spawn(move || compiler.run(&inbox))
+        .spawn(move || {
+            compiler.run(&inbox);
+            drop(at_work);
+        })
         .map_err(AppError::Thread)?;
     // The receiver lives as long as this function's senders, so sending cannot fail before the end.
     let _ = events.send(Event::Source(first));
@@ -492,7 +503,8 @@ impl CompileLoop {
     /// Brings what the next compile is told of the root of trust up to date; whether that changed.
     fn follow_clock(&mut self, compiled: &Compiled) -> bool {
         let root = self.identities.kept_root(compiled.inputs.generated_root());
-        let findings = self.identities.findings(compiled.inputs.trust());
+        let findings = self.identities.findings(compiled);
+        self.metrics.certificates(&self.identities.earliest_ends(compiled.inputs.trust()));
         let changed = self.options.kept_root != root || self.clock_findings != findings;
         (self.options.kept_root, self.clock_findings) = (root, findings);
         changed
@@ -569,7 +581,9 @@ impl CompileLoop {
         self.identities.retain(&self.emitted.values().filter_map(|emitted| emitted.identity.as_ref()).collect());
         self.look_at_refusals();
         for (key, emitted) in &mut self.emitted {
-            emitted.publish(key, &self.refusals, &self.publisher);
+            if emitted.publish(key, &self.refusals, &self.publisher) {
+                self.metrics.published(UNIX_EPOCH.elapsed().unwrap_or_default());
+            }
         }
     }
 
@@ -610,8 +624,9 @@ impl CompileLoop {
 }
 
 impl Emitted {
-    /// Publishes the snapshot with accepted versions in place of refused ones, if it isn't what is published already.
-    fn publish(&mut self, key: &GatewayKey, refusals: &refusals::Shared, publisher: &Publisher) {
+    /// Publishes the snapshot with accepted versions in place of refused ones, if it isn't what is published already; whether
+    /// it did.
+    fn publish(&mut self, key: &GatewayKey, refusals: &refusals::Shared, publisher: &Publisher) -> bool {
         let mut overlay = refusals.lock().overlay(key, &self.compiled);
         if !overlay.kept.is_empty() && self.published.as_ref() != Some(&overlay.snapshot) {
             // What was accepted once may not fit to the rest any more.
@@ -627,14 +642,16 @@ impl Emitted {
         self.kept = overlay.kept;
         self.stand_ins = overlay.stand_ins;
         if self.published.as_ref() == Some(&overlay.snapshot) {
-            return;
+            return false;
         }
         // First, so that no acknowledgement of it can come too early.
         refusals.lock().published(key, &overlay.snapshot);
-        if publisher.publish(key, overlay.snapshot.clone()) {
+        let is_new = publisher.publish(key, overlay.snapshot.clone());
+        if is_new {
             tracing::info!(gateway = %key, kept = self.kept.len(), "published");
         }
         self.published = Some(overlay.snapshot);
+        is_new
     }
 }
 

@@ -14,8 +14,8 @@ use crate::snapshot::Snapshot;
 
 /// Which gateways share one snapshot: a class, the address that its listeners bind, and a release of Envoy.
 ///
-/// The address is part of the key because it stands in the listeners' bytes, the release because an older one is not sent
-/// what it cannot understand. Usually all gateways of a class share both.
+/// The address is part of the key because it stands in the listeners' bytes, the release because one may refuse what another
+/// takes. Usually all gateways of a class share both.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GatewayKey {
     /// The class.

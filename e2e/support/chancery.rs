@@ -113,6 +113,17 @@ impl Chancery {
         self.process.kill();
     }
 
+    /// Asks the control plane to end, as an orchestrator does, and waits until it has.
+    pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
+        let asked = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status().context("run kill")?;
+        ensure!(asked.success(), "kill ended with {asked}");
+        let ended =
+            until(PATIENCE, "chancery to end", async || self.process.ended().ok_or(Not::Yet("it runs".to_owned())))
+                .await?;
+        ensure!(ended.success(), "it ended with {ended}");
+        Ok(())
+    }
+
     /// Starts the control plane again, on the xDS port that gateways know.
     pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
         self.kill();

@@ -22,6 +22,8 @@ use crate::trust::leaf::{self, Period};
 use crate::trust::root::{self, Root, RootFile};
 use crate::trust::{TrustError, validity};
 
+use super::expiry::Expiry;
+
 /// Longest wait for something to become due: a clock may be set meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
@@ -40,6 +42,8 @@ pub(super) struct Identities {
     /// One that is made and could not be written yet.
     unwritten: Option<Root>,
     issued: BTreeMap<Version, Arc<Resource>>,
+    /// What listeners show beside what is issued here.
+    expiry: Expiry,
 }
 
 impl Identities {
@@ -50,7 +54,7 @@ impl Identities {
         if let Err(error) = &roots {
             tracing::error!("the root of trust that was kept cannot be used, and no other is made: {error}");
         }
-        Self { clock, file, roots, unwritten: None, issued: BTreeMap::new() }
+        Self { clock, file, roots, unwritten: None, issued: BTreeMap::new(), expiry: Expiry::default() }
     }
 
     fn now(&self) -> i64 {
@@ -89,9 +93,19 @@ impl Identities {
         }
     }
 
-    /// What the clock says of the certificate that signs.
-    pub(super) fn findings(&self, trust: &RootOfTrust) -> Findings {
-        ended(trust, (self.clock)())
+    /// What the clock says of the certificate that signs, and of those that listeners show.
+    pub(super) fn findings(&mut self, compiled: &Compiled) -> Findings {
+        self.expiry.look(compiled);
+        let mut findings = ended(compiled.inputs.trust(), (self.clock)());
+        findings.extend(self.expiry.findings(compiled, self.now()));
+        findings
+    }
+
+    /// The earliest end of a certificate, by where it comes from, in seconds since 1970: the Secrets of listeners, as the last
+    /// call of [`findings`](Self::findings) saw them, and the certificate that signs.
+    pub(super) fn earliest_ends(&self, trust: &RootOfTrust) -> BTreeMap<&'static str, i64> {
+        let root = bounds(trust).map(|(_, ends)| ("root", ends));
+        self.expiry.earliest().map(|ends| ("secret", ends)).into_iter().chain(root).collect()
     }
 
     /// The version of the gateway's own certificate as it should be now; none for a gateway that needs none.
@@ -153,6 +167,7 @@ impl Identities {
             }
         }
         times.extend(bounds(compiled.inputs.trust()).into_iter().flat_map(|(begins, ends)| [begins, ends + 1]));
+        times.extend(self.expiry.changes());
         let next = times.into_iter().filter(|time| *time > now).min()?;
         Some(Duration::from_secs(u64::try_from(next - now).unwrap_or_default()).min(LONGEST_WAIT))
     }

@@ -21,7 +21,8 @@
 //!
 //! * `then`: objects as in `yaml`, new or in place of those of the same name.
 //! * `gone`: objects that are deleted, `Kind/ns/name@cluster`, one per line.
-//! * `restart`: `with state` or `without state`, a restart of the control plane that kept its state or had none.
+//! * `restart`: `with state` or `without state`, a restart of the control plane that kept its state or had none;
+//!   `with state and require-auth`, one that switches default deny on.
 //!
 //! What a case does not list is not tested by it. Expectations are written by hand from the rule, never copied from output.
 
@@ -147,18 +148,21 @@ fn remove(objects: &mut World, block: &Block) -> Result<(), String> {
 }
 
 /// The state that a case ends in.
-fn outcome(shared: &Case, case: &Case, options: &Options) -> Result<Compiled, String> {
+fn outcome(shared: &Case, case: &Case, mut options: Options) -> Result<Compiled, String> {
     let mut objects = World::new();
     for block in shared.blocks.iter().chain(&case.blocks).filter(|block| block.kind == "yaml") {
         put(&mut objects, block)?;
     }
-    let mut compiled = compile_after(objects.clone(), options, &Remembered::default());
+    let mut compiled = compile_after(objects.clone(), &options, &Remembered::default());
     for block in &case.blocks {
         let mut remembered = compiled.remembered.clone();
         match (block.kind.as_str(), block.text.trim()) {
             ("then", _) => put(&mut objects, block)?,
             ("gone", _) => remove(&mut objects, block)?,
-            ("restart", "with state") => {
+            ("restart", restart @ ("with state" | "with state and require-auth")) => {
+                if restart != "with state" {
+                    options.require_auth = RequireAuth::On;
+                }
                 let kept = remembered.accepted.values().cloned().collect();
                 remembered = Arc::new(Remembered::of_earlier_run(kept));
             }
@@ -166,7 +170,7 @@ fn outcome(shared: &Case, case: &Case, options: &Options) -> Result<Compiled, St
             ("restart", other) => return Err(format!("line {}: unknown restart {other:?}", block.line)),
             _ => continue,
         }
-        compiled = compile_after(objects.clone(), options, &remembered);
+        compiled = compile_after(objects.clone(), &options, &remembered);
     }
     Ok(compiled)
 }
@@ -182,7 +186,7 @@ fn check(shared: &Case, case: &Case) -> Vec<String> {
             other => return vec![format!("unknown option {other:?}")],
         }
     }
-    let compiled = match outcome(shared, case, &options) {
+    let compiled = match outcome(shared, case, options) {
         Ok(compiled) => compiled,
         Err(error) => return vec![error],
     };

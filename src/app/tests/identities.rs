@@ -287,3 +287,54 @@ fn r191_a_root_that_has_ended_or_not_begun_is_told() {
     world.at(START);
     assert!(world.policy().starts_with("ACCEPTED"), "{}", world.policy());
 }
+
+/// What the clock says of the certificates that listeners show: a warning from 14 days before the end, and a gauge.
+#[test]
+fn r60_a_certificate_that_is_about_to_end_or_has_ended_is_told_and_measured() {
+    // It holds to the end of 2026, which has 365 days.
+    let shop = Authority::until(2027, "shop", None);
+    let quoted = |text: &str| serde_json::to_string(text).unwrap();
+    let (chain, private) = (quoted(&shop.certificate), quoted(&shop.key.serialize_pem()));
+    let listener = format!(
+        "{FROM_SECRET}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: tls, namespace: edge}}
+spec: {{selector: {{app: tls}}, ports: [{{name: https, port: 443}}]}}
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: VirtualGateway
+metadata: {{name: tls, namespace: edge}}
+spec:
+  workloads: [{{selector: {{labels: {{app: tls}}}}}}]
+  listeners: [{{http: {{}}, port: {{number: 443}}, tls: {{mode: SIMPLE, secretName: shop}}}}]
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: shop, namespace: edge}}
+stringData: {{tls.crt: {chain}, tls.key: {private}}}
+"
+    );
+    let mut world = World::start(&listener, Some(&Authority::new("root", None)), None);
+    let told = |world: &mut World, day: i64| {
+        world.at(START + day * DAY);
+        world.status("VirtualGateway/edge/tls@cluster-1")
+    };
+    assert!(told(&mut world, 350).starts_with("ACCEPTED"));
+    let plan =
+        |world: &World| world.state.borrow().as_ref().unwrap().plans[&key("tls", EnvoyRelease::NEWEST).gateway].clone();
+    let before = plan(&world);
+    let soon = told(&mut world, 352);
+    let ends = "WARNING CERTIFICATE: the certificate of `Secret/edge/shop@cluster-1` ends at 2027-01-01T00:00:00Z";
+    assert!(soon.starts_with(ends), "{soon}");
+    assert_eq!(told(&mut world, 360), soon, "no other words from day to day");
+    let after = told(&mut world, 366);
+    assert!(after.starts_with("WARNING CERTIFICATE") && after.contains("ended at 2027-01-01"), "{after}");
+    assert_eq!(plan(&world), before, "what is served does not follow the clock");
+    assert!(told(&mut world, 0).starts_with("ACCEPTED"), "a clock that is put right");
+    let text = world.compiler.metrics.write(&Default::default(), crate::telemetry::metrics::Exposition::Text);
+    let line = "chancery_certificate_expiry_timestamp_seconds{source=\"secret\"} 1798761600.0";
+    assert!(text.lines().any(|found| found == line), "{text}");
+    assert!(text.contains("timestamp_seconds{source=\"root\"}"), "{text}");
+}

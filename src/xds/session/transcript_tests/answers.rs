@@ -215,6 +215,18 @@ fn case_9_a_name_that_was_not_in_the_response_is_no_help() {
 }
 
 #[test]
+fn case_39_virtual_hosts_on_demand_are_an_unknown_type() {
+    check(
+        "snapshot RDS r@1
+         → type.googleapis.com/envoy.config.route.v3.VirtualHost +r/shop.example
+         ~ type.googleapis.com/envoy.config.route.v3.VirtualHost unknown type
+         → RDS +r
+         ← RDS #1 r@1",
+    );
+}
+
+/// Case 39; case 40.
+#[test]
 fn cases_39_and_40_unknown_types_are_ignored() {
     check(
         "snapshot CDS a@1
