@@ -199,9 +199,8 @@ fn refuse(
     resource_type: ResourceType,
     resource: &Resource,
 ) -> bool {
-    let Resource { name, version, owners, .. } = resource.clone();
-    let bytes = Bytes { envoy: key.envoy, resource_type, name, version };
-    refusals.refuse(key, &node.into(), bytes, owners, "no")
+    let bytes = Bytes::new(key, resource_type, &resource.name, &resource.version);
+    refusals.refuse(key, &node.into(), bytes, resource.owners.clone(), "no")
 }
 
 /// What a snapshot holds, with bodies that are texts.
@@ -236,14 +235,17 @@ fn an_accepted_listener_comes_back_with_all_that_it_needs() {
     ]);
     accept(&mut refusals, &edge(), &old);
     refusals.published(&edge(), &new);
-    assert!(Arc::ptr_eq(&refusals.overlay(&edge(), &new).snapshot, &new), "nothing is refused yet");
+    assert!(
+        Arc::ptr_eq(&refusals.overlay(&edge(), &new, RoutesOfListeners::Newest).snapshot, &new),
+        "nothing is refused yet"
+    );
     assert!(refuse(&mut refusals, &edge(), "envoy-1", Listener, new.get(Listener, "l").unwrap()));
 
-    let overlay = refusals.overlay(&edge(), &new);
+    let overlay = refusals.overlay(&edge(), &new, RoutesOfListeners::Newest);
     assert_eq!(overlay.kept, BTreeSet::from([(Listener, "l".into())]));
     assert_eq!(
         shown(&overlay.snapshot),
-        "Secret cert, Secret other, Cluster c, Cluster shared, Endpoint e, Endpoint shared, Listener l, Route new, Route old"
+        "Secret cert, Cluster c, Cluster shared, Endpoint e, Endpoint shared, Listener l, Route new, Route old"
     );
     assert_eq!(overlay.snapshot.get(Listener, "l"), old.get(Listener, "l"));
     assert_eq!(overlay.snapshot.get(Endpoint, "shared"), new.get(Endpoint, "shared"), "everything else is the newest");
@@ -259,7 +261,7 @@ fn what_cannot_work_any_more_does_not_come_back() {
     refusals.accept(&edge(), Route, &old.type_version(Route), &[], 0);
     refusals.published(&edge(), &new);
     refuse(&mut refusals, &edge(), "envoy-1", Route, new.get(Route, "r").unwrap());
-    let overlay = refusals.overlay(&edge(), &new);
+    let overlay = refusals.overlay(&edge(), &new, RoutesOfListeners::Newest);
     assert!(overlay.kept.is_empty() && Arc::ptr_eq(&overlay.snapshot, &new));
 }
 
@@ -311,7 +313,7 @@ fn a_slow_gateway_does_not_make_a_quick_ones_version_forgotten() {
         refusals.accept(&edge(), Cluster, &all(&snapshots[0]), &one(&snapshots[0]), slow);
         refusals.published(&edge(), &snapshots[2]);
         refuse(&mut refusals, &edge(), "envoy-1", Cluster, snapshots[2].get(Cluster, "a").unwrap());
-        let kept = refusals.overlay(&edge(), &snapshots[2]).snapshot;
+        let kept = refusals.overlay(&edge(), &snapshots[2], RoutesOfListeners::Newest).snapshot;
         assert_eq!(kept.get(Cluster, "a").unwrap().body, "2", "outstanding: {quick}, and then {slow}");
     }
 }
@@ -326,7 +328,7 @@ fn a_refusal_is_about_bytes_at_one_release_of_any_class() {
         refusals.published(key, &bad);
     }
     assert!(refuse(&mut refusals, &keys[0], "envoy-1", Cluster, bad.get(Cluster, "a").unwrap()));
-    let kept = keys.iter().map(|key| !refusals.overlay(key, &bad).kept.is_empty());
+    let kept = keys.iter().map(|key| !refusals.overlay(key, &bad, RoutesOfListeners::Newest).kept.is_empty());
     assert_eq!(kept.collect::<Vec<_>>(), [true, true, false], "itself, another class, an older release");
 
     // Case 10: the same node again is no news, another one is.
@@ -345,7 +347,10 @@ fn gateways_at_another_address_help_out_except_with_listeners() {
     refusals.published(&edge(), &bad);
     refuse(&mut refusals, &edge(), "envoy-1", Cluster, bad.get(Cluster, "a").unwrap());
     refuse(&mut refusals, &edge(), "envoy-1", Listener, bad.get(Listener, "l").unwrap());
-    assert_eq!(refusals.overlay(&edge(), &bad).kept, BTreeSet::from([(Cluster, "a".into())]));
+    assert_eq!(
+        refusals.overlay(&edge(), &bad, RoutesOfListeners::Newest).kept,
+        BTreeSet::from([(Cluster, "a".into())])
+    );
 }
 
 #[test]
