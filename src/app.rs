@@ -36,7 +36,7 @@ use crate::ir::GatewayPlan;
 use crate::ir::frozen::Remembered;
 use crate::memory::Memory;
 use crate::memory::refusals::document::Document;
-use crate::memory::refusals::{Overlay, Refusals, RoutesOfListeners};
+use crate::memory::refusals::{Overlay, Refusals};
 use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, Severity};
 use crate::publish::{GatewayKey, Publisher};
 use crate::resolve::Options;
@@ -334,8 +334,8 @@ struct Emitted {
     kept: BTreeSet<(ResourceType, Name)>,
     /// What stands in for what was replaced, with what that refers to.
     stand_ins: BTreeMap<(ResourceType, Name), Arc<Resource>>,
-    /// Those with accepted versions that must not be published.
-    impossible: Vec<Arc<Snapshot>>,
+    /// One with accepted versions that must not be published.
+    impossible: Option<Arc<Snapshot>>,
 }
 
 impl CompileLoop {
@@ -571,7 +571,7 @@ impl CompileLoop {
                     published: before.and_then(|before| before.published),
                     kept: BTreeSet::new(),
                     stand_ins: BTreeMap::new(),
-                    impossible: Vec::new(),
+                    impossible: None,
                 };
                 self.emitted.insert(key.clone(), emitted);
             }
@@ -654,24 +654,18 @@ impl Emitted {
         publisher.withhold(key, not_in_force);
     }
 
-    /// What to publish: the compiled snapshot with what was accepted in place of what was refused, as far as it fits.
+    /// What to publish: the compiled snapshot with what was accepted in place of what was refused, if that fits.
     fn overlay(&mut self, key: &GatewayKey, refused: &Refusals) -> Overlay {
-        for routes in [RoutesOfListeners::Newest, RoutesOfListeners::Accepted] {
-            let overlay = refused.overlay(key, &self.compiled, routes);
-            if overlay.kept.is_empty() || self.published.as_ref() == Some(&overlay.snapshot) {
+        let overlay = refused.overlay(key, &self.compiled);
+        if overlay.kept.is_empty() || self.published.as_ref() == Some(&overlay.snapshot) {
+            return overlay;
+        }
+        // What was accepted once may not fit to the rest any more.
+        if self.impossible.as_ref() != Some(&overlay.snapshot) {
+            if is_publishable(key, &overlay.snapshot) {
                 return overlay;
             }
-            if self.impossible.contains(&overlay.snapshot) {
-                continue;
-            }
-            let violations = verify(&overlay.snapshot);
-            if violations.is_empty() {
-                return overlay;
-            }
-            for violation in violations {
-                tracing::info!(gateway = %key, ?routes, "what was accepted before doesn't fit to the rest any more: {violation}");
-            }
-            self.impossible.push(overlay.snapshot);
+            self.impossible = Some(overlay.snapshot);
         }
         Overlay { snapshot: self.compiled.clone(), kept: BTreeSet::new(), stand_ins: BTreeMap::new() }
     }

@@ -156,7 +156,7 @@ pub(super) fn is_some_connected(
     present.any(|node| node.streams.values().any(|stream| release(&stream.node) == envoy))
 }
 
-/// What of a compiled snapshot is not in force, of what is kept in its place.
+/// What of a compiled snapshot is not in force: what was kept in its place was accepted before.
 pub(super) fn not_in_force(
     key: &GatewayKey,
     compiled: &Snapshot,

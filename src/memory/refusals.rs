@@ -122,18 +122,6 @@ struct Single {
 /// Who is to blame for what; nobody has an opinion where there is none.
 pub type Verdicts = BTreeMap<Bytes, Option<Arc<[ObjectRef]>>>;
 
-/// Which routes a listener gets that stands in for a refused one.
-///
-/// The newest, unless they do not fit: new routes may be configured for a filter that only the refused listener has, and would
-/// be without its policy. Then the accepted ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RoutesOfListeners {
-    /// As compiled.
-    Newest,
-    /// As accepted, as far as they are known.
-    Accepted,
-}
-
 /// A snapshot with accepted versions in place of refused ones.
 #[derive(Clone, Debug)]
 pub struct Overlay {
@@ -386,16 +374,13 @@ impl Refusals {
     /// A lookup per refusal; and per replaced resource a pass over its bytes, and one over the names of the changed types.
     /// If something may have to be left out, a pass over the bytes of all listeners and clusters.
     #[must_use]
-    pub fn overlay(&self, key: &GatewayKey, compiled: &Arc<Snapshot>, routes: RoutesOfListeners) -> Overlay {
+    pub fn overlay(&self, key: &GatewayKey, compiled: &Arc<Snapshot>) -> Overlay {
         let mut changed: BTreeMap<(ResourceType, Name), Arc<Resource>> = BTreeMap::new();
         let mut kept = BTreeSet::new();
         for bytes in self.refused.keys().filter(|bytes| bytes.concern(key) && bytes.are_in(compiled)) {
             let Some(resource) = self.accepted(key, bytes.resource_type, &bytes.name) else { continue };
             if let Some(companions) = self.companions(key, compiled, bytes.resource_type, resource) {
                 changed.extend(companions);
-                if bytes.resource_type == ResourceType::Listener && routes == RoutesOfListeners::Accepted {
-                    changed.extend(self.routes_of(key, compiled, resource));
-                }
                 changed.insert((bytes.resource_type, bytes.name.clone()), resource.clone());
                 kept.insert((bytes.resource_type, bytes.name.clone()));
             }
@@ -415,26 +400,6 @@ impl Refusals {
         });
         let snapshot = without_unused(snapshot, unused(compiled, &changed));
         Overlay { snapshot: Arc::new(snapshot), kept, stand_ins: changed }
-    }
-
-    /// The accepted versions of the routes that a listener takes, with what those refer to; as far as they are known.
-    fn routes_of(
-        &self,
-        key: &GatewayKey,
-        compiled: &Snapshot,
-        listener: &Resource,
-    ) -> BTreeMap<(ResourceType, Name), Arc<Resource>> {
-        let mut found = BTreeMap::new();
-        for (wanted, name) in references::references(ResourceType::Listener, &listener.body) {
-            let Some(routes) = self.accepted(key, wanted, &name).filter(|_| wanted == ResourceType::Route) else {
-                continue;
-            };
-            if let Some(companions) = self.companions(key, compiled, wanted, routes) {
-                found.extend(companions);
-                found.insert((wanted, name), routes.clone());
-            }
-        }
-        found
     }
 
     /// What a resource refers to, directly or not, and a snapshot doesn't have; none if some of it is not known any more.
