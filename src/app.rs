@@ -15,7 +15,7 @@
 //! ([`trust`](crate::trust)).
 //!
 //! What gateways refuse is replaced by what they accepted last, and told to the authors with the next compile
-//! ([`Refusals`](crate::memory::refusals::Refusals)); what they acknowledge never causes a compile.
+//! ([`Refusals`]); what they acknowledge never causes a compile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
