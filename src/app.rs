@@ -4,7 +4,7 @@
 //! directory ──► events ──► compile thread ──► publisher ──► streams ──► ledger, refusals
 //!                 ▲              │                             │
 //!   a stream asks ┤              └──► state (nodes, health)    │
-//!                 └── a gateway refused something new ─────────┘
+//!                 └── a gateway refused something new, or left ┘
 //! ```
 //!
 //! One thread compiles, one batch at a time; whatever arrives meanwhile joins the next. Nothing is published before the
@@ -15,7 +15,7 @@
 //! ([`trust`](crate::trust)).
 //!
 //! What gateways refuse is replaced by what they accepted last, and told to the authors with the next compile
-//! ([`Refusals`](crate::memory::refusals::Refusals)); what they acknowledge never causes a compile.
+//! ([`Refusals`]); what they acknowledge never causes a compile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -37,6 +37,7 @@ use crate::ir::GatewayPlan;
 use crate::ir::frozen::Remembered;
 use crate::memory::Memory;
 use crate::memory::refusals::document::Document;
+use crate::memory::refusals::{Overlay, Refusals};
 use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, Severity};
 use crate::publish::{GatewayKey, Publisher};
 use crate::resolve::Options;
@@ -57,9 +58,11 @@ use crate::xds::source::{SnapshotSource, Subscription};
 
 mod expiry;
 pub(crate) mod identities;
+mod keys;
 mod refusals;
 
 use identities::Identities;
+use keys::Keys;
 
 /// How long the compile thread waits for other gateways to refuse what one has refused, so that authors are told once how many
 /// do. Anything else ends the wait. Half of it tells them twice in a large fleet; double makes new gateways wait as long
@@ -70,10 +73,12 @@ const OTHERS_REFUSE: Duration = Duration::from_millis(100);
 enum Event {
     /// The source has something new.
     Source(Batch),
-    /// A gateway with these Pod labels asks for the snapshots of a key.
-    Gateway(GatewayKey, Labels),
+    /// A gateway with these Pod labels asks for the snapshots of a key, as long as it holds them.
+    Gateway(GatewayKey, Arc<Labels>),
     /// Some gateway refused something that it, or anybody, had not refused before. At most one waits.
     Refused,
+    /// Some stream ended. At most one waits.
+    Left,
 }
 
 /// Why `serve` ended, or never began.
@@ -262,11 +267,11 @@ impl SnapshotSource for Gateways {
         };
         let (gateway, labels) = match_node(&compiled, node)?;
         let key = refusals::key(gateway.clone(), node);
-        let snapshots = self.publisher.subscribe(&key);
-        if self.events.send(Event::Gateway(key, labels)).is_err() {
+        let (snapshots, labels) = (self.publisher.subscribe(&key), Arc::new(labels));
+        if self.events.send(Event::Gateway(key, labels.clone())).is_err() {
             return Err(NodeError::Unavailable("the control plane is stopping: connect again".to_owned()));
         }
-        Ok(Subscription { gateway: gateway.to_string().into(), snapshots })
+        Ok(Subscription { gateway: gateway.to_string().into(), snapshots, held: Some(labels) })
     }
 }
 
@@ -318,8 +323,9 @@ struct CompileLoop {
     refusal_findings: Findings,
     /// What the clock says of the root of trust, as the last compile was given it.
     clock_findings: Findings,
-    /// Keys that some stream asked for, with the Pod labels that led there.
-    keys: BTreeMap<GatewayKey, BTreeSet<Labels>>,
+    keys: Keys,
+    /// Tells the time for what is kept for a while.
+    now: fn() -> Instant,
     emitted: BTreeMap<GatewayKey, Emitted>,
     told: BTreeSet<Finding>,
     metrics: Metrics,
@@ -366,7 +372,8 @@ impl CompileLoop {
             source_findings: Findings::new(),
             refusal_findings: Findings::new(),
             clock_findings: Findings::new(),
-            keys: BTreeMap::new(),
+            keys: Keys::default(),
+            now: Instant::now,
             emitted: BTreeMap::new(),
             told: BTreeSet::new(),
             metrics: Metrics::new(),
@@ -397,16 +404,20 @@ impl CompileLoop {
             };
             let next = match first {
                 Some(Event::Refused) => inbox.recv_timeout(OTHERS_REFUSE).ok(),
-                Some(Event::Source(_) | Event::Gateway(..)) | None => None,
+                Some(Event::Source(_) | Event::Gateway(..) | Event::Left) | None => None,
             };
             // What arrived while the last step ran joins this one.
             self.step(first.into_iter().chain(next).chain(inbox.try_iter()));
         }
     }
 
-    /// How long until a certificate is to be renewed.
+    /// How long until a certificate is to be renewed, or something is to be forgotten.
     fn due(&self) -> Option<Duration> {
-        self.state.borrow().as_ref().and_then(|compiled| self.identities.due(compiled))
+        let renewal = self.state.borrow().as_ref().and_then(|compiled| self.identities.due(compiled));
+        let forgetting = [self.keys.due(), self.refusals.lock().due()].into_iter().flatten().min();
+        // Never at once: what could not be done must not be tried without a pause.
+        let forgetting = forgetting.map(|at| at.saturating_duration_since((self.now)()).max(Duration::from_secs(1)));
+        renewal.into_iter().chain(forgetting).min()
     }
 
     /// Takes events in, compiles if need be, publishes.
@@ -442,8 +453,12 @@ impl CompileLoop {
             }
             Event::Gateway(key, labels) => {
                 let known = self.state.borrow().as_ref().is_some_and(|c| c.plans.contains_key(&key.gateway));
-                self.keys.entry(key).or_default().insert(labels);
+                self.keys.ask(key, &labels);
                 !known
+            }
+            Event::Left => {
+                self.refusals.looked_who_left();
+                false
             }
             Event::Refused => {
                 self.refusals.looked();
@@ -472,7 +487,7 @@ impl CompileLoop {
     }
 
     fn compile(&mut self, begun: Instant) {
-        let wanted = self.keys.keys().map(|key| key.gateway.clone()).collect();
+        let wanted = self.keys.gateways();
         let mut compiled = self.compiled(&wanted);
         // The root that a policy asks for, then what the clock says of it.
         for _ in 0..2 {
@@ -527,16 +542,15 @@ impl CompileLoop {
     /// Brings every key that is asked for up to date, and closes those whose Services select other Pods now.
     fn publish(&mut self) {
         let Some(compiled) = self.state.borrow().clone() else { return };
-        let watched: BTreeSet<GatewayKey> = self.publisher.keys().into_iter().collect();
-        self.keys.retain(|key, _| watched.contains(key));
-        self.emitted.retain(|key, _| watched.contains(key));
+        self.keys.tidy(&self.publisher, (self.now)());
+        self.emitted.retain(|key, _| self.keys.contains(key));
         let mut left: Vec<GatewayKey> = Vec::new();
-        for (key, labels) in &self.keys {
+        for (key, mut labels) in self.keys.iter() {
             let still = |labels: &Labels| {
                 class_of(&compiled.inputs, &key.gateway.cluster, &key.gateway.namespace, labels).as_ref()
                     == Some(&key.gateway)
             };
-            if !labels.iter().all(still) {
+            if !labels.all(still) {
                 tracing::info!(gateway = %key, "its Services changed; its Envoys are matched anew");
                 self.publisher.remove(key);
                 self.emitted.remove(key);
@@ -580,28 +594,43 @@ impl CompileLoop {
         }
         self.identities.retain(&self.emitted.values().filter_map(|emitted| emitted.identity.as_ref()).collect());
         self.look_at_refusals();
+        // A copy, so that streams don't wait while bytes are read.
+        let refusals = self.refusals.lock().clone();
         for (key, emitted) in &mut self.emitted {
-            if emitted.publish(key, &self.refusals, &self.publisher) {
+            if emitted.publish(key, &refusals, &self.refusals, &self.publisher) {
                 self.metrics.published(UNIX_EPOCH.elapsed().unwrap_or_default());
             }
         }
     }
 
-    /// Forgets refusals of what is no longer wanted, and finds out who is to blame for new ones.
+    /// Forgets refusals of what is no longer wanted and of gateways that have left, and finds out who is to blame for new ones.
     fn look_at_refusals(&self) {
-        let mut refusals = self.refusals.lock();
         let emitted = &self.emitted;
-        if refusals.retain(|key| emitted.get(key).map(|emitted| &emitted.compiled)) {
-            self.ledger
-                .retain_refusals(|resource_type, name, version| refusals.is_refused(resource_type, name, version));
-        }
-        let judged = refusals.judge(|bytes, refused, accepted| {
+        let refusals = {
+            let mut refusals = self.refusals.lock();
+            if refusals.is_empty() {
+                refusals.retain(|key| emitted.get(key).map(|emitted| &emitted.compiled));
+                return;
+            }
+            let connected = self.ledger.view();
+            let have_left = refusals.expire((self.now)(), |envoy, class, nodes| {
+                refusals::is_some_connected(&connected, envoy, class, nodes)
+            });
+            if refusals.retain(|key| emitted.get(key).map(|emitted| &emitted.compiled)) || have_left {
+                self.ledger
+                    .retain_refusals(|resource_type, name, version| refusals.is_refused(resource_type, name, version));
+            }
+            refusals.clone()
+        };
+        let verdicts = refusals.verdicts(|bytes, refused, accepted| {
             let emitted = emitted.get(&refused.first)?;
             let resource = emitted.compiled.get(bytes.resource_type, &bytes.name)?;
             let is_judgeable = bytes.resource_type == ResourceType::Route && resource.version == bytes.version;
             is_judgeable.then(|| refusals::judge(&emitted.plan, resource, accepted)).flatten()
         });
-        for (bytes, refused) in refusals.iter().filter(|(bytes, _)| judged.contains(bytes)) {
+        let mut refusals = self.refusals.lock();
+        refusals.judged(&verdicts);
+        for (bytes, refused) in refusals.iter().filter(|(bytes, _)| verdicts.contains_key(*bytes)) {
             refusals::log(bytes, refused);
         }
     }
@@ -609,49 +638,60 @@ impl CompileLoop {
     /// What is kept of refusals over a restart.
     fn refused(&self) -> Document {
         let stand_ins = self.emitted.iter().map(|(key, emitted)| (key, &emitted.stand_ins)).collect();
-        self.refusals.lock().document(&stand_ins)
+        let refusals = self.refusals.lock().clone();
+        refusals.document(&stand_ins)
     }
 
     /// What the authors of refused resources are told.
     fn refusal_findings(&self) -> Findings {
-        let refusals = self.refusals.lock();
-        if refusals.is_empty() {
-            return Findings::new();
-        }
+        let refusals = self.refusals.lock().clone();
         let kept = self.emitted.iter().map(|(key, emitted)| (key, &emitted.kept)).collect();
-        refusals::findings(&refusals, &kept, &self.ledger.view())
+        refusals::findings(&refusals, &kept)
     }
 }
 
 impl Emitted {
     /// Publishes the snapshot with accepted versions in place of refused ones, if it isn't what is published already; whether
     /// it did.
-    fn publish(&mut self, key: &GatewayKey, refusals: &refusals::Shared, publisher: &Publisher) -> bool {
-        let mut overlay = refusals.lock().overlay(key, &self.compiled);
-        if !overlay.kept.is_empty() && self.published.as_ref() != Some(&overlay.snapshot) {
-            // What was accepted once may not fit to the rest any more.
-            if self.impossible.as_ref() != Some(&overlay.snapshot) && !is_publishable(key, &overlay.snapshot) {
-                self.impossible = Some(overlay.snapshot.clone());
-            }
-            if self.impossible.as_ref() == Some(&overlay.snapshot) {
-                overlay.snapshot = self.compiled.clone();
-                overlay.kept.clear();
-                overlay.stand_ins.clear();
-            }
-        }
+    fn publish(
+        &mut self,
+        key: &GatewayKey,
+        refused: &Refusals,
+        refusals: &refusals::Shared,
+        publisher: &Publisher,
+    ) -> bool {
+        let overlay = self.overlay(key, refused);
+        let not_in_force = refusals::not_in_force(key, &self.compiled, refused, &overlay.kept);
         self.kept = overlay.kept;
         self.stand_ins = overlay.stand_ins;
-        if self.published.as_ref() == Some(&overlay.snapshot) {
-            return false;
+        let mut is_new = false;
+        if self.published.as_ref() != Some(&overlay.snapshot) {
+            // First, so that no acknowledgement of it can come too early.
+            refusals.lock().published(key, &overlay.snapshot);
+            is_new = publisher.publish(key, overlay.snapshot.clone());
+            if is_new {
+                tracing::info!(gateway = %key, kept = self.kept.len(), "published");
+            }
+            self.published = Some(overlay.snapshot);
         }
-        // First, so that no acknowledgement of it can come too early.
-        refusals.lock().published(key, &overlay.snapshot);
-        let is_new = publisher.publish(key, overlay.snapshot.clone());
-        if is_new {
-            tracing::info!(gateway = %key, kept = self.kept.len(), "published");
-        }
-        self.published = Some(overlay.snapshot);
+        publisher.withhold(key, not_in_force);
         is_new
+    }
+
+    /// What to publish: the compiled snapshot with what was accepted in place of what was refused, if that fits.
+    fn overlay(&mut self, key: &GatewayKey, refused: &Refusals) -> Overlay {
+        let overlay = refused.overlay(key, &self.compiled);
+        if overlay.kept.is_empty() || self.published.as_ref() == Some(&overlay.snapshot) {
+            return overlay;
+        }
+        // What was accepted once may not fit to the rest any more.
+        if self.impossible.as_ref() != Some(&overlay.snapshot) {
+            if is_publishable(key, &overlay.snapshot) {
+                return overlay;
+            }
+            self.impossible = Some(overlay.snapshot);
+        }
+        Overlay { snapshot: self.compiled.clone(), kept: BTreeSet::new(), stand_ins: BTreeMap::new() }
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Shared(pub(super) watch::Sender<Option<Arc<Snapshot>>>);
 
 impl SnapshotSource for Shared {
     async fn subscribe(&self, _: &Node) -> Result<Subscription, NodeError> {
-        Ok(Subscription { gateway: "edge".into(), snapshots: self.0.subscribe() })
+        Ok(Subscription { gateway: "edge".into(), snapshots: self.0.subscribe(), held: None })
     }
 }
 

@@ -82,10 +82,12 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
             () = outbound.closed() => return Ok(End::Client),
             subscription = self.source.subscribe(&node) => subscription,
         };
-        let Subscription { gateway, mut snapshots } = subscription.map_err(|error| status(&error))?;
+        let Subscription { gateway, snapshots, held } = subscription.map_err(|error| status(&error))?;
         let peer = Arc::new(Peer { stream: self.id, gateway, node });
         let mut registration = self.sessions.register(peer.clone(), P::VARIANT, self.only);
         let connection = Connection::open(self.observer.clone(), peer);
+        // Dropped before the connection: who hears of its end finds that nobody watches any more.
+        let (mut snapshots, _held) = (snapshots, held);
         tracing::debug!(stream = self.id.0, variant = ?P::VARIANT, only = ?self.only, "what the stream is for");
 
         let begin = Instant::now();
@@ -192,13 +194,14 @@ impl<O: Observer> Connection<O> {
                 %gateway, %node, type_url = refusal.resource_type.type_url(), nonce = %refusal.nonce,
                 resources = refusal.resources.len(), reason = %refusal.message.escape_debug(), "refused together, sending apart"
             ),
+            // One warning for each refused resource comes from whoever takes the observations, not one per client.
             Output::Refused(refusal) => {
                 let (resource, version) = refusal.resources.first().map(|r| (&r.name, &r.version)).unzip();
-                tracing::warn!(
+                tracing::debug!(
                     %gateway, %node, type_url = refusal.resource_type.type_url(), nonce = %refusal.nonce,
                     version = version.map(tracing::field::display),
                     resource = resource.map(|name| tracing::field::display(name.escape_debug())), reason = %refusal.message.escape_debug(),
-                    "gateway refused a resource"
+                    "refused"
                 );
             }
             Output::Stuck(waited) => tracing::warn!(

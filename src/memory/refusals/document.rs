@@ -79,7 +79,7 @@ impl Refusals {
     /// In proportion to the refusals and the bytes that stand in.
     #[must_use]
     pub fn document(&self, stand_ins: &StandIns<'_>) -> Document {
-        let mut document = self.earlier.clone();
+        let mut document = (*self.earlier).clone();
         for (bytes, refused) in self.refused.iter().filter(|(bytes, _)| bytes.resource_type != ResourceType::Secret) {
             document.refusals.push(Refusal {
                 type_url: bytes.resource_type.type_url().to_owned(),
@@ -110,16 +110,20 @@ impl Refusals {
     /// Begins with what an earlier run kept; it counts for the gateways of a key from [`recall`](Self::recall) on.
     #[must_use]
     pub fn of_earlier_run(document: Document) -> Self {
-        Self { earlier: document, ..Self::default() }
+        Self { earlier: Arc::new(document), ..Self::default() }
     }
 
     /// Takes over what an earlier run kept about the gateways of a key, which are served for the first time in this one.
     ///
     /// What cannot be read is left out.
     pub fn recall(&mut self, key: &GatewayKey) {
-        let refusals = std::mem::take(&mut self.earlier.refusals);
-        let (own, others) = refusals.into_iter().partition(|refusal: &Refusal| refusal.first.is(key));
-        self.earlier.refusals = others;
+        let earlier = Arc::make_mut(&mut self.earlier);
+        let refusals = std::mem::take(&mut earlier.refusals);
+        let (own, others): (Vec<_>, _) = refusals.into_iter().partition(|refusal: &Refusal| refusal.first.is(key));
+        earlier.refusals = others;
+        let accepted = std::mem::take(&mut earlier.accepted);
+        let (taken, others): (Vec<_>, _) = accepted.into_iter().partition(|accepted: &Accepted| accepted.key.is(key));
+        earlier.accepted = others;
         for refusal in own {
             let Some(resource_type) = ResourceType::from_url(&refusal.type_url) else { continue };
             let classes = refusal.nodes.into_iter();
@@ -129,14 +133,12 @@ impl Refusals {
                 first: key.clone(),
                 blamed: refusal.blamed,
                 is_judged: true,
+                left: None,
             };
             let version = Version::new(&refusal.version);
-            self.refused.insert(Bytes { envoy: key.envoy, resource_type, name: refusal.name, version }, refused);
+            self.refused.insert(Bytes::new(key, resource_type, &refusal.name, &version), refused);
         }
-        let accepted = std::mem::take(&mut self.earlier.accepted);
-        let (own, others) = accepted.into_iter().partition(|accepted: &Accepted| accepted.key.is(key));
-        self.earlier.accepted = others;
-        for accepted in own {
+        for accepted in taken {
             let (Some(resource_type), Some(body)) = (ResourceType::from_url(&accepted.type_url), bytes(&accepted.body))
             else {
                 continue;
@@ -190,12 +192,7 @@ mod tests {
     fn what_was_refused_stays_refused_after_a_restart() {
         let (own, other) = (key((1, 40)), key((1, 36)));
         let (old, new) = (resource("route/80", b"old"), resource("route/80", &[0, 255, 16]));
-        let refused = Bytes {
-            envoy: own.envoy,
-            resource_type: ResourceType::Route,
-            name: new.name.clone(),
-            version: new.version.clone(),
-        };
+        let refused = Bytes::new(&own, ResourceType::Route, &new.name, &new.version);
         let mut before = Refusals::new();
         before.refuse(&own, &"web-0".into(), refused.clone(), new.owners.clone(), "not like this");
         let standing: BTreeMap<_, _> = [((ResourceType::Route, old.name.clone()), old.clone())].into();
@@ -219,12 +216,7 @@ mod tests {
     fn no_secret_is_kept() {
         let own = key((1, 40));
         let secret = resource("secret/c1/edge/shop", b"CANARY");
-        let bytes = Bytes {
-            envoy: own.envoy,
-            resource_type: ResourceType::Secret,
-            name: secret.name.clone(),
-            version: secret.version.clone(),
-        };
+        let bytes = Bytes::new(&own, ResourceType::Secret, &secret.name, &secret.version);
         let mut refusals = Refusals::new();
         refusals.refuse(&own, &"web-0".into(), bytes, secret.owners.clone(), "no");
         let listener = resource("listener/443", b"l");
