@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::crd::Object;
+use crate::ir::trust::Terms;
 use crate::model::{Code, Finding, Findings, Kind, Labels, Name, ObjectRef, WorkspaceId};
 use crate::resolve::Options;
 use crate::resolve::facts::{
-    ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, TableRole, VirtualDestination,
-    VirtualGateway,
+    ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, TableRole, TrustPolicy,
+    VirtualDestination, VirtualGateway,
 };
 use crate::resolve::lower::{Lowered, lower};
 use crate::resolve::roster::{Roster, RosterInputs, resolve_roster};
+use crate::resolve::trust::{self, RootOfTrust, resolve_trust};
 use crate::resolve::world::{PolicyIndex, World};
 use crate::store::Store;
 
@@ -27,6 +29,7 @@ pub struct Inputs {
     pods: BTreeMap<ObjectRef, Arc<Pod>>,
     nodes: BTreeMap<(Name, Name), Arc<Node>>,
     secrets: BTreeMap<ObjectRef, Arc<Secret>>,
+    trust: trust::Resolved,
     virtual_destinations: Collection<VirtualDestination>,
     external_services: Collection<ExternalService>,
     policies: BTreeMap<WorkspaceId, Arc<PolicyIndex>>,
@@ -178,6 +181,7 @@ impl Inputs {
         let mut slices: BTreeMap<ObjectRef, Vec<Arc<Slice>>> = BTreeMap::new();
         let (mut pods, mut nodes, mut secrets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut policies: BTreeMap<WorkspaceId, Vec<Arc<PolicyObject>>> = BTreeMap::new();
+        let mut roots: Vec<Arc<TrustPolicy>> = Vec::new();
         for (object, fact) in lowered {
             let id = &object.meta.id;
             if id.kind.is_v2() {
@@ -199,6 +203,7 @@ impl Inputs {
                 Lowered::Secret(secret) => {
                     secrets.insert(secret.id.clone(), secret);
                 }
+                Lowered::Trust(policy) => roots.push(policy),
                 Lowered::Gateway(gateway) => gateways.push(gateway),
                 Lowered::Table(table) => tables.push(table),
                 Lowered::VirtualDestination(vd) => virtual_destinations.push(vd),
@@ -215,6 +220,7 @@ impl Inputs {
                 | Lowered::Nothing => {}
             }
         }
+        let trust = resolve_trust(&roots, |id| secrets.get(id).cloned(), &options.kept_root, findings);
         Self {
             options: options.clone(),
             roster,
@@ -225,6 +231,7 @@ impl Inputs {
             pods,
             nodes,
             secrets,
+            trust,
             virtual_destinations: Collection::new(virtual_destinations),
             external_services: Collection::new(external_services),
             policies: policies.into_iter().map(|(owner, list)| (owner, Arc::new(PolicyIndex::new(list)))).collect(),
@@ -237,6 +244,12 @@ impl Inputs {
     #[must_use]
     pub fn is_counted(&self, id: &ObjectRef) -> bool {
         self.counted.contains(id)
+    }
+
+    /// How a root of trust is to be made, where the policies ask for one that the control plane keeps.
+    #[must_use]
+    pub fn generated_root(&self) -> Option<&Terms> {
+        self.trust.generated.as_ref()
     }
 
     /// All tables, in age order.
@@ -327,6 +340,10 @@ impl World for Inputs {
 
     fn services(&self, selector: &Selector) -> Vec<Arc<Service>> {
         self.services.select(selector)
+    }
+
+    fn trust(&self) -> &RootOfTrust {
+        &self.trust.root
     }
 
     fn secret(&self, id: &ObjectRef) -> Option<Arc<Secret>> {

@@ -6,6 +6,7 @@
 //! | route configuration | `route/<bound port>`; of a TLS chain `route/<bound port>/<first host>`; of a part `…/<three hexadecimal digits>` |
 //! | scope | as the route configuration that it leads to |
 //! | secret | `secret/<cluster>/<namespace>/<name>`; authorities `…/ca` |
+//! | own certificate, roots of trust | `trust/identity`, `trust/roots`: whoever signs, no listener changes |
 //! | cluster and its endpoints | `svc/<cluster>/<namespace>/<name>/<port>[/<subset>]`; `vd/…` and `es/…` likewise |
 //!
 //! A subset is written out, `version=v1,zone=a`, or where that is long, `~` and its hash. Names of Kubernetes objects
@@ -38,6 +39,8 @@ pub(crate) fn secret(id: &SecretId) -> Name {
     let part = match id.part {
         SecretPart::KeyPair => "",
         SecretPart::Trust => "/ca",
+        SecretPart::Identity => return "trust/identity".into(),
+        SecretPart::Roots => return "trust/roots".into(),
     };
     format!("secret/{}/{}/{}{part}", object.cluster, object.namespace, object.name).into()
 }

@@ -8,6 +8,7 @@ mod chains;
 mod freezing;
 mod growth;
 mod hosts;
+mod identity;
 mod ports;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +26,7 @@ use super::policy;
 use super::world::World;
 
 pub use binding::{Bindings, Bound, bind};
-pub use freezing::{broken_tables, carry_over, freeze};
+pub use freezing::{broken_tables, carry_over, freeze, is_unread};
 pub use growth::{GrownTree, Served, grow, require_auth_findings};
 
 use chains::chains;

@@ -21,7 +21,8 @@
 //!
 //! * `then`: objects as in `yaml`, new or in place of those of the same name.
 //! * `gone`: objects that are deleted, `Kind/ns/name@cluster`, one per line.
-//! * `restart`: `with state` or `without state`, a restart of the control plane that kept its state or had none.
+//! * `restart`: `with state` or `without state`, a restart of the control plane that kept its state or had none;
+//!   `with state and require-auth`, one that switches default deny on.
 //!
 //! What a case does not list is not tested by it. Expectations are written by hand from the rule, never copied from output.
 
@@ -37,6 +38,7 @@ use crate::ir::route::{Action, Attachment, HostRewrite, PathRewrite, Route};
 use crate::model::{GatewayId, ObjectRef};
 use crate::resolve::{Consent, LoopbackEndpoints, Options, RequireAuth};
 
+use super::authority::Authority;
 use super::{cluster_of, compile_after, yaml};
 
 /// One case with the blocks of its own.
@@ -146,18 +148,21 @@ fn remove(objects: &mut World, block: &Block) -> Result<(), String> {
 }
 
 /// The state that a case ends in.
-fn outcome(shared: &Case, case: &Case, options: &Options) -> Result<Compiled, String> {
+fn outcome(shared: &Case, case: &Case, mut options: Options) -> Result<Compiled, String> {
     let mut objects = World::new();
     for block in shared.blocks.iter().chain(&case.blocks).filter(|block| block.kind == "yaml") {
         put(&mut objects, block)?;
     }
-    let mut compiled = compile_after(objects.clone(), options, &Remembered::default());
+    let mut compiled = compile_after(objects.clone(), &options, &Remembered::default());
     for block in &case.blocks {
         let mut remembered = compiled.remembered.clone();
         match (block.kind.as_str(), block.text.trim()) {
             ("then", _) => put(&mut objects, block)?,
             ("gone", _) => remove(&mut objects, block)?,
-            ("restart", "with state") => {
+            ("restart", restart @ ("with state" | "with state and require-auth")) => {
+                if restart != "with state" {
+                    options.require_auth = RequireAuth::On;
+                }
                 let kept = remembered.accepted.values().cloned().collect();
                 remembered = Arc::new(Remembered::of_earlier_run(kept));
             }
@@ -165,7 +170,7 @@ fn outcome(shared: &Case, case: &Case, options: &Options) -> Result<Compiled, St
             ("restart", other) => return Err(format!("line {}: unknown restart {other:?}", block.line)),
             _ => continue,
         }
-        compiled = compile_after(objects.clone(), options, &remembered);
+        compiled = compile_after(objects.clone(), &options, &remembered);
     }
     Ok(compiled)
 }
@@ -181,7 +186,7 @@ fn check(shared: &Case, case: &Case) -> Vec<String> {
             other => return vec![format!("unknown option {other:?}")],
         }
     }
-    let compiled = match outcome(shared, case, &options) {
+    let compiled = match outcome(shared, case, options) {
         Ok(compiled) => compiled,
         Err(error) => return vec![error],
     };
@@ -244,15 +249,46 @@ fn routes(compiled: &Compiled) -> Vec<String> {
 
 /// Puts what a case cannot write into a Secret: keys are made anew for each run.
 fn fill_secret(manifest: &mut serde_json::Value) {
+    if manifest["kind"] != "Secret" {
+        return;
+    }
     let annotations = manifest["metadata"]["annotations"].clone();
-    let host = annotations["test/pair"].as_str().or_else(|| annotations["test/authority"].as_str());
-    let Some(host) = host.filter(|_| manifest["kind"] == "Secret") else { return };
-    let made = rcgen::generate_simple_self_signed([host.to_owned()]).expect("a certificate");
-    manifest["stringData"] = if annotations["test/pair"].is_string() {
-        serde_json::json!({"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()})
-    } else {
-        serde_json::json!({"ca.crt": made.cert.pem()})
-    };
+    let annotation = |name: &str| annotations[name].as_str().map(str::to_owned);
+    let own = |host: String| rcgen::generate_simple_self_signed([host]).expect("a certificate");
+    if let Some(made) = annotation("test/pair").map(own) {
+        manifest["stringData"] =
+            serde_json::json!({"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()});
+    } else if let Some(made) = annotation("test/authority").map(own) {
+        manifest["stringData"] = serde_json::json!({"ca.crt": made.cert.pem()});
+    } else if let Some(form) = annotation("test/root") {
+        manifest["stringData"] = root_secret(&form);
+    }
+}
+
+/// A Secret with a root of trust: `whole`, an intermediate under a root; `own`, a root that signs itself, by the names of TLS
+/// Secrets; `keyless`; `mismatched`, with the key of another; `leaf`, which may not sign; `stranger`, under a root that did
+/// not sign it.
+fn root_secret(form: &str) -> serde_json::Value {
+    let root = Authority::new("root", None);
+    let between = Authority::new("between", Some(&root));
+    let other = Authority::new("other", None);
+    let mut secret = serde_json::json!({
+        "ca-cert.pem": between.certificate, "ca-key.pem": between.key.serialize_pem(), "root-cert.pem": root.certificate,
+    });
+    match form {
+        "whole" => {}
+        "own" => secret = serde_json::json!({"tls.crt": root.certificate, "tls.key": root.key.serialize_pem()}),
+        "keyless" => secret["ca-key.pem"] = serde_json::Value::Null,
+        "mismatched" => secret["ca-key.pem"] = other.key.serialize_pem().into(),
+        "leaf" => {
+            let made = rcgen::generate_simple_self_signed(["leaf.example".to_owned()]).expect("a certificate");
+            secret = serde_json::json!({"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()});
+        }
+        "stranger" => secret["root-cert.pem"] = other.certificate.into(),
+        other => panic!("there is no root {other:?}"),
+    }
+    secret.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
+    secret
 }
 
 fn show_route(route: &Route) -> String {
