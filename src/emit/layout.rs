@@ -157,6 +157,12 @@ impl Layout {
         known.or((!self.is_uncertain).then_some(Form::Whole))
     }
 
+    /// Whether some chain is cut.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.forms.values().flat_map(BTreeMap::values).any(|form| form.is_cut())
+    }
+
     /// Whether something stands by.
     #[must_use]
     pub fn is_standing_by(&self) -> bool {

@@ -202,6 +202,17 @@ impl Snapshot {
         self
     }
 
+    /// The same snapshot, in memory the same as an older one in each type that does not differ.
+    #[must_use]
+    pub fn sharing(mut self, older: &Self) -> Self {
+        for (resource_type, resources) in &mut self.types {
+            if let Some(before) = older.types.get(resource_type).filter(|before| *before == resources) {
+                *resources = before.clone();
+            }
+        }
+        self
+    }
+
     /// The resources of a type; empty if there are none.
     #[must_use]
     pub fn resources(&self, resource_type: ResourceType) -> Arc<Resources> {
