@@ -305,6 +305,8 @@ struct ChainState {
     misdirected_hosts: BTreeSet<Host>,
     /// In the order of the plan.
     hosts: Vec<HostState>,
+    /// Where in that list the hosts of a place are.
+    index: BTreeMap<Place, Vec<usize>>,
     weight: Weight,
     misdirected: BTreeMap<Piece, HostPart>,
     /// The route configurations that exist, and what they are called.
@@ -396,32 +398,23 @@ impl ChainState {
             self.weight.remove(&state.host);
             touched.insert(state.place, true);
         }
+        self.index.clear();
+        for (position, state) in self.hosts.iter().enumerate() {
+            self.index.entry(state.place).or_default().push(position);
+        }
         touched
     }
 
     /// Emits some pieces, of which it is known whether their owners may have changed.
     fn emit_pieces(&mut self, port: u16, chain: &Chain, pieces: &BTreeMap<Piece, bool>, made: &mut Made) {
-        // One pass over the hosts, however many parts there are.
-        let mut everywhere: Vec<(usize, &HostState)> = Vec::new();
-        let mut members: BTreeMap<u16, Vec<(usize, &HostState)>> = BTreeMap::new();
-        let has_parts = pieces.keys().any(|piece| *piece != Piece::Whole);
-        for entry in self.hosts.iter().enumerate().filter(|_| has_parts) {
-            match entry.1.place {
-                Place::Everywhere => everywhere.push(entry),
-                Place::Part(part) if pieces.contains_key(&Piece::Part(part)) => {
-                    members.entry(part).or_default().push(entry);
-                }
-                Place::Part(_) => {}
-            }
-        }
+        let at = |place| self.index.get(&place).into_iter().flatten().copied();
         for (piece, moves_owners) in pieces {
             let own: Vec<&HostPart> = match piece {
                 Piece::Whole => self.hosts.iter().map(|state| &state.encoded).collect(),
                 Piece::Part(part) => {
-                    let mut own = members.remove(part).unwrap_or_default();
-                    own.extend(&everywhere);
-                    own.sort_by_key(|(position, _)| *position);
-                    own.into_iter().map(|(_, state)| &state.encoded).collect()
+                    let mut own: Vec<usize> = at(Place::Part(*part)).chain(at(Place::Everywhere)).collect();
+                    own.sort_unstable();
+                    own.into_iter().map(|position| &self.hosts[position].encoded).collect()
                 }
             };
             let own = own.into_iter().chain(self.misdirected.get(piece));
