@@ -26,7 +26,7 @@ use tokio::sync::watch;
 
 use crate::api::Sources;
 use crate::api::metering::Metered;
-use crate::compile::{Compiled, compile};
+use crate::compile::{Compiled, Reported, compile};
 use crate::emit::{EmitOptions, emit_gateway};
 use crate::ir::GatewayPlan;
 use crate::ir::frozen::Remembered;
@@ -296,7 +296,7 @@ struct CompileLoop {
     /// Keys that some stream asked for, with the Pod labels that led there.
     keys: BTreeMap<GatewayKey, BTreeSet<Labels>>,
     emitted: BTreeMap<GatewayKey, Emitted>,
-    told: BTreeSet<Finding>,
+    told: Reported,
     metrics: Metrics,
     ledger: Arc<Ledger>,
     refusals: Arc<refusals::Shared>,
@@ -337,7 +337,7 @@ impl CompileLoop {
             refusal_findings: Findings::new(),
             keys: BTreeMap::new(),
             emitted: BTreeMap::new(),
-            told: BTreeSet::new(),
+            told: Reported::default(),
             metrics: Metrics::new(),
             ledger,
             refusals,
@@ -434,17 +434,21 @@ impl CompileLoop {
     }
 
     /// Logs findings that were not there before. Refusals are logged by themselves: one may concern thousands of objects.
-    fn tell(&mut self, findings: &[Finding]) {
+    fn tell(&mut self, findings: &Reported) {
         let is_told = |f: &&Finding| f.severity > Severity::Info && f.code != Code::RefusedByGateway;
-        let now: BTreeSet<Finding> = findings.iter().filter(is_told).cloned().collect();
-        let mut new: Findings = now.difference(&self.told).cloned().collect();
+        let mut new: Findings = findings
+            .changes(&self.told)
+            .flat_map(|(before, now)| now.iter().filter(|finding| !before.contains(finding)))
+            .filter(is_told)
+            .cloned()
+            .collect();
         self.places.locate(&mut new);
         for finding in new {
             let object = finding.subject.as_ref().map(ToString::to_string).unwrap_or_default();
             let place = finding.location.as_ref().map(ToString::to_string).unwrap_or_default();
             tracing::warn!(code = %finding.code, object, field = %finding.field, place, "{}", finding.message);
         }
-        self.told = now;
+        self.told = findings.clone();
     }
 
     /// Brings every key that is asked for up to date, and closes those whose Services select other Pods now.

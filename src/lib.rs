@@ -88,6 +88,7 @@ pub mod crd;
 pub mod emit;
 pub mod ir;
 pub mod manual;
+pub mod memo;
 pub mod memory;
 pub mod model;
 pub mod publish;

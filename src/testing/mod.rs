@@ -1,7 +1,7 @@
 //! What tests of several modules share. Only under `cfg(test)`.
 
 mod cases;
-mod mutation;
+pub(crate) mod mutation;
 mod order;
 pub(crate) mod scenarios;
 pub(crate) mod teapot;

@@ -21,9 +21,13 @@ const ROUTES: &str = "spec.http";
 /// Route tables with an error in their routes by themselves, among findings that no tree made.
 #[must_use]
 pub fn broken_tables(findings: &[Finding]) -> BTreeSet<ObjectRef> {
-    let routes = FieldPath::new(ROUTES);
-    let broken = findings.iter().filter(|f| f.severity == Severity::Error && f.field.is_within(&routes));
-    broken.filter_map(|finding| finding.subject.clone()).collect()
+    findings.iter().filter(|finding| is_broken(finding)).filter_map(|finding| finding.subject.clone()).collect()
+}
+
+/// Whether a finding says that its table is one of [`broken_tables`].
+#[must_use]
+pub fn is_broken(finding: &Finding) -> bool {
+    finding.severity == Severity::Error && finding.field.is_within(&FieldPath::new(ROUTES))
 }
 
 /// What is remembered of root tables before their trees are looked at: what a table that serves nowhere at present kept,
@@ -35,18 +39,23 @@ pub fn broken_tables(findings: &[Finding]) -> BTreeSet<ObjectRef> {
 pub fn carry_over<W: World + ?Sized>(world: &W, before: &Remembered) -> Remembered {
     let mut after = Remembered::default();
     for table in world.root_tables() {
-        let TableRole::Root(root) = &table.role else { continue };
-        match kept(world, &table, root, before) {
-            Some(accepted) => {
-                after.accepted.insert(table.id.clone(), accepted.clone());
-            }
-            None if root.failure_mode != FailureMode::FreezeConfig => {
-                after.replacing.insert(table.id.clone());
-            }
-            None => {}
-        }
+        carry_over_table(world, &table, before, &mut after);
     }
     after
+}
+
+/// The same for one table.
+pub fn carry_over_table<W: World + ?Sized>(world: &W, table: &Table, before: &Remembered, after: &mut Remembered) {
+    let TableRole::Root(root) = &table.role else { return };
+    match kept(world, table, root, before) {
+        Some(accepted) => {
+            after.accepted.insert(table.id.clone(), accepted.clone());
+        }
+        None if root.failure_mode != FailureMode::FreezeConfig => {
+            after.replacing.insert(table.id.clone());
+        }
+        None => {}
+    }
 }
 
 /// What a root table kept, if it still freezes and belongs to the same workspace.

@@ -1,0 +1,1 @@
+//! Which layers an edit runs, and that nothing stays behind.
