@@ -9,7 +9,7 @@
 //!
 //! One thread compiles, one batch at a time; whatever arrives meanwhile joins the next. Nothing is published before the
 //! first complete list (R10). A snapshot that `verify` objects to is not published: its gateway keeps what it has. So does
-//! every gateway when compiling panics: the next batch compiles anew.
+//! every gateway when compiling panics: the next batch compiles from scratch.
 //!
 //! What gateways refuse is replaced by what they accepted last, and told to the authors with the next compile
 //! ([`Refusals`](crate::memory::refusals::Refusals)); what they acknowledge never causes a compile.
@@ -26,7 +26,7 @@ use tokio::sync::watch;
 
 use crate::api::Sources;
 use crate::api::metering::Metered;
-use crate::compile::{Compiled, Reported, compile};
+use crate::compile::{Compiled, Compiler, Reported};
 use crate::emit::{EmitOptions, emit_gateway};
 use crate::ir::GatewayPlan;
 use crate::ir::frozen::Remembered;
@@ -49,6 +49,9 @@ use crate::xds::node::{Node, NodeError};
 use crate::xds::server::{ServeError, ServerSettings};
 use crate::xds::source::{SnapshotSource, Subscription};
 
+use audit::{Audit, Sample};
+
+mod audit;
 mod refusals;
 
 /// How long the compile thread waits for other gateways to refuse what one has refused, so that authors are told once how many
@@ -102,7 +105,7 @@ pub enum AppError {
     /// The compile thread is gone: files have no effect any more, and a restart is better than silence.
     #[error("the compile thread ended; this is a fault of Chancery, and its log says more")]
     Compile,
-    /// No thread for compiling, or for keeping what is remembered.
+    /// No thread for compiling, for the audit, or for keeping what is remembered.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
 }
@@ -151,6 +154,9 @@ pub async fn serve(
     let places = directory.places().clone();
     let mut compiler = CompileLoop::new(options, publisher.clone(), state_sender, places, memory, told);
     compiler.metrics = sources.metrics.clone();
+    if let Some(every) = settings.audit {
+        compiler.audit = Some(Audit::start(every, sources.metrics.clone()).map_err(AppError::Thread)?);
+    }
     std::thread::Builder::new()
         .name("compile".to_owned())
         .spawn(move || compiler.run(&inbox))
@@ -273,14 +279,17 @@ fn match_node(compiled: &Compiled, node: &Node) -> Result<(GatewayId, Labels), N
     })
 }
 
-/// Compiles, as [`compile()`] does.
-type Compile = fn(&Store, &[Finding], &Options, &BTreeSet<GatewayId>, &Remembered) -> Compiled;
+/// Compiles, as [`Compiler::step`] does.
+type Compile = fn(&mut Compiler, &Store, &[Finding], &BTreeSet<GatewayId>, &Arc<Remembered>) -> Compiled;
 
 /// The single writer: holds the inputs, compiles, publishes.
 struct CompileLoop {
     options: Options,
-    /// [`compile()`], unless a test has it fail.
+    compiler: Compiler,
+    /// [`Compiler::step`], unless a test has it fail.
     compile: Compile,
+    /// Compares with compiling from scratch, where it is asked for.
+    audit: Option<Audit>,
     publisher: Arc<Publisher>,
     state: watch::Sender<Option<Arc<Compiled>>>,
     places: Places,
@@ -324,8 +333,10 @@ impl CompileLoop {
         (ledger, refusals): (Arc<Ledger>, Arc<refusals::Shared>),
     ) -> Self {
         Self {
+            compiler: Compiler::new(&options),
             options,
-            compile,
+            compile: Compiler::step,
+            audit: None,
             publisher,
             state,
             places,
@@ -369,6 +380,8 @@ impl CompileLoop {
         // What a panic leaves behind is whole: a snapshot is published or not, and everything else is made anew.
         if let Err(panicked) = catch_unwind(AssertUnwindSafe(|| self.work(begun))) {
             self.is_stale = true;
+            // The next compile begins with nothing that this one kept.
+            self.compiler = Compiler::new(&self.options);
             let reason = panicked.downcast_ref::<&str>().copied().map(str::to_owned);
             let reason = reason.or_else(|| panicked.downcast_ref::<String>().cloned()).unwrap_or_default();
             tracing::error!(reason, "compiling failed, this is a fault of Chancery; gateways keep what they have");
@@ -416,9 +429,10 @@ impl CompileLoop {
     }
 
     fn compile(&mut self, begun: Instant) {
-        let wanted = self.keys.keys().map(|key| key.gateway.clone()).collect();
+        let wanted: BTreeSet<GatewayId> = self.keys.keys().map(|key| key.gateway.clone()).collect();
         let given: Findings = self.source_findings.iter().chain(&self.refusal_findings).cloned().collect();
-        let compiled = (self.compile)(&self.store, &given, &self.options, &wanted, self.memory.frozen());
+        let remembered = self.memory.frozen().clone();
+        let compiled = Arc::new((self.compile)(&mut self.compiler, &self.store, &given, &wanted, &remembered));
         self.memory.take(&compiled.remembered);
         tracing::info!(
             objects = self.store.len(),
@@ -429,8 +443,12 @@ impl CompileLoop {
         );
         self.metrics.compiled(begun.elapsed(), UNIX_EPOCH.elapsed().unwrap_or_default());
         self.tell(&compiled.findings);
-        self.state.send_replace(Some(Arc::new(compiled)));
+        self.state.send_replace(Some(compiled.clone()));
         self.is_stale = false;
+        let options = &self.options;
+        if let Some(audit) = &mut self.audit {
+            audit.offer(|| Sample { options: options.clone(), given, wanted, remembered, compiled });
+        }
     }
 
     /// Logs findings that were not there before. Refusals are logged by themselves: one may concern thousands of objects.

@@ -401,7 +401,10 @@ pub fn explain_object<'c>(
                 compiled.trees.values().filter_map(|grown| grown.tree.parents.get(id)).flatten().collect();
             relate("parents", parents.into_iter().map(ToString::to_string).collect());
             let gateways = compiled.bindings.gateways.get(id);
-            relate("gateways", gateways.into_iter().flat_map(|gateways| gateways.iter()).map(ToString::to_string).collect());
+            relate(
+                "gateways",
+                gateways.into_iter().flat_map(|gateways| gateways.iter()).map(ToString::to_string).collect(),
+            );
         }
         Kind::VirtualGateway => {
             let tables: BTreeSet<&ObjectRef> = compiled

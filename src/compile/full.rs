@@ -117,11 +117,8 @@ pub fn compile(
 fn orphans(inputs: &Inputs, trees: &OrdMap<ObjectRef, Arc<GrownTree>>, bindings: &Bindings) -> Findings {
     let bound: BTreeSet<&ObjectRef> =
         bindings.tables.values().flat_map(|tables| tables.values()).map(|bound| &bound.0).collect();
-    let reached: BTreeSet<&ObjectRef> = trees
-        .values()
-        .filter(|grown| bound.contains(&grown.tree.root.id))
-        .flat_map(|grown| reached(grown))
-        .collect();
+    let reached: BTreeSet<&ObjectRef> =
+        trees.values().filter(|grown| bound.contains(&grown.tree.root.id)).flat_map(|grown| reached(grown)).collect();
     inputs
         .all_tables()
         .filter(|table| matches!(table.role, TableRole::Child) && !reached.contains(&table.id))

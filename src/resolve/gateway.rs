@@ -332,22 +332,22 @@ pub fn bodies<W: World + ?Sized>(
 
 /// Tells every table of the chain, naming the gateway. Where a frozen route stood says nothing about its table now.
 fn report(gateway: &GatewayId, body: &RouteBody, fault: &RouteFault, is_frozen: bool, findings: &mut Findings) {
-        let Some(last) = body.chain.last() else { return };
-        let mut told: BTreeSet<&ObjectRef> = BTreeSet::new();
-        for hop in body.chain.iter() {
-            if told.insert(&hop.table) {
-                findings.push(
-                    Finding::error(
-                        &hop.table,
-                        fault.code,
-                        format!("route `{}` is invalid on gateway `{}`: {}", last.route, gateway, fault.message),
-                    )
-                    .at(if is_frozen {
-                        FieldPath::root()
-                    } else {
-                        FieldPath::new("spec.http").index(hop.index)
-                    }),
-                );
-            }
+    let Some(last) = body.chain.last() else { return };
+    let mut told: BTreeSet<&ObjectRef> = BTreeSet::new();
+    for hop in body.chain.iter() {
+        if told.insert(&hop.table) {
+            findings.push(
+                Finding::error(
+                    &hop.table,
+                    fault.code,
+                    format!("route `{}` is invalid on gateway `{}`: {}", last.route, gateway, fault.message),
+                )
+                .at(if is_frozen {
+                    FieldPath::root()
+                } else {
+                    FieldPath::new("spec.http").index(hop.index)
+                }),
+            );
         }
     }
+}

@@ -394,8 +394,8 @@ impl Kept {
     /// Takes over what is remembered of a root table now.
     fn recall(&mut self, root: &ObjectRef, now: Remembered) {
         let (accepted, is_replacing) = (now.accepted.get(root), now.replacing.contains(root));
-        let is_same = self.remembered.accepted.get(root) == accepted
-            && self.remembered.replacing.contains(root) == is_replacing;
+        let is_same =
+            self.remembered.accepted.get(root) == accepted && self.remembered.replacing.contains(root) == is_replacing;
         if is_same {
             return;
         }

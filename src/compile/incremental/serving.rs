@@ -165,8 +165,7 @@ impl Serving {
         let made = bodies(&world, &self.gateway, owner, tree, &mut findings);
         around.reads.record(&Reader::Bodies(self.gateway.clone(), root.clone()), world.into_slots());
         around.outcome.set(Origin::Bodies(self.gateway.clone(), root.clone()), findings);
-        let is_same =
-            self.bodies.get(root).is_some_and(|kept| Arc::ptr_eq(&kept.tree, tree) && kept.bodies == made);
+        let is_same = self.bodies.get(root).is_some_and(|kept| Arc::ptr_eq(&kept.tree, tree) && kept.bodies == made);
         if !is_same {
             self.bodies.insert(root.clone(), Bodies { tree: tree.clone(), bodies: made });
         }

@@ -7,8 +7,8 @@ use imbl::OrdMap;
 
 use crate::model::{Code, FieldPath, Finding, Findings, Host, Kind, ObjectRef};
 use crate::resolve::facts::{
-    Age, GatewayListener, ListenerProtocol, Reference, RootTable, StreamMatcher, StreamRoute, Table, TableRole, TlsMode,
-    VirtualGateway,
+    Age, GatewayListener, ListenerProtocol, Reference, RootTable, StreamMatcher, StreamRoute, Table, TableRole,
+    TlsMode, VirtualGateway,
 };
 use crate::resolve::visibility::is_visible;
 use crate::resolve::world::World;

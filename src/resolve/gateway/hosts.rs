@@ -106,11 +106,7 @@ pub trait Hosts {
 ///
 /// # Cost
 /// In proportion to the routes.
-pub fn virtual_host(
-    key: &HostKey,
-    trees: &[(&GrownTree, &[Arc<RouteBody>])],
-    findings: &mut Findings,
-) -> VirtualHost {
+pub fn virtual_host(key: &HostKey, trees: &[(&GrownTree, &[Arc<RouteBody>])], findings: &mut Findings) -> VirtualHost {
     let mut entries: Vec<Entry> = Vec::new();
     let mut catch_alls: Vec<Entry> = Vec::new();
     for (grown, bodies) in trees {
