@@ -489,7 +489,7 @@ impl CompileLoop {
                 continue;
             }
             let Some(plan) = compiled.plans.get(&key.gateway) else { continue };
-            if self.emitted.get(key).is_some_and(|emitted| emitted.plan == *plan) {
+            if self.emitted.get(key).is_some_and(|emitted| Arc::ptr_eq(&emitted.plan, plan)) {
                 continue;
             }
             let Ok(bind) = key.bind.parse() else { continue };

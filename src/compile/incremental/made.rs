@@ -7,6 +7,7 @@ use imbl::OrdMap;
 
 use crate::compile::full::{beaten_in, closed, orphan, reached, unimplemented_gateways};
 use crate::compile::inputs::Inputs;
+use crate::ir::GatewayPlan;
 use crate::ir::frozen::Remembered;
 use crate::memo::Reads;
 use crate::model::{Findings, GatewayId, Kind, ObjectRef};
@@ -322,6 +323,16 @@ impl Made {
             let findings = unimplemented_gateways(&world, &self.classes);
             self.reads.record(&Reader::Unimplemented, world.into_slots());
             self.outcome.set(Origin::Unimplemented, findings);
+        }
+    }
+
+    /// Takes plans of before a restart in place of equal ones.
+    pub(super) fn keep_plans(&mut self, before: &OrdMap<GatewayId, Arc<GatewayPlan>>) {
+        for (gateway, plan) in before {
+            if let Some(serving) = self.serving.get_mut(gateway).filter(|serving| serving.plan == *plan) {
+                serving.plan = plan.clone();
+                self.plans.insert(gateway.clone(), plan.clone());
+            }
         }
     }
 

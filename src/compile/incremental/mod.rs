@@ -286,11 +286,13 @@ impl Kept {
     ) -> Compiled {
         let mut turns = self.take_in(options, store, step);
         let mut dirty = Dirty::new();
+        let mut plans = OrdMap::new();
         if std::mem::take(&mut self.roster.is_changed) {
             let (roster, found) = resolve_roster(&self.roster.inputs(), options);
             if roster != *self.made.inputs.roster() {
                 step.is_restart = true;
                 self.given.clear();
+                plans = std::mem::take(&mut self.made.plans);
                 self.made = Made::new(options, Arc::new(roster));
                 self.made.count_roster();
                 dirty.extend([Reader::Classes, Reader::Unimplemented]);
@@ -336,7 +338,7 @@ impl Kept {
             let Reader::Tree(root) = &reader else { continue };
             let before = self.made.trees.get(root).cloned();
             let remembered = self.made.grow(root, &self.remembered, &mut children, step);
-            self.recall(root, remembered);
+            self.recall(root, &remembered);
             let now = self.made.trees.get(root);
             if before.as_ref().map(Arc::as_ptr) != now.map(Arc::as_ptr) {
                 changed_trees.insert(root.clone());
@@ -352,6 +354,7 @@ impl Kept {
         }
         made.tell_others(&mut dirty, &services, wanted);
         made.serve(dirty, &changed_trees, all_listeners, step);
+        made.keep_plans(&plans);
         step.verdicts = made.outcome.render(store, &made.inputs);
         self.store = store.clone();
         Compiled {
@@ -392,7 +395,7 @@ impl Kept {
     }
 
     /// Takes over what is remembered of a root table now.
-    fn recall(&mut self, root: &ObjectRef, now: Remembered) {
+    fn recall(&mut self, root: &ObjectRef, now: &Remembered) {
         let (accepted, is_replacing) = (now.accepted.get(root), now.replacing.contains(root));
         let is_same =
             self.remembered.accepted.get(root) == accepted && self.remembered.replacing.contains(root) == is_replacing;
