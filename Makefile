@@ -41,8 +41,8 @@ clippy:
 doc: ## Build the documentation, private items included, with warnings as errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 
-bench: ## Measure compiling from scratch against its budgets
-	$(CARGO) bench --locked --bench bench
+bench: envoy ## Measure a change against its floor; ONLY=B1,B3 picks, BENCH_SMALL=1 is quick, BENCH_STRICT=1 fails on a missed goal
+	ulimit -n $$(ulimit -H -n) && $(CARGO) bench --locked --bench bench
 
 build: ## Build the binary and the examples
 	$(CARGO) build --locked --bins --examples

@@ -238,7 +238,7 @@ fn json_forms_have_their_documented_keys() -> anyhow::Result<()> {
     ];
     assert_eq!(keys(&explained), expected);
     assert_eq!((text(&explained, "/kind"), text(&explained, "/gateway")), ("Explanation", GATEWAY));
-    let route = ["name", "matches", "chain", "tables", "chainWorkspaces", "hops", "labels", "fault"];
+    let route = ["name", "matches", "chain", "tables", "chainWorkspaces", "hops", "labels", "fault", "frozen"];
     assert_eq!(keys(&explained["route"]), route);
 
     let object = ["explain", "config/demo", "HeaderManipulationPolicy/web-api/foreign-headers@cluster-1", "-o", "json"];

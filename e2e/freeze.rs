@@ -5,8 +5,9 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::restart::connected;
+use crate::support::chancery::{Chancery, Settings, binary};
 use crate::support::http::Request;
-use crate::support::manifests::by_annotation;
+use crate::support::manifests::{self, by_annotation};
 use crate::support::wait::{Not, PATIENCE, until};
 use crate::support::world::Mesh;
 use crate::support::yaml;
@@ -202,4 +203,38 @@ async fn a_frozen_tree_holds_its_traffic_until_the_fix_and_over_a_killed_control
     let mut mesh = Mesh::start(manifests, Default::default()).await?;
     let outcome = freezes(&mut mesh).await;
     outcome.map_err(|error| mesh.with_logs(error))
+}
+
+/// A clean stop writes what the last compile left, however long that takes; and nobody else starts on the directory of one that
+/// runs.
+#[tokio::test]
+async fn a_clean_stop_loses_nothing_and_a_state_directory_has_one_process() -> anyhow::Result<()> {
+    // Mebibytes, so that writing them takes longer than ending would.
+    const ROUTES: usize = 6;
+    let mut documents = yaml::documents(WORLD).context("the world")?;
+    for table in documents.iter_mut().filter(|object| object["metadata"]["name"] == "leaf") {
+        let large = |index: usize| {
+            json!({
+                "name": format!("large-{index}"),
+                "matchers": [{"uri": {"exact": format!("/team/{index}")}}],
+                "directResponse": {"status": 200, "body": "x".repeat(1 << 20)},
+            })
+        };
+        table["spec"]["http"] = (0..ROUTES).map(large).collect();
+    }
+    let folder = tempfile::tempdir()?;
+    manifests::write(folder.path(), &by_annotation(&documents)?)?;
+    let mut chancery = Chancery::serve(folder.path(), &Settings::default()).await?;
+    chancery.stop().await?;
+    let kept = std::fs::read_to_string(chancery.state().join("frozen.json"));
+    let kept = kept.map_err(|error| anyhow::anyhow!("{error}: {}", chancery.log_tail()))?;
+    ensure!(kept.len() > ROUTES << 20, "{} bytes are kept", kept.len());
+
+    chancery.restart().await?;
+    let mut second = std::process::Command::new(binary()?);
+    second.args(["serve", "--xds-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0", "--state"]);
+    let second = second.arg(chancery.state()).arg(folder.path()).output()?;
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    ensure!(second.status.code() == Some(1) && said.contains("in use by another process"), "{}: {said}", second.status);
+    Ok(())
 }

@@ -363,7 +363,8 @@ async fn metrics_count_a_push_after_an_edit() -> anyhow::Result<()> {
 
 /// Sends a POST without a body.
 async fn post(demo: &Demo, path: &str) -> anyhow::Result<(u16, String)> {
-    let request = Request { method: "POST".to_owned(), ..Request::get("admin", path) };
+    let own = vec![("x-chancery".to_owned(), "1".to_owned())];
+    let request = Request { method: "POST".to_owned(), headers: own, ..Request::get("localhost", path) };
     let response = Client::new(demo.chancery.admin()).send(&request).await?;
     Ok((response.status, response.text()))
 }
@@ -394,7 +395,7 @@ async fn log_lines_are_json_and_the_level_changes_at_run_time() -> anyhow::Resul
 
     let (status, filter) = post(&demo, "/logging?filter=info,chancery::xds%3Ddebug").await?;
     assert_eq!((status, filter.as_str()), (200, "chancery::xds=debug,notify=error,info\n"));
-    let shown = http::get(demo.chancery.admin(), "admin", "/logging").await?;
+    let shown = http::get(demo.chancery.admin(), "localhost", "/logging").await?;
     assert_eq!(shown.text(), filter);
     let edited = demo.read("gateway/web-headers.yaml")?;
     demo.replace("gateway/web-headers.yaml", &edited.replacen("x-web-ab: applied", "x-web-ab: changed", 1))?;
@@ -411,9 +412,9 @@ async fn log_lines_are_json_and_the_level_changes_at_run_time() -> anyhow::Resul
 
     let (status, why) = post(&demo, "/logging?filter=a%3Db%3Dc").await?;
     assert!(status == 400 && why.contains("`a=b=c` says nothing about what to log"), "{status} {why}");
-    let shown = http::get(demo.chancery.admin(), "admin", "/logging").await?;
+    let shown = http::get(demo.chancery.admin(), "localhost", "/logging").await?;
     assert_eq!(shown.text(), filter, "a bad filter changes nothing");
-    let unknown = http::get(demo.chancery.admin(), "admin", "/console").await?;
+    let unknown = http::get(demo.chancery.admin(), "localhost", "/console").await?;
     assert_eq!(unknown.status, 404);
     Ok(())
 }

@@ -22,6 +22,7 @@ mod support;
 mod the_bench;
 mod the_demo;
 mod tls;
+mod trust;
 mod variants;
 mod versions;
 mod xds_port;

@@ -18,7 +18,7 @@ use prost::{Message, Name};
 use serde_json::{Value, json};
 
 use crate::support::backend::Echo;
-use crate::support::chancery::Settings;
+use crate::support::chancery::{self, Settings};
 use crate::support::envoy::{OLDEST, find_release};
 use crate::support::http::{self, Request};
 use crate::support::load::{Load, Pace};
@@ -259,9 +259,7 @@ impl Stage {
     async fn owner_is_told(&self, owner: &str, node: &str, words: &str) -> anyhow::Result<()> {
         until(PATIENCE, &format!("{owner} to be told that {node} refuses: {words}"), async || {
             let (told, findings) = told(&self.mesh, owner).map_err(|error| format!("{error:#}"))?;
-            // The log names the gateways, not the single Pod.
-            let gateway = node.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('-');
-            let fits = told.iter().any(|text| text.starts_with(gateway) && text.contains(words));
+            let fits = told.iter().any(|text| text.contains(node) && text.contains(words));
             if fits && findings > 0 { Ok(()) } else { Err(Not::Yet(format!("{findings} findings, {told:?}"))) }
         })
         .await
@@ -284,17 +282,17 @@ impl Stage {
     }
 }
 
-/// What the control plane says about refusals that concern an object, and how many findings there are now.
-fn told(mesh: &Mesh, owner: &str) -> anyhow::Result<(Vec<String>, u64)> {
-    let log = mesh.chancery.log()?;
-    let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let with = |message: &'static str| lines.iter().filter(move |line| text(line, "/message") == message);
-    let findings = with("compiled").next_back().and_then(|line| line["findings"].as_u64());
-    let mut refusals = Vec::new();
-    for blamed in with("Envoy refused a resource").filter(|line| text(line, "/object").split(' ').any(|o| o == owner)) {
-        refusals.push(format!("{}: {}", text(blamed, "/gateway"), text(blamed, "/reason")));
-    }
-    Ok((refusals, findings.context("nothing was compiled")?))
+/// What `chancery status` says about refusals that concern an object which is FAILED for them, and how many findings there
+/// are on all objects.
+fn told(mesh: &Mesh, owner: &str) -> anyhow::Result<(Vec<String>, usize)> {
+    let status = chancery::status(mesh.chancery.admin())?;
+    let findings = list(&status, "/items").iter().map(|item| list(item, "/findings").len()).sum();
+    // Kubernetes' own kinds have no approval of ours.
+    let approval = if owner.starts_with("Service/") { "" } else { "FAILED" };
+    let failed = |item: &&Value| text(item, "/object") == owner && text(item, "/approval") == approval;
+    let own = list(&status, "/items").iter().filter(failed).flat_map(|item| list(item, "/findings"));
+    let refusals = own.filter(|finding| text(finding, "/code") == "REFUSED_BY_GATEWAY");
+    Ok((refusals.map(|finding| text(finding, "/message").to_owned()).collect(), findings))
 }
 
 async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<String> {

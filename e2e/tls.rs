@@ -4,17 +4,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use crate::support::chancery::Settings;
+use crate::support::chancery::{self, Settings};
 use crate::support::http::{Client, Protocol, Request, get};
-use crate::support::manifests::{self, Manifest};
+use crate::support::manifests::{self, Manifest, list, text};
 use crate::support::net::Network;
+use crate::support::proxy::Proxy;
 use crate::support::tls::{Authority, Dial, Pair, TlsFront};
 use crate::support::wait::{Not, PATIENCE, until};
-use crate::support::world::Mesh;
+use crate::support::world::{Mesh, Speech};
 use crate::support::yaml;
+use crate::variants::STATE_OF_THE_WORLD;
 
 /// Two workspaces' worth of nothing but what TLS needs: a gateway with four ports, a backend, a table per host.
 const WORLD: &str = "
@@ -105,16 +107,28 @@ fn place(object: Value) -> Manifest {
 
 impl Running {
     async fn start() -> anyhow::Result<Self> {
+        Self::start_speaking(&Speech::default()).await
+    }
+
+    async fn start_speaking(speech: &Speech<'_>) -> anyhow::Result<Self> {
+        let running = Self::start_with("", "", speech).await?;
+        running.serves("shop.example", None).await?;
+        Ok(running)
+    }
+
+    /// With further objects, and a text above the certificate of `shop.example`.
+    async fn start_with(more: &str, above: &str, speech: &Speech<'_>) -> anyhow::Result<Self> {
         let (authority, clients) = (Authority::new("servers")?, Authority::new("clients")?);
-        let mut manifests: Vec<Manifest> = yaml::documents(WORLD)?.into_iter().map(place).collect();
-        manifests.push(place(authority.sign("shop.example", "shop-1")?.secret("edge", "shop")));
+        let world = format!("{WORLD}{more}");
+        let mut manifests: Vec<Manifest> = yaml::documents(&world)?.into_iter().map(place).collect();
+        let mut shop = authority.sign("shop.example", "shop-1")?;
+        shop.certificate.insert_str(0, above);
+        manifests.push(place(shop.secret("edge", "shop")));
         let mut bank = authority.sign("bank.example", "bank-1")?.secret("edge", "bank");
         bank["stringData"]["ca.crt"] = json!(clients.pem());
         manifests.push(place(bank));
-        let mesh = Mesh::start(manifests, Settings::default()).await?;
-        let running = Self { mesh, authority, clients };
-        running.serves("shop.example", None).await?;
-        Ok(running)
+        let mesh = Mesh::start_speaking(manifests, Settings::default(), speech).await?;
+        Ok(Self { mesh, authority, clients })
     }
 
     fn address(&self, port: u16) -> anyhow::Result<SocketAddr> {
@@ -254,7 +268,7 @@ async fn r60_a_broken_certificate_closes_its_own_listener_only() -> anyhow::Resu
     ensure!(get(address, "shop.example", "/").await.is_err(), "plaintext in place of TLS");
     assert_eq!(neighbour.send(&Request::get("bank.example", "/")).await?.status, 200);
     assert_eq!(running.request("bank.example", Some(&ours), "bank.example").await?, 200);
-    let (report, _) = crate::support::chancery::check(running.mesh.directory(), &running.mesh.settings)?;
+    let (report, _) = chancery::check(running.mesh.directory(), &running.mesh.settings)?;
     let said = report.to_string();
     ensure!(said.contains("`tls.crt` holds no certificate in PEM"), "{said}");
     ensure!(!said.contains("nonsense") && !said.contains("BEGIN"), "a secret is quoted: {said}");
@@ -311,12 +325,130 @@ async fn r58_r81_whole_connections_are_passed_on_with_tls_and_without() -> anyho
     Ok(())
 }
 
+/// What CSDS says of all gateways.
+async fn client_status(admin: SocketAddr) -> anyhow::Result<String> {
+    use envoy_types::pb::envoy::service::status::v3::ClientStatusRequest;
+    use envoy_types::pb::envoy::service::status::v3::client_status_discovery_service_client::ClientStatusDiscoveryServiceClient;
+    let mut client = ClientStatusDiscoveryServiceClient::connect(format!("http://{admin}")).await?;
+    let answer = client.fetch_client_status(ClientStatusRequest::default()).await?;
+    Ok(format!("{:?}", answer.into_inner()))
+}
+
+/// The line above a certificate that makes the proxy spoil the key beside it.
+const POISON: &str = "POISON-ME\n";
+
+fn poison(kind: &str, _name: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+    use envoy_types::pb::envoy::config::core::v3::{DataSource, data_source::Specifier};
+    use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{Secret, secret::Type};
+    use prost::Message as _;
+    if kind != "Secret" || !bytes.windows(POISON.len()).any(|window| window == POISON.as_bytes()) {
+        return None;
+    }
+    let mut secret = Secret::decode(bytes).ok()?;
+    let Some(Type::TlsCertificate(pair)) = &mut secret.r#type else { return None };
+    let specifier = Some(Specifier::InlineString("CANARY-PRIVATE-KEY".to_owned()));
+    pair.private_key = Some(DataSource { specifier, ..DataSource::default() });
+    Some(secret.encode_to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_secret_keeps_the_one_before_and_its_owner_is_told() -> anyhow::Result<()> {
+    for speech in [Speech::default(), STATE_OF_THE_WORLD] {
+        let proxy = Proxy::start(poison).await?;
+        let mut running = Running::start_speaking(&Speech { through: Some(&proxy), ..speech }).await?;
+        let pair = running.authority.sign("shop.example", "shop-2")?;
+        let mut spoilt = pair.secret("edge", "shop");
+        spoilt["stringData"]["tls.crt"] = json!(format!("{POISON}{}", pair.certificate));
+        running.mesh.edit(SHOP_SECRET, |object| *object = spoilt)?;
+        let admin = running.mesh.chancery.admin();
+        let status = until(PATIENCE, "the Secret's owner to be told", async || {
+            let status = chancery::status(admin).map_err(|error| format!("{error:#}"))?;
+            let told = list(&status, "/items").iter().any(|item| {
+                let codes = list(item, "/findings").iter().map(|finding| text(finding, "/code"));
+                text(item, "/object") == SHOP_SECRET && codes.into_iter().any(|code| code == "REFUSED_BY_GATEWAY")
+            });
+            if told { Ok(status) } else { Err(Not::Yet(status.to_string())) }
+        })
+        .await
+        .map_err(|error| running.mesh.with_logs(error))?;
+        // Envoy's words may hold the secret that it refuses; ours never do.
+        ensure!(!status.to_string().contains("CANARY"), "{status:#}");
+        ensure!(!running.mesh.chancery.log()?.contains("CANARY"), "the log holds the secret");
+
+        let (dial, address) = (running.dial("shop.example", None)?, running.address(443)?);
+        assert_eq!(dial.shown(address).await?, "shop-1", "what was accepted last");
+        let ours = running.clients.sign("c", "ours")?;
+        assert_eq!(running.request("bank.example", Some(&ours), "bank.example").await?, 200);
+        let next = running.authority.sign("shop.example", "shop-3")?.secret("edge", "shop");
+        running.mesh.edit(SHOP_SECRET, |object| *object = next)?;
+        running.shows("shop.example", "shop-3").await?;
+        until(PATIENCE, "no finding", async || {
+            let status = chancery::status(admin).map_err(|error| format!("{error:#}"))?;
+            if list(&status, "/items").is_empty() { Ok(()) } else { Err(Not::Yet(status.to_string())) }
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// A gateway that comes to a Secret which every Envoy refuses: its own chain fails, the others do not wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn r60_a_secret_that_nobody_ever_accepted_closes_its_own_chain_only() -> anyhow::Result<()> {
+    let proxy = Proxy::start(poison).await?;
+    let speech = Speech { through: Some(&proxy), ..Speech::default() };
+    let running = Running::start_with("", POISON, &speech).await?;
+    let ours = running.clients.sign("c", "ours")?;
+    running.serves("bank.example", Some(&ours)).await?;
+    ensure!(running.dial("shop.example", None)?.shown(running.address(443)?).await.is_err(), "without its certificate");
+    ensure!(get(running.address(443)?, "shop.example", "/").await.is_err(), "plaintext in place of TLS");
+    Ok(())
+}
+
+/// A second class of gateways, which ends no TLS.
+const SIDE: &str = "
+---
+apiVersion: v1
+kind: Service
+metadata: {name: side, namespace: edge}
+spec: {selector: {app: side}, ports: [{name: http, port: 80, targetPort: 8090}]}
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: VirtualGateway
+metadata: {name: side, namespace: edge}
+spec: {workloads: [{selector: {labels: {app: side}}}], listeners: [{http: {}, port: {number: 80}}]}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r59_secrets_travel_to_the_gateways_that_use_them_and_to_no_other() -> anyhow::Result<()> {
+    let proxy = Proxy::witness().await?;
+    let speech = Speech { through: Some(&proxy), ..Speech::default() };
+    let running = Running::start_with(SIDE, "", &speech).await?;
+    running.serves("shop.example", None).await?;
+    let passed = proxy.passed();
+    let to = |node: &str, kind: &str| {
+        let own = passed.iter().filter(|passed| passed.node.contains(node) && passed.kind == kind);
+        own.map(|passed| passed.name.as_str()).collect::<std::collections::BTreeSet<&str>>()
+    };
+    let secrets = ["secret/cluster-1/edge/bank", "secret/cluster-1/edge/bank/ca", "secret/cluster-1/edge/shop"];
+    assert_eq!(to("/web-", "Secret"), secrets.into());
+    assert_eq!(to("/side-", "Secret"), [].into());
+    assert_eq!(to("/side-", "Listener").len(), 1, "the other gateway is served too");
+    Ok(())
+}
+
 /// Nothing but the secrets' own bytes to the gateway may hold what a Secret holds.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_a_secret_is_nowhere_else() -> anyhow::Result<()> {
     use std::process::Command;
     const CANARY: &str = "CANARY-PRIVATE-KEY";
+    /// The same in base64, which shows in a text as it is.
+    const ENCODED: &str = "Q0FOQVJZLVBSSVZBVEUtS0VZ";
+    let leaks = |text: &str| ["CANARY", ENCODED, "PRIVATE KEY"].iter().any(|part| text.contains(part));
     let mut running = Running::start().await?;
+    let headers = vec![("x-chancery".to_owned(), "1".to_owned())];
+    let everything =
+        Request { method: "POST".to_owned(), headers, ..Request::get("localhost", "/logging?filter=trace") };
+    assert_eq!(Client::new(running.mesh.chancery.admin()).send(&everything).await?.status, 200);
     // In every field: a Secret that is used as far as it goes, and one that cannot be used.
     let pair = running.authority.sign("shop.example", "shop-canary")?;
     let mut used = pair.secret("edge", "shop");
@@ -327,7 +459,12 @@ async fn what_is_in_a_secret_is_nowhere_else() -> anyhow::Result<()> {
     running.shows("shop.example", "shop-canary").await?;
     let unused = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "unused", "namespace": "edge"},
-        "stringData": {"tls.crt": CANARY, "tls.key": CANARY, "ca.crt": CANARY, CANARY: CANARY}, "oops": CANARY,
+        "stringData": {
+            "tls.crt": CANARY, "tls.key": CANARY, "ca.crt": CANARY, "cert": CANARY, "key": CANARY, "cacert": CANARY,
+            "crl": CANARY, "ca.crl": CANARY, "tls.ocsp-staple": CANARY, CANARY: CANARY,
+        },
+        "data": {"encoded": ENCODED, "broken": CANARY},
+        "oops": CANARY,
     });
     manifests::write(running.mesh.directory(), &[place(unused)])?;
     running.mesh.edit("VirtualGateway/edge/web@cluster-1", |object| {
@@ -340,7 +477,7 @@ async fn what_is_in_a_secret_is_nowhere_else() -> anyhow::Result<()> {
     ensure!(dump.contains("secret/cluster-1/edge/shop"), "{dump}");
 
     let directory = running.mesh.directory().to_string_lossy().into_owned();
-    let binary = crate::support::chancery::binary()?;
+    let binary = chancery::binary()?;
     let gateway = running.mesh.gateways[0].gateway.id();
     let common = ["--management-cluster", "mgmt", "--allow-loopback-endpoints"];
     for arguments in [
@@ -357,12 +494,41 @@ async fn what_is_in_a_secret_is_nowhere_else() -> anyhow::Result<()> {
         let said = String::from_utf8_lossy(&said);
         ensure!(!said.is_empty(), "{arguments:?} says nothing");
         // The key of a Secret's entry is no secret, and is not shown all the same.
-        ensure!(!said.contains("CANARY") && !said.contains("PRIVATE KEY"), "{arguments:?}: {said}");
+        ensure!(!leaks(&said), "{arguments:?}: {said}");
     }
-    let log = running.mesh.chancery.log_tail();
-    ensure!(!log.contains("CANARY") && !log.contains("PRIVATE KEY"), "{log}");
-    if log.is_empty() {
-        bail!("serve logs nothing");
+    // What the running control plane tells and keeps.
+    let admin = running.mesh.chancery.admin();
+    until(PATIENCE, "the gateway to hold everything", async || {
+        let status = chancery::status(admin).map_err(|error| format!("{error:#}"))?;
+        let types = list(&status, "/gateways/0/types");
+        let settled = types.len() == 5 && types.iter().all(|of_type| text(of_type, "/state") == "acknowledged");
+        if settled { Ok(()) } else { Err(Not::Yet(status.to_string())) }
+    })
+    .await?;
+    let server = format!("http://{admin}");
+    for arguments in [
+        vec!["status", "--server", &server],
+        vec!["status", "--server", &server, "-o", "json"],
+        vec!["explain", "--server", &server, "Secret/edge/shop@cluster-1", "-o", "json"],
+        vec!["explain", "--server", &server, "--host", "shop.example", "--port", "443"],
+    ] {
+        let output = Command::new(&binary).args(&arguments).output().context("run chancery")?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        ensure!(said.contains("edge"), "{arguments:?}: {said}");
+        ensure!(!leaks(&said), "{arguments:?}: {said}");
     }
+    let metrics = get(admin, "localhost", "/metrics").await?.text();
+    ensure!(metrics.contains("chancery_xds") && !leaks(&metrics), "{metrics}");
+    let configurations = client_status(admin).await?;
+    ensure!(configurations.contains("secret/cluster-1/edge/shop"), "CSDS lacks the secret's name: {configurations}");
+    ensure!(!leaks(&configurations), "{configurations}");
+    for file in manifests::files(&running.mesh.chancery.state())? {
+        let kept = String::from_utf8_lossy(&std::fs::read(&file)?).into_owned();
+        ensure!(!leaks(&kept), "{} holds a secret", file.display());
+    }
+    let log = running.mesh.chancery.log()?;
+    ensure!(log.contains("\"level\":\"trace\""), "serve logs nothing at trace");
+    ensure!(!leaks(&log), "{log}");
     Ok(())
 }

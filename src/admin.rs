@@ -6,18 +6,26 @@
 //! | `GET /readyz` | sources are in sync and a first compile is done; else 503, naming what is missing |
 //! | `GET /metrics` | Prometheus' text format, or `OpenMetrics` where `Accept` asks for it |
 //! | `GET /logging` | the log filter in force |
-//! | `POST /logging?filter=…` | another log filter, until the process ends |
+//! | `POST /logging?filter=…` | another log filter, until the process ends; with the header `X-Chancery: 1` |
 //! | gRPC `chancery.v1.Live` | `proto/chancery/v1/live.proto` |
 //! | gRPC `grpc.health.v1.Health` | the standard health service |
 //!
 //! No GET changes anything. Peers that are not on this host get health, readiness and metrics alone; everything else says
 //! who runs what here, and asks for no credential. The address of the peer counts, not the one that was bound.
+//!
+//! A browser on this host is such a peer, and runs what web pages send it. So beyond those three, what a page causes is
+//! refused: requests with an `Origin`, and those for a `Host` that is a name other than `localhost`, which may have been
+//! made to mean this host. What changes something also needs a header that no page can send without being asked first.
+//!
+//! # Rule
+//! `reliability.md` section 4, CVE-2020-15127.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -35,6 +43,9 @@ use crate::telemetry::{Logging, LoggingError};
 
 /// What peers beyond loopback may ask.
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+/// The header that whatever changes something must have.
+const OURS: &str = "x-chancery";
 
 /// Longest log filter in bytes: about twenty modules.
 const FILTER_BYTES: usize = 1024;
@@ -110,13 +121,21 @@ fn router(sources: Sources, logging: Logging, services: Routes) -> Router {
         .layer(middleware::from_fn(guard))
 }
 
-/// Lets peers of other hosts see health, readiness and metrics alone.
+/// Lets peers of other hosts, and web pages, see health, readiness and metrics alone.
 async fn guard(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request, next: Next) -> Response {
-    if is_own_host(peer.ip()) || OPEN.contains(&request.uri().path()) {
+    if OPEN.contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    let reason = "only /healthz, /readyz and /metrics are served beyond loopback: ask from the host itself, for \
-                  instance through `kubectl port-forward` or ssh";
+    let reason = if !is_own_host(peer.ip()) {
+        "only /healthz, /readyz and /metrics are served beyond loopback: ask from the host itself, for \
+         instance through `kubectl port-forward` or ssh"
+    } else if request.headers().contains_key(header::ORIGIN) {
+        "web pages are served /healthz, /readyz and /metrics only: ask without the header `Origin`"
+    } else if !names_own_host(&request) {
+        "only /healthz, /readyz and /metrics are served under any host name: ask for `localhost` or an address"
+    } else {
+        return next.run(request).await;
+    };
     if is_grpc(request.headers()) {
         return tonic::Status::permission_denied(reason).into_http();
     }
@@ -126,6 +145,21 @@ async fn guard(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request, nex
 fn is_own_host(peer: IpAddr) -> bool {
     // An IPv6 socket sees IPv4 peers mapped.
     peer.to_canonical().is_loopback()
+}
+
+/// Whether a request is for an address or `localhost`, or says nothing. A name that a page was loaded from may have been made
+/// to mean this host since.
+fn names_own_host(request: &Request) -> bool {
+    let written = request.headers().get_all(header::HOST).iter();
+    let written = written.map(|host| host.to_str().ok().and_then(|host| host.parse().ok()));
+    let mut stated = written.chain(request.uri().authority().cloned().map(Some));
+    stated.all(|authority: Option<Authority>| {
+        authority.is_some_and(|authority| {
+            let host = authority.host();
+            let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+        })
+    })
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
@@ -166,7 +200,11 @@ struct Change {
     filter: Option<String>,
 }
 
-async fn change_filter(State(logging): State<Logging>, Query(change): Query<Change>) -> Response {
+async fn change_filter(State(logging): State<Logging>, headers: HeaderMap, Query(change): Query<Change>) -> Response {
+    if headers.get(OURS).is_none_or(|value| value != "1") {
+        return (StatusCode::FORBIDDEN, "only with the header `X-Chancery: 1`, which web pages cannot send\n")
+            .into_response();
+    }
     let Some(filter) = change.filter.filter(|filter| !filter.is_empty()) else {
         return (StatusCode::BAD_REQUEST, "say what to log: POST /logging?filter=info,chancery::xds=debug\n")
             .into_response();

@@ -4,21 +4,26 @@
 //! directory ──► events ──► compile thread ──► publisher ──► streams ──► ledger, refusals
 //!                 ▲              │                             │
 //!   a stream asks ┤              └──► state (nodes, health)    │
-//!                 └── a gateway refused something new ─────────┘
+//!                 └── a gateway refused something new, or left ┘
 //! ```
 //!
 //! One thread compiles, one batch at a time; whatever arrives meanwhile joins the next. Nothing is published before the
 //! first complete list (R10). A snapshot that `verify` objects to is not published: its gateway keeps what it has. So does
 //! every gateway when compiling panics: the next batch compiles from scratch.
 //!
+//! Certificates of gateways that are due for renewal wake the thread too; they change secrets and compile nothing
+//! ([`trust`](crate::trust)).
+//!
 //! What gateways refuse is replaced by what they accepted last, and told to the authors with the next compile
-//! ([`Refusals`](crate::memory::refusals::Refusals)); what they acknowledge never causes a compile.
+//! ([`Refusals`]); what they acknowledge never causes a compile.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, mpsc as std_mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self as std_mpsc, RecvTimeoutError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
@@ -31,6 +36,8 @@ use crate::emit::{EmitOptions, emit_gateway};
 use crate::ir::GatewayPlan;
 use crate::ir::frozen::Remembered;
 use crate::memory::Memory;
+use crate::memory::refusals::document::Document;
+use crate::memory::refusals::{Overlay, Refusals};
 use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, Severity};
 use crate::publish::{GatewayKey, Publisher};
 use crate::resolve::Options;
@@ -38,7 +45,7 @@ use crate::resolve::gateway::class_of;
 use crate::resolve::world::World;
 use crate::settings::Settings;
 use crate::snapshot::verify::verify;
-use crate::snapshot::{ResourceType, Snapshot};
+use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
 use crate::source::{self, Batch, Directory, Extent, Places, SourceError};
 use crate::status::Ledger;
 use crate::store::{Applied, Store};
@@ -50,8 +57,13 @@ use crate::xds::server::{ServeError, ServerSettings};
 use crate::xds::source::{SnapshotSource, Subscription};
 
 use audit::{Audit, Sample};
+use identities::Identities;
+use keys::Keys;
 
 mod audit;
+mod expiry;
+pub(crate) mod identities;
+mod keys;
 mod refusals;
 
 /// How long the compile thread waits for other gateways to refuse what one has refused, so that authors are told once how many
@@ -63,10 +75,12 @@ const OTHERS_REFUSE: Duration = Duration::from_millis(100);
 enum Event {
     /// The source has something new.
     Source(Batch),
-    /// A gateway with these Pod labels asks for the snapshots of a key.
-    Gateway(GatewayKey, Labels),
+    /// A gateway with these Pod labels asks for the snapshots of a key, as long as it holds them.
+    Gateway(GatewayKey, Arc<Labels>),
     /// Some gateway refused something that it, or anybody, had not refused before. At most one waits.
     Refused,
+    /// Some stream ended. At most one waits.
+    Left,
 }
 
 /// Why `serve` ended, or never began.
@@ -105,15 +119,20 @@ pub enum AppError {
     /// The compile thread is gone: files have no effect any more, and a restart is better than silence.
     #[error("the compile thread ended; this is a fault of Chancery, and its log says more")]
     Compile,
-    /// No thread for compiling, for the audit, or for keeping what is remembered.
+    /// No thread for compiling, or for the audit.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
+    /// The state directory is another process's, or nothing can write there.
+    #[error(transparent)]
+    State(#[from] crate::memory::OpenError),
 }
 
 /// What the compile thread last made; `None` before the first complete compile.
 type State = watch::Receiver<Option<Arc<Compiled>>>;
 
 /// Serves a directory until `shutdown` is ready.
+///
+/// `at_work` is dropped when all that is to be kept is kept, after the last of the runtime's tasks.
 ///
 /// # Errors
 /// [`AppError`], each with one clear line; the program ends with exit code 1.
@@ -122,6 +141,7 @@ pub async fn serve(
     options: Options,
     logging: Logging,
     shutdown: impl Future<Output = ()> + Send + 'static,
+    at_work: std_mpsc::Sender<Infallible>,
 ) -> Result<(), AppError> {
     let source_options =
         source::Options { management: options.management_cluster.clone(), ..source::Options::default() };
@@ -139,10 +159,11 @@ pub async fn serve(
     let (events, inbox) = std_mpsc::channel();
     let (state_sender, mut state) = watch::channel(None);
     let memory = match &settings.state {
-        Some(directory) => Memory::open(directory).map_err(AppError::Thread)?,
+        Some(directory) => Memory::open(directory)?,
         None => Memory::of_this_run(),
     };
-    let (ledger, shared) = (Arc::new(Ledger::new()), Arc::new(refusals::Shared::default()));
+    let (ledger, shared) =
+        (Arc::new(Ledger::new()), Arc::new(refusals::Shared::of_earlier_run(memory.refused().clone())));
     let sources = Sources {
         compiled: state.clone(),
         ledger: ledger.clone(),
@@ -152,14 +173,19 @@ pub async fn serve(
     };
     let told = (ledger.clone(), shared.clone());
     let places = directory.places().clone();
-    let mut compiler = CompileLoop::new(options, publisher.clone(), state_sender, places, memory, told);
+    let identities = Identities::open(settings.state.as_deref(), jiff::Timestamp::now);
+    let compiler = CompileLoop::new(options, publisher.clone(), state_sender, places, memory, told);
+    let mut compiler = compiler.with_identities(identities);
     compiler.metrics = sources.metrics.clone();
     if let Some(every) = settings.audit {
         compiler.audit = Some(Audit::start(every, sources.metrics.clone()).map_err(AppError::Thread)?);
     }
     std::thread::Builder::new()
         .name("compile".to_owned())
-        .spawn(move || compiler.run(&inbox))
+        .spawn(move || {
+            compiler.run(&inbox);
+            drop(at_work);
+        })
         .map_err(AppError::Thread)?;
     // The receiver lives as long as this function's senders, so sending cannot fail before the end.
     let _ = events.send(Event::Source(first));
@@ -246,11 +272,11 @@ impl SnapshotSource for Gateways {
         };
         let (gateway, labels) = match_node(&compiled, node)?;
         let key = refusals::key(gateway.clone(), node);
-        let snapshots = self.publisher.subscribe(&key);
-        if self.events.send(Event::Gateway(key, labels)).is_err() {
+        let (snapshots, labels) = (self.publisher.subscribe(&key), Arc::new(labels));
+        if self.events.send(Event::Gateway(key, labels.clone())).is_err() {
             return Err(NodeError::Unavailable("the control plane is stopping: connect again".to_owned()));
         }
-        Ok(Subscription { gateway: gateway.to_string().into(), snapshots })
+        Ok(Subscription { gateway: gateway.to_string().into(), snapshots, held: Some(labels) })
     }
 }
 
@@ -280,7 +306,7 @@ fn match_node(compiled: &Compiled, node: &Node) -> Result<(GatewayId, Labels), N
 }
 
 /// Compiles, as [`Compiler::step`] does.
-type Compile = fn(&mut Compiler, &Store, &[Finding], &BTreeSet<GatewayId>, &Arc<Remembered>) -> Compiled;
+type Compile = fn(&mut Compiler, &Store, &[Finding], &Options, &BTreeSet<GatewayId>, &Arc<Remembered>) -> Compiled;
 
 /// The single writer: holds the inputs, compiles, publishes.
 struct CompileLoop {
@@ -294,6 +320,7 @@ struct CompileLoop {
     state: watch::Sender<Option<Arc<Compiled>>>,
     places: Places,
     memory: Memory,
+    identities: Identities,
     store: Store,
     /// Whether a complete list has arrived.
     is_listed: bool,
@@ -302,8 +329,11 @@ struct CompileLoop {
     source_findings: Findings,
     /// What gateways refused, as the last compile was given it.
     refusal_findings: Findings,
-    /// Keys that some stream asked for, with the Pod labels that led there.
-    keys: BTreeMap<GatewayKey, BTreeSet<Labels>>,
+    /// What the clock says of the root of trust, as the last compile was given it.
+    clock_findings: Findings,
+    keys: Keys,
+    /// Tells the time for what is kept for a while.
+    now: fn() -> Instant,
     emitted: BTreeMap<GatewayKey, Emitted>,
     told: Reported,
     metrics: Metrics,
@@ -314,11 +344,15 @@ struct CompileLoop {
 /// What was made for one key.
 struct Emitted {
     plan: Arc<GatewayPlan>,
+    /// The gateway's own certificate, where it has one.
+    identity: Option<Version>,
     /// The plan's snapshot.
     compiled: Arc<Snapshot>,
     /// The same with accepted versions in place of refused ones, and what was replaced. None before it was published.
     published: Option<Arc<Snapshot>>,
     kept: BTreeSet<(ResourceType, Name)>,
+    /// What stands in for what was replaced, with what that refers to.
+    stand_ins: BTreeMap<(ResourceType, Name), Arc<Resource>>,
     /// One with accepted versions that must not be published.
     impossible: Option<Arc<Snapshot>>,
 }
@@ -341,30 +375,59 @@ impl CompileLoop {
             state,
             places,
             memory,
+            identities: Identities::open(None, jiff::Timestamp::now),
             store: Store::default(),
             is_listed: false,
             is_stale: true,
             source_findings: Findings::new(),
             refusal_findings: Findings::new(),
-            keys: BTreeMap::new(),
+            clock_findings: Findings::new(),
+            keys: Keys::default(),
+            now: Instant::now,
             emitted: BTreeMap::new(),
             told: Reported::default(),
             metrics: Metrics::new(),
             ledger,
             refusals,
         }
+        .with_identities(Identities::open(None, jiff::Timestamp::now))
+    }
+
+    /// The same with a clock and a root of trust; without, there is no place to keep a root.
+    fn with_identities(mut self, mut identities: Identities) -> Self {
+        self.options.kept_root = identities.kept_root(None);
+        self.identities = identities;
+        self
     }
 
     /// Works until every sender is gone.
     fn run(mut self, inbox: &std_mpsc::Receiver<Event>) {
-        while let Ok(first) = inbox.recv() {
+        loop {
+            let first = match self.due() {
+                None => inbox.recv().map_err(RecvTimeoutError::from),
+                Some(wait) => inbox.recv_timeout(wait),
+            };
+            let first = match first {
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             let next = match first {
-                Event::Refused => inbox.recv_timeout(OTHERS_REFUSE).ok(),
-                Event::Source(_) | Event::Gateway(..) => None,
+                Some(Event::Refused) => inbox.recv_timeout(OTHERS_REFUSE).ok(),
+                Some(Event::Source(_) | Event::Gateway(..) | Event::Left) | None => None,
             };
             // What arrived while the last step ran joins this one.
-            self.step(std::iter::once(first).chain(next).chain(inbox.try_iter()));
+            self.step(first.into_iter().chain(next).chain(inbox.try_iter()));
         }
+    }
+
+    /// How long until a certificate is to be renewed, or something is to be forgotten.
+    fn due(&self) -> Option<Duration> {
+        let renewal = self.state.borrow().as_ref().and_then(|compiled| self.identities.due(compiled));
+        let forgetting = [self.keys.due(), self.refusals.lock().due()].into_iter().flatten().min();
+        // Never at once: what could not be done must not be tried without a pause.
+        let forgetting = forgetting.map(|at| at.saturating_duration_since((self.now)()).max(Duration::from_secs(1)));
+        renewal.into_iter().chain(forgetting).min()
     }
 
     /// Takes events in, compiles if need be, publishes.
@@ -402,8 +465,12 @@ impl CompileLoop {
             }
             Event::Gateway(key, labels) => {
                 let known = self.state.borrow().as_ref().is_some_and(|c| c.plans.contains_key(&key.gateway));
-                self.keys.entry(key).or_default().insert(labels);
+                self.keys.ask(key, &labels);
                 !known
+            }
+            Event::Left => {
+                self.refusals.looked_who_left();
+                false
             }
             Event::Refused => {
                 self.refusals.looked();
@@ -414,6 +481,8 @@ impl CompileLoop {
     }
 
     fn work(&mut self, begun: Instant) {
+        let last = self.state.borrow().clone();
+        self.is_stale |= last.is_some_and(|compiled| self.follow_clock(&compiled));
         if self.is_stale {
             self.compile(begun);
         }
@@ -425,15 +494,20 @@ impl CompileLoop {
             self.is_stale = true;
             self.compile(Instant::now());
         }
-        self.memory.keep();
+        let refused = self.refused();
+        self.memory.keep(refused);
     }
 
     fn compile(&mut self, begun: Instant) {
-        let wanted: BTreeSet<GatewayId> = self.keys.keys().map(|key| key.gateway.clone()).collect();
-        let given: Findings = self.source_findings.iter().chain(&self.refusal_findings).cloned().collect();
-        let remembered = self.memory.frozen().clone();
-        let compiled = Arc::new((self.compile)(&mut self.compiler, &self.store, &given, &wanted, &remembered));
-        self.memory.take(&compiled.remembered);
+        let wanted = self.keys.gateways();
+        let mut sample = self.compiled(&wanted);
+        // The root that a policy asks for, then what the clock says of it.
+        for _ in 0..2 {
+            if self.follow_clock(&sample.compiled) {
+                sample = self.compiled(&wanted);
+            }
+        }
+        let compiled = sample.compiled.clone();
         tracing::info!(
             objects = self.store.len(),
             findings = compiled.findings.len(),
@@ -445,10 +519,29 @@ impl CompileLoop {
         self.tell(&compiled.findings);
         self.state.send_replace(Some(compiled.clone()));
         self.is_stale = false;
-        let options = &self.options;
         if let Some(audit) = &mut self.audit {
-            audit.offer(|| Sample { options: options.clone(), given, wanted, remembered, compiled });
+            audit.offer(sample);
         }
+    }
+
+    /// Compiles once, and hands on what is remembered.
+    fn compiled(&mut self, wanted: &BTreeSet<GatewayId>) -> Sample {
+        let given = self.source_findings.iter().chain(&self.refusal_findings).chain(&self.clock_findings);
+        let given: Findings = given.cloned().collect();
+        let (options, remembered) = (self.options.clone(), self.memory.frozen().clone());
+        let compiled = (self.compile)(&mut self.compiler, &self.store, &given, &options, wanted, &remembered);
+        self.memory.take(&compiled.remembered);
+        Sample { options, given, wanted: wanted.clone(), remembered, compiled: Arc::new(compiled) }
+    }
+
+    /// Brings what the next compile is told of the root of trust up to date; whether that changed.
+    fn follow_clock(&mut self, compiled: &Compiled) -> bool {
+        let root = self.identities.kept_root(compiled.inputs.generated_root());
+        let findings = self.identities.findings(compiled);
+        self.metrics.certificates(&self.identities.earliest_ends(compiled.inputs.trust()));
+        let changed = self.options.kept_root != root || self.clock_findings != findings;
+        (self.options.kept_root, self.clock_findings) = (root, findings);
+        changed
     }
 
     /// Logs findings that were not there before. Refusals are logged by themselves: one may concern thousands of objects.
@@ -472,16 +565,15 @@ impl CompileLoop {
     /// Brings every key that is asked for up to date, and closes those whose Services select other Pods now.
     fn publish(&mut self) {
         let Some(compiled) = self.state.borrow().clone() else { return };
-        let watched: BTreeSet<GatewayKey> = self.publisher.keys().into_iter().collect();
-        self.keys.retain(|key, _| watched.contains(key));
-        self.emitted.retain(|key, _| watched.contains(key));
+        self.keys.tidy(&self.publisher, (self.now)());
+        self.emitted.retain(|key, _| self.keys.contains(key));
         let mut left: Vec<GatewayKey> = Vec::new();
-        for (key, labels) in &self.keys {
+        for (key, mut labels) in self.keys.iter() {
             let still = |labels: &Labels| {
                 class_of(&compiled.inputs, &key.gateway.cluster, &key.gateway.namespace, labels).as_ref()
                     == Some(&key.gateway)
             };
-            if !labels.iter().all(still) {
+            if !labels.all(still) {
                 tracing::info!(gateway = %key, "its Services changed; its Envoys are matched anew");
                 self.publisher.remove(key);
                 self.emitted.remove(key);
@@ -489,18 +581,32 @@ impl CompileLoop {
                 continue;
             }
             let Some(plan) = compiled.plans.get(&key.gateway) else { continue };
-            if self.emitted.get(key).is_some_and(|emitted| Arc::ptr_eq(&emitted.plan, plan)) {
+            let identity = self.identities.wanted(plan);
+            let is_same = |emitted: &Emitted| Arc::ptr_eq(&emitted.plan, plan) && emitted.identity == identity;
+            if self.emitted.get(key).is_some_and(is_same) {
                 continue;
             }
             let Ok(bind) = key.bind.parse() else { continue };
-            let snapshot = Arc::new(emit_gateway(plan, &EmitOptions { bind }));
+            let snapshot = emit_gateway(plan, &EmitOptions { bind });
+            let snapshot = match self.identities.fill(plan, compiled.inputs.trust(), snapshot) {
+                Ok(snapshot) => Arc::new(snapshot),
+                Err(reason) => {
+                    tracing::error!(gateway = %key, "not published, its own certificate cannot be issued: {reason}");
+                    continue;
+                }
+            };
             if is_publishable(key, &snapshot) {
                 let before = self.emitted.remove(key);
+                if before.is_none() {
+                    self.refusals.lock().recall(key);
+                }
                 let emitted = Emitted {
                     plan: plan.clone(),
+                    identity,
                     compiled: snapshot,
                     published: before.and_then(|before| before.published),
                     kept: BTreeSet::new(),
+                    stand_ins: BTreeMap::new(),
                     impossible: None,
                 };
                 self.emitted.insert(key.clone(), emitted);
@@ -510,66 +616,106 @@ impl CompileLoop {
         for key in left {
             self.keys.remove(&key);
         }
+        self.identities.retain(&self.emitted.values().filter_map(|emitted| emitted.identity.as_ref()).collect());
         self.look_at_refusals();
+        // A copy, so that streams don't wait while bytes are read.
+        let refusals = self.refusals.lock().clone();
         for (key, emitted) in &mut self.emitted {
-            emitted.publish(key, &self.refusals, &self.publisher);
+            if emitted.publish(key, &refusals, &self.refusals, &self.publisher) {
+                self.metrics.published(UNIX_EPOCH.elapsed().unwrap_or_default());
+            }
         }
     }
 
-    /// Forgets refusals of what is no longer wanted, and finds out who is to blame for new ones.
+    /// Forgets refusals of what is no longer wanted and of gateways that have left, and finds out who is to blame for new ones.
     fn look_at_refusals(&self) {
-        let mut refusals = self.refusals.lock();
         let emitted = &self.emitted;
-        if refusals.retain(|key| emitted.get(key).map(|emitted| &emitted.compiled)) {
-            self.ledger
-                .retain_refusals(|resource_type, name, version| refusals.is_refused(resource_type, name, version));
-        }
-        let judged = refusals.judge(|bytes, refused, accepted| {
+        let refusals = {
+            let mut refusals = self.refusals.lock();
+            if refusals.is_empty() {
+                refusals.retain(|key| emitted.get(key).map(|emitted| &emitted.compiled));
+                return;
+            }
+            let connected = self.ledger.view();
+            let have_left = refusals.expire((self.now)(), |envoy, class, nodes| {
+                refusals::is_some_connected(&connected, envoy, class, nodes)
+            });
+            if refusals.retain(|key| emitted.get(key).map(|emitted| &emitted.compiled)) || have_left {
+                self.ledger
+                    .retain_refusals(|resource_type, name, version| refusals.is_refused(resource_type, name, version));
+            }
+            refusals.clone()
+        };
+        let verdicts = refusals.verdicts(|bytes, refused, accepted| {
             let emitted = emitted.get(&refused.first)?;
             let resource = emitted.compiled.get(bytes.resource_type, &bytes.name)?;
             let is_judgeable = bytes.resource_type == ResourceType::Route && resource.version == bytes.version;
             is_judgeable.then(|| refusals::judge(&emitted.plan, resource, accepted)).flatten()
         });
-        for (bytes, refused) in refusals.iter().filter(|(bytes, _)| judged.contains(bytes)) {
+        let mut refusals = self.refusals.lock();
+        refusals.judged(&verdicts);
+        for (bytes, refused) in refusals.iter().filter(|(bytes, _)| verdicts.contains_key(*bytes)) {
             refusals::log(bytes, refused);
         }
     }
 
+    /// What is kept of refusals over a restart.
+    fn refused(&self) -> Document {
+        let stand_ins = self.emitted.iter().map(|(key, emitted)| (key, &emitted.stand_ins)).collect();
+        let refusals = self.refusals.lock().clone();
+        refusals.document(&stand_ins)
+    }
+
     /// What the authors of refused resources are told.
     fn refusal_findings(&self) -> Findings {
-        let refusals = self.refusals.lock();
-        if refusals.is_empty() {
-            return Findings::new();
-        }
+        let refusals = self.refusals.lock().clone();
         let kept = self.emitted.iter().map(|(key, emitted)| (key, &emitted.kept)).collect();
-        refusals::findings(&refusals, &kept, &self.ledger.view())
+        refusals::findings(&refusals, &kept)
     }
 }
 
 impl Emitted {
-    /// Publishes the snapshot with accepted versions in place of refused ones, if it isn't what is published already.
-    fn publish(&mut self, key: &GatewayKey, refusals: &refusals::Shared, publisher: &Publisher) {
-        let mut overlay = refusals.lock().overlay(key, &self.compiled);
-        if !overlay.kept.is_empty() && self.published.as_ref() != Some(&overlay.snapshot) {
-            // What was accepted once may not fit to the rest any more.
-            if self.impossible.as_ref() != Some(&overlay.snapshot) && !is_publishable(key, &overlay.snapshot) {
-                self.impossible = Some(overlay.snapshot.clone());
-            }
-            if self.impossible.as_ref() == Some(&overlay.snapshot) {
-                overlay.snapshot = self.compiled.clone();
-                overlay.kept.clear();
-            }
-        }
+    /// Publishes the snapshot with accepted versions in place of refused ones, if it isn't what is published already; whether
+    /// it did.
+    fn publish(
+        &mut self,
+        key: &GatewayKey,
+        refused: &Refusals,
+        refusals: &refusals::Shared,
+        publisher: &Publisher,
+    ) -> bool {
+        let overlay = self.overlay(key, refused);
+        let not_in_force = refusals::not_in_force(key, &self.compiled, refused, &overlay.kept);
         self.kept = overlay.kept;
-        if self.published.as_ref() == Some(&overlay.snapshot) {
-            return;
+        self.stand_ins = overlay.stand_ins;
+        let mut is_new = false;
+        if self.published.as_ref() != Some(&overlay.snapshot) {
+            // First, so that no acknowledgement of it can come too early.
+            refusals.lock().published(key, &overlay.snapshot);
+            is_new = publisher.publish(key, overlay.snapshot.clone());
+            if is_new {
+                tracing::info!(gateway = %key, kept = self.kept.len(), "published");
+            }
+            self.published = Some(overlay.snapshot);
         }
-        // First, so that no acknowledgement of it can come too early.
-        refusals.lock().published(key, &overlay.snapshot);
-        if publisher.publish(key, overlay.snapshot.clone()) {
-            tracing::info!(gateway = %key, kept = self.kept.len(), "published");
+        publisher.withhold(key, not_in_force);
+        is_new
+    }
+
+    /// What to publish: the compiled snapshot with what was accepted in place of what was refused, if that fits.
+    fn overlay(&mut self, key: &GatewayKey, refused: &Refusals) -> Overlay {
+        let overlay = refused.overlay(key, &self.compiled);
+        if overlay.kept.is_empty() || self.published.as_ref() == Some(&overlay.snapshot) {
+            return overlay;
         }
-        self.published = Some(overlay.snapshot);
+        // What was accepted once may not fit to the rest any more.
+        if self.impossible.as_ref() != Some(&overlay.snapshot) {
+            if is_publishable(key, &overlay.snapshot) {
+                return overlay;
+            }
+            self.impossible = Some(overlay.snapshot);
+        }
+        Overlay { snapshot: self.compiled.clone(), kept: BTreeSet::new(), stand_ins: BTreeMap::new() }
     }
 }
 

@@ -21,7 +21,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::compile::{Compiled, Reported, compile};
 use crate::ir::frozen::Remembered;
-use crate::model::{GatewayId, Kind, Name, ObjectRef};
+use crate::model::{Findings, GatewayId, Kind, Name, ObjectRef};
 use crate::resolve::gateway::known_gateways;
 use crate::resolve::world::World;
 use crate::resolve::{Consent, LoopbackEndpoints, Options, RequireAuth};
@@ -126,6 +126,7 @@ impl Rules {
             } else {
                 LoopbackEndpoints::Refused
             },
+            ..Options::default()
         }
     }
 }
@@ -272,6 +273,11 @@ fn offline(paths: &[PathBuf], rules: &Rules, gateway: Option<&GatewayId>) -> any
     let store = Store::from_objects(loaded.objects.iter().cloned());
     let wanted = gateway.into_iter().cloned().collect();
     let mut compiled = compile(&store, &loaded.findings, &options, &wanted, &Remembered::default());
+    let ended = crate::app::identities::ended(compiled.inputs.trust(), jiff::Timestamp::now());
+    if !ended.is_empty() {
+        let given: Findings = loaded.findings.iter().cloned().chain(ended).collect();
+        compiled = compile(&store, &given, &options, &wanted, &Remembered::default());
+    }
     if let Some(gateway) = gateway {
         is_known(&compiled, gateway)?;
     }

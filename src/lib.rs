@@ -41,10 +41,10 @@
 //! | 4 | [`snapshot`] | named, content-versioned resources; what to send; an independent checker | how a resource was made |
 //! | 5 | [`compile`] | the pipeline, verdicts, and `explain` | tokio, clients, clock, environment |
 //! | 6 | [`source`] | where objects come from: a watched directory | compile, snapshots, xDS |
-//! | 6 | [`memory`] | what is kept over a restart | rules, the store |
+//! | 6 | [`trust`] | issues the certificates of gateways; keeps the root it makes | manifests, rules, Envoy types |
 //! | 6 | [`publish`] | the current snapshot per class of gateways; wakes only on change | who makes or reads it |
 //! | 6 | [`xds`] | the protocol as a pure session behind a thin server | manifests, plans, rules |
-//! | 6 | [`memory`] | what is remembered beyond the inputs: refusals, and what was accepted before | clients, streams |
+//! | 6 | [`memory`] | what is remembered beyond the inputs, and kept over a restart: frozen trees, refusals with what was accepted before | clients, streams, the store |
 //! | 6 | [`status`] | what gateways told us: connected, acknowledged, refused, behind | manifests, rules |
 //! | 6 | [`render`] | Envoy messages as JSON and YAML | what they mean |
 //! | – | [`settings`], [`telemetry`] | what was typed and what it means; logs and metrics | any other module |
@@ -78,8 +78,8 @@
 //!
 //! # What is not here yet
 //!
-//! TLS listeners, the other policy kinds, traffic between
-//! clusters and the Kubernetes source. Each is accepted where it can be written, reported, and fails closed where it
+//! The other policy kinds, traffic between clusters, authentication of xDS clients and the
+//! Kubernetes source. Each is accepted where it can be written, reported, and fails closed where it
 //! protects; the manual marks it `Not built yet.`
 
 pub mod admin;
@@ -103,6 +103,7 @@ pub mod source;
 pub mod status;
 pub mod store;
 pub mod telemetry;
+pub mod trust;
 pub mod xds;
 
 #[cfg(test)]

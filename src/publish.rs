@@ -2,20 +2,23 @@
 //!
 //! The compile loop publishes, streams subscribe. Publishing compares before it wakes: an equal snapshot wakes nobody.
 //! A slow reader sees the newest snapshot only. What is published is immutable behind [`Arc`].
+//!
+//! Keys hold text that clients choose, so they go with their watchers: at once where nothing was published, else when
+//! whoever publishes [retires](Publisher::retire) them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::model::{EnvoyRelease, GatewayId, Name};
-use crate::snapshot::Snapshot;
+use crate::model::{EnvoyRelease, GatewayId, Name, ObjectRef};
+use crate::snapshot::{ResourceType, Snapshot, Version};
 
 /// Which gateways share one snapshot: a class, the address that its listeners bind, and a release of Envoy.
 ///
-/// The address is part of the key because it stands in the listeners' bytes, the release because an older one is not sent
-/// what it cannot understand. Usually all gateways of a class share both.
+/// The address is part of the key because it stands in the listeners' bytes, the release because one may refuse what another
+/// takes. Usually all gateways of a class share both.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GatewayKey {
     /// The class.
@@ -35,13 +38,39 @@ impl fmt::Display for GatewayKey {
 /// What a subscriber watches; `None` until something was published under the key.
 pub type Watched = Option<Arc<Snapshot>>;
 
+/// What was compiled for a key and is not in force, because it was refused: by type and name.
+pub type NotInForce = BTreeMap<(ResourceType, Name), Withheld>;
+
+/// One resource that is not in force; an older version of it stands in the published snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withheld {
+    /// The version that was compiled.
+    pub version: Version,
+    /// The objects that it was made from.
+    pub owners: Arc<[ObjectRef]>,
+    /// The words of who refused it. Foreign text: quote it where it is shown.
+    pub message: Arc<str>,
+}
+
 /// The current snapshot per key.
 ///
 /// # Cost
 /// One lock per call, never held across an `await`; comparing costs a pass over the resources that aren't shared.
 #[derive(Debug)]
 pub struct Publisher<K = GatewayKey> {
-    channels: Mutex<BTreeMap<K, watch::Sender<Watched>>>,
+    channels: Mutex<BTreeMap<K, Channel>>,
+}
+
+#[derive(Debug)]
+struct Channel {
+    sender: watch::Sender<Watched>,
+    not_in_force: Arc<NotInForce>,
+}
+
+impl Default for Channel {
+    fn default() -> Self {
+        Self { sender: watch::Sender::new(None), not_in_force: Arc::default() }
+    }
 }
 
 impl<K> Default for Publisher<K> {
@@ -62,14 +91,29 @@ impl<K: Ord + Clone> Publisher<K> {
     /// An equal snapshot is dropped and wakes nobody.
     pub fn publish(&self, key: &K, snapshot: Arc<Snapshot>) -> bool {
         let mut channels = self.lock();
-        let sender = channels.entry(key.clone()).or_insert_with(|| watch::Sender::new(None));
-        sender.send_if_modified(|current| {
+        let channel = channels.entry(key.clone()).or_default();
+        channel.sender.send_if_modified(|current| {
             if current.as_ref() == Some(&snapshot) {
                 return false;
             }
             *current = Some(snapshot);
             true
         })
+    }
+
+    /// Notes what of a key's compiled snapshot is not in the published one.
+    pub fn withhold(&self, key: &K, not_in_force: NotInForce) {
+        if let Some(channel) = self.lock().get_mut(key)
+            && *channel.not_in_force != not_in_force
+        {
+            channel.not_in_force = Arc::new(not_in_force);
+        }
+    }
+
+    /// What of a key's compiled snapshot is not in the published one.
+    #[must_use]
+    pub fn not_in_force(&self, key: &K) -> Arc<NotInForce> {
+        self.lock().get(key).map(|channel| channel.not_in_force.clone()).unwrap_or_default()
     }
 
     /// Watches a key, whether or not something was published under it.
@@ -79,14 +123,14 @@ impl<K: Ord + Clone> Publisher<K> {
     pub fn subscribe(&self, key: &K) -> watch::Receiver<Watched> {
         let mut channels = self.lock();
         // Keys hold text that clients choose: those that nobody watches and nobody published must not pile up.
-        channels.retain(|_, sender| sender.receiver_count() > 0 || sender.borrow().is_some());
-        channels.entry(key.clone()).or_insert_with(|| watch::Sender::new(None)).subscribe()
+        channels.retain(|_, channel| channel.is_watched() || channel.sender.borrow().is_some());
+        channels.entry(key.clone()).or_default().sender.subscribe()
     }
 
     /// The current snapshot of a key.
     #[must_use]
     pub fn current(&self, key: &K) -> Watched {
-        self.lock().get(key).and_then(|sender| sender.borrow().clone())
+        self.lock().get(key).and_then(|channel| channel.sender.borrow().clone())
     }
 
     /// The keys that are published or watched, in order.
@@ -95,9 +139,20 @@ impl<K: Ord + Clone> Publisher<K> {
         self.lock().keys().cloned().collect()
     }
 
-    /// Keeps the keys that the question approves and closes the channels of all others.
-    pub fn retain(&self, mut keep: impl FnMut(&K) -> bool) {
-        self.lock().retain(|key, _| keep(key));
+    /// The keys that nobody watches.
+    #[must_use]
+    pub fn unwatched(&self) -> BTreeSet<K> {
+        self.lock().iter().filter(|(_, channel)| !channel.is_watched()).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Removes a key unless somebody watches it; whether it is gone now.
+    pub fn retire(&self, key: &K) -> bool {
+        let mut channels = self.lock();
+        let is_watched = channels.get(key).is_some_and(Channel::is_watched);
+        if !is_watched {
+            channels.remove(key);
+        }
+        !is_watched
     }
 
     /// Removes one key and closes its channel; whether it was there.
@@ -105,9 +160,15 @@ impl<K: Ord + Clone> Publisher<K> {
         self.lock().remove(key).is_some()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<K, watch::Sender<Watched>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<K, Channel>> {
         // Every change under the lock is a single step, so a panic elsewhere leaves nothing half done.
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Channel {
+    fn is_watched(&self) -> bool {
+        self.sender.receiver_count() > 0
     }
 }
 
@@ -149,11 +210,23 @@ mod tests {
     fn removed_keys_close_their_channels() {
         let publisher = Publisher::<&str>::new();
         let (web, api) = (publisher.subscribe(&"web"), publisher.subscribe(&"api"));
-        publisher.retain(|key| *key == "web");
+        assert!(publisher.remove(&"api"));
         assert!(web.has_changed().is_ok());
         assert!(api.has_changed().is_err());
-        assert!(publisher.remove(&"web"));
-        assert!(web.has_changed().is_err());
+    }
+
+    #[test]
+    fn keys_are_retired_unless_somebody_watches_them() {
+        let publisher = Publisher::<&str>::new();
+        let watched = publisher.subscribe(&"web");
+        publisher.publish(&"web", snapshot("1"));
+        publisher.publish(&"api", snapshot("1"));
+        assert_eq!(publisher.unwatched(), BTreeSet::from(["api"]));
+        assert!(publisher.retire(&"api") && !publisher.retire(&"web"));
+        assert_eq!(publisher.keys(), ["web"]);
+        drop(watched);
+        assert!(publisher.retire(&"web"));
+        assert_eq!(publisher.current(&"web"), None);
     }
 
     #[test]

@@ -1,117 +1,76 @@
-//! `make bench`: what compiling from scratch costs, by size.
+//! `make bench`: what a change costs, from a file to a gateway, beside its floor.
 //!
-//! For each size a world is written to files, and then measured several times, each time in a process of its own, so
-//! that neither memory nor caches of one run help or hurt the next. One process reads and decodes the files, compiles,
-//! emits and verifies once, as `serve` does at its start; then it compiles once more, as every edit does.
+//! | variable | effect |
+//! |---|---|
+//! | `ONLY=B1,B3` | only these, in the order of the list |
+//! | `BENCH_SMALL=1` | small sizes, in seconds, without goals |
+//! | `BENCH_STRICT=1` | a missed goal makes the exit code 1; else only a cell that fails does |
 //!
-//! Prints median and largest of each, and whether the budgets hold; the exit code is 1 if one does not.
+//! A cell fails on any wrong answer; then it has no figures. What the goals are about is two cores with nothing else to do.
 
-mod measure;
-#[path = "../support/bench_world.rs"]
-mod world;
+#[path = "cells.rs"]
+mod cells;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use measure::{Run, measure};
-use world::World;
-
-/// Route tables, and how often that size is measured. Odd, so that the median is a run.
-const SIZES: &[(usize, usize)] = &[(100, 15), (1_000, 9), (10_000, 5)];
-
-/// A name, how to read it from a run, the most that it may be, and its unit.
-type Budget = (&'static str, fn(&Run) -> f64, f64, &'static str);
-
-/// At the largest size, on one core but for reading: half of each leaves no room for other work on the machine, double
-/// is where a restart is felt.
-const BUDGETS: &[Budget] = &[
-    ("compile", |run| run.compile.as_secs_f64(), 1.0, "s"),
-    ("cold start", |run| run.cold_start().as_secs_f64(), 2.0, "s"),
-    ("peak memory", |run| mebibytes(run.peak_memory), 350.0, "MiB"),
-];
-
-/// The argument that makes this program measure one directory, once, and print the run as JSON.
-const ONCE: &str = "--once";
+use cells::CELLS;
+use cells::compile::ONCE;
+use cells::report::{Report, Scale};
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().collect();
-    let mut out = std::io::stdout().lock();
+    let mut out = std::io::stdout();
     if let Some(at) = arguments.iter().position(|argument| argument == ONCE) {
         let directory = arguments.get(at + 1).context("a directory follows --once")?;
-        writeln!(out, "{}", serde_json::to_string(&measure(Path::new(directory))?)?)?;
+        let run = cells::measure::measure(Path::new(directory))?;
+        writeln!(out, "{}", serde_json::to_string(&run)?)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let is_set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty() && value != "0");
+    let scale = if is_set("BENCH_SMALL") { Scale::Small } else { Scale::Full };
+    let chosen = chosen(&std::env::var("ONLY").unwrap_or_default())?;
     writeln!(out, "Machine: {}. Profile: {}.", machine(), if cfg!(debug_assertions) { "debug" } else { "release" })?;
-    writeln!(out, "Milliseconds as median / largest of the runs, each run in a process of its own.")?;
-    writeln!(out, "Cold start is load + compile + emit + verify; recompile is a second compile in the same process.")?;
-    writeln!(out)?;
-    let columns = ["load", "compile", "emit", "verify", "cold start", "recompile"];
-    write!(out, "{:>7} {:>7} {:>7} {:>4}", "tables", "routes", "objects", "runs")?;
-    for column in columns {
-        write!(out, " {column:>15}")?;
-    }
-    writeln!(out, " {:>11} {:>12}", "peak memory", "snapshot")?;
-    let mut last = Vec::new();
-    for (tables, times) in SIZES {
-        let runs = runs(World { tables: *tables }, *times)?;
-        let result = &runs[0].result;
-        write!(out, "{tables:>7} {:>7} {:>7} {times:>4}", result.routes, result.objects)?;
-        let parts: [fn(&Run) -> Duration; 6] =
-            [|r| r.load, |r| r.compile, |r| r.emit, |r| r.verify, Run::cold_start, |r| r.recompile];
-        for part in parts {
-            let (median, largest) = spread(&runs, |run| part(run).as_secs_f64() * 1e3);
-            write!(out, " {:>15}", format!("{median:.1} / {largest:.1}"))?;
+    writeln!(
+        out,
+        "Chancery: {}. Envoy: {}.",
+        version(&support::chancery::binary()?),
+        version(&support::envoy::find()?)
+    )?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut report = Report::new(scale, &mut out);
+    let mut failed = Vec::new();
+    for (name, what) in chosen {
+        let begun = Instant::now();
+        report.line(&format!("\n{name}: {what}"))?;
+        if let Err(error) = runtime.block_on(cells::run(name, &mut report)) {
+            report.line(&format!("  FAILED: {error:#}"))?;
+            failed.push(name);
         }
-        let (memory, _) = spread(&runs, |run| mebibytes(run.peak_memory));
-        writeln!(out, " {:>11} {:>12}", format!("{memory:.0} MiB"), format!("{} B", result.snapshot))?;
-        out.flush()?;
-        last = runs;
+        report.line(&format!("  ({:.0} s, load {})", begun.elapsed().as_secs_f64(), load()))?;
     }
-    writeln!(out)?;
-    let mut kept = true;
-    for (what, value, most, unit) in BUDGETS {
-        let (median, _) = spread(&last, value);
-        let verdict = if median <= *most { "kept" } else { "MISSED" };
-        kept &= median <= *most;
-        writeln!(out, "Budget at the largest size, {what}: {median:.2} of {most} {unit}: {verdict}")?;
-    }
-    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let (goals, missed) = (report.goals(), report.missed());
+    report.line(&format!("\n{goals}{missed} goals missed, failed cells: {failed:?}"))?;
+    let is_bad = !failed.is_empty() || (missed > 0 && is_set("BENCH_STRICT"));
+    Ok(if is_bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Writes a world and measures it.
-fn runs(world: World, times: usize) -> anyhow::Result<Vec<Run>> {
-    let folder = tempfile::tempdir().context("make a folder for the manifests")?;
-    world.write(folder.path())?;
-    let runs: Vec<Run> = (0..times).map(|_| run_in_child(folder.path())).collect::<anyhow::Result<_>>()?;
-    let first = &runs[0].result;
-    if first.routes != world.routes() || runs.iter().any(|run| run.result != *first) {
-        bail!("the runs did not all compile the whole world: {first:?}");
+/// The cells that a list names, all of them if it is empty.
+fn chosen(only: &str) -> anyhow::Result<Vec<(&'static str, &'static str)>> {
+    let wanted: Vec<&str> = only.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    let is_known = |wanted: &&&str| CELLS.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
+    if let Some(unknown) = wanted.iter().find(|name| !is_known(name)) {
+        let names: Vec<&str> = CELLS.iter().map(|(name, _)| *name).collect();
+        bail!("ONLY names {unknown}; there are {names:?}");
     }
-    Ok(runs)
-}
-
-fn run_in_child(directory: &Path) -> anyhow::Result<Run> {
-    let mut command = Command::new(std::env::current_exe().context("find this program")?);
-    let output = command.arg(ONCE).arg(directory).output().context("start a run")?;
-    if !output.status.success() {
-        bail!("a run failed: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    serde_json::from_slice(&output.stdout).context("read the result of a run")
-}
-
-/// Median and largest.
-fn spread(runs: &[Run], value: impl Fn(&Run) -> f64) -> (f64, f64) {
-    let mut values: Vec<f64> = runs.iter().map(value).collect();
-    values.sort_by(f64::total_cmp);
-    (values[values.len() / 2], values[values.len() - 1])
-}
-
-fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| name.eq_ignore_ascii_case(wanted));
+    Ok(CELLS.iter().copied().filter(|(name, _)| is_wanted(name)).collect())
 }
 
 /// Number of cores and model of the processor.
@@ -119,5 +78,19 @@ fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
-    format!("{cores} cores of {}", model.unwrap_or("an unknown processor"))
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{cores} cores of {}, Linux {}", model.unwrap_or("an unknown processor"), kernel.trim())
+}
+
+/// What a program says of its version.
+fn version(program: &Path) -> String {
+    let output = Command::new(program).arg("--version").output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("unknown").to_owned()
+}
+
+/// How busy the machine was in the last minute.
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("unknown").to_owned()
 }

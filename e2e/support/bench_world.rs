@@ -6,9 +6,23 @@
 //! rule about sharing is at work; nothing is wrong, so there are no findings.
 
 use std::fs;
-use std::path::Path;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+
+use super::manifests;
+
+/// The cluster of the gateway.
+pub(crate) const CLUSTER_NAME: &str = "cluster-1";
+/// The namespace of the gateway.
+pub(crate) const NAMESPACE: &str = "edge";
+/// The name of the gateway, and the `app` label of its Pods.
+pub(crate) const GATEWAY_NAME: &str = "ingress";
+/// The name of the gateway that [`second_gateway`] adds.
+pub(crate) const OTHER_NAME: &str = "other";
+/// The port of the gateway's Service, and the one that the gateway binds.
+pub(crate) const PORTS: (u16, u16) = (80, 8080);
 
 /// Workspaces of teams, and the platform team's.
 const TEAMS: usize = 49;
@@ -18,6 +32,10 @@ const TABLES_PER_ROOT: usize = 10;
 const TABLES_PER_APP: usize = 2;
 /// Routes of one child table.
 const ROUTES_PER_TABLE: usize = 10;
+
+/// How many routes the label `reach-…` marks, in a world that has as many in the first team. Each is twenty times the number
+/// of apps that bear it.
+pub(crate) const REACHES: [usize; 3] = [20, 200, 1_400];
 
 /// How large a world is.
 #[derive(Clone, Copy, Debug)]
@@ -69,12 +87,198 @@ impl World {
         }
         Ok(())
     }
+
+    /// The app whose route is edited. The policy of every fourth app adds a header, which leaves answers as they are.
+    pub(crate) fn first_probe(self) -> Probe {
+        Probe { app: 0 }
+    }
+
+    /// The same near the end of the world.
+    pub(crate) fn last_probe(self) -> Probe {
+        Probe { app: (self.apps() - 1) / 4 * 4 }
+    }
+
+    /// Writes a slice of its own for every app, beside the one that its Service has.
+    pub(crate) fn write_slices(self, directory: &Path) -> anyhow::Result<()> {
+        (0..self.apps()).try_for_each(|app| place(&slice_file(directory, app), &slice_text(app, Ipv4Addr::LOCALHOST)))
+    }
+}
+
+/// A route that answers by itself, so that a request tells which edit is in force.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Probe {
+    app: usize,
+}
+
+impl Probe {
+    /// The file of the table that holds the route.
+    pub(crate) fn file(self, directory: &Path) -> PathBuf {
+        folder(directory, self.app).join(format!("table-app-{}-0.yaml", self.app))
+    }
+
+    /// The table with a route that answers so.
+    pub(crate) fn table(self, answer: &str) -> String {
+        let text = child_table(self.app, 0);
+        let at = text.rfind("      forwardTo:").unwrap_or(text.len());
+        format!("{}      directResponse:\n        status: 200\n        body: {answer}\n", &text[..at])
+    }
+
+    /// Puts that table in place.
+    pub(crate) fn answer(self, directory: &Path, answer: &str) -> anyhow::Result<()> {
+        manifests::replace(&self.file(directory), &self.table(answer))
+    }
+
+    /// The host of a request for the route.
+    pub(crate) fn host(self) -> String {
+        format!("site-{}.example.com", self.app * TABLES_PER_APP / TABLES_PER_ROOT)
+    }
+
+    /// Its path.
+    pub(crate) fn path(self) -> String {
+        format!("/app-{}/0/part-{}", self.app, ROUTES_PER_TABLE - 1)
+    }
+}
+
+/// The file of an app's own slice.
+pub(crate) fn slice_file(directory: &Path, app: usize) -> PathBuf {
+    folder(directory, app).join(format!("slice-app-{app}.yaml"))
+}
+
+/// An app's own slice: one endpoint.
+pub(crate) fn slice_text(app: usize, address: Ipv4Addr) -> String {
+    let team = team_name(app % TEAMS);
+    format!(
+        "\
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: app-{app}-2
+  namespace: {team}
+  labels:
+    kubernetes.io/service-name: app-{app}
+addressType: IPv4
+ports:
+  - name: http
+    port: 9080
+    protocol: TCP
+endpoints:
+  - addresses: [{address}]
+    conditions: {{ready: true}}
+"
+    )
+}
+
+/// The file and the text of a policy that reaches as many routes as `reach` says, one of [`REACHES`].
+pub(crate) fn reaching_policy(directory: &Path, reach: usize, value: &str) -> (PathBuf, String) {
+    let text = format!(
+        "\
+apiVersion: trafficcontrol.policy.gloo.solo.io/v2
+kind: HeaderManipulationPolicy
+metadata:
+  name: reach-{reach}
+  namespace: {team}
+spec:
+  applyToRoutes:
+    - route:
+        labels:
+          reach-{reach}: 'yes'
+  config:
+    appendResponseHeaders: {{x-reach: {value}}}
+",
+        team = team_name(0)
+    );
+    (folder(directory, 0).join(format!("policy-reach-{reach}.yaml")), text)
+}
+
+/// The file and the text of a second gateway, with one table of its own, which answers `answer`: it sees nothing of the
+/// rest.
+pub(crate) fn second_gateway(directory: &Path, answer: &str) -> (PathBuf, String) {
+    let gateway = GATEWAY.replace(GATEWAY_NAME, OTHER_NAME);
+    let text = format!(
+        "{gateway}---
+apiVersion: networking.gloo.solo.io/v2
+kind: RouteTable
+metadata:
+  name: other
+  namespace: edge
+spec:
+  hosts:
+    - other.example.com
+  virtualGateways:
+    - name: other
+      namespace: edge
+      cluster: cluster-1
+  http:
+    - name: other
+      directResponse:
+        status: 200
+        body: {answer}
+"
+    );
+    (directory.join("cluster-1").join("edge").join("gateway-other.yaml"), text)
+}
+
+/// The file and the text of one table for one host with so many routes, the last of which answers `answer`.
+pub(crate) fn large_table(directory: &Path, routes: usize, answer: &str) -> (PathBuf, String) {
+    let mut text = String::from(
+        "\
+apiVersion: networking.gloo.solo.io/v2
+kind: RouteTable
+metadata:
+  name: large
+  namespace: edge
+spec:
+  hosts:
+    - large.example.com
+  virtualGateways:
+    - name: ingress
+      namespace: edge
+      cluster: cluster-1
+  http:
+",
+    );
+    for route in 0..routes {
+        let body = if route + 1 == routes { answer } else { "large" };
+        text.push_str(&format!(
+            "    - name: r{route}
+      matchers:
+        - uri: {{prefix: /part-{route:05}}}
+          headers:
+            - name: x-large
+              value: 'value of a header that makes the route as rich as real ones are'
+      directResponse: {{status: 200, body: {body}}}
+"
+        ));
+    }
+    (directory.join("cluster-1").join("edge").join("table-large.yaml"), text)
+}
+
+/// Writes a file into a folder that may not be there yet.
+pub(crate) fn place(file: &Path, text: &str) -> anyhow::Result<()> {
+    let parent = file.parent().context("a file has a folder")?;
+    fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+    fs::write(file, text).with_context(|| format!("write {}", file.display()))
+}
+
+/// The folder of an app's team.
+fn folder(directory: &Path, app: usize) -> PathBuf {
+    directory.join("cluster-1").join(team_name(app % TEAMS))
+}
+
+/// Labels by which policies reach a known number of routes: some apps of the first team bear each. Those that
+/// have a header policy already, probes among them, do not.
+fn reach_labels(app: usize) -> String {
+    let turn = app / TEAMS;
+    if !app.is_multiple_of(TEAMS) || turn.is_multiple_of(4) {
+        return String::new();
+    }
+    let place = turn - turn / 4 - 1;
+    let borne = REACHES.iter().filter(|reach| place < **reach / (TABLES_PER_APP * ROUTES_PER_TABLE));
+    borne.map(|reach| format!("    reach-{reach}: 'yes'\n")).collect()
 }
 
 fn save(folder: &Path, name: &str, text: &str) -> anyhow::Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-    let file = folder.join(format!("{name}.yaml"));
-    fs::write(&file, text).with_context(|| format!("write {}", file.display()))
+    place(&folder.join(format!("{name}.yaml")), text)
 }
 
 fn team_name(team: usize) -> String {
@@ -211,9 +415,10 @@ metadata:
   labels:
     app: app-{app}
     team: {team}
-spec:
+{labels}spec:
   http:
-"
+",
+        labels = reach_labels(app)
     );
     for route in 0..ROUTES_PER_TABLE {
         // Mostly prefixes, and one each of what else real tables hold.

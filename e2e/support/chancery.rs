@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -113,6 +113,17 @@ impl Chancery {
         self.process.kill();
     }
 
+    /// Asks the control plane to end, as an orchestrator does, and waits until it has.
+    pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
+        let asked = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status().context("run kill")?;
+        ensure!(asked.success(), "kill ended with {asked}");
+        let ended =
+            until(PATIENCE, "chancery to end", async || self.process.ended().ok_or(Not::Yet("it runs".to_owned())))
+                .await?;
+        ensure!(ended.success(), "it ended with {ended}");
+        Ok(())
+    }
+
     /// Starts the control plane again, on the xDS port that gateways know.
     pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
         self.kill();
@@ -163,6 +174,14 @@ async fn start(
         Ok(ready) => Ok((process, ready)),
         Err(error) => Err(error.context(process.log_tail())),
     }
+}
+
+/// Answers `chancery status` of a running control plane.
+pub(crate) fn status(admin: SocketAddr) -> anyhow::Result<Value> {
+    let output =
+        Command::new(binary()?).args(["status", "--server", &format!("http://{admin}"), "-o", "json"]).output()?;
+    ensure!(output.status.success(), "chancery status: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 /// Answers `chancery explain` for one request to a gateway, `cluster/namespace/service`.

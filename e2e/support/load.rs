@@ -23,6 +23,15 @@ pub(crate) enum Pace {
     PerSecond(u32),
 }
 
+/// How long a connection is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lasts {
+    /// As long as the load.
+    AllTheTime,
+    /// For one request: each meets what is in force for new connections.
+    OneRequest,
+}
+
 /// Requests that are being sent.
 #[derive(Debug)]
 pub(crate) struct Load {
@@ -57,10 +66,24 @@ impl Load {
         requests: Vec<Request>,
         judge: impl Fn(usize, &Response) -> anyhow::Result<()> + Send + Sync + 'static,
     ) -> Self {
+        Self::start_with(move || Client::new(address), Lasts::AllTheTime, connections, pace, requests, judge)
+    }
+
+    /// The same with clients of a kind.
+    pub(crate) fn start_with(
+        client: impl Fn() -> Client + Send + Sync + 'static,
+        lasts: Lasts,
+        connections: usize,
+        pace: Pace,
+        requests: Vec<Request>,
+        judge: impl Fn(usize, &Response) -> anyhow::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let client_of = Arc::new(client);
         let (stop, requests, judge) = (Arc::new(AtomicBool::new(false)), Arc::new(requests), Arc::new(judge));
         let mut clients = JoinSet::new();
         for number in 0..connections {
             let (stop, requests, judge) = (Arc::clone(&stop), Arc::clone(&requests), Arc::clone(&judge));
+            let client_of = Arc::clone(&client_of);
             let count = u32::try_from(connections).unwrap_or(u32::MAX);
             clients.spawn(async move {
                 let mut ticks = match pace {
@@ -74,11 +97,14 @@ impl Load {
                         Some(ticks)
                     }
                 };
-                let mut client = Client::new(address);
+                let mut client = client_of();
                 let mut tally = Tally::default();
                 for index in (0..requests.len()).cycle().skip(number) {
                     if let Some(ticks) = &mut ticks {
                         ticks.tick().await;
+                    }
+                    if lasts == Lasts::OneRequest {
+                        client = client_of();
                     }
                     let start = Instant::now();
                     let answer = client.send(&requests[index]).await;

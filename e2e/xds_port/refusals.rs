@@ -27,7 +27,7 @@ pub(super) struct Shared(pub(super) watch::Sender<Option<Arc<Snapshot>>>);
 
 impl SnapshotSource for Shared {
     async fn subscribe(&self, _: &Node) -> Result<Subscription, NodeError> {
-        Ok(Subscription { gateway: "edge".into(), snapshots: self.0.subscribe() })
+        Ok(Subscription { gateway: "edge".into(), snapshots: self.0.subscribe(), held: None })
     }
 }
 
@@ -57,7 +57,7 @@ fn cluster(name: &str, is_good: bool) -> Resource {
 }
 
 /// A listener with a filter that no Envoy has is refused.
-fn listener(name: &str, is_good: bool) -> Resource {
+pub(super) fn listener(name: &str, is_good: bool) -> Resource {
     let known = "envoy.extensions.filters.network.direct_response.v3.Config";
     let type_url = format!("type.googleapis.com/{}", if is_good { known } else { "chancery.Nothing" });
     let config = listener_pb::filter::ConfigType::TypedConfig(Any { type_url, value: Vec::new() });

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
-use super::refusals::{Events, Shared, bootstrap, resource};
+use super::refusals::{Events, Shared, bootstrap, listener, resource};
 use crate::support::envoy::Envoy;
 use crate::support::wait::{Not, PATIENCE, until};
 
@@ -122,44 +122,48 @@ fn endpoints() -> Resource {
     resource("a", &assignment)
 }
 
-fn snapshot(timeout: i64) -> Arc<Snapshot> {
+fn snapshot(timeout: i64, listeners: &[&str]) -> Arc<Snapshot> {
     let snapshot = Snapshot::new().with(ResourceType::Cluster, [cluster(timeout)]);
-    Arc::new(snapshot.with(ResourceType::Endpoint, [endpoints()]))
+    let snapshot = snapshot.with(ResourceType::Endpoint, [endpoints()]);
+    Arc::new(snapshot.with(ResourceType::Listener, listeners.iter().map(|name| listener(name, true))))
 }
 
-/// Waits until a stream holds all resources of a type, and gives back which.
+/// Waits until a stream holds all resources of a type; which stream, and on which others were sent before, in order.
 async fn settled(
     events: &mut mpsc::UnboundedReceiver<Observation>,
     resource_type: ResourceType,
-) -> anyhow::Result<StreamId> {
+) -> anyhow::Result<(StreamId, Vec<(StreamId, ResourceType)>)> {
+    let mut sent = Vec::new();
     loop {
         let event = tokio::time::timeout(PATIENCE, events.recv()).await;
-        if let Observation::Acknowledged(peer, news) = event.context("news in time")?.context("the server ended")?
-            && news.resource_type == resource_type
-            && news.outstanding == 0
-        {
-            return Ok(peer.stream);
+        match event.with_context(|| format!("only {sent:?} in time"))?.context("the server ended")? {
+            Observation::Sent(peer, sending) => sent.push((peer.stream, sending.resource_type)),
+            Observation::Acknowledged(peer, news) if news.resource_type == resource_type && news.outstanding == 0 => {
+                return Ok((peer.stream, sent));
+            }
+            _ => {}
         }
     }
 }
 
-#[tokio::test]
-async fn case_24_a_connection_that_breaks_while_a_cluster_is_warming_costs_no_time() -> anyhow::Result<()> {
+/// While the cluster is warming and nobody is connected, a listener comes. Envoy may have it only after the clusters.
+async fn check(api_type: &str) -> anyhow::Result<()> {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let (fate, fates) = watch::channel(Fate::Passed);
     let address = proxy(port.local_addr()?, fates).await?;
-    let source = Arc::new(Shared(watch::Sender::new(Some(snapshot(1)))));
+    let source = Arc::new(Shared(watch::Sender::new(Some(snapshot(1, &["listener/80"])))));
     let (sender, mut events) = mpsc::unbounded_channel();
     let settings = ServerSettings::default();
     let observer = Arc::new(Events(sender));
     let server =
         tokio::spawn(serve(port, source.clone(), observer, Sessions::default(), settings, std::future::pending()));
-    let envoy = Envoy::start("warming", &bootstrap(address, "DELTA_GRPC")).await?;
-    let before = settled(&mut events, ResourceType::Endpoint).await.map_err(|error| error.context(envoy.log_tail()))?;
+    let envoy = Envoy::start("warming", &bootstrap(address, api_type)).await?;
+    let failed = |error: anyhow::Error| error.context(envoy.log_tail()).context(api_type.to_owned());
+    let (before, _) = settled(&mut events, ResourceType::Listener).await.map_err(failed)?;
 
     // The cluster arrives, and its endpoints don't.
     fate.send_replace(Fate::Held);
-    source.0.send_replace(Some(snapshot(2)));
+    source.0.send_replace(Some(snapshot(2, &["listener/80"])));
     until(PATIENCE, "a cluster that is warming", async || {
         match envoy.stats("^cluster_manager.warming_clusters$").await {
             Ok(stats) if stats.values().eq([&1]) => Ok(()),
@@ -168,11 +172,28 @@ async fn case_24_a_connection_that_breaks_while_a_cluster_is_warming_costs_no_ti
         }
     })
     .await?;
+    source.0.send_replace(Some(snapshot(3, &["listener/80", "listener/90"])));
     fate.send_replace(Fate::Cut);
     let begun = Instant::now();
-    let after = settled(&mut events, ResourceType::Cluster).await.map_err(|error| error.context(envoy.log_tail()))?;
-    ensure!(before != after, "the connection was not cut in between");
-    ensure!(begun.elapsed() < WARMING - Duration::from_secs(3), "it took {:?}", begun.elapsed());
+    let (after, mut sent) = settled(&mut events, ResourceType::Cluster).await.map_err(failed)?;
+    ensure!(before != after, "{api_type}: the connection was not cut in between");
+    ensure!(begun.elapsed() < WARMING - Duration::from_secs(3), "{api_type}: it took {:?}", begun.elapsed());
+    let (held, more) = settled(&mut events, ResourceType::Listener).await.map_err(failed)?;
+    ensure!(held == after, "{api_type}: another stream");
+    sent.extend(more);
+    let first = |wanted| sent.iter().position(|(stream, sent)| *stream == after && *sent == wanted);
+    let (cluster, listener) = (first(ResourceType::Cluster), first(ResourceType::Listener));
+    ensure!(cluster.is_some() && cluster < listener, "{api_type}: {sent:?}");
     server.abort();
     Ok(())
+}
+
+#[tokio::test]
+async fn case_24_a_connection_that_breaks_while_a_cluster_is_warming_costs_no_time() -> anyhow::Result<()> {
+    check("DELTA_GRPC").await
+}
+
+#[tokio::test]
+async fn case_24_it_costs_no_time_with_the_state_of_the_world_either() -> anyhow::Result<()> {
+    check("GRPC").await
 }

@@ -44,6 +44,9 @@ async fn ask(
 
 const LOCAL: &str = "127.0.0.1:5000";
 
+/// What a request that changes something must have.
+const OWN: [(&str, &str); 1] = [("x-chancery", "1")];
+
 #[tokio::test]
 async fn beyond_loopback_only_health_readiness_and_metrics_are_served() {
     let mesh = Mesh::new();
@@ -83,7 +86,7 @@ async fn the_log_filter_is_shown_and_changed_and_a_bad_one_is_refused_with_the_r
     let router = router(mesh.sources.clone(), logging, Routes::default());
     let shown = ask(&router, LOCAL, Method::GET, "/logging?filter=trace", &[]).await;
     assert_eq!((shown.0, shown.2.as_str()), (200, "notify=error,info\n"), "a GET changes nothing");
-    let changed = ask(&router, LOCAL, Method::POST, "/logging?filter=warn,chancery::xds%3Ddebug", &[]).await;
+    let changed = ask(&router, LOCAL, Method::POST, "/logging?filter=warn,chancery::xds%3Ddebug", &OWN).await;
     assert_eq!((changed.0, changed.2.as_str()), (200, "chancery::xds=debug,notify=error,warn\n"));
     let long = format!("/logging?filter={}", "a".repeat(FILTER_BYTES + 1));
     for (path, says) in [
@@ -92,11 +95,49 @@ async fn the_log_filter_is_shown_and_changed_and_a_bad_one_is_refused_with_the_r
         ("/logging", "say what to log"),
         (long.as_str(), "at most 1024 bytes"),
     ] {
-        let (status, _, body) = ask(&router, LOCAL, Method::POST, path, &[]).await;
+        let (status, _, body) = ask(&router, LOCAL, Method::POST, path, &OWN).await;
         assert!(status == 400 && body.contains(says) && body.len() < 500, "{path:.40}: {status} {body}");
     }
     let shown = ask(&router, LOCAL, Method::GET, "/logging", &[]).await;
     assert_eq!(shown.2, "chancery::xds=debug,notify=error,warn\n");
+}
+
+/// `reliability.md` section 4, CVE-2020-15127: a page in a browser on this host changes and reads nothing.
+#[tokio::test]
+async fn what_a_web_page_can_send_changes_and_reads_nothing() {
+    let mesh = Mesh::new();
+    let (logging, _layer) = logging();
+    let services = Routes::new(api::service::server(mesh.sources.clone()));
+    let router = router(mesh.sources.clone(), logging.clone(), services);
+    let (live, change) = ("/chancery.v1.Live/Status", "/logging?filter=trace");
+    let own = OWN[0];
+    for (why, method, path, headers) in [
+        ("a form needs no permission", Method::POST, change, vec![("content-type", "text/plain")]),
+        ("another value", Method::POST, change, vec![("x-chancery", "yes")]),
+        ("a page that was allowed the header", Method::POST, change, vec![own, ("origin", "https://evil.example")]),
+        ("a sandboxed page", Method::POST, change, vec![own, ("origin", "null")]),
+        ("a name that means this host by now", Method::POST, change, vec![own, ("host", "evil.example:18001")]),
+        ("reading under such a name", Method::GET, "/logging", vec![("host", "evil.example:18001")]),
+        ("a name that begins well", Method::GET, "/logging", vec![("host", "127.0.0.1.evil.example")]),
+        ("one that begins as ours", Method::GET, "/logging", vec![("host", "localhost.evil.example")]),
+        ("no name at all", Method::GET, "/logging", vec![("host", "a b")]),
+        ("the API", Method::POST, live, vec![("host", "evil.example")]),
+        ("the API from a page", Method::POST, live, vec![("origin", "https://evil.example")]),
+        ("under a name in the first line", Method::GET, "http://evil.example/logging", vec![("host", "localhost")]),
+    ] {
+        let (status, _, body) = ask(&router, LOCAL, method, path, &headers).await;
+        assert!(status == 403 && !body.contains("notify"), "{why}: {status} {body}");
+    }
+    let grpc = [("content-type", "application/grpc"), ("host", "evil.example")];
+    let (_, headers, _) = ask(&router, LOCAL, Method::POST, live, &grpc).await;
+    assert_eq!(headers["grpc-status"], "7", "PERMISSION_DENIED");
+    assert_eq!(logging.in_force().unwrap(), "notify=error,info");
+    for host in ["localhost", "LOCALHOST:18001", "127.0.0.1:18001", "[::1]:18001", "10.0.0.7"] {
+        assert_eq!(ask(&router, LOCAL, Method::GET, "/logging", &[("host", host)]).await.0, 200, "{host}");
+    }
+    for path in OPEN {
+        assert_eq!(ask(&router, LOCAL, Method::GET, path, &[("host", "node-7.internal")]).await.0, 200, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use super::{Sources, pb};
 use crate::compile::Compiled;
 use crate::emit::{listener_name, route_configuration_name};
 use crate::model::{Approval, EnvoyRelease, Finding, Kind, Name, ObjectRef};
-use crate::publish::GatewayKey;
+use crate::publish::{GatewayKey, Withheld};
 use crate::snapshot::{ResourceType, Snapshot, Version};
 use crate::status::View;
 use crate::status::view::{NodeView, RefusalView, Standing, StreamView, TypeView};
@@ -79,14 +79,19 @@ fn nodes(view: &View) -> impl Iterator<Item = (&Name, &Name, &NodeView)> {
     view.gateways.iter().flat_map(|(gateway, class)| class.nodes.iter().map(move |(id, node)| (gateway, id, node)))
 }
 
-/// The snapshot that a stream is served.
-fn snapshot(sources: &Sources, gateway: &Name, stream: &StreamView) -> Option<Arc<Snapshot>> {
+/// Under which key a stream is served.
+fn key(gateway: &Name, stream: &StreamView) -> Option<GatewayKey> {
     let version = stream.node.version.map(|version| (version.major, version.minor));
-    sources.publisher.current(&GatewayKey {
+    Some(GatewayKey {
         gateway: gateway.parse().ok()?,
         bind: stream.node.bind.clone(),
         envoy: EnvoyRelease::serving(version),
     })
+}
+
+/// The snapshot that a stream is served.
+fn snapshot(sources: &Sources, gateway: &Name, stream: &StreamView) -> Option<Arc<Snapshot>> {
+    sources.publisher.current(&key(gateway, stream)?)
 }
 
 fn gateway_state(sources: &Sources, gateway: &Name, node: &Name, view: &NodeView, now: jiff::Timestamp) -> pb::Gateway {
@@ -132,7 +137,7 @@ fn type_state(resource_type: ResourceType, view: &TypeView, snapshot: Option<&Sn
         })
         .collect();
     let is_current = snapshot.is_none_or(|snapshot| view.is_current(&snapshot.type_version(resource_type)));
-    let state = if !refusals.is_empty() {
+    let state = if !refusals.is_empty() || view.refusals_unlisted > 0 {
         pb::State::Refused
     } else if is_current {
         pb::State::Acknowledged
@@ -195,6 +200,9 @@ pub fn holdings_of_object(sources: &Sources, object: &ObjectRef) -> Vec<pb::Hold
 
 /// How far gateways are with those resources of their snapshots that a question approves.
 ///
+/// The answer to the question is about what was compiled. Where that is not in force because it was refused, it is told as
+/// refused, also of gateways that hold what stands in for it.
+///
 /// # Cost
 /// In proportion to the gateways, times the resources of a snapshot.
 fn holdings(sources: &Sources, wanted: impl Fn(&str, ResourceType, &Name, &[ObjectRef]) -> bool) -> Vec<pb::Holding> {
@@ -203,7 +211,9 @@ fn holdings(sources: &Sources, wanted: impl Fn(&str, ResourceType, &Name, &[Obje
     for (gateway, node, view) in nodes(&view) {
         let mut of_node: BTreeMap<(ResourceType, String), pb::Holding> = BTreeMap::new();
         for stream in view.streams.values() {
-            let Some(snapshot) = snapshot(sources, gateway, stream) else { continue };
+            let Some(key) = key(gateway, stream) else { continue };
+            let Some(snapshot) = sources.publisher.current(&key) else { continue };
+            let not_in_force = sources.publisher.not_in_force(&key);
             for resource_type in ResourceType::ALL {
                 let (resources, version) = (snapshot.resources(resource_type), snapshot.type_version(resource_type));
                 let on_stream = stream.types.get(&resource_type);
@@ -218,7 +228,14 @@ fn holdings(sources: &Sources, wanted: impl Fn(&str, ResourceType, &Name, &[Obje
                     message: message.to_owned(),
                 };
                 for (name, resource) in resources.iter() {
-                    if !wanted(gateway, resource_type, name, &resource.owners) {
+                    let withheld = not_in_force.get(&(resource_type, name.clone()));
+                    let owners = withheld.map_or(&resource.owners, |withheld| &withheld.owners);
+                    if !wanted(gateway, resource_type, name, owners) {
+                        continue;
+                    }
+                    if let Some(Withheld { version, message, .. }) = withheld {
+                        let words = format!("not in force, the last accepted version is; refused: {message}");
+                        told.push(holding(name, version, pb::State::Refused, &words));
                         continue;
                     }
                     let refusal = on_stream.and_then(|view| exact(view).find(|(refused, _)| *refused == name));

@@ -201,6 +201,33 @@ fn a_refusal_carries_envoys_words_and_reaches_the_objects() {
 }
 
 #[test]
+fn what_is_not_in_force_is_told_as_refused_also_where_the_accepted_version_is_held() {
+    let mesh = Mesh::new();
+    let peer = mesh.connect(1, "envoy-1");
+    let (name, resource) =
+        mesh.snapshot.resources(ResourceType::Route).iter().next().map(|(n, r)| (n.clone(), r.clone())).unwrap();
+    mesh.send(&peer, ResourceType::Route);
+    mesh.acknowledge(&peer, ResourceType::Route, 0);
+    let newcomer = "RouteTable/gateway/new@cluster-1";
+    let withheld = crate::publish::Withheld {
+        version: crate::snapshot::Version::new("compiled"),
+        owners: resource.owners.iter().cloned().chain([newcomer.parse().unwrap()]).collect(),
+        message: "no such filter".into(),
+    };
+    let key =
+        GatewayKey { gateway: GATEWAY.parse().unwrap(), bind: "0.0.0.0".into(), envoy: EnvoyRelease::serving(None) };
+    mesh.sources.publisher.withhold(&key, [((ResourceType::Route, name.clone()), withheld)].into());
+    for object in [newcomer, "RouteTable/gateway/web@cluster-1"] {
+        let holdings = state::holdings_of_object(&mesh.sources, &object.parse().unwrap());
+        let routes = holdings.iter().find(|holding| holding.resource == *name).expect(object);
+        assert_eq!((routes.state(), routes.version.as_str()), (State::Refused, "compiled"));
+        assert_eq!(routes.message, "not in force, the last accepted version is; refused: no such filter");
+    }
+    // What is served is held, so the gateway itself is up to date.
+    assert_eq!(states(&mesh.status().gateways[0]), [("RouteConfiguration", State::Acknowledged)]);
+}
+
+#[test]
 fn what_travelled_with_something_bad_is_behind_not_refused() {
     let mesh = Mesh::new();
     let peer = mesh.connect(1, "envoy-1");

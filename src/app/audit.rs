@@ -48,8 +48,8 @@ impl Audit {
     }
 
     /// Takes a sample, if it is time and the thread is done with the last one.
-    pub(super) fn offer(&mut self, sample: impl FnOnce() -> Sample) {
-        if self.last.elapsed() >= self.every && self.samples.try_send(sample()).is_ok() {
+    pub(super) fn offer(&mut self, sample: Sample) {
+        if self.last.elapsed() >= self.every && self.samples.try_send(sample).is_ok() {
             self.last = Instant::now();
         }
     }

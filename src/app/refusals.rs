@@ -14,13 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as std_mpsc};
 
 use crate::ir::GatewayPlan;
 use crate::memory::refusals::blame::{blamed, changes};
+use crate::memory::refusals::document::Document;
 use crate::memory::refusals::{Bytes, Refusals, Refused};
 use crate::model::{Code, EnvoyRelease, Finding, Findings, GatewayId, Name, ObjectRef};
-use crate::publish::GatewayKey;
-use crate::snapshot::{Resource, ResourceType};
+use crate::publish::{GatewayKey, NotInForce, Withheld};
+use crate::snapshot::{Resource, ResourceType, Snapshot};
 use crate::status::{Ledger, View};
 use crate::xds::node::Node;
-use crate::xds::observation::{Blame, Observation, Observer, Peer, Refusal, RefusedResource};
+use crate::xds::observation::{Acknowledgement, Blame, Observation, Observer, Peer, Refusal, RefusedResource, excerpt};
 
 use super::Event;
 
@@ -36,9 +37,16 @@ pub(super) struct Shared {
     refusals: Mutex<Refusals>,
     /// Whether the compile thread is told already and didn't look yet.
     is_told: AtomicBool,
+    /// The same of streams that ended.
+    is_told_who_left: AtomicBool,
 }
 
 impl Shared {
+    /// Begins with what an earlier run kept.
+    pub(super) fn of_earlier_run(document: Document) -> Self {
+        Self { refusals: Mutex::new(Refusals::of_earlier_run(document)), ..Self::default() }
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Refusals> {
         // Every change under the lock is whole by itself.
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
@@ -47,6 +55,11 @@ impl Shared {
     /// The compile thread looks now: what comes later wakes it again.
     pub(super) fn looked(&self) {
         self.is_told.store(false, Ordering::SeqCst);
+    }
+
+    /// The same of streams that ended.
+    pub(super) fn looked_who_left(&self) {
+        self.is_told_who_left.store(false, Ordering::SeqCst);
     }
 }
 
@@ -59,37 +72,52 @@ pub(super) struct Witness {
 
 impl Observer for Witness {
     fn observe(&self, event: Observation) {
+        let mut has_left = false;
         match &event {
-            Observation::Acknowledged(peer, held) => {
-                if let Some(key) = key_of(peer) {
-                    let mut refusals = self.shared.lock();
-                    refusals.accept(&key, held.resource_type, &held.version, &held.resources, held.outstanding);
-                }
-            }
+            Observation::Acknowledged(peer, held) => self.acknowledged(peer, held),
             Observation::Refused(peer, refusal) => self.refused(peer, refusal),
-            Observation::Connected(_)
-            | Observation::Sent(..)
-            | Observation::Ignored(..)
-            | Observation::Stuck(..)
-            | Observation::Disconnected(_) => {}
+            Observation::Disconnected(_) => has_left = true,
+            Observation::Connected(_) | Observation::Sent(..) | Observation::Ignored(..) | Observation::Stuck(..) => {}
         }
         self.ledger.observe(event);
+        // After the ledger, which says who is still there.
+        if has_left && !self.shared.is_told_who_left.swap(true, Ordering::SeqCst) {
+            // Fails only when the compile thread is gone, which ends the program.
+            let _ = self.events.send(Event::Left);
+        }
     }
 }
 
 impl Witness {
+    fn acknowledged(&self, peer: &Peer, held: &Acknowledgement) {
+        let Some(key) = key_of(peer) else { return };
+        let mut refusals = self.shared.lock();
+        refusals.accept(&key, held.resource_type, &held.version, &held.resources, held.outstanding);
+        let has_ended = refusals.reconsider(&key, &peer.node.id, held.resource_type, &held.resources);
+        drop(refusals);
+        if has_ended {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if !self.shared.is_told.swap(true, Ordering::SeqCst) {
+            // Fails only when the compile thread is gone, which ends the program.
+            let _ = self.events.send(Event::Refused);
+        }
+    }
+
     fn refused(&self, peer: &Peer, refusal: &Refusal) {
         // What is only suspected travels again in parts, and what is bad among it is refused by itself (F3).
         let (Some(key), Blame::Exact) = (key_of(peer), refusal.blame) else { return };
         let mut is_news = false;
         for resource in &refusal.resources {
-            let RefusedResource { name, version, owners } = resource.clone();
-            let bytes = Bytes { envoy: key.envoy, resource_type: refusal.resource_type, name, version };
-            is_news |= self.shared.lock().refuse(&key, &peer.node.id, bytes, owners, &refusal.message);
+            let RefusedResource { name, version, owners } = resource;
+            let bytes = Bytes::new(&key, refusal.resource_type, name, version);
+            is_news |= self.shared.lock().refuse(&key, &peer.node.id, bytes, owners.clone(), &refusal.message);
         }
-        if is_news && !self.shared.is_told.swap(true, Ordering::SeqCst) {
-            // Fails only when the compile thread is gone, which ends the program.
-            let _ = self.events.send(Event::Refused);
+        if is_news {
+            self.wake();
         }
     }
 }
@@ -101,8 +129,11 @@ fn key_of(peer: &Peer) -> Option<GatewayKey> {
 
 /// Under which key a node of a class is served.
 pub(super) fn key(gateway: GatewayId, node: &Node) -> GatewayKey {
-    let envoy = EnvoyRelease::serving(node.version.map(|version| (version.major, version.minor)));
-    GatewayKey { gateway, bind: node.bind.clone(), envoy }
+    GatewayKey { gateway, bind: node.bind.clone(), envoy: release(node) }
+}
+
+fn release(node: &Node) -> EnvoyRelease {
+    EnvoyRelease::serving(node.version.map(|version| (version.major, version.minor)))
 }
 
 /// Who is to blame for a refused resource, if it is known better than by what it was made from.
@@ -113,6 +144,33 @@ pub(super) fn judge(plan: &GatewayPlan, compiled: &Resource, accepted: Option<&R
     Some(blamed(plan, &changes)?.into_iter().collect())
 }
 
+/// Whether some of these nodes is connected at a release.
+pub(super) fn is_some_connected(
+    connected: &View,
+    envoy: EnvoyRelease,
+    class: &GatewayId,
+    nodes: &BTreeSet<Name>,
+) -> bool {
+    let Some(class) = connected.gateways.get(class.to_string().as_str()) else { return false };
+    let mut present = nodes.iter().filter_map(|node| class.nodes.get(node));
+    present.any(|node| node.streams.values().any(|stream| release(&stream.node) == envoy))
+}
+
+/// What of a compiled snapshot is not in force: what was kept in its place was accepted before.
+pub(super) fn not_in_force(
+    key: &GatewayKey,
+    compiled: &Snapshot,
+    refusals: &Refusals,
+    kept: &BTreeSet<(ResourceType, Name)>,
+) -> NotInForce {
+    let withheld = |(resource_type, name): &(ResourceType, Name)| {
+        let Resource { version, owners, .. } = &**compiled.get(*resource_type, name)?;
+        let message = refusals.get(&Bytes::new(key, *resource_type, name, version))?.message.clone();
+        Some(((*resource_type, name.clone()), Withheld { version: version.clone(), owners: owners.clone(), message }))
+    };
+    kept.iter().filter_map(withheld).collect()
+}
+
 /// What is kept in place of refused resources, by key.
 pub(super) type Kept<'a> = BTreeMap<&'a GatewayKey, &'a BTreeSet<(ResourceType, Name)>>;
 
@@ -120,28 +178,28 @@ pub(super) type Kept<'a> = BTreeMap<&'a GatewayKey, &'a BTreeSet<(ResourceType, 
 ///
 /// # Rule
 /// R132: these make its approval FAILED.
-pub(super) fn findings(refusals: &Refusals, kept: &Kept<'_>, connected: &View) -> Findings {
+pub(super) fn findings(refusals: &Refusals, kept: &Kept<'_>) -> Findings {
     let mut findings = Findings::new();
     for (bytes, refused) in refusals.iter() {
-        let message = message(bytes, refused, kept, connected);
+        let message = message(bytes, refused, kept);
         let finding = |object| Finding::error(object, Code::RefusedByGateway, message.clone());
         findings.extend(refused.blamed.iter().map(finding));
     }
     findings
 }
 
-fn message(bytes: &Bytes, refused: &Refused, kept: &Kept<'_>, connected: &View) -> String {
+/// How many refused is told roughly where it is many, and how many did not is not told: either changes with every Envoy that
+/// comes or goes, and each change of a message costs a compile.
+fn message(bytes: &Bytes, refused: &Refused, kept: &Kept<'_>) -> String {
     let mut text = String::new();
     for (index, (gateway, nodes)) in refused.nodes.iter().take(NAMED).enumerate() {
-        let served = connected.gateways.get(gateway.to_string().as_str()).map_or(0, |gateway| gateway.nodes.len());
-        let names: Vec<String> = nodes.iter().take(NAMED).map(|node| format!("{:?}", cut(node, 128))).collect();
+        let names: Vec<String> = nodes.iter().take(NAMED).map(|node| format!("{:?}", excerpt(node, 128))).collect();
         let more = if nodes.len() > NAMED { ", …" } else { "" };
         let _ = write!(
             text,
-            "{}{} of {} Envoys of gateway `{gateway}` ({}{more})",
+            "{}{} of gateway `{gateway}` ({}{more})",
             if index > 0 { ", " } else { "" },
-            nodes.len(),
-            served.max(nodes.len()),
+            envoys(nodes.len()),
             names.join(", ")
         );
     }
@@ -149,22 +207,25 @@ fn message(bytes: &Bytes, refused: &Refused, kept: &Kept<'_>, connected: &View) 
         let _ = write!(text, " and Envoys of {} more gateways", refused.nodes.len() - NAMED);
     }
     let of_this = (bytes.resource_type, bytes.name.clone());
-    let is_kept = kept.iter().any(|(key, kept)| key.envoy == bytes.envoy && kept.contains(&of_this));
+    let is_kept = kept.iter().any(|(key, kept)| bytes.concern(key) && kept.contains(&of_this));
     let outcome = if is_kept {
         "the last accepted version stays in force"
     } else {
         "no accepted version of it is known, so new gateways do without it"
     };
-    let words = cut(&refused.message, WORDS);
+    let words = excerpt(&refused.message, WORDS);
     let (name, envoy) = (&bytes.name, bytes.envoy);
     let _ = write!(text, " refused `{name}` as made for Envoy {envoy}; {outcome}; Envoy says: {words:?}");
     text
 }
 
-/// The longest beginning of a text within a number of bytes.
-fn cut(text: &str, bytes: usize) -> &str {
-    let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or_default()]
+/// A number of Envoys in words that seldom change.
+fn envoys(number: usize) -> String {
+    match [1000, 500, 200, 100, 50, 20, 10].into_iter().find(|step| number >= *step) {
+        Some(step) => format!("{step} Envoys or more"),
+        None if number == 1 => "1 Envoy".to_owned(),
+        None => format!("{number} Envoys"),
+    }
 }
 
 /// One line for what was refused, however many objects and nodes it concerns.
@@ -175,12 +236,12 @@ pub(super) fn log(bytes: &Bytes, refused: &Refused) {
         code = %Code::RefusedByGateway,
         gateway = %refused.first.gateway,
         release = %refused.first.envoy,
-        node = ?nodes,
+        node = nodes.join(" "),
         nodes = refused.nodes.values().map(BTreeSet::len).sum::<usize>(),
         type_url = bytes.resource_type.type_url(),
         resource = %bytes.name,
         version = %bytes.version,
-        reason = ?refused.message,
+        reason = %refused.message.escape_debug(),
         objects = refused.blamed.len(),
         object = objects.join(" "),
         "Envoy refused a resource"

@@ -8,6 +8,7 @@ use crate::crd::{Change, Object};
 use crate::model::EnvoyRelease;
 use crate::testing::decode;
 
+mod identities;
 mod refusals;
 
 /// Two overlapping gateway Services in `edge`, one elsewhere, one without selector, and a Pod.
@@ -107,7 +108,7 @@ fn r10_nothing_is_served_before_the_first_complete_list() {
     let batch =
         |extent| Batch { extent, changes: objects().into_iter().map(Change::Put).collect(), findings: Findings::new() };
 
-    compiler.step([Event::Gateway(key, labels), Event::Source(batch(Extent::Changes))].into_iter());
+    compiler.step([Event::Gateway(key, Arc::new(labels)), Event::Source(batch(Extent::Changes))].into_iter());
     assert!(state.borrow().is_none() && snapshots.borrow_and_update().is_none());
 
     compiler.step(std::iter::once(Event::Source(batch(Extent::Complete))));
@@ -146,12 +147,13 @@ fn r15_labels_of_envoys_that_are_gone_do_not_close_a_gateway_again() {
             findings: Findings::new(),
         })
     };
-    let asks = |version: &str| {
-        let labels: Labels = [("app".into(), "web".into()), ("version".into(), version.into())].into();
-        Event::Gateway(key.clone(), labels)
+    let pod = |version: &str| -> Arc<Labels> {
+        Arc::new([("app".into(), "web".into()), ("version".into(), version.into())].into())
     };
+    let (one, two) = (pod("1"), pod("2"));
+    let asks = |labels: &Arc<Labels>| Event::Gateway(key.clone(), labels.clone());
     // Envoys of two rollouts, and then a Service that picks the second one's Pods besides.
-    compiler.step([put(Extent::Complete, objects()), asks("1"), asks("2")].into_iter());
+    compiler.step([put(Extent::Complete, objects()), asks(&one), asks(&two)].into_iter());
     let (canary, _) = decode([(
         "cluster-1".to_owned(),
         json!({
@@ -164,7 +166,7 @@ fn r15_labels_of_envoys_that_are_gone_do_not_close_a_gateway_again() {
 
     // One of the first rollout comes back: it is served, and stays so.
     let again = publisher.subscribe(&key);
-    compiler.step(std::iter::once(asks("1")));
+    compiler.step(std::iter::once(asks(&one)));
     assert!(again.has_changed().is_ok() && again.borrow().is_some());
 }
 
@@ -174,7 +176,7 @@ fn the_audit_finds_a_plan_that_is_another_than_from_scratch() {
     let remembered = Arc::new(Remembered::default());
     let gateway: GatewayId = "cluster-1/edge/web".parse().unwrap();
     let wanted = BTreeSet::from([gateway.clone()]);
-    let compiled = Compiler::new(&Options::default()).step(&store, &[], &wanted, &remembered);
+    let compiled = Compiler::new(&Options::default()).step(&store, &[], &Options::default(), &wanted, &remembered);
     let sample = |compiled| audit::Sample {
         options: Options::default(),
         given: Findings::new(),

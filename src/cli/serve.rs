@@ -1,6 +1,9 @@
 //! `chancery serve`.
 
+use std::convert::Infallible;
 use std::io::Write;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
@@ -10,6 +13,10 @@ use crate::settings::{self, RawSettings, Settings};
 use crate::telemetry::{self, LogFormat};
 
 use super::{EXIT_CODES, Outcome, Rules, Usage, table, wrong_path};
+
+/// How long a stop waits for a compile under way and for the disk. What stops us waits 30 s before it kills, and the drain
+/// comes first.
+const LAST_WRITES: Duration = Duration::from_secs(10);
 
 /// Another tool's name for the log filter; taken where ours is not given.
 const RUST_LOG: &str = "RUST_LOG";
@@ -49,8 +56,16 @@ impl Serve {
             return Ok(Outcome::Clean);
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let result = runtime.block_on(app::serve(settings, self.rules.options(), logging, interrupted()));
-        runtime.shutdown_background();
+        let (at_work, ended) = mpsc::channel::<Infallible>();
+        let result = runtime.block_on(app::serve(settings, self.rules.options(), logging, interrupted(), at_work));
+        // With the tasks goes the last that could ask for a compile, and what was compiled last is written.
+        let begun = Instant::now();
+        runtime.shutdown_timeout(LAST_WRITES);
+        if ended.recv_timeout(LAST_WRITES.saturating_sub(begun.elapsed())) == Err(RecvTimeoutError::Timeout) {
+            tracing::error!(
+                "what is to be kept over a restart was not written in time; the restart may find an older state"
+            );
+        }
         match result {
             Ok(()) => Ok(Outcome::Clean),
             Err(AppError::Source(error)) => Err(wrong_path(error)),

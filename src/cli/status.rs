@@ -218,6 +218,7 @@ fn document(status: pb::StatusResponse) -> Value {
             "node": gateway.node,
             "envoy": gateway.envoy,
             "since": gateway.since,
+            "stuck": gateway.stuck,
             "types": gateway.types.into_iter().map(types).collect::<Vec<_>>(),
         })
     });

@@ -22,7 +22,7 @@ use crate::resolve::gateway::Served;
 
 use super::full::Compiled;
 use super::report::Verdict;
-use wire::{Wire, whole};
+use wire::{Wire, host_of, whole};
 
 /// Parts per million that are all.
 const ALWAYS: u32 = 1_000_000;
@@ -132,16 +132,17 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
         return Ok(explanation);
     };
     explanation.listener = Some(listener.bind_port);
-    let wire = Wire::new(request);
     let server_name = match &request.server_name {
         Some(name) => Some(name.to_ascii_lowercase()).filter(|name| !name.is_empty()),
-        None => Some(wire.host.clone()),
+        None => Some(host_of(request)),
     };
     let Some(chain) = listener.chain_for(server_name.as_deref()) else {
         explanation.answer = no_connection("no listener of that port has this server name: the connection is closed");
         return Ok(explanation);
     };
     explanation.chain = listener.reads_tls().then_some(chain);
+    let scheme = if chain.tls.is_some() { "https" } else { "http" };
+    let wire = Wire::new(request, scheme);
     let http = match &chain.serves {
         Serves::Http(http) => http,
         Serves::Tcp(Some(route)) => {
@@ -191,7 +192,6 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
         explanation.answer = not_found("no route of this host matches");
         return Ok(explanation);
     };
-    let scheme = if chain.tls.is_some() { "https" } else { "http" };
     explanation.answer = answer(route, &wire, scheme);
     explanation.route = Some(MatchedRoute { name, matcher, ..matched(compiled, plan, route) });
     Ok(explanation)

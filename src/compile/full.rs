@@ -18,7 +18,7 @@ use crate::resolve::destination::backing_services;
 use crate::resolve::facts::{Service, TableRole};
 use crate::resolve::gateway::{
     Bindings, GrownTree, bind, broken_tables, carry_over, compose, freeze, grow, has_port, is_implemented_by,
-    known_gateways, require_auth_findings,
+    is_unread, known_gateways, require_auth_findings,
 };
 use crate::resolve::world::World;
 use crate::store::Store;
@@ -75,7 +75,7 @@ pub fn compile(
     findings.extend(given.iter().cloned());
     let bindings = bind(&inputs, &mut findings);
     let broken = broken_tables(&findings);
-    let mut handed_on = carry_over(&inputs, remembered);
+    let mut handed_on = carry_over(&inputs, remembered, is_unread(given));
     let mut trees: OrdMap<ObjectRef, Arc<GrownTree>> = OrdMap::new();
     for table in inputs.root_tables() {
         if !bindings.gateways.contains_key(&table.id) {

@@ -6,14 +6,16 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::crd::Object;
 use crate::ir::route::EffectiveLabels;
+use crate::ir::trust::Terms;
 use crate::model::{Code, Finding, Findings, Kind, Labels, Name, ObjectRef, WorkspaceId};
 use crate::resolve::Options;
 use crate::resolve::facts::{
-    Age, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, TableRole,
+    Age, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, TableRole, TrustPolicy,
     VirtualDestination, VirtualGateway,
 };
 use crate::resolve::lower::{Lowered, lower};
 use crate::resolve::roster::{Roster, RosterInputs, resolve_roster};
+use crate::resolve::trust::{self, KeptRoot, RootOfTrust, resolve_trust};
 use crate::resolve::world::{PolicyIndex, World};
 use crate::store::Store;
 
@@ -32,6 +34,9 @@ pub struct Inputs {
     pods: OrdMap<ObjectRef, Arc<Pod>>,
     nodes: OrdMap<(Name, Name), Arc<Node>>,
     secrets: OrdMap<ObjectRef, Arc<Secret>>,
+    trust_policies: OrdMap<ObjectRef, Arc<TrustPolicy>>,
+    /// What the policies, their Secrets and the kept root come down to.
+    trust: trust::Resolved,
     virtual_destinations: Collection<VirtualDestination>,
     external_services: Collection<ExternalService>,
     policies: OrdMap<WorkspaceId, PolicyIndex>,
@@ -201,7 +206,26 @@ impl Inputs {
         for (object, fact) in lowered {
             findings.extend(inputs.admit(&object.meta.id, &fact));
         }
+        inputs.settle_trust(&options.kept_root, |_| {}, &mut findings);
         (inputs, findings)
+    }
+
+    /// Decides anew what is trusted, once all objects are in; `read` is told which Secrets were asked for. Returns whether
+    /// that made a difference.
+    ///
+    /// # Findings
+    /// Those of [`resolve_trust`].
+    pub(super) fn settle_trust(&mut self, kept: &KeptRoot, read: impl Fn(&ObjectRef), findings: &mut Findings) -> bool {
+        self.options.kept_root.clone_from(kept);
+        let policies: Vec<Arc<TrustPolicy>> = self.trust_policies.values().cloned().collect();
+        let secret = |id: &ObjectRef| {
+            read(id);
+            self.secrets.get(id).cloned()
+        };
+        let trust = resolve_trust(&policies, secret, kept, findings);
+        let is_other = trust != self.trust;
+        self.trust = trust;
+        is_other
     }
 
     /// Without objects.
@@ -216,6 +240,8 @@ impl Inputs {
             pods: OrdMap::new(),
             nodes: OrdMap::new(),
             secrets: OrdMap::new(),
+            trust_policies: OrdMap::new(),
+            trust: resolve_trust(&[], |_| None, &options.kept_root, &mut Findings::new()),
             virtual_destinations: Collection::default(),
             external_services: Collection::default(),
             policies: OrdMap::new(),
@@ -244,6 +270,7 @@ impl Inputs {
                 self.nodes.insert((node.id.cluster.clone(), node.id.name.clone()), node.clone());
             }
             Lowered::Secret(secret) => drop(self.secrets.insert(secret.id.clone(), secret.clone())),
+            Lowered::Trust(policy) => drop(self.trust_policies.insert(policy.id.clone(), policy.clone())),
             Lowered::Gateway(gateway) => self.gateways.insert(gateway),
             Lowered::Table(table) => self.tables.insert(table),
             Lowered::VirtualDestination(vd) => self.virtual_destinations.insert(vd),
@@ -273,6 +300,7 @@ impl Inputs {
             Lowered::Pod(pod) => drop(self.pods.remove(&pod.id)),
             Lowered::Node(node) => drop(self.nodes.remove(&(node.id.cluster.clone(), node.id.name.clone()))),
             Lowered::Secret(secret) => drop(self.secrets.remove(&secret.id)),
+            Lowered::Trust(policy) => drop(self.trust_policies.remove(&policy.id)),
             Lowered::Gateway(gateway) => self.gateways.remove(gateway),
             Lowered::Table(table) => self.tables.remove(table),
             Lowered::VirtualDestination(vd) => self.virtual_destinations.remove(vd),
@@ -299,6 +327,12 @@ impl Inputs {
     #[must_use]
     pub fn is_counted(&self, id: &ObjectRef) -> bool {
         self.counted.contains(id)
+    }
+
+    /// How a root of trust is to be made, where the policies ask for one that the control plane keeps.
+    #[must_use]
+    pub fn generated_root(&self) -> Option<&Terms> {
+        self.trust.generated.as_ref()
     }
 
     /// All tables, in age order.
@@ -387,6 +421,10 @@ impl World for Inputs {
 
     fn services(&self, selector: &Selector) -> Vec<Arc<Service>> {
         self.services.select(selector)
+    }
+
+    fn trust(&self) -> &RootOfTrust {
+        &self.trust.root
     }
 
     fn secret(&self, id: &ObjectRef) -> Option<Arc<Secret>> {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::object::{Defect, Meta, Object, Spec};
+use super::object::{Defect, Kept, Meta, Object, Spec};
 use super::schema::{self, Problem, shape};
+use super::yaml::tree::{Entry, Node, Tree};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Labels, Location, Name, ObjectRef, Severity};
 
 /// What one document came to.
@@ -36,7 +37,7 @@ const SET_ASIDE: &[&str] = &["infrastructure.gloo.solo.io", "apimanagement.gloo.
 /// Without `metadata.namespace` it lives in `default`. Kinds that are not read give no object.
 #[must_use]
 pub fn decode_value(value: Value, cluster: &Name) -> (Option<Object>, Findings) {
-    let mut outcome = decode_document(value, cluster, &Name::from("default"));
+    let mut outcome = decode_document(&Node::from(value), cluster, &Name::from("default"));
     for finding in &mut outcome.findings {
         finding.location = None;
     }
@@ -44,33 +45,32 @@ pub fn decode_value(value: Value, cluster: &Name) -> (Option<Object>, Findings) 
 }
 
 /// Decodes one document.
-pub(super) fn decode_document(value: Value, cluster: &Name, default_namespace: &Name) -> Outcome {
-    let mut document = match value {
-        Value::Object(document) => document,
-        value => {
-            let message = format!("expected an object with `kind` and `metadata`, found {}: remove it", shape(&value));
-            return Outcome::refused(Severity::Error, Code::InvalidField, FieldPath::root(), message);
-        }
+pub(super) fn decode_document(document: &Node, cluster: &Name, default_namespace: &Name) -> Outcome {
+    let document = document.resolved();
+    let Tree::Map(entries) = &document.tree else {
+        let found = shape(document);
+        let message = format!("expected an object with `kind` and `metadata`, found {found}: remove it");
+        return Outcome::refused(Severity::Error, Code::InvalidField, FieldPath::root(), message);
     };
-    let kind = match kind_of(&document) {
+    let kind = match kind_of(document) {
         Ok(kind) => kind,
         Err(outcome) => return *outcome,
     };
-    let (id, metadata) = match identity(kind, &mut document, cluster, default_namespace) {
+    let (id, metadata) = match identity(kind, document, cluster, default_namespace) {
         Ok(read) => read,
         Err(outcome) => return *outcome,
     };
     let mut reading = Reading { id, findings: Vec::new(), defects: Vec::new() };
-    let meta = reading.meta(&metadata);
-    let spec = reading.spec(kind, document);
+    let meta = reading.meta(metadata);
+    let spec = reading.spec(kind, document, entries);
     let object = Object { meta, spec, defects: reading.defects };
     Outcome { object: Some(object), findings: reading.findings, set_aside: None }
 }
 
 /// The kind of a document, or what to say instead.
-fn kind_of(document: &Map<String, Value>) -> Result<Kind, Box<Outcome>> {
-    let text = |field: &str| match document.get(field) {
-        Some(Value::String(text)) if !text.is_empty() => Ok(text.as_str()),
+fn kind_of(document: &Node) -> Result<Kind, Box<Outcome>> {
+    let text = |field: &str| match document.get(field).and_then(Node::as_text) {
+        Some(text) if !text.is_empty() => Ok(text),
         _ => {
             let message = format!("there is no text `{field}`: every object starts with `apiVersion` and `kind`");
             let field = FieldPath::new(field);
@@ -106,23 +106,29 @@ fn kind_of(document: &Map<String, Value>) -> Result<Kind, Box<Outcome>> {
     }))
 }
 
-/// Name and place of an object, and the rest of its metadata.
-fn identity(
+/// Name and place of an object, and its metadata.
+fn identity<'n>(
     kind: Kind,
-    document: &mut Map<String, Value>,
+    document: &'n Node,
     cluster: &Name,
     default_namespace: &Name,
-) -> Result<(ObjectRef, Map<String, Value>), Box<Outcome>> {
+) -> Result<(ObjectRef, &'n Node), Box<Outcome>> {
     let refused = |field: &str, message: String| {
         let field = FieldPath::new("metadata").field(field);
         Box::new(Outcome::refused(Severity::Error, Code::InvalidField, field, message))
     };
     let unnamed = || refused("name", format!("this {kind} has no `metadata.name`: give it one"));
-    let Some(Value::Object(metadata)) = document.remove("metadata") else { return Err(unnamed()) };
+    let is_object = |node: &&Node| matches!(node.resolved().tree, Tree::Map(_));
+    let Some(metadata) = document.get("metadata").filter(is_object) else { return Err(unnamed()) };
     let name = match metadata.get("name") {
-        Some(Value::String(name)) if !name.is_empty() => name,
-        None | Some(Value::Null | Value::String(_)) => return Err(unnamed()),
-        Some(value) => {
+        None => return Err(unnamed()),
+        Some(value) if value.is_null() => return Err(unnamed()),
+        Some(value) => value.as_text().ok_or(value),
+    };
+    let name = match name {
+        Ok("") => return Err(unnamed()),
+        Ok(name) => name,
+        Err(value) => {
             let found = shape(value);
             return Err(refused("name", format!("`metadata.name` is {found}, not a text: put it in quotes")));
         }
@@ -134,9 +140,9 @@ fn identity(
     }
     let namespace = match metadata.get("namespace") {
         _ if kind.is_cluster_scoped() => Name::default(),
-        None | Some(Value::Null) => default_namespace.clone(),
-        Some(Value::String(namespace)) if namespace.is_empty() => default_namespace.clone(),
-        Some(Value::String(namespace)) if is_dns_label(namespace) => Name::from(namespace),
+        None => default_namespace.clone(),
+        Some(value) if value.is_null() || value.as_text() == Some("") => default_namespace.clone(),
+        Some(value) if value.as_text().is_some_and(is_dns_label) => value.as_text().map(Name::from).unwrap_or_default(),
         Some(_) => {
             let message = "`metadata.namespace` is not a valid name: use at most 63 lower-case letters, digits and \
                            `-`, with a letter or digit at both ends";
@@ -155,14 +161,15 @@ struct Reading {
 }
 
 impl Reading {
-    fn meta(&mut self, metadata: &Map<String, Value>) -> Meta {
+    fn meta(&mut self, metadata: &Node) -> Meta {
+        let written = |key: &str| metadata.get(key).filter(|node| !node.is_null());
         let root = FieldPath::new("metadata");
-        let labels = self.texts(metadata.get("labels"), &root.field("labels"), Texts::Labels);
-        let annotations = self.texts(metadata.get("annotations"), &root.field("annotations"), Texts::Annotations);
-        let created = match metadata.get("creationTimestamp") {
-            None | Some(Value::Null) => None,
+        let labels = self.texts(written("labels"), &root.field("labels"), Texts::Labels);
+        let annotations = self.texts(written("annotations"), &root.field("annotations"), Texts::Annotations);
+        let created = match written("creationTimestamp") {
+            None => None,
             Some(value) => {
-                let time = value.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+                let time = value.as_text().and_then(|text| text.parse::<jiff::Timestamp>().ok());
                 if time.is_none() {
                     let message = "this is not an RFC 3339 time: write for instance `2024-05-01T12:00:00Z`";
                     self.defect(root.field("creationTimestamp"), message.to_owned());
@@ -170,9 +177,9 @@ impl Reading {
                 time
             }
         };
-        let generation = match metadata.get("generation") {
-            None | Some(Value::Null) => 0,
-            Some(value) => value.as_i64().unwrap_or_else(|| {
+        let generation = match written("generation") {
+            None => 0,
+            Some(value) => value.as_scalar().and_then(Value::as_i64).unwrap_or_else(|| {
                 let message = format!("expected a whole number, found {}: leave it out", shape(value));
                 self.defect(root.field("generation"), message);
                 0
@@ -181,30 +188,27 @@ impl Reading {
         Meta { id: self.id.clone(), labels, annotations, created, generation, location: None }
     }
 
-    fn texts(&mut self, value: Option<&Value>, path: &FieldPath, texts: Texts) -> Labels {
+    fn texts(&mut self, value: Option<&Node>, path: &FieldPath, texts: Texts) -> Labels {
         let mut map = BTreeMap::new();
-        let entries = match value {
-            None | Some(Value::Null) => return map,
-            Some(Value::Object(entries)) => entries,
-            Some(value) => {
-                let message = format!("expected an object with texts, found {}: write `key: \"value\"`", shape(value));
-                self.defect(path.clone(), message);
-                return map;
-            }
+        let Some(value) = value.map(Node::resolved) else { return map };
+        let Tree::Map(entries) = &value.tree else {
+            let message = format!("expected an object with texts, found {}: write `key: \"value\"`", shape(value));
+            self.defect(path.clone(), message);
+            return map;
         };
-        for (key, value) in entries {
-            match value {
-                Value::Null => drop(map.insert(Name::from(key), Name::default())),
-                Value::String(text) if texts == Texts::Annotations || is_label_value(text) => {
+        for Entry { key, node, .. } in entries {
+            match node.as_scalar() {
+                Some(Value::Null) => drop(map.insert(Name::from(key), Name::default())),
+                Some(Value::String(text)) if texts == Texts::Annotations || is_label_value(text) => {
                     map.insert(Name::from(key), Name::from(text));
                 }
-                Value::String(_) => {
+                Some(Value::String(_)) => {
                     let message = "this is not a valid label value: use at most 63 letters, digits, `-`, `_` and `.`, \
                                    with a letter or digit at both ends";
                     self.defect(path.field(key), message.to_owned());
                 }
-                value => {
-                    let message = format!("expected a text, found {}: put it in quotes", shape(value));
+                _ => {
+                    let message = format!("expected a text, found {}: put it in quotes", shape(node));
                     self.defect(path.field(key), message);
                 }
             }
@@ -212,24 +216,24 @@ impl Reading {
         map
     }
 
-    fn spec(&mut self, kind: Kind, mut document: Map<String, Value>) -> Spec {
-        let Some(compiled) = schema::compiled(kind) else { return Spec::Unsupported };
-        let (root, value) = if kind.is_v2() {
-            for field in
-                document.keys().filter(|key| !matches!(key.as_str(), "apiVersion" | "kind" | "spec" | "status"))
-            {
+    fn spec(&mut self, kind: Kind, document: &Node, entries: &[Entry]) -> Kept {
+        let Some(compiled) = schema::compiled(kind) else { return Spec::Unsupported.into() };
+        let (root, (text, problems)) = if kind.is_v2() {
+            let known = ["apiVersion", "kind", "metadata", "spec", "status"];
+            for Entry { key, .. } in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
                 let message =
-                    format!("unknown field `{field}` is ignored: an object has `metadata`, `spec` and `status`");
+                    format!("unknown field `{key}` is ignored: an object has `metadata`, `spec` and `status`");
                 let finding = Finding::warning(&self.id, Code::UnknownField, message);
-                self.findings.push(finding.at(FieldPath::root().field(field)));
+                self.findings.push(finding.at(FieldPath::root().field(key)));
             }
-            (FieldPath::new("spec"), document.remove("spec").unwrap_or(Value::Null))
+            let root = FieldPath::new("spec");
+            let normalised = schema::normalise(compiled, &root, document.get("spec"), &[]);
+            (root, normalised)
         } else {
-            document.remove("apiVersion");
-            document.remove("kind");
-            (FieldPath::root(), Value::Object(document))
+            let root = FieldPath::root();
+            let normalised = schema::normalise(compiled, &root, Some(document), &["apiVersion", "kind", "metadata"]);
+            (root, normalised)
         };
-        let (value, problems) = schema::normalise(compiled, &root, value);
         for problem in problems {
             match problem {
                 Problem::Defect(field, message) => self.defect(field, message),
@@ -238,7 +242,7 @@ impl Reading {
                 }
             }
         }
-        let (spec, result) = schema::decode_spec(kind, value);
+        let (spec, result) = Kept::new(kind, text);
         if let Err(error) = result {
             debug_assert!(kind == Kind::Secret, "normalised values decode: {error}");
             self.defect(root, "this cannot be read: compare it with the reference of its kind".to_owned());

@@ -22,7 +22,7 @@ pub mod yaml;
 pub use destination::{ExternalEndpoint, ExternalService, VirtualDestination};
 pub use duration::Duration;
 pub use gateway::VirtualGateway;
-pub use object::{Change, Defect, Meta, Object, Spec};
+pub use object::{Change, Defect, Kept, Meta, Object, Spec};
 pub use route_table::RouteTable;
 pub use server::{ExtAuthServer, RateLimitServerConfig, RateLimitServerSettings};
 pub use workspace::{KubernetesCluster, RootTrustPolicy, Workspace, WorkspaceSettings};

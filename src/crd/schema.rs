@@ -12,7 +12,7 @@ mod structural;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use schemars::JsonSchema;
@@ -81,7 +81,7 @@ struct Message {
     /// Fields by their JSON name, in the order of the type.
     fields: Vec<Field>,
     /// Positions by every accepted spelling.
-    spellings: HashMap<String, usize>,
+    spellings: BTreeMap<String, usize>,
     /// Whether unknown keys are part of the type.
     preserve: bool,
     /// Number of groups of fields that exclude each other.
@@ -271,18 +271,18 @@ macro_rules! specs {
             }
         }
 
-        /// Decodes a normalised value.
+        /// Decodes a normalised text.
         ///
         /// # Errors
         /// None after `normalise`; the spec is then that of an empty manifest.
-        pub(super) fn decode_spec(kind: Kind, value: Value) -> (Spec, Result<(), serde_json::Error>) {
+        pub(super) fn read_spec(kind: Kind, text: &str) -> (Spec, Result<(), serde_json::Error>) {
             match kind {
-                $($(#[$meta])* Kind::$kind => match serde_json::from_value::<$type>(value) {
-                    Ok(spec) => (Spec::$kind(Box::new(spec)), Ok(())),
+                $($(#[$meta])* Kind::$kind => match serde_json::from_str::<Box<$type>>(text) {
+                    Ok(spec) => (Spec::$kind(spec), Ok(())),
                     Err(error) => (Spec::$kind(Box::default()), Err(error)),
                 },)+
-                _ if kind.is_policy() => match serde_json::from_value::<policy::OpaquePolicy>(value) {
-                    Ok(spec) => (Spec::Opaque(Box::new(spec)), Ok(())),
+                _ if kind.is_policy() => match serde_json::from_str::<Box<policy::OpaquePolicy>>(text) {
+                    Ok(spec) => (Spec::Opaque(spec), Ok(())),
                     Err(error) => (Spec::Opaque(Box::default()), Err(error)),
                 },
                 _ => (Spec::Unsupported, Ok(())),

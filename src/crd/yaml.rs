@@ -7,12 +7,10 @@ mod place;
 mod scalar;
 #[cfg(test)]
 mod tests;
-mod tree;
+pub(super) mod tree;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-use serde_json::Value;
 
 pub use super::decode::decode_value;
 use super::decode::{self, Outcome};
@@ -147,12 +145,11 @@ impl Decoder<'_> {
     }
 
     fn object(&mut self, node: &Node) {
-        let value = node.value();
-        if value.is_null() {
+        if node.is_null() {
             return;
         }
         let location = self.source.location(node.line, node.column);
-        let Outcome { object, findings, set_aside } = self.decode(value);
+        let Outcome { object, findings, set_aside } = self.decode(node);
         if let Some(mut object) = object {
             object.meta.location = Some(location.clone());
             self.decoded.objects.push(object);
@@ -170,7 +167,7 @@ impl Decoder<'_> {
         }
     }
 
-    fn decode(&self, value: Value) -> Outcome {
-        decode::decode_document(value, &self.source.cluster, &self.source.default_namespace)
+    fn decode(&self, node: &Node) -> Outcome {
+        decode::decode_document(node, &self.source.cluster, &self.source.default_namespace)
     }
 }

@@ -16,7 +16,7 @@
 //! | a ready Pod more or less | the endpoints of its destinations | none on others |
 //! | protocol or protection of a destination | its cluster, and its endpoints with it | new connections to it |
 //! | a virtual gateway's ports or TLS | listeners, their route configurations | the changed chains drain |
-//! | a certificate, a key, an authority | that secret | new connections use it |
+//! | a certificate, a key, an authority, an identity | that secret | new connections use it |
 //!
 //! A listener depends on its port and on settings only: every filter that a policy may need stands in its chain from
 //! the start, doing nothing ([`filter::SLOTS`]). There is one route configuration per plaintext port and one per TLS
@@ -43,6 +43,7 @@ mod wire;
 
 pub(crate) use name::{listener as listener_name, route_configuration as route_configuration_name};
 pub use route::route_entries;
+pub use secret::emit_issued;
 
 use std::net::IpAddr;
 

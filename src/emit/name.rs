@@ -5,6 +5,7 @@
 //! | listener | `listener/<bound port>` |
 //! | route configuration | `route/<bound port>`; of a TLS chain `route/<bound port>/<first host>` |
 //! | secret | `secret/<cluster>/<namespace>/<name>`; authorities `…/ca` |
+//! | own certificate, roots of trust | `trust/identity`, `trust/roots`: whoever signs, no listener changes |
 //! | cluster and its endpoints | `svc/<cluster>/<namespace>/<name>/<port>[/<subset>]`; `vd/…` and `es/…` likewise |
 //!
 //! A subset is written out, `version=v1,zone=a`, or where that is long, `~` and its hash. Names of Kubernetes objects
@@ -37,6 +38,8 @@ pub(crate) fn secret(id: &SecretId) -> Name {
     let part = match id.part {
         SecretPart::KeyPair => "",
         SecretPart::Trust => "/ca",
+        SecretPart::Identity => return "trust/identity".into(),
+        SecretPart::Roots => return "trust/roots".into(),
     };
     format!("secret/{}/{}/{}{part}", object.cluster, object.namespace, object.name).into()
 }

@@ -536,7 +536,7 @@ fn a_tls_chain_in_full() {
     let chain = &listener["filter_chains"][0];
     assert_eq!(chain["filter_chain_match"], json!({"server_names": ["bank.example"], "transport_protocol": "tls"}));
     assert_eq!(listener["listener_filters"][0]["name"], "envoy.filters.listener.tls_inspector");
-    let over_ads = json!({"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"});
+    let over_ads = json!({"ads": {}, "initial_fetch_timeout": "5s", "resource_api_version": "V3"});
     let by_name = |san: &str| json!({"san_type": san, "matcher": {"exact": "client.example"}});
     assert_eq!(
         chain["transport_socket"]["typed_config"],
@@ -697,5 +697,50 @@ fn accepted_by_envoy() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{file}: {said}");
         assert!(!said.contains("deprecated"), "{file}: {said}");
+    }
+}
+
+/// R58: without names of its own choice a listener takes identities, and nothing else that the root signed.
+#[test]
+fn r58_a_chain_under_the_root_of_trust_asks_for_an_identity() {
+    let object = object(Kind::RootTrustPolicy, "root");
+    let own = SecretId { object: object.clone(), part: SecretPart::Identity };
+    let roots = SecretId { object, part: SecretPart::Roots };
+    for (names, expected) in [
+        (Vec::new(), json!([{"san_type": "URI", "matcher": {"prefix": "spiffe://"}}])),
+        (
+            vec![AltName("spiffe://c/ns/n/sa/a".into())],
+            json!(
+                ["DNS", "URI", "EMAIL"]
+                    .map(|kind| json!({"san_type": kind, "matcher": {"exact": "spiffe://c/ns/n/sa/a"}}))
+            ),
+        ),
+    ] {
+        let mut chain = plain_chain([host("shop.example", [route("all")])]);
+        chain.tls = Some(Tls {
+            certificate: CertificateSource::Secret(own.clone()),
+            client: Some(ClientCertificate { trust: TrustSource::Roots(roots.clone()), names }),
+            minimum: TlsVersion::V1_2,
+            maximum: TlsVersion::V1_3,
+            ciphers: Vec::new(),
+        });
+        let mut plan = plan([], []);
+        plan.listeners.get_mut(&8080).unwrap().chains = vec![chain];
+        let key = crate::ir::trust::KeyType::EcdsaP256;
+        let terms = crate::ir::trust::Terms { days: 1, key, organization: "o".into(), renew_with_left: 1 };
+        let identity = crate::ir::Identity { uri: "spiffe://c/ns/n/sa/b".into(), signer: "s".into(), terms };
+        let authorities = SecretBytes::new(b"CANARY");
+        plan.secrets =
+            [(own.clone(), Secret::Identity(identity)), (roots.clone(), Secret::Trust { authorities, revoked: None })]
+                .into();
+        let snapshot = emit(&plan);
+        let listener = show(&snapshot, ResourceType::Listener, "listener/8080");
+        let context = &listener["filter_chains"][0]["transport_socket"]["typed_config"];
+        assert_eq!(context["require_client_certificate"], true);
+        let common = &context["common_tls_context"];
+        assert_eq!(common["tls_certificate_sds_secret_configs"][0]["name"], "trust/identity");
+        let validation = &common["combined_validation_context"];
+        assert_eq!(validation["validation_context_sds_secret_config"]["name"], "trust/roots");
+        assert_eq!(validation["default_validation_context"]["match_typed_subject_alt_names"], expected);
     }
 }

@@ -55,22 +55,33 @@ pub(super) fn emit_downstream(tls: &Tls, protocols: &[&str]) -> core_pb::Transpo
 
 fn validation(client: &ClientCertificate) -> tls_pb::common_tls_context::ValidationContextType {
     use tls_pb::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
-    let own = tls_pb::CertificateValidationContext {
-        match_typed_subject_alt_names: client.names.iter().flat_map(name_matchers).collect(),
-        ..Default::default()
-    };
+    let mut names: Vec<tls_pb::SubjectAltNameMatcher> = client.names.iter().flat_map(name_matchers).collect();
+    if names.is_empty() && matches!(client.trust, TrustSource::Roots(_)) {
+        names.push(any_identity());
+    }
+    let own = tls_pb::CertificateValidationContext { match_typed_subject_alt_names: names, ..Default::default() };
     match &client.trust {
         TrustSource::File(path) => ValidationContextType::ValidationContext(tls_pb::CertificateValidationContext {
             trusted_ca: Some(file(path)),
             ..own
         }),
-        TrustSource::Secret(id) => {
+        TrustSource::Secret(id) | TrustSource::Roots(id) => {
             ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
                 default_validation_context: Some(own),
                 validation_context_sds_secret_config: Some(over_sds(id)),
                 ..Default::default()
             })
         }
+    }
+}
+
+/// Takes the identity of any gateway: a root may have signed much else.
+fn any_identity() -> tls_pb::SubjectAltNameMatcher {
+    use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+    tls_pb::SubjectAltNameMatcher {
+        san_type: tls_pb::subject_alt_name_matcher::SanType::Uri.into(),
+        matcher: Some(pb::string_matcher(MatchPattern::Prefix("spiffe://".to_owned()), false)),
+        ..Default::default()
     }
 }
 
@@ -91,10 +102,15 @@ fn name_matchers(name: &AltName) -> Vec<tls_pb::SubjectAltNameMatcher> {
     types.into_iter().map(matcher).collect()
 }
 
-/// A secret that comes on the stream. The chain waits for it; `verify` keeps a snapshot from naming one that it lacks.
+/// How long a listener waits for its secrets before it opens without them; then the chain of a missing one refuses its
+/// connections, and the others serve. Half would open listeners of slow starts too early; double keeps every chain of a port
+/// closed for longer, where a gateway refuses one secret.
+const SECRET_WAIT: Duration = Duration::from_secs(5);
+
+/// A secret that comes on the stream. `verify` keeps a snapshot from naming one that it lacks.
 fn over_sds(id: &SecretId) -> tls_pb::SdsSecretConfig {
     let mut config_source = pb::over_ads();
-    config_source.initial_fetch_timeout = Some(pb::duration(Duration::ZERO));
+    config_source.initial_fetch_timeout = Some(pb::duration(SECRET_WAIT));
     tls_pb::SdsSecretConfig { name: name::secret(id).to_string(), sds_config: Some(config_source) }
 }
 

@@ -154,7 +154,7 @@ pub enum CertificateSource {
 pub struct ClientCertificate {
     /// Who must have signed it.
     pub trust: TrustSource,
-    /// One of these must be in it; empty takes every name.
+    /// One of these must be in it; empty takes every name, under the roots of trust every identity.
     pub names: Vec<AltName>,
 }
 
@@ -163,6 +163,8 @@ pub struct ClientCertificate {
 pub enum TrustSource {
     /// A secret of the plan.
     Secret(SecretId),
+    /// A secret of the plan: the roots of trust, under which only identities count.
+    Roots(SecretId),
     /// A file on the gateway's disk.
     File(Name),
 }

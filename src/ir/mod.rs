@@ -12,6 +12,7 @@ pub mod listener;
 pub mod policy;
 pub mod route;
 pub mod secret;
+pub mod trust;
 pub mod upstream;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ pub use listener::{Chain, Listener, Serves, VirtualHost};
 pub use policy::Policy;
 pub use route::{Action, Matcher, Route, RouteBody};
 pub use secret::{Secret, SecretId};
+pub use trust::{Identity, Trust};
 pub use upstream::{Upstream, UpstreamId};
 
 /// Everything that one class of gateway Envoys serves.

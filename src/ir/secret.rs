@@ -4,10 +4,12 @@ use std::fmt;
 
 use crate::model::{Name, ObjectRef, SecretBytes};
 
-/// Names one part of a Secret.
+use super::trust::Identity;
+
+/// Names one part of a Secret, or of the root of trust.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SecretId {
-    /// The Secret.
+    /// The Secret; or the policy that sets the root of trust.
     pub object: ObjectRef,
     /// Which of its uses.
     pub part: SecretPart,
@@ -20,12 +22,18 @@ pub enum SecretPart {
     KeyPair,
     /// Authorities that sign others' certificates.
     Trust,
+    /// The gateway's own certificate under the root of trust; one for each gateway.
+    Identity,
+    /// The authorities of the root of trust.
+    Roots,
 }
 
 impl fmt::Display for SecretId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.part {
             SecretPart::KeyPair => write!(f, "{}", self.object),
+            SecretPart::Identity => write!(f, "identity under {}", self.object),
+            SecretPart::Roots => write!(f, "roots of {}", self.object),
             SecretPart::Trust => write!(f, "{} (authorities)", self.object),
         }
     }
@@ -50,6 +58,8 @@ pub enum Secret {
         /// PEM, if the Secret has one.
         revoked: Option<SecretBytes>,
     },
+    /// A certificate and key that the control plane makes itself, with the clock: a plan only says whose.
+    Identity(Identity),
 }
 
 /// A name in a client's certificate, without a type: it may be of any that the text can be.

@@ -7,7 +7,8 @@
 //!
 //! A document is written whole or not at all: beside its place first, brought to the disk, then renamed.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::collections::BTreeSet;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -19,8 +20,17 @@ use xxhash_rust::xxh3::xxh3_128;
 /// Version of the form. A document of another version is not read.
 const FORMAT: u32 = 1;
 
+/// The file that the process which has the directory holds a lock on.
+const LOCK: &str = "lock";
+
 /// Longest document, in bytes; the routes of a large mesh take a tenth of it.
 const MAX_BYTES: u64 = 1 << 30;
+
+/// What the first line has in every version.
+#[derive(Deserialize)]
+struct Form {
+    format: u32,
+}
 
 /// The first line.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -58,10 +68,28 @@ pub enum ReadError {
     Content(String),
 }
 
+/// Another process has the state directory.
+#[derive(Debug, thiserror::Error)]
+#[error("the state directory {0} is in use by another process: end that one, or give each its own with --state")]
+pub struct Taken(String);
+
+impl ReadError {
+    /// Whether what is there is damaged, so that it is of no use to anybody. What the system does not give, or is another
+    /// document, or that of a newer version, may be whole.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Header(_) | Self::Torn | Self::Content(_) => true,
+            Self::Io(_) | Self::TooLong(_) | Self::Format(_) | Self::Other(_) => false,
+        }
+    }
+}
+
 /// A directory of documents.
 #[derive(Clone, Debug)]
 pub struct Documents {
     directory: PathBuf,
+    /// Documents that are there and were not read: they are not written either.
+    unread: BTreeSet<String>,
 }
 
 impl Documents {
@@ -73,7 +101,25 @@ impl Documents {
         if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(directory) {
             tracing::error!(directory = %directory.display(), "the state directory cannot be used, so nothing is kept over a restart: {error}");
         }
-        Self { directory: directory.to_owned() }
+        Self { directory: directory.to_owned(), unread: BTreeSet::new() }
+    }
+
+    /// Takes the directory for this process, until the file is closed, which the end of the process does too.
+    ///
+    /// # Errors
+    /// Another process has it. That nothing can be locked there is logged, and is no error: serving does not depend on it.
+    pub fn lock(&self) -> Result<Option<File>, Taken> {
+        let path = self.directory.join(LOCK);
+        let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let locked = opened.map_err(TryLockError::Error).and_then(|file| file.try_lock().map(|()| file));
+        match locked {
+            Ok(file) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Err(Taken(self.directory.display().to_string())),
+            Err(TryLockError::Error(error)) => {
+                tracing::error!(file = %path.display(), "the state directory cannot be locked, so nothing keeps another process from writing there: {error}");
+                Ok(None)
+            }
+        }
     }
 
     /// Where a document is.
@@ -82,20 +128,31 @@ impl Documents {
         self.directory.join(format!("{name}.json"))
     }
 
-    /// Reads a document. One that is there and cannot be used is put aside under the ending `.bad`, and the log says so.
+    /// Reads a document, and says in the log why it does not.
+    ///
+    /// A damaged one is put aside under the ending `.bad`, beside those that were put aside before. Any other that cannot be
+    /// read is left as it is, and [`save`](Self::save) leaves it too: what is there may be whole.
     #[must_use]
-    pub fn load<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+    pub fn load<T: DeserializeOwned>(&mut self, name: &str) -> Option<T> {
         let path = self.path(name);
         let error = match read(&path, name) {
-            Ok(found) => return found,
+            Ok(found) => {
+                self.unread.remove(name);
+                return found;
+            }
             Err(error) => error,
         };
-        let aside = path.with_extension("json.bad");
-        match std::fs::rename(&path, &aside) {
-            Ok(()) => {
+        let aside = if error.is_damage() { free_name(&path) } else { Err(None) };
+        match aside.and_then(|aside| std::fs::rename(&path, &aside).map(|()| aside).map_err(Some)) {
+            Ok(aside) => {
                 tracing::error!(file = %path.display(), aside = %aside.display(), "a state file is not used and was put aside: {error}");
             }
-            Err(reason) => {
+            Err(None) => {
+                self.unread.insert(name.to_owned());
+                tracing::error!(file = %path.display(), "a state file is not used; it is left as it is, and nothing is kept in its place until a restart can read it: {error}");
+            }
+            Err(Some(reason)) => {
+                self.unread.insert(name.to_owned());
                 tracing::error!(file = %path.display(), "a state file is not used: {error}; nor can it be put aside: {reason}");
             }
         }
@@ -105,11 +162,14 @@ impl Documents {
     /// Writes a document, whole or not at all, readable for its owner only.
     ///
     /// # Errors
-    /// The system's, or that the document is too long. What was there before is still there.
+    /// The system's, or that the document is too long, or that what is there was not read. What was there before is still there.
     ///
     /// # Cost
     /// In proportion to the content; waits for the disk.
     pub fn save<T: Serialize + ?Sized>(&self, name: &str, value: &T) -> std::io::Result<()> {
+        if self.unread.contains(name) {
+            return Err(std::io::Error::other("what is there could not be read, and is left as it is"));
+        }
         let content = serde_json::to_vec(value)?;
         let bytes = content.len() as u64;
         if bytes > MAX_BYTES {
@@ -143,11 +203,29 @@ impl Documents {
     }
 }
 
+/// A name for a damaged document that nothing has.
+///
+/// # Errors
+/// The system does not say whether something has it.
+fn free_name(path: &Path) -> Result<PathBuf, Option<std::io::Error>> {
+    let mut name = path.with_extension("json.bad");
+    let mut number = 1_u64;
+    loop {
+        match std::fs::symlink_metadata(&name) {
+            Ok(_) => number += 1,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(name),
+            Err(error) => return Err(Some(error)),
+        }
+        name = path.with_extension(format!("json.bad-{number}"));
+    }
+}
+
 /// A document; `None` where there is no file.
 fn read<T: DeserializeOwned>(path: &Path, name: &str) -> Result<Option<T>, ReadError> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        // Nothing can be in a directory that is none.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let mut text = Vec::new();
@@ -158,10 +236,11 @@ fn read<T: DeserializeOwned>(path: &Path, name: &str) -> Result<Option<T>, ReadE
         return Err(ReadError::TooLong(text.len() as u64));
     }
     let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
-    let header: Header = serde_json::from_slice(&text[..end]).map_err(|error| ReadError::Header(error.to_string()))?;
-    if header.format != FORMAT {
-        return Err(ReadError::Format(header.format));
+    let form: Form = serde_json::from_slice(&text[..end]).map_err(|error| ReadError::Header(error.to_string()))?;
+    if form.format != FORMAT {
+        return Err(ReadError::Format(form.format));
     }
+    let header: Header = serde_json::from_slice(&text[..end]).map_err(|error| ReadError::Header(error.to_string()))?;
     if header.document != name {
         return Err(ReadError::Other(header.document));
     }

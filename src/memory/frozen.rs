@@ -11,7 +11,7 @@ pub const FROZEN: &str = "frozen";
 
 /// What an earlier run kept; nothing where it kept nothing that can be read.
 #[must_use]
-pub fn load(documents: &Documents) -> Remembered {
+pub fn load(documents: &mut Documents) -> Remembered {
     let accepted: Option<Vec<Arc<Accepted>>> = documents.load(FROZEN);
     Remembered::of_earlier_run(accepted.unwrap_or_default())
 }

@@ -2,26 +2,32 @@
 //!
 //! | file | holds | without it |
 //! |---|---|---|
+//! | `refused.json` | what gateways refused, and the accepted versions that stand in for it ([`refusals::document`]) | gateways refuse it once more |
 //! | `frozen.json` | the last accepted routes of trees with `failureMode: FREEZE_CONFIG` ([`frozen`]) | R141 |
 //!
-//! Serving never depends on it. What cannot be read is put aside and named in the log; what cannot be written is named in the
-//! log once, and tried again with the next change. Nothing secret is kept: `SecretBytes` cannot be serialised.
+//! Serving never depends on it. What is damaged is put aside and named in the log; what cannot be read otherwise is left as it
+//! is; what cannot be written is named in the log once, and tried again with the next change. Nothing secret is kept: `SecretBytes` cannot be serialised.
 //!
-//! One process writes a directory at a time; another one that starts on it finds what was written last.
+//! The key of a generated root of trust stands beside them, in a file of [`trust`](crate::trust)'s own.
+//!
+//! One process has a directory at a time, by a lock on its file `lock`; another one that starts on it ends with an error.
 
 mod document;
 pub mod frozen;
 mod keeper;
 pub mod refusals;
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::ir::frozen::Remembered;
 
-pub use document::{Documents, ReadError};
+pub use document::{Documents, ReadError, Taken};
 pub use frozen::FROZEN;
 pub use keeper::Keeper;
+
+use refusals::document::{Document, REFUSED};
 
 /// What is remembered beyond the objects: taken in after each compile, kept after publishing.
 #[derive(Debug)]
@@ -29,30 +35,53 @@ pub struct Memory {
     frozen: Arc<Remembered>,
     /// What was last given to the keeper.
     kept: Arc<Remembered>,
+    refused: Document,
     keeper: Option<Keeper>,
+    /// Held as long as the directory is ours; dropped after the keeper.
+    _lock: Option<File>,
+}
+
+/// Why a directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error(transparent)]
+    Taken(#[from] Taken),
+    /// The thread that writes cannot be started.
+    #[error("cannot start a thread")]
+    Thread(#[from] std::io::Error),
 }
 
 impl Memory {
     /// Remembers only as long as the process lives.
     #[must_use]
     pub fn of_this_run() -> Self {
-        Self { frozen: Arc::default(), kept: Arc::default(), keeper: None }
+        Self { frozen: Arc::default(), kept: Arc::default(), refused: Document::default(), keeper: None, _lock: None }
     }
 
     /// Begins with what a directory has, which is created if it is missing, and keeps there what changes.
     ///
     /// # Errors
-    /// The thread that writes cannot be started. Whatever is wrong with the directory is logged.
-    pub fn open(directory: &Path) -> std::io::Result<Self> {
-        let documents = Documents::open(directory);
-        let frozen = Arc::new(frozen::load(&documents));
-        Ok(Self { kept: frozen.clone(), frozen, keeper: Some(Keeper::start(documents)?) })
+    /// Another process has the directory, or the thread that writes cannot be started. Whatever else is wrong with the
+    /// directory is logged.
+    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        let mut documents = Documents::open(directory);
+        let lock = documents.lock()?;
+        let frozen = Arc::new(frozen::load(&mut documents));
+        let refused = documents.load(REFUSED).unwrap_or_default();
+        Ok(Self { kept: frozen.clone(), frozen, refused, keeper: Some(Keeper::start(documents)?), _lock: lock })
     }
 
     /// What the next compile is told of the one before.
     #[must_use]
     pub fn frozen(&self) -> &Arc<Remembered> {
         &self.frozen
+    }
+
+    /// What gateways refused in an earlier run, or in this one as far as it was kept.
+    #[must_use]
+    pub fn refused(&self) -> &Document {
+        &self.refused
     }
 
     /// Takes over what a compile hands on.
@@ -64,9 +93,13 @@ impl Memory {
     /// a thread of its own. To be called after publishing: gateways do not wait for a disk.
     ///
     /// # Cost
-    /// In proportion to the trees that freeze, not to their routes unless they changed.
-    pub fn keep(&mut self) {
+    /// In proportion to the trees that freeze, not to their routes unless they changed, and to what was refused.
+    pub fn keep(&mut self, refused: Document) {
         let Some(keeper) = &self.keeper else { return };
+        if self.refused != refused || keeper.has_failed(REFUSED) {
+            keeper.keep(REFUSED, refused.clone());
+            self.refused = refused;
+        }
         let changed = self.kept.accepted != self.frozen.accepted;
         if changed || keeper.has_failed(FROZEN) {
             keeper.keep(FROZEN, frozen::document(&self.frozen));

@@ -5,8 +5,16 @@
 //! compiled snapshot, together with what it refers to and the new snapshot no longer has.
 //!
 //! A refusal is about bytes: a name and a version, at one release of Envoy. It holds for every gateway of that release, since
-//! all of them understand the same; an older Envoy that refuses holds nobody else back. It is dropped as soon as no
-//! compiled snapshot contains those bytes any more.
+//! all of them understand the same; an older Envoy that refuses holds nobody else back. A listener is another matter: whether
+//! a port is free and a file is there depends on the machine, so the refusal of one holds for the gateways of its class only.
+//!
+//! A refusal ends
+//!
+//! - as soon as no compiled snapshot contains those bytes any more;
+//! - when the last node that refused has acknowledged them after all;
+//! - when none of the nodes that refused has been connected for [`GRACE`]: then the bytes are tried again. A node is its id,
+//!   at a release: one that was replaced or upgraded has left. One that comes back sooner under its old id has not, because
+//!   a stream that was cut cannot be told from an Envoy that was started again.
 //!
 //! # Cost
 //! Accepted resources are shared with the snapshots they came in; at most two versions of each are kept.
@@ -16,22 +24,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::model::{EnvoyRelease, GatewayId, Name, ObjectRef};
 use crate::publish::GatewayKey;
 use crate::snapshot::{Resource, ResourceType, Resources, Snapshot, Version};
 
 pub mod blame;
+pub mod document;
 pub mod references;
 
 /// Most nodes of a class that are remembered by id; beyond, a count may be too small.
 const NODES: usize = 1024;
+
+/// How long gateways that refused something may be away before it is tried again. Envoy waits for up to 30 s between two
+/// attempts to connect; half of this would end refusals because a server was restarted, double would make authors wait.
+pub const GRACE: Duration = Duration::from_secs(60);
 
 /// What was refused: bytes, at one release of Envoy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes {
     /// The release that refused them.
     pub envoy: EnvoyRelease,
+    /// The class of those that refused them, if it means nothing to other classes: of listeners.
+    pub class: Option<GatewayId>,
     /// The type.
     pub resource_type: ResourceType,
     /// The resource's name.
@@ -53,17 +69,23 @@ pub struct Refused {
     pub blamed: Arc<[ObjectRef]>,
     /// Whether somebody looked already who is to blame.
     pub is_judged: bool,
+    /// Since when none of the nodes is connected, as far as somebody looked.
+    pub left: Option<Instant>,
 }
 
 /// Everything that was refused, and what was accepted last.
-#[derive(Debug, Default)]
+///
+/// A copy is cheap: it shares all resources. Whoever reads much reads a copy, so that streams don't wait.
+#[derive(Clone, Debug, Default)]
 pub struct Refusals {
     refused: BTreeMap<Bytes, Refused>,
     gateways: BTreeMap<GatewayKey, Gateways>,
+    /// What an earlier run kept of gateways that are not served yet.
+    earlier: Arc<document::Document>,
 }
 
 /// The gateways of one key.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Gateways {
     /// What is published, and what was before that.
     published: Option<Published>,
@@ -71,7 +93,7 @@ struct Gateways {
     accepted: BTreeMap<ResourceType, Accepted>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Published {
     snapshot: Arc<Snapshot>,
     versions: BTreeMap<ResourceType, Version>,
@@ -81,7 +103,7 @@ struct Published {
 ///
 /// A client that holds a type in full may not have asked for each resource of it, so that one that another client refuses
 /// may stand here; therefore the version before is kept as well.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Accepted {
     /// Resources that were acknowledged one by one since all were.
     single: BTreeMap<Name, Single>,
@@ -91,11 +113,14 @@ struct Accepted {
     all_before: Arc<Resources>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Single {
     last: Arc<Resource>,
     before: Option<Arc<Resource>>,
 }
+
+/// Who is to blame for what; nobody has an opinion where there is none.
+pub type Verdicts = BTreeMap<Bytes, Option<Arc<[ObjectRef]>>>;
 
 /// A snapshot with accepted versions in place of refused ones.
 #[derive(Clone, Debug)]
@@ -104,6 +129,8 @@ pub struct Overlay {
     pub snapshot: Arc<Snapshot>,
     /// What was replaced.
     pub kept: BTreeSet<(ResourceType, Name)>,
+    /// What stands in for it, with what that refers to.
+    pub stand_ins: BTreeMap<(ResourceType, Name), Arc<Resource>>,
 }
 
 impl Refusals {
@@ -128,9 +155,68 @@ impl Refusals {
             first: key.clone(),
             blamed: owners,
             is_judged: false,
+            left: None,
         });
         let nodes = refused.nodes.entry(key.gateway.clone()).or_default();
         nodes.len() < NODES && nodes.insert(node.clone())
+    }
+
+    /// Notes that a node holds these resources, which it may have refused before; whether that ends a refusal.
+    ///
+    /// # Cost
+    /// A lookup per resource, while something is refused.
+    pub fn reconsider(
+        &mut self,
+        key: &GatewayKey,
+        node: &Name,
+        resource_type: ResourceType,
+        resources: &[(Name, Version)],
+    ) -> bool {
+        if self.refused.is_empty() {
+            return false;
+        }
+        let mut has_ended = false;
+        for (name, version) in resources {
+            let bytes = Bytes::new(key, resource_type, name, version);
+            let Some(refused) = self.refused.get_mut(&bytes) else { continue };
+            let Some(nodes) = refused.nodes.get_mut(&key.gateway) else { continue };
+            nodes.remove(node);
+            refused.nodes.retain(|_, nodes| !nodes.is_empty());
+            if refused.nodes.is_empty() {
+                self.refused.remove(&bytes);
+                has_ended = true;
+            }
+        }
+        has_ended
+    }
+
+    /// Forgets refusals of nodes that have left: those of which none was present for [`GRACE`]; whether there were such.
+    ///
+    /// `is_present` says whether some node of a class is connected at a release.
+    ///
+    /// # Cost
+    /// A question per refusal and class.
+    pub fn expire(
+        &mut self,
+        now: Instant,
+        is_present: impl Fn(EnvoyRelease, &GatewayId, &BTreeSet<Name>) -> bool,
+    ) -> bool {
+        let before = self.refused.len();
+        self.refused.retain(|bytes, refused| {
+            if refused.nodes.iter().any(|(class, nodes)| is_present(bytes.envoy, class, nodes)) {
+                refused.left = None;
+                return true;
+            }
+            let left = *refused.left.get_or_insert(now);
+            now.saturating_duration_since(left) < GRACE
+        });
+        before != self.refused.len()
+    }
+
+    /// When to look again at who is present; never, if somebody was present of each refusal at the last look.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.refused.values().filter_map(|refused| refused.left).min().map(|left| left + GRACE)
     }
 
     /// Notes what a client of a key holds: these resources, and if nothing is outstanding all of that version of the type.
@@ -200,10 +286,16 @@ impl Refusals {
         let before = self.refused.len();
         let keys = &self.gateways;
         self.refused.retain(|bytes, _| {
-            let mut snapshots = keys.keys().filter(|key| key.envoy == bytes.envoy).filter_map(&compiled);
+            let mut snapshots = keys.keys().filter(|key| bytes.concern(key)).filter_map(&compiled);
             snapshots.any(|snapshot| bytes.are_in(snapshot))
         });
         before != self.refused.len()
+    }
+
+    /// What is known about bytes, if they are refused.
+    #[must_use]
+    pub fn get(&self, bytes: &Bytes) -> Option<&Refused> {
+        self.refused.get(bytes)
     }
 
     /// Everything that is refused now.
@@ -211,26 +303,28 @@ impl Refusals {
         self.refused.iter()
     }
 
-    /// Lets somebody say who is to blame for what was not judged yet, given the last accepted version of the resource; what
-    /// that was.
-    pub fn judge(
-        &mut self,
+    /// What somebody says who is to blame for what was not judged yet, given the last accepted version of the resource.
+    #[must_use]
+    pub fn verdicts(
+        &self,
         mut judge: impl FnMut(&Bytes, &Refused, Option<&Resource>) -> Option<Arc<[ObjectRef]>>,
-    ) -> BTreeSet<Bytes> {
+    ) -> Verdicts {
         let unjudged = self.refused.iter().filter(|(_, refused)| !refused.is_judged);
-        let verdicts: Vec<(Bytes, Option<Arc<[ObjectRef]>>)> = unjudged
-            .map(|(bytes, refused)| {
-                let accepted = self.accepted(&refused.first, bytes.resource_type, &bytes.name);
-                (bytes.clone(), judge(bytes, refused, accepted.map(AsRef::as_ref)))
-            })
-            .collect();
-        for (bytes, blamed) in &verdicts {
+        let verdict = |(bytes, refused): (&Bytes, &Refused)| {
+            let accepted = self.accepted(&refused.first, bytes.resource_type, &bytes.name);
+            (bytes.clone(), judge(bytes, refused, accepted.map(AsRef::as_ref)))
+        };
+        unjudged.map(verdict).collect()
+    }
+
+    /// Takes verdicts over; those without an opinion leave all owners to blame.
+    pub fn judged(&mut self, verdicts: &Verdicts) {
+        for (bytes, blamed) in verdicts {
             if let Some(refused) = self.refused.get_mut(bytes) {
                 refused.is_judged = true;
                 refused.blamed = blamed.clone().unwrap_or_else(|| refused.blamed.clone());
             }
         }
-        verdicts.into_iter().map(|(bytes, _)| bytes).collect()
     }
 
     /// Whether nothing is refused.
@@ -255,9 +349,7 @@ impl Refusals {
     pub fn accepted(&self, key: &GatewayKey, resource_type: ResourceType, name: &str) -> Option<&Arc<Resource>> {
         let of = |key: &GatewayKey| {
             self.gateways.get(key)?.accepted.get(&resource_type)?.usable(name, |resource| {
-                let Resource { name, version, .. } = resource;
-                let bytes = Bytes { envoy: key.envoy, resource_type, name: name.clone(), version: version.clone() };
-                !self.refused.contains_key(&bytes)
+                !self.refused.contains_key(&Bytes::new(key, resource_type, &resource.name, &resource.version))
             })
         };
         of(key).or_else(|| {
@@ -275,15 +367,17 @@ impl Refusals {
     /// refer to and the snapshot no longer has.
     ///
     /// A resource without an accepted version, or one of which something that it refers to is not known any more, stays as
-    /// compiled: each session withholds it after its own refusal.
+    /// compiled: each session withholds it after its own refusal. Secrets and endpoints that only the refused version uses
+    /// are left out: nobody may be sent a secret that it does not need.
     ///
     /// # Cost
     /// A lookup per refusal; and per replaced resource a pass over its bytes, and one over the names of the changed types.
+    /// If something may have to be left out, a pass over the bytes of all listeners and clusters.
     #[must_use]
     pub fn overlay(&self, key: &GatewayKey, compiled: &Arc<Snapshot>) -> Overlay {
         let mut changed: BTreeMap<(ResourceType, Name), Arc<Resource>> = BTreeMap::new();
         let mut kept = BTreeSet::new();
-        for bytes in self.refused.keys().filter(|bytes| bytes.envoy == key.envoy && bytes.are_in(compiled)) {
+        for bytes in self.refused.keys().filter(|bytes| bytes.concern(key) && bytes.are_in(compiled)) {
             let Some(resource) = self.accepted(key, bytes.resource_type, &bytes.name) else { continue };
             if let Some(companions) = self.companions(key, compiled, bytes.resource_type, resource) {
                 changed.extend(companions);
@@ -292,18 +386,20 @@ impl Refusals {
             }
         }
         if kept.is_empty() {
-            return Overlay { snapshot: compiled.clone(), kept };
+            return Overlay { snapshot: compiled.clone(), kept, stand_ins: BTreeMap::new() };
         }
         let mut types: BTreeMap<ResourceType, Resources> = BTreeMap::new();
-        for ((resource_type, name), resource) in changed {
-            let resources = types.entry(resource_type).or_insert_with(|| (*compiled.resources(resource_type)).clone());
+        for ((resource_type, name), resource) in &changed {
+            let resources =
+                types.entry(*resource_type).or_insert_with(|| (*compiled.resources(*resource_type)).clone());
             // What is replaced for a refusal of its own has been accepted too, and wins over a companion's copy of it.
-            resources.insert(name, resource);
+            resources.insert(name.clone(), resource.clone());
         }
         let snapshot = types.into_iter().fold((**compiled).clone(), |snapshot, (resource_type, resources)| {
             snapshot.with_shared(resource_type, Arc::new(resources))
         });
-        Overlay { snapshot: Arc::new(snapshot), kept }
+        let snapshot = without_unused(snapshot, unused(compiled, &changed));
+        Overlay { snapshot: Arc::new(snapshot), kept, stand_ins: changed }
     }
 
     /// What a resource refers to, directly or not, and a snapshot doesn't have; none if some of it is not known any more.
@@ -330,7 +426,53 @@ impl Refusals {
     }
 }
 
+/// Secrets and endpoints that the compiled versions of replaced resources use, and what stands in for them does not.
+fn unused(
+    compiled: &Snapshot,
+    changed: &BTreeMap<(ResourceType, Name), Arc<Resource>>,
+) -> BTreeSet<(ResourceType, Name)> {
+    let replaced = changed.keys().filter_map(|(of, name)| Some((*of, compiled.get(*of, name)?)));
+    let used: BTreeSet<_> = replaced.flat_map(|(of, resource)| references::references(of, &resource.body)).collect();
+    let stays = changed.iter().flat_map(|((of, _), resource)| references::references(*of, &resource.body));
+    let stays: BTreeSet<_> = stays.collect();
+    let may_go = |(of, _): &&(ResourceType, Name)| matches!(of, ResourceType::Secret | ResourceType::Endpoint);
+    used.difference(&stays).filter(may_go).cloned().collect()
+}
+
+/// A snapshot without those of some resources that no listener and no cluster of it uses.
+fn without_unused(snapshot: Snapshot, mut unused: BTreeSet<(ResourceType, Name)>) -> Snapshot {
+    for user in [ResourceType::Listener, ResourceType::Cluster] {
+        for resource in snapshot.resources(user).values() {
+            if unused.is_empty() {
+                return snapshot;
+            }
+            for used in references::references(user, &resource.body) {
+                unused.remove(&used);
+            }
+        }
+    }
+    let types: BTreeSet<ResourceType> = unused.iter().map(|(of, _)| *of).collect();
+    types.into_iter().fold(snapshot, |snapshot, of| {
+        let mut resources = (*snapshot.resources(of)).clone();
+        resources.retain(|name, _| !unused.contains(&(of, name.clone())));
+        snapshot.with_shared(of, Arc::new(resources))
+    })
+}
+
 impl Bytes {
+    /// Those of a resource that a gateway of a key was sent.
+    #[must_use]
+    pub fn new(key: &GatewayKey, resource_type: ResourceType, name: &Name, version: &Version) -> Self {
+        let class = (resource_type == ResourceType::Listener).then(|| key.gateway.clone());
+        Self { envoy: key.envoy, class, resource_type, name: name.clone(), version: version.clone() }
+    }
+
+    /// Whether their refusal means anything to the gateways of a key.
+    #[must_use]
+    pub fn concern(&self, key: &GatewayKey) -> bool {
+        self.envoy == key.envoy && self.class.as_ref().is_none_or(|class| *class == key.gateway)
+    }
+
     /// Whether a snapshot contains them.
     #[must_use]
     pub fn are_in(&self, snapshot: &Snapshot) -> bool {

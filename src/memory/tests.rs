@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::compile::Compiled;
-use crate::model::{GatewayId, ObjectRef};
+use crate::model::{Code, Finding, GatewayId, Location, ObjectRef, Severity};
 use crate::resolve::Options;
 use crate::testing::scenarios::{manifests, scenarios};
 use crate::testing::{cluster_of, compile_after, yaml};
@@ -136,7 +136,7 @@ fn folder() -> TempDir {
 fn keep(folder: &Path, compiled: &Compiled) {
     let mut memory = Memory::open(folder).expect("a thread");
     memory.take(&compiled.remembered);
-    memory.keep();
+    memory.keep(Document::default());
 }
 
 fn kept(folder: &Path) -> Arc<Remembered> {
@@ -199,9 +199,10 @@ fn files_are_private_and_hold_no_secret() {
     let text = fs::read_to_string(document(&state)).expect("a text");
     assert!(text.contains("www.example") || text.contains("inner.example"), "{text}");
     assert!(!text.contains("CANARY") && !text.contains("Q0FOQVJZ"), "{text}");
-    let names: Vec<_> =
+    let names: BTreeSet<_> =
         fs::read_dir(&state).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
-    assert_eq!(names, ["frozen.json"]);
+    assert_eq!(names, ["frozen.json", "lock"].map(Into::into).into());
+    assert_eq!(mode(&state.join("lock")), 0o600);
 }
 
 #[test]
@@ -215,7 +216,7 @@ fn nothing_is_written_while_nothing_changes() {
     let mut memory = Memory::open(folder.path()).expect("a thread");
     for world in [world(), broken(&world())] {
         memory.take(&compiled(&world, memory.frozen()).remembered);
-        memory.keep();
+        memory.keep(Document::default());
     }
     drop(memory);
     assert_eq!(inode(), before, "an equal or frozen tree is the same memory");
@@ -250,19 +251,7 @@ fn r141_foreign_files_are_put_aside() {
     let text = String::from_utf8(whole.clone()).expect("a text");
     let end = text.find('\n').expect("two lines");
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    for foreign in [
-        "",
-        "\n",
-        "null",
-        "[]",
-        "{}",
-        &text[..end],
-        &text[end + 1..],
-        &text.replacen("\"format\":1", "\"format\":2", 1),
-        &text.replacen("\"document\":\"frozen\"", "\"document\":\"other\"", 1),
-        &format!("{text}\n"),
-        &deep,
-    ] {
+    for foreign in ["", "\n", "null", "[]", "{}", &text[..end], &text[end + 1..], &format!("{text}\n"), &deep] {
         put_aside(foreign.as_bytes()).expect("put aside");
     }
     // Written by Chancery, in a form that it does not read.
@@ -272,11 +261,61 @@ fn r141_foreign_files_are_put_aside() {
         assert_eq!(*kept(folder.path()), Remembered::default());
         assert!(folder.path().join("frozen.json.bad").is_file());
     }
-    // Not even a file.
+    assert!(folder.path().join("frozen.json.bad-3").is_file());
+}
+
+#[test]
+fn what_was_put_aside_before_is_not_overwritten() {
+    let folder = folder();
+    let texts = ["first", "second", "third"];
+    for text in texts {
+        fs::write(document(folder.path()), text).expect("written");
+        let _ = kept(folder.path());
+    }
+    let aside = ["frozen.json.bad", "frozen.json.bad-2", "frozen.json.bad-3"];
+    let found = aside.map(|name| fs::read_to_string(folder.path().join(name)).expect("put aside"));
+    assert_eq!(found, texts);
+}
+
+/// What the system does not give, or a newer version wrote, may be whole: neither put aside nor written over.
+#[test]
+fn r141_what_may_be_whole_is_left_as_it_is() {
+    let now = compiled(&world(), &Remembered::default());
+    let whole = written();
+    let text = String::from_utf8(whole).expect("a text");
+    for foreign in [
+        text.replacen("\"format\":1", "\"format\":2", 1),
+        "{\"format\":7,\"new\":true}\n[]".to_owned(),
+        text.replacen("\"document\":\"frozen\"", "\"document\":\"other\"", 1),
+    ] {
+        let folder = folder();
+        fs::write(document(folder.path()), &foreign).expect("written");
+        assert_eq!(*kept(folder.path()), Remembered::default());
+        keep(folder.path(), &now);
+        assert_eq!(fs::read_to_string(document(folder.path())).expect("still there"), foreign);
+        assert!(!folder.path().join("frozen.json.bad").exists());
+    }
+    // Not even a file: the system gives an error, whatever the user's rights.
+    let folder = folder();
     fs::create_dir(document(folder.path())).expect("made");
-    fs::remove_file(folder.path().join("frozen.json.bad")).expect("removed");
-    assert_eq!(*kept(folder.path()), Remembered::default());
-    assert!(folder.path().join("frozen.json.bad").is_dir());
+    keep(folder.path(), &now);
+    assert!(document(folder.path()).is_dir() && !folder.path().join("frozen.json.bad").exists());
+    // When it can be read again, it is written again.
+    fs::remove_dir(document(folder.path())).expect("removed");
+    keep(folder.path(), &now);
+    assert_eq!(kept(folder.path()).accepted, now.remembered.accepted);
+}
+
+/// Two processes that write one directory would overwrite each other's documents half-way.
+#[test]
+fn a_state_directory_has_one_owner_at_a_time() {
+    let folder = folder();
+    let first = Memory::open(folder.path()).expect("free");
+    let error = Memory::open(folder.path()).expect_err("taken").to_string();
+    let path = folder.path().display().to_string();
+    assert!(error.contains(&path) && error.contains("in use by another process"), "{error}");
+    drop(first);
+    drop(Memory::open(folder.path()).expect("free again"));
 }
 
 proptest! {
@@ -291,7 +330,17 @@ proptest! {
         } else {
             bytes[at] ^= flip;
         }
-        put_aside(&bytes)?;
+        let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+        if cut || at > end {
+            put_aside(&bytes)?;
+        } else {
+            // It may look like another document now, which is left alone.
+            let folder = folder();
+            fs::write(document(folder.path()), &bytes).expect("written");
+            prop_assert_eq!(&*kept(folder.path()), &Remembered::default());
+            let path = [document(folder.path()), folder.path().join("frozen.json.bad")].into_iter().find(|p| p.exists());
+            prop_assert_eq!(fs::read(path.expect("it is somewhere")).expect("a file"), bytes);
+        }
     }
 
     #[test]
@@ -309,7 +358,7 @@ fn a_directory_that_cannot_be_written_harms_nobody_and_is_tried_again() {
     let now = compiled(&world(), &Remembered::default());
     let mut memory = Memory::open(&state).expect("a thread");
     memory.take(&now.remembered);
-    memory.keep();
+    memory.keep(Document::default());
     let failed = |memory: &Memory| memory.keeper.as_ref().is_some_and(|keeper| keeper.has_failed(FROZEN));
     let begun = std::time::Instant::now();
     while !failed(&memory) {
@@ -320,7 +369,7 @@ fn a_directory_that_cannot_be_written_harms_nobody_and_is_tried_again() {
     fs::remove_file(&state).expect("removed");
     fs::create_dir(&state).expect("made");
     // Nothing has changed since, and yet it is kept now.
-    memory.keep();
+    memory.keep(Document::default());
     drop(memory);
     assert_eq!(kept(&state).accepted, now.remembered.accepted);
 }
@@ -328,7 +377,7 @@ fn a_directory_that_cannot_be_written_harms_nobody_and_is_tried_again() {
 #[test]
 fn a_failed_save_leaves_the_older_document_whole() {
     let folder = folder();
-    let documents = Documents::open(folder.path());
+    let mut documents = Documents::open(folder.path());
     documents.save(FROZEN, &["old"]).expect("written");
     // Something in the place where documents grow, that cannot be removed as a file.
     fs::create_dir(folder.path().join("frozen.json.tmp")).expect("made");
@@ -387,12 +436,52 @@ fn an_error_is_logged_once_until_it_changes() {
 #[test]
 fn a_file_that_is_put_aside_is_named_in_the_log() {
     let folder = folder();
-    fs::write(document(folder.path()), "{\"format\":7}").expect("written");
+    fs::write(document(folder.path()), "{\"form\":7}").expect("written");
     let lines = logged(|| drop(kept(folder.path())));
     assert_eq!(lines.len(), 1, "{lines:#?}");
     for part in ["ERROR", "frozen.json", "frozen.json.bad", "not a document of Chancery"] {
         assert!(lines[0].contains(part), "{part} in {}", lines[0]);
     }
+}
+
+/// R140, R141: a restart that finds a file unreadable, of the root table or of its workspace, forgets nothing: when the file can
+/// be read again, the tree is what it was.
+#[test]
+fn r141_what_a_file_holds_that_cannot_be_read_is_not_forgotten() {
+    let unread = [Finding::in_file(
+        Location { file: "shop.yaml".into(), line: 1, column: 1 },
+        Severity::Error,
+        Code::SyntaxError,
+        "not YAML",
+    )];
+    let compile = |world: &World, given: &[Finding], remembered: &Remembered| {
+        let (objects, mut findings) = crate::testing::decode(world.clone());
+        findings.extend(given.iter().cloned());
+        let store = crate::store::Store::from_objects(objects);
+        crate::compile::compile(&store, &findings, &Options::default(), &BTreeSet::new(), remembered)
+    };
+    let before = compile(&world(), &[], &Remembered::default());
+    for kind in ["RouteTable", "Workspace"] {
+        let mut without = world();
+        without.retain(|(_, object)| object["kind"] != kind);
+        let started = compile(
+            &without,
+            &unread,
+            &Remembered::of_earlier_run(before.remembered.accepted.values().cloned().collect()),
+        );
+        assert!(started.trees.is_empty(), "nothing serves without the {kind}");
+        assert_eq!(started.remembered.accepted, before.remembered.accepted, "{kind}");
+        let readable = compile(&broken(&world()), &[], &started.remembered);
+        assert!(readable.trees.values().all(|grown| grown.frozen.is_some()) && !readable.trees.is_empty(), "{kind}");
+        // Gone for good, it is forgotten.
+        assert!(compile(&without, &[], &started.remembered).remembered.accepted.is_empty(), "{kind}");
+    }
+    // What a table says itself counts.
+    let mut thawed = broken(&world());
+    for (_, table) in thawed.iter_mut().filter(|(_, object)| object["kind"] == "RouteTable") {
+        table["spec"]["failureMode"] = json!("ROUTE_REPLACEMENT");
+    }
+    assert!(compile(&thawed, &unread, &before.remembered).remembered.accepted.is_empty());
 }
 
 /// R140: `explain` says that a route is frozen, and keeps its provenance.

@@ -1,4 +1,8 @@
-//! Releases of Envoy, as far as what is emitted depends on them.
+//! Releases of Envoy, as far as one takes what another refuses.
+//!
+//! What is emitted is the same for all: what the oldest that is served understands, which `e2e/versions.rs` verifies with each
+//! of them. What they refuse differs, so each release of a class of gateways has a snapshot of its own, in which accepted
+//! versions stand in for what that release refused.
 
 use std::fmt;
 
@@ -12,14 +16,20 @@ pub struct EnvoyRelease {
 }
 
 impl EnvoyRelease {
-    /// The oldest release that is served; what it cannot understand is never sent to it.
+    /// The oldest release that is served; nothing is emitted that it does not understand.
     pub const OLDEST: Self = Self { major: 1, minor: 36 };
     /// The newest release that is known; newer gateways get what it gets.
     pub const NEWEST: Self = Self { major: 1, minor: 40 };
 
-    /// The release whose configuration a gateway of some version gets: its own, or the nearest that is served.
+    /// Major and minor number.
+    #[must_use]
+    pub fn numbers(self) -> (u32, u32) {
+        (self.major, self.minor)
+    }
+
+    /// The release as which a gateway of some version is served: its own, or the nearest that is served.
     ///
-    /// A client that states no version gets what every release understands.
+    /// A client that states no version counts as the oldest.
     #[must_use]
     pub fn serving(stated: Option<(u32, u32)>) -> Self {
         let Some((major, minor)) = stated else { return Self::OLDEST };

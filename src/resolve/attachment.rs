@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::ir::policy::Policy;
-use crate::ir::route::{Attachment, EffectiveLabels, Hop, RouteBody, RouteFault};
+use crate::ir::route::{Action, Attachment, EffectiveLabels, Hop, RouteBody, RouteFault};
 use crate::ir::upstream::UpstreamId;
 use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, ObjectRef, WorkspaceId};
@@ -370,19 +370,34 @@ pub fn explain_one_frozen_off<W: World + ?Sized>(
     frozen_off_where(world, body, |id| id == policy).pop()
 }
 
+/// A route that a frozen tree keeps, as far as policies select by it.
+#[must_use]
+pub fn kept_route(body: &RouteBody) -> FinalRoute {
+    let action = match &body.action {
+        Action::Forward(forward) => FinalAction::Forward {
+            destinations: forward.destinations.iter().map(|d| (d.upstream.clone(), d.weight)).collect(),
+            path_rewrite: forward.path_rewrite.clone(),
+            host_rewrite: forward.host_rewrite.clone(),
+        },
+        Action::Redirect(redirect) => FinalAction::Redirect(redirect.clone()),
+        Action::Direct(direct) => FinalAction::Direct(direct.clone()),
+    };
+    FinalRoute {
+        matchers: Vec::new(),
+        chain: body.chain.clone(),
+        labels: body.labels.clone(),
+        action,
+        fault: body.fault.clone(),
+        is_remainder: false,
+    }
+}
+
 fn frozen_off_where<W: World + ?Sized>(
     world: &W,
     body: &RouteBody,
     wanted: impl Fn(&ObjectRef) -> bool,
 ) -> Vec<NotAttached> {
-    let route = FinalRoute {
-        matchers: Vec::new(),
-        chain: body.chain.clone(),
-        labels: body.labels.clone(),
-        action: FinalAction::None,
-        fault: body.fault.clone(),
-        is_remainder: false,
-    };
+    let route = kept_route(body);
     let attached = Attached { attachments: body.attached.clone(), ..Attached::default() };
     let mut list = explain_off_where(world, &route, &attached, wanted);
     // The policies of now were not asked when the route was accepted.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::ir::listener::TlsVersion;
 use crate::ir::policy::Policy;
 use crate::ir::route::{DirectResponse, HostRewrite, Matcher, PathRewrite, Redirect};
+use crate::ir::trust::Terms;
 use crate::ir::upstream::UpstreamProtocol;
 use crate::model::{Code, FieldPath, Host, Kind, Labels, Name, ObjectRef, SecretBytes};
 
@@ -440,6 +441,32 @@ pub struct Secret {
     pub data: BTreeMap<Name, SecretBytes>,
 }
 
+// ---- trust ------------------------------------------------------------------------------------------------------
+
+/// A RootTrustPolicy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustPolicy {
+    /// Its name.
+    pub id: ObjectRef,
+    /// Its age.
+    pub age: Age,
+    /// What signs.
+    pub root: Result<RootSource, Fault>,
+    /// How the certificates of gateways are made.
+    pub gateways: Result<Terms, Fault>,
+    /// What else is trusted, with its place.
+    pub passive: Vec<(FieldPath, Result<RootSource, Fault>)>,
+}
+
+/// Where a root comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootSource {
+    /// The control plane makes it and keeps it.
+    Generated(Terms),
+    /// A Secret beside the policy.
+    Secret(Name),
+}
+
 // ---- services ----------------------------------------------------------------------------------------------------
 
 /// A Kubernetes Service.
@@ -505,6 +532,8 @@ pub struct Pod {
     pub id: ObjectRef,
     /// Its labels.
     pub labels: Labels,
+    /// The service account as which it runs.
+    pub service_account: Name,
     /// Its addresses.
     pub addresses: Vec<Name>,
     /// Its Node.

@@ -8,6 +8,7 @@ mod chains;
 mod freezing;
 mod growth;
 mod hosts;
+mod identity;
 mod ports;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +28,7 @@ use super::policy;
 use super::world::World;
 
 pub use binding::{Bindings, Bound, ListenerKey, TableBindings, bind, bind_table};
-pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broken};
+pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broken, is_remembered, is_unread};
 pub use growth::{GrownTree, Served, grow, require_auth_findings};
 pub use hosts::{HostKey, Hosts, virtual_host};
 

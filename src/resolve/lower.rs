@@ -10,6 +10,7 @@ mod gateway;
 mod listener_tls;
 mod stream;
 mod table;
+mod trust;
 mod workspace;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use crate::model::{Code, FieldPath, Finding, Findings, Kind, Labels, Name};
 
 use super::facts::{
     Cluster, DestinationKind, DestinationSelector, ExternalService, Node, Pod, PolicyObject, Port, Reference, Secret,
-    Selector, Service, Settings, Slice, Table, VirtualDestination, VirtualGateway, Workspace,
+    Selector, Service, Settings, Slice, Table, TrustPolicy, VirtualDestination, VirtualGateway, Workspace,
 };
 use super::policy;
 
@@ -55,6 +56,8 @@ pub enum Lowered {
     ExternalService(Arc<ExternalService>),
     /// A Secret.
     Secret(Arc<Secret>),
+    /// A RootTrustPolicy.
+    Trust(Arc<TrustPolicy>),
     /// A policy of any kind.
     Policy(Arc<PolicyObject>),
     /// Nothing that routing needs.
@@ -71,7 +74,7 @@ pub fn lower(object: &Object) -> (Lowered, Findings) {
     if is_refused(object) {
         return (Lowered::Nothing, findings);
     }
-    let lowered = match &object.spec {
+    let lowered = match &*object.spec() {
         Spec::Namespace(_) => Lowered::Namespace(object.meta.labels.clone()),
         Spec::Service(service) => Lowered::Service(Arc::new(discovery::service(object, service, &mut findings))),
         Spec::EndpointSlice(slice) => {
@@ -91,8 +94,8 @@ pub fn lower(object: &Object) -> (Lowered, Findings) {
             not_supported(object, &mut findings);
             Lowered::ExternalService(Arc::new(discovery::external_service(object)))
         }
+        Spec::RootTrustPolicy(spec) => Lowered::Trust(Arc::new(trust::trust_policy(object, spec, &mut findings))),
         Spec::ExternalEndpoint(_)
-        | Spec::RootTrustPolicy(_)
         | Spec::ExtAuthServer(_)
         | Spec::RateLimitServerSettings(_)
         | Spec::RateLimitServerConfig(_)

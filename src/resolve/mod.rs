@@ -12,6 +12,7 @@
 //! | [`delegation`] | the tree of a root table: walk, inherit, order, cycles, orphans |
 //! | [`attachment`] | which policies reach which route, and why the others do not |
 //! | [`policy`] | per policy kind: what it means |
+//! | [`trust`] | what all gateways trust, and what signs for them |
 //! | [`gateway`] | the plan of one class of gateway Envoys |
 //!
 //! # What degrades how
@@ -24,7 +25,8 @@
 //! | a matcher that cannot be understood | that alternative is left out; the route's others answer 500 |
 //! | a delegation without consent, without tables, too deep or circular | 500 for what no valid child serves (R89) |
 //! | labels of a table or route that cannot be read | the routes answer 500: they may miss a protecting policy |
-//! | a listener that is not HTTP, or has TLS or a redirect | it is not programmed, never in plaintext |
+//! | a listener whose settings or certificate cannot be used | its chain is left out, never served in plaintext (R60) |
+//! | a route of whole connections that is misconfigured | its connections are closed |
 //! | a policy that protects and is invalid or unsupported | what it selects is closed (R130) |
 //! | any other invalid policy | as if absent (R130) |
 //! | a Service, slice or Pod that makes no sense | its endpoints are left out |
@@ -40,6 +42,7 @@ pub mod lower;
 pub mod policy;
 pub mod roster;
 pub mod selection;
+pub mod trust;
 pub mod visibility;
 pub mod world;
 
@@ -58,6 +61,8 @@ pub struct Options {
     pub require_auth: RequireAuth,
     /// Whether endpoints may be loopback or link-local addresses.
     pub loopback_endpoints: LoopbackEndpoints,
+    /// The root of trust that the control plane itself keeps (R191).
+    pub kept_root: trust::KeptRoot,
 }
 
 impl Default for Options {
@@ -68,6 +73,7 @@ impl Default for Options {
             consent: Consent::ParentExports,
             require_auth: RequireAuth::Off,
             loopback_endpoints: LoopbackEndpoints::Refused,
+            kept_root: trust::KeptRoot::Elsewhere,
         }
     }
 }

@@ -17,6 +17,7 @@ use super::facts::{
 };
 use super::policy;
 use super::roster::Roster;
+use super::trust::RootOfTrust;
 
 /// Questions about the inputs.
 ///
@@ -41,6 +42,8 @@ pub trait World {
     fn service(&self, id: &ObjectRef) -> Option<Arc<Service>>;
     /// All Services that a selector picks, whoever owns them.
     fn services(&self, selector: &Selector) -> Vec<Arc<Service>>;
+    /// What all gateways trust, and what signs for them.
+    fn trust(&self) -> &RootOfTrust;
     /// One Secret.
     fn secret(&self, id: &ObjectRef) -> Option<Arc<Secret>>;
     /// The slices of a Service.

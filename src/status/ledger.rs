@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::view::{GatewayView, REFUSALS, RefusalView, StreamView, Totals, TypeView, View};
+use super::view::{GatewayView, IN_FULL, REFUSALS, RefusalView, StreamView, TypeView, View, WORDS};
 use crate::model::Name;
 use crate::snapshot::{ResourceType, Version};
-use crate::xds::observation::{
-    Acknowledgement, Blame, IgnoredReason, Observation, Observer, Peer, Refusal, Sending, StreamId,
-};
+use crate::xds::observation::{Acknowledgement, Blame, Observation, Observer, Peer, Refusal, StreamId, excerpt};
 
 /// Who is connected, and how each type stands on each stream.
 ///
@@ -27,9 +25,6 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 struct Table {
     streams: BTreeMap<StreamId, Entry>,
-    totals: BTreeMap<ResourceType, Totals>,
-    ignored: BTreeMap<IgnoredReason, u64>,
-    connections: u64,
 }
 
 /// One stream.
@@ -49,8 +44,6 @@ struct Line {
     compared: Option<Version>,
     outstanding: usize,
     on_its_way: usize,
-    latency: Option<Duration>,
-    acknowledged_at: Option<Instant>,
     refusals: BTreeMap<Name, Refused>,
     refusals_unlisted: u64,
 }
@@ -101,37 +94,25 @@ impl Ledger {
         let mut table = self.lock();
         match event {
             Observation::Connected(peer) => {
-                table.connections += 1;
                 table.streams.insert(peer.stream, Entry { peer, connected: now, stuck: false, types: BTreeMap::new() });
             }
             Observation::Sent(peer, sending) => {
-                table.totals.entry(sending.resource_type).or_default().send(&sending);
                 if let Some(line) = table.line(&peer, sending.resource_type) {
                     line.sent = Some(sending.version);
                     line.on_its_way = sending.resources + sending.removed;
                 }
             }
             Observation::Acknowledged(peer, acknowledgement) => {
-                if let Some(after) = acknowledgement.after {
-                    let totals = table.totals.entry(acknowledgement.resource_type).or_default();
-                    totals.acknowledged += 1;
-                    totals.latency += after;
-                }
                 if let Some(line) = table.line(&peer, acknowledgement.resource_type) {
-                    line.acknowledge(acknowledgement, now);
+                    line.acknowledge(acknowledgement);
                 }
             }
             Observation::Refused(peer, refusal) => {
-                let totals = table.totals.entry(refusal.resource_type).or_default();
-                match refusal.blame {
-                    Blame::Exact => totals.refused += 1,
-                    Blame::Suspected => totals.refused_together += 1,
-                }
                 if let Some(line) = table.line(&peer, refusal.resource_type) {
                     line.refuse(refusal, now);
                 }
             }
-            Observation::Ignored(_, ignored) => *table.ignored.entry(ignored.reason).or_default() += 1,
+            Observation::Ignored(..) => {}
             Observation::Stuck(peer, _) => {
                 if let Some(entry) = table.streams.get_mut(&peer.stream) {
                     entry.stuck = true;
@@ -150,8 +131,7 @@ impl Ledger {
             let nodes = &mut gateways.entry(entry.peer.gateway.clone()).or_default().nodes;
             nodes.entry(entry.peer.node.id.clone()).or_default().streams.insert(*stream, entry.view(now));
         }
-        let (totals, ignored) = (table.totals.clone(), table.ignored.clone());
-        View { gateways, totals, ignored, connections: table.connections }
+        View { gateways }
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -163,15 +143,6 @@ impl Ledger {
 impl Table {
     fn line(&mut self, peer: &Peer, resource_type: ResourceType) -> Option<&mut Line> {
         Some(self.streams.get_mut(&peer.stream)?.types.entry(resource_type).or_default())
-    }
-}
-
-impl Totals {
-    fn send(&mut self, sending: &Sending) {
-        self.responses += 1;
-        self.resources += sending.resources as u64;
-        self.removed += sending.removed as u64;
-        self.bytes += sending.bytes as u64;
     }
 }
 
@@ -188,7 +159,7 @@ impl Entry {
 }
 
 impl Line {
-    fn acknowledge(&mut self, acknowledgement: Acknowledgement, now: Instant) {
+    fn acknowledge(&mut self, acknowledgement: Acknowledgement) {
         if !self.refusals.is_empty() {
             for name in acknowledgement.resources.iter().map(|(name, _)| name).chain(&acknowledgement.removed) {
                 self.refusals.remove(name);
@@ -203,24 +174,36 @@ impl Line {
         self.compared = Some(acknowledgement.version);
         self.outstanding = acknowledgement.outstanding;
         self.on_its_way = 0;
-        if let Some(after) = acknowledgement.after {
-            self.latency = Some(after);
-            self.acknowledged_at = Some(now);
-        }
     }
 
     fn refuse(&mut self, refusal: Refusal, now: Instant) {
         self.on_its_way = 0;
-        let message: Arc<str> = refusal.message.into();
+        let message = self.words(refusal.blame, &refusal.message);
         for resource in refusal.resources {
             if self.refusals.len() >= REFUSALS && !self.refusals.contains_key(&resource.name) {
-                self.refusals_unlisted += 1;
-                continue;
+                // What is certain is worth more than what is only suspected.
+                let suspected = self.refusals.iter().find(|(_, refused)| refused.blame == Blame::Suspected);
+                match (refusal.blame, suspected.map(|(name, _)| name.clone())) {
+                    (Blame::Exact, Some(name)) => {
+                        self.refusals.remove(&name);
+                    }
+                    (Blame::Exact, None) => {
+                        self.refusals_unlisted += 1;
+                        continue;
+                    }
+                    (Blame::Suspected, _) => continue,
+                }
             }
             let refused =
                 Refused { version: resource.version, blame: refusal.blame, message: message.clone(), at: now };
             self.refusals.insert(resource.name, refused);
         }
+    }
+
+    /// What is kept of a client's words: all, if they are certain and few others are kept in full.
+    fn words(&self, blame: Blame, words: &str) -> Arc<str> {
+        let in_full = self.refusals.values().filter(|refused| refused.message.len() > WORDS).count();
+        if blame == Blame::Exact && in_full < IN_FULL { words.into() } else { excerpt(words, WORDS).into() }
     }
 
     fn view(&self, now: Instant) -> TypeView {
@@ -235,8 +218,6 @@ impl Line {
             acknowledged: self.acknowledged.clone(),
             compared: self.compared.clone(),
             outstanding: self.outstanding.max(self.on_its_way),
-            latency: self.latency,
-            acknowledged_ago: self.acknowledged_at.map(|at| now.saturating_duration_since(at)),
             refusals: self.refusals.iter().map(|(name, refused)| (name.clone(), refusal(refused))).collect(),
             refusals_unlisted: self.refusals_unlisted,
         }

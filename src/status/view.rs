@@ -7,19 +7,13 @@ use std::time::Duration;
 use crate::model::Name;
 use crate::snapshot::{ResourceType, Resources, Version};
 use crate::xds::node::Node;
-use crate::xds::observation::{Blame, IgnoredReason, StreamId};
+use crate::xds::observation::{Blame, StreamId};
 
-/// Everything that is connected now, and what happened since the start.
+/// Everything that is connected now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
     /// The connected gateways, by the text of their class. A class without a connected node is absent.
     pub gateways: BTreeMap<Name, GatewayView>,
-    /// What happened per type on all streams since the start, those that are gone included.
-    pub totals: BTreeMap<ResourceType, Totals>,
-    /// How many requests had no effect since the start, by reason.
-    pub ignored: BTreeMap<IgnoredReason, u64>,
-    /// How many streams were matched to a gateway since the start.
-    pub connections: u64,
 }
 
 /// The connected nodes of one class of gateways.
@@ -64,19 +58,21 @@ pub struct TypeView {
     /// How many resources the client should hold otherwise than it does: still to be sent, on their way, or refused. 0 is
     /// all that it asked for.
     pub outstanding: usize,
-    /// How long the last acknowledged response took from being sent to its acknowledgement.
-    pub latency: Option<Duration>,
-    /// How long ago the client last acknowledged something.
-    pub acknowledged_ago: Option<Duration>,
     /// What the client refused and wasn't given otherwise since, by name; at most [`REFUSALS`] of them.
     pub refusals: BTreeMap<Name, RefusalView>,
-    /// How many further names it refused.
+    /// How many further names it refused for what they are, since it last held everything.
     pub refusals_unlisted: u64,
 }
 
-/// Most refusals that are kept per stream and type. A refusal has up to 4 KiB of text, so this bounds what a hostile
-/// client can make the server keep: 32 KiB per type.
-pub const REFUSALS: usize = 8;
+/// Most refusals that are kept per stream and type. With [`IN_FULL`] and [`WORDS`] this bounds what a hostile client can make
+/// the server keep: 64 KiB of text per type.
+pub const REFUSALS: usize = 256;
+
+/// Most refusals per stream and type whose words are kept in full, up to 4 KiB each; of the others [`WORDS`] bytes.
+pub const IN_FULL: usize = 8;
+
+/// How many bytes are kept of the words of other refusals, and of those where only something else may be bad.
+pub const WORDS: usize = 128;
 
 /// A refused resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +81,7 @@ pub struct RefusalView {
     pub version: Version,
     /// Whether the resource itself is to blame, or one that travelled with it.
     pub blame: Blame,
-    /// The client's words, at most 4 KiB of them. Foreign text: quote it where it is shown.
+    /// The client's words, or both ends of them, see [`IN_FULL`]. Foreign text: quote it where it is shown.
     pub message: Arc<str>,
     /// How long ago.
     pub ago: Duration,
@@ -100,27 +96,6 @@ pub enum Standing {
     Behind,
     /// It refused the snapshot's version, and keeps what it had.
     Refused,
-}
-
-/// What happened since the start, of one type on all streams.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Responses that were sent.
-    pub responses: u64,
-    /// Resources in them.
-    pub resources: u64,
-    /// Names in them that are removed or don't exist.
-    pub removed: u64,
-    /// Bytes of the resources' bodies.
-    pub bytes: u64,
-    /// Responses that were acknowledged.
-    pub acknowledged: u64,
-    /// Time from sending to acknowledging, of all acknowledged responses together.
-    pub latency: Duration,
-    /// Refused responses that name the bad resource: they held just one.
-    pub refused: u64,
-    /// Refused responses of several resources, which are sent again in parts.
-    pub refused_together: u64,
 }
 
 impl View {
@@ -158,7 +133,8 @@ impl TypeView {
         }
         // What is refused is all that it lacks.
         let refused = self.refusals.iter().filter(is_refused).count();
-        if self.compared.as_ref() == Some(version) && self.outstanding == refused {
+        if self.compared.as_ref() == Some(version) && self.outstanding as u64 <= refused as u64 + self.refusals_unlisted
+        {
             return Standing::Current;
         }
         Standing::Behind

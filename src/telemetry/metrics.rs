@@ -97,6 +97,11 @@ struct OfSeverityAndCode {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfSource {
+    source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfReason {
     reason: &'static str,
 }
@@ -121,6 +126,8 @@ struct Measured {
     objects: Family<OfKindAndState, Gauge>,
     findings: Family<OfSeverityAndCode, Gauge>,
     snapshots: Gauge,
+    snapshot_change: Gauge<f64, AtomicU64>,
+    certificates: Family<OfSource, Gauge<f64, AtomicU64>>,
     snapshot_bytes: Family<OfType, Gauge>,
     /// Locked while gauges are set and everything is written, so that two readers do not mix.
     registry: Mutex<Registry>,
@@ -169,6 +176,8 @@ impl Metrics {
             objects: Family::default(),
             findings: Family::default(),
             snapshots: Gauge::default(),
+            snapshot_change: Gauge::default(),
+            certificates: Family::default(),
             snapshot_bytes: Family::default(),
             registry: Mutex::default(),
         };
@@ -226,6 +235,22 @@ impl Metrics {
         self.0.compile_end.set(at.as_secs_f64());
     }
 
+    /// A snapshot that differs from the one before was published, at a time since the Unix epoch.
+    pub fn published(&self, at: Duration) {
+        self.0.snapshot_change.set(at.as_secs_f64());
+    }
+
+    /// When the first certificate of each source ends, in seconds since the Unix epoch; sources without one are absent.
+    pub fn certificates(&self, ends: &BTreeMap<&'static str, i64>) {
+        // Whoever writes meanwhile would miss some.
+        let _registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.certificates.clear();
+        for (source, ends) in ends {
+            #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 stay far below 2^52")]
+            self.0.certificates.get_or_create(&OfSource { source }).set(*ends as f64);
+        }
+    }
+
     /// Writes everything.
     ///
     /// # Cost
@@ -264,8 +289,8 @@ impl Measured {
             self.nacks.clone(),
         );
         registry.register(
-            "xds_stuck_gateways",
-            "Streams of Envoys that ask for other types and not for clusters",
+            "xds_stuck_streams",
+            "Streams on which an Envoy asked for other types for too long, and not for clusters",
             self.stuck.clone(),
         );
         registry.register("xds_ignored_requests", "Requests of clients that had no effect", self.ignored.clone());
@@ -299,6 +324,19 @@ impl Measured {
         );
         registry.register("findings", "Findings that hold now", self.findings.clone());
         registry.register("snapshots", "Snapshots that are published", self.snapshots.clone());
+        registry.register_with_unit(
+            "snapshot_last_change_timestamp",
+            "When a snapshot was last published that differs from the one before, since the Unix epoch",
+            Unit::Seconds,
+            self.snapshot_change.clone(),
+        );
+        registry.register_with_unit(
+            "certificate_expiry_timestamp",
+            "When the first certificate of a source ends, since the Unix epoch: secret, those that listeners show; root, \
+             the one that signs for gateways",
+            Unit::Seconds,
+            self.certificates.clone(),
+        );
         registry.register_with_unit(
             "snapshot",
             "Bodies of the resources of all published snapshots",
@@ -379,6 +417,10 @@ mod tests {
         metrics.refused("Listener", Blamed::Nobody);
         metrics.refused("Listener", Blamed::Owners(&[Kind::VirtualGateway, Kind::RouteTable]));
         metrics.ignored("stale nonce");
+        metrics.stuck();
+        metrics.published(Duration::from_secs(1_700_000_001));
+        metrics.certificates(&[("root", 1)].into());
+        metrics.certificates(&[("secret", 1_800_000_000)].into());
         metrics.compiled(Duration::from_micros(1500), Duration::from_secs(1_700_000_000));
         let gauges = Gauges {
             gateways: 2,
@@ -420,6 +462,9 @@ mod tests {
             "chancery_objects{kind=\"Pod\",state=\"\"} 4",
             "chancery_findings{severity=\"warning\",code=\"UNSUPPORTED\"} 1",
             "chancery_snapshots 1",
+            "chancery_snapshot_last_change_timestamp_seconds 1700000001.0",
+            "chancery_certificate_expiry_timestamp_seconds{source=\"secret\"} 1800000000.0",
+            "chancery_xds_stuck_streams_total 1",
             "chancery_snapshot_bytes{type=\"Listener\"} 1000",
             "# TYPE chancery_xds_pushes_total counter",
             "# TYPE chancery_build_info gauge",
@@ -430,6 +475,7 @@ mod tests {
         assert!(text.contains("chancery_build_info{version=\""), "{text}");
         assert!(!text.contains("# UNIT") && !text.contains("# EOF"), "that is OpenMetrics:\n{text}");
         assert!(!text.contains("FAILED"), "a verdict that holds no more:\n{text}");
+        assert!(!text.contains("source=\"root\""), "a certificate that is gone:\n{text}");
         let typed: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         for name in names(&text) {
             let family = typed.iter().filter_map(|typed| typed.split(' ').next()).any(|family| {

@@ -21,23 +21,28 @@
 //!
 //! * `then`: objects as in `yaml`, new or in place of those of the same name.
 //! * `gone`: objects that are deleted, `Kind/ns/name@cluster`, one per line.
-//! * `restart`: `with state` or `without state`, a restart of the control plane that kept its state or had none.
+//! * `restart`: `with state` or `without state`, a restart of the control plane that kept its state or had none;
+//!   `with state and require-auth`, one that switches default deny on.
+//!
+//! Each step is compiled in both ways, from scratch and from what is kept of the step before, and must give the same.
 //!
 //! What a case does not list is not tested by it. Expectations are written by hand from the rule, never copied from output.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::compile::Compiled;
 use crate::compile::explain::{Request, describe, explain};
+use crate::compile::{Compiled, Compiler, compile};
 use crate::ir::Serves;
 use crate::ir::frozen::Remembered;
 use crate::ir::route::{Action, Attachment, HostRewrite, PathRewrite, Route};
 use crate::model::{GatewayId, ObjectRef};
 use crate::resolve::{Consent, LoopbackEndpoints, Options, RequireAuth};
+use crate::store::Store;
 
-use super::{cluster_of, compile_after, yaml};
+use super::authority::Authority;
+use super::{cluster_of, decode, yaml};
 
 /// One case with the blocks of its own.
 struct Case {
@@ -146,18 +151,22 @@ fn remove(objects: &mut World, block: &Block) -> Result<(), String> {
 }
 
 /// The state that a case ends in.
-fn outcome(shared: &Case, case: &Case, options: &Options) -> Result<Compiled, String> {
+fn outcome(shared: &Case, case: &Case, mut options: Options) -> Result<Compiled, String> {
     let mut objects = World::new();
     for block in shared.blocks.iter().chain(&case.blocks).filter(|block| block.kind == "yaml") {
         put(&mut objects, block)?;
     }
-    let mut compiled = compile_after(objects.clone(), options, &Remembered::default());
+    let mut both = Both::new(&options);
+    let mut compiled = both.compile(&objects, &options, &Arc::default())?;
     for block in &case.blocks {
         let mut remembered = compiled.remembered.clone();
         match (block.kind.as_str(), block.text.trim()) {
             ("then", _) => put(&mut objects, block)?,
             ("gone", _) => remove(&mut objects, block)?,
-            ("restart", "with state") => {
+            ("restart", restart @ ("with state" | "with state and require-auth")) => {
+                if restart != "with state" {
+                    options.require_auth = RequireAuth::On;
+                }
                 let kept = remembered.accepted.values().cloned().collect();
                 remembered = Arc::new(Remembered::of_earlier_run(kept));
             }
@@ -165,9 +174,45 @@ fn outcome(shared: &Case, case: &Case, options: &Options) -> Result<Compiled, St
             ("restart", other) => return Err(format!("line {}: unknown restart {other:?}", block.line)),
             _ => continue,
         }
-        compiled = compile_after(objects.clone(), options, &remembered);
+        compiled = both.compile(&objects, &options, &remembered)?;
     }
     Ok(compiled)
+}
+
+/// Compiles from scratch, and from what is kept of the step before.
+struct Both {
+    compiler: Compiler,
+}
+
+impl Both {
+    fn new(options: &Options) -> Self {
+        Self { compiler: Compiler::new(options) }
+    }
+
+    /// # Errors
+    /// The two ways give different results.
+    fn compile(
+        &mut self,
+        objects: &World,
+        options: &Options,
+        remembered: &Arc<Remembered>,
+    ) -> Result<Compiled, String> {
+        let (objects, given) = decode(objects.clone());
+        let (store, nobody) = (Store::from_objects(objects), BTreeSet::new());
+        let afresh = compile(&store, &given, options, &nobody, remembered);
+        let kept = self.compiler.step(&store, &given, options, &nobody, remembered);
+        let is_same = [
+            ("trees", kept.trees == afresh.trees),
+            ("plans", kept.plans == afresh.plans),
+            ("findings", kept.findings == afresh.findings),
+            ("verdicts", kept.verdicts == afresh.verdicts),
+            ("remembered", kept.remembered == afresh.remembered),
+        ];
+        match is_same.into_iter().find(|(_, is_same)| !is_same) {
+            Some((what, _)) => Err(format!("{what} are others than from scratch")),
+            None => Ok(afresh),
+        }
+    }
 }
 
 fn check(shared: &Case, case: &Case) -> Vec<String> {
@@ -181,7 +226,7 @@ fn check(shared: &Case, case: &Case) -> Vec<String> {
             other => return vec![format!("unknown option {other:?}")],
         }
     }
-    let compiled = match outcome(shared, case, &options) {
+    let compiled = match outcome(shared, case, options) {
         Ok(compiled) => compiled,
         Err(error) => return vec![error],
     };
@@ -244,15 +289,46 @@ fn routes(compiled: &Compiled) -> Vec<String> {
 
 /// Puts what a case cannot write into a Secret: keys are made anew for each run.
 fn fill_secret(manifest: &mut serde_json::Value) {
+    if manifest["kind"] != "Secret" {
+        return;
+    }
     let annotations = manifest["metadata"]["annotations"].clone();
-    let host = annotations["test/pair"].as_str().or_else(|| annotations["test/authority"].as_str());
-    let Some(host) = host.filter(|_| manifest["kind"] == "Secret") else { return };
-    let made = rcgen::generate_simple_self_signed([host.to_owned()]).expect("a certificate");
-    manifest["stringData"] = if annotations["test/pair"].is_string() {
-        serde_json::json!({"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()})
-    } else {
-        serde_json::json!({"ca.crt": made.cert.pem()})
-    };
+    let annotation = |name: &str| annotations[name].as_str().map(str::to_owned);
+    let own = |host: String| rcgen::generate_simple_self_signed([host]).expect("a certificate");
+    if let Some(made) = annotation("test/pair").map(own) {
+        manifest["stringData"] =
+            serde_json::json!({"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()});
+    } else if let Some(made) = annotation("test/authority").map(own) {
+        manifest["stringData"] = serde_json::json!({"ca.crt": made.cert.pem()});
+    } else if let Some(form) = annotation("test/root") {
+        manifest["stringData"] = root_secret(&form);
+    }
+}
+
+/// A Secret with a root of trust: `whole`, an intermediate under a root; `own`, a root that signs itself, by the names of TLS
+/// Secrets; `keyless`; `mismatched`, with the key of another; `leaf`, which may not sign; `stranger`, under a root that did
+/// not sign it.
+fn root_secret(form: &str) -> serde_json::Value {
+    let root = Authority::new("root", None);
+    let between = Authority::new("between", Some(&root));
+    let other = Authority::new("other", None);
+    let mut secret = serde_json::json!({
+        "ca-cert.pem": between.certificate, "ca-key.pem": between.key.serialize_pem(), "root-cert.pem": root.certificate,
+    });
+    match form {
+        "whole" => {}
+        "own" => secret = serde_json::json!({"tls.crt": root.certificate, "tls.key": root.key.serialize_pem()}),
+        "keyless" => secret["ca-key.pem"] = serde_json::Value::Null,
+        "mismatched" => secret["ca-key.pem"] = other.key.serialize_pem().into(),
+        "leaf" => {
+            let made = rcgen::generate_simple_self_signed(["leaf.example".to_owned()]).expect("a certificate");
+            secret = serde_json::json!({"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()});
+        }
+        "stranger" => secret["root-cert.pem"] = other.certificate.into(),
+        other => panic!("there is no root {other:?}"),
+    }
+    secret.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
+    secret
 }
 
 fn show_route(route: &Route) -> String {

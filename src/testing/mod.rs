@@ -1,5 +1,6 @@
 //! What tests of several modules share. Only under `cfg(test)`.
 
+pub(crate) mod authority;
 mod cases;
 pub(crate) mod mutation;
 mod order;

@@ -118,7 +118,8 @@ impl Sessions {
 
     /// Whose streams are served now, in the order in which they connected.
     #[must_use]
-    pub fn peers(&self) -> Vec<Arc<Peer>> {
+    #[cfg(test)]
+    pub(super) fn peers(&self) -> Vec<Arc<Peer>> {
         self.lock().values().map(|row| row.peer.clone()).collect()
     }
 

@@ -30,7 +30,7 @@
 //!         if !node.id.starts_with("edge-") {
 //!             return Err(NodeError::Unknown(format!("node {:?} is no gateway of ours", node.id)));
 //!         }
-//!         Ok(Subscription { gateway: "edge".into(), snapshots: self.0.subscribe() })
+//!         Ok(Subscription { gateway: "edge".into(), snapshots: self.0.subscribe(), held: None })
 //!     }
 //! }
 //!

@@ -171,6 +171,25 @@ pub(super) fn quotable(resource_type: ResourceType, text: &str) -> &str {
     if is_dump { "the text is withheld, because it may hold the secret" } else { text }
 }
 
+/// A text within a number of bytes, or its beginning and its end.
+///
+/// Envoy prints the whole message that it refuses, sometimes before the reason and sometimes after it.
+///
+/// # Cost
+/// In proportion to `bytes`.
+#[must_use]
+pub fn excerpt(text: &str, bytes: usize) -> String {
+    const LEFT_OUT: &str = " […] ";
+    let text = text.trim_end();
+    if text.len() <= bytes || bytes < LEFT_OUT.len() {
+        return truncated(text, bytes);
+    }
+    let head = truncated(text, (bytes - LEFT_OUT.len()) / 2);
+    let start = text.len() - (bytes - LEFT_OUT.len() - head.len());
+    let start = (start..=text.len()).find(|start| text.is_char_boundary(*start)).unwrap_or(text.len());
+    format!("{head}{LEFT_OUT}{}", &text[start..])
+}
+
 /// The longest beginning of a text within a number of bytes.
 pub(super) fn truncated(text: &str, bytes: usize) -> String {
     let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
@@ -180,6 +199,16 @@ pub(super) fn truncated(text: &str, bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_long_texts_both_ends_are_kept() {
+        assert_eq!(excerpt("short \n", 20), "short");
+        let long = format!("Proto: {} reason: bad", "{dump}".repeat(1000));
+        let cut = excerpt(&long, 64);
+        assert!(cut.len() <= 64 && cut.starts_with("Proto: {dump}") && cut.ends_with("} reason: bad"), "{cut}");
+        assert!(excerpt(&"grün".repeat(100), 33).len() <= 33);
+        assert_eq!(excerpt("anything", 3), "any");
+    }
 
     #[test]
     fn words_about_a_secret_never_hold_it() {

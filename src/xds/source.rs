@@ -1,5 +1,6 @@
 //! Where snapshots come from, as far as the server knows.
 
+use std::any::Any;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -28,4 +29,6 @@ pub struct Subscription {
     /// The snapshots; `None` until one was published, and the stream stays silent as long. When the channel closes, the
     /// stream ends, so that the client connects again and is matched anew.
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Anything that the source wants to be dropped when the stream ends.
+    pub held: Option<Arc<dyn Any + Send + Sync>>,
 }

@@ -82,10 +82,12 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
             () = outbound.closed() => return Ok(End::Client),
             subscription = self.source.subscribe(&node) => subscription,
         };
-        let Subscription { gateway, mut snapshots } = subscription.map_err(|error| status(&error))?;
+        let Subscription { gateway, snapshots, held } = subscription.map_err(|error| status(&error))?;
         let peer = Arc::new(Peer { stream: self.id, gateway, node });
         let mut registration = self.sessions.register(peer.clone(), P::VARIANT, self.only);
         let connection = Connection::open(self.observer.clone(), peer);
+        // Dropped before the connection: who hears of its end finds that nobody watches any more.
+        let (mut snapshots, _held) = (snapshots, held);
         tracing::debug!(stream = self.id.0, variant = ?P::VARIANT, only = ?self.only, "what the stream is for");
 
         let begin = Instant::now();
@@ -150,8 +152,8 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
 impl<O: Observer> Connection<O> {
     fn open(observer: Arc<O>, peer: Arc<Peer>) -> Self {
         let envoy = peer.node.version.map(tracing::field::display);
-        let (gateway, node, stream) = (&peer.gateway, &peer.node.id, peer.stream.0);
-        tracing::info!(%gateway, ?node, stream, envoy, "gateway connected");
+        let (gateway, node, stream) = (&peer.gateway, peer.node.id.escape_debug(), peer.stream.0);
+        tracing::info!(%gateway, %node, stream, envoy, "gateway connected");
         observer.observe(Observation::Connected(peer.clone()));
         Self { observer, peer }
     }
@@ -178,37 +180,39 @@ impl<O: Observer> Connection<O> {
 
     /// One line per change of state; clients' texts only as Rust would quote them.
     fn log(&self, output: &Output) {
-        let (gateway, node) = (&self.peer.gateway, &self.peer.node.id);
+        let (gateway, node) = (&self.peer.gateway, self.peer.node.id.escape_debug());
         match output {
             Output::Respond(response) => tracing::debug!(
-                %gateway, ?node, type_url = response.resource_type.type_url(), version = %response.version,
+                %gateway, %node, type_url = response.resource_type.type_url(), version = %response.version,
                 nonce = %response.nonce, resources = response.resources.len(), removed = response.removed.len(), "sent"
             ),
             Output::Acknowledged(acknowledgement) => tracing::debug!(
-                %gateway, ?node, type_url = acknowledgement.resource_type.type_url(),
+                %gateway, %node, type_url = acknowledgement.resource_type.type_url(),
                 version = %acknowledgement.version, outstanding = acknowledgement.outstanding, "acknowledged"
             ),
             Output::Refused(refusal) if refusal.blame == Blame::Suspected => tracing::debug!(
-                %gateway, ?node, type_url = refusal.resource_type.type_url(), nonce = %refusal.nonce,
-                resources = refusal.resources.len(), reason = ?refusal.message, "refused together, sending apart"
+                %gateway, %node, type_url = refusal.resource_type.type_url(), nonce = %refusal.nonce,
+                resources = refusal.resources.len(), reason = %refusal.message.escape_debug(), "refused together, sending apart"
             ),
+            // One warning for each refused resource comes from whoever takes the observations, not one per client.
             Output::Refused(refusal) => {
                 let (resource, version) = refusal.resources.first().map(|r| (&r.name, &r.version)).unzip();
-                tracing::warn!(
-                    %gateway, ?node, type_url = refusal.resource_type.type_url(), nonce = %refusal.nonce,
-                    version = version.map(tracing::field::display), ?resource, reason = ?refusal.message,
-                    "gateway refused a resource"
+                tracing::debug!(
+                    %gateway, %node, type_url = refusal.resource_type.type_url(), nonce = %refusal.nonce,
+                    version = version.map(tracing::field::display),
+                    resource = resource.map(|name| tracing::field::display(name.escape_debug())), reason = %refusal.message.escape_debug(),
+                    "refused"
                 );
             }
             Output::Stuck(waited) => tracing::warn!(
-                %gateway, ?node, seconds = waited.as_secs(), "gateway asks for other types, but not for clusters: \
+                %gateway, %node, seconds = waited.as_secs(), "gateway asks for other types, but not for clusters: \
                 its configuration doesn't follow; if this stays, restart it"
             ),
             Output::Ignored(ignored) if ignored.reason == IgnoredReason::UnknownType => tracing::info!(
-                %gateway, ?node, type_url = ?ignored.type_url, "ignored a request for a type that isn't served"
+                %gateway, %node, type_url = %ignored.type_url.escape_debug(), "ignored a request for a type that isn't served"
             ),
             Output::Ignored(ignored) => tracing::debug!(
-                %gateway, ?node, type_url = ?ignored.type_url, reason = ?ignored.reason, "ignored a request"
+                %gateway, %node, type_url = %ignored.type_url.escape_debug(), reason = ?ignored.reason, "ignored a request"
             ),
         }
     }
@@ -217,7 +221,7 @@ impl<O: Observer> Connection<O> {
 impl<O: Observer> Drop for Connection<O> {
     fn drop(&mut self) {
         let peer = &self.peer;
-        tracing::info!(gateway = %peer.gateway, node = ?peer.node.id, stream = peer.stream.0, "gateway disconnected");
+        tracing::info!(gateway = %peer.gateway, node = %peer.node.id.escape_debug(), stream = peer.stream.0, "gateway disconnected");
         self.observer.observe(Observation::Disconnected(peer.clone()));
     }
 }

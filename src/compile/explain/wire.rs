@@ -31,8 +31,13 @@ pub(super) struct Wire {
     pub(super) has_escaped_slash: bool,
 }
 
+/// The host of a request, in lower case and without a port.
+pub(super) fn host_of(request: &Request) -> String {
+    without_port(&request.host).to_ascii_lowercase()
+}
+
 impl Wire {
-    pub(super) fn new(request: &Request) -> Self {
+    pub(super) fn new(request: &Request, scheme: &str) -> Self {
         let target = request.path.split('#').next().unwrap_or_default();
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let unescaped = ["%2f", "%2F"].iter().fold(path.to_owned(), |path, escaped| path.replace(escaped, "/"));
@@ -50,14 +55,14 @@ impl Wire {
             (":authority", &request.host),
             ("host", &request.host),
             (":path", &path_and_query),
-            (":scheme", "http"),
+            (":scheme", scheme),
             // As on every gateway at the edge, whatever the client claims.
-            ("x-forwarded-proto", "http"),
+            ("x-forwarded-proto", scheme),
         ] {
             headers.insert(name.to_owned(), vec![value.to_owned()]);
         }
         Self {
-            host: without_port(&request.host).to_ascii_lowercase(),
+            host: host_of(request),
             authority: request.host.clone(),
             path,
             path_and_query,

@@ -1,5 +1,6 @@
 //! The layers between objects and gateways: bindings, trees, and what is said across them.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use crate::resolve::gateway::{
 };
 use crate::resolve::lower::Lowered;
 use crate::resolve::roster::Roster;
+use crate::resolve::trust::KeptRoot;
 use crate::resolve::world::World;
 
 use super::outcome::{Count, Origin, Outcome};
@@ -91,6 +93,23 @@ impl Made {
         self.outcome.set(Origin::Object(id.clone()), findings);
     }
 
+    /// Decides what all gateways trust.
+    pub(super) fn settle_trust(&mut self, kept: &KeptRoot, dirty: &mut Dirty) {
+        if !dirty.remove(&Reader::Trust) {
+            return;
+        }
+        let (secrets, mut findings) = (RefCell::new(BTreeSet::new()), Findings::new());
+        let read = |id: &ObjectRef| {
+            secrets.borrow_mut().insert(Slot::Object(id.clone()));
+        };
+        let is_other = self.inputs.settle_trust(kept, read, &mut findings);
+        self.reads.record(&Reader::Trust, secrets.into_inner());
+        self.outcome.set(Origin::Trust, findings);
+        if is_other {
+            touch(&self.reads, &Slot::Trust, dirty);
+        }
+    }
+
     fn root(&self, id: &ObjectRef) -> Option<Arc<Table>> {
         self.inputs.table(id).filter(|table| matches!(table.role, TableRole::Root(_)))
     }
@@ -155,12 +174,15 @@ impl Made {
     pub(super) fn grow(
         &mut self,
         root: &ObjectRef,
-        before: &Remembered,
+        (before, is_unread): (&Remembered, bool),
         children: &mut BTreeSet<ObjectRef>,
         step: &mut Step,
     ) -> Remembered {
         let (reader, origin) = (Reader::Tree(root.clone()), Origin::Tree(root.clone()));
         let mut after = Remembered::default();
+        if is_unread && let Some(accepted) = before.accepted.get(root) {
+            after.accepted.insert(root.clone(), accepted.clone());
+        }
         let table = self.root(root);
         if let Some(table) = &table {
             carry_over_table(&self.inputs, table, before, &mut after);

@@ -6,6 +6,7 @@
 //! | layer | kept by | made anew when |
 //! |---|---|---|
 //! | checked form | object | the object is another |
+//! | trust | – | a policy of it, a Secret that they name or the kept root is another |
 //! | roster | – | a cluster, workspace, settings or namespace is another; if it differs, all below is made anew |
 //! | binding | root table | what it read changed ([`slots`]) |
 //! | tree with policies | root table | the same, or where it binds, or what is remembered of it |
@@ -36,7 +37,7 @@ use crate::model::{Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef};
 use crate::resolve::Options;
 use crate::resolve::attachment::Beaten;
 use crate::resolve::facts::{FailureMode, PolicyObject, Table, TableRole};
-use crate::resolve::gateway::{Bindings, GrownTree, TableBindings};
+use crate::resolve::gateway::{Bindings, GrownTree, TableBindings, is_remembered, is_unread};
 use crate::resolve::lower::{Lowered, lower};
 use crate::resolve::roster::{RosterInputs, resolve_roster};
 use crate::resolve::world::World;
@@ -74,7 +75,6 @@ pub struct Step {
 /// Compiles again and again.
 #[derive(Debug)]
 pub struct Compiler {
-    options: Options,
     kept: Kept,
     last: Step,
 }
@@ -104,11 +104,17 @@ struct RosterFacts {
 /// Everything that is kept.
 #[derive(Debug)]
 struct Kept {
+    /// Whether anything was compiled.
+    is_begun: bool,
     store: Store,
     given: Findings,
     remembered: Arc<Remembered>,
     /// Root tables whose memory is another than the one that their tree was made with.
     recalled: BTreeSet<ObjectRef>,
+    /// Whether some file holds nothing that can be read.
+    is_unread: bool,
+    /// Root tables of which something is remembered only because of that.
+    held_back: BTreeSet<ObjectRef>,
     facts: BTreeMap<ObjectRef, Arc<Fact>>,
     roster: RosterFacts,
     made: Made,
@@ -142,7 +148,7 @@ impl Compiler {
     /// A compiler that keeps nothing yet.
     #[must_use]
     pub fn new(options: &Options) -> Self {
-        Self { options: options.clone(), kept: Kept::new(options), last: Step::default() }
+        Self { kept: Kept::new(options), last: Step::default() }
     }
 
     /// Compiles everything, as [`compile`](super::compile()) does with the same arguments.
@@ -157,17 +163,21 @@ impl Compiler {
         &mut self,
         store: &Store,
         given: &[Finding],
+        options: &Options,
         wanted: &BTreeSet<GatewayId>,
         remembered: &Arc<Remembered>,
     ) -> Compiled {
         let mut step = Step::default();
         // Nothing of a step that panics is used again.
-        let mut kept = std::mem::replace(&mut self.kept, Kept::new(&self.options));
+        let mut kept = std::mem::replace(&mut self.kept, Kept::new(options));
         let is_recalled = Arc::ptr_eq(&kept.remembered, remembered) || *kept.remembered == **remembered;
-        if !is_recalled {
-            kept = Kept { remembered: remembered.clone(), ..Kept::new(&self.options) };
+        // Another kept root is a part like any other.
+        let before = kept.made.inputs.options();
+        let has_same_options = Options { kept_root: before.kept_root.clone(), ..options.clone() } == *before;
+        if !is_recalled || !has_same_options {
+            kept = Kept { remembered: remembered.clone(), ..Kept::new(options) };
         }
-        let compiled = kept.step(&self.options, store, given, wanted, &mut step);
+        let compiled = kept.step(options, store, given, wanted, &mut step);
         self.kept = kept;
         self.last = step;
         compiled
@@ -190,6 +200,7 @@ impl Compiler {
             self.kept.roster.namespaces.len(),
             self.kept.roster.facts.len(),
             self.kept.recalled.len(),
+            self.kept.held_back.len(),
             made.bound.len(),
             made.trees.len(),
             made.targeting.len(),
@@ -266,10 +277,13 @@ impl RosterFacts {
 impl Kept {
     fn new(options: &Options) -> Self {
         Self {
+            is_begun: false,
             store: Store::default(),
             given: Findings::new(),
             remembered: Arc::default(),
             recalled: BTreeSet::new(),
+            is_unread: false,
+            held_back: BTreeSet::new(),
             facts: BTreeMap::new(),
             roster: RosterFacts::default(),
             made: Made::new(options, Arc::default()),
@@ -287,15 +301,16 @@ impl Kept {
         let mut turns = self.take_in(options, store, step);
         let mut dirty = Dirty::new();
         let mut plans = OrdMap::new();
-        if std::mem::take(&mut self.roster.is_changed) {
+        let is_first = !std::mem::replace(&mut self.is_begun, true);
+        if std::mem::take(&mut self.roster.is_changed) || is_first {
             let (roster, found) = resolve_roster(&self.roster.inputs(), options);
-            if roster != *self.made.inputs.roster() {
+            if is_first || roster != *self.made.inputs.roster() {
                 step.is_restart = true;
                 self.given.clear();
                 plans = std::mem::take(&mut self.made.plans);
                 self.made = Made::new(options, Arc::new(roster));
                 self.made.count_roster();
-                dirty.extend([Reader::Classes, Reader::Unimplemented]);
+                dirty.extend([Reader::Trust, Reader::Classes, Reader::Unimplemented]);
                 // What is remembered of tables that are no more is dropped.
                 dirty.extend(self.remembered.accepted.keys().cloned().map(Reader::Tree));
                 dirty.extend(self.remembered.replacing.iter().cloned().map(Reader::Tree));
@@ -307,6 +322,13 @@ impl Kept {
         if self.given != given {
             self.given = given.to_vec();
             self.made.outcome.set(Origin::Given, given.to_vec());
+        }
+        self.is_unread = is_unread(given);
+        if !self.is_unread {
+            dirty.extend(std::mem::take(&mut self.held_back).into_iter().map(Reader::Tree));
+        }
+        if self.made.inputs.options().kept_root != options.kept_root {
+            dirty.insert(Reader::Trust);
         }
         let made = &mut self.made;
         let mut children: BTreeSet<ObjectRef> = BTreeSet::new();
@@ -320,11 +342,13 @@ impl Kept {
                 }
                 Kind::VirtualDestination => drop(dirty.insert(Reader::Backing(id))),
                 Kind::Service => drop(services.insert(id)),
+                Kind::RootTrustPolicy => drop(dirty.insert(Reader::Trust)),
                 _ if id.kind.is_v2() => drop(dirty.insert(Reader::NoEffect(id))),
                 _ => {}
             }
         }
         dirty.extend(std::mem::take(&mut self.recalled).into_iter().map(Reader::Tree));
+        made.settle_trust(&options.kept_root, &mut dirty);
         made.bind(&mut dirty, step);
         for (table, is_broken) in made.outcome.take_early() {
             let changed = if is_broken { made.broken.insert(table.clone()) } else { made.broken.remove(&table) };
@@ -337,7 +361,7 @@ impl Kept {
         for reader in take(&mut dirty, |reader| matches!(reader, Reader::Tree(_))) {
             let Reader::Tree(root) = &reader else { continue };
             let before = self.made.trees.get(root).cloned();
-            let remembered = self.made.grow(root, &self.remembered, &mut children, step);
+            let remembered = self.made.grow(root, (&self.remembered, self.is_unread), &mut children, step);
             self.recall(root, &remembered);
             let now = self.made.trees.get(root);
             if before.as_ref().map(Arc::as_ptr) != now.map(Arc::as_ptr) {
@@ -396,6 +420,11 @@ impl Kept {
 
     /// Takes over what is remembered of a root table now.
     fn recall(&mut self, root: &ObjectRef, now: &Remembered) {
+        if self.is_unread && now.accepted.contains_key(root) && !is_remembered(&self.made.inputs, root, now) {
+            self.held_back.insert(root.clone());
+        } else {
+            self.held_back.remove(root);
+        }
         let (accepted, is_replacing) = (now.accepted.get(root), now.replacing.contains(root));
         let is_same =
             self.remembered.accepted.get(root) == accepted && self.remembered.replacing.contains(root) == is_replacing;

@@ -21,6 +21,8 @@ pub(super) enum Origin {
     Given,
     /// Who owns what.
     Roster,
+    /// What all gateways trust.
+    Trust,
     /// An object by itself, and where it stands.
     Object(ObjectRef),
     /// Where a root table binds.
@@ -50,7 +52,7 @@ pub(super) enum Origin {
 impl Origin {
     /// Whether it speaks before trees are looked at.
     fn is_early(&self) -> bool {
-        matches!(self, Self::Given | Self::Roster | Self::Object(_) | Self::Binding(_))
+        matches!(self, Self::Given | Self::Roster | Self::Trust | Self::Object(_) | Self::Binding(_))
     }
 }
 

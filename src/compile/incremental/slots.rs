@@ -16,9 +16,11 @@ use crate::resolve::facts::{
 };
 use crate::resolve::lower::Lowered;
 use crate::resolve::roster::Roster;
+use crate::resolve::trust::RootOfTrust;
 use crate::resolve::world::{PolicyPlace, World};
 
-/// Something that may be read. The roster and the options are not among them: where they change, everything is made anew.
+/// Something that may be read. The roster is not among them, nor are the options, but for the kept root, which comes with
+/// what all gateways trust: where they change, everything is made anew.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Slot {
     /// An object, or that there is none.
@@ -43,6 +45,8 @@ pub(super) enum Slot {
     Broken(ObjectRef),
     /// Which tables are bound to a virtual gateway.
     Bound(ObjectRef),
+    /// What all gateways trust.
+    Trust,
     /// Which classes of gateways there are.
     Classes,
 }
@@ -76,6 +80,8 @@ impl Bucket {
 /// Something that is kept, and was made from what it read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reader {
+    /// What all gateways trust.
+    Trust,
     /// Where a root table binds.
     Binding(ObjectRef),
     /// The tree of a root table with its policies.
@@ -153,6 +159,7 @@ pub(super) fn touch_object(
         }
         Lowered::Namespace(_)
         | Lowered::Secret(_)
+        | Lowered::Trust(_)
         | Lowered::Cluster(_)
         | Lowered::Workspace(_)
         | Lowered::Settings(_)
@@ -247,6 +254,11 @@ impl World for Recording<'_> {
     fn services(&self, selector: &Selector) -> Vec<Arc<Service>> {
         self.selected(Kind::Service, selector);
         self.inputs.services(selector)
+    }
+
+    fn trust(&self) -> &RootOfTrust {
+        self.note(Slot::Trust);
+        self.inputs.trust()
     }
 
     fn secret(&self, id: &ObjectRef) -> Option<Arc<Secret>> {

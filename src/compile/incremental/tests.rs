@@ -1,7 +1,7 @@
 //! The compiler that keeps against the one that does not, step by step.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -10,8 +10,13 @@ use serde_json::{Value, json};
 
 use crate::compile::{Compiled, compile};
 use crate::crd::{Change, Object};
-use crate::model::ObjectRef;
+use crate::ir::trust::Signer;
+use crate::model::{Code, FieldPath, Location, ObjectRef, SecretBytes, Severity};
+use crate::resolve::RequireAuth;
+use crate::resolve::gateway::class_of_one;
+use crate::resolve::trust::KeptRoot;
 use crate::resolve::world::World as _;
+use crate::testing::authority::Authority;
 use crate::testing::decode;
 use crate::testing::mutation::{Mutation, WORLDS_AS_WRITTEN, World, apply, mutation, options};
 
@@ -28,12 +33,37 @@ struct Pair {
     compiler: Compiler,
     remembered: Arc<Remembered>,
     wanted: BTreeSet<GatewayId>,
+    options: Options,
+    /// What is given beside the source's findings.
+    said: Findings,
 }
+
+/// What a server may be told of the root that it keeps.
+static ROOTS: LazyLock<Vec<KeptRoot>> = LazyLock::new(|| {
+    let kept = |name: &str| {
+        let made = Authority::new(name, None);
+        let signer = Signer {
+            id: name.into(),
+            certificate: SecretBytes::new(made.certificate.as_bytes()),
+            chain: SecretBytes::default(),
+            key: SecretBytes::new(made.key.serialize_pem().as_bytes()),
+        };
+        KeptRoot::Kept { signer, authorities: SecretBytes::new(made.certificate.as_bytes()) }
+    };
+    vec![KeptRoot::NoPlace, KeptRoot::Missing, KeptRoot::Failed("full".into()), kept("one"), kept("two")]
+});
 
 impl Pair {
     fn new() -> Self {
         let compiler = Compiler::new(&options());
-        Self { store: Store::default(), compiler, remembered: Arc::default(), wanted: BTreeSet::new() }
+        Self {
+            store: Store::default(),
+            compiler,
+            remembered: Arc::default(),
+            wanted: BTreeSet::new(),
+            options: options(),
+            said: Findings::new(),
+        }
     }
 
     /// Makes the store hold a world, by changes alone.
@@ -53,16 +83,50 @@ impl Pair {
 
     /// Compiles in both ways.
     fn compile(&mut self, given: &Findings) -> (Compiled, Compiled) {
-        let kept = self.compiler.step(&self.store, given, &self.wanted, &self.remembered);
-        let afresh = compile(&self.store, given, &options(), &self.wanted, &self.remembered);
+        let kept = self.compiler.step(&self.store, given, &self.options, &self.wanted, &self.remembered);
+        let afresh = compile(&self.store, given, &self.options, &self.wanted, &self.remembered);
         self.remembered = kept.remembered.clone();
         (kept, afresh)
     }
 
     fn step(&mut self, world: &World) -> Result<(), TestCaseError> {
-        let given = self.put(world);
+        let mut given = self.put(world);
+        given.extend(self.said.clone());
         let (kept, afresh) = self.compile(&given);
         same(&kept, &afresh)
+    }
+
+    /// Does what a step of a script does beside objects.
+    fn play(&mut self, around: &Around) {
+        match around {
+            Around::Unread(is_unread) => {
+                let at = Location { file: "broken.yaml".into(), line: 1, column: 1 };
+                let finding = Finding::in_file(at, Severity::Error, Code::InvalidField, "no object can be read");
+                self.said = is_unread.then_some(finding).into_iter().collect();
+            }
+            Around::Broken(index) => {
+                let tables: Vec<ObjectRef> = self.tables().collect();
+                if !tables.is_empty() {
+                    let finding = Finding::error(index.get(&tables), Code::InvalidField, "the source says so");
+                    self.said = vec![finding.at(FieldPath::new("spec.http").index(0))];
+                }
+            }
+            Around::Root(index) => self.options.kept_root = index.get(&ROOTS).clone(),
+            Around::RequireAuth(is_on) => {
+                self.options.require_auth = if *is_on { RequireAuth::On } else { RequireAuth::Off };
+            }
+            Around::Wanted(index) => {
+                let services = self.store.objects().filter(|object| object.meta.id.kind == Kind::Service);
+                let services: Vec<ObjectRef> = services.map(|object| object.meta.id.clone()).collect();
+                if !services.is_empty() {
+                    self.wanted = [class_of_one(index.get(&services))].into();
+                }
+            }
+        }
+    }
+
+    fn tables(&self) -> impl Iterator<Item = ObjectRef> {
+        self.store.objects().map(|object| object.meta.id.clone()).filter(|id| id.kind == Kind::RouteTable)
     }
 }
 
@@ -96,6 +160,72 @@ fn freeze_some(world: &mut World, every: usize) {
     }
 }
 
+/// Lets the gateways of a world show their own identity, under a root that is generated or from a Secret.
+fn trust(world: &mut World, is_generated: bool) {
+    for (_, gateway) in world.iter_mut().filter(|(_, object)| object["kind"] == "VirtualGateway") {
+        if let Some(listener) = gateway["spec"]["listeners"].get_mut(0) {
+            listener["tls"] = json!({"mode": "ISTIO_MUTUAL"});
+        }
+    }
+    let (root, between) = &*AUTHORITIES;
+    let source = if is_generated { json!({"generated": {}}) } else { json!({"secretRef": {"name": "ca"}}) };
+    let metadata = |name: &str| json!({"name": name, "namespace": "gloo-mesh"});
+    world.push((
+        "mgmt".to_owned(),
+        json!({
+            "apiVersion": "admin.gloo.solo.io/v2", "kind": "RootTrustPolicy", "metadata": metadata("root"),
+            "spec": {"config": {"mgmtServerCa": source}},
+        }),
+    ));
+    world.push((
+        "mgmt".to_owned(),
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": metadata("ca"), "stringData": {
+                "ca-cert.pem": between.certificate, "ca-key.pem": between.key.serialize_pem(),
+                "root-cert.pem": root.certificate,
+            },
+        }),
+    ));
+}
+
+/// A root, and what it signed.
+static AUTHORITIES: LazyLock<(Authority, Authority)> = LazyLock::new(|| {
+    let root = Authority::new("root", None);
+    let between = Authority::new("between", Some(&root));
+    (root, between)
+});
+
+/// A policy that protects all routes of its workspace and is not supported, so that they are closed.
+fn guard(world: &mut World, beside: Index) {
+    let tables: Vec<&(String, Value)> = world.iter().filter(|(_, object)| object["kind"] == "RouteTable").collect();
+    if tables.is_empty() {
+        return;
+    }
+    let (cluster, table) = beside.get(&tables);
+    let guard = json!({
+        "apiVersion": "security.policy.gloo.solo.io/v2", "kind": "JWTPolicy",
+        "metadata": {"name": "guard", "namespace": table["metadata"]["namespace"]},
+        "spec": {"applyToRoutes": [{"route": {}}]},
+    });
+    let guard = (cluster.clone(), guard);
+    world.push(guard);
+}
+
+/// What changes beside objects.
+#[derive(Clone, Debug)]
+enum Around {
+    /// Some file holds nothing that can be read, or that is over.
+    Unread(bool),
+    /// The source finds the routes of a table wrong.
+    Broken(Index),
+    /// The server keeps another root of trust.
+    Root(Index),
+    /// The default-deny switch.
+    RequireAuth(bool),
+    /// A class of gateways is asked for.
+    Wanted(Index),
+}
+
 /// What one step of a script does.
 #[derive(Clone, Debug)]
 enum Act {
@@ -107,8 +237,22 @@ enum Act {
     Mend(Index),
     /// One object is gone.
     Delete(Index),
+    /// Routes are closed by a policy.
+    Guard(Index),
+    /// Something else than objects.
+    Around(Around),
     /// Nothing changes.
     Nothing,
+}
+
+fn around() -> impl Strategy<Value = Around> {
+    prop_oneof![
+        3 => any::<bool>().prop_map(Around::Unread),
+        2 => any::<Index>().prop_map(Around::Broken),
+        3 => any::<Index>().prop_map(Around::Root),
+        1 => any::<bool>().prop_map(Around::RequireAuth),
+        1 => any::<Index>().prop_map(Around::Wanted),
+    ]
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -117,6 +261,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Restore),
         3 => any::<Index>().prop_map(Act::Mend),
         2 => any::<Index>().prop_map(Act::Delete),
+        1 => any::<Index>().prop_map(Act::Guard),
+        4 => around().prop_map(Act::Around),
         1 => Just(Act::Nothing),
     ]
 }
@@ -136,7 +282,8 @@ fn play(world: &mut World, first: &World, act: &Act) {
                 world.remove(index.index(world.len()));
             }
         }
-        Act::Nothing => {}
+        Act::Guard(beside) => guard(world, *beside),
+        Act::Around(_) | Act::Nothing => {}
     }
 }
 
@@ -152,17 +299,24 @@ proptest! {
     fn r2_after_every_step_the_result_is_what_compiling_from_scratch_gives(
         world in any::<Index>(),
         freezing in 0_usize..4,
-        script in prop::collection::vec(act(), 1..12),
+        trusting in 0_usize..3,
+        script in prop::collection::vec(act(), 1..14),
     ) {
         let mut first = world.get(&WORLDS_AS_WRITTEN).clone();
         if freezing > 0 {
             freeze_some(&mut first, freezing);
+        }
+        if trusting > 0 {
+            trust(&mut first, trusting == 1);
         }
         let mut world = first.clone();
         let mut pair = Pair::new();
         pair.step(&world)?;
         for act in &script {
             play(&mut world, &first, act);
+            if let Act::Around(around) = act {
+                pair.play(around);
+            }
             pair.step(&world)?;
         }
     }

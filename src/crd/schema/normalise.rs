@@ -1,11 +1,14 @@
 //! Makes a value fit a schema and reports everything that did not.
 
-use serde_json::{Map, Number, Value};
+use std::fmt::{Display, Write};
+
+use serde_json::{Number, Value};
 
 use super::old_names::{self, Remedy};
 use super::{Field, Message, Node, Schema, Unknown, camel_case};
 use crate::crd::duration::Duration;
 use crate::crd::secret;
+use crate::crd::yaml::tree::{Entry, Node as Tree, Tree as Content};
 use crate::model::FieldPath;
 
 /// Something that a manifest says and that cannot be taken as it is.
@@ -17,24 +20,32 @@ pub(in crate::crd) enum Problem {
     UnknownField(FieldPath, String),
 }
 
-/// Brings a value into the form that the type's decoder accepts.
+/// Brings a value into the form that the type's decoder accepts, as JSON.
 ///
 /// Nulls are dropped, older and protobuf spellings become the JSON name, enum numbers become names and quoted numbers
 /// numbers. What cannot be used is taken out and reported; in a list, a zero value takes its place, so that the
-/// positions of the others stay.
-pub(in crate::crd) fn normalise(schema: &Schema, root: &FieldPath, value: Value) -> (Value, Vec<Problem>) {
-    let mut walk = Walk { schema, root, path: Vec::new(), problems: Vec::new(), unknown: 0 };
-    let value = match value {
-        Value::Null => Value::Object(Map::new()),
-        value => walk.visit(schema.root, value).unwrap_or_else(|| Value::Object(Map::new())),
-    };
+/// positions of the others stay. Keys of the value itself that are in `except` are somebody else's.
+///
+/// # Cost
+/// Linear in the value, which is read where it stands.
+pub(in crate::crd) fn normalise(
+    schema: &Schema,
+    root: &FieldPath,
+    value: Option<&Tree>,
+    except: &[&str],
+) -> (String, Vec<Problem>) {
+    let text = String::new();
+    let mut walk = Walk { schema, root, except, path: Vec::new(), problems: Vec::new(), unknown: 0, text };
+    if !value.is_some_and(|value| !value.is_null() && walk.visit(schema.root, value)) {
+        walk.text.push_str("{}");
+    }
     if let Some(more) = walk.unknown.checked_sub(MOST_UNKNOWN).filter(|more| *more > 0) {
         walk.problems.push(Problem::UnknownField(
             root.clone(),
             format!("{more} further unknown fields are ignored: remove them"),
         ));
     }
-    (value, walk.problems)
+    (walk.text, walk.problems)
 }
 
 /// Unknown fields reported one by one for an object; an author reads the first ten, a file that is no manifest at all
@@ -44,7 +55,6 @@ const MOST_UNKNOWN: usize = 100;
 /// One step from a value to a part of it.
 enum Step<'a> {
     Field(&'a str),
-    Key(String),
     Index(usize),
 }
 
@@ -52,97 +62,150 @@ enum Step<'a> {
 struct Walk<'a> {
     schema: &'a Schema,
     root: &'a FieldPath,
+    except: &'a [&'a str],
     path: Vec<Step<'a>>,
     problems: Vec<Problem>,
     /// Number of unknown fields so far.
     unknown: usize,
+    /// What was written so far.
+    text: String,
+}
+
+/// What an object has so far.
+struct Written<'a> {
+    message: &'a Message,
+    /// Of each field whether it is there.
+    fields: Vec<bool>,
+    /// Of each group of fields that exclude each other the one that is there.
+    groups: Vec<Option<&'a Field>>,
 }
 
 impl<'a> Walk<'a> {
-    /// The value in its accepted form, or nothing.
-    fn visit(&mut self, node: usize, value: Value) -> Option<Value> {
+    /// Writes a value in its accepted form; false, and nothing is written, if it has none.
+    fn visit(&mut self, node: usize, value: &'a Tree) -> bool {
         let schema = self.schema;
-        match (&schema.nodes[node], value) {
-            (Node::Any, value)
-            | (Node::Bool, value @ Value::Bool(_))
-            | (Node::Text | Node::IntOrText, value @ Value::String(_)) => Some(value),
-            (Node::Integer { min, max }, value) => self.integer(&value, *min, *max),
-            (Node::IntOrText, value) => self.integer(&value, 0, u32::MAX.into()),
-            (Node::Number, value) => self.number(value),
-            (Node::Duration, Value::String(text)) => match text.parse::<Duration>() {
-                Ok(_) => Some(Value::String(text)),
-                Err(error) => self.defect(format!("{} {error}", quote(&text))),
+        let value = value.resolved();
+        match (&schema.nodes[node], &value.tree) {
+            (Node::Any, _)
+            | (Node::Bool, Content::Scalar(Value::Bool(_)))
+            | (Node::Text | Node::IntOrText, Content::Scalar(Value::String(_))) => self.as_it_is(value),
+            (Node::Integer { min, max }, _) => self.integer(value, *min, *max),
+            (Node::IntOrText, _) => self.integer(value, 0, u32::MAX.into()),
+            (Node::Number, _) => self.number(value),
+            (Node::Duration, Content::Scalar(Value::String(text))) => match text.parse::<Duration>() {
+                Ok(_) => self.quoted(text),
+                Err(error) => self.defect(format!("{} {error}", quote(text))),
             },
-            (Node::Bytes, Value::String(text)) => match secret::decode(&text) {
-                Some(_) => Some(Value::String(text)),
+            (Node::Bytes, Content::Scalar(Value::String(text))) => match secret::decode(text) {
+                Some(_) => self.quoted(text),
                 None => self.defect("this is not base64: encode the value, or write it below `stringData`".to_owned()),
             },
-            (Node::Choice { name, names }, value) => self.choice(name, names, value),
-            (Node::List(item), Value::Array(items)) => Some(self.list(*item, items)),
-            (Node::Map(item), Value::Object(entries)) => Some(self.map(*item, entries)),
-            (Node::Message(message), Value::Object(entries)) => Some(self.message(message, entries)),
-            (expected, value) => {
-                let advice = advice(expected, &value);
-                self.mismatch(&what(expected), &value, &advice)
+            (Node::Choice { name, names }, _) => self.choice(name, names, value),
+            (Node::List(item), Content::List(items)) => self.list(*item, items),
+            (Node::Map(item), Content::Map(entries)) => self.map(*item, entries),
+            (Node::Message(message), Content::Map(entries)) => self.message(message, entries),
+            (expected, _) => {
+                let advice = advice(expected, value);
+                self.mismatch(&what(expected), value, &advice)
             }
         }
     }
 
-    fn list(&mut self, item: usize, items: Vec<Value>) -> Value {
-        let mut list = Vec::with_capacity(items.len());
-        for (index, value) in items.into_iter().enumerate() {
+    fn as_it_is(&mut self, value: &Tree) -> bool {
+        match value.as_scalar() {
+            Some(Value::String(text)) => self.quoted(text),
+            Some(value) => self.plain(value),
+            None => self.plain(value.value()),
+        }
+    }
+
+    fn plain(&mut self, value: impl Display) -> bool {
+        write!(self.text, "{value}").is_ok()
+    }
+
+    fn quoted(&mut self, text: &str) -> bool {
+        if text.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
+            return self.plain(Value::from(text));
+        }
+        self.text.extend(["\"", text, "\""]);
+        true
+    }
+
+    /// Begins an entry of an object.
+    fn key(&mut self, key: &str) {
+        if !self.text.ends_with('{') {
+            self.text.push(',');
+        }
+        self.quoted(key);
+        self.text.push(':');
+    }
+
+    fn list(&mut self, item: usize, items: &'a [Tree]) -> bool {
+        self.text.push('[');
+        for (index, value) in items.iter().enumerate() {
+            if index > 0 {
+                self.text.push(',');
+            }
             self.path.push(Step::Index(index));
-            list.push(self.visit(item, value).unwrap_or_else(|| self.zero(item)));
+            if !self.visit(item, value) {
+                self.zero(item);
+            }
             self.path.pop();
         }
-        Value::Array(list)
+        self.text.push(']');
+        true
     }
 
-    fn map(&mut self, item: usize, entries: Map<String, Value>) -> Value {
-        let mut map = Map::with_capacity(entries.len());
-        for (key, value) in entries {
-            let value = match value {
-                // As the API server reads it; dropping the entry would widen a selector.
-                Value::Null => Some(self.zero(item)),
-                value @ Value::String(_) if matches!(self.schema.nodes[item], Node::Text) => Some(value),
-                value => {
-                    self.path.push(Step::Key(key.clone()));
-                    let value = self.visit(item, value);
-                    self.path.pop();
-                    value
-                }
-            };
-            if let Some(value) = value {
-                map.insert(key, value);
+    fn map(&mut self, item: usize, entries: &'a [Entry]) -> bool {
+        self.text.push('{');
+        for Entry { key, node: value, .. } in entries {
+            let before = self.text.len();
+            self.key(key);
+            // As the API server reads it; dropping the entry would widen a selector.
+            if value.is_null() {
+                self.zero(item);
+                continue;
+            }
+            self.path.push(Step::Field(key));
+            if !self.visit(item, value) {
+                self.text.truncate(before);
+            }
+            self.path.pop();
+        }
+        self.text.push('}');
+        true
+    }
+
+    fn message(&mut self, message: &'a Message, entries: &'a [Entry]) -> bool {
+        self.text.push('{');
+        let (fields, groups) = (vec![false; message.fields.len()], vec![None; message.groups]);
+        let mut written = Written { message, fields, groups };
+        let except = if self.path.is_empty() { self.except } else { &[] };
+        let mut older = Vec::new();
+        for entry in entries.iter().filter(|entry| !except.contains(&entry.key.as_str())) {
+            match message.spellings.get(&entry.key) {
+                Some(position) => self.field(*position, &entry.key, &entry.node, &mut written),
+                // An older spelling gives way to the present one wherever that stands.
+                None => older.push(entry),
             }
         }
-        Value::Object(map)
-    }
-
-    fn message(&mut self, message: &'a Message, entries: Map<String, Value>) -> Value {
-        let mut map = Map::with_capacity(entries.len());
-        let mut taken: Vec<Option<&'a Field>> = vec![None; message.groups];
-        // An older spelling gives way to the present one wherever that stands.
-        let (present, older): (Vec<_>, Vec<_>) =
-            entries.into_iter().partition(|(key, _)| message.spellings.contains_key(key));
-        for (key, value) in present {
-            let field = &message.fields[message.spellings[&key]];
-            self.field(field, &key, value, &mut map, &mut taken);
-        }
-        for (key, value) in older {
+        for Entry { key, node: value, .. } in older {
             if message.preserve {
                 continue;
             }
-            match old_names::field(&message.name, &camel_case(&key)) {
-                Some(Remedy::Rename(name)) if !map.contains_key(name) && message.spellings.contains_key(name) => {
-                    let field = &message.fields[message.spellings[name]];
-                    let text = format!("`{key}` is an older name of `{name}` and is read as it: write `{name}`");
-                    let place = self.here().field(&key);
-                    self.problems.push(Problem::UnknownField(place, text));
-                    self.field(field, name, value, &mut map, &mut taken);
-                }
+            let remedy = old_names::field(&message.name, &camel_case(key));
+            if let Some(Remedy::Rename(name)) = remedy
+                && let Some(position) = message.spellings.get(name).filter(|position| !written.fields[**position])
+            {
+                let text = format!("`{key}` is an older name of `{name}` and is read as it: write `{name}`");
+                let place = self.here().field(key);
+                self.problems.push(Problem::UnknownField(place, text));
+                self.field(*position, name, value, &mut written);
+                continue;
+            }
+            match remedy {
                 Some(Remedy::Refuse(remedy)) => {
-                    let place = self.here().field(&key);
+                    let place = self.here().field(key);
                     self.problems.push(Problem::Defect(place, format!("there is no field `{key}` here: {remedy}")));
                 }
                 remedy => {
@@ -151,82 +214,86 @@ impl<'a> Walk<'a> {
                     }
                     self.unknown += 1;
                     if self.unknown <= MOST_UNKNOWN {
-                        let text = unknown_field(message, &key, remedy);
-                        let place = self.here().field(&key);
+                        let text = unknown_field(message, key, remedy);
+                        let place = self.here().field(key);
                         self.problems.push(Problem::UnknownField(place, text));
                     }
                 }
             }
         }
-        Value::Object(map)
+        self.text.push('}');
+        true
     }
 
-    fn field(
-        &mut self,
-        field: &'a Field,
-        key: &str,
-        value: Value,
-        map: &mut Map<String, Value>,
-        taken: &mut [Option<&'a Field>],
-    ) {
+    fn field(&mut self, position: usize, key: &str, value: &'a Tree, written: &mut Written<'a>) {
         if value.is_null() {
             return;
         }
+        let field = &written.message.fields[position];
         self.path.push(Step::Field(&field.name));
-        if map.contains_key(&field.name) {
-            self.defect::<()>(format!("`{key}` is written in two spellings: keep only `{}`", field.name));
-        } else if let Some(value) = self.visit(field.node, value) {
-            let other = field.group.and_then(|group| taken.get_mut(group)).and_then(|slot| slot.replace(field));
-            if let (Some(other), Some(slot)) = (other, field.group.and_then(|group| taken.get_mut(group))) {
-                *slot = Some(other);
-                self.defect::<()>(format!("`{}` and `{}` exclude each other: keep one", other.name, field.name));
-            } else {
-                map.insert(field.name.clone(), value);
+        if written.fields[position] {
+            self.defect(format!("`{key}` is written in two spellings: keep only `{}`", field.name));
+        } else {
+            let before = self.text.len();
+            self.key(&field.name);
+            let mut is_kept = self.visit(field.node, value);
+            if let Some(slot) = field.group.filter(|_| is_kept).and_then(|group| written.groups.get_mut(group)) {
+                match *slot {
+                    Some(other) => {
+                        is_kept =
+                            self.defect(format!("`{}` and `{}` exclude each other: keep one", other.name, field.name));
+                    }
+                    None => *slot = Some(field),
+                }
+            }
+            written.fields[position] = is_kept;
+            if !is_kept {
+                self.text.truncate(before);
             }
         }
         self.path.pop();
     }
 
-    fn integer(&mut self, value: &Value, min: i64, max: i64) -> Option<Value> {
-        let number = match value {
-            Value::Number(number) => whole(number),
-            Value::String(text) => text
+    fn integer(&mut self, value: &Tree, min: i64, max: i64) -> bool {
+        let number = match value.as_scalar() {
+            Some(Value::Number(number)) => whole(number),
+            Some(Value::String(text)) => text
                 .parse::<i64>()
                 .ok()
                 .or_else(|| text.parse::<f64>().ok().and_then(Number::from_f64).as_ref().and_then(whole)),
             _ => None,
         };
         match number {
-            Some(number) if (min..=max).contains(&number) => Some(Value::from(number)),
+            Some(number) if (min..=max).contains(&number) => self.plain(number),
             _ => self.mismatch(&format!("a whole number from {min} to {max}"), value, "write such a number"),
         }
     }
 
-    fn number(&mut self, value: Value) -> Option<Value> {
-        let number = match &value {
-            Value::Number(_) => return Some(value),
-            Value::String(text) => text.parse::<f64>().ok().and_then(Number::from_f64),
+    fn number(&mut self, value: &Tree) -> bool {
+        let number = match value.as_scalar() {
+            Some(Value::Number(number)) => Some(number.clone()),
+            Some(Value::String(text)) => text.parse::<f64>().ok().and_then(Number::from_f64),
             _ => None,
         };
         match number {
-            Some(number) => Some(Value::Number(number)),
-            None => self.mismatch("a number", &value, "write a number"),
+            Some(number) => self.plain(number),
+            None => self.mismatch("a number", value, "write a number"),
         }
     }
 
-    fn choice(&mut self, name: &str, names: &[String], value: Value) -> Option<Value> {
-        let written = match value {
-            Value::String(text) if names.contains(&text) => return Some(Value::String(text)),
-            Value::Number(number) => {
-                if let Some(known) = whole(&number).and_then(|n| usize::try_from(n).ok()).and_then(|n| names.get(n)) {
-                    return Some(Value::String(known.clone()));
+    fn choice(&mut self, name: &str, names: &[String], value: &Tree) -> bool {
+        let written = match value.as_scalar() {
+            Some(Value::String(text)) if names.contains(text) => return self.quoted(text),
+            Some(Value::Number(number)) => {
+                if let Some(known) = whole(number).and_then(|n| usize::try_from(n).ok()).and_then(|n| names.get(n)) {
+                    return self.quoted(known);
                 }
                 number.to_string()
             }
-            Value::String(text) => text,
-            value => {
+            Some(Value::String(text)) => text.clone(),
+            _ => {
                 let expected = format!("one of {}", list_of(names));
-                return self.mismatch(&expected, &value, "write one of these names");
+                return self.mismatch(&expected, value, "write one of these names");
             }
         };
         let remedy = match (old_names::value(name, &written), closest(&written, names.iter().map(String::as_str))) {
@@ -237,35 +304,34 @@ impl<'a> Walk<'a> {
         self.defect(format!("{} is not one of {}: {remedy}", quote(&written), list_of(names)))
     }
 
-    /// The value that stands for a list item that cannot be used.
-    fn zero(&self, node: usize) -> Value {
+    /// Writes the value that stands for one that cannot be used.
+    fn zero(&mut self, node: usize) {
         match &self.schema.nodes[node] {
-            Node::Any => Value::Null,
-            Node::Bool => Value::Bool(false),
-            Node::Integer { .. } | Node::Number | Node::IntOrText => Value::from(0),
-            Node::Text | Node::Bytes => Value::String(String::new()),
-            Node::Duration => Value::String("0s".to_owned()),
-            Node::Choice { names, .. } => names.first().cloned().map_or(Value::Null, Value::String),
-            Node::List(_) => Value::Array(Vec::new()),
-            Node::Map(_) | Node::Message(_) => Value::Object(Map::new()),
+            Node::Any => self.text.push_str("null"),
+            Node::Bool => self.text.push_str("false"),
+            Node::Integer { .. } | Node::Number | Node::IntOrText => self.text.push('0'),
+            Node::Text | Node::Bytes => self.text.push_str("\"\""),
+            Node::Duration => self.text.push_str("\"0s\""),
+            Node::Choice { names, .. } => drop(self.plain(names.first().cloned().map_or(Value::Null, Value::String))),
+            Node::List(_) => self.text.push_str("[]"),
+            Node::Map(_) | Node::Message(_) => self.text.push_str("{}"),
         }
     }
 
-    fn mismatch(&mut self, expected: &str, value: &Value, advice: &str) -> Option<Value> {
+    fn mismatch(&mut self, expected: &str, value: &Tree, advice: &str) -> bool {
         let found = if self.schema.secret { shape(value).to_owned() } else { found(value) };
         self.defect(format!("expected {expected}, found {found}: {advice}"))
     }
 
-    fn defect<T>(&mut self, message: String) -> Option<T> {
+    fn defect(&mut self, message: String) -> bool {
         let place = self.here();
         self.problems.push(Problem::Defect(place, message));
-        None
+        false
     }
 
     fn here(&self) -> FieldPath {
         self.path.iter().fold(self.root.clone(), |path, step| match step {
             Step::Field(name) => path.field(name),
-            Step::Key(key) => path.field(key),
             Step::Index(index) => path.index(*index),
         })
     }
@@ -312,16 +378,16 @@ fn what(node: &Node) -> String {
 }
 
 /// What to do about a value of the wrong type.
-fn advice(expected: &Node, value: &Value) -> String {
-    match (expected, value) {
-        (Node::Text | Node::Bytes, Value::Number(_) | Value::Bool(_)) => "put it in quotes".to_owned(),
-        (Node::Bool, Value::String(text)) if matches!(text.as_str(), "true" | "false") => {
+fn advice(expected: &Node, value: &Tree) -> String {
+    match (expected, value.as_scalar()) {
+        (Node::Text | Node::Bytes, Some(Value::Number(_) | Value::Bool(_))) => "put it in quotes".to_owned(),
+        (Node::Bool, Some(Value::String(text))) if matches!(text.as_str(), "true" | "false") => {
             "write it without quotes".to_owned()
         }
         (Node::Duration, _) => "write a number with a unit, for instance `5s`".to_owned(),
-        (Node::List(_), Value::Null) => "write `[]` or leave the field out".to_owned(),
+        (Node::List(_), Some(Value::Null)) => "write `[]` or leave the field out".to_owned(),
         (Node::List(_), _) => "start each item with `-`".to_owned(),
-        (Node::Message(message), Value::Bool(_)) if message.spellings.contains_key("enabled") => {
+        (Node::Message(message), Some(Value::Bool(_))) if message.spellings.contains_key("enabled") => {
             "write `enabled` below it".to_owned()
         }
         (Node::Message(message), _) if !message.fields.is_empty() && message.fields.len() <= 6 => {
@@ -334,24 +400,24 @@ fn advice(expected: &Node, value: &Value) -> String {
 }
 
 /// What a value is, without its content.
-pub(in crate::crd) fn shape(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "nothing",
-        Value::Bool(_) => "`true` or `false`",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
+pub(in crate::crd) fn shape(value: &Tree) -> &'static str {
+    match &value.resolved().tree {
+        Content::Scalar(Value::Bool(_)) => "`true` or `false`",
+        Content::Scalar(Value::Number(_)) => "a number",
+        Content::Scalar(Value::String(_)) => "a text",
+        Content::List(_) | Content::Scalar(Value::Array(_)) => "a list",
+        Content::Map(_) | Content::Scalar(Value::Object(_)) => "an object",
+        Content::Scalar(Value::Null) | Content::Shared(_) => "nothing",
     }
 }
 
 /// What a value is.
-fn found(value: &Value) -> String {
-    match value {
-        Value::Bool(value) => format!("`{value}`"),
-        Value::Number(number) => format!("the number {number}"),
-        Value::String(text) => format!("the text {}", quote(text)),
-        value => shape(value).to_owned(),
+fn found(value: &Tree) -> String {
+    match value.as_scalar() {
+        Some(Value::Bool(value)) => format!("`{value}`"),
+        Some(Value::Number(number)) => format!("the number {number}"),
+        Some(Value::String(text)) => format!("the text {}", quote(text)),
+        _ => shape(value).to_owned(),
     }
 }
 

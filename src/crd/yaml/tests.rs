@@ -3,7 +3,7 @@
 use std::time::{Duration as Time, Instant};
 
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::crd::{Spec, policy, route_table};
@@ -35,9 +35,9 @@ fn table(spec: &str) -> String {
     format!("{head}{spec}")
 }
 
-fn route_table(decoded: &Decoded) -> &route_table::RouteTable {
-    match &decoded.objects[0].spec {
-        Spec::RouteTable(table) => table,
+fn route_table(decoded: &Decoded) -> route_table::RouteTable {
+    match decoded.objects[0].spec().into_owned() {
+        Spec::RouteTable(table) => *table,
         spec => panic!("{spec:?}"),
     }
 }
@@ -149,7 +149,7 @@ fn durations_and_redirect_codes_that_are_wrong() {
     let found = lines(&decoded);
     assert!(found[0].contains("spec.config.requestTimeout 6:5 expected a duration, found the number 5"), "{found:?}");
     assert!(found[1].contains("`5 seconds` is not a duration"), "{found:?}");
-    let Spec::RetryTimeoutPolicy(policy) = &decoded.objects[0].spec else { panic!() };
+    let Spec::RetryTimeoutPolicy(policy) = &*decoded.objects[0].spec() else { panic!() };
     let config = policy.config.as_ref().unwrap();
     assert_eq!(config.retries.as_ref().and_then(|retries| retries.attempts), Some(0));
     let decoded = read(&table("  http: [{redirect: {responseCode: 307}}]\n"));
@@ -170,7 +170,7 @@ fn older_field_names() {
     assert!(found[1].contains("write `appProtocol` beside `port`"), "{found:?}");
     assert!(found[2].contains("spec.listeners[0].tls.tlsMode 10:11 `tlsMode` is an older name of `mode`"), "{found:?}");
     assert_eq!(found.len(), 3);
-    let Spec::VirtualGateway(gateway) = &decoded.objects[0].spec else { panic!() };
+    let Spec::VirtualGateway(gateway) = &*decoded.objects[0].spec() else { panic!() };
     let mode = gateway.listeners[0].tls.as_ref().map(|tls| tls.mode);
     assert_eq!(mode, Some(crate::crd::gateway::ListenerTlsMode::Simple));
 
@@ -179,7 +179,7 @@ fn older_field_names() {
          serviceIsolation: true\n    trimAllProxyConfig: true\n",
     );
     assert!(lines(&decoded)[0].ends_with("expected an object, found `true`: write `enabled` below it"));
-    let Spec::WorkspaceSettings(settings) = &decoded.objects[0].spec else { panic!() };
+    let Spec::WorkspaceSettings(settings) = &*decoded.objects[0].spec() else { panic!() };
     assert!(settings.options.as_ref().is_some_and(|options| options.trim_all_proxy_config));
 
     let decoded = read(
@@ -196,14 +196,14 @@ fn unsupported_policies_keep_their_selectors_and_their_text() {
          applyToRoutes: [{route: {labels: {a: b}}}]\n  config: {deep: [1]}\n  other: 1\n",
     );
     assert_eq!(lines(&decoded), Vec::<String>::new());
-    let Spec::Opaque(policy) = &decoded.objects[0].spec else { panic!() };
+    let Spec::Opaque(policy) = &*decoded.objects[0].spec() else { panic!() };
     assert_eq!(policy.apply_to_routes.len(), 1);
     assert_eq!(policy.config, Some(json!({"deep": [1]})));
     let decoded = read(
         "apiVersion: trafficcontrol.policy.gloo.solo.io/v2\nkind: RateLimitClientConfig\nmetadata: {name: p}\n\
          spec: {raw: {}}\n",
     );
-    assert_eq!(decoded.objects[0].spec, Spec::Unsupported);
+    assert_eq!(*decoded.objects[0].spec(), Spec::Unsupported);
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn lists_and_json() {
     let text = "{\n\t\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\",\n\t\"metadata\": {\"name\": \"m\"},\n\t\"data\": \
                 {\"a\": \"\\ud83d\\ude00\\/\"}}";
     let decoded = read(text);
-    let Spec::ConfigMap(map) = &decoded.objects[0].spec else { panic!() };
+    let Spec::ConfigMap(map) = &*decoded.objects[0].spec() else { panic!() };
     assert_eq!(map.data["a"], "😀/");
     assert!(refused("{\"a\": 1, \"b\": 2, \"a\": 3}").message.contains("already on line 1"));
 }
@@ -263,7 +263,7 @@ fn lists_and_json() {
 fn secrets_are_decoded_and_never_shown() {
     let head = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ntype: kubernetes.io/tls\n";
     let decoded = read(&format!("{head}data: {{tls.crt: Q0FOQVJZ}}\nstringData: {{tls.key: CANARY}}\n"));
-    let Spec::Secret(secret) = &decoded.objects[0].spec else { panic!() };
+    let Spec::Secret(secret) = &*decoded.objects[0].spec() else { panic!() };
     assert_eq!((secret.data["tls.crt"].expose(), secret.data["tls.key"].expose()), (&b"CANARY"[..], &b"CANARY"[..]));
     assert!(!format!("{decoded:?}").contains("CANARY"));
     let decoded = read(&format!("{head}data: {{a: CANARY!, b: 31337}}\nstringData: {{c: 31337, d: [CANARY]}}\n"));
@@ -285,12 +285,12 @@ fn kubernetes_kinds_keep_what_routing_needs() {
          8080}]}\nstatus: {loadBalancer: {ingress: [{hostname: h}]}}\n",
     );
     assert_eq!(lines(&decoded), Vec::<String>::new());
-    let Spec::EndpointSlice(slice) = &decoded.objects[0].spec else { panic!() };
+    let Spec::EndpointSlice(slice) = &*decoded.objects[0].spec() else { panic!() };
     assert_eq!(slice.endpoints[0].addresses, ["10.0.0.1"]);
     assert_eq!((slice.ports[0].port, slice.endpoints[0].conditions.ready), (Some(8080), Some(true)));
-    let Spec::Pod(pod) = &decoded.objects[1].spec else { panic!() };
+    let Spec::Pod(pod) = &*decoded.objects[1].spec() else { panic!() };
     assert_eq!((pod.status.pod_ip.as_str(), pod.spec.containers[0].ports[0].container_port), ("10.0.0.1", 80));
-    let Spec::Service(service) = &decoded.objects[2].spec else { panic!() };
+    let Spec::Service(service) = &*decoded.objects[2].spec() else { panic!() };
     assert_eq!(service.spec.cluster_ip, "None");
     assert_eq!(service.spec.ports[0].target_port, Some(crate::crd::core::IntOrString::Int(8080)));
     assert_eq!(service.status.load_balancer.ingress[0].hostname, "h");
@@ -342,7 +342,7 @@ fn scalars_mean_what_kubectl_takes_them_for() {
         |\n    \
          text\n  1: x\n  on: z\n",
     );
-    let Spec::ConfigMap(map) = &decoded.objects[0].spec else { panic!() };
+    let Spec::ConfigMap(map) = &*decoded.objects[0].spec() else { panic!() };
     let pairs: Vec<String> = map.data.iter().map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(pairs, ["1=x", "a=yes", "b=12", "c=12", "d=text\n", "true=z"]);
 }
@@ -354,7 +354,7 @@ fn anchors_and_merge_keys() {
         1a, \
          z: q}\n  two: &two {k: 2a, w: r}\ndata:\n  <<: [*one, *two]\n  z: own\n  \"<<\": text\n",
     );
-    let Spec::ConfigMap(map) = &decoded.objects[0].spec else { panic!() };
+    let Spec::ConfigMap(map) = &*decoded.objects[0].spec() else { panic!() };
     let pairs: Vec<String> = map.data.iter().map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(pairs, ["<<=text", "k=1a", "w=r", "z=own"]);
     assert!(refused("a: &a [*a]\n").message.contains("contains it"));
@@ -460,7 +460,7 @@ fn values_decode_without_a_file() {
     assert_eq!(object.meta.id.to_string(), "TeapotPolicy/default/p@c1");
     let config = policy::teapot::Teapot { tea: "green".to_owned() };
     let expected = policy::TeapotPolicy { apply_to_routes: vec![], config: Some(config) };
-    assert_eq!(object.spec, Spec::TeapotPolicy(Box::new(expected)));
+    assert_eq!(*object.spec(), Spec::TeapotPolicy(Box::new(expected)));
     assert_eq!(findings.len(), 1);
     assert_eq!((findings[0].field.as_str(), &findings[0].location), ("spec.config.cup", &None));
     assert_eq!(decode_value(json!(5), &"c1".into()).1.len(), 1);
@@ -562,5 +562,42 @@ proptest! {
         }
         let (decoded, _) = decode_value(object, &"c1".into());
         prop_assert!(decoded.is_some());
+    }
+}
+
+#[test]
+fn two_specs_are_equal_where_they_say_the_same() {
+    let spec = |text: &str| read(&table(text)).objects[0].spec.clone();
+    let written = "  hosts: [a.example]\n  http: [{name: r, labels: {x: '1', y: '2'}, matchers: [{port: 80}]}]\n";
+    for same in [
+        "  http: [{matchers: [{port: '80'}], labels: {y: '2', x: '1'}, name: r}]\n  hosts:\n  - a.example\n",
+        "  hosts: [a.example]\n  weight: 0\n  http: [{name: r, labels: {x: '1', y: '2'}, matchers: [{port: 80}]}]\n",
+    ] {
+        assert_eq!(spec(written), spec(same), "{same}");
+    }
+    for other in [
+        "  hosts: [b.example]\n  http: [{name: r, labels: {x: '1', y: '2'}, matchers: [{port: 80}]}]\n",
+        "  hosts: [a.example]\n  weight: 1\n  http: [{name: r, labels: {x: '1', y: '2'}, matchers: [{port: 80}]}]\n",
+    ] {
+        assert_ne!(spec(written), spec(other), "{other}");
+    }
+}
+
+#[test]
+fn texts_and_numbers_are_kept_as_they_were_written() {
+    let odd = "a \"quoted\" \\ back\u{7f}slash\n\u{1}\u{2028}é";
+    for percentage in [0.1, 1e-7, 33.333_333_333_333_336, 100.0] {
+        let manifest = json!({"apiVersion": "resilience.policy.gloo.solo.io/v2", "kind": "FaultInjectionPolicy",
+            "metadata": {"name": "x"}, "spec": {
+                "applyToRoutes": [{"route": {"labels": {odd: odd}}}],
+                "config": {"abort": {"httpStatus": 503, "percentage": percentage}}}});
+        let (object, findings) = decode_value(manifest, &"c1".into());
+        assert_eq!(findings, []);
+        let object = object.unwrap();
+        let Spec::FaultInjectionPolicy(policy) = &*object.spec() else { panic!() };
+        let abort = policy.config.as_ref().and_then(|config| config.abort.as_ref()).unwrap();
+        assert_eq!(abort.percentage.map(f64::to_bits), Some(f64::to_bits(percentage)));
+        let labels = &policy.apply_to_routes[0].route.as_ref().unwrap().labels;
+        assert_eq!(labels.iter().next().unwrap(), (&odd.to_owned(), &odd.to_owned()));
     }
 }

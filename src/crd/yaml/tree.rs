@@ -28,18 +28,18 @@ pub(super) struct Fault {
 
 /// A value and its place.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
+pub(in crate::crd) struct Node {
     /// Line, from 1.
-    pub(super) line: u32,
+    pub(in crate::crd) line: u32,
     /// Column in characters, from 1.
-    pub(super) column: u32,
+    pub(in crate::crd) column: u32,
     /// The value.
-    pub(super) tree: Tree,
+    pub(in crate::crd) tree: Tree,
 }
 
 /// A value.
 #[derive(Clone, Debug)]
-pub(super) enum Tree {
+pub(in crate::crd) enum Tree {
     /// Anything but a list or object.
     Scalar(Value),
     /// A list.
@@ -52,20 +52,20 @@ pub(super) enum Tree {
 
 /// A key and its value.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(in crate::crd) struct Entry {
     /// The key as a text.
-    pub(super) key: String,
+    pub(in crate::crd) key: String,
     /// Line of the key.
-    pub(super) line: u32,
+    pub(in crate::crd) line: u32,
     /// Column of the key.
-    pub(super) column: u32,
+    pub(in crate::crd) column: u32,
     /// The value.
-    pub(super) node: Node,
+    pub(in crate::crd) node: Node,
 }
 
 impl Node {
     /// The node that an alias stands for, or this one.
-    pub(super) fn resolved(&self) -> &Self {
+    pub(in crate::crd) fn resolved(&self) -> &Self {
         let mut node = self;
         while let Tree::Shared(shared) = &node.tree {
             node = shared;
@@ -74,7 +74,7 @@ impl Node {
     }
 
     /// The value of a key.
-    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+    pub(in crate::crd) fn get(&self, key: &str) -> Option<&Self> {
         match &self.resolved().tree {
             Tree::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node),
             _ => None,
@@ -82,15 +82,28 @@ impl Node {
     }
 
     /// The text, if it is one.
-    pub(super) fn as_text(&self) -> Option<&str> {
+    pub(in crate::crd) fn as_text(&self) -> Option<&str> {
         match &self.resolved().tree {
             Tree::Scalar(Value::String(text)) => Some(text),
             _ => None,
         }
     }
 
-    /// The value without places.
-    pub(super) fn value(&self) -> Value {
+    /// The value, if it is neither a list nor an object.
+    pub(in crate::crd) fn as_scalar(&self) -> Option<&Value> {
+        match &self.resolved().tree {
+            Tree::Scalar(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing is written here.
+    pub(in crate::crd) fn is_null(&self) -> bool {
+        matches!(&self.resolved().tree, Tree::Scalar(Value::Null))
+    }
+
+    /// The value without places, for messages and for what has no schema.
+    pub(in crate::crd) fn value(&self) -> Value {
         match &self.resolved().tree {
             Tree::Scalar(value) => value.clone(),
             Tree::List(items) => Value::Array(items.iter().map(Self::value).collect()),
@@ -101,6 +114,19 @@ impl Node {
             }
             Tree::Shared(_) => Value::Null,
         }
+    }
+}
+
+/// A tree in which every place is unknown.
+impl From<Value> for Node {
+    fn from(value: Value) -> Self {
+        let entry = |(key, value)| Entry { key, line: 0, column: 0, node: Self::from(value) };
+        let tree = match value {
+            Value::Array(items) => Tree::List(items.into_iter().map(Self::from).collect()),
+            Value::Object(entries) => Tree::Map(entries.into_iter().map(entry).collect()),
+            value => Tree::Scalar(value),
+        };
+        Self { line: 0, column: 0, tree }
     }
 }
 
@@ -386,8 +412,12 @@ impl<'a> Builder<'a> {
                 None => {}
             },
             Content::Map { key: None, .. } => {
-                let key = match &node.resolved().tree {
-                    Tree::Scalar(Value::String(text)) => text.clone(),
+                let tree = match node.tree {
+                    Tree::Shared(shared) => shared.resolved().tree.clone(),
+                    tree => tree,
+                };
+                let key = match tree {
+                    Tree::Scalar(Value::String(text)) => text,
                     Tree::Scalar(Value::Null) => {
                         let message = "a key is missing before the `:`: write one".to_owned();
                         return Err(syntax_fault(line, column, message));

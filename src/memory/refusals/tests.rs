@@ -199,9 +199,8 @@ fn refuse(
     resource_type: ResourceType,
     resource: &Resource,
 ) -> bool {
-    let Resource { name, version, owners, .. } = resource.clone();
-    let bytes = Bytes { envoy: key.envoy, resource_type, name, version };
-    refusals.refuse(key, &node.into(), bytes, owners, "no")
+    let bytes = Bytes::new(key, resource_type, &resource.name, &resource.version);
+    refusals.refuse(key, &node.into(), bytes, resource.owners.clone(), "no")
 }
 
 /// What a snapshot holds, with bodies that are texts.
@@ -243,7 +242,7 @@ fn an_accepted_listener_comes_back_with_all_that_it_needs() {
     assert_eq!(overlay.kept, BTreeSet::from([(Listener, "l".into())]));
     assert_eq!(
         shown(&overlay.snapshot),
-        "Secret cert, Secret other, Cluster c, Cluster shared, Endpoint e, Endpoint shared, Listener l, Route new, Route old"
+        "Secret cert, Cluster c, Cluster shared, Endpoint e, Endpoint shared, Listener l, Route new, Route old"
     );
     assert_eq!(overlay.snapshot.get(Listener, "l"), old.get(Listener, "l"));
     assert_eq!(overlay.snapshot.get(Endpoint, "shared"), new.get(Endpoint, "shared"), "everything else is the newest");
@@ -377,4 +376,69 @@ fn the_number_of_nodes_that_are_remembered_is_bounded() {
     }
     let (_, refused) = refusals.iter().next().unwrap();
     assert_eq!(refused.nodes[&edge().gateway].len(), NODES);
+}
+
+#[test]
+fn a_listener_that_a_machine_refuses_holds_no_other_class_back() {
+    let mut refusals = Refusals::new();
+    let rows = |body: &str| snapshot(&[text(Listener, "l", body), text(Cluster, "a", body)]);
+    let (good, bad) = (rows("good"), rows("bad"));
+    let other = key("c1/inner/web", "0.0.0.0", 40);
+    for key in [&edge(), &other] {
+        accept(&mut refusals, key, &good);
+        refusals.published(key, &bad);
+    }
+    for of in [Listener, Cluster] {
+        refuse(&mut refusals, &edge(), "envoy-1", of, bad.resources(of).values().next().unwrap());
+    }
+    let own = edge();
+    let kept = |key: &GatewayKey| -> Vec<ResourceType> {
+        refusals.overlay(key, &bad).kept.into_iter().map(|(of, _)| of).collect()
+    };
+    assert_eq!(BTreeSet::from_iter(kept(&own)), [Listener, Cluster].into());
+    assert_eq!(kept(&other), [Cluster], "its port is free, and it has its files");
+    // The class changed, and the other one still has the same bytes.
+    refusals.retain(|key| Some(if *key == edge() { &good } else { &bad }));
+    assert_eq!(refusals.iter().map(|(bytes, _)| bytes.resource_type).collect::<Vec<_>>(), [Cluster]);
+}
+
+fn assignment(name: &str) -> Vec<u8> {
+    use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+    ClusterLoadAssignment { cluster_name: name.to_owned(), ..Default::default() }.encode_to_vec()
+}
+
+#[test]
+fn endpoints_that_only_a_refused_cluster_takes_are_left_out() {
+    let mut refusals = Refusals::new();
+    let old = snapshot(&[(Cluster, "c", eds("c", "old").encode_to_vec()), (Endpoint, "old", assignment("old"))]);
+    let new = snapshot(&[
+        (Cluster, "c", eds("c", "new").encode_to_vec()),
+        (Cluster, "d", eds("d", "both").encode_to_vec()),
+        (Endpoint, "new", assignment("new")),
+        (Endpoint, "both", assignment("both")),
+    ]);
+    accept(&mut refusals, &edge(), &old);
+    refusals.published(&edge(), &new);
+    refuse(&mut refusals, &edge(), "envoy-1", Cluster, new.get(Cluster, "c").unwrap());
+    let overlay = refusals.overlay(&edge(), &new).snapshot;
+    assert_eq!(shown(&overlay), "Cluster c, Cluster d, Endpoint both, Endpoint old");
+    assert_eq!(crate::snapshot::verify::verify(&overlay), []);
+}
+
+#[test]
+fn refusals_end_a_while_after_the_last_that_refused_has_left() {
+    let mut refusals = Refusals::new();
+    let bad = snapshot(&[text(Cluster, "a", "bad")]);
+    refuse(&mut refusals, &edge(), "envoy-1", Cluster, bad.get(Cluster, "a").unwrap());
+    refuse(&mut refusals, &edge(), "envoy-2", Cluster, bad.get(Cluster, "a").unwrap());
+    let begin = Instant::now();
+    let at = |share: u32| begin + GRACE / 4 * share;
+    let is_connected = |node: &'static str| move |_, _: &GatewayId, nodes: &BTreeSet<Name>| nodes.contains(node);
+    assert!(!refusals.expire(at(0), is_connected("envoy-2")));
+    assert_eq!(refusals.due(), None, "one of them is there");
+    assert!(!refusals.expire(at(1), is_connected("envoy-3")));
+    assert_eq!(refusals.due(), Some(at(5)));
+    assert!(!refusals.expire(at(4), is_connected("envoy-1")), "it came back");
+    assert!(!refusals.expire(at(6), is_connected("nobody")) && !refusals.expire(at(9), is_connected("nobody")));
+    assert!(refusals.expire(at(10), is_connected("nobody")) && refusals.is_empty());
 }

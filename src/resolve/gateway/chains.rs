@@ -10,7 +10,8 @@ use crate::ir::listener::{
     CertificateSource, Chain, ClientCertificate, HttpHosts, Serves, Tls, TrustSource, VirtualHost,
 };
 use crate::ir::route::{Action, EffectiveLabels, Forward, Hop, Matcher, Route, RouteBody, WeightedDestination};
-use crate::ir::secret::{AltName, SecretId, SecretPart};
+use crate::ir::secret::{AltName, Secret, SecretId, SecretPart};
+use crate::ir::trust::Identity;
 use crate::model::{Code, FieldPath, Finding, Host, Kind, Name, ObjectRef, WorkspaceId};
 use crate::resolve::certificate;
 use crate::resolve::destination::{Speaks, check_on_gateway, is_closed_by_policy, resolve_destination};
@@ -22,7 +23,7 @@ use crate::resolve::world::World;
 
 use super::hosts::virtual_hosts;
 use super::ports::{BoundListener, BoundPort};
-use super::{OnGateway, closed_host};
+use super::{OnGateway, closed_host, identity};
 
 /// The chains of one bound port; none where nothing can be programmed, and then the port is not bound.
 ///
@@ -66,36 +67,45 @@ fn by_server_name<W: World + ?Sized>(here: &mut OnGateway<'_, W>, bound: &BoundP
     let mut claims = Claims::new();
     let mut chains: Vec<Chain> = Vec::new();
     for listener in &bound.listeners {
-        match &listener.listener.tls {
-            Some(TlsMode::Terminate(termination)) => {
-                // A chain that cannot be programmed keeps its names: they are not for others to take.
-                let Some(names) = claim_listener(here, listener, &mut claims) else { continue };
-                let tls = match terminate(here, termination) {
-                    Ok(tls) => tls,
-                    Err(problem) => {
-                        left_out(here, listener, &problem);
-                        continue;
-                    }
-                };
-                let own = std::slice::from_ref(listener);
-                let serves = if bound.protocol == ListenerProtocol::Https {
-                    let virtual_hosts = hosts(here, own, bound);
-                    Serves::Http(HttpHosts { virtual_hosts, misdirected: BTreeSet::new() })
-                } else {
-                    Serves::Tcp(tcp_route(here, own, bound))
-                };
-                chains.push(chain(listener, listener.listener.first_host.clone(), names, Some(tls), serves));
+        let mode = listener.listener.tls.as_ref().filter(|_| listener.listener.fault.is_none());
+        let terminated = match mode {
+            Some(TlsMode::Passthrough) => {
+                pass_through(here, listener, bound, &mut claims, &mut chains);
+                continue;
             }
-            Some(TlsMode::Passthrough) => pass_through(here, listener, bound, &mut claims, &mut chains),
-            None => {}
-        }
+            Some(TlsMode::Terminate(termination)) => Some(termination),
+            None => None,
+        };
+        let Some(names) = claim_listener(here, listener, &mut claims) else { continue };
+        let tls = terminated.map(|termination| terminate(here, termination)).transpose().unwrap_or_else(|problem| {
+            left_out(here, listener, &problem);
+            None
+        });
+        let own = std::slice::from_ref(listener);
+        let serves = match (&tls, bound.protocol) {
+            // What cannot be programmed closes its names: nobody else's listener is to take their connections, with another
+            // certificate or without asking for the client's.
+            (None, _) => Serves::Tcp(None),
+            (Some(_), ListenerProtocol::Https) => {
+                let virtual_hosts = hosts(here, own, bound);
+                Serves::Http(HttpHosts { virtual_hosts, misdirected: BTreeSet::new() })
+            }
+            (Some(_), _) => Serves::Tcp(tcp_route(here, own, bound)),
+        };
+        chains.push(chain(listener, names, tls, serves));
+    }
+    if chains.iter().all(|chain| chain.serves == Serves::Tcp(None)) {
+        return Vec::new();
     }
     keep_apart(here, &mut chains);
     chains
 }
 
 /// A chain that names choose; `*` among them means that it takes what fits no other.
-fn chain(listener: &BoundListener, name: Name, names: BTreeSet<Host>, tls: Option<Tls>, serves: Serves) -> Chain {
+fn chain(listener: &BoundListener, names: BTreeSet<Host>, tls: Option<Tls>, serves: Serves) -> Chain {
+    let first = &listener.listener.first_host;
+    let name = if names.iter().any(|name| name.name() == first) { Some(first) } else { names.first().map(Host::name) };
+    let name = name.cloned().unwrap_or_default();
     let server_names = if names.contains(&Host::any()) { BTreeSet::new() } else { names };
     Chain { name, gateways: vec![listener.gateway.id.clone()], server_names, tls, serves }
 }
@@ -177,9 +187,7 @@ fn terminate<W: World + ?Sized>(here: &mut OnGateway<'_, W>, written: &Terminati
             here.secrets.insert(id.clone(), pair);
             (CertificateSource::Secret(id), trust)
         }
-        TlsMaterial::Workload => {
-            return Err("the gateway has no identity of its own yet, which ISTIO_MUTUAL shows: write MUTUAL with a `secretName`".to_owned());
-        }
+        TlsMaterial::Workload => workload(here)?,
     };
     let client =
         trust.map(|trust| ClientCertificate { trust, names: written.names.iter().cloned().map(AltName).collect() });
@@ -191,6 +199,27 @@ fn terminate<W: World + ?Sized>(here: &mut OnGateway<'_, W>, written: &Terminati
         ciphers: written.ciphers.clone(),
     })
 }
+
+/// The gateway's own identity, and the roots under which it trusts others.
+///
+/// # Rule
+/// R58, R193.
+fn workload<W: World + ?Sized>(
+    here: &mut OnGateway<'_, W>,
+) -> Result<(CertificateSource, Option<TrustSource>), String> {
+    let trust = here.world.trust().clone().map_err(|reason| reason.to_string())?;
+    let uri = identity::of_gateway(here.world, here.gateway, here.findings)?;
+    let signer = trust.signer.as_ref().map(|signer| signer.id.clone()).unwrap_or_default();
+    let own = SecretId { object: trust.policy.clone(), part: SecretPart::Identity };
+    let roots = SecretId { object: trust.policy.clone(), part: SecretPart::Roots };
+    here.secrets.insert(own.clone(), Secret::Identity(Identity { uri, signer, terms: trust.terms.clone() }));
+    here.secrets.insert(roots.clone(), Secret::Trust { authorities: trust.authorities.clone(), revoked: None });
+    Ok((CertificateSource::Secret(own), Some(TrustSource::Roots(roots))))
+}
+
+/// Names of other chains that a chain knows one by one. Beyond, every host that is not its own is another's: all chains
+/// of a port would know all names of the port, and one more listener would change the routes of all.
+const MOST_MISDIRECTED: usize = 64;
 
 /// Lets each HTTP chain serve only what its server names are for (R204).
 ///
@@ -225,6 +254,9 @@ fn keep_apart<W: World + ?Sized>(here: &mut OnGateway<'_, W>, chains: &mut [Chai
         let domains: BTreeSet<&Host> = http.virtual_hosts.iter().map(|host| &host.domain).collect();
         let others = names.iter().enumerate().filter(|(at, _)| *at != index).flat_map(|(_, names)| names);
         http.misdirected = others.filter(|name| !domains.contains(name)).cloned().collect();
+        if http.misdirected.len() > MOST_MISDIRECTED {
+            http.misdirected = [Host::any()].into();
+        }
         // A host of its own that nobody serves is not found, which is not for another chain to say.
         let unserved = names[index].iter().filter(|own| {
             !domains.contains(own) && http.misdirected.iter().any(|other| other.overlap(own).as_ref() == Some(own))
@@ -286,11 +318,12 @@ fn pass_through<W: World + ?Sized>(
                     here.findings.push(finding.at(stream.field.clone()));
                 }
             }
-            let Some(first) = names.first().map(|name| name.name().clone()) else { continue };
-            // What is misconfigured has no chain, and keeps its names.
-            let Some(route) = stream_route(here, &table, stream) else { continue };
-            let route = (!here.is_closed).then_some(route);
-            chains.push(chain(listener, first, names, None, Serves::Tcp(route)));
+            if names.is_empty() {
+                continue;
+            }
+            // What is misconfigured closes its names: they are not for a wider route of somebody else.
+            let route = stream_route(here, &table, stream).filter(|_| !here.is_closed);
+            chains.push(chain(listener, names, None, Serves::Tcp(route)));
         }
     }
 }

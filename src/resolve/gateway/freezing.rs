@@ -1,7 +1,8 @@
 //! `failureMode: FREEZE_CONFIG`: a tree with an invalid route keeps what was accepted last.
 //!
 //! What is kept are routes: matchers, actions, policies, labels and where they come from. What is decided anew in every
-//! compile: on which hosts and gateways the root table serves, what a gateway may reach (R146), and endpoints.
+//! compile: on which hosts and gateways the root table serves, what a gateway may reach (R146), what protecting policies
+//! and the default-deny switch refuse (R130, R51), and endpoints.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::resolve::delegation::is_too_large;
 use crate::resolve::facts::{FailureMode, RootTable, Table, TableRole};
 use crate::resolve::world::World;
 
-use super::growth::GrownTree;
+use super::growth::{GrownTree, guard};
 
 /// Where a table's routes stand.
 const ROUTES: &str = "spec.http";
@@ -30,21 +31,36 @@ pub fn is_broken(finding: &Finding) -> bool {
     finding.severity == Severity::Error && finding.field.is_within(&FieldPath::new(ROUTES))
 }
 
+/// Whether findings of the sources say that some file, or a part of one, holds no object that can be read.
+#[must_use]
+pub fn is_unread(given: &[Finding]) -> bool {
+    given.iter().any(|finding| finding.subject.is_none() && finding.severity == Severity::Error)
+}
+
 /// What is remembered of root tables before their trees are looked at: what a table that serves nowhere at present kept,
 /// and which tables replace invalid routes.
 ///
+/// While some file is unread (`is_unread`), nobody knows that a table is gone, or whose it is, so nothing is forgotten but
+/// what a table that is there says itself.
+///
 /// # Cost
-/// In proportion to the root tables.
+/// In proportion to the root tables and to what is remembered.
+///
+/// # Rule
+/// R140, R141.
 #[must_use]
-pub fn carry_over<W: World + ?Sized>(world: &W, before: &Remembered) -> Remembered {
+pub fn carry_over<W: World + ?Sized>(world: &W, before: &Remembered, is_unread: bool) -> Remembered {
     let mut after = Remembered::default();
+    if is_unread {
+        after.accepted.clone_from(&before.accepted);
+    }
     for table in world.root_tables() {
         carry_over_table(world, &table, before, &mut after);
     }
     after
 }
 
-/// The same for one table.
+/// The same for one table; `after` holds what is remembered of it while some file is unread.
 pub fn carry_over_table<W: World + ?Sized>(world: &W, table: &Table, before: &Remembered, after: &mut Remembered) {
     let TableRole::Root(root) = &table.role else { return };
     match kept(world, table, root, before) {
@@ -52,10 +68,21 @@ pub fn carry_over_table<W: World + ?Sized>(world: &W, table: &Table, before: &Re
             after.accepted.insert(table.id.clone(), accepted.clone());
         }
         None if root.failure_mode != FailureMode::FreezeConfig => {
+            if root.failure_mode == FailureMode::RouteReplacement {
+                after.accepted.remove(&table.id);
+            }
             after.replacing.insert(table.id.clone());
         }
         None => {}
     }
+}
+
+/// Whether what a table kept is still its own, so that it is remembered though every file is read.
+pub fn is_remembered<W: World + ?Sized>(world: &W, id: &ObjectRef, before: &Remembered) -> bool {
+    world.table(id).is_some_and(|table| match &table.role {
+        TableRole::Root(root) => kept(world, &table, root, before).is_some(),
+        _ => false,
+    })
 }
 
 /// What a root table kept, if it still freezes and belongs to the same workspace.
@@ -77,7 +104,7 @@ fn kept<'r, W: World + ?Sized>(
 /// `broken` are tables with errors of their own ([`broken_tables`]); `after` begins as [`carry_over`] gives it.
 ///
 /// # Findings
-/// [`Code::FreezeConfig`] on the tables of a tree with an invalid route.
+/// [`Code::FreezeConfig`] on the tables of a tree with an invalid route; what a kept route is refused for.
 ///
 /// # Cost
 /// In proportion to the routes of the tree, and nothing where it replaces invalid routes.
@@ -117,7 +144,8 @@ pub fn freeze<W: World + ?Sized>(
     };
     after.accepted.insert(table.id.clone(), accepted.clone());
     let entries: usize = accepted.routes.iter().map(|route| route.matchers.len()).sum();
-    let bytes = accepted.routes.iter().map(|route| match &route.body.action {
+    let (bodies, guarded) = guard(world, &accepted);
+    let bytes = accepted.routes.iter().zip(&bodies).map(|(route, body)| match &body.action {
         Action::Direct(direct) => direct.body.len().saturating_mul(route.matchers.len()),
         Action::Forward(_) | Action::Redirect(_) => 0,
     });
@@ -136,6 +164,8 @@ pub fn freeze<W: World + ?Sized>(
         );
         findings.push(Finding::warning(child, Code::FreezeConfig, message).with(&table.id));
     }
+    findings.extend(guarded);
+    grown.kept = bodies;
     grown.frozen = Some(accepted);
 }
 

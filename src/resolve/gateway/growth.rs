@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::ir::frozen::Accepted;
-use crate::ir::route::{Action, DirectResponse, Forward, Matcher, RouteBody, RouteFault, WeightedDestination};
+use crate::ir::route::{Action, DirectResponse, Forward, Hop, Matcher, RouteBody, RouteFault, WeightedDestination};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Name};
 use crate::resolve::RequireAuth;
-use crate::resolve::attachment::{Attached, attach};
+use crate::resolve::attachment::{Attached, attach, kept_route};
 use crate::resolve::delegation::{FinalAction, FinalRoute, Tree};
 use crate::resolve::world::World;
 
@@ -24,6 +24,8 @@ pub struct GrownTree {
     pub bodies: Vec<Arc<RouteBody>>,
     /// What is served in place of the routes, while one of them is invalid and the root table freezes (R140).
     pub frozen: Option<Arc<Accepted>>,
+    /// The bodies of what is served in their place, with what must be refused now (R51, R130).
+    pub kept: Vec<Arc<RouteBody>>,
 }
 
 /// A final route as it is served.
@@ -40,11 +42,9 @@ pub struct Served<'t> {
 impl GrownTree {
     /// The routes that are in force, in order: the tree's own, or those that it keeps.
     pub fn served(&self) -> impl Iterator<Item = Served<'_>> {
-        let kept = self.frozen.iter().flat_map(|accepted| &accepted.routes).map(|route| Served {
-            matchers: &route.matchers,
-            is_remainder: route.is_remainder,
-            body: &route.body,
-        });
+        let kept = self.frozen.iter().flat_map(|accepted| &accepted.routes).zip(&self.kept);
+        let kept =
+            kept.map(|(route, body)| Served { matchers: &route.matchers, is_remainder: route.is_remainder, body });
         let own = if self.frozen.is_some() { 0 } else { self.tree.routes.len() };
         let own = self.tree.routes.iter().zip(&self.bodies).take(own).map(|(route, body)| Served {
             matchers: &route.matchers,
@@ -77,7 +77,7 @@ pub fn grow<W: World + ?Sized>(world: &W, tree: Tree) -> GrownTree {
     }
     let bodies =
         tree.routes.iter().zip(&attached).map(|(route, attached)| Arc::new(body(world, route, attached))).collect();
-    GrownTree { tree, attached, bodies, frozen: None }
+    GrownTree { tree, attached, bodies, frozen: None, kept: Vec::new() }
 }
 
 /// A final route with its policies as what the gateway does.
@@ -112,23 +112,69 @@ fn body<W: World + ?Sized>(world: &W, route: &FinalRoute, attached: &Attached) -
         // A route without an action has a fault.
         FinalAction::None => return body,
     };
-    if needs_auth(world, route) && !has_auth(attached) {
-        body.action = Action::Direct(DirectResponse {
-            status: 403,
-            body: "chancery: this route requires authentication, and no policy provides it".into(),
-        });
+    if lacks_auth(world, &body) {
+        refuse(&mut body);
     }
     body
 }
 
-/// R51: the switch is on and the route is labelled.
-fn needs_auth<W: World + ?Sized>(world: &W, route: &FinalRoute) -> bool {
+/// R51: the switch is on, the route is labelled, and no policy on it authenticates.
+fn lacks_auth<W: World + ?Sized>(world: &W, body: &RouteBody) -> bool {
     world.options().require_auth == RequireAuth::On
-        && route.labels.get(REQUIRE_AUTH_LABEL).is_some_and(|label| label.value == "true")
+        && body.labels.get(REQUIRE_AUTH_LABEL).is_some_and(|label| label.value == "true")
+        && !body.attached.iter().any(|a| matches!(a.policy.kind, Kind::ExtAuthPolicy | Kind::JwtPolicy))
 }
 
-fn has_auth(attached: &Attached) -> bool {
-    attached.attachments.iter().any(|a| matches!(a.policy.kind, Kind::ExtAuthPolicy | Kind::JwtPolicy))
+/// R51: whatever the route did, it answers 403.
+fn refuse(body: &mut RouteBody) {
+    body.action = Action::Direct(DirectResponse {
+        status: 403,
+        body: "chancery: this route requires authentication, and no policy provides it".into(),
+    });
+}
+
+fn told_of_auth(last: &Hop) -> Finding {
+    let route = &last.route;
+    let message =
+        format!("route `{route}` requires authentication and no policy provides it, so every request gets 403");
+    Finding::warning(&last.table, Code::PolicyRemark, message)
+}
+
+/// The bodies of kept routes with what must be refused all the same: a protecting policy that cannot be applied closes those
+/// that it selects by what was kept, and the default-deny switch asks for authentication. A frozen tree must not be a way
+/// around either.
+///
+/// # Findings
+/// Warnings on the tables that had the routes. Where a kept route stood says nothing about its table now.
+///
+/// # Cost
+/// As [`grow`].
+///
+/// # Rule
+/// R51, R130, R140.
+pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Vec<Arc<RouteBody>>, Findings) {
+    let mut findings = Findings::new();
+    let guarded = accepted.routes.iter().map(|route| {
+        let body = &route.body;
+        if body.fault.is_some() {
+            return body.clone();
+        }
+        if let Some((policy, fault)) = attach(world, &kept_route(body)).closed {
+            if let Some(last) = body.chain.last() {
+                let message = format!("route `{}`, as it is kept, answers 500: {}", last.route, fault.message);
+                findings.push(Finding::warning(&last.table, fault.code, message).with(&policy));
+            }
+            return Arc::new(misconfigured((**body).clone(), fault));
+        }
+        if lacks_auth(world, body) {
+            findings.extend(body.chain.last().map(told_of_auth));
+            let mut refused = (**body).clone();
+            refuse(&mut refused);
+            return Arc::new(refused);
+        }
+        body.clone()
+    });
+    (guarded.collect(), findings)
 }
 
 /// The direct response of an invalid route; it carries no policies.
@@ -146,23 +192,12 @@ pub(super) fn misconfigured(mut body: RouteBody, fault: RouteFault) -> RouteBody
 
 /// Routes that the default-deny switch refuses, one warning per table (R51).
 pub fn require_auth_findings<W: World + ?Sized>(world: &W, grown: &GrownTree, findings: &mut Findings) {
-    for ((route, attached), body) in grown.tree.routes.iter().zip(&grown.attached).zip(&grown.bodies) {
+    for body in &grown.bodies {
         if body.fault.is_none()
-            && needs_auth(world, route)
-            && !has_auth(attached)
-            && let Some(last) = route.chain.last()
+            && lacks_auth(world, body)
+            && let Some(last) = body.chain.last()
         {
-            findings.push(
-                Finding::warning(
-                    &last.table,
-                    Code::PolicyRemark,
-                    format!(
-                        "route `{}` requires authentication and no policy provides it, so every request gets 403",
-                        last.route
-                    ),
-                )
-                .at(FieldPath::new("spec.http").index(last.index)),
-            );
+            findings.push(told_of_auth(last).at(FieldPath::new("spec.http").index(last.index)));
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct BoundPort {
     oldest: ObjectRef,
     pub(super) service_ports: BTreeSet<u16>,
     pub(super) gateways: Vec<ObjectRef>,
-    /// Those that are programmed, in age order.
+    /// Those that are programmed, in age order, and with TLS those too that cannot be.
     pub(super) listeners: Vec<BoundListener>,
     first_hosts: BTreeMap<Name, (ObjectRef, usize)>,
 }
@@ -153,8 +153,16 @@ fn add_listener(
             bound.first_hosts.insert(listener.first_host.clone(), own.clone());
         }
     }
-    if listener.fault.is_some() {
+    let is_tls = matches!(listener.protocol, ListenerProtocol::Https | ListenerProtocol::Tls);
+    if listener.fault.is_some() && !is_tls {
         // It keeps its port from younger listeners of another protocol, and serves nothing.
+        return;
+    }
+    if listener.fault.is_some() {
+        // It keeps its server names too, and closes them.
+        if !bound.listeners.iter().any(|known| known.key() == own) {
+            bound.listeners.push(BoundListener { gateway: virtual_gateway.clone(), listener: listener.clone() });
+        }
         return;
     }
     bound.service_ports.insert(service_port);

@@ -102,6 +102,7 @@ pub(super) fn pod(object: &Object, spec: &k8s::Pod) -> Pod {
     Pod {
         id: object.meta.id.clone(),
         labels: object.meta.labels.clone(),
+        service_account: optional(&spec.spec.service_account_name).unwrap_or_else(|| "default".into()),
         addresses,
         node: optional(&spec.spec.node_name),
         ports: spec

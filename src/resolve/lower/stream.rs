@@ -36,39 +36,40 @@ fn lower(
     matcher: impl FnOnce() -> Result<StreamMatcher, Fault>,
     forward: Option<&written::ForwardTo>,
 ) -> StreamRoute {
-    let broken = |fault: Fault| StreamRoute {
+    let broken = |matcher: StreamMatcher, fault: Fault| StreamRoute {
         field: field.clone(),
-        // Of a route that cannot be read nobody knows what it would take.
-        matcher: StreamMatcher::Sni(Vec::new()),
+        matcher,
         destinations: Vec::new(),
-        fault: Some(Fault {
-            message: format!("{}; the route is left out, so its connections are closed", fault.message),
-            ..fault
-        }),
+        fault: Some(Fault { message: format!("{}; its connections are closed", fault.message), ..fault }),
     };
-    if let Some(defect) = object.defect_within(&field) {
-        return broken(Fault {
-            code: Code::InvalidField,
-            field: defect.field.clone(),
-            message: defect.message.clone(),
-        });
+    // Of a route whose matchers cannot be read nobody knows what it would take.
+    let nothing = StreamMatcher::Sni(Vec::new());
+    let of_defect = |at: &FieldPath| {
+        let defect = object.defects.iter().find(|defect| defect.field.is_within(at) || at.is_within(&defect.field))?;
+        Some(Fault { code: Code::InvalidField, field: defect.field.clone(), message: defect.message.clone() })
+    };
+    if let Some(fault) = of_defect(&field.field("matchers")) {
+        return broken(nothing, fault);
     }
     let matcher = match matcher() {
         Ok(matcher) => matcher,
-        Err(fault) => return broken(fault),
+        Err(fault) => return broken(nothing, fault),
     };
+    if let Some(fault) = of_defect(&field) {
+        return broken(matcher, fault);
+    }
     let at = field.field("forwardTo");
     let invalid = |at: FieldPath, message: &str| Fault { code: Code::InvalidField, field: at, message: message.into() };
     let Some(forward) = forward.filter(|forward| !forward.destinations.is_empty()) else {
         let fault = invalid(at.field("destinations"), "the route forwards to nothing: write at least one destination");
-        return broken(fault);
+        return broken(matcher, fault);
     };
     let rewrites = forward.path_rewrite.is_some()
         || forward.regex_rewrite.is_some()
         || forward.host_rewrite.is_some()
         || forward.auto_host_rewrite == Some(true);
     if rewrites {
-        return broken(invalid(at, "a connection has no path and no host to rewrite: leave the rewrite out"));
+        return broken(matcher, invalid(at, "a connection has no path and no host to rewrite: leave the rewrite out"));
     }
     let mut faults = Vec::new();
     let destinations = match lower_forward(spec, forward, &at, &mut faults) {
@@ -79,7 +80,7 @@ fn lower(
         }
     };
     match faults.into_iter().min_by_key(|fault| fault.code) {
-        Some(fault) => broken(fault),
+        Some(fault) => broken(matcher, fault),
         None => StreamRoute { field, matcher, destinations, fault: None },
     }
 }

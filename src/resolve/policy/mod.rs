@@ -173,7 +173,7 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
         return None;
     }
     let mut remarks = Findings::new();
-    let (selectors, effect) = match &object.spec {
+    let (selectors, effect) = match &*object.spec() {
         Spec::HeaderManipulationPolicy(policy) => (
             OpaquePolicy {
                 apply_to_routes: policy.apply_to_routes.clone(),

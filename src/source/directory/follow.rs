@@ -1,6 +1,6 @@
 //! The thread that turns marks into batches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,8 +17,9 @@ use super::{Options, Watching};
 use crate::model::{Code, Finding, Severity};
 use crate::source::{Batch, Extent, Places};
 
-/// The events of one rename come in a row; this long after the first, all are there.
-const RENAME: Duration = Duration::from_millis(1);
+/// Between two looks at what happened: the first change of a burst is applied at once, those that follow come together.
+/// Half of it doubles the batches of a burst; double adds as much to the second of two changes in a row.
+const PACE: Duration = Duration::from_millis(2);
 
 /// Names of the checks of the directory as a whole.
 const LOST: &str = "lost";
@@ -47,6 +48,10 @@ pub(super) struct Follower {
     tree: Tree,
     identity: Identity,
     pending: BTreeMap<RelPath, Pending>,
+    /// Those of the pending paths that do not wait for a quiet moment.
+    urgent: BTreeSet<RelPath>,
+    /// When a path that waits for a quiet moment was marked last.
+    last: Option<Instant>,
     /// When the first of the pending paths was marked.
     opened: Option<Instant>,
     resync: Instant,
@@ -66,8 +71,9 @@ impl Follower {
         let root = Root { path: path.to_owned(), prefix: PathBuf::new(), management: options.management.clone() };
         let tree = Tree::new(&options);
         let resync = Instant::now();
-        let pending = BTreeMap::new();
-        let mut follower = Self { root, options, inbox, watches, tree, identity, pending, opened: None, resync };
+        let (pending, urgent, last, opened) = (BTreeMap::new(), BTreeSet::new(), None, None);
+        let mut follower =
+            Self { root, options, inbox, watches, tree, identity, pending, urgent, last, opened, resync };
         let everything = RelPath::root();
         let listing = follower.scan(&everything)?;
         // Files that are being written are not waited for: the watch sees them through.
@@ -108,45 +114,50 @@ impl Follower {
             for (path, haste) in hastes {
                 self.mark(path, haste, now);
             }
-            if let Some(batch) = self.settle(now)
-                && batches.blocking_send(batch).is_err()
-            {
-                return;
+            if let Some(batch) = self.settle(now) {
+                if batches.blocking_send(batch).is_err() {
+                    return;
+                }
+                self.inbox.pause(now + PACE);
             }
         }
     }
 
     /// When there is something to do if nothing happens.
     fn deadline(&self) -> Instant {
-        let last = self.hastes(Haste::is_quiet).max();
-        let quiet = last.map(|last| {
+        if !self.urgent.is_empty() {
+            return Instant::now();
+        }
+        let quiet = self.last.map(|last| {
             let latest = self.opened.map_or(last, |opened| opened + self.options.max_delay);
             (last + self.options.quiet).min(latest)
         });
-        let urgent = self.hastes(Haste::is_urgent).min().map(|first| first + RENAME);
-        [quiet, urgent].into_iter().flatten().fold(self.resync, Instant::min)
-    }
-
-    /// When the paths of some haste were marked.
-    fn hastes(&self, is: impl Fn(Haste) -> bool) -> impl Iterator<Item = Instant> {
-        self.pending.values().filter(move |pending| is(pending.haste)).map(|pending| pending.marked)
+        quiet.map_or(self.resync, |quiet| quiet.min(self.resync))
     }
 
     /// Removes the pending paths whose moment has come. What was renamed into place goes together: the files of a
     /// mounted `ConfigMap` are one change.
+    ///
+    /// # Cost
+    /// The paths that are due; all that wait, once in the longest delay.
     fn due(&mut self, now: Instant) -> BTreeMap<RelPath, Pending> {
-        let is_quiet = self.hastes(Haste::is_quiet).max().is_some_and(|last| now >= last + self.options.quiet);
-        let is_urgent = self.hastes(Haste::is_urgent).min().is_some_and(|first| now >= first + RENAME);
-        let is_late = self.opened.is_some_and(|opened| now >= opened + self.options.max_delay);
         let quiet = self.options.quiet;
-        let is_due = |pending: &Pending| match pending.haste {
-            Haste::Quiet => is_quiet || (is_late && now >= pending.marked + quiet),
-            Haste::Placed | Haste::Moved => is_urgent,
-        };
-        let (due, waiting) = std::mem::take(&mut self.pending).into_iter().partition(|(_, pending)| is_due(pending));
-        self.pending = waiting;
-        if is_late || self.pending.is_empty() {
-            self.opened = (!self.pending.is_empty()).then_some(now);
+        let is_quiet = self.last.is_some_and(|last| now >= last + quiet);
+        let is_late = self.opened.is_some_and(|opened| now >= opened + self.options.max_delay);
+        let urgent = std::mem::take(&mut self.urgent);
+        let mut due: BTreeMap<_, _> = urgent.into_iter().filter_map(|path| self.pending.remove_entry(&path)).collect();
+        if is_quiet {
+            due.append(&mut self.pending);
+        } else if is_late {
+            let all = std::mem::take(&mut self.pending);
+            let (rested, waiting) = all.into_iter().partition(|(_, pending)| now >= pending.marked + quiet);
+            self.pending = waiting;
+            due.extend::<BTreeMap<_, _>>(rested);
+        }
+        if self.pending.is_empty() {
+            (self.opened, self.last) = (None, None);
+        } else if is_late {
+            self.opened = Some(now);
         }
         due
     }
@@ -160,22 +171,18 @@ impl Follower {
             && let Some(known) = self.pending.get_mut(&path)
         {
             known.haste = known.haste.max(haste);
+            if known.haste.is_urgent() {
+                self.urgent.insert(path);
+            }
             return;
         }
-        let seen = self.scan(&path);
-        if seen.as_ref().is_ok_and(|seen| self.is_known(&path, seen)) && !self.pending.contains_key(&path) {
+        // What is applied at once is looked at when it is applied.
+        let seen = if haste.is_urgent() { Ok(Listing::default()) } else { self.scan(&path) };
+        let is_known = haste.is_quiet() && seen.as_ref().is_ok_and(|seen| self.is_known(&path, seen));
+        if is_known && !self.pending.contains_key(&path) {
             return;
         }
-        let seen = seen.unwrap_or_default();
-        let mut pending = Pending { haste, marked: now, since: now, seen };
-        // What was renamed into place and looks different since then is being written: it waits for a quiet moment. What
-        // looks the same does not: of a mounted `ConfigMap`, the files of before are removed while those of now wait.
-        let is_complete = |known: &Pending| haste.is_urgent() || known.seen.files == pending.seen.files;
-        if let Some(known) = self.pending.get(&path).filter(|known| known.haste.is_urgent() && is_complete(known)) {
-            pending.haste = known.haste.max(haste);
-            pending.marked = known.marked;
-        }
-        self.wait_for(path, pending);
+        self.wait_for(path, Pending { haste, marked: now, since: now, seen: seen.unwrap_or_default() });
     }
 
     /// Whether there is nothing to do about a path.
@@ -191,6 +198,12 @@ impl Follower {
 
     fn wait_for(&mut self, path: RelPath, pending: Pending) {
         self.opened.get_or_insert(pending.marked);
+        if pending.haste.is_urgent() {
+            self.urgent.insert(path.clone());
+        } else {
+            self.urgent.remove(&path);
+            self.last = self.last.max(Some(pending.marked));
+        }
         self.pending.insert(path, pending);
     }
 
@@ -250,7 +263,7 @@ impl Follower {
             let same = pending.seen.files.get(&key) == listing.files.get(&key);
             let emptied = listing.files[&key].len == 0 && now < pending.since + self.options.max_delay;
             if (at_once || same) && !emptied {
-                jobs.push(self.job(&key, &listing));
+                jobs.push(self.job(&key, &listing, jobs.last()));
             } else {
                 again.push((key, if same { pending.since } else { now }));
             }
@@ -344,16 +357,9 @@ impl Follower {
         listing
     }
 
-    fn job(&self, key: &RelPath, listing: &Listing) -> Job {
-        Job {
-            key: key.clone(),
-            path: Arc::from(self.root.path(key)),
-            label: self.root.label(key),
-            cluster: self.root.cluster(key),
-            folder: key.first_folder().map(|name| self.root.label(&RelPath::new(name))),
-            signature: listing.files[key],
-            known: self.tree.hash(key),
-        }
+    fn job(&self, key: &RelPath, listing: &Listing, before: Option<&Job>) -> Job {
+        let known = self.tree.hash(key);
+        Job { known, ..Job::new(&self.root, key, key.clone(), listing.files[key], before) }
     }
 
     fn set_resync(&mut self, now: Instant) {

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::path::RelPath;
-use super::scan::{KEPT, Signature, reason, trouble};
+use super::scan::{KEPT, Root, Signature, reason, trouble};
 use crate::crd::yaml::{self, Decoded};
 use crate::model::{Code, Finding, Name};
 
@@ -32,6 +32,20 @@ pub(super) struct Job {
     pub(super) signature: Signature,
     /// The hash of the content that was decoded last, which need not be decoded again.
     pub(super) known: Option<u128>,
+}
+
+impl Job {
+    /// The job of reading a file that was listed. The file before it in path order mostly lies in the same folder, and
+    /// then both share the names of the cluster: a large directory has many files and few clusters.
+    pub(super) fn new(root: &Root, rel: &RelPath, key: RelPath, signature: Signature, before: Option<&Self>) -> Self {
+        let folder = rel.first_folder().map(|name| root.label(&RelPath::new(name)));
+        let cluster = root.cluster(rel);
+        let (folder, cluster) = match before.filter(|before| before.folder == folder && before.cluster == cluster) {
+            Some(before) => (before.folder.clone(), before.cluster.clone()),
+            None => (folder, cluster),
+        };
+        Self { key, path: Arc::from(root.path(rel)), label: root.label(rel), cluster, folder, signature, known: None }
+    }
 }
 
 /// What became of reading a file.
@@ -76,9 +90,10 @@ pub(super) enum Decoding {
 pub(super) fn load(jobs: &[Job], limits: &yaml::Limits) -> Vec<Outcome> {
     /// Below this number of files a thread costs more than it saves.
     const FILES_PER_THREAD: usize = 16;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = cores.min(jobs.len().div_ceil(FILES_PER_THREAD));
-    if threads <= 1 {
+    let wanted = jobs.len().div_ceil(FILES_PER_THREAD);
+    // Counting the cores reads files, which takes longer than reading one of ours.
+    let threads = if wanted > 1 { std::thread::available_parallelism().map_or(1, usize::from).min(wanted) } else { 1 };
+    if threads == 1 {
         return jobs.iter().map(|job| load_one(job, limits)).collect();
     }
     let next = AtomicUsize::new(0);

@@ -10,6 +10,7 @@
 //! An event of the file system says that something happened, never what. It marks a path; the path is looked at, and
 //! looked at again after a quiet moment; only what looks the same both times is read, and only if it still looks the
 //! same after reading. So half a file is never applied. What was renamed into place is complete and is read at once.
+//! What happens within 2 ms after a batch comes together in the next, so a burst has a bounded number of batches.
 //! Everything is looked at again from time to time, and whenever events were lost.
 //!
 //! # What goes wrong, and what then

@@ -103,15 +103,8 @@ impl Reader<'_> {
 
     fn add(&mut self, root: &Root, rel: &RelPath, signature: Signature) {
         let key = key(root, rel);
-        let job = Job {
-            key: key.clone(),
-            path: Arc::from(root.path(rel)),
-            label: root.label(rel),
-            cluster: root.cluster(rel),
-            folder: rel.first_folder().map(|name| root.label(&RelPath::new(name))),
-            signature,
-            known: None,
-        };
+        let before = self.jobs.range(..&key).next_back().map(|(_, job)| job);
+        let job = Job::new(root, rel, key.clone(), signature, before);
         self.jobs.insert(key, job);
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,9 @@ pub(super) struct Marks {
 pub(super) struct Inbox {
     marks: Mutex<Marks>,
     arrived: Condvar,
+    stopped: Condvar,
+    /// The last rename of which only the old name is known: its other event is about to come.
+    renaming: AtomicUsize,
 }
 
 impl Inbox {
@@ -70,10 +74,23 @@ impl Inbox {
         }
     }
 
+    /// Lets marks gather until a time, or until the end.
+    pub(super) fn pause(&self, until: Instant) {
+        let mut marks = self.lock();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if marks.stop || left == Duration::ZERO {
+                return;
+            }
+            marks = self.stopped.wait_timeout(marks, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// Ends the thread that waits.
     pub(super) fn stop(&self) {
         self.lock().stop = true;
         self.arrived.notify_all();
+        self.stopped.notify_all();
     }
 
     /// Takes in an event.
@@ -82,6 +99,9 @@ impl Inbox {
         match event {
             Ok(event) if event.need_rescan() => marks.lost = true,
             Ok(event) => {
+                if self.is_half(&event) {
+                    return;
+                }
                 let Some(haste) = haste(&event) else { return };
                 for path in event.paths {
                     // A file that was renamed into place and is written since then is no longer complete.
@@ -101,6 +121,24 @@ impl Inbox {
         }
         drop(marks);
         self.arrived.notify_all();
+    }
+
+    /// Whether an event tells only the new name of a rename whose old name is known: one that tells both comes next, and
+    /// applied without it the new name would stand beside the old one.
+    fn is_half(&self, event: &notify::Event) -> bool {
+        /// No rename: the system counts them from 1.
+        const NONE: usize = 0;
+        let tracker = event.tracker().unwrap_or(NONE);
+        match event.kind {
+            EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
+                self.renaming.store(tracker, Ordering::Relaxed);
+                false
+            }
+            EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
+                tracker != NONE && tracker == self.renaming.load(Ordering::Relaxed)
+            }
+            _ => false,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Marks> {

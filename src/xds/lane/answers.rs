@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::observation::{Acknowledgement, Blame, Refusal, RefusedResource, truncated};
+use super::super::observation::{Acknowledgement, Blame, Refusal, RefusedResource, excerpt};
 use super::{Attempt, InFlight, Lane, blame};
 use crate::model::Name;
 use crate::snapshot::diff::{Holding, Objection, holds, refuses};
@@ -70,7 +70,7 @@ impl Lane {
             nonce: nonce.clone(),
             resources: resources.iter().map(|resource| refused_resource(resource)).collect(),
             blame,
-            message: truncated(message, MESSAGE_BYTES),
+            message: excerpt(message, MESSAGE_BYTES),
         }
     }
 
@@ -158,7 +158,7 @@ impl Lane {
     /// What is remembered of the client's words. One client can't make us remember them for every resource there is.
     fn reason(&self, message: &str) -> Arc<str> {
         let bytes = if self.refused.len() < REASONS { REASON_BYTES } else { 0 };
-        truncated(message.trim_end(), bytes).into()
+        excerpt(message, bytes).into()
     }
 
     /// Resources that were refused together, and that can only travel together: all wait until something changes.

@@ -34,7 +34,7 @@ impl SnapshotSource for Web {
         if !node.id.starts_with("web") {
             return Err(NodeError::Unknown(format!("node {:?} matches no gateway", node.id)));
         }
-        Ok(Subscription { gateway: "web".into(), snapshots: self.0.subscribe(&"web") })
+        Ok(Subscription { gateway: "web".into(), snapshots: self.0.subscribe(&"web"), held: None })
     }
 }
 

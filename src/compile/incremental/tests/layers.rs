@@ -290,3 +290,87 @@ fn a_gateway_that_nobody_asks_for_any_more_is_forgotten() {
     assert!(!kept.plans.contains_key(&wanted));
     assert_eq!(pair.compiler.held(), held);
 }
+
+#[test]
+fn r191_another_kept_root_arranges_the_listeners_that_show_an_identity_and_nothing_else() {
+    let mut own = world(TWO);
+    let mut pair = Pair::new();
+    trust(&mut own, true);
+    pair.options.kept_root = KeptRoot::Missing;
+    pair.step(&own).unwrap();
+    pair.options.kept_root = ROOTS[3].clone();
+    let given = pair.put(&own);
+    let (before, afresh) = pair.compile(&given);
+    same(&before, &afresh).unwrap();
+    let step = pair.compiler.last();
+    assert!(!step.is_restart, "the kept root is a part like any other");
+    assert_eq!((step.lowered, step.bindings, step.trees, step.listeners), (0, 0, 0, 1));
+    let secrets = |compiled: &Compiled| compiled.plans.values().map(|plan| plan.secrets.len()).sum::<usize>();
+    assert_eq!(secrets(&before), 2, "an identity and its roots");
+    pair.options.kept_root = ROOTS[4].clone();
+    let (after, afresh) = pair.compile(&given);
+    same(&after, &afresh).unwrap();
+    assert_eq!(kept_hosts(&before, &after), [true, true]);
+    assert!(before.plans.values().ne(after.plans.values()), "another signer");
+    // Where no listener shows an identity, nobody asks.
+    let plain = world(TWO);
+    pair.step(&plain).unwrap();
+    pair.options.kept_root = ROOTS[3].clone();
+    pair.step(&plain).unwrap();
+    assert_eq!(pair.compiler.last(), Step::default());
+}
+
+#[test]
+fn r191_a_secret_that_a_root_names_is_read_again_when_it_changes() {
+    let mut own = world(TWO);
+    let mut pair = Pair::new();
+    trust(&mut own, false);
+    let secret = own.pop().expect("the Secret is last");
+    pair.step(&own).unwrap();
+    own.push(secret);
+    let given = pair.put(&own);
+    let (kept, afresh) = pair.compile(&given);
+    same(&kept, &afresh).unwrap();
+    assert!(kept.inputs.trust().is_ok(), "it was missing, and is there now");
+    assert_eq!((pair.compiler.last().trees, pair.compiler.last().listeners), (0, 1));
+}
+
+#[test]
+fn r140_what_a_deleted_table_kept_is_remembered_while_a_file_is_unread_and_forgotten_after() {
+    let mut own = world(TWO);
+    freeze_some(&mut own, 1);
+    let mut pair = Pair::new();
+    pair.step(&own).unwrap();
+    assert_eq!(pair.remembered.accepted.len(), 2);
+    own.retain(|(_, object)| object["metadata"]["name"] != "b");
+    pair.play(&Around::Unread(true));
+    pair.step(&own).unwrap();
+    assert_eq!(pair.remembered.accepted.len(), 2, "nobody knows whether it is gone");
+    pair.play(&Around::Unread(false));
+    pair.step(&own).unwrap();
+    assert_eq!(pair.remembered.accepted.len(), 1);
+    assert_eq!(pair.compiler.last().trees, 0, "no other tree is looked at");
+}
+
+#[test]
+fn r130_r140_a_policy_that_comes_closes_what_a_frozen_tree_keeps() {
+    let mut own = world(TWO);
+    freeze_some(&mut own, 1);
+    let mut pair = Pair::new();
+    pair.step(&own).unwrap();
+    find(&mut own, "RouteTable", "b", "shop")["spec"]["http"][0]["forwardTo"]["destinations"][0]["ref"] =
+        json!({"name": "nobody"});
+    pair.step(&own).unwrap();
+    let frozen = |pair: &Pair| pair.compiler.kept.made.trees.values().filter(|tree| tree.frozen.is_some()).count();
+    assert_eq!(frozen(&pair), 1);
+    own.push(("cluster-1".to_owned(), json!({
+        "apiVersion": "security.policy.gloo.solo.io/v2", "kind": "JWTPolicy",
+        "metadata": {"name": "guard", "namespace": "b"}, "spec": {"applyToRoutes": [{"route": {"labels": {"team": "b"}}}]},
+    })));
+    let given = pair.put(&own);
+    let (kept, afresh) = pair.compile(&given);
+    same(&kept, &afresh).unwrap();
+    assert_eq!((pair.compiler.last().trees, frozen(&pair)), (1, 1));
+    let closed = kept.plans.values().flat_map(|plan| plan.listeners.values()).flat_map(crate::ir::Listener::routes);
+    assert_eq!(closed.filter(|route| route.body.fault.is_some()).count(), 1);
+}

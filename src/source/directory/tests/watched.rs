@@ -381,3 +381,70 @@ async fn waiting_may_be_given_up() {
     }
     watched.expect(&[("a@mgmt", "5")], &[]).await;
 }
+
+#[tokio::test]
+async fn a_rename_within_the_directory_is_one_change() {
+    let mut watched = Watched::new(&[("a.yaml", &manifest("a", "1")), ("x/keep.yaml", &manifest("keep", "1"))]);
+    for (from, to) in [("a.yaml", "b.yaml"), ("b.yaml", "a.yaml"), ("a.yaml", "c.yaml"), ("c.yaml", "a.yaml")] {
+        watched.files.rename(from, to);
+        watched.flush().await;
+    }
+    assert_eq!(watched.log, [""; 0], "the object stays what it was, under whichever name of the file");
+    // Into another cluster's folder: gone there and new here, never both or none.
+    watched.files.rename("a.yaml", "x/a.yaml");
+    watched.until(|watched| !watched.log.is_empty()).await;
+    assert_eq!(watched.log, ["-a", "+a"]);
+}
+
+#[tokio::test]
+async fn a_burst_of_ten_thousand_edits_ends_in_the_last_of_each_with_few_batches() {
+    const FILES: usize = 100;
+    let file = |number: usize| format!("f{}.yaml", number % FILES);
+    let object = |number: usize, revision: usize| manifest(&format!("o{}", number % FILES), &revision.to_string());
+    let first: Vec<_> = (0..FILES).map(|number| (file(number), object(number, number))).collect();
+    let first: Vec<_> = first.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let mut watched = Watched::new(&first);
+    let begun = std::time::Instant::now();
+    let (root, beside) = (watched.files.root(), watched.files.beside("unplaced"));
+    let writer = std::thread::spawn(move || {
+        for revision in FILES..10_000 + FILES {
+            fs::write(&beside, object(revision, revision)).unwrap();
+            fs::rename(&beside, root.join(file(revision))).unwrap();
+        }
+    });
+    let mut batches = 0;
+    let is_last = |watched: &Watched| {
+        let summary = watched.summary();
+        (0..FILES).all(|number| summary[&format!("o{number}@mgmt")] == (10_000 + number).to_string())
+    };
+    while !is_last(&watched) {
+        watched.next().await;
+        batches += 1;
+    }
+    // One at its beginning, and then at most one in two milliseconds, however many edits there are.
+    let most = begun.elapsed().as_millis() / 2 + 1;
+    assert!(batches <= most, "{batches} batches, at most {most} were to come");
+    writer.join().unwrap();
+    assert_eq!(watched.summary(), watched.files.read());
+    assert_eq!(watched.codes(), []);
+}
+
+#[tokio::test]
+async fn an_edit_that_says_the_same_is_no_change() {
+    let head = "apiVersion: networking.gloo.solo.io/v2\nkind: RouteTable\nmetadata: {name: t, namespace: shop}\n";
+    let written = format!("{head}spec: {{hosts: [a.example], http: [{{name: r, directResponse: {{status: 200}}}}]}}\n");
+    let mut watched = Watched::new(&[("t.yaml", &written)]);
+    for same in [
+        format!("# A remark.\n{written}"),
+        format!("{head}spec:\n  http:\n  - directResponse: {{status: 200}}\n    name: r\n  hosts:\n  - a.example\n"),
+        format!(
+            "{head}spec: {{hosts: [a.example], weight: 0, http: [{{name: r, directResponse: {{status: '200'}}}}]}}\n"
+        ),
+    ] {
+        watched.files.place("t.yaml", &same);
+        watched.flush().await;
+        assert_eq!(watched.log, [""; 0], "{same}");
+    }
+    watched.files.place("t.yaml", &written.replace("200", "201"));
+    watched.until(|watched| watched.log == ["+t"]).await;
+}

@@ -215,6 +215,18 @@ fn case_9_a_name_that_was_not_in_the_response_is_no_help() {
 }
 
 #[test]
+fn case_39_virtual_hosts_on_demand_are_an_unknown_type() {
+    check(
+        "snapshot RDS r@1
+         → type.googleapis.com/envoy.config.route.v3.VirtualHost +r/shop.example
+         ~ type.googleapis.com/envoy.config.route.v3.VirtualHost unknown type
+         → RDS +r
+         ← RDS #1 r@1",
+    );
+}
+
+/// Case 39; case 40.
+#[test]
 fn cases_39_and_40_unknown_types_are_ignored() {
     check(
         "snapshot CDS a@1
@@ -269,5 +281,7 @@ fn case_11_long_errors_are_cut() {
     let refusal = DeltaRequest { error: Some("ü".repeat(1 << 20)), ..request("RDS ack 1") };
     let outputs = session.request(Duration::ZERO, &refusal).unwrap();
     let [Output::Refused(refusal), ..] = outputs.as_slice() else { panic!("{outputs:?}") };
-    assert_eq!(refusal.message, "ü".repeat(2048));
+    let (head, tail) = refusal.message.split_once(" […] ").unwrap();
+    assert!(refusal.message.len() <= 4096 && head.len() + tail.len() > 4080, "{} bytes", refusal.message.len());
+    assert!((head.chars().chain(tail.chars())).all(|letter| letter == 'ü'), "cut between characters");
 }

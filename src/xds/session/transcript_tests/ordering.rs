@@ -157,6 +157,47 @@ fn case_33_snapshots_in_between_collapse_into_the_newest() {
 }
 
 #[test]
+fn case_34_thousands_of_changes_collapse_into_the_newest() {
+    let changes: String = (2..=5000).map(|version| format!("snapshot EDS a@{version}\n")).collect();
+    check(&format!(
+        "snapshot EDS a@1
+         → EDS +a
+         ← EDS #1 a@1
+         {changes}
+         → EDS ack 1
+         ← EDS #2 a@5000
+         → EDS ack 2"
+    ));
+    check_state(&format!(
+        "snapshot EDS a@1
+         → EDS a
+         ← EDS #1 a@1
+         {changes}
+         → EDS a ack 1
+         ← EDS #2 a@5000
+         → EDS a ack 2"
+    ));
+}
+
+#[test]
+fn case_36_what_is_wanted_for_several_reasons_is_sent_once() {
+    check(
+        "snapshot CDS a@1 | EDS a@1
+         → CDS +* +a
+         ← CDS #1 a@1
+         → EDS +a +a
+         ← EDS #2 a@1
+         → CDS ack 1
+         → EDS +a ack 2
+         ← EDS #3 a@1
+         → EDS ack 3
+         snapshot CDS a@2 | EDS a@2
+         ← CDS #4 a@2
+         ← EDS #5 a@2",
+    );
+}
+
+#[test]
 fn case_35_responses_stay_below_the_limit_where_they_can() {
     let mut session = Session::new(SessionSettings::default(), Variant::Delta);
     let big = |name: &str, bytes: usize| Arc::new(Resource { body: vec![0; bytes].into(), ..resource(name) });

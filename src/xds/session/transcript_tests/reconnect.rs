@@ -267,6 +267,7 @@ fn case_27_a_client_that_asks_for_no_clusters_is_reported_once() {
     assert!(routes.tick(Duration::from_secs(1000)).is_empty());
 }
 
+/// Case 26; case 37.
 #[test]
 fn cases_26_and_37_replicas_agree_whatever_order_they_were_told_in() {
     let answer = |words: &[&str]| {

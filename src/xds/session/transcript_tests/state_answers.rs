@@ -258,6 +258,7 @@ fn case_8_a_fix_is_sent_once() {
     );
 }
 
+/// Case 39; case 40.
 #[test]
 fn cases_39_and_40_unknown_types_are_ignored() {
     check_state(

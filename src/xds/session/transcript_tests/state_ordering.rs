@@ -106,6 +106,7 @@ fn case_32_a_client_that_never_acknowledges_clusters() {
     );
 }
 
+/// Case 33; case 34.
 #[test]
 fn case_33_and_34_snapshots_in_between_collapse_into_the_newest() {
     check_state(

@@ -1,0 +1,118 @@
+//! B2: what one edit costs the control plane, by the size of the world and by what a policy reaches.
+//!
+//! CPU is the run time of all its threads from the rename until it is quiet again; wall is from the rename until a client
+//! has the last byte. No Envoy takes part.
+
+use anyhow::ensure;
+use chancery::snapshot::ResourceType;
+
+use super::ads::Holder;
+use super::cpu::Clock;
+use super::report::{Report, Samples, exponent, milliseconds, spread};
+use super::scene::{Act, Scene, rename};
+use crate::support::bench_world::{REACHES, World, place, reaching_policy};
+
+/// Runs it.
+pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
+    let sizes = report.scale.pick(vec![(100, 30), (1_000, 30), (10_000, 10)], vec![(10, 3), (100, 3)]);
+    let reaches = report.scale.pick(&REACHES[..], &REACHES[..1]);
+    report.line("milliseconds, median / 99th percentile")?;
+    report.line(&format!(
+        "{:>24} {:>7} {:>4} {:>17} {:>17}",
+        "edit", "routes", "runs", "chancery CPU", "to the last byte"
+    ))?;
+    let mut by_size = Vec::new();
+    let mut by_reach = Vec::new();
+    let last = sizes.last().map(|size| size.0);
+    for (tables, samples) in sizes {
+        let world = World { tables };
+        let scene = Scene::start(world, "first", |directory| {
+            reaches.iter().try_for_each(|reach| {
+                let (file, text) = reaching_policy(directory, *reach, "first");
+                place(&file, &text)
+            })
+        })
+        .await?;
+        let mut holder = scene.holder(scene.address()?).await?;
+        let probe = world.first_probe();
+        let edit = |value: &str| rename(&probe.file(scene.directory()), &probe.table(value));
+        let (cpu, wall) = measure(&scene, &mut holder, samples, &edit).await?;
+        by_size.push((world.routes() as f64, milliseconds(cpu.median())));
+        row(report, "one route", world, (&cpu, &wall))?;
+        if Some(tables) != last {
+            continue;
+        }
+        for reach in reaches {
+            let edit = |value: &str| {
+                let (file, text) = reaching_policy(scene.directory(), *reach, value);
+                rename(&file, &text)
+            };
+            let (cpu, wall) = measure(&scene, &mut holder, samples, &edit).await?;
+            reaches_as_many(&holder, reaches)?;
+            by_reach.push((*reach as f64, milliseconds(cpu.median())));
+            row(report, &format!("policy of {reach} routes"), world, (&cpu, &wall))?;
+        }
+    }
+    let growth = exponent(&by_size);
+    report.line(&format!(
+        "growth exponent of CPU: {growth:.2} in routes, {:.2} in routes that a policy reaches",
+        exponent(&by_reach)
+    ))?;
+    report.goal("B2 growth exponent of one edit's CPU", growth, 0.05, "")?;
+    if let Some((routes, cpu)) = by_size.last() {
+        report.goal(&format!("B2 CPU of one edit at {routes} routes"), cpu * 1e3, 300.0, "µs")?;
+    }
+    if let (Some((least, first)), Some((most, last))) = (by_reach.first(), by_reach.last()) {
+        let growth = exponent(&by_reach);
+        report.goal("B2 growth exponent in what a policy reaches", growth, 1.05, "")?;
+        let world = by_size.last().map_or(0.0, |(_, cpu)| *cpu);
+        let each = (last - first) / (most - least) * 1e3;
+        report.line(&format!(
+            "  each route more that a policy reaches costs {each:.1} µs; the least policy {:.2} times one route",
+            first / world
+        ))?;
+    }
+    Ok(())
+}
+
+fn row(report: &mut Report<'_>, edit: &str, world: World, (cpu, wall): (&Samples, &Samples)) -> anyhow::Result<()> {
+    let (routes, runs) = (world.routes(), cpu.len());
+    report.line(&format!("{edit:>24} {routes:>7} {runs:>4} {:>17} {:>17}", spread(cpu), spread(wall)))
+}
+
+async fn measure(
+    scene: &Scene,
+    holder: &mut Holder,
+    samples: usize,
+    edit: &impl Fn(&str) -> anyhow::Result<Act>,
+) -> anyhow::Result<(Samples, Samples)> {
+    let mut clock = Clock::of(scene.chancery.pid());
+    let (mut cpu, mut wall) = (Samples::default(), Samples::default());
+    for sample in 0..samples {
+        let act = edit(["other", "first"][sample % 2])?;
+        clock.quiet().await?;
+        let (ran, begun) = (clock.read()?, std::time::Instant::now());
+        act()?;
+        let mut last = holder.next().await?.at;
+        clock.quiet().await?;
+        cpu.push(clock.read()? - ran);
+        while let Some(received) = holder.follower.next_within(std::time::Duration::ZERO).await? {
+            holder.world.take(&received)?;
+            last = received.at;
+        }
+        wall.push(last - begun);
+    }
+    Ok((cpu, wall))
+}
+
+/// Fails unless the policies are on as many routes as their names say.
+fn reaches_as_many(holder: &Holder, reaches: &[usize]) -> anyhow::Result<()> {
+    let header = b"x-reach";
+    let routes = holder.world.0.get(&ResourceType::Route);
+    let bodies = routes.into_iter().flatten().map(|(_, item)| &item.body);
+    let count: usize = bodies.map(|body| body.windows(header.len()).filter(|bytes| bytes == header).count()).sum();
+    // Each policy is on what smaller ones are on too; of several on one route one wins, or all add.
+    let (least, most) = (reaches.iter().max().copied().unwrap_or_default(), reaches.iter().sum());
+    ensure!((least..=most).contains(&count), "policies of {reaches:?} routes are on {count}");
+    Ok(())
+}
