@@ -7,6 +7,7 @@
 mod agreement;
 mod an_edit_under_load;
 mod command_line;
+mod cut;
 mod edits;
 mod forbidden;
 mod freeze;

@@ -19,7 +19,7 @@ use crate::support::wait::PATIENCE;
 
 mod crowd;
 mod garbage;
-mod refusals;
+pub(crate) mod refusals;
 mod warming;
 
 /// Sends bytes that are no HTTP/2 and reads until the server closes.

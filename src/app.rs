@@ -587,7 +587,7 @@ impl CompileLoop {
                 continue;
             }
             let Ok(bind) = key.bind.parse() else { continue };
-            let snapshot = emit_gateway(plan, &EmitOptions { bind });
+            let snapshot = emit_gateway(plan, &EmitOptions::serving(bind, key.envoy));
             let snapshot = match self.identities.fill(plan, compiled.inputs.trust(), snapshot) {
                 Ok(snapshot) => Arc::new(snapshot),
                 Err(reason) => {

@@ -23,7 +23,7 @@ use crate::support::envoy::Envoy;
 use crate::support::wait::PATIENCE;
 
 /// Everybody gets the same.
-pub(super) struct Shared(pub(super) watch::Sender<Option<Arc<Snapshot>>>);
+pub(crate) struct Shared(pub(crate) watch::Sender<Option<Arc<Snapshot>>>);
 
 impl SnapshotSource for Shared {
     async fn subscribe(&self, _: &Node) -> Result<Subscription, NodeError> {
@@ -31,7 +31,7 @@ impl SnapshotSource for Shared {
     }
 }
 
-pub(super) struct Events(pub(super) mpsc::UnboundedSender<Observation>);
+pub(crate) struct Events(pub(crate) mpsc::UnboundedSender<Observation>);
 
 impl Observer for Events {
     fn observe(&self, event: Observation) {
@@ -78,7 +78,7 @@ pub(super) fn listener(name: &str, is_good: bool) -> Resource {
     resource(name, &listener)
 }
 
-pub(super) fn bootstrap(xds: SocketAddr, api_type: &str) -> String {
+pub(crate) fn bootstrap(xds: SocketAddr, api_type: &str) -> String {
     let socket =
         |address: SocketAddr| json!({ "socket_address": { "address": address.ip(), "port_value": address.port() } });
     let endpoint = json!({ "lb_endpoints": [{ "endpoint": { "address": socket(xds) } }] });

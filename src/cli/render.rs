@@ -42,7 +42,7 @@ impl Render {
         let offline = offline(&self.paths, &self.rules, Some(&self.gateway))?;
         let plan = offline.compiled.plans.get(&self.gateway);
         let plan = plan.ok_or_else(|| Usage(format!("there is no gateway `{}`", self.gateway)))?;
-        let snapshot = emit_gateway(plan, &EmitOptions { bind: self.bind });
+        let snapshot = emit_gateway(plan, &EmitOptions { bind: self.bind, ..EmitOptions::default() });
         let value = snapshot_json(&snapshot);
         match self.output {
             Form::Yaml => write!(out, "{}", to_yaml(&value))?,

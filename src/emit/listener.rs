@@ -18,7 +18,7 @@ use crate::ir::{Action, Listener, Route};
 use crate::model::{Host, ObjectRef};
 use crate::snapshot::Resource;
 
-use super::{EmitOptions, filter, name, pb, tls, wire};
+use super::{EmitOptions, filter, layout, name, pb, tls, wire};
 
 /// How long a stream may be silent in both directions. Envoy's own default, written out because it is the only limit on
 /// routes without a timeout; half of it cuts slow long polls, double keeps dead streams longer.
@@ -31,13 +31,17 @@ const HTTP_PROTOCOLS: &[&str] = &["h2", "http/1.1"];
 ///
 /// # Rule
 /// R57; filter order and connection manager as the policy reference in the manual has them (slot 0).
-pub(super) fn emit_listener(listener: &Listener, options: &EmitOptions) -> Resource {
+pub(super) fn emit_listener(listener: &Listener, options: &EmitOptions, is_cut: &impl Fn(&Chain) -> bool) -> Resource {
     let name = name::listener(listener.bind_port);
     let message = listener_pb::Listener {
         name: name.to_string(),
         address: Some(pb::socket_address(options.bind.to_string(), listener.bind_port)),
         listener_filters: listener.reads_tls().then(tls_inspector).into_iter().collect(),
-        filter_chains: listener.chains.iter().map(|chain| emit_chain(listener.bind_port, chain)).collect(),
+        filter_chains: listener
+            .chains
+            .iter()
+            .map(|chain| emit_chain(listener.bind_port, chain, is_cut(chain)))
+            .collect(),
         ..Default::default()
     };
     Resource::from_content(name, wire::encode(&message), pb::owners(concerned(listener)))
@@ -62,7 +66,7 @@ fn tls_inspector() -> listener_pb::ListenerFilter {
     }
 }
 
-fn emit_chain(bind_port: u16, chain: &Chain) -> listener_pb::FilterChain {
+fn emit_chain(bind_port: u16, chain: &Chain, is_cut: bool) -> listener_pb::FilterChain {
     let protocols = match &chain.serves {
         Serves::Http(_) => HTTP_PROTOCOLS,
         Serves::Tcp(_) => &[],
@@ -70,7 +74,7 @@ fn emit_chain(bind_port: u16, chain: &Chain) -> listener_pb::FilterChain {
     let filter = match &chain.serves {
         Serves::Http(_) => network_filter(
             "envoy.filters.network.http_connection_manager",
-            wire::any(&connection_manager(bind_port, chain)),
+            wire::any(&connection_manager(bind_port, chain, is_cut)),
         ),
         Serves::Tcp(Some(route)) => {
             network_filter("envoy.filters.network.tcp_proxy", wire::any(&tcp_proxy(bind_port, route)))
@@ -126,17 +130,20 @@ fn tcp_proxy(bind_port: u16, route: &Route) -> tcp_pb::TcpProxy {
     tcp_pb::TcpProxy { stat_prefix: bind_port.to_string(), cluster_specifier: Some(specifier), ..Default::default() }
 }
 
-fn connection_manager(bind_port: u16, chain: &Chain) -> hcm_pb::HttpConnectionManager {
+fn connection_manager(bind_port: u16, chain: &Chain, is_cut: bool) -> hcm_pb::HttpConnectionManager {
     use hcm_pb::http_connection_manager as hcm;
 
     // A listener whose routes are missing would answer 404 to everything: wait for them. `verify` keeps a snapshot from
     // naming routes that it does not have.
     let mut config_source = pb::over_ads();
     config_source.initial_fetch_timeout = Some(pb::duration(Duration::ZERO));
-    let rds = hcm_pb::Rds {
-        config_source: Some(config_source),
-        route_config_name: name::route_configuration(bind_port, &chain.name).to_string(),
+    let route_specifier = if is_cut {
+        hcm::RouteSpecifier::ScopedRoutes(layout::emit_scoped_routes(bind_port, chain, config_source))
+    } else {
+        let route_config_name = name::route_configuration(bind_port, &chain.name).to_string();
+        hcm::RouteSpecifier::Rds(hcm_pb::Rds { config_source: Some(config_source), route_config_name })
     };
+    let chooses_part = is_cut.then(|| layout::emit_filter(bind_port, chain));
     hcm_pb::HttpConnectionManager {
         codec_type: hcm::CodecType::Auto.into(),
         stat_prefix: bind_port.to_string(),
@@ -147,8 +154,8 @@ fn connection_manager(bind_port: u16, chain: &Chain) -> hcm_pb::HttpConnectionMa
         use_remote_address: pb::boolean(true),
         forward_client_cert_details: hcm::ForwardClientCertDetails::SanitizeSet.into(),
         stream_idle_timeout: Some(pb::duration(STREAM_IDLE_TIMEOUT)),
-        http_filters: filter::chain(),
-        route_specifier: Some(hcm::RouteSpecifier::Rds(rds)),
+        http_filters: chooses_part.into_iter().chain(filter::chain()).collect(),
+        route_specifier: Some(route_specifier),
         ..Default::default()
     }
 }

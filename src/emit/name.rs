@@ -3,7 +3,8 @@
 //! | resource | name |
 //! |---|---|
 //! | listener | `listener/<bound port>` |
-//! | route configuration | `route/<bound port>`; of a TLS chain `route/<bound port>/<first host>` |
+//! | route configuration | `route/<bound port>`; of a TLS chain `route/<bound port>/<first host>`; of a part `…/<three hexadecimal digits>` |
+//! | scope | as the route configuration that it leads to |
 //! | secret | `secret/<cluster>/<namespace>/<name>`; authorities `…/ca` |
 //! | own certificate, roots of trust | `trust/identity`, `trust/roots`: whoever signs, no listener changes |
 //! | cluster and its endpoints | `svc/<cluster>/<namespace>/<name>/<port>[/<subset>]`; `vd/…` and `es/…` likewise |

@@ -18,9 +18,8 @@ use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use envoy_types::pb::google::protobuf::Any;
 
-use crate::ir::listener::HttpHosts;
 use crate::ir::route::{DirectResponse, Forward, HostRewrite, PathRewrite, Redirect};
-use crate::ir::{Action, Chain, Matcher, Route, RouteBody, VirtualHost};
+use crate::ir::{Action, Matcher, Route, RouteBody, VirtualHost};
 use crate::model::{Host, Name, ObjectRef};
 use crate::snapshot::Resource;
 
@@ -35,11 +34,40 @@ const MISDIRECTED: u16 = 421;
 /// Number of the field `virtual_hosts` of a route configuration.
 const VIRTUAL_HOSTS: u32 = 2;
 
-/// The routes of one HTTP chain. Without virtual hosts every request gets 404 (R67).
-pub(super) fn emit_route_configuration(bind_port: u16, chain: &Chain, http: &HttpHosts) -> Resource {
-    let name = name::route_configuration(bind_port, &chain.name);
+/// A virtual host, encoded, and the objects that a refusal of it concerns.
+#[derive(Clone, Debug)]
+pub(super) struct HostPart {
+    part: wire::Part,
+    pub(super) owners: Arc<[ObjectRef]>,
+}
+
+/// Encodes one virtual host.
+///
+/// One at a time: as messages, the routes of a large mesh take twenty times the memory of their bytes.
+pub(super) fn encode_host(host: &VirtualHost) -> HostPart {
+    HostPart { part: wire::Part::new(VIRTUAL_HOSTS, &emit_virtual_host(host)), owners: pb::owners(concerned(host)) }
+}
+
+/// Encodes the virtual host that answers 421 for hosts of other chains.
+pub(super) fn encode_misdirected<'a>(hosts: impl Iterator<Item = &'a Host>) -> HostPart {
+    HostPart { part: wire::Part::new(VIRTUAL_HOSTS, &emit_misdirected(hosts)), owners: [].into() }
+}
+
+/// The owners of a route configuration: the gateways of its chain, and everything behind its hosts.
+pub(super) fn owners<'a>(gateways: &[ObjectRef], hosts: impl Iterator<Item = &'a HostPart>) -> Arc<[ObjectRef]> {
+    pb::owners(gateways.iter().chain(hosts.flat_map(|host| host.owners.iter())))
+}
+
+/// The routes of one HTTP chain, or of a part of it. Without virtual hosts every request gets 404 (R67).
+pub(super) fn emit_route_configuration<'a>(
+    name: Name,
+    header_to_remove: Option<&str>,
+    hosts: impl Iterator<Item = &'a HostPart> + Clone,
+    owners: Arc<[ObjectRef]>,
+) -> Resource {
     let message = route_pb::RouteConfiguration {
         name: name.to_string(),
+        request_headers_to_remove: header_to_remove.map(str::to_owned).into_iter().collect(),
         // The port in a Host header says nothing about the host (R68).
         ignore_port_in_host_matching: true,
         // Routes may arrive before their clusters; one missing cluster must not cost all routes.
@@ -47,15 +75,12 @@ pub(super) fn emit_route_configuration(bind_port: u16, chain: &Chain, http: &Htt
         max_direct_response_body_size_bytes: pb::uint32(LARGEST_DIRECT_RESPONSE),
         ..Default::default()
     };
-    // One host at a time: as a message, the routes of a large mesh take twenty times the memory of their bytes.
-    let hosts = http.virtual_hosts.iter().map(|host| emit_virtual_host(host));
-    let hosts = hosts.chain((!http.misdirected.is_empty()).then(|| emit_misdirected(&http.misdirected)));
-    let owners = pb::owners(concerned(chain, http));
-    Resource::from_content(name, wire::encode_with(&message, VIRTUAL_HOSTS, hosts), owners)
+    let (body, version) = wire::splice(&message, VIRTUAL_HOSTS, hosts.map(|host| &host.part));
+    Resource { name, version, body, owners }
 }
 
 /// Sends clients that reuse a connection for another chain's hosts to a connection of their own (R204).
-fn emit_misdirected(hosts: &BTreeSet<Host>) -> route_pb::VirtualHost {
+fn emit_misdirected<'a>(hosts: impl Iterator<Item = &'a Host>) -> route_pb::VirtualHost {
     let any = route_pb::RouteMatch {
         path_specifier: Some(route_pb::route_match::PathSpecifier::Prefix("/".to_owned())),
         ..Default::default()
@@ -72,32 +97,28 @@ fn emit_misdirected(hosts: &BTreeSet<Host>) -> route_pb::VirtualHost {
     };
     route_pb::VirtualHost {
         name: "misdirected".to_owned(),
-        domains: hosts.iter().map(Host::to_string).collect(),
+        domains: hosts.map(Host::to_string).collect(),
         routes: vec![route],
         ..Default::default()
     }
 }
 
-/// The objects that a refusal of the routes concerns: gateways, all tables on the way, all attached policies.
-fn concerned<'a>(chain: &'a Chain, http: &'a HttpHosts) -> BTreeSet<&'a ObjectRef> {
-    let mut objects: BTreeSet<&ObjectRef> = chain.gateways.iter().collect();
-    for host in &http.virtual_hosts {
-        objects.extend(&host.tables);
-        let mut before: Option<&RouteBody> = None;
-        for route in &host.routes {
-            let body = &*route.body;
-            // Neighbours come from one table nearly always, and have the same policies.
-            let same = |before: &RouteBody| {
-                before.chain.iter().map(|hop| &hop.table).eq(body.chain.iter().map(|hop| &hop.table))
-            };
-            if !before.is_some_and(same) {
-                objects.extend(body.chain.iter().map(|hop| &hop.table));
-            }
-            if before.is_none_or(|before| !Arc::ptr_eq(&before.attached, &body.attached)) {
-                objects.extend(body.attached.iter().map(|attachment| &attachment.policy));
-            }
-            before = Some(body);
+/// The objects that a refusal of a virtual host concerns: all tables on the way, all attached policies.
+fn concerned(host: &VirtualHost) -> BTreeSet<&ObjectRef> {
+    let mut objects: BTreeSet<&ObjectRef> = host.tables.iter().collect();
+    let mut before: Option<&RouteBody> = None;
+    for route in &host.routes {
+        let body = &*route.body;
+        // Neighbours come from one table nearly always, and have the same policies.
+        let same =
+            |before: &RouteBody| before.chain.iter().map(|hop| &hop.table).eq(body.chain.iter().map(|hop| &hop.table));
+        if !before.is_some_and(same) {
+            objects.extend(body.chain.iter().map(|hop| &hop.table));
         }
+        if before.is_none_or(|before| !Arc::ptr_eq(&before.attached, &body.attached)) {
+            objects.extend(body.attached.iter().map(|attachment| &attachment.policy));
+        }
+        before = Some(body);
     }
     objects
 }

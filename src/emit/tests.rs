@@ -495,7 +495,7 @@ fn owners_are_those_whom_a_refusal_concerns() {
 
 #[test]
 fn the_bound_address_is_a_setting() {
-    let options = EmitOptions { bind: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+    let options = EmitOptions { bind: IpAddr::V4(Ipv4Addr::LOCALHOST), ..EmitOptions::default() };
     let snapshot = emit_gateway(&plan([], []), &options);
     let shown = show(&snapshot, ResourceType::Listener, "listener/8080");
     assert_eq!(shown["address"]["socket_address"]["address"], "127.0.0.1");

@@ -14,9 +14,14 @@
 //! activation.
 
 mod format;
+mod incremental;
+mod scopes;
+
+pub use incremental::Verifier;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::cluster::v3 as cluster_pb;
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
@@ -24,6 +29,7 @@ use envoy_types::pb::envoy::config::endpoint::v3 as endpoint_pb;
 use envoy_types::pb::envoy::config::listener::v3 as listener_pb;
 use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors_pb;
+use envoy_types::pb::envoy::extensions::filters::http::lua::v3 as lua_pb;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_pb;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
@@ -34,7 +40,7 @@ use prost::Message;
 
 use crate::model::Name;
 
-use super::{ResourceType, Snapshot};
+use super::{Resource, ResourceType, Resources, Snapshot};
 
 /// Weights of a route's clusters are percentages.
 const TOTAL_WEIGHT: u64 = 100;
@@ -58,26 +64,85 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Everything that is wrong with a snapshot; empty if it may be published.
+/// Everything that is wrong with a snapshot, in order; empty if it may be published.
+///
+/// Looks at everything; a [`Verifier`] comes to the same by looking at what changed.
 #[must_use]
 pub fn verify(snapshot: &Snapshot) -> Vec<Violation> {
-    let mut checker = Checker { snapshot, violations: Vec::new(), expressions: BTreeMap::new() };
-    checker.check_clusters();
-    checker.check_endpoints();
+    let mut checker = Checker::new(World::Snapshot(snapshot));
+    let mut taken = BTreeSet::new();
+    for (name, resource) in snapshot.resources(ResourceType::Cluster).iter() {
+        let wanted = checker.check_cluster(name, resource);
+        taken.extend(wanted.inspect(|wanted| checker.check_wanted_endpoints(name, wanted)));
+    }
+    for (name, resource) in snapshot.resources(ResourceType::Endpoint).iter() {
+        checker.check_endpoints(name, resource, taken.contains(name.as_str()));
+    }
     let chains = checker.check_listeners();
-    checker.check_route_configurations(&chains);
-    checker.violations
+    checker.check_scopes(&chains);
+    let mut wildcards = scopes::Wildcards::new();
+    for (name, resource) in snapshot.resources(ResourceType::Route).iter() {
+        let users = (&*chains.users(name), chains.is_part(name));
+        if let Some(hosts) = checker.check_route_configuration(name, resource, users, &mut NoMemory) {
+            wildcards.insert(name.clone(), hosts);
+        }
+    }
+    checker.check_wildcards(&chains, &wildcards);
+    checker.verdict()
 }
 
-/// By route configuration: the listeners that use it, each with the names of its HTTP filters.
-type Chains = BTreeMap<String, Vec<(Name, BTreeSet<String>)>>;
+/// What uses route configurations, and the HTTP filters there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Chains {
+    /// By route configuration: the listeners that use it.
+    whole: BTreeMap<String, Vec<User>>,
+    /// By what the names of their parts begin with: the chains that are cut.
+    cut: BTreeMap<String, Vec<User>>,
+}
+
+/// A listener, and the names of the HTTP filters of a chain of it.
+type User = (Name, BTreeSet<String>);
+
+impl Chains {
+    /// Who uses a route configuration.
+    fn users(&self, name: &str) -> Vec<User> {
+        let part = name.rsplit_once('/').and_then(|(prefix, _)| self.cut.get(prefix));
+        self.whole.get(name).into_iter().chain(part).flatten().cloned().collect()
+    }
+
+    /// Whether a route configuration is a part of a chain that is cut.
+    fn is_part(&self, name: &str) -> bool {
+        name.rsplit_once('/').is_some_and(|(prefix, _)| self.cut.contains_key(prefix))
+    }
+}
+
+/// What there is beside the resource at hand.
+enum World<'a> {
+    /// What a snapshot has.
+    Snapshot(&'a Snapshot),
+    /// Anything, for what is to be known of a resource in every snapshot.
+    Anything,
+}
+
+/// What a check asked about others.
+#[derive(Clone, Debug, Default)]
+struct Asked {
+    /// Whether these exist.
+    resources: BTreeSet<(ResourceType, String)>,
+    /// Whether the listeners have these filters.
+    slots: BTreeSet<String>,
+}
 
 struct Checker<'a> {
-    snapshot: &'a Snapshot,
+    world: World<'a>,
     violations: Vec<Violation>,
-    /// Expressions seen so far; each is compiled once.
-    expressions: BTreeMap<String, Result<(), String>>,
+    /// Kept only where somebody wants to know.
+    asked: Option<Asked>,
+    expressions: Expressions,
 }
+
+/// Expressions seen so far; each is compiled once.
+type Expressions = BTreeMap<String, Result<(), String>>;
 
 /// The resource at hand.
 #[derive(Clone, Copy)]
@@ -86,32 +151,73 @@ struct Place<'a> {
     resource: &'a Name,
 }
 
-impl Checker<'_> {
+impl<'a> Checker<'a> {
+    fn new(world: World<'a>) -> Self {
+        Self { world, violations: Vec::new(), asked: None, expressions: Expressions::new() }
+    }
+
+    /// All complaints, in order.
+    fn verdict(mut self) -> Vec<Violation> {
+        self.violations.sort();
+        self.violations
+    }
+
     fn report(&mut self, place: Place<'_>, message: impl Into<String>) {
         let Place { resource_type, resource } = place;
         self.violations.push(Violation { resource_type, resource: resource.clone(), message: message.into() });
     }
 
-    /// Decodes the resources of a type; what does not decode, or calls itself something else, is reported.
+    /// Whether there is a resource of a name.
+    fn exists(&mut self, resource_type: ResourceType, name: &str) -> bool {
+        if let Some(asked) = &mut self.asked {
+            asked.resources.insert((resource_type, name.to_owned()));
+        }
+        match self.world {
+            World::Snapshot(snapshot) => snapshot.get(resource_type, name).is_some(),
+            World::Anything => true,
+        }
+    }
+
+    /// All resources of a type.
+    fn resources(&self, resource_type: ResourceType) -> Arc<Resources> {
+        match self.world {
+            World::Snapshot(snapshot) => snapshot.resources(resource_type),
+            World::Anything => Arc::default(),
+        }
+    }
+
+    /// Decodes the resources of a type.
     fn decode<M: Message + Default>(
         &mut self,
         resource_type: ResourceType,
         own_name: impl Fn(&M) -> &str,
     ) -> Vec<(Name, M)> {
-        let mut decoded = Vec::new();
-        for (name, resource) in self.snapshot.resources(resource_type).iter() {
-            let place = Place { resource_type, resource: name };
-            match M::decode(resource.body.clone()) {
-                Ok(message) => {
-                    if own_name(&message) != name.as_str() || resource.name != *name {
-                        self.report(place, format!("calls itself `{}`", own_name(&message)));
-                    }
-                    decoded.push((name.clone(), message));
+        let resources = self.resources(resource_type);
+        let decoded = resources.iter().filter_map(|(name, resource)| {
+            Some((name.clone(), self.decode_one(Place { resource_type, resource: name }, resource, &own_name)?))
+        });
+        decoded.collect()
+    }
+
+    /// Decodes a resource; if it does not decode, or calls itself something else, it is reported.
+    fn decode_one<M: Message + Default>(
+        &mut self,
+        place: Place<'_>,
+        resource: &Resource,
+        own_name: impl Fn(&M) -> &str,
+    ) -> Option<M> {
+        match M::decode(resource.body.clone()) {
+            Ok(message) => {
+                if own_name(&message) != place.resource.as_str() || resource.name != *place.resource {
+                    self.report(place, format!("calls itself `{}`", own_name(&message)));
                 }
-                Err(error) => self.report(place, format!("does not decode: {error}")),
+                Some(message)
+            }
+            Err(error) => {
+                self.report(place, format!("does not decode: {error}"));
+                None
             }
         }
-        decoded
     }
 
     fn unpack<M: Message + Default + prost::Name>(&mut self, place: Place<'_>, any: Option<&Any>) -> Option<M> {
@@ -125,51 +231,44 @@ impl Checker<'_> {
         }
     }
 
-    fn check_clusters(&mut self) {
-        let clusters = self.decode(ResourceType::Cluster, |cluster: &cluster_pb::Cluster| cluster.name.as_str());
-        for (name, cluster) in &clusters {
-            let place = Place { resource_type: ResourceType::Cluster, resource: name };
-            let endpoints = endpoints_of(cluster);
-            if let Some(wanted) = &endpoints
-                && self.snapshot.get(ResourceType::Endpoint, wanted).is_none()
-            {
-                self.report(place, format!("has no endpoints `{wanted}`, so Envoy would wait for them"));
-            }
-            for options in by_key(&cluster.typed_extension_protocol_options) {
-                let Some(options) = self.unpack::<upstream_http_pb::HttpProtocolOptions>(place, Some(options)) else {
-                    continue;
-                };
-                if let Some(last) = options.http_filters.last() {
-                    self.check_filters(place, &options.http_filters);
-                    let wanted = "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
-                    if filter_type(last) != Some(wanted) {
-                        self.report(place, "its HTTP filters do not end with the upstream codec");
-                    }
+    /// Checks a cluster by itself; the name of the endpoints that it wants.
+    fn check_cluster(&mut self, name: &Name, resource: &Resource) -> Option<String> {
+        let place = Place { resource_type: ResourceType::Cluster, resource: name };
+        let cluster: cluster_pb::Cluster =
+            self.decode_one(place, resource, |cluster: &cluster_pb::Cluster| &cluster.name)?;
+        for options in by_key(&cluster.typed_extension_protocol_options) {
+            let Some(options) = self.unpack::<upstream_http_pb::HttpProtocolOptions>(place, Some(options)) else {
+                continue;
+            };
+            if let Some(last) = options.http_filters.last() {
+                self.check_filters(place, &options.http_filters);
+                let wanted = "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
+                if filter_type(last) != Some(wanted) {
+                    self.report(place, "its HTTP filters do not end with the upstream codec");
                 }
             }
         }
+        endpoints_of(&cluster)
     }
 
-    fn check_endpoints(&mut self) {
-        let used: BTreeSet<String> = self
-            .snapshot
-            .resources(ResourceType::Cluster)
-            .values()
-            .filter_map(|resource| endpoints_of(&cluster_pb::Cluster::decode(resource.body.as_ref()).ok()?))
-            .collect();
-        let assignments = self.decode(ResourceType::Endpoint, |assignment: &endpoint_pb::ClusterLoadAssignment| {
-            assignment.cluster_name.as_str()
-        });
-        for (name, _) in &assignments {
-            if !used.contains(name.as_str()) {
-                let place = Place { resource_type: ResourceType::Endpoint, resource: name };
-                self.report(place, "no cluster takes these endpoints");
-            }
+    fn check_wanted_endpoints(&mut self, cluster: &Name, wanted: &str) {
+        if !self.exists(ResourceType::Endpoint, wanted) {
+            let place = Place { resource_type: ResourceType::Cluster, resource: cluster };
+            self.report(place, format!("has no endpoints `{wanted}`, so Envoy would wait for them"));
+        }
+    }
+
+    fn check_endpoints(&mut self, name: &Name, resource: &Resource, is_taken: bool) {
+        let place = Place { resource_type: ResourceType::Endpoint, resource: name };
+        let decoded: Option<endpoint_pb::ClusterLoadAssignment> =
+            self.decode_one(place, resource, |a: &endpoint_pb::ClusterLoadAssignment| &a.cluster_name);
+        if decoded.is_some() && !is_taken {
+            self.report(place, "no cluster takes these endpoints");
         }
     }
 
     fn check_listeners(&mut self) -> Chains {
-        let mut chains = Chains::new();
+        let mut chains = Chains::default();
         let mut addresses: BTreeMap<(String, u32), Name> = BTreeMap::new();
         let listeners = self.decode(ResourceType::Listener, |listener: &listener_pb::Listener| listener.name.as_str());
         for (name, listener) in &listeners {
@@ -255,7 +354,7 @@ impl Checker<'_> {
             self.report(place, "passes connections on to nothing");
         }
         for cluster in clusters {
-            if self.snapshot.get(ResourceType::Cluster, cluster).is_none() {
+            if !self.exists(ResourceType::Cluster, cluster) {
                 self.report(place, format!("passes connections on to cluster `{cluster}`, which does not exist"));
             }
         }
@@ -282,7 +381,7 @@ impl Checker<'_> {
             }
         }
         for (secret, listener) in &wanted {
-            if self.snapshot.get(ResourceType::Secret, secret).is_none() {
+            if !self.exists(ResourceType::Secret, secret) {
                 let place = Place { resource_type: ResourceType::Listener, resource: listener };
                 self.report(place, format!("waits for secret `{secret}`, which does not exist"));
             }
@@ -305,13 +404,15 @@ impl Checker<'_> {
         }
         match &manager.route_specifier {
             Some(RouteSpecifier::Rds(rds)) => {
-                if self.snapshot.get(ResourceType::Route, &rds.route_config_name).is_none() {
+                if !self.exists(ResourceType::Route, &rds.route_config_name) {
                     let wanted = &rds.route_config_name;
                     self.report(place, format!("waits for routes `{wanted}`, which do not exist"));
                 }
                 let filters = manager.http_filters.iter().map(|filter| filter.name.clone()).collect();
-                chains.entry(rds.route_config_name.clone()).or_default().push((place.resource.clone(), filters));
+                let users = chains.whole.entry(rds.route_config_name.clone()).or_default();
+                users.push((place.resource.clone(), filters));
             }
+            Some(RouteSpecifier::ScopedRoutes(scoped)) => self.check_scoped_routes(place, manager, scoped, chains),
             _ => self.report(place, "does not take its routes over RDS"),
         }
     }
@@ -328,20 +429,24 @@ impl Checker<'_> {
         }
     }
 
-    fn check_route_configurations(&mut self, chains: &Chains) {
-        let configurations =
-            self.decode(ResourceType::Route, |configuration: &RouteConfiguration| configuration.name.as_str());
-        for (name, configuration) in &configurations {
-            let place = Place { resource_type: ResourceType::Route, resource: name };
-            let users = chains.get(name.as_str()).map(Vec::as_slice).unwrap_or_default();
-            let largest_body = configuration
-                .max_direct_response_body_size_bytes
-                .as_ref()
-                .map_or(DEFAULT_DIRECT_RESPONSE_BYTES, |limit| limit.value);
-            let mut routes = Routes { checker: self, place, users, largest_body };
-            routes.check_slots(At::default(), configuration.typed_per_filter_config.keys());
-            routes.check_virtual_hosts(&configuration.virtual_hosts);
-        }
+    /// Checks a route configuration; of a part, its domains with wildcards.
+    fn check_route_configuration(
+        &mut self,
+        name: &Name,
+        resource: &Resource,
+        (users, is_part): (&[User], bool),
+        memory: &mut impl Memory,
+    ) -> Option<BTreeSet<String>> {
+        let place = Place { resource_type: ResourceType::Route, resource: name };
+        let configuration: RouteConfiguration =
+            self.decode_one(place, resource, |configuration: &RouteConfiguration| &configuration.name)?;
+        let largest_body = configuration
+            .max_direct_response_body_size_bytes
+            .as_ref()
+            .map_or(DEFAULT_DIRECT_RESPONSE_BYTES, |limit| limit.value);
+        let mut routes = Routes { checker: self, place, users, is_part, largest_body };
+        routes.check_slots(At::default(), configuration.typed_per_filter_config.keys());
+        Some(routes.check_virtual_hosts(&configuration.virtual_hosts, memory))
     }
 
     fn check_expression(&mut self, place: Place<'_>, at: At<'_>, expression: &str) {
@@ -372,11 +477,35 @@ impl fmt::Display for At<'_> {
     }
 }
 
+/// What a virtual host is called.
+#[derive(Debug)]
+struct Identity {
+    name: String,
+    domains: Vec<String>,
+}
+
+/// What was found out about virtual hosts before.
+trait Memory {
+    /// What a virtual host is called, if nothing is to be said against the rest of it.
+    fn recall(&mut self, routes: &mut Routes<'_, '_, '_>, bytes: &bytes::Bytes) -> Option<Arc<Identity>>;
+}
+
+/// Remembers nothing.
+struct NoMemory;
+
+impl Memory for NoMemory {
+    fn recall(&mut self, _: &mut Routes<'_, '_, '_>, _: &bytes::Bytes) -> Option<Arc<Identity>> {
+        None
+    }
+}
+
 /// One route configuration being checked.
 struct Routes<'c, 's, 'a> {
     checker: &'c mut Checker<'s>,
     place: Place<'a>,
-    users: &'a [(Name, BTreeSet<String>)],
+    users: &'a [User],
+    /// Whether it is a part of a chain that is cut.
+    is_part: bool,
     largest_body: u32,
 }
 
@@ -385,35 +514,52 @@ impl Routes<'_, '_, '_> {
         self.checker.report(self.place, format!("{at}{message}"));
     }
 
-    fn check_virtual_hosts(&mut self, hosts: &[bytes::Bytes]) {
+    /// Checks all virtual hosts; their domains with wildcards.
+    fn check_virtual_hosts(&mut self, hosts: &[bytes::Bytes], memory: &mut impl Memory) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         let mut domains = BTreeSet::new();
         for bytes in hosts {
-            let host = match route_pb::VirtualHost::decode(bytes.clone()) {
-                Ok(host) => host,
-                Err(error) => {
-                    self.report(At::default(), format_args!("does not decode: {error}"));
-                    continue;
-                }
+            let identity = match memory.recall(self, bytes) {
+                Some(identity) => identity,
+                None => match route_pb::VirtualHost::decode(bytes.clone()) {
+                    Ok(host) => {
+                        self.check_virtual_host(&host);
+                        Arc::new(Identity { name: host.name, domains: host.domains })
+                    }
+                    Err(error) => {
+                        self.report(At::default(), format_args!("does not decode: {error}"));
+                        continue;
+                    }
+                },
             };
-            let at = At { host: Some(&host.name), route: None };
-            if !names.insert(host.name.clone()) {
+            let at = At { host: Some(&identity.name), route: None };
+            if !names.insert(identity.name.clone()) {
                 self.report(at, "has the name of another");
             }
-            if host.domains.is_empty() {
+            if identity.domains.is_empty() {
                 self.report(at, "has no domain");
             }
-            for domain in &host.domains {
+            for domain in &identity.domains {
                 if !domains.insert(domain.to_ascii_lowercase()) {
                     self.report(at, format_args!("domain `{domain}` is taken already"));
                 }
+                if self.is_part && self.is_misplaced(domain) {
+                    self.report(at, format_args!("requests for `{domain}` look in another part"));
+                }
             }
-            self.check_slots(at, host.typed_per_filter_config.keys());
-            self.check_headers(at, &host.request_headers_to_add, &host.request_headers_to_remove);
-            self.check_headers(at, &host.response_headers_to_add, &host.response_headers_to_remove);
-            for route in &host.routes {
-                self.check_route(At { route: Some(&route.name), ..at }, route);
-            }
+        }
+        domains.retain(|domain| domain.contains('*'));
+        domains
+    }
+
+    /// Checks what a virtual host says beside its name and domains.
+    fn check_virtual_host(&mut self, host: &route_pb::VirtualHost) {
+        let at = At { host: Some(&host.name), route: None };
+        self.check_slots(at, host.typed_per_filter_config.keys());
+        self.check_headers(at, &host.request_headers_to_add, &host.request_headers_to_remove);
+        self.check_headers(at, &host.response_headers_to_add, &host.response_headers_to_remove);
+        for route in &host.routes {
+            self.check_route(At { route: Some(&route.name), ..at }, route);
         }
     }
 
@@ -504,7 +650,7 @@ impl Routes<'_, '_, '_> {
     }
 
     fn check_cluster(&mut self, at: At<'_>, cluster: &str) {
-        if self.checker.snapshot.get(ResourceType::Cluster, cluster).is_none() {
+        if !self.checker.exists(ResourceType::Cluster, cluster) {
             self.report(at, format_args!("forwards to cluster `{cluster}`, which does not exist"));
         }
     }
@@ -527,6 +673,9 @@ impl Routes<'_, '_, '_> {
 
     fn check_slots<'k>(&mut self, at: At<'_>, slots: impl Iterator<Item = &'k String>) {
         let slots: BTreeSet<&String> = slots.collect();
+        if let Some(asked) = &mut self.checker.asked {
+            asked.slots.extend(slots.iter().map(|slot| (*slot).clone()));
+        }
         for slot in slots {
             for (listener, filters) in self.users {
                 if !filters.contains(slot) {

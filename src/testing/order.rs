@@ -43,7 +43,7 @@ fn outcome(arriving: Vec<(String, Value)>) -> Outcome {
         .plans
         .iter()
         .map(|(gateway, plan)| {
-            let snapshot = emit_gateway(plan, &EmitOptions { bind });
+            let snapshot = emit_gateway(plan, &EmitOptions { bind, ..EmitOptions::default() });
             let named = crate::snapshot::ResourceType::ALL.iter().flat_map(|kind| {
                 snapshot
                     .resources(*kind)

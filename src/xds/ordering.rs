@@ -1,7 +1,7 @@
 //! Make before break: which type may be sent now, given how all types of one client stand.
 //!
-//! Additions and changes go out in the order Secret, Cluster, Endpoint, Listener, Extension, Route, each after the
-//! acknowledgement of what it needs. Endpoints wait for nobody: Envoy acknowledges a cluster only when it is warm, and
+//! Additions and changes go out in the order Secret, Cluster, Endpoint, Listener, Extension, ScopedRoute and Route, each
+//! after the acknowledgement of what it needs. Endpoints wait for nobody: Envoy acknowledges a cluster only when it is warm, and
 //! it is not warm without them. Removals come last, users first: a cluster goes only when every listener and route that
 //! used it is acknowledged in the version that doesn't.
 //!
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::snapshot::ResourceType;
 
-use ResourceType::{Cluster, Endpoint, Extension, Listener, Route, Secret};
+use ResourceType::{Cluster, Endpoint, Extension, Listener, Route, ScopedRoute, Secret};
 
 /// How long one type waits for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +162,9 @@ fn needs(resource_type: ResourceType) -> &'static [ResourceType] {
         Cluster => &[Secret],
         Listener => &[Secret, Cluster, Endpoint],
         Extension => &[Secret, Cluster, Endpoint, Listener],
-        Route => &[Secret, Cluster, Endpoint, Listener, Extension],
+        // Neither of these waits for the other: a client has no routes for a new scope before the scope, and scopes
+        // never change.
+        ScopedRoute | Route => &[Secret, Cluster, Endpoint, Listener, Extension],
     }
 }
 
@@ -172,7 +174,10 @@ fn users(resource_type: ResourceType) -> &'static [ResourceType] {
         // Nothing uses a listener. Envoy takes the removals of a response before its additions, so a new listener can
         // only have an old one's address when both travel together.
         Listener => &[],
-        Extension | Route => &[Listener],
+        Extension => &[Listener],
+        // A listener that was told to take its routes from elsewhere uses the old ones until it has the new.
+        ScopedRoute => &[Listener, Route],
+        Route => &[Listener, ScopedRoute],
         Cluster => &[Listener, Extension, Route],
         Endpoint | Secret => &[Listener, Extension, Route, Cluster],
     }
@@ -267,7 +272,21 @@ mod tests {
             ("case 31: routes unacknowledged", board(1, &[(Route, in_flight(0))]), vec![Listener, Extension, Route]),
             ("routes waiting", board(1, &[(Route, adding())]), vec![Listener, Extension, Route]),
             ("listeners to remove", board(1, &[(Listener, removing)]), vec![Listener]),
-            ("clusters to remove", board(1, &[(Cluster, removing)]), vec![Cluster, Listener, Extension, Route]),
+            (
+                "clusters to remove",
+                board(1, &[(Cluster, removing)]),
+                vec![Cluster, Listener, Extension, ScopedRoute, Route],
+            ),
+            (
+                "case 31: scopes to remove",
+                board(1, &[(ScopedRoute, removing)]),
+                vec![Secret, Cluster, Endpoint, Listener, Extension, ScopedRoute],
+            ),
+            (
+                "scopes unacknowledged",
+                board(1, &[(ScopedRoute, in_flight(0))]),
+                vec![Secret, Cluster, Endpoint, Listener, Extension, ScopedRoute],
+            ),
             ("an older route in use", board(100, &[(Route, clings)]), vec![Listener, Extension, Route]),
             ("endpoints changing", board(1, &[(Endpoint, in_flight(0))]), ResourceType::ALL.to_vec()),
         ] {

@@ -10,6 +10,7 @@ use envoy_types::pb::envoy::config::listener::v3 as listener_pb;
 use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors_pb;
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault_pb;
+use envoy_types::pb::envoy::extensions::filters::http::lua::v3 as lua_pb;
 use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as rbac_pb;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router_pb;
 use envoy_types::pb::envoy::extensions::filters::http::upstream_codec::v3 as upstream_codec_pb;
@@ -122,6 +123,7 @@ shapes! {
     WEIGHTED_CLUSTER_CLUSTER_WEIGHT = "envoy.config.route.v3.WeightedCluster.ClusterWeight":
         3 => METADATA, 10 => map;
     HTTP_FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault": 16 => STRUCT;
+    LUA = "envoy.extensions.filters.http.lua.v3.Lua": 2 => map, 6 => STRUCT;
     HTTP_RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC":
         1 => RBAC_RBAC, 2 => RBAC_RBAC, 4 => MATCHER, 5 => MATCHER;
     ROUTER = "envoy.extensions.filters.http.router.v3.Router": 8 => HTTP_FILTER;
@@ -184,10 +186,13 @@ emitted! {
     endpoint_pb::ClusterLoadAssignment = "envoy.config.endpoint.v3.ClusterLoadAssignment" => CLUSTER_LOAD_ASSIGNMENT;
     listener_pb::Listener = "envoy.config.listener.v3.Listener" => LISTENER;
     route_pb::RouteConfiguration = "envoy.config.route.v3.RouteConfiguration" => ROUTE_CONFIGURATION;
+    route_pb::ScopedRouteConfiguration =
+        "envoy.config.route.v3.ScopedRouteConfiguration" => SCOPED_ROUTE_CONFIGURATION;
     route_pb::VirtualHost = "envoy.config.route.v3.VirtualHost" => VIRTUAL_HOST;
     cors_pb::Cors = "envoy.extensions.filters.http.cors.v3.Cors";
     cors_pb::CorsPolicy = "envoy.extensions.filters.http.cors.v3.CorsPolicy";
     fault_pb::HttpFault = "envoy.extensions.filters.http.fault.v3.HTTPFault" => HTTP_FAULT;
+    lua_pb::Lua = "envoy.extensions.filters.http.lua.v3.Lua" => LUA;
     rbac_pb::Rbac = "envoy.extensions.filters.http.rbac.v3.RBAC" => HTTP_RBAC;
     router_pb::Router = "envoy.extensions.filters.http.router.v3.Router" => ROUTER;
     upstream_codec_pb::UpstreamCodec = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";

@@ -13,8 +13,8 @@ const EDS: i32 = 3;
 
 /// The resources that one resource needs in order to work.
 ///
-/// A listener its route configurations, secrets and, for plain connections, clusters; a route configuration its clusters; a
-/// cluster its endpoints and secrets; anything else nothing.
+/// A listener its route configurations, secrets and, for plain connections, clusters; a scope its route
+/// configuration; a route configuration its clusters; a cluster its endpoints and secrets; anything else nothing.
 ///
 /// # Cost
 /// One pass over the bytes.
@@ -25,6 +25,10 @@ pub fn references(resource_type: ResourceType, body: &[u8]) -> BTreeSet<(Resourc
         ResourceType::Listener => found.listener(&decoded(body)),
         ResourceType::Route => found.route_configuration(&decoded(body)),
         ResourceType::Cluster => found.cluster(&decoded(body)),
+        ResourceType::ScopedRoute => {
+            let scope: ScopedRouteConfiguration = decoded(body);
+            found.add(ResourceType::Route, &scope.route_configuration_name);
+        }
         ResourceType::Secret | ResourceType::Endpoint | ResourceType::Extension => {}
     }
     found.0
@@ -276,4 +280,10 @@ struct EdsClusterConfig {
 struct TransportSocketMatch {
     #[prost(message, optional, tag = "3")]
     transport_socket: Option<TransportSocket>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ScopedRouteConfiguration {
+    #[prost(string, tag = "2")]
+    route_configuration_name: String,
 }

@@ -3,6 +3,7 @@
 use super::super::Resource;
 use super::*;
 use cluster_pb::cluster::{ClusterDiscoveryType, DiscoveryType};
+use hcm_pb::scoped_routes as scopes_pb;
 use route_pb::route_action::ClusterSpecifier;
 
 /// The parts of a clean snapshot, to be damaged.
@@ -122,7 +123,7 @@ impl Parts {
                 }
                 ResourceType::Listener => vec![resource("l", &self.listener)],
                 ResourceType::Route => vec![resource("routes", &self.routes)],
-                ResourceType::Secret | ResourceType::Extension => Vec::new(),
+                ResourceType::Secret | ResourceType::Extension | ResourceType::ScopedRoute => Vec::new(),
             };
             let more = self.more.iter().filter(|(other, _)| *other == resource_type);
             resources.extend(more.map(|(_, resource)| resource.clone()));
@@ -177,8 +178,8 @@ fn names_and_addresses_are_unique() {
     check(&["Listener `l`: has no socket address"], |parts| parts.listener.address = None);
     check(
         &[
-            "Route `routes`: host `h`: has the name of another",
             "Route `routes`: host `h`: domain `H.example` is taken already",
+            "Route `routes`: host `h`: has the name of another",
         ],
         |parts| {
             let mut twin = parts.host().clone();
@@ -412,13 +413,13 @@ fn r57_each_server_name_has_one_chain_that_envoy_can_choose() {
 #[test]
 fn r60_no_chain_waits_for_a_secret_in_vain_or_falls_back() {
     check_tls(
-        &["Listener `t`: ends TLS without a certificate", "Secret `s`: no listener uses it, so it must not be sent"],
+        &["Secret `s`: no listener uses it, so it must not be sent", "Listener `t`: ends TLS without a certificate"],
         |tls| tls.filter_chains[0].transport_socket = Some(socket(&tls_pb::DownstreamTlsContext::default())),
     );
     check_tls(
         &[
-            "Listener `t`: waits for secret `other`, which does not exist",
             "Secret `s`: no listener uses it, so it must not be sent",
+            "Listener `t`: waits for secret `other`, which does not exist",
         ],
         |tls| {
             let sds = tls_pb::SdsSecretConfig { name: "other".to_owned(), ..Default::default() };
@@ -442,5 +443,77 @@ fn r60_no_chain_waits_for_a_secret_in_vain_or_falls_back() {
         let specifier = tcp_pb::tcp_proxy::ClusterSpecifier::Cluster("gone".to_owned());
         let proxy = tcp_pb::TcpProxy { cluster_specifier: Some(specifier), ..Default::default() };
         tls.filter_chains[0].filters[0].config_type = Some(listener_pb::filter::ConfigType::TypedConfig(any(&proxy)));
+    });
+}
+
+/// A clean snapshot whose chain is cut, with one part.
+fn cut(parts: &mut Parts) {
+    use scopes_pb::scope_key_builder::{FragmentBuilder, fragment_builder};
+    let extractor = fragment_builder::HeaderValueExtractor { name: "x-part".to_owned(), ..Default::default() };
+    let fragment = FragmentBuilder { r#type: Some(fragment_builder::Type::HeaderValueExtractor(extractor)) };
+    let scoped = hcm_pb::ScopedRoutes {
+        name: "routes".to_owned(),
+        scope_key_builder: Some(scopes_pb::ScopeKeyBuilder { fragments: vec![fragment] }),
+        ..Default::default()
+    };
+    let specifier = hcm_pb::http_connection_manager::RouteSpecifier::ScopedRoutes(scoped);
+    parts.manager.route_specifier = Some(specifier);
+    let code = "headers:replace(\"x-part\", part)".to_owned();
+    let specifier = Some(core_pb::data_source::Specifier::InlineString(code));
+    let source = core_pb::DataSource { specifier, ..Default::default() };
+    let lua = lua_pb::Lua { default_source_code: Some(source), ..Default::default() };
+    parts.manager.http_filters.insert(0, http_filter("part", any(&lua)));
+    parts.routes.virtual_hosts.clear();
+    parts.more.push((ResourceType::Route, part("routes/289", "h.example")));
+    parts.more.push((ResourceType::ScopedRoute, scope("routes/289", "routes/289")));
+}
+
+fn part(name: &str, domain: &str) -> Resource {
+    let host = route_pb::VirtualHost { name: "h".to_owned(), domains: vec![domain.to_owned()], ..Default::default() };
+    let routes =
+        route_pb::RouteConfiguration { name: name.to_owned(), virtual_hosts: vec![host], ..Default::default() };
+    resource(name, &routes)
+}
+
+fn scope(name: &str, key: &str) -> Resource {
+    use route_pb::scoped_route_configuration::{Key, key};
+    let fragments = vec![key::Fragment { r#type: Some(key::fragment::Type::StringKey(key.to_owned())) }];
+    let scope = route_pb::ScopedRouteConfiguration {
+        name: name.to_owned(),
+        route_configuration_name: name.to_owned(),
+        key: Some(Key { fragments }),
+        ..Default::default()
+    };
+    resource(name, &scope)
+}
+
+#[test]
+fn r67_every_request_finds_its_part() {
+    check(&[], cut);
+    check(&["Route `routes/000`: host `h`: requests for `h.example` look in another part"], |parts| {
+        cut(parts);
+        parts.more.truncate(0);
+        parts.more.push((ResourceType::Route, part("routes/000", "h.example")));
+        parts.more.push((ResourceType::ScopedRoute, scope("routes/000", "routes/000")));
+    });
+    check(&["Route `routes`: has hosts with wildcards and 1 parts of 1024"], |parts| {
+        cut(parts);
+        parts.more[0].1 = part("routes/289", "*.example");
+    });
+    check(&["Route `routes/289`: no scope leads to it"], |parts| {
+        cut(parts);
+        parts.more.truncate(1);
+    });
+    check(&["ScopedRoute `routes/289`: waits for routes `routes/289`, which do not exist"], |parts| {
+        cut(parts);
+        parts.more.remove(0);
+    });
+    check(&["ScopedRoute `routes/289`: its key is not `routes/289`"], |parts| {
+        cut(parts);
+        parts.more[1].1 = scope("routes/289", "routes/fff");
+    });
+    check(&["Listener `l`: chooses routes by header `x-part`, which its first filter does not write"], |parts| {
+        cut(parts);
+        parts.manager.http_filters.remove(0);
     });
 }

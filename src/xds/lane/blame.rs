@@ -35,7 +35,11 @@ pub(super) fn named(resource_type: ResourceType, message: &str, resources: &[Arc
     let (prefix, separator) = match resource_type {
         ResourceType::Cluster => ("Error adding/updating cluster(s) ", ", "),
         ResourceType::Listener => ("Error adding/updating listener(s) ", "\n"),
-        ResourceType::Secret | ResourceType::Endpoint | ResourceType::Extension | ResourceType::Route => {
+        ResourceType::Secret
+        | ResourceType::Endpoint
+        | ResourceType::Extension
+        | ResourceType::ScopedRoute
+        | ResourceType::Route => {
             return BTreeMap::new();
         }
     };

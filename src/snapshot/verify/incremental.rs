@@ -1,0 +1,348 @@
+//! The checker that looks at what changed.
+//!
+//! A [`Verifier`] keeps, for each resource, what was found and what the finding depends on, and looks again where the
+//! resource or that changed. What it comes to is what [`verify`](super::verify) comes to, which a property test holds it to.
+//!
+//! | changed | looked at again |
+//! |---|---|
+//! | a cluster, endpoints | it, and who wants or takes these endpoints |
+//! | a cluster comes or goes | also the route configurations and listeners that name it |
+//! | a listener, a secret, a scope | all listeners, secrets, scopes; if a listener's filters or routes changed, all routes |
+//! | a route configuration | it, and in it the virtual hosts whose bytes are new |
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use prost::Message;
+
+use super::scopes::Wildcards;
+use super::{
+    Asked, Chains, Checker, Expressions, Identity, Memory, Name, Resource, ResourceType, Resources, Routes, Snapshot,
+    User, Violation, World, route_pb,
+};
+use crate::snapshot::Version;
+
+/// Verdicts that do not depend on what else there is, or say on what.
+type Violations = Vec<Violation>;
+
+/// Checks the snapshots of one gateway, one after the other.
+///
+/// One per [`GatewayKey`](crate::publish::GatewayKey), kept by whoever publishes; snapshots that it is shown need not
+/// have been published.
+///
+/// # Cost
+/// One comparison of pointers per resource of a type in which something changed, a hash over the bytes of changed
+/// resources, and the full check of what the table in the module says.
+#[derive(Debug, Default)]
+pub struct Verifier {
+    last: Snapshot,
+    clusters: BTreeMap<Name, ClusterFacts>,
+    /// By name of endpoints: the clusters that want them.
+    takers: BTreeMap<String, BTreeSet<Name>>,
+    listeners: ListenerFacts,
+    routes: BTreeMap<Name, RouteFacts>,
+    wildcards: Wildcards,
+    /// What is wrong, where anything is.
+    wrong: BTreeMap<(ResourceType, Name), Violations>,
+    /// What is wrong with the listeners, secrets and scopes together, and with wildcards.
+    wrong_together: Violations,
+    expressions: Expressions,
+}
+
+#[derive(Debug, Default)]
+struct ClusterFacts {
+    by_itself: Violations,
+    wants: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct ListenerFacts {
+    violations: Violations,
+    asked: Asked,
+    chains: Chains,
+}
+
+/// What is known of a route configuration.
+#[derive(Debug, Default)]
+struct RouteFacts {
+    asked: Asked,
+    hosts: Hosts,
+}
+
+/// Virtual hosts by the hash of their bytes, of the last check.
+#[derive(Debug, Default)]
+struct Hosts {
+    largest_body: u32,
+    known: HashMap<u128, Arc<HostFacts>>,
+    /// Those of the check that is going on.
+    seen: HashMap<u128, Arc<HostFacts>>,
+    asked: Asked,
+}
+
+/// What is known of a virtual host in every snapshot.
+#[derive(Debug)]
+struct HostFacts {
+    identity: Arc<Identity>,
+    is_clean: bool,
+    asked: Asked,
+}
+
+impl Verifier {
+    /// A checker that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Everything that is wrong with a snapshot, in order; empty if it may be published.
+    pub fn verify(&mut self, snapshot: &Snapshot) -> Vec<Violation> {
+        let changes: BTreeMap<ResourceType, Changes> = ResourceType::ALL
+            .into_iter()
+            .map(|resource_type| {
+                let (before, now) = (self.last.resources(resource_type), snapshot.resources(resource_type));
+                (resource_type, Changes::between(&before, &now))
+            })
+            .collect();
+        let of = |resource_type| &changes[&resource_type];
+        let came_or_went: BTreeSet<(ResourceType, String)> = changes
+            .iter()
+            .flat_map(|(resource_type, changes)| {
+                changes.came.iter().chain(&changes.went).map(|name| (*resource_type, name.to_string()))
+            })
+            .collect();
+        self.verify_clusters(snapshot, of(ResourceType::Cluster), of(ResourceType::Endpoint));
+        let together = [ResourceType::Listener, ResourceType::Secret, ResourceType::ScopedRoute];
+        let chains_changed = (together.iter().any(|resource_type| !of(*resource_type).is_empty())
+            || self.listeners.asked.resources.iter().any(|asked| came_or_went.contains(asked)))
+            && self.verify_listeners(snapshot);
+        let routes = of(ResourceType::Route);
+        self.verify_routes(snapshot, routes, &came_or_went, chains_changed);
+        if chains_changed || !routes.is_empty() || !of(ResourceType::ScopedRoute).is_empty() {
+            let mut checker = self.checker(World::Snapshot(snapshot));
+            checker.check_wildcards(&self.listeners.chains, &self.wildcards);
+            self.wrong_together = checker.violations;
+            self.expressions = checker.expressions;
+        }
+        self.last = snapshot.clone();
+        let mut violations: Vec<Violation> = self.wrong.values().flatten().cloned().collect();
+        violations.extend(self.wrong_together.iter().chain(&self.listeners.violations).cloned());
+        violations.sort();
+        violations
+    }
+
+    /// A checker with the expressions seen so far, which are to be given back.
+    fn checker<'a>(&mut self, world: World<'a>) -> Checker<'a> {
+        Checker { expressions: std::mem::take(&mut self.expressions), ..Checker::new(world) }
+    }
+
+    fn set(&mut self, resource_type: ResourceType, name: &Name, violations: Violations) {
+        let key = (resource_type, name.clone());
+        if violations.is_empty() {
+            self.wrong.remove(&key);
+        } else {
+            self.wrong.insert(key, violations);
+        }
+    }
+
+    fn verify_clusters(&mut self, snapshot: &Snapshot, clusters: &Changes, endpoints: &Changes) {
+        let mut look: BTreeSet<Name> = BTreeSet::new();
+        let mut look_at_endpoints: BTreeSet<Name> = endpoints.all().cloned().collect();
+        for name in clusters.all() {
+            let before = self.clusters.remove(name).and_then(|facts| facts.wants);
+            if let Some(wanted) = before {
+                if let Some(takers) = self.takers.get_mut(&wanted) {
+                    takers.remove(name);
+                    if takers.is_empty() {
+                        self.takers.remove(&wanted);
+                    }
+                }
+                look_at_endpoints.insert(wanted.into());
+            }
+            if let Some(resource) = snapshot.get(ResourceType::Cluster, name) {
+                let mut checker = self.checker(World::Anything);
+                let wants = checker.check_cluster(name, resource);
+                let by_itself = std::mem::take(&mut checker.violations);
+                self.expressions = checker.expressions;
+                if let Some(wanted) = &wants {
+                    self.takers.entry(wanted.clone()).or_default().insert(name.clone());
+                    look_at_endpoints.insert(wanted.into());
+                }
+                self.clusters.insert(name.clone(), ClusterFacts { by_itself, wants });
+            }
+            look.insert(name.clone());
+        }
+        for name in endpoints.came.iter().chain(&endpoints.went) {
+            look.extend(self.takers.get(name.as_str()).into_iter().flatten().cloned());
+        }
+        for name in look {
+            let mut checker = self.checker(World::Snapshot(snapshot));
+            if let Some(facts) = self.clusters.get(&name) {
+                checker.violations.clone_from(&facts.by_itself);
+                if let Some(wanted) = &facts.wants {
+                    checker.check_wanted_endpoints(&name, wanted);
+                }
+            }
+            self.expressions = checker.expressions;
+            self.set(ResourceType::Cluster, &name, checker.violations);
+        }
+        for name in look_at_endpoints {
+            let mut checker = self.checker(World::Snapshot(snapshot));
+            if let Some(resource) = snapshot.get(ResourceType::Endpoint, &name) {
+                checker.check_endpoints(&name, resource, self.takers.contains_key(name.as_str()));
+            }
+            self.expressions = checker.expressions;
+            self.set(ResourceType::Endpoint, &name, checker.violations);
+        }
+    }
+
+    /// Looks at all listeners, secrets and scopes; whether who uses which routes is another matter now.
+    fn verify_listeners(&mut self, snapshot: &Snapshot) -> bool {
+        let mut checker = self.checker(World::Snapshot(snapshot));
+        checker.asked = Some(Asked::default());
+        let chains = checker.check_listeners();
+        checker.check_scopes(&chains);
+        self.expressions = checker.expressions;
+        let changed = chains != self.listeners.chains;
+        self.listeners =
+            ListenerFacts { violations: checker.violations, asked: checker.asked.unwrap_or_default(), chains };
+        changed
+    }
+
+    fn verify_routes(
+        &mut self,
+        snapshot: &Snapshot,
+        changes: &Changes,
+        came_or_went: &BTreeSet<(ResourceType, String)>,
+        chains_changed: bool,
+    ) {
+        let mut look: BTreeSet<Name> = changes.all().cloned().collect();
+        if chains_changed {
+            look.extend(self.routes.keys().cloned());
+        } else if !came_or_went.is_empty() {
+            let depends = |facts: &RouteFacts| came_or_went.iter().any(|name| facts.asked.resources.contains(name));
+            look.extend(self.routes.iter().filter(|(_, facts)| depends(facts)).map(|(name, _)| name.clone()));
+        }
+        for name in look {
+            let before = self.routes.remove(&name);
+            self.wildcards.remove(&name);
+            let Some(resource) = snapshot.get(ResourceType::Route, &name) else {
+                self.set(ResourceType::Route, &name, Violations::new());
+                continue;
+            };
+            let mut hosts = before.map(|facts| facts.hosts).unwrap_or_default();
+            let users = self.listeners.chains.users(&name);
+            let is_part = self.listeners.chains.is_part(&name);
+            let mut checker = self.checker(World::Snapshot(snapshot));
+            checker.asked = Some(Asked::default());
+            let wildcards = checker.check_route_configuration(&name, resource, (&users, is_part), &mut hosts);
+            self.expressions = checker.expressions;
+            let mut asked = checker.asked.unwrap_or_default();
+            asked.extend(std::mem::take(&mut hosts.asked));
+            hosts.known = std::mem::take(&mut hosts.seen);
+            self.set(ResourceType::Route, &name, checker.violations);
+            if let Some(wildcards) = wildcards {
+                self.wildcards.insert(name.clone(), wildcards);
+            }
+            self.routes.insert(name, RouteFacts { asked, hosts });
+        }
+    }
+}
+
+impl Asked {
+    fn extend(&mut self, other: Self) {
+        self.resources.extend(other.resources);
+        self.slots.extend(other.slots);
+    }
+}
+
+impl Memory for Hosts {
+    fn recall(&mut self, routes: &mut Routes<'_, '_, '_>, bytes: &bytes::Bytes) -> Option<Arc<Identity>> {
+        if self.largest_body != routes.largest_body {
+            self.known.clear();
+            self.largest_body = routes.largest_body;
+        }
+        let hash = Version::hash(bytes);
+        let facts = match self.known.get(&hash) {
+            Some(facts) => facts.clone(),
+            None => Arc::new(HostFacts::of(routes, bytes)?),
+        };
+        self.seen.insert(hash, facts.clone());
+        for name in &facts.asked.resources {
+            if !self.asked.resources.contains(name) {
+                self.asked.resources.insert(name.clone());
+            }
+        }
+        let exists = |(resource_type, name): &(ResourceType, String)| match routes.checker.world {
+            World::Snapshot(snapshot) => snapshot.get(*resource_type, name).is_some(),
+            World::Anything => true,
+        };
+        let has_slots = |(_, filters): &User| facts.asked.slots.is_subset(filters);
+        let is_clean = facts.is_clean && facts.asked.resources.iter().all(exists) && routes.users.iter().all(has_slots);
+        is_clean.then(|| facts.identity.clone())
+    }
+}
+
+impl HostFacts {
+    /// Looks at a virtual host as if everything that it names existed.
+    fn of(routes: &mut Routes<'_, '_, '_>, bytes: &bytes::Bytes) -> Option<Self> {
+        let host = route_pb::VirtualHost::decode(bytes.clone()).ok()?;
+        let mut checker = Checker {
+            expressions: std::mem::take(&mut routes.checker.expressions),
+            asked: Some(Asked::default()),
+            ..Checker::new(World::Anything)
+        };
+        Routes { checker: &mut checker, users: &[], ..*routes }.check_virtual_host(&host);
+        routes.checker.expressions = checker.expressions;
+        Some(Self {
+            identity: Arc::new(Identity { name: host.name, domains: host.domains }),
+            is_clean: checker.violations.is_empty(),
+            asked: checker.asked.unwrap_or_default(),
+        })
+    }
+}
+
+/// Names of one type that differ.
+#[derive(Debug, Default)]
+struct Changes {
+    came: Vec<Name>,
+    went: Vec<Name>,
+    differ: Vec<Name>,
+}
+
+impl Changes {
+    fn between(before: &Arc<Resources>, now: &Arc<Resources>) -> Self {
+        let mut changes = Self::default();
+        if Arc::ptr_eq(before, now) {
+            return changes;
+        }
+        let is_same = |(a, left): &(&Name, &Arc<Resource>), (b, right): &(&Name, &Arc<Resource>)| {
+            Arc::ptr_eq(left, right) && a == b
+        };
+        let (mut before, mut now) = (before.iter().peekable(), now.iter().peekable());
+        loop {
+            match (before.peek(), now.peek()) {
+                (None, None) => return changes,
+                (Some(left), Some(right)) if is_same(left, right) => {
+                    before.next();
+                    now.next();
+                }
+                (Some((left, _)), right) if right.is_none_or(|(right, _)| left < right) => {
+                    changes.went.extend(before.next().map(|(name, _)| name.clone()));
+                }
+                (Some((left, _)), Some((right, _))) if left == right => {
+                    before.next();
+                    changes.differ.extend(now.next().map(|(name, _)| name.clone()));
+                }
+                _ => changes.came.extend(now.next().map(|(name, _)| name.clone())),
+            }
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Name> {
+        self.came.iter().chain(&self.went).chain(&self.differ)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.all().next().is_none()
+    }
+}

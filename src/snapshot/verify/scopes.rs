@@ -1,0 +1,145 @@
+//! Chains that are cut: whether each request finds in its part what it would find in the whole.
+//!
+//! Envoy takes any scopes. A host in the wrong part, or a wildcard that is missing in one, shows as 404 for some
+//! requests and for nobody else, so both are checked here, with a reckoning of our own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::hcm_pb::scoped_routes::scope_key_builder;
+use super::{Chains, Checker, Name, Place, ResourceType, Routes, core_pb, hcm_pb, lua_pb, route_pb};
+
+/// By part: its domains with wildcards.
+pub(super) type Wildcards = BTreeMap<Name, BTreeSet<String>>;
+
+/// How many parts a chain has that has something for every host.
+const PARTS: u64 = 1024;
+
+/// By key of a scope: the scope.
+pub(super) type Keys = BTreeMap<String, Name>;
+
+impl Checker<'_> {
+    /// A chain that is cut chooses the part by a header that its first filter writes.
+    pub(super) fn check_scoped_routes(
+        &mut self,
+        place: Place<'_>,
+        manager: &hcm_pb::HttpConnectionManager,
+        scoped: &hcm_pb::ScopedRoutes,
+        chains: &mut Chains,
+    ) {
+        use hcm_pb::http_filter::ConfigType;
+        use scope_key_builder::fragment_builder::Type;
+        let fragments = scoped.scope_key_builder.as_ref().map(|builder| builder.fragments.as_slice());
+        let header = match fragments.unwrap_or_default() {
+            [one] => one.r#type.as_ref().map(|Type::HeaderValueExtractor(header)| header.name.clone()),
+            _ => None,
+        };
+        let config = manager.http_filters.first().and_then(|filter| match &filter.config_type {
+            Some(ConfigType::TypedConfig(config)) => Some(config.clone()),
+            _ => None,
+        });
+        let code = self.unpack::<lua_pb::Lua>(place, config.as_ref()).and_then(|lua| lua.default_source_code);
+        let code = match code.and_then(|code| code.specifier) {
+            Some(core_pb::data_source::Specifier::InlineString(code)) => code,
+            _ => String::new(),
+        };
+        match header {
+            None => self.report(place, "does not choose routes by one header"),
+            Some(header) if !code.contains(&format!("headers:replace(\"{header}\"")) => {
+                self.report(
+                    place,
+                    format!("chooses routes by header `{header}`, which its first filter does not write"),
+                );
+            }
+            Some(_) => {}
+        }
+        let filters = manager.http_filters.iter().map(|filter| filter.name.clone()).collect();
+        chains.cut.entry(scoped.name.clone()).or_default().push((place.resource.clone(), filters));
+    }
+
+    /// Checks all scopes.
+    pub(super) fn check_scopes(&mut self, chains: &Chains) {
+        let mut keys = Keys::new();
+        for (name, resource) in self.resources(ResourceType::ScopedRoute).iter() {
+            let place = Place { resource_type: ResourceType::ScopedRoute, resource: name };
+            let decoded: Option<route_pb::ScopedRouteConfiguration> =
+                self.decode_one(place, resource, |scope: &route_pb::ScopedRouteConfiguration| &scope.name);
+            if let Some(scope) = decoded {
+                self.check_scope(place, &scope, chains, &mut keys);
+            }
+        }
+    }
+
+    fn check_scope(
+        &mut self,
+        place: Place<'_>,
+        scope: &route_pb::ScopedRouteConfiguration,
+        chains: &Chains,
+        keys: &mut Keys,
+    ) {
+        use route_pb::scoped_route_configuration::key::fragment::Type;
+        let routes = &scope.route_configuration_name;
+        if !self.exists(ResourceType::Route, routes) {
+            self.report(place, format!("waits for routes `{routes}`, which do not exist"));
+        }
+        if !chains.is_part(routes) {
+            self.report(place, format!("leads to routes `{routes}`, which no listener asks for"));
+        }
+        let fragments = scope.key.as_ref().map(|key| key.fragments.as_slice()).unwrap_or_default();
+        let key = match fragments {
+            [one] => one.r#type.as_ref().map(|Type::StringKey(key)| key),
+            _ => None,
+        };
+        // Requests of one part in the routes of another find nothing there.
+        match key {
+            Some(key) if key == routes => {}
+            _ => self.report(place, format!("its key is not `{routes}`")),
+        }
+        if let Some(other) = key.and_then(|key| keys.insert(key.clone(), place.resource.clone())) {
+            self.report(place, format!("has the key of `{other}`"));
+        }
+    }
+
+    /// What stands in one part because of a wildcard stands in all; a part exists for each, then.
+    pub(super) fn check_wildcards(&mut self, chains: &Chains, wildcards: &Wildcards) {
+        for prefix in chains.cut.keys() {
+            let parts: Vec<(&Name, &BTreeSet<String>)> =
+                wildcards.iter().filter(|(name, _)| is_part_of(name, prefix)).collect();
+            let all: BTreeSet<&String> = parts.iter().flat_map(|(_, domains)| *domains).collect();
+            for (name, domains) in &parts {
+                let place = Place { resource_type: ResourceType::Route, resource: name };
+                for missing in all.iter().filter(|domain| !domains.contains(**domain)) {
+                    self.report(place, format!("lacks `{missing}`, which other parts have"));
+                }
+                if !self.exists(ResourceType::ScopedRoute, name) {
+                    self.report(place, "no scope leads to it");
+                }
+            }
+            if !all.is_empty() && parts.len() as u64 != PARTS {
+                let name = Name::from(prefix);
+                let place = Place { resource_type: ResourceType::Route, resource: &name };
+                self.report(place, format!("has hosts with wildcards and {} parts of {PARTS}", parts.len()));
+            }
+        }
+    }
+}
+
+fn is_part_of(name: &str, prefix: &str) -> bool {
+    name.rsplit_once('/').is_some_and(|(of, _)| of == prefix)
+}
+
+impl Routes<'_, '_, '_> {
+    /// Whether a domain of a part is where its requests look for it.
+    pub(super) fn is_misplaced(&self, domain: &str) -> bool {
+        let part = self.place.resource.rsplit_once('/').map(|(_, part)| part);
+        !domain.contains('*') && part.and_then(|part| u64::from_str_radix(part, 16).ok()) != Some(part_of(domain))
+    }
+}
+
+/// The part of a host, as the script has it.
+fn part_of(host: &str) -> u64 {
+    let mut hash: u64 = 0;
+    for character in host.split(':').next().unwrap_or_default().to_ascii_lowercase().bytes() {
+        hash = (hash * 1_000_003 + u64::from(character)) % 16_777_213;
+    }
+    hash % PARTS
+}
