@@ -8,6 +8,9 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+
 use crate::ir::listener::HttpHosts;
 use crate::ir::{Chain, GatewayPlan, Listener, Secret, SecretId, Serves, Upstream, UpstreamId, VirtualHost};
 use crate::model::{Host, Name, ObjectRef};
@@ -26,7 +29,7 @@ use super::{EmitOptions, cluster, endpoint, listener, name, route, secret};
 /// that did not change.
 ///
 /// # Cost
-/// One comparison of pointers per upstream and virtual host; encoding of what differs; splicing of each route
+/// One comparison of pointers per virtual host and per upstream near one that differs; encoding of what differs; splicing of each route
 /// configuration with a changed host; and a copy of the list of each type in which a resource changed, which is a
 /// pointer and a count per resource. A host that comes or goes costs a pass over the chain's list of hosts.
 #[derive(Debug, Default)]
@@ -109,7 +112,7 @@ fn remove(resources: &mut Arc<Resources>, name: &Name) {
 struct State {
     options: EmitOptions,
     cluster: Name,
-    upstreams: BTreeMap<UpstreamId, Arc<Upstream>>,
+    upstreams: OrdMap<UpstreamId, Arc<Upstream>>,
     secrets: BTreeMap<SecretId, Secret>,
     listeners: BTreeMap<u16, ListenerState>,
     made: Made,
@@ -120,29 +123,29 @@ impl State {
         Self {
             options: options.clone(),
             cluster,
-            upstreams: BTreeMap::new(),
+            upstreams: OrdMap::new(),
             secrets: BTreeMap::new(),
             listeners: BTreeMap::new(),
             made: Made::default(),
         }
     }
 
-    fn update_upstreams(&mut self, upstreams: &BTreeMap<UpstreamId, Arc<Upstream>>) {
-        // An upstream has one id.
-        let (gone, new) = difference(&self.upstreams, upstreams, |before, now| Arc::ptr_eq(before.1, now.1));
-        for id in gone {
-            let name = name::cluster(&id);
-            remove(&mut self.made.clusters, &name);
-            remove(&mut self.made.endpoints, &name);
-            self.upstreams.remove(&id);
-        }
-        for (id, upstream) in new {
-            if self.upstreams.get(id).is_none_or(|before| before != upstream) {
-                put(&mut self.made.clusters, cluster::emit_cluster(upstream, &self.cluster));
-                put(&mut self.made.endpoints, endpoint::emit_endpoints(upstream));
+    fn update_upstreams(&mut self, upstreams: &OrdMap<UpstreamId, Arc<Upstream>>) {
+        // What two maps share is passed over.
+        for item in self.upstreams.diff(upstreams) {
+            match item {
+                DiffItem::Remove(id, _) => {
+                    let name = name::cluster(id);
+                    remove(&mut self.made.clusters, &name);
+                    remove(&mut self.made.endpoints, &name);
+                }
+                DiffItem::Add(_, upstream) | DiffItem::Update { new: (_, upstream), .. } => {
+                    put(&mut self.made.clusters, cluster::emit_cluster(upstream, &self.cluster));
+                    put(&mut self.made.endpoints, endpoint::emit_endpoints(upstream));
+                }
             }
-            self.upstreams.insert(id.clone(), upstream.clone());
         }
+        self.upstreams = upstreams.clone();
     }
 
     fn update_secrets(&mut self, secrets: &BTreeMap<SecretId, Secret>) {
