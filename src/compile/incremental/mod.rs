@@ -8,13 +8,13 @@
 //! | checked form | object | the object is another |
 //! | trust | – | a policy of it, a Secret that they name or the kept root is another |
 //! | roster | – | a cluster, workspace, settings or namespace is another; if it differs, all below is made anew |
-//! | binding | root table | what it read changed ([`slots`]) |
+//! | binding | root table | what it read changed (`slots`) |
 //! | tree with policies | root table | the same, or where it binds, or what is remembered of it |
 //! | bodies | gateway and tree | the tree, or a destination's sharing, changed |
 //! | listeners | gateway | virtual gateways, their Services, bindings or secrets changed |
 //! | virtual host | gateway and domain | its tables, or their bodies, changed |
 //! | upstream | gateway and destination | its object, endpoints or protection changed |
-//! | findings, verdict | object | something else is said or counted about it ([`outcome`]) |
+//! | findings, verdict | object | something else is said or counted about it (`outcome`) |
 //!
 //! Rules see only [`World`], whose recording form notes every question, also those without an answer. A part that comes
 //! out equal is the same part, so that nothing below it is made. Deleting an object frees everything made from it.
