@@ -415,6 +415,7 @@ fn settings_come_from_flags_then_the_environment_then_defaults() -> anyhow::Resu
         ("--xds-insecure", "false", "true"),
         ("--ready-file", "-", "ready.json"),
         ("--state", "-", "kept"),
+        ("--audit-minutes", "10", "0"),
         ("--log-format", "auto", "json"),
         ("--log", "info", "warn"),
         ("--admin-namespace", "gloo-mesh", "platform"),

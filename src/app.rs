@@ -9,7 +9,7 @@
 //!
 //! One thread compiles, one batch at a time; whatever arrives meanwhile joins the next. Nothing is published before the
 //! first complete list (R10). A snapshot that `verify` objects to is not published: its gateway keeps what it has. So does
-//! every gateway when compiling panics: the next batch compiles anew.
+//! every gateway when compiling panics: the next batch compiles from scratch.
 //!
 //! Certificates of gateways that are due for renewal wake the thread too; they change secrets and compile nothing
 //! ([`trust`](crate::trust)).
@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 use crate::api::Sources;
 use crate::api::metering::Metered;
-use crate::compile::{Compiled, compile};
+use crate::compile::{Compiled, Compiler, Reported};
 use crate::emit::EmitOptions;
 use crate::ir::GatewayPlan;
 use crate::ir::frozen::Remembered;
@@ -55,15 +55,17 @@ use crate::xds::node::{Node, NodeError};
 use crate::xds::server::{ServeError, ServerSettings};
 use crate::xds::source::{SnapshotSource, Subscription};
 
+use audit::{Audit, Sample};
+use emission::{Emission, Serving};
+use identities::Identities;
+use keys::Keys;
+
+mod audit;
 mod emission;
 mod expiry;
 pub(crate) mod identities;
 mod keys;
 mod refusals;
-
-use emission::{Emission, Serving};
-use identities::Identities;
-use keys::Keys;
 
 /// How long the compile thread waits for other gateways to refuse what one has refused, so that authors are told once how many
 /// do. Anything else ends the wait. Half of it tells them twice in a large fleet; double makes new gateways wait as long
@@ -118,7 +120,7 @@ pub enum AppError {
     /// The compile thread is gone: files have no effect any more, and a restart is better than silence.
     #[error("the compile thread ended; this is a fault of Chancery, and its log says more")]
     Compile,
-    /// No thread for compiling.
+    /// No thread for compiling, or for the audit.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
     /// The state directory is another process's, or nothing can write there.
@@ -176,6 +178,9 @@ pub async fn serve(
     let compiler = CompileLoop::new(options, publisher.clone(), state_sender, places, memory, told);
     let mut compiler = compiler.with_identities(identities);
     compiler.metrics = sources.metrics.clone();
+    if let Some(every) = settings.audit {
+        compiler.audit = Some(Audit::start(every, sources.metrics.clone()).map_err(AppError::Thread)?);
+    }
     std::thread::Builder::new()
         .name("compile".to_owned())
         .spawn(move || {
@@ -301,14 +306,17 @@ fn match_node(compiled: &Compiled, node: &Node) -> Result<(GatewayId, Labels), N
     })
 }
 
-/// Compiles, as [`compile()`] does.
-type Compile = fn(&Store, &[Finding], &Options, &BTreeSet<GatewayId>, &Remembered) -> Compiled;
+/// Compiles, as [`Compiler::step`] does.
+type Compile = fn(&mut Compiler, &Store, &[Finding], &Options, &BTreeSet<GatewayId>, &Arc<Remembered>) -> Compiled;
 
 /// The single writer: holds the inputs, compiles, publishes.
 struct CompileLoop {
     options: Options,
-    /// [`compile()`], unless a test has it fail.
+    compiler: Compiler,
+    /// [`Compiler::step`], unless a test has it fail.
     compile: Compile,
+    /// Compares with compiling from scratch, where it is asked for.
+    audit: Option<Audit>,
     publisher: Arc<Publisher>,
     state: watch::Sender<Option<Arc<Compiled>>>,
     places: Places,
@@ -331,7 +339,7 @@ struct CompileLoop {
     /// How the snapshots of each key are made, and what was made last.
     emissions: BTreeMap<GatewayKey, Emission>,
     emitted: BTreeMap<GatewayKey, Emitted>,
-    told: BTreeSet<Finding>,
+    told: Reported,
     metrics: Metrics,
     ledger: Arc<Ledger>,
     refusals: Arc<refusals::Shared>,
@@ -363,8 +371,10 @@ impl CompileLoop {
         (ledger, refusals): (Arc<Ledger>, Arc<refusals::Shared>),
     ) -> Self {
         Self {
+            compiler: Compiler::new(&options),
             options,
-            compile,
+            compile: Compiler::step,
+            audit: None,
             publisher,
             state,
             places,
@@ -381,7 +391,7 @@ impl CompileLoop {
             serving: EmitOptions::serving,
             emissions: BTreeMap::new(),
             emitted: BTreeMap::new(),
-            told: BTreeSet::new(),
+            told: Reported::default(),
             metrics: Metrics::new(),
             ledger,
             refusals,
@@ -440,6 +450,8 @@ impl CompileLoop {
         // What a panic leaves behind is whole: a snapshot is published or not, and everything else is made anew.
         if let Err(panicked) = catch_unwind(AssertUnwindSafe(|| self.work(begun))) {
             self.is_stale = true;
+            // The next step begins with nothing that this one kept.
+            self.compiler = Compiler::new(&self.options);
             self.emissions.clear();
             let reason = panicked.downcast_ref::<&str>().copied().map(str::to_owned);
             let reason = reason.or_else(|| panicked.downcast_ref::<String>().cloned()).unwrap_or_default();
@@ -496,14 +508,14 @@ impl CompileLoop {
 
     fn compile(&mut self, begun: Instant) {
         let wanted = self.keys.gateways();
-        let mut compiled = self.compiled(&wanted);
+        let mut sample = self.compiled(&wanted);
         // The root that a policy asks for, then what the clock says of it.
         for _ in 0..2 {
-            if self.follow_clock(&compiled) {
-                compiled = self.compiled(&wanted);
+            if self.follow_clock(&sample.compiled) {
+                sample = self.compiled(&wanted);
             }
         }
-        self.memory.take(&compiled.remembered);
+        let compiled = sample.compiled.clone();
         tracing::info!(
             objects = self.store.len(),
             findings = compiled.findings.len(),
@@ -513,14 +525,21 @@ impl CompileLoop {
         );
         self.metrics.compiled(begun.elapsed(), UNIX_EPOCH.elapsed().unwrap_or_default());
         self.tell(&compiled.findings);
-        self.state.send_replace(Some(Arc::new(compiled)));
+        self.state.send_replace(Some(compiled.clone()));
         self.is_stale = false;
+        if let Some(audit) = &mut self.audit {
+            audit.offer(sample);
+        }
     }
 
-    fn compiled(&self, wanted: &BTreeSet<GatewayId>) -> Compiled {
+    /// Compiles once, and hands on what is remembered.
+    fn compiled(&mut self, wanted: &BTreeSet<GatewayId>) -> Sample {
         let given = self.source_findings.iter().chain(&self.refusal_findings).chain(&self.clock_findings);
         let given: Findings = given.cloned().collect();
-        (self.compile)(&self.store, &given, &self.options, wanted, self.memory.frozen())
+        let (options, remembered) = (self.options.clone(), self.memory.frozen().clone());
+        let compiled = (self.compile)(&mut self.compiler, &self.store, &given, &options, wanted, &remembered);
+        self.memory.take(&compiled.remembered);
+        Sample { options, given, wanted: wanted.clone(), remembered, compiled: Arc::new(compiled) }
     }
 
     /// Brings what the next compile is told of the root of trust up to date; whether that changed.
@@ -534,17 +553,21 @@ impl CompileLoop {
     }
 
     /// Logs findings that were not there before. Refusals are logged by themselves: one may concern thousands of objects.
-    fn tell(&mut self, findings: &[Finding]) {
+    fn tell(&mut self, findings: &Reported) {
         let is_told = |f: &&Finding| f.severity > Severity::Info && f.code != Code::RefusedByGateway;
-        let now: BTreeSet<Finding> = findings.iter().filter(is_told).cloned().collect();
-        let mut new: Findings = now.difference(&self.told).cloned().collect();
+        let mut new: Findings = findings
+            .changes(&self.told)
+            .flat_map(|(before, now)| now.iter().filter(|finding| !before.contains(finding)))
+            .filter(is_told)
+            .cloned()
+            .collect();
         self.places.locate(&mut new);
         for finding in new {
             let object = finding.subject.as_ref().map(ToString::to_string).unwrap_or_default();
             let place = finding.location.as_ref().map(ToString::to_string).unwrap_or_default();
             tracing::warn!(code = %finding.code, object, field = %finding.field, place, "{}", finding.message);
         }
-        self.told = now;
+        self.told = findings.clone();
     }
 
     /// Brings every key that is asked for up to date, and closes those whose Services select other Pods now.

@@ -19,7 +19,7 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::compile::{Compiled, compile};
+use crate::compile::{Compiled, Reported, compile};
 use crate::ir::frozen::Remembered;
 use crate::model::{Findings, GatewayId, Kind, Name, ObjectRef};
 use crate::resolve::gateway::known_gateways;
@@ -281,6 +281,8 @@ fn offline(paths: &[PathBuf], rules: &Rules, gateway: Option<&GatewayId>) -> any
     if let Some(gateway) = gateway {
         is_known(&compiled, gateway)?;
     }
-    loaded.places.locate(&mut compiled.findings);
+    let mut findings = compiled.findings.to_vec();
+    loaded.places.locate(&mut findings);
+    compiled.findings = Reported::new(findings);
     Ok(Offline { loaded, compiled })
 }

@@ -34,6 +34,7 @@
 //! | 0 | [`model`] | the vocabulary: names, references, hosts, paths, findings | formats, Envoy, time |
 //! | 1 | [`crd`] | what users write, field for field; YAML with places; schema-driven decoding | what a field means to routing |
 //! | 2 | [`store`] | the objects of now | any rule of routing |
+//! | 2 | [`memo`] | who read what, so that a change finds those whom it concerns | what is computed |
 //! | 3 | [`ir`] | the plan: resolved meaning, Envoy-shaped but not Envoy | manifests, Envoy types |
 //! | 3 | [`resolve`] | what it means: ownership, sharing, delegation, labels, attachment, destinations | Envoy types, the store |
 //! | 4 | [`emit`] | plan to Envoy messages; the only place that builds them | manifests, workspaces, delegation |
@@ -59,6 +60,8 @@
 //!    [`resolve::roster`] decides who owns what, [`resolve::gateway::bind`] which root table binds to which listener,
 //!    [`resolve::delegation`] expands each tree of tables, [`resolve::attachment`] puts policies on its routes,
 //!    [`resolve::gateway::compose`] makes one [plan](ir::GatewayPlan) per class of gateways.
+//!    [`compile::incremental`] gives the same at the cost of what changed, and is what a running server uses; compiling from
+//!    scratch stays as its oracle, in tests and in the audit of a running server.
 //! 4. [`emit`] turns a plan into a [snapshot](snapshot::Snapshot): resources with canonical bytes and versions that are their hash.
 //!    [`snapshot::verify`] judges it from the bytes; what it objects to is never published.
 //! 5. [`publish`] wakes the streams whose snapshot changed; [`xds::session`] decides what to send, in which order, and what
@@ -75,7 +78,7 @@
 //!
 //! # What is not here yet
 //!
-//! Incremental compilation, the other policy kinds, traffic between clusters, authentication of xDS clients and the
+//! The other policy kinds, traffic between clusters, authentication of xDS clients and the
 //! Kubernetes source. Each is accepted where it can be written, reported, and fails closed where it
 //! protects; the manual marks it `Not built yet.`
 
@@ -88,6 +91,7 @@ pub mod crd;
 pub mod emit;
 pub mod ir;
 pub mod manual;
+pub mod memo;
 pub mod memory;
 pub mod model;
 pub mod publish;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::parser::ValueSource;
@@ -28,6 +29,10 @@ pub struct RawSettings {
     /// Keep over a restart what cannot be made again from the manifests, in files of this directory.
     #[arg(long, env = "CHANCERY_STATE", value_name = "DIR")]
     pub state: Option<PathBuf>,
+    /// Compare what is served with compiling from scratch, at most this often, after a change; 0 never does. A difference
+    /// counts in the metric chancery_audit_differences_total. Takes the time and memory of a start.
+    #[arg(long, env = "CHANCERY_AUDIT_MINUTES", value_name = "MINUTES", default_value_t = 10)]
+    pub audit_minutes: u32,
 }
 
 /// What it means, checked.
@@ -43,6 +48,8 @@ pub struct Settings {
     pub ready_file: Option<PathBuf>,
     /// Where to keep what is remembered; `None` forgets it at the end.
     pub state: Option<PathBuf>,
+    /// The shortest time between two audits; `None` for none.
+    pub audit: Option<Duration>,
 }
 
 /// One setting as it is in force.
@@ -110,6 +117,7 @@ impl TryFrom<RawSettings> for Settings {
             admin_address: raw.admin_address,
             ready_file: raw.ready_file,
             state: raw.state,
+            audit: (raw.audit_minutes > 0).then(|| Duration::from_secs(60 * u64::from(raw.audit_minutes))),
         })
     }
 }

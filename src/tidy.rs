@@ -23,7 +23,7 @@ const IMPORTS: &[(&str, Allowed)] = &[
     ("crd", Allowed::Only(&["model"])),
     // Ring 2: the inputs of now, and the memory of computations.
     ("store", Allowed::Only(&["model", "crd"])),
-    ("memo", Allowed::Only(&["store"])),
+    ("memo", Allowed::Only(&[])),
     // Ring 3: what it means.
     ("ir", Allowed::Only(&["model"])),
     ("resolve", Allowed::Only(&["model", "crd", "ir"])),

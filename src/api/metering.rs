@@ -89,7 +89,7 @@ fn gauges(sources: &Sources) -> Gauges {
     if let Ok(compiled) = sources.compiled() {
         gauges.objects = state::objects_by_state(&compiled);
         let mut findings: BTreeMap<_, usize> = BTreeMap::new();
-        for finding in &compiled.findings {
+        for finding in compiled.findings.iter() {
             *findings.entry((finding.severity, finding.code)).or_default() += 1;
         }
         gauges.findings = findings;

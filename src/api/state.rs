@@ -29,7 +29,7 @@ pub fn status(sources: &Sources, compiled: &Compiled, now: jiff::Timestamp) -> p
     for (gateway, node, view) in nodes(&view) {
         response.gateways.push(gateway_state(sources, gateway, node, view, now));
     }
-    let mut findings = compiled.findings.clone();
+    let mut findings = compiled.findings.to_vec();
     sources.places.locate(&mut findings);
     let mut by_object: BTreeMap<&ObjectRef, Vec<&Finding>> = BTreeMap::new();
     for finding in &findings {
@@ -55,7 +55,8 @@ pub fn status(sources: &Sources, compiled: &Compiled, now: jiff::Timestamp) -> p
 #[must_use]
 pub fn objects_by_state(compiled: &Compiled) -> BTreeMap<(Kind, Option<Approval>), usize> {
     let mut counts = BTreeMap::new();
-    for id in &compiled.objects {
+    for object in compiled.objects.objects() {
+        let id = &object.meta.id;
         let approval = compiled.verdicts.get(id).map(|verdict| verdict.approval);
         *counts.entry((id.kind, approval)).or_default() += 1;
     }

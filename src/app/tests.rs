@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::compile::compile;
 use crate::crd::{Change, Object};
 use crate::model::EnvoyRelease;
 use crate::testing::decode;
@@ -167,4 +168,24 @@ fn r15_labels_of_envoys_that_are_gone_do_not_close_a_gateway_again() {
     let again = publisher.subscribe(&key);
     compiler.step(std::iter::once(asks(&one)));
     assert!(again.has_changed().is_ok() && again.borrow().is_some());
+}
+
+#[test]
+fn the_audit_finds_a_plan_that_is_another_than_from_scratch() {
+    let store = Store::from_objects(objects());
+    let remembered = Arc::new(Remembered::default());
+    let gateway: GatewayId = "cluster-1/edge/web".parse().unwrap();
+    let wanted = BTreeSet::from([gateway.clone()]);
+    let compiled = Compiler::new(&Options::default()).step(&store, &[], &Options::default(), &wanted, &remembered);
+    let sample = |compiled| audit::Sample {
+        options: Options::default(),
+        given: Findings::new(),
+        wanted: wanted.clone(),
+        remembered: remembered.clone(),
+        compiled: Arc::new(compiled),
+    };
+    assert_eq!(audit::differences(&sample(compiled.clone())), 0);
+    let mut wrong = compiled;
+    wrong.plans.remove(&gateway);
+    assert_eq!(audit::differences(&sample(wrong)), 1);
 }

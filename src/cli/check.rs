@@ -93,7 +93,7 @@ fn plural(number: usize, what: &str) -> String {
 fn report(offline: &Offline) -> Value {
     let mut by_object: BTreeMap<&ObjectRef, Vec<FindingPart>> = BTreeMap::new();
     let mut rest = Vec::new();
-    for finding in &offline.compiled.findings {
+    for finding in offline.compiled.findings.iter() {
         match &finding.subject {
             Some(subject) => by_object.entry(subject).or_default().push(FindingPart::from(finding)),
             None => rest.push(FindingPart::from(finding)),

@@ -401,7 +401,10 @@ pub fn explain_object<'c>(
                 compiled.trees.values().filter_map(|grown| grown.tree.parents.get(id)).flatten().collect();
             relate("parents", parents.into_iter().map(ToString::to_string).collect());
             let gateways = compiled.bindings.gateways.get(id);
-            relate("gateways", gateways.into_iter().flatten().map(ToString::to_string).collect());
+            relate(
+                "gateways",
+                gateways.into_iter().flat_map(|gateways| gateways.iter()).map(ToString::to_string).collect(),
+            );
         }
         Kind::VirtualGateway => {
             let tables: BTreeSet<&ObjectRef> = compiled
@@ -409,7 +412,7 @@ pub fn explain_object<'c>(
                 .tables
                 .iter()
                 .filter(|((gateway, _), _)| gateway == id)
-                .flat_map(|(_, tables)| tables.iter().map(|(table, _)| table))
+                .flat_map(|(_, tables)| tables.values().map(|bound| &bound.0))
                 .collect();
             relate("tables", tables.into_iter().map(ToString::to_string).collect());
             let plans = compiled.plans.values();
@@ -424,9 +427,9 @@ pub fn explain_object<'c>(
         _ => {}
     }
     Ok(ObjectExplanation {
-        verdict: compiled.verdicts.get(id),
+        verdict: compiled.verdicts.get(id).map(|verdict| &**verdict),
         owner: compiled.inputs.roster().owner_of(id).map(|owner| owner.0.clone()),
-        findings: compiled.findings.iter().filter(|finding| finding.subject.as_ref() == Some(id)).collect(),
+        findings: compiled.findings.about(id).iter().collect(),
         routes,
         not_on,
         related,

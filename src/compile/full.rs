@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::OrdMap;
+
 use crate::ir::GatewayPlan;
 use crate::ir::frozen::Remembered;
-use crate::model::finding::sort_findings;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, ObjectRef};
 use crate::resolve::Options;
 use crate::resolve::attachment::{Beaten, beaten_findings, no_effect_findings};
@@ -24,26 +25,30 @@ use crate::store::Store;
 
 use super::inputs::Inputs;
 use super::report::{Verdict, verdicts};
+use super::reported::Reported;
 
 /// The result of one compile.
-#[derive(Debug)]
+///
+/// # Cost
+/// A clone shares everything with the original.
+#[derive(Clone, Debug)]
 pub struct Compiled {
     /// The arranged inputs, for questions about them.
     pub inputs: Inputs,
     /// Every bound root table's tree.
-    pub trees: BTreeMap<ObjectRef, GrownTree>,
+    pub trees: OrdMap<ObjectRef, Arc<GrownTree>>,
     /// Which tables bind where.
     pub bindings: Bindings,
     /// A plan per gateway class.
-    pub plans: BTreeMap<GatewayId, Arc<GatewayPlan>>,
+    pub plans: OrdMap<GatewayId, Arc<GatewayPlan>>,
     /// What is wrong, sorted by object.
-    pub findings: Findings,
+    pub findings: Reported,
     /// The verdict on every object of the v2 API.
-    pub verdicts: BTreeMap<ObjectRef, Verdict>,
+    pub verdicts: OrdMap<ObjectRef, Arc<Verdict>>,
     /// For the next compile.
     pub remembered: Arc<Remembered>,
     /// Every object that there is.
-    pub objects: BTreeSet<ObjectRef>,
+    pub objects: Store,
 }
 
 /// Compiles everything.
@@ -71,7 +76,7 @@ pub fn compile(
     let bindings = bind(&inputs, &mut findings);
     let broken = broken_tables(&findings);
     let mut handed_on = carry_over(&inputs, remembered, is_unread(given));
-    let mut trees: BTreeMap<ObjectRef, GrownTree> = BTreeMap::new();
+    let mut trees: OrdMap<ObjectRef, Arc<GrownTree>> = OrdMap::new();
     for table in inputs.root_tables() {
         if !bindings.gateways.contains_key(&table.id) {
             continue;
@@ -83,98 +88,65 @@ pub fn compile(
             if grown.frozen.is_none() {
                 require_auth_findings(&inputs, &grown, &mut findings);
             }
-            trees.insert(table.id.clone(), grown);
+            trees.insert(table.id.clone(), Arc::new(grown));
         }
     }
     findings.extend(orphans(&inputs, &trees, &bindings));
     findings.extend(beaten_findings(&beaten(&trees)));
-    findings.extend(closed(&trees));
+    findings.extend(trees.values().flat_map(|grown| closed(grown)));
     for vd in inputs.all_virtual_destinations() {
         backing_services(&inputs, vd, &mut findings);
     }
     let mut gateways = known_gateways(&inputs);
     gateways.extend(wanted.iter().cloned());
     findings.extend(no_effect_findings(&inputs, &gateways));
-    let plans: BTreeMap<GatewayId, Arc<GatewayPlan>> = gateways
-        .into_iter()
-        .map(|gateway| {
-            let plan = compose(&inputs, &gateway, &bindings, &trees, &mut findings);
-            (gateway, Arc::new(plan))
-        })
-        .collect();
-    findings.extend(unimplemented_gateways(&inputs, &plans));
-    drop_echoes(&mut findings);
-    sort_findings(&mut findings);
+    let mut plans: OrdMap<GatewayId, Arc<GatewayPlan>> = OrdMap::new();
+    for gateway in &gateways {
+        let plan = compose(&inputs, gateway, &bindings, &trees, &mut findings);
+        plans.insert(gateway.clone(), Arc::new(plan));
+    }
+    findings.extend(unimplemented_gateways(&inputs, &gateways));
+    let findings = Reported::new(findings);
     let verdicts = verdicts(store, &inputs, &trees, &bindings, &plans, &findings);
-    let objects = store.objects().map(|object| object.meta.id.clone()).collect();
+    let objects = store.clone();
     let remembered = Arc::new(handed_on);
     Compiled { inputs, trees, bindings, plans, findings, verdicts, remembered, objects }
 }
 
-/// Drops findings that another one says too, and says more: what was wrong when a field was decoded is said again, with
-/// what comes of it, by the route that needed the field.
-fn drop_echoes(findings: &mut Findings) {
-    let mut same_place: BTreeMap<(&ObjectRef, Code, &str), Vec<usize>> = BTreeMap::new();
-    for (index, finding) in findings.iter().enumerate() {
-        if let Some(subject) = &finding.subject {
-            same_place.entry((subject, finding.code, finding.field.as_str())).or_default().push(index);
-        }
-    }
-    let echo = |index: &usize, others: &[usize]| {
-        let (own, own_place) = (&findings[*index].message, findings[*index].severity);
-        let mut others = others.iter().map(|other| &findings[*other]);
-        others.any(|other| {
-            other.severity == own_place && other.message.len() > own.len() && other.message.contains(own.as_str())
-        })
-    };
-    // More than a few at one place are no echoes of each other.
-    let few = same_place.values().filter(|indices| (2..=8).contains(&indices.len()));
-    let echoes: BTreeSet<usize> =
-        few.flat_map(|indices| indices.iter().filter(|index| echo(index, indices))).copied().collect();
-    if !echoes.is_empty() {
-        let mut index = 0;
-        findings.retain(|_| {
-            index += 1;
-            !echoes.contains(&(index - 1))
-        });
-    }
-}
-
 /// Child tables that no bound root table reaches (R91).
-fn orphans(inputs: &Inputs, trees: &BTreeMap<ObjectRef, GrownTree>, bindings: &Bindings) -> Findings {
-    let bound: BTreeSet<&ObjectRef> = bindings.tables.values().flatten().map(|(table, _)| table).collect();
-    let reached: BTreeSet<&ObjectRef> = trees
-        .values()
-        .filter(|grown| bound.contains(&grown.tree.root.id))
-        .flat_map(|grown| {
-            let kept = grown.frozen.iter().flat_map(|accepted| &accepted.routes);
-            grown.tree.parents.keys().chain(kept.flat_map(|route| route.body.chain.iter().map(|hop| &hop.table)))
-        })
-        .collect();
+fn orphans(inputs: &Inputs, trees: &OrdMap<ObjectRef, Arc<GrownTree>>, bindings: &Bindings) -> Findings {
+    let bound: BTreeSet<&ObjectRef> =
+        bindings.tables.values().flat_map(|tables| tables.values()).map(|bound| &bound.0).collect();
+    let reached: BTreeSet<&ObjectRef> =
+        trees.values().filter(|grown| bound.contains(&grown.tree.root.id)).flat_map(|grown| reached(grown)).collect();
     inputs
         .all_tables()
-        .iter()
         .filter(|table| matches!(table.role, TableRole::Child) && !reached.contains(&table.id))
-        .map(|table| {
-            Finding::warning(
-                &table.id,
-                Code::OrphanTable,
-                "no root table that a gateway serves delegates to this table, so it serves nothing; add `hosts`, or select it in a `delegate`",
-            )
-        })
+        .map(|table| orphan(&table.id))
         .collect()
 }
 
+/// The tables that a tree serves, below its root.
+pub(super) fn reached(grown: &GrownTree) -> impl Iterator<Item = &ObjectRef> {
+    let kept = grown.frozen.iter().flat_map(|accepted| &accepted.routes);
+    grown.tree.parents.keys().chain(kept.flat_map(|route| route.body.chain.iter().map(|hop| &hop.table)))
+}
+
+/// R91.
+pub(super) fn orphan(table: &ObjectRef) -> Finding {
+    Finding::warning(
+        table,
+        Code::OrphanTable,
+        "no root table that a gateway serves delegates to this table, so it serves nothing; add `hosts`, or select it in a `delegate`",
+    )
+}
+
 /// Who lost to whom, with the routes it happened on.
-fn beaten(trees: &BTreeMap<ObjectRef, GrownTree>) -> BTreeMap<Beaten, Vec<String>> {
+fn beaten(trees: &OrdMap<ObjectRef, Arc<GrownTree>>) -> BTreeMap<Beaten, Vec<String>> {
     let mut all: BTreeMap<Beaten, Vec<String>> = BTreeMap::new();
     for grown in trees.values() {
-        for (route, attached) in grown.tree.routes.iter().zip(&grown.attached) {
-            for beaten in &attached.beaten {
-                if let Some(last) = route.chain.last() {
-                    all.entry(beaten.clone()).or_default().push(last.to_string());
-                }
-            }
+        for (beaten, route) in beaten_in(grown) {
+            all.entry(beaten.clone()).or_default().push(route);
         }
     }
     for routes in all.values_mut() {
@@ -184,10 +156,18 @@ fn beaten(trees: &BTreeMap<ObjectRef, GrownTree>) -> BTreeMap<Beaten, Vec<String
     all
 }
 
+/// The same in one tree.
+pub(super) fn beaten_in(grown: &GrownTree) -> impl Iterator<Item = (&Beaten, String)> {
+    grown.tree.routes.iter().zip(&grown.attached).flat_map(|(route, attached)| {
+        let last = route.chain.last();
+        last.into_iter().flat_map(|last| attached.beaten.iter().map(|beaten| (beaten, last.to_string())))
+    })
+}
+
 /// Tells tables which of their routes a protecting policy keeps closed (R130). The policy itself carries the error.
-fn closed(trees: &BTreeMap<ObjectRef, GrownTree>) -> Findings {
+pub(super) fn closed(grown: &GrownTree) -> Findings {
     let mut findings = Findings::new();
-    for grown in trees.values().filter(|grown| grown.frozen.is_none()) {
+    if grown.frozen.is_none() {
         for (route, attached) in grown.tree.routes.iter().zip(&grown.attached) {
             if let (Some((policy, fault)), Some(last)) = (&attached.closed, route.chain.last()) {
                 findings.push(
@@ -206,9 +186,9 @@ fn closed(trees: &BTreeMap<ObjectRef, GrownTree>) -> Findings {
 }
 
 /// Virtual gateways that no gateway Service implements, and listeners of those for all gateways whose port none has.
-fn unimplemented_gateways(inputs: &Inputs, plans: &BTreeMap<GatewayId, Arc<GatewayPlan>>) -> Findings {
-    let services: BTreeMap<ObjectRef, Arc<Service>> = plans
-        .keys()
+pub(super) fn unimplemented_gateways<W: World>(inputs: &W, gateways: &BTreeSet<GatewayId>) -> Findings {
+    let services: BTreeMap<ObjectRef, Arc<Service>> = gateways
+        .iter()
         .flat_map(|gateway| {
             gateway
                 .services

@@ -1,57 +1,69 @@
-//! The answers to the rules' questions, from plain maps.
+//! The answers to the rules' questions, from plain maps, and which questions a change answers anew.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::{OrdMap, OrdSet};
+
 use crate::crd::Object;
+use crate::ir::route::EffectiveLabels;
 use crate::ir::trust::Terms;
 use crate::model::{Code, Finding, Findings, Kind, Labels, Name, ObjectRef, WorkspaceId};
 use crate::resolve::Options;
 use crate::resolve::facts::{
-    ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, TableRole, TrustPolicy,
+    Age, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, TableRole, TrustPolicy,
     VirtualDestination, VirtualGateway,
 };
 use crate::resolve::lower::{Lowered, lower};
 use crate::resolve::roster::{Roster, RosterInputs, resolve_roster};
-use crate::resolve::trust::{self, RootOfTrust, resolve_trust};
+use crate::resolve::trust::{self, KeptRoot, RootOfTrust, resolve_trust};
 use crate::resolve::world::{PolicyIndex, World};
 use crate::store::Store;
 
-/// Everything that the rules may ask about, arranged once per compile.
-#[derive(Debug)]
+/// Everything that the rules may ask about.
+///
+/// # Cost
+/// A clone shares everything with the original; an object more or less costs the logarithm of its kind's objects.
+#[derive(Clone, Debug)]
 pub struct Inputs {
     options: Options,
-    roster: Roster,
+    roster: Arc<Roster>,
     tables: Collection<Table>,
     gateways: Collection<VirtualGateway>,
     services: Collection<Service>,
-    slices: BTreeMap<ObjectRef, Vec<Arc<Slice>>>,
-    pods: BTreeMap<ObjectRef, Arc<Pod>>,
-    nodes: BTreeMap<(Name, Name), Arc<Node>>,
-    secrets: BTreeMap<ObjectRef, Arc<Secret>>,
+    slices: OrdMap<ObjectRef, OrdMap<ObjectRef, Arc<Slice>>>,
+    pods: OrdMap<ObjectRef, Arc<Pod>>,
+    nodes: OrdMap<(Name, Name), Arc<Node>>,
+    secrets: OrdMap<ObjectRef, Arc<Secret>>,
+    trust_policies: OrdMap<ObjectRef, Arc<TrustPolicy>>,
+    /// What the policies, their Secrets and the kept root come down to.
     trust: trust::Resolved,
     virtual_destinations: Collection<VirtualDestination>,
     external_services: Collection<ExternalService>,
-    policies: BTreeMap<WorkspaceId, Arc<PolicyIndex>>,
-    no_policies: Arc<PolicyIndex>,
+    policies: OrdMap<WorkspaceId, PolicyIndex>,
     /// Objects of the v2 API that count: owned and read for configuration, or admin objects in their place.
-    counted: BTreeSet<ObjectRef>,
+    counted: OrdSet<ObjectRef>,
 }
 
 /// Objects of one kind in age order, found by identity or by what a selector names.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Collection<T> {
-    by_age: Vec<Arc<T>>,
-    by_id: BTreeMap<ObjectRef, usize>,
-    by_label: BTreeMap<(Name, Name), Vec<usize>>,
-    by_namespace: BTreeMap<Name, Vec<usize>>,
+    by_age: OrdMap<Age, Arc<T>>,
+    by_id: OrdMap<ObjectRef, Arc<T>>,
+    by_label: OrdMap<(Name, Name), OrdMap<Age, Arc<T>>>,
+    by_namespace: OrdMap<Name, OrdMap<Age, Arc<T>>>,
+}
+
+impl<T> Default for Collection<T> {
+    fn default() -> Self {
+        Self { by_age: OrdMap::new(), by_id: OrdMap::new(), by_label: OrdMap::new(), by_namespace: OrdMap::new() }
+    }
 }
 
 /// What a collection needs to know of its members.
 trait Member {
     fn id(&self) -> &ObjectRef;
     fn labels(&self) -> &Labels;
-    fn age(&self) -> &crate::resolve::facts::Age;
+    fn age(&self) -> &Age;
 }
 
 macro_rules! members {
@@ -64,7 +76,7 @@ macro_rules! members {
                 let labels: fn(&$kind) -> &Labels = $labels;
                 labels(self)
             }
-            fn age(&self) -> &crate::resolve::facts::Age {
+            fn age(&self) -> &Age {
                 &self.age
             }
         })+
@@ -78,27 +90,28 @@ members!(VirtualGateway; |_| &NO_LABELS);
 static NO_LABELS: Labels = Labels::new();
 
 impl<T: Member> Collection<T> {
-    fn new(mut members: Vec<Arc<T>>) -> Self {
-        members.sort_by(|a, b| a.age().cmp(b.age()));
-        let mut collection = Self {
-            by_age: Vec::new(),
-            by_id: BTreeMap::new(),
-            by_label: BTreeMap::new(),
-            by_namespace: BTreeMap::new(),
-        };
-        for (position, member) in members.iter().enumerate() {
-            collection.by_id.insert(member.id().clone(), position);
-            collection.by_namespace.entry(member.id().namespace.clone()).or_default().push(position);
-            for (key, value) in member.labels() {
-                collection.by_label.entry((key.clone(), value.clone())).or_default().push(position);
-            }
+    fn insert(&mut self, member: &Arc<T>) {
+        let age = member.age();
+        self.by_age.insert(age.clone(), member.clone());
+        self.by_id.insert(member.id().clone(), member.clone());
+        self.by_namespace.entry(member.id().namespace.clone()).or_default().insert(age.clone(), member.clone());
+        for (key, value) in member.labels() {
+            self.by_label.entry((key.clone(), value.clone())).or_default().insert(age.clone(), member.clone());
         }
-        collection.by_age = members;
-        collection
+    }
+
+    fn remove(&mut self, member: &T) {
+        let age = member.age();
+        self.by_age.remove(age);
+        self.by_id.remove(member.id());
+        take_out(&mut self.by_namespace, &member.id().namespace, age);
+        for (key, value) in member.labels() {
+            take_out(&mut self.by_label, &(key.clone(), value.clone()), age);
+        }
     }
 
     fn get(&self, id: &ObjectRef) -> Option<Arc<T>> {
-        self.by_id.get(id).map(|position| self.by_age[*position].clone())
+        self.by_id.get(id).cloned()
     }
 
     /// # Cost
@@ -106,12 +119,45 @@ impl<T: Member> Collection<T> {
     fn select(&self, selector: &Selector) -> Vec<Arc<T>> {
         let fits = |member: &&Arc<T>| selector.fits(member.id(), member.labels());
         let label = selector.labels.iter().next().map(|(key, value)| (key.clone(), value.clone()));
-        let positions = match (&label, &selector.namespace) {
+        let members = match (&label, &selector.namespace) {
             (Some(pair), _) => self.by_label.get(pair),
             (None, Some(namespace)) => self.by_namespace.get(namespace),
-            (None, None) => return self.by_age.iter().filter(fits).cloned().collect(),
+            (None, None) => return self.by_age.values().filter(fits).cloned().collect(),
         };
-        positions.into_iter().flatten().map(|position| &self.by_age[*position]).filter(fits).cloned().collect()
+        members.into_iter().flat_map(|members| members.values()).filter(fits).cloned().collect()
+    }
+}
+
+/// Takes an entry out of one of many maps, and the map with its last entry.
+fn take_out<K: Ord + Clone, L: Ord + Clone, V: Clone>(maps: &mut OrdMap<K, OrdMap<L, V>>, key: &K, entry: &L) {
+    if let Some(map) = maps.get_mut(key) {
+        map.remove(entry);
+        if map.is_empty() {
+            maps.remove(key);
+        }
+    }
+}
+
+/// Findings about an admin object in a place where it does not count.
+pub(super) fn misplaced(id: &ObjectRef, options: &Options) -> Option<Finding> {
+    (is_admin_kind(id.kind) && !is_in_admin_namespace(id, options)).then(|| {
+        Finding::warning(
+            id,
+            Code::NotInAdminNamespace,
+            format!(
+                "{} counts only in namespace `{}` of the management cluster `{}`; move it there",
+                id.kind, options.admin_namespace, options.management_cluster
+            ),
+        )
+    })
+}
+
+/// The namespace that exists because of an object: a manifest of it, or any object in it.
+pub(super) fn namespace_of(id: &ObjectRef) -> Option<&Name> {
+    match id.kind {
+        Kind::Node => None,
+        Kind::Namespace => Some(&id.name),
+        _ => Some(&id.namespace),
     }
 }
 
@@ -130,21 +176,12 @@ impl Inputs {
         let mut lowered: Vec<(&Arc<Object>, Lowered)> = Vec::with_capacity(store.len());
         for object in store.objects() {
             let id = &object.meta.id;
-            // A namespace exists where a manifest or any object names it.
-            let namespace = if id.kind == Kind::Namespace { &id.name } else { &id.namespace };
-            if id.kind != Kind::Node {
+            if let Some(namespace) = namespace_of(id) {
                 roster_inputs.namespaces.entry(id.cluster.clone()).or_default().entry(namespace.clone()).or_default();
             }
             let (fact, found) = lower(object);
-            if is_admin_kind(id.kind) && !is_in_admin_namespace(id, options) {
-                findings.push(Finding::warning(
-                    id,
-                    Code::NotInAdminNamespace,
-                    format!(
-                        "{} counts only in namespace `{}` of the management cluster `{}`; move it there",
-                        id.kind, options.admin_namespace, options.management_cluster
-                    ),
-                ));
+            if let Some(misplaced) = misplaced(id, options) {
+                findings.push(misplaced);
                 continue;
             }
             findings.extend(found);
@@ -165,78 +202,124 @@ impl Inputs {
         }
         let (roster, found) = resolve_roster(&roster_inputs, options);
         findings.extend(found);
-        let inputs = Self::arrange(lowered, roster, options, &mut findings);
+        let mut inputs = Self::empty(options, Arc::new(roster));
+        for (object, fact) in lowered {
+            findings.extend(inputs.admit(&object.meta.id, &fact));
+        }
+        inputs.settle_trust(&options.kept_root, |_| {}, &mut findings);
         (inputs, findings)
     }
 
-    fn arrange(
-        lowered: Vec<(&Arc<Object>, Lowered)>,
-        roster: Roster,
-        options: &Options,
-        findings: &mut Findings,
-    ) -> Self {
-        let mut counted = BTreeSet::new();
-        let (mut tables, mut gateways, mut services) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut virtual_destinations, mut external_services) = (Vec::new(), Vec::new());
-        let mut slices: BTreeMap<ObjectRef, Vec<Arc<Slice>>> = BTreeMap::new();
-        let (mut pods, mut nodes, mut secrets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut policies: BTreeMap<WorkspaceId, Vec<Arc<PolicyObject>>> = BTreeMap::new();
-        let mut roots: Vec<Arc<TrustPolicy>> = Vec::new();
-        for (object, fact) in lowered {
-            let id = &object.meta.id;
-            if id.kind.is_v2() {
-                if let Err(reason) = counts(id, &roster, options) {
-                    findings.push(Finding::info(id, Code::NoWorkspace, reason));
-                    continue;
-                }
-                counted.insert(id.clone());
-            }
-            match fact {
-                Lowered::Service(service) => services.push(service),
-                Lowered::Slice(slice) => slices.entry(slice.service.clone()).or_default().push(slice),
-                Lowered::Pod(pod) => {
-                    pods.insert(pod.id.clone(), pod);
-                }
-                Lowered::Node(node) => {
-                    nodes.insert((node.id.cluster.clone(), node.id.name.clone()), node);
-                }
-                Lowered::Secret(secret) => {
-                    secrets.insert(secret.id.clone(), secret);
-                }
-                Lowered::Trust(policy) => roots.push(policy),
-                Lowered::Gateway(gateway) => gateways.push(gateway),
-                Lowered::Table(table) => tables.push(table),
-                Lowered::VirtualDestination(vd) => virtual_destinations.push(vd),
-                Lowered::ExternalService(service) => external_services.push(service),
-                Lowered::Policy(policy) => {
-                    if let Some(owner) = roster.owner_of(&policy.id) {
-                        policies.entry(owner.clone()).or_default().push(policy);
-                    }
-                }
-                Lowered::Namespace(_)
-                | Lowered::Cluster(_)
-                | Lowered::Workspace(_)
-                | Lowered::Settings(_)
-                | Lowered::Nothing => {}
-            }
-        }
-        let trust = resolve_trust(&roots, |id| secrets.get(id).cloned(), &options.kept_root, findings);
+    /// Decides anew what is trusted, once all objects are in; `read` is told which Secrets were asked for. Returns whether
+    /// that made a difference.
+    ///
+    /// # Findings
+    /// Those of [`resolve_trust`].
+    pub(super) fn settle_trust(&mut self, kept: &KeptRoot, read: impl Fn(&ObjectRef), findings: &mut Findings) -> bool {
+        self.options.kept_root.clone_from(kept);
+        let policies: Vec<Arc<TrustPolicy>> = self.trust_policies.values().cloned().collect();
+        let secret = |id: &ObjectRef| {
+            read(id);
+            self.secrets.get(id).cloned()
+        };
+        let trust = resolve_trust(&policies, secret, kept, findings);
+        let is_other = trust != self.trust;
+        self.trust = trust;
+        is_other
+    }
+
+    /// Without objects.
+    pub(super) fn empty(options: &Options, roster: Arc<Roster>) -> Self {
         Self {
             options: options.clone(),
             roster,
-            tables: Collection::new(tables),
-            gateways: Collection::new(gateways),
-            services: Collection::new(services),
-            slices,
-            pods,
-            nodes,
-            secrets,
-            trust,
-            virtual_destinations: Collection::new(virtual_destinations),
-            external_services: Collection::new(external_services),
-            policies: policies.into_iter().map(|(owner, list)| (owner, Arc::new(PolicyIndex::new(list)))).collect(),
-            no_policies: Arc::new(PolicyIndex::default()),
-            counted,
+            tables: Collection::default(),
+            gateways: Collection::default(),
+            services: Collection::default(),
+            slices: OrdMap::new(),
+            pods: OrdMap::new(),
+            nodes: OrdMap::new(),
+            secrets: OrdMap::new(),
+            trust_policies: OrdMap::new(),
+            trust: resolve_trust(&[], |_| None, &options.kept_root, &mut Findings::new()),
+            virtual_destinations: Collection::default(),
+            external_services: Collection::default(),
+            policies: OrdMap::new(),
+            counted: OrdSet::new(),
+        }
+    }
+
+    /// Takes an object in, if it counts where it stands.
+    ///
+    /// # Findings
+    /// [`Code::NoWorkspace`].
+    pub(super) fn admit(&mut self, id: &ObjectRef, fact: &Lowered) -> Option<Finding> {
+        if id.kind.is_v2() {
+            if let Err(reason) = counts(id, &self.roster, &self.options) {
+                return Some(Finding::info(id, Code::NoWorkspace, reason));
+            }
+            self.counted.insert(id.clone());
+        }
+        match fact {
+            Lowered::Service(service) => self.services.insert(service),
+            Lowered::Slice(slice) => {
+                self.slices.entry(slice.service.clone()).or_default().insert(slice.id.clone(), slice.clone());
+            }
+            Lowered::Pod(pod) => drop(self.pods.insert(pod.id.clone(), pod.clone())),
+            Lowered::Node(node) => {
+                self.nodes.insert((node.id.cluster.clone(), node.id.name.clone()), node.clone());
+            }
+            Lowered::Secret(secret) => drop(self.secrets.insert(secret.id.clone(), secret.clone())),
+            Lowered::Trust(policy) => drop(self.trust_policies.insert(policy.id.clone(), policy.clone())),
+            Lowered::Gateway(gateway) => self.gateways.insert(gateway),
+            Lowered::Table(table) => self.tables.insert(table),
+            Lowered::VirtualDestination(vd) => self.virtual_destinations.insert(vd),
+            Lowered::ExternalService(service) => self.external_services.insert(service),
+            Lowered::Policy(policy) => {
+                if let Some(owner) = self.roster.owner_of(&policy.id) {
+                    self.policies.entry(owner.clone()).or_default().insert(policy);
+                }
+            }
+            Lowered::Namespace(_)
+            | Lowered::Cluster(_)
+            | Lowered::Workspace(_)
+            | Lowered::Settings(_)
+            | Lowered::Nothing => {}
+        }
+        None
+    }
+
+    /// Takes an object out that was admitted so.
+    pub(super) fn dismiss(&mut self, id: &ObjectRef, fact: &Lowered) {
+        if id.kind.is_v2() && self.counted.remove(id).is_none() {
+            return;
+        }
+        match fact {
+            Lowered::Service(service) => self.services.remove(service),
+            Lowered::Slice(slice) => take_out(&mut self.slices, &slice.service, &slice.id),
+            Lowered::Pod(pod) => drop(self.pods.remove(&pod.id)),
+            Lowered::Node(node) => drop(self.nodes.remove(&(node.id.cluster.clone(), node.id.name.clone()))),
+            Lowered::Secret(secret) => drop(self.secrets.remove(&secret.id)),
+            Lowered::Trust(policy) => drop(self.trust_policies.remove(&policy.id)),
+            Lowered::Gateway(gateway) => self.gateways.remove(gateway),
+            Lowered::Table(table) => self.tables.remove(table),
+            Lowered::VirtualDestination(vd) => self.virtual_destinations.remove(vd),
+            Lowered::ExternalService(service) => self.external_services.remove(service),
+            Lowered::Policy(policy) => {
+                if let Some(owner) = self.roster.owner_of(&policy.id)
+                    && let Some(index) = self.policies.get_mut(owner)
+                {
+                    index.remove(policy);
+                    if index.is_empty() {
+                        self.policies.remove(owner);
+                    }
+                }
+            }
+            Lowered::Namespace(_)
+            | Lowered::Cluster(_)
+            | Lowered::Workspace(_)
+            | Lowered::Settings(_)
+            | Lowered::Nothing => {}
         }
     }
 
@@ -253,15 +336,13 @@ impl Inputs {
     }
 
     /// All tables, in age order.
-    #[must_use]
-    pub fn all_tables(&self) -> &[Arc<Table>] {
-        &self.tables.by_age
+    pub fn all_tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.tables.by_age.values()
     }
 
     /// All virtual destinations, in age order.
-    #[must_use]
-    pub fn all_virtual_destinations(&self) -> &[Arc<VirtualDestination>] {
-        &self.virtual_destinations.by_age
+    pub fn all_virtual_destinations(&self) -> impl Iterator<Item = &Arc<VirtualDestination>> {
+        self.virtual_destinations.by_age.values()
     }
 }
 
@@ -323,7 +404,7 @@ impl World for Inputs {
     }
 
     fn root_tables(&self) -> Vec<Arc<Table>> {
-        self.tables.by_age.iter().filter(|table| matches!(table.role, TableRole::Root(_))).cloned().collect()
+        self.tables.by_age.values().filter(|table| matches!(table.role, TableRole::Root(_))).cloned().collect()
     }
 
     fn virtual_gateway(&self, id: &ObjectRef) -> Option<Arc<VirtualGateway>> {
@@ -331,7 +412,7 @@ impl World for Inputs {
     }
 
     fn virtual_gateways(&self) -> Vec<Arc<VirtualGateway>> {
-        self.gateways.by_age.clone()
+        self.gateways.by_age.values().cloned().collect()
     }
 
     fn service(&self, id: &ObjectRef) -> Option<Arc<Service>> {
@@ -351,7 +432,7 @@ impl World for Inputs {
     }
 
     fn slices(&self, service: &ObjectRef) -> Vec<Arc<Slice>> {
-        self.slices.get(service).cloned().unwrap_or_default()
+        self.slices.get(service).into_iter().flat_map(|slices| slices.values()).cloned().collect()
     }
 
     fn pod(&self, id: &ObjectRef) -> Option<Arc<Pod>> {
@@ -387,8 +468,20 @@ impl World for Inputs {
         self.external_services.select(selector)
     }
 
-    fn policies(&self, owner: &WorkspaceId) -> Arc<PolicyIndex> {
-        self.policies.get(owner).unwrap_or(&self.no_policies).clone()
+    fn candidates(&self, owner: &WorkspaceId, labels: &EffectiveLabels) -> Vec<Arc<PolicyObject>> {
+        self.policies.get(owner).map(|index| index.candidates(labels)).unwrap_or_default()
+    }
+
+    fn closing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>> {
+        self.policies.get(owner).into_iter().flat_map(PolicyIndex::closing).cloned().collect()
+    }
+
+    fn workload_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>> {
+        self.policies.get(owner).into_iter().flat_map(PolicyIndex::on_workloads).cloned().collect()
+    }
+
+    fn policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>> {
+        self.policies.get(owner).into_iter().flat_map(PolicyIndex::all).cloned().collect()
     }
 
     fn policy_owners(&self) -> Vec<WorkspaceId> {

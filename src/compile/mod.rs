@@ -4,8 +4,12 @@
 
 pub mod explain;
 pub mod full;
+pub mod incremental;
 mod inputs;
 pub mod report;
+mod reported;
 
 pub use full::{Compiled, compile};
+pub use incremental::Compiler;
 pub use inputs::Inputs;
+pub use reported::Reported;

@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::OrdMap;
+
+use crate::crd::Object;
 use crate::ir::GatewayPlan;
 use crate::model::{Approval, Code, Finding, GatewayId, Kind, ObjectRef, Severity};
 use crate::resolve::gateway::{Bindings, GrownTree};
@@ -10,6 +13,7 @@ use crate::resolve::world::World;
 use crate::store::Store;
 
 use super::inputs::Inputs;
+use super::reported::Reported;
 
 /// What an author is told about an object.
 ///
@@ -32,42 +36,46 @@ pub struct Verdict {
 pub fn verdicts(
     store: &Store,
     inputs: &Inputs,
-    trees: &BTreeMap<ObjectRef, GrownTree>,
+    trees: &OrdMap<ObjectRef, Arc<GrownTree>>,
     bindings: &Bindings,
-    plans: &BTreeMap<GatewayId, Arc<GatewayPlan>>,
-    findings: &[Finding],
-) -> BTreeMap<ObjectRef, Verdict> {
+    plans: &OrdMap<GatewayId, Arc<GatewayPlan>>,
+    findings: &Reported,
+) -> OrdMap<ObjectRef, Arc<Verdict>> {
     let mut counts = count(inputs, trees, bindings, plans);
-    let mut by_object: BTreeMap<&ObjectRef, Vec<&Finding>> = BTreeMap::new();
-    for finding in findings {
-        if let Some(subject) = &finding.subject {
-            by_object.entry(subject).or_default().push(finding);
-        }
-    }
     store
         .objects()
         .filter(|object| object.meta.id.kind.is_v2())
         .map(|object| {
             let id = &object.meta.id;
-            let own = by_object.remove(id).unwrap_or_default();
-            let verdict = Verdict {
-                approval: approval(id.kind, &own, inputs.is_counted(id)),
-                message: message(&own),
-                generation: object.meta.generation,
-                counts: counts.remove(id).unwrap_or_default(),
-            };
-            (id.clone(), verdict)
+            let counts = counts.remove(id).unwrap_or_default();
+            let verdict = verdict(object, findings.about(id), inputs.is_counted(id), counts);
+            (id.clone(), Arc::new(verdict))
         })
         .collect()
 }
 
+/// The verdict on one object.
+pub(super) fn verdict(
+    object: &Object,
+    findings: &[Finding],
+    is_counted: bool,
+    counts: BTreeMap<String, u64>,
+) -> Verdict {
+    Verdict {
+        approval: approval(object.meta.id.kind, findings, is_counted),
+        message: message(findings),
+        generation: object.meta.generation,
+        counts,
+    }
+}
+
 /// R132 and R133: what Envoy refused is FAILED, since nothing of the newest is in force; an invalid route makes a table INVALID
 /// whatever its code; elsewhere what Envoy cannot express is FAILED.
-fn approval(kind: Kind, findings: &[&Finding], counted: bool) -> Approval {
+fn approval(kind: Kind, findings: &[Finding], counted: bool) -> Approval {
     if !counted {
         return Approval::Pending;
     }
-    let errors: Vec<&&Finding> = findings.iter().filter(|f| f.severity == Severity::Error).collect();
+    let errors: Vec<&Finding> = findings.iter().filter(|f| f.severity == Severity::Error).collect();
     if !errors.is_empty() {
         let is_refused = errors.iter().any(|f| f.code == Code::RefusedByGateway);
         let is_beyond_envoy = kind != Kind::RouteTable && errors.iter().all(|f| f.code == Code::Unsupported);
@@ -79,7 +87,7 @@ fn approval(kind: Kind, findings: &[&Finding], counted: bool) -> Approval {
 /// Most bytes of a message; status objects are kept in etcd.
 const MAX_MESSAGE: usize = 32 * 1024;
 
-fn message(findings: &[&Finding]) -> String {
+fn message(findings: &[Finding]) -> String {
     let mut text = String::new();
     let mut left = findings.len();
     for finding in findings {
@@ -102,9 +110,9 @@ fn message(findings: &[&Finding]) -> String {
 /// R135.
 fn count(
     inputs: &Inputs,
-    trees: &BTreeMap<ObjectRef, GrownTree>,
+    trees: &OrdMap<ObjectRef, Arc<GrownTree>>,
     bindings: &Bindings,
-    plans: &BTreeMap<GatewayId, Arc<GatewayPlan>>,
+    plans: &OrdMap<GatewayId, Arc<GatewayPlan>>,
 ) -> BTreeMap<ObjectRef, BTreeMap<String, u64>> {
     let mut counts: BTreeMap<ObjectRef, BTreeMap<String, u64>> = BTreeMap::new();
     let mut add = |id: &ObjectRef, what: &str, number: usize| {
@@ -145,7 +153,7 @@ fn count(
     }
     let mut tables_of: BTreeMap<&ObjectRef, BTreeSet<&ObjectRef>> = BTreeMap::new();
     for ((gateway, _), tables) in &bindings.tables {
-        tables_of.entry(gateway).or_default().extend(tables.iter().map(|(table, _)| table));
+        tables_of.entry(gateway).or_default().extend(tables.values().map(|bound| &bound.0));
     }
     for (gateway, tables) in tables_of {
         add(gateway, "routeTablesCount", tables.len());

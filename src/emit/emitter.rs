@@ -8,6 +8,9 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+
 use crate::ir::listener::HttpHosts;
 use crate::ir::{Chain, GatewayPlan, Listener, Secret, SecretId, Serves, Upstream, UpstreamId, VirtualHost};
 use crate::model::{Host, Name, ObjectRef};
@@ -15,7 +18,7 @@ use crate::snapshot::{Resource, ResourceType, Resources, Snapshot};
 
 use super::layout::{self, Form, Layout, Piece, Place, Weight};
 use super::route::HostPart;
-use super::{EmitOptions, cluster, endpoint, listener, name, route, secret};
+use super::{EmitOptions, cluster, endpoint, filter, listener, name, route, secret};
 
 /// Emits the plans of one gateway, one after the other.
 ///
@@ -26,8 +29,9 @@ use super::{EmitOptions, cluster, endpoint, listener, name, route, secret};
 /// that did not change.
 ///
 /// # Cost
-/// One comparison of pointers per upstream and virtual host; encoding of what differs; and splicing of each route
-/// configuration with a changed host. A host that comes or goes costs a pass over the chain's list of hosts.
+/// One comparison of pointers per virtual host and per upstream near one that differs; encoding of what differs; and
+/// splicing of each route configuration with a changed host. A host that comes or goes costs a pass over the chain's list
+/// of hosts.
 #[derive(Debug, Default)]
 pub struct Emitter {
     state: Option<State>,
@@ -76,6 +80,7 @@ struct Made {
     clusters: Arc<Resources>,
     endpoints: Arc<Resources>,
     listeners: Arc<Resources>,
+    extensions: Arc<Resources>,
     scopes: Arc<Resources>,
     routes: Arc<Resources>,
     secrets: Arc<Resources>,
@@ -87,6 +92,7 @@ impl Made {
             .with_shared(ResourceType::Cluster, self.clusters.clone())
             .with_shared(ResourceType::Endpoint, self.endpoints.clone())
             .with_shared(ResourceType::Listener, self.listeners.clone())
+            .with_shared(ResourceType::Extension, self.extensions.clone())
             .with_shared(ResourceType::ScopedRoute, self.scopes.clone())
             .with_shared(ResourceType::Route, self.routes.clone())
             .with_shared(ResourceType::Secret, self.secrets.clone())
@@ -110,7 +116,7 @@ fn remove(resources: &mut Arc<Resources>, name: &Name) {
 struct State {
     options: EmitOptions,
     cluster: Name,
-    upstreams: BTreeMap<UpstreamId, Arc<Upstream>>,
+    upstreams: OrdMap<UpstreamId, Arc<Upstream>>,
     secrets: BTreeMap<SecretId, Secret>,
     listeners: BTreeMap<u16, ListenerState>,
     made: Made,
@@ -118,32 +124,36 @@ struct State {
 
 impl State {
     fn new(options: &EmitOptions, cluster: Name) -> Self {
+        let mut made = Made::default();
+        for extension in filter::emit_extensions() {
+            put(&mut made.extensions, extension);
+        }
         Self {
             options: options.clone(),
             cluster,
-            upstreams: BTreeMap::new(),
+            upstreams: OrdMap::new(),
             secrets: BTreeMap::new(),
             listeners: BTreeMap::new(),
-            made: Made::default(),
+            made,
         }
     }
 
-    fn update_upstreams(&mut self, upstreams: &BTreeMap<UpstreamId, Arc<Upstream>>) {
-        // An upstream has one id.
-        let (gone, new) = difference(&self.upstreams, upstreams, |before, now| Arc::ptr_eq(before.1, now.1));
-        for id in gone {
-            let name = name::cluster(&id);
-            remove(&mut self.made.clusters, &name);
-            remove(&mut self.made.endpoints, &name);
-            self.upstreams.remove(&id);
-        }
-        for (id, upstream) in new {
-            if self.upstreams.get(id).is_none_or(|before| before != upstream) {
-                put(&mut self.made.clusters, cluster::emit_cluster(upstream, &self.cluster));
-                put(&mut self.made.endpoints, endpoint::emit_endpoints(upstream));
+    fn update_upstreams(&mut self, upstreams: &OrdMap<UpstreamId, Arc<Upstream>>) {
+        // What two maps share is passed over.
+        for item in self.upstreams.diff(upstreams) {
+            match item {
+                DiffItem::Remove(id, _) => {
+                    let name = name::cluster(id);
+                    remove(&mut self.made.clusters, &name);
+                    remove(&mut self.made.endpoints, &name);
+                }
+                DiffItem::Add(_, upstream) | DiffItem::Update { new: (_, upstream), .. } => {
+                    put(&mut self.made.clusters, cluster::emit_cluster(upstream, &self.cluster));
+                    put(&mut self.made.endpoints, endpoint::emit_endpoints(upstream));
+                }
             }
-            self.upstreams.insert(id.clone(), upstream.clone());
         }
+        self.upstreams = upstreams.clone();
     }
 
     fn update_secrets(&mut self, secrets: &BTreeMap<SecretId, Secret>) {

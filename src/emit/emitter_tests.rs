@@ -145,7 +145,8 @@ fn apply(plan: &mut GatewayPlan, edit: &Edit) {
         Edit::RemoveSecret => drop(plan.secrets.remove(&secret_id())),
         Edit::Settle | Edit::CutFrom(_) => {}
         Edit::Rebuild => {
-            plan.upstreams.values_mut().for_each(|upstream| *upstream = Arc::new((**upstream).clone()));
+            let upstreams = plan.upstreams.iter();
+            plan.upstreams = upstreams.map(|(id, upstream)| (id.clone(), Arc::new((**upstream).clone()))).collect();
             hosts(plan, &|list| list.iter_mut().for_each(|host| *host = Arc::new((**host).clone())));
         }
     }

@@ -3,9 +3,9 @@
 //! An input and an output of compiling, beside the objects, so that compiling stays a function and two replicas that
 //! remember the same decide the same. `memory` keeps it over a restart.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{ObjectRef, WorkspaceId};
@@ -22,10 +22,10 @@ use super::{Matcher, RouteBody};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remembered {
     /// By root table: what stays in force while a route of its tree is invalid.
-    pub accepted: BTreeMap<ObjectRef, Arc<Accepted>>,
+    pub accepted: OrdMap<ObjectRef, Arc<Accepted>>,
     /// Root tables that replaced invalid routes in that compile. One of them that freezes now was switched, so what it
     /// serves at the switch is what it keeps. Not kept over a restart.
-    pub replacing: BTreeSet<ObjectRef>,
+    pub replacing: OrdSet<ObjectRef>,
 }
 
 impl Remembered {
@@ -33,7 +33,7 @@ impl Remembered {
     #[must_use]
     pub fn of_earlier_run(accepted: Vec<Arc<Accepted>>) -> Self {
         let accepted = accepted.into_iter().map(|tree| (tree.root.clone(), tree)).collect();
-        Self { accepted, replacing: BTreeSet::new() }
+        Self { accepted, replacing: OrdSet::new() }
     }
 }
 

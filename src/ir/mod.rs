@@ -18,6 +18,8 @@ pub mod upstream;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use imbl::OrdMap;
+
 use crate::model::GatewayId;
 
 pub use listener::{Chain, Listener, Serves, VirtualHost};
@@ -35,7 +37,7 @@ pub struct GatewayPlan {
     /// Listeners by bound port.
     pub listeners: BTreeMap<u16, Listener>,
     /// Every upstream that some route of some listener names, each once.
-    pub upstreams: BTreeMap<UpstreamId, Arc<Upstream>>,
+    pub upstreams: OrdMap<UpstreamId, Arc<Upstream>>,
     /// Every secret that some chain names, each once, and no other.
     pub secrets: BTreeMap<SecretId, Secret>,
 }

@@ -126,11 +126,10 @@ pub fn attach<W: World + ?Sized>(world: &W, route: &FinalRoute) -> Attached {
     let mut owners: Vec<&WorkspaceId> = route.chain.iter().map(|hop| &hop.owner).collect();
     owners.sort();
     owners.dedup();
-    let labels = || route.labels.iter().map(|(key, label)| (key, &label.value));
     let mut found: Vec<(Arc<PolicyObject>, WorkspaceId)> = Vec::new();
     for owner in owners {
-        let index = world.policies(owner);
-        found.extend(index.candidates(labels()).into_iter().map(|policy| (policy.clone(), owner.clone())));
+        let candidates = world.candidates(owner, &route.labels);
+        found.extend(candidates.into_iter().map(|policy| (policy, owner.clone())));
     }
     found.sort_by(|(a, _), (b, _)| a.id.kind.cmp(&b.id.kind).then_with(|| a.age.cmp(&b.age)));
     let mut rest = found.as_slice();
@@ -420,7 +419,7 @@ fn explain_off_where<W: World + ?Sized>(
     let mut list = Vec::new();
     let owners: Vec<&WorkspaceId> = route.chain.iter().map(|hop| &hop.owner).collect();
     for owner in world.policy_owners() {
-        for policy in world.policies(&owner).all.iter().filter(|policy| wanted(&policy.id)) {
+        for policy in world.policies(&owner).iter().filter(|policy| wanted(&policy.id)) {
             if policy.targets.routes.is_empty() && policy.targets.route_destinations.is_empty() {
                 continue;
             }
@@ -520,35 +519,49 @@ pub fn beaten_findings(beaten: &BTreeMap<Beaten, Vec<String>>) -> Findings {
 pub fn no_effect_findings<W: World + ?Sized>(world: &W, gateways: &BTreeSet<GatewayId>) -> Findings {
     let mut findings = Findings::new();
     for owner in world.policy_owners() {
-        let index = world.policies(&owner);
-        for policy in index.on_destinations.iter().map(|position| &index.all[*position]) {
-            if let Some(imported) = only_imported(world, &owner, policy) {
-                findings.push(
-                    Finding::warning(
-                        &policy.id,
-                        Code::SelectorNoEffect,
-                        format!("`applyToDestinations` finds imported destinations only, for instance `{imported}`: policies for a destination come from the workspace that owns it"),
-                    )
-                    .at(FieldPath::new("spec.applyToDestinations"))
-                    .with(&imported),
-                );
-            }
-        }
-        for policy in index.on_workloads.iter().map(|position| &index.all[*position]) {
-            if let Some(other) = other_workload(world, &owner, policy, gateways) {
-                findings.push(
-                    Finding::warning(
-                        &policy.id,
-                        Code::SelectorNoEffect,
-                        format!("`applyToWorkloads` selects `{other}`, which is no gateway: there are no sidecars, so nothing applies there"),
-                    )
-                    .at(FieldPath::new("spec.applyToWorkloads"))
-                    .with(&other),
-                );
-            }
+        for policy in world.policies(&owner) {
+            no_effect(world, &owner, &policy, gateways, &mut findings);
         }
     }
     findings
+}
+
+/// The same for one policy.
+///
+/// # Rule
+/// R119, R120.
+pub fn no_effect<W: World + ?Sized>(
+    world: &W,
+    owner: &WorkspaceId,
+    policy: &PolicyObject,
+    gateways: &BTreeSet<GatewayId>,
+    findings: &mut Findings,
+) {
+    if let Some(imported) = only_imported(world, owner, policy) {
+        findings.push(
+            Finding::warning(
+                &policy.id,
+                Code::SelectorNoEffect,
+                format!("`applyToDestinations` finds imported destinations only, for instance `{imported}`: policies for a destination come from the workspace that owns it"),
+            )
+            .at(FieldPath::new("spec.applyToDestinations"))
+            .with(&imported),
+        );
+    }
+    if policy.targets.workloads.is_empty() {
+        return;
+    }
+    if let Some(other) = other_workload(world, owner, policy, gateways) {
+        findings.push(
+            Finding::warning(
+                &policy.id,
+                Code::SelectorNoEffect,
+                format!("`applyToWorkloads` selects `{other}`, which is no gateway: there are no sidecars, so nothing applies there"),
+            )
+            .at(FieldPath::new("spec.applyToWorkloads"))
+            .with(&other),
+        );
+    }
 }
 
 /// The first imported destination that a policy selects, if it selects none that its workspace owns.

@@ -56,7 +56,7 @@ pub(super) fn is_too_large(entries: usize, body_bytes: usize) -> bool {
 }
 
 /// A root table with everything below it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
     /// The root table.
     pub root: Arc<Table>,

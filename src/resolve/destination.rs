@@ -448,13 +448,8 @@ pub fn is_closed_by_policy<W: World + ?Sized>(world: &W, upstream: &UpstreamId) 
 /// R118, R130.
 fn closed_by_policy<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> Option<Closed> {
     let owner = world.roster().owner_of(&upstream.object)?;
-    let index = world.policies(owner);
     let mut closed: Option<Closed> = None;
-    for position in &index.on_destinations {
-        let policy = &index.all[*position];
-        if !super::policy::closes(policy) {
-            continue;
-        }
+    for policy in world.closing_policies(owner) {
         if policy.targets.destinations.iter().any(|selector| selects(world, selector, upstream)) {
             let shape = if policy.id.kind == Kind::ClientTlsPolicy { Closed::BlackHole } else { Closed::Deny };
             // The stricter of two shapes: a denial needs no connection at all.

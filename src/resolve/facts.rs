@@ -66,7 +66,7 @@ pub struct Fault {
 ///
 /// # Rule
 /// R39.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Selector {
     /// Labels that the object carries.
     pub labels: Labels,

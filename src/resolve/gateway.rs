@@ -14,6 +14,8 @@ mod ports;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::OrdMap;
+
 use crate::ir::route::{Action, DirectResponse, EffectiveLabels, Matcher, Route, RouteBody, RouteFault};
 use crate::ir::upstream::UpstreamId;
 use crate::ir::{GatewayPlan, Listener, Secret, SecretId, VirtualHost};
@@ -25,9 +27,10 @@ use super::facts::{GatewayListener, Port, Selector, Service, ServicePort, Virtua
 use super::policy;
 use super::world::World;
 
-pub use binding::{Bindings, Bound, bind};
-pub use freezing::{broken_tables, carry_over, freeze, is_unread};
+pub use binding::{Bindings, Bound, ListenerKey, TableBindings, bind, bind_table};
+pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broken, is_remembered, is_unread};
 pub use growth::{GrownTree, Served, grow, require_auth_findings};
+pub use hosts::{HostKey, Hosts, virtual_host};
 
 use chains::chains;
 use ports::bound_ports;
@@ -59,20 +62,29 @@ pub fn known_gateways<W: World + ?Sized>(world: &W) -> BTreeSet<GatewayId> {
         return known;
     }
     for service in world.services(&Selector::default()) {
-        let serves = gateways.iter().any(|gateway| {
-            is_implemented_by(world, gateway, &service)
-                && (gateway.workloads.is_some()
-                    || gateway.listeners.iter().any(|listener| has_port(&service, listener)))
-        });
-        if serves {
-            known.insert(GatewayId {
-                cluster: service.id.cluster.clone(),
-                namespace: service.id.namespace.clone(),
-                services: vec![service.id.name.clone()],
-            });
+        if serves(world, &gateways, &service) {
+            known.insert(class_of_one(&service.id));
         }
     }
     known
+}
+
+/// Whether a Service implements one of these virtual gateways, so that it is a class of its own.
+pub fn serves<W: World + ?Sized>(world: &W, gateways: &[Arc<VirtualGateway>], service: &Service) -> bool {
+    gateways.iter().any(|gateway| {
+        is_implemented_by(world, gateway, service)
+            && (gateway.workloads.is_some() || gateway.listeners.iter().any(|listener| has_port(service, listener)))
+    })
+}
+
+/// The class of a gateway Service alone.
+#[must_use]
+pub fn class_of_one(service: &ObjectRef) -> GatewayId {
+    GatewayId {
+        cluster: service.cluster.clone(),
+        namespace: service.namespace.clone(),
+        services: vec![service.name.clone()],
+    }
 }
 
 /// The class of the Envoy that states a cluster, namespace and labels: every Service of the namespace that selects it.
@@ -112,8 +124,7 @@ fn find_port<'a>(service: &'a Service, port: &Port) -> Option<&'a ServicePort> {
 /// Makes the plan of one class of gateway Envoys.
 ///
 /// # Findings
-/// [`Code::ListenerPort`] and [`Code::ListenerConflict`] on virtual gateways; faults that hold on this gateway only on the
-/// tables of the chain (R146); [`Code::RouteShadowed`] and [`Code::BeatenByOlder`] on tables (R69).
+/// Those of [`listeners`], [`bodies`], [`virtual_host`] and [`resolve_upstream`].
 ///
 /// # Cost
 /// In proportion to the routes and endpoints that the gateway serves.
@@ -121,21 +132,64 @@ pub fn compose<W: World + ?Sized>(
     world: &W,
     gateway: &GatewayId,
     bindings: &Bindings,
-    trees: &BTreeMap<ObjectRef, GrownTree>,
+    trees: &OrdMap<ObjectRef, Arc<GrownTree>>,
     findings: &mut Findings,
 ) -> GatewayPlan {
     let mut plan = GatewayPlan {
         gateway: gateway.clone(),
         listeners: BTreeMap::new(),
-        upstreams: BTreeMap::new(),
+        upstreams: OrdMap::new(),
         secrets: BTreeMap::new(),
     };
-    let Some(owner) = world.roster().owner(&gateway.cluster, &gateway.namespace).map(|o| o.workspace.clone()) else {
-        return plan;
+    let Some(owner) = owner_of(world, gateway) else { return plan };
+    let mut hosts = Afresh { world, gateway, owner: &owner, bodies: BTreeMap::new(), findings: Findings::new() };
+    (plan.listeners, plan.secrets) = listeners(world, gateway, bindings, trees, &mut hosts, findings);
+    findings.append(&mut hosts.findings);
+    let mut wanted: BTreeSet<&UpstreamId> = BTreeSet::new();
+    for route in plan.listeners.values().flat_map(Listener::routes) {
+        wanted.extend(upstreams_of(&route.body));
+    }
+    for id in wanted {
+        let upstream = resolve_upstream(world, &gateway.cluster, &owner, id, findings);
+        plan.upstreams.insert(id.clone(), Arc::new(upstream));
+    }
+    plan
+}
+
+/// The workspace that owns the Services of a class of gateways.
+pub fn owner_of<W: World + ?Sized>(world: &W, gateway: &GatewayId) -> Option<WorkspaceId> {
+    world.roster().owner(&gateway.cluster, &gateway.namespace).map(|ownership| ownership.workspace.clone())
+}
+
+/// The upstreams that a route names, once for each time.
+pub fn upstreams_of(body: &RouteBody) -> impl Iterator<Item = &UpstreamId> {
+    let forward = match &body.action {
+        Action::Forward(forward) => Some(forward),
+        _ => None,
     };
+    forward.into_iter().flat_map(|forward| &forward.destinations).map(|destination| &destination.upstream)
+}
+
+/// The listeners of a gateway, with what they show to clients: the plan but for its upstreams.
+///
+/// # Findings
+/// [`Code::ListenerPort`], [`Code::ListenerConflict`] and [`Code::Certificate`] on virtual gateways; on tables what is wrong
+/// with their routes of whole connections.
+///
+/// # Cost
+/// In proportion to the hosts that the gateway serves, beside what `hosts` does.
+pub fn listeners<W: World + ?Sized>(
+    world: &W,
+    gateway: &GatewayId,
+    bindings: &Bindings,
+    trees: &OrdMap<ObjectRef, Arc<GrownTree>>,
+    hosts: &mut dyn Hosts,
+    findings: &mut Findings,
+) -> (BTreeMap<u16, Listener>, BTreeMap<SecretId, Secret>) {
+    let (mut listeners, mut secrets) = (BTreeMap::new(), BTreeMap::new());
+    let Some(owner) = owner_of(world, gateway) else { return (listeners, secrets) };
     let ports = bound_ports(world, gateway, findings);
     let is_closed = is_closed_by_policy(world, gateway, &owner);
-    let mut secrets = BTreeMap::new();
     for (bind_port, bound) in ports {
         // A listener with a fault keeps its port from others, and is not bound.
         if bound.listeners.is_empty() {
@@ -148,7 +202,7 @@ pub fn compose<W: World + ?Sized>(
             bindings,
             trees,
             is_closed,
-            bodies: BTreeMap::new(),
+            hosts: &mut *hosts,
             secrets: &mut secrets,
             findings,
         };
@@ -157,33 +211,17 @@ pub fn compose<W: World + ?Sized>(
             continue;
         }
         let (service_ports, gateways) = (bound.service_ports, bound.gateways);
-        plan.listeners.insert(bind_port, Listener { bind_port, service_ports, gateways, chains });
+        listeners.insert(bind_port, Listener { bind_port, service_ports, gateways, chains });
     }
-    plan.secrets = secrets;
-    let mut wanted: BTreeSet<UpstreamId> = BTreeSet::new();
-    for route in plan.listeners.values().flat_map(Listener::routes) {
-        if let Action::Forward(forward) = &route.body.action {
-            for destination in &forward.destinations {
-                if !wanted.contains(&destination.upstream) {
-                    wanted.insert(destination.upstream.clone());
-                }
-            }
-        }
-    }
-    for id in wanted {
-        let upstream = resolve_upstream(world, &gateway.cluster, &owner, &id, findings);
-        plan.upstreams.insert(id, Arc::new(upstream));
-    }
-    plan
+    (listeners, secrets)
 }
 
 /// Whether a protecting policy selects a gateway and cannot be applied (R120, R130).
 ///
 /// Its labels are those of the gateway's Pods: what the Service selects them by, or what one of them carries.
 fn is_closed_by_policy<W: World + ?Sized>(world: &W, gateway: &GatewayId, owner: &WorkspaceId) -> bool {
-    let index = world.policies(owner);
-    let mut policies = index.on_workloads.iter().map(|position| &index.all[*position]).filter(|p| policy::closes(p));
-    policies.any(|policy| {
+    let policies = world.workload_policies(owner);
+    policies.iter().filter(|policy| policy::closes(policy)).any(|policy| {
         gateway.services.iter().any(|name| {
             let id = ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name);
             let Some(service) = world.service(&id) else { return false };
@@ -223,78 +261,94 @@ struct OnGateway<'a, W: World + ?Sized> {
     gateway: &'a GatewayId,
     owner: &'a WorkspaceId,
     bindings: &'a Bindings,
-    trees: &'a BTreeMap<ObjectRef, GrownTree>,
+    trees: &'a OrdMap<ObjectRef, Arc<GrownTree>>,
     /// Whether a protecting policy keeps the whole gateway closed.
     is_closed: bool,
-    bodies: BTreeMap<ObjectRef, Vec<Arc<RouteBody>>>,
+    hosts: &'a mut dyn Hosts,
     /// What the chains so far need.
     secrets: &'a mut BTreeMap<SecretId, Secret>,
     findings: &'a mut Findings,
 }
 
-impl<W: World + ?Sized> OnGateway<'_, W> {
-    /// The bodies of a tree's routes with what is wrong on this gateway only (R146).
-    fn bodies(&mut self, grown: &GrownTree) -> Vec<Arc<RouteBody>> {
-        let root = &grown.tree.root.id;
-        if let Some(bodies) = self.bodies.get(root) {
-            return bodies.clone();
-        }
-        let mut checked: BTreeMap<UpstreamId, Option<(Code, String)>> = BTreeMap::new();
-        let mut bodies = Vec::with_capacity(grown.bodies.len());
-        for Served { body, .. } in grown.served() {
-            let fault = self.fault_here(body, &mut checked);
-            bodies.push(match fault {
-                None => body.clone(),
-                Some(fault) => {
-                    self.report(body, &fault, grown.frozen.is_some());
-                    Arc::new(growth::misconfigured((**body).clone(), fault))
-                }
-            });
-        }
-        self.bodies.insert(root.clone(), bodies.clone());
-        bodies
-    }
+/// Makes every virtual host.
+struct Afresh<'a, W: World + ?Sized> {
+    world: &'a W,
+    gateway: &'a GatewayId,
+    owner: &'a WorkspaceId,
+    bodies: BTreeMap<ObjectRef, Vec<Arc<RouteBody>>>,
+    findings: Findings,
+}
 
-    fn fault_here(
-        &self,
-        body: &RouteBody,
-        checked: &mut BTreeMap<UpstreamId, Option<(Code, String)>>,
-    ) -> Option<RouteFault> {
-        let Action::Forward(forward) = &body.action else { return None };
-        forward
-            .destinations
-            .iter()
-            .filter_map(|destination| {
-                checked
-                    .entry(destination.upstream.clone())
-                    .or_insert_with(|| {
-                        check_on_gateway(self.world, &self.gateway.cluster, self.owner, &destination.upstream).err()
-                    })
-                    .clone()
-            })
-            .min()
-            .map(|(code, message)| RouteFault { code, message, gateway_specific: true })
-    }
-
-    /// Tells every table of the chain, naming the gateway. Where a frozen route stood says nothing about its table now.
-    fn report(&mut self, body: &RouteBody, fault: &RouteFault, is_frozen: bool) {
-        let Some(last) = body.chain.last() else { return };
-        let mut told: BTreeSet<&ObjectRef> = BTreeSet::new();
-        for hop in body.chain.iter() {
-            if told.insert(&hop.table) {
-                self.findings.push(
-                    Finding::error(
-                        &hop.table,
-                        fault.code,
-                        format!("route `{}` is invalid on gateway `{}`: {}", last.route, self.gateway, fault.message),
-                    )
-                    .at(if is_frozen {
-                        FieldPath::root()
-                    } else {
-                        FieldPath::new("spec.http").index(hop.index)
-                    }),
-                );
+impl<W: World + ?Sized> Hosts for Afresh<'_, W> {
+    fn host(&mut self, key: HostKey, trees: &[&Arc<GrownTree>]) -> Arc<VirtualHost> {
+        for grown in trees {
+            let root = &grown.tree.root.id;
+            if !self.bodies.contains_key(root) {
+                let bodies = bodies(self.world, self.gateway, self.owner, grown, &mut self.findings);
+                self.bodies.insert(root.clone(), bodies);
             }
+        }
+        let trees: Vec<(&GrownTree, &[Arc<RouteBody>])> =
+            trees.iter().map(|grown| (&***grown, self.bodies[&grown.tree.root.id].as_slice())).collect();
+        Arc::new(virtual_host(&key, &trees, &mut self.findings))
+    }
+}
+
+/// The bodies of a tree's routes with what is wrong on a gateway only.
+///
+/// # Findings
+/// Faults that hold on this gateway only, on the tables of the chain.
+///
+/// # Rule
+/// R146.
+pub fn bodies<W: World + ?Sized>(
+    world: &W,
+    gateway: &GatewayId,
+    owner: &WorkspaceId,
+    grown: &GrownTree,
+    findings: &mut Findings,
+) -> Vec<Arc<RouteBody>> {
+    let mut checked: BTreeMap<&UpstreamId, Option<(Code, String)>> = BTreeMap::new();
+    let mut bodies = Vec::with_capacity(grown.bodies.len());
+    for Served { body, .. } in grown.served() {
+        let mut faults: Vec<(Code, String)> = Vec::new();
+        for upstream in upstreams_of(body) {
+            let fault = checked
+                .entry(upstream)
+                .or_insert_with(|| check_on_gateway(world, &gateway.cluster, owner, upstream).err());
+            faults.extend(fault.clone());
+        }
+        let fault = faults.into_iter().min();
+        bodies.push(match fault {
+            None => body.clone(),
+            Some((code, message)) => {
+                let fault = RouteFault { code, message, gateway_specific: true };
+                report(gateway, body, &fault, grown.frozen.is_some(), findings);
+                Arc::new(growth::misconfigured((**body).clone(), fault))
+            }
+        });
+    }
+    bodies
+}
+
+/// Tells every table of the chain, naming the gateway. Where a frozen route stood says nothing about its table now.
+fn report(gateway: &GatewayId, body: &RouteBody, fault: &RouteFault, is_frozen: bool, findings: &mut Findings) {
+    let Some(last) = body.chain.last() else { return };
+    let mut told: BTreeSet<&ObjectRef> = BTreeSet::new();
+    for hop in body.chain.iter() {
+        if told.insert(&hop.table) {
+            findings.push(
+                Finding::error(
+                    &hop.table,
+                    fault.code,
+                    format!("route `{}` is invalid on gateway `{}`: {}", last.route, gateway, fault.message),
+                )
+                .at(if is_frozen {
+                    FieldPath::root()
+                } else {
+                    FieldPath::new("spec.http").index(hop.index)
+                }),
+            );
         }
     }
 }

@@ -37,7 +37,7 @@ pub enum KeptRoot {
 pub type RootOfTrust = Result<Arc<Trust>, Name>;
 
 /// What the policies come down to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// The root of trust.
     pub root: RootOfTrust,

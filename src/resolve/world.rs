@@ -5,13 +5,17 @@
 
 use std::sync::Arc;
 
+use imbl::OrdMap;
+
+use crate::ir::route::EffectiveLabels;
 use crate::model::{Name, ObjectRef, WorkspaceId};
 
 use super::Options;
 use super::facts::{
-    ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, VirtualDestination,
+    Age, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, VirtualDestination,
     VirtualGateway,
 };
+use super::policy;
 use super::roster::Roster;
 use super::trust::RootOfTrust;
 
@@ -58,62 +62,134 @@ pub trait World {
     fn external_service(&self, id: &ObjectRef) -> Option<Arc<ExternalService>>;
     /// All external services that a selector picks, whoever owns them.
     fn external_services(&self, selector: &Selector) -> Vec<Arc<ExternalService>>;
-    /// The policies of a workspace, found by what they select.
-    fn policies(&self, owner: &WorkspaceId) -> Arc<PolicyIndex>;
+    /// The policies of a workspace whose route selectors may match a route with these labels, in age order.
+    fn candidates(&self, owner: &WorkspaceId, labels: &EffectiveLabels) -> Vec<Arc<PolicyObject>>;
+    /// The policies of a workspace that select destinations, and close them because they cannot be applied.
+    fn closing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>>;
+    /// The policies of a workspace that select workloads.
+    fn workload_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>>;
+    /// All policies of a workspace.
+    fn policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>>;
     /// All workspaces that own policies.
     fn policy_owners(&self) -> Vec<WorkspaceId>;
 }
 
 /// The policies of one workspace, arranged so that a route finds its candidates without asking each policy.
+///
+/// # Cost
+/// A clone shares everything; a change costs the logarithm of the policies.
 #[derive(Clone, Debug, Default)]
 pub struct PolicyIndex {
-    /// All of them, in age order.
-    pub all: Vec<Arc<PolicyObject>>,
-    /// Positions of those with a route selector that names no label.
-    pub unlabelled: Vec<usize>,
-    /// Positions by the first label pair of each of their route selectors.
-    pub labelled: std::collections::BTreeMap<(Name, Name), Vec<usize>>,
-    /// Positions of those that select destinations.
-    pub on_destinations: Vec<usize>,
-    /// Positions of those that select workloads.
-    pub on_workloads: Vec<usize>,
+    all: Aged,
+    /// Those with a route selector that names no label.
+    unlabelled: Aged,
+    /// By the first label pair of each of their route selectors.
+    labelled: OrdMap<(Name, Name), Aged>,
+    /// Those that select destinations and close them.
+    closing: Aged,
+    /// Those that select workloads.
+    on_workloads: Aged,
+}
+
+/// Policies in age order.
+type Aged = OrdMap<Age, Arc<PolicyObject>>;
+
+/// Where an index holds a policy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PolicyPlace {
+    /// Among those with a route selector that names no label.
+    Unlabelled,
+    /// Among those with a route selector that begins with this label pair.
+    Labelled(Name, Name),
+    /// Among those that select destinations and close them.
+    Closing,
+    /// Among those that select workloads.
+    Workloads,
+}
+
+impl PolicyPlace {
+    /// All places of a policy.
+    #[must_use]
+    pub fn of(policy: &PolicyObject) -> Vec<Self> {
+        use super::facts::RouteSelector;
+        let mut labels: Vec<Option<(Name, Name)>> = Vec::new();
+        let first = |labels: &crate::model::Labels| labels.iter().next().map(|(k, v)| (k.clone(), v.clone()));
+        for selector in &policy.targets.routes {
+            labels.push(match selector {
+                RouteSelector::Route(route) => first(&route.labels),
+                RouteSelector::All | RouteSelector::WithDestinations(_) => None,
+            });
+        }
+        labels.extend(policy.targets.route_destinations.iter().map(|item| first(&item.route.labels)));
+        let mut places: Vec<Self> = Vec::new();
+        if labels.contains(&None) {
+            places.push(Self::Unlabelled);
+        } else {
+            labels.sort();
+            labels.dedup();
+            places.extend(labels.into_iter().flatten().map(|(key, value)| Self::Labelled(key, value)));
+        }
+        if !policy.targets.destinations.is_empty() && policy::closes(policy) {
+            places.push(Self::Closing);
+        }
+        if !policy.targets.workloads.is_empty() {
+            places.push(Self::Workloads);
+        }
+        places
+    }
 }
 
 impl PolicyIndex {
-    /// Arranges policies.
-    #[must_use]
-    pub fn new(mut all: Vec<Arc<PolicyObject>>) -> Self {
-        use super::facts::RouteSelector;
-        all.sort_by(|a, b| a.age.cmp(&b.age));
-        let mut index = Self::default();
-        for (position, policy) in all.iter().enumerate() {
-            let mut labels: Vec<Option<(Name, Name)>> = Vec::new();
-            let first = |labels: &crate::model::Labels| labels.iter().next().map(|(k, v)| (k.clone(), v.clone()));
-            for selector in &policy.targets.routes {
-                labels.push(match selector {
-                    RouteSelector::Route(route) => first(&route.labels),
-                    RouteSelector::All | RouteSelector::WithDestinations(_) => None,
-                });
-            }
-            labels.extend(policy.targets.route_destinations.iter().map(|item| first(&item.route.labels)));
-            if labels.contains(&None) {
-                index.unlabelled.push(position);
-            } else {
-                labels.sort();
-                labels.dedup();
-                for pair in labels.into_iter().flatten() {
-                    index.labelled.entry(pair).or_default().push(position);
+    /// Takes a policy in.
+    pub fn insert(&mut self, policy: &Arc<PolicyObject>) {
+        self.all.insert(policy.age.clone(), policy.clone());
+        for place in PolicyPlace::of(policy) {
+            self.at(place).insert(policy.age.clone(), policy.clone());
+        }
+    }
+
+    /// Takes a policy out.
+    pub fn remove(&mut self, policy: &PolicyObject) {
+        self.all.remove(&policy.age);
+        for place in PolicyPlace::of(policy) {
+            self.at(place.clone()).remove(&policy.age);
+            if let PolicyPlace::Labelled(key, value) = place {
+                let pair = (key, value);
+                if self.labelled.get(&pair).is_some_and(OrdMap::is_empty) {
+                    self.labelled.remove(&pair);
                 }
             }
-            if !policy.targets.destinations.is_empty() {
-                index.on_destinations.push(position);
-            }
-            if !policy.targets.workloads.is_empty() {
-                index.on_workloads.push(position);
-            }
         }
-        index.all = all;
-        index
+    }
+
+    fn at(&mut self, place: PolicyPlace) -> &mut Aged {
+        match place {
+            PolicyPlace::Unlabelled => &mut self.unlabelled,
+            PolicyPlace::Labelled(key, value) => self.labelled.entry((key, value)).or_default(),
+            PolicyPlace::Closing => &mut self.closing,
+            PolicyPlace::Workloads => &mut self.on_workloads,
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// All of them, in age order.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<PolicyObject>> {
+        self.all.values()
+    }
+
+    /// Those that select destinations and close them, in age order.
+    pub fn closing(&self) -> impl Iterator<Item = &Arc<PolicyObject>> {
+        self.closing.values()
+    }
+
+    /// Those that select workloads, in age order.
+    pub fn on_workloads(&self) -> impl Iterator<Item = &Arc<PolicyObject>> {
+        self.on_workloads.values()
     }
 
     /// The policies whose route selectors may match a route with these labels, in age order.
@@ -121,17 +197,17 @@ impl PolicyIndex {
     /// # Cost
     /// In proportion to the candidates and the route's labels, not to the policies.
     #[must_use]
-    pub fn candidates<'a>(&self, labels: impl Iterator<Item = (&'a Name, &'a Name)>) -> Vec<&Arc<PolicyObject>> {
-        let mut positions = self.unlabelled.clone();
+    pub fn candidates(&self, labels: &EffectiveLabels) -> Vec<Arc<PolicyObject>> {
+        let mut found: Vec<&Arc<PolicyObject>> = self.unlabelled.values().collect();
         if !self.labelled.is_empty() {
-            for (key, value) in labels {
-                if let Some(found) = self.labelled.get(&(key.clone(), value.clone())) {
-                    positions.extend_from_slice(found);
+            for (key, label) in labels.iter() {
+                if let Some(under) = self.labelled.get(&(key.clone(), label.value.clone())) {
+                    found.extend(under.values());
                 }
             }
         }
-        positions.sort_unstable();
-        positions.dedup();
-        positions.into_iter().map(|position| &self.all[position]).collect()
+        found.sort_by(|a, b| a.age.cmp(&b.age));
+        found.dedup_by(|a, b| a.id == b.id);
+        found.into_iter().cloned().collect()
     }
 }

@@ -2,16 +2,31 @@
 //!
 //! Holds objects by their identity and applies batches of changes; a batch that changes nothing says so.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 
 use crate::crd::{Change, Object};
 use crate::model::ObjectRef;
 
 /// All objects that the sources have delivered.
+///
+/// # Cost
+/// A clone shares everything with the original.
 #[derive(Clone, Debug, Default)]
 pub struct Store {
-    objects: BTreeMap<ObjectRef, Arc<Object>>,
+    objects: OrdMap<ObjectRef, Held>,
+}
+
+/// An object, the same only as itself.
+#[derive(Clone, Debug)]
+struct Held(Arc<Object>);
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// What a batch did.
@@ -27,7 +42,7 @@ impl Store {
     /// A store with these objects; of two with one identity the last counts.
     #[must_use]
     pub fn from_objects(objects: impl IntoIterator<Item = Arc<Object>>) -> Self {
-        Self { objects: objects.into_iter().map(|object| (object.meta.id.clone(), object)).collect() }
+        Self { objects: objects.into_iter().map(|object| (object.meta.id.clone(), Held(object))).collect() }
     }
 
     /// Applies a batch as a whole.
@@ -39,8 +54,8 @@ impl Store {
         for change in batch {
             match change {
                 Change::Put(object) => {
-                    let same = self.objects.get(&object.meta.id).is_some_and(|held| same_meaning(held, &object));
-                    self.objects.insert(object.meta.id.clone(), object);
+                    let same = self.objects.get(&object.meta.id).is_some_and(|held| same_meaning(&held.0, &object));
+                    self.objects.insert(object.meta.id.clone(), Held(object));
                     if !same {
                         applied = Applied::Changed;
                     }
@@ -55,15 +70,36 @@ impl Store {
         applied
     }
 
+    /// What is different from an earlier store: each object that was there, that is there now, or both.
+    ///
+    /// # Cost
+    /// In proportion to what is different, where the two come from one another.
+    pub fn changes<'a>(
+        &'a self,
+        earlier: &'a Self,
+    ) -> impl Iterator<Item = (Option<&'a Arc<Object>>, Option<&'a Arc<Object>>)> {
+        earlier.objects.diff(&self.objects).map(|item| match item {
+            DiffItem::Add(_, new) => (None, Some(&new.0)),
+            DiffItem::Update { old: (_, old), new: (_, new) } => (Some(&old.0), Some(&new.0)),
+            DiffItem::Remove(_, old) => (Some(&old.0), None),
+        })
+    }
+
     /// The objects in the order of their identity.
     pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
-        self.objects.values()
+        self.objects.values().map(|held| &held.0)
     }
 
     /// One object.
     #[must_use]
     pub fn get(&self, id: &ObjectRef) -> Option<&Arc<Object>> {
-        self.objects.get(id)
+        self.objects.get(id).map(|held| &held.0)
+    }
+
+    /// Whether there is such an object.
+    #[must_use]
+    pub fn contains(&self, id: &ObjectRef) -> bool {
+        self.objects.contains_key(id)
     }
 
     /// How many there are.

@@ -117,6 +117,7 @@ struct Measured {
     nacks: Family<OfTypeAndKind, Counter>,
     ignored: Family<OfReason, Counter>,
     stuck: Counter,
+    audit_differences: Counter,
     latency: Family<OfType, Histogram>,
     compile: Histogram,
     compile_end: Gauge<f64, AtomicU64>,
@@ -166,6 +167,7 @@ impl Metrics {
             nacks: Family::default(),
             ignored: Family::default(),
             stuck: Counter::default(),
+            audit_differences: Counter::default(),
             latency: Family::new_with_constructor(answer_times),
             compile: compile_times(),
             compile_end: Gauge::default(),
@@ -220,6 +222,11 @@ impl Metrics {
     /// An Envoy asked for everything but clusters for too long.
     pub fn stuck(&self) {
         self.0.stuck.inc();
+    }
+
+    /// An audit ended, with so many differences.
+    pub fn audited(&self, differences: u64) {
+        self.0.audit_differences.inc_by(differences);
     }
 
     /// A compile ended, at a time since the Unix epoch.
@@ -304,6 +311,11 @@ impl Measured {
             "When the last compile ended, since the Unix epoch",
             Unit::Seconds,
             self.compile_end.clone(),
+        );
+        registry.register(
+            "audit_differences",
+            "Plans, findings or verdicts that an audit found to be others than from scratch; a fault of Chancery",
+            self.audit_differences.clone(),
         );
         registry.register(
             "objects",

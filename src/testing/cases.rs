@@ -24,22 +24,25 @@
 //! * `restart`: `with state` or `without state`, a restart of the control plane that kept its state or had none;
 //!   `with state and require-auth`, one that switches default deny on.
 //!
+//! Each step is compiled in both ways, from scratch and from what is kept of the step before, and must give the same.
+//!
 //! What a case does not list is not tested by it. Expectations are written by hand from the rule, never copied from output.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::compile::Compiled;
 use crate::compile::explain::{Request, describe, explain};
+use crate::compile::{Compiled, Compiler, compile};
 use crate::ir::Serves;
 use crate::ir::frozen::Remembered;
 use crate::ir::route::{Action, Attachment, HostRewrite, PathRewrite, Route};
 use crate::model::{GatewayId, ObjectRef};
 use crate::resolve::{Consent, LoopbackEndpoints, Options, RequireAuth};
+use crate::store::Store;
 
 use super::authority::Authority;
-use super::{cluster_of, compile_after, yaml};
+use super::{cluster_of, decode, yaml};
 
 /// One case with the blocks of its own.
 struct Case {
@@ -153,7 +156,8 @@ fn outcome(shared: &Case, case: &Case, mut options: Options) -> Result<Compiled,
     for block in shared.blocks.iter().chain(&case.blocks).filter(|block| block.kind == "yaml") {
         put(&mut objects, block)?;
     }
-    let mut compiled = compile_after(objects.clone(), &options, &Remembered::default());
+    let mut both = Both::new(&options);
+    let mut compiled = both.compile(&objects, &options, &Arc::default())?;
     for block in &case.blocks {
         let mut remembered = compiled.remembered.clone();
         match (block.kind.as_str(), block.text.trim()) {
@@ -170,9 +174,45 @@ fn outcome(shared: &Case, case: &Case, mut options: Options) -> Result<Compiled,
             ("restart", other) => return Err(format!("line {}: unknown restart {other:?}", block.line)),
             _ => continue,
         }
-        compiled = compile_after(objects.clone(), &options, &remembered);
+        compiled = both.compile(&objects, &options, &remembered)?;
     }
     Ok(compiled)
+}
+
+/// Compiles from scratch, and from what is kept of the step before.
+struct Both {
+    compiler: Compiler,
+}
+
+impl Both {
+    fn new(options: &Options) -> Self {
+        Self { compiler: Compiler::new(options) }
+    }
+
+    /// # Errors
+    /// The two ways give different results.
+    fn compile(
+        &mut self,
+        objects: &World,
+        options: &Options,
+        remembered: &Arc<Remembered>,
+    ) -> Result<Compiled, String> {
+        let (objects, given) = decode(objects.clone());
+        let (store, nobody) = (Store::from_objects(objects), BTreeSet::new());
+        let afresh = compile(&store, &given, options, &nobody, remembered);
+        let kept = self.compiler.step(&store, &given, options, &nobody, remembered);
+        let is_same = [
+            ("trees", kept.trees == afresh.trees),
+            ("plans", kept.plans == afresh.plans),
+            ("findings", kept.findings == afresh.findings),
+            ("verdicts", kept.verdicts == afresh.verdicts),
+            ("remembered", kept.remembered == afresh.remembered),
+        ];
+        match is_same.into_iter().find(|(_, is_same)| !is_same) {
+            Some((what, _)) => Err(format!("{what} are others than from scratch")),
+            None => Ok(afresh),
+        }
+    }
 }
 
 fn check(shared: &Case, case: &Case) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 pub(crate) mod authority;
 mod cases;
-mod mutation;
+pub(crate) mod mutation;
 mod order;
 pub(crate) mod scenarios;
 pub(crate) mod teapot;

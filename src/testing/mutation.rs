@@ -121,7 +121,7 @@ fn values() -> Vec<Value> {
 
 /// One thing that goes wrong. Every choice is an index into what there is.
 #[derive(Clone, Debug)]
-enum Mutation {
+pub(crate) enum Mutation {
     /// A field or item is gone.
     Drop(Index, Index),
     /// A field or item has another type or size.
@@ -144,7 +144,7 @@ enum Mutation {
     Delete(Index),
 }
 
-fn mutation() -> impl Strategy<Value = Mutation> {
+pub(crate) fn mutation() -> impl Strategy<Value = Mutation> {
     let any = any::<Index>;
     prop_oneof![
         2 => (any(), any()).prop_map(|(object, at)| Mutation::Drop(object, at)),
@@ -160,10 +160,10 @@ fn mutation() -> impl Strategy<Value = Mutation> {
     ]
 }
 
-type World = Vec<(String, Value)>;
+pub(crate) type World = Vec<(String, Value)>;
 
 /// The demo, then every scenario.
-static WORLDS_AS_WRITTEN: LazyLock<Vec<World>> = LazyLock::new(|| {
+pub(crate) static WORLDS_AS_WRITTEN: LazyLock<Vec<World>> = LazyLock::new(|| {
     let mut worlds = vec![demo()];
     for scenario in super::scenarios::scenarios() {
         let objects = scenario["objects"].as_array().cloned().unwrap_or_default();
@@ -241,7 +241,7 @@ fn set(value: &mut Value, pointer: Option<String>, new: Value) {
     }
 }
 
-fn apply(world: &mut World, mutation: &Mutation) {
+pub(crate) fn apply(world: &mut World, mutation: &Mutation) {
     if world.is_empty() {
         return;
     }
@@ -312,7 +312,7 @@ fn apply(world: &mut World, mutation: &Mutation) {
     }
 }
 
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options { loopback_endpoints: LoopbackEndpoints::Allowed, ..Options::default() }
 }
 
@@ -343,7 +343,7 @@ fn holds(world: World) -> Result<(), TestCaseError> {
     let second = compiled(once.values().rev().cloned(), &findings);
     prop_assert_eq!(&first.findings, &second.findings);
     prop_assert!(first.plans == second.plans, "plans differ by order of arrival");
-    for finding in &first.findings {
+    for finding in first.findings.iter() {
         let message = &finding.message;
         prop_assert!(!message.trim().is_empty(), "a finding says nothing: {:?}", finding);
         let line = format!("{:?} {} {message}", finding.subject.as_ref().map(ToString::to_string), finding.field);

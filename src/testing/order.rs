@@ -55,7 +55,7 @@ fn outcome(arriving: Vec<(String, Value)>) -> Outcome {
         })
         .collect();
     Outcome {
-        findings: compiled.findings,
+        findings: compiled.findings.to_vec(),
         verdicts: format!("{:?}", compiled.verdicts),
         plans: format!("{:?}", compiled.plans),
         resources,

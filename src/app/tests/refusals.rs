@@ -499,7 +499,7 @@ fn a_refused_cluster_keeps_its_last_accepted_version_and_blames_its_service() {
 fn a_panic_while_compiling_leaves_gateways_what_they_have() {
     let mut world = world(GOOD);
     let mut envoy = world.connect(1, 40, "");
-    world.compiler.compile = |_, _, _, _, _| panic!("a fault of ours");
+    world.compiler.compile = |_, _, _, _, _, _| panic!("a fault of ours");
     world.edit(("/a", "/lost", "old"));
     world.settle(&mut [&mut envoy]);
     assert!(envoy.routes_hold("/b"));
@@ -507,7 +507,7 @@ fn a_panic_while_compiling_leaves_gateways_what_they_have() {
     assert!(late.routes_hold("/b"), "those that connect meanwhile are served");
 
     // The next batch is about something else, and what was lost comes with it.
-    world.compiler.compile = compile;
+    world.compiler.compile = Compiler::step;
     world.compiler.step(std::iter::once(Event::Refused));
     world.settle(&mut [&mut envoy]);
     assert!(envoy.routes_hold("/lost"));

@@ -22,7 +22,7 @@ fn manifests() -> Vec<(String, Value)> {
         .collect()
 }
 
-fn verdicts_of(manifests: Vec<(String, Value)>) -> BTreeMap<ObjectRef, Verdict> {
+fn verdicts_of(manifests: Vec<(String, Value)>) -> OrdMap<ObjectRef, Arc<Verdict>> {
     compile_manifests(manifests, &Options::default()).verdicts
 }
 
@@ -49,7 +49,7 @@ fn a_verdict_names_the_generation_that_it_is_about() {
     let after = verdicts_of(edited);
     let changed: Vec<(&ObjectRef, i64)> = after
         .iter()
-        .filter(|(id, verdict)| before.get(id) != Some(verdict))
+        .filter(|(id, verdict)| before.get(*id) != Some(*verdict))
         .map(|(id, verdict)| (id, verdict.generation))
         .collect();
     let [(id, 7)] = changed.as_slice() else { panic!("{changed:?}") };
@@ -62,7 +62,7 @@ fn a_message_keeps_its_bound_and_counts_the_rest() {
     let id: ObjectRef = "RouteTable/shop/www@cluster-1".parse().expect("a name");
     let long = "x".repeat(1_000);
     let findings: Vec<Finding> = (0..100).map(|_| Finding::error(&id, Code::Weights, long.clone())).collect();
-    let text = message(&findings.iter().collect::<Vec<_>>());
+    let text = message(&findings);
     assert!(text.len() <= MAX_MESSAGE + 32 && text.starts_with("WEIGHTS: x"), "{}", text.len());
     assert!(text.ends_with(&format!("; and {} more", 100 - text.matches("WEIGHTS").count())));
 }
@@ -75,14 +75,14 @@ fn a_refusal_by_envoy_is_the_gravest() {
     let invalid = Finding::error(&table, Code::DestinationNotFound, "no Service `cart`");
     let unsupported = Finding::error(&table, Code::Unsupported, "no `awsLambda`");
     for (findings, counted, expected) in [
-        (vec![&refused], true, Approval::Failed),
-        (vec![&invalid, &refused], true, Approval::Failed),
-        (vec![&invalid], true, Approval::Invalid),
-        (vec![&unsupported], true, Approval::Invalid),
-        (vec![&refused], false, Approval::Pending),
+        (vec![refused.clone()], true, Approval::Failed),
+        (vec![invalid.clone(), refused.clone()], true, Approval::Failed),
+        (vec![invalid], true, Approval::Invalid),
+        (vec![unsupported.clone()], true, Approval::Invalid),
+        (vec![refused.clone()], false, Approval::Pending),
     ] {
         assert_eq!(approval(Kind::RouteTable, &findings, counted), expected, "{findings:?}");
     }
-    assert_eq!(approval(Kind::CorsPolicy, &[&refused], true), Approval::Failed);
-    assert_eq!(approval(Kind::CorsPolicy, &[&unsupported], true), Approval::Failed);
+    assert_eq!(approval(Kind::CorsPolicy, &[refused], true), Approval::Failed);
+    assert_eq!(approval(Kind::CorsPolicy, &[unsupported], true), Approval::Failed);
 }

@@ -1,12 +1,14 @@
 //! Which root table binds to which listener of which virtual gateway, and on which hosts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use imbl::OrdMap;
 
 use crate::model::{Code, FieldPath, Finding, Findings, Host, Kind, ObjectRef};
 use crate::resolve::facts::{
-    GatewayListener, ListenerProtocol, Reference, RootTable, StreamMatcher, StreamRoute, Table, TableRole, TlsMode,
-    VirtualGateway,
+    Age, GatewayListener, ListenerProtocol, Reference, RootTable, StreamMatcher, StreamRoute, Table, TableRole,
+    TlsMode, VirtualGateway,
 };
 use crate::resolve::visibility::is_visible;
 use crate::resolve::world::World;
@@ -17,10 +19,51 @@ pub type Bound = (ObjectRef, Vec<(Host, Host)>);
 /// Which root tables a listener of a virtual gateway serves, and on which hosts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bindings {
-    /// By virtual gateway and listener position: tables with the hosts they have there, tables in age order.
-    pub tables: BTreeMap<(ObjectRef, usize), Vec<Bound>>,
+    /// By virtual gateway and listener position: tables with the hosts they have there, in age order and the order of
+    /// their references.
+    pub tables: OrdMap<ListenerKey, OrdMap<(Age, usize), Arc<Bound>>>,
     /// The virtual gateways that each table may use.
-    pub gateways: BTreeMap<ObjectRef, BTreeSet<ObjectRef>>,
+    pub gateways: OrdMap<ObjectRef, Arc<BTreeSet<ObjectRef>>>,
+}
+
+/// A virtual gateway and the position of one of its listeners.
+pub type ListenerKey = (ObjectRef, usize);
+
+/// Where one root table binds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableBindings {
+    /// The table.
+    pub table: Arc<Table>,
+    /// The virtual gateways that it may use.
+    pub gateways: BTreeSet<ObjectRef>,
+    /// The listeners that let it in, each with the position of the reference that led there.
+    pub listeners: Vec<(ListenerKey, usize, Arc<Bound>)>,
+}
+
+impl Bindings {
+    /// Takes a table's bindings in.
+    pub fn insert(&mut self, own: &TableBindings) {
+        if !own.gateways.is_empty() {
+            self.gateways.insert(own.table.id.clone(), Arc::new(own.gateways.clone()));
+        }
+        for (listener, reference, bound) in &own.listeners {
+            let age = (own.table.age.clone(), *reference);
+            self.tables.entry(listener.clone()).or_default().insert(age, bound.clone());
+        }
+    }
+
+    /// Takes a table's bindings out.
+    pub fn remove(&mut self, own: &TableBindings) {
+        self.gateways.remove(&own.table.id);
+        for (listener, reference, _) in &own.listeners {
+            if let Some(bound) = self.tables.get_mut(listener) {
+                bound.remove(&(own.table.age.clone(), *reference));
+                if bound.is_empty() {
+                    self.tables.remove(listener);
+                }
+            }
+        }
+    }
 }
 
 /// Decides which root tables bind to which listeners.
@@ -33,24 +76,34 @@ pub struct Bindings {
 pub fn bind<W: World + ?Sized>(world: &W, findings: &mut Findings) -> Bindings {
     let mut bindings = Bindings::default();
     for table in world.root_tables() {
-        let TableRole::Root(root) = &table.role else { continue };
-        for (index, reference) in root.gateways.iter().enumerate() {
-            let field = FieldPath::new("spec.virtualGateways").index(index);
-            bind_one(world, &table, root, reference, &field, &mut bindings, findings);
-        }
+        bindings.insert(&bind_table(world, &table, findings));
     }
     bindings
+}
+
+/// The same for one root table.
+///
+/// # Rule
+/// R62 to R66.
+pub fn bind_table<W: World + ?Sized>(world: &W, table: &Arc<Table>, findings: &mut Findings) -> TableBindings {
+    let mut own = TableBindings { table: table.clone(), gateways: BTreeSet::new(), listeners: Vec::new() };
+    if let TableRole::Root(root) = &table.role {
+        for (index, reference) in root.gateways.iter().enumerate() {
+            bind_one(world, table, root, (index, reference), &mut own, findings);
+        }
+    }
+    own
 }
 
 fn bind_one<W: World + ?Sized>(
     world: &W,
     table: &Arc<Table>,
     root: &RootTable,
-    reference: &Reference,
-    field: &FieldPath,
-    bindings: &mut Bindings,
+    (position, reference): (usize, &Reference),
+    own: &mut TableBindings,
     findings: &mut Findings,
 ) {
+    let field = &FieldPath::new("spec.virtualGateways").index(position);
     let (gateway, others) = find_gateway(world, &table.id, reference);
     if others > 0
         && let Some(gateway) = &gateway
@@ -92,20 +145,17 @@ fn bind_one<W: World + ?Sized>(
         ));
         return;
     }
-    bindings.gateways.entry(table.id.clone()).or_default().insert(gateway.id.clone());
+    own.gateways.insert(gateway.id.clone());
     let mut served = false;
-    let mut hosts_of: Vec<(usize, Vec<(Host, Host)>)> = Vec::new();
     for listener in &gateway.listeners {
         let hosts = admitted(world, listener, table, root);
         if !hosts.is_empty() {
             served = true;
-            hosts_of.push((listener.index, hosts));
+            let key = (gateway.id.clone(), listener.index);
+            own.listeners.push((key, position, Arc::new((table.id.clone(), hosts))));
         }
     }
-    for (index, hosts) in hosts_of {
-        bindings.tables.entry((gateway.id.clone(), index)).or_default().push((table.id.clone(), hosts));
-    }
-    streams_served(table, &gateway, &bindings.tables, field, findings);
+    streams_served(table, &gateway, own, field, findings);
     if !served && !gateway.listeners.is_empty() && !root.hosts.is_empty() {
         findings.push(
             Finding::warning(
@@ -123,13 +173,13 @@ fn bind_one<W: World + ?Sized>(
 fn streams_served(
     table: &Table,
     gateway: &VirtualGateway,
-    bound: &BTreeMap<(ObjectRef, usize), Vec<Bound>>,
+    own: &TableBindings,
     field: &FieldPath,
     findings: &mut Findings,
 ) {
     let admits = |listener: &&GatewayListener| {
-        let tables = bound.get(&(gateway.id.clone(), listener.index)).into_iter().flatten();
-        listener.fault.is_none() && tables.into_iter().any(|(other, _)| *other == table.id)
+        let mut keys = own.listeners.iter().map(|(key, ..)| key);
+        listener.fault.is_none() && keys.any(|(other, index)| *other == gateway.id && *index == listener.index)
     };
     let passes = |listener: &GatewayListener| listener.tls == Some(TlsMode::Passthrough);
     let mut tell = |kind: &str, does: &str| {

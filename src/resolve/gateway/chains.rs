@@ -364,9 +364,10 @@ fn tcp_route<W: World + ?Sized>(
 
 /// The tables that a listener lets in, in age order, with the hosts that they have there.
 fn bound_tables<W: World + ?Sized>(here: &OnGateway<'_, W>, listener: &BoundListener) -> Vec<(Arc<Table>, Vec<Host>)> {
-    let tables = here.bindings.tables.get(&listener.key()).into_iter().flatten();
-    tables
-        .filter_map(|(table, hosts)| {
+    let bound = here.bindings.tables.get(&listener.key()).into_iter().flat_map(|tables| tables.values());
+    bound
+        .filter_map(|bound| {
+            let (table, hosts) = &**bound;
             let table = here.world.table(table).filter(|table| !table.streams.is_empty())?;
             Some((table, hosts.iter().map(|(host, _)| host.clone()).collect()))
         })

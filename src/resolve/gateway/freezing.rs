@@ -22,9 +22,13 @@ const ROUTES: &str = "spec.http";
 /// Route tables with an error in their routes by themselves, among findings that no tree made.
 #[must_use]
 pub fn broken_tables(findings: &[Finding]) -> BTreeSet<ObjectRef> {
-    let routes = FieldPath::new(ROUTES);
-    let broken = findings.iter().filter(|f| f.severity == Severity::Error && f.field.is_within(&routes));
-    broken.filter_map(|finding| finding.subject.clone()).collect()
+    findings.iter().filter(|finding| is_broken(finding)).filter_map(|finding| finding.subject.clone()).collect()
+}
+
+/// Whether a finding says that its table is one of [`broken_tables`].
+#[must_use]
+pub fn is_broken(finding: &Finding) -> bool {
+    finding.severity == Severity::Error && finding.field.is_within(&FieldPath::new(ROUTES))
 }
 
 /// Whether findings of the sources say that some file, or a part of one, holds no object that can be read.
@@ -51,21 +55,34 @@ pub fn carry_over<W: World + ?Sized>(world: &W, before: &Remembered, is_unread: 
         after.accepted.clone_from(&before.accepted);
     }
     for table in world.root_tables() {
-        let TableRole::Root(root) = &table.role else { continue };
-        match kept(world, &table, root, before) {
-            Some(accepted) => {
-                after.accepted.insert(table.id.clone(), accepted.clone());
-            }
-            None if root.failure_mode != FailureMode::FreezeConfig => {
-                if root.failure_mode == FailureMode::RouteReplacement {
-                    after.accepted.remove(&table.id);
-                }
-                after.replacing.insert(table.id.clone());
-            }
-            None => {}
-        }
+        carry_over_table(world, &table, before, &mut after);
     }
     after
+}
+
+/// The same for one table; `after` holds what is remembered of it while some file is unread.
+pub fn carry_over_table<W: World + ?Sized>(world: &W, table: &Table, before: &Remembered, after: &mut Remembered) {
+    let TableRole::Root(root) = &table.role else { return };
+    match kept(world, table, root, before) {
+        Some(accepted) => {
+            after.accepted.insert(table.id.clone(), accepted.clone());
+        }
+        None if root.failure_mode != FailureMode::FreezeConfig => {
+            if root.failure_mode == FailureMode::RouteReplacement {
+                after.accepted.remove(&table.id);
+            }
+            after.replacing.insert(table.id.clone());
+        }
+        None => {}
+    }
+}
+
+/// Whether what a table kept is still its own, so that it is remembered though every file is read.
+pub fn is_remembered<W: World + ?Sized>(world: &W, id: &ObjectRef, before: &Remembered) -> bool {
+    world.table(id).is_some_and(|table| match &table.role {
+        TableRole::Root(root) => kept(world, &table, root, before).is_some(),
+        _ => false,
+    })
 }
 
 /// What a root table kept, if it still freezes and belongs to the same workspace.

@@ -14,7 +14,7 @@ use crate::resolve::world::World;
 const REQUIRE_AUTH_LABEL: &str = "gateway.gloo.solo.io/require_auth";
 
 /// A tree with what attaches to each of its routes; the same for every gateway.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrownTree {
     /// The tree.
     pub tree: Tree,

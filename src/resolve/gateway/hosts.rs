@@ -19,9 +19,10 @@ pub(super) fn virtual_hosts<W: World + ?Sized>(
     listeners: &[BoundListener],
     service_ports: &BTreeSet<u16>,
 ) -> Vec<Arc<VirtualHost>> {
-    let mut by_domain: BTreeMap<Host, Vec<(&Host, &GrownTree)>> = BTreeMap::new();
+    let mut by_domain: BTreeMap<Host, Vec<(&Host, &Arc<GrownTree>)>> = BTreeMap::new();
     for listener in listeners {
-        for (table, hosts) in here.bindings.tables.get(&listener.key()).into_iter().flatten() {
+        let bound = here.bindings.tables.get(&listener.key());
+        for (table, hosts) in bound.into_iter().flat_map(|tables| tables.values()).map(|bound| &**bound) {
             // A table without HTTP routes claims no HTTP host.
             let Some(grown) = here.trees.get(table).filter(|grown| grown.claims_http()) else {
                 continue;
@@ -41,15 +42,20 @@ pub(super) fn virtual_hosts<W: World + ?Sized>(
             // A listener that narrows a wildcard to one host must not let it take that host from a table that names it
             // (R68); among equals the older goes first (R69).
             let most = claims.iter().map(|(written, _)| written.specificity()).max();
-            let mut tables: Vec<&GrownTree> = claims
+            let mut trees: Vec<&Arc<GrownTree>> = claims
                 .into_iter()
                 .filter(|(written, _)| Some(written.specificity()) == most)
                 .map(|(_, grown)| grown)
                 .collect();
-            tables.sort_by(|a, b| a.tree.root.age.cmp(&b.tree.root.age));
-            tables.dedup_by(|a, b| a.tree.root.id == b.tree.root.id);
-            let redirects = redirects_to_https(listeners, &domain);
-            Arc::new(virtual_host(here, domain, &tables, service_ports, redirects))
+            trees.sort_by(|a, b| a.tree.root.age.cmp(&b.tree.root.age));
+            trees.dedup_by(|a, b| a.tree.root.id == b.tree.root.id);
+            let key = HostKey {
+                redirects_to_https: redirects_to_https(listeners, &domain),
+                domain,
+                service_ports: service_ports.clone(),
+                tables: trees.iter().map(|grown| grown.tree.root.id.clone()).collect(),
+            };
+            here.hosts.host(key, &trees)
         })
         .collect()
 }
@@ -72,21 +78,41 @@ struct Entry {
     is_frozen: bool,
 }
 
+/// What a virtual host is made from, beside the trees of its tables and what is wrong with them on its gateway.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostKey {
+    /// The domain.
+    pub domain: Host,
+    /// The ports of the gateway Service that lead to it.
+    pub service_ports: BTreeSet<u16>,
+    /// Whether requests are sent on to `https`.
+    pub redirects_to_https: bool,
+    /// The root tables that serve it, in age order.
+    pub tables: Vec<ObjectRef>,
+}
+
+/// Makes virtual hosts, or has them already.
+pub trait Hosts {
+    /// The virtual host; `trees` are those of the key's tables, in the same order.
+    fn host(&mut self, key: HostKey, trees: &[&Arc<GrownTree>]) -> Arc<VirtualHost>;
+}
+
 /// The routes of one domain: tables in age order, catch-alls of several tables last (R69, D11).
-fn virtual_host<W: World + ?Sized>(
-    here: &mut OnGateway<'_, W>,
-    domain: Host,
-    tables: &[&GrownTree],
-    service_ports: &BTreeSet<u16>,
-    redirects_to_https: bool,
-) -> VirtualHost {
+///
+/// Each tree comes with the bodies of its routes on this gateway.
+///
+/// # Findings
+/// [`Code::RouteShadowed`] and [`Code::BeatenByOlder`] on tables.
+///
+/// # Cost
+/// In proportion to the routes.
+pub fn virtual_host(key: &HostKey, trees: &[(&GrownTree, &[Arc<RouteBody>])], findings: &mut Findings) -> VirtualHost {
     let mut entries: Vec<Entry> = Vec::new();
     let mut catch_alls: Vec<Entry> = Vec::new();
-    for grown in tables {
-        let bodies = here.bodies(grown);
-        for (route, body) in grown.served().zip(bodies) {
+    for (grown, bodies) in trees {
+        for (route, body) in grown.served().zip(*bodies) {
             for matcher in route.matchers {
-                if matcher.port.is_some_and(|port| !service_ports.contains(&port)) {
+                if matcher.port.is_some_and(|port| !key.service_ports.contains(&port)) {
                     continue;
                 }
                 let entry = Entry {
@@ -96,7 +122,7 @@ fn virtual_host<W: World + ?Sized>(
                     is_remainder: route.is_remainder,
                     is_frozen: grown.frozen.is_some(),
                 };
-                if tables.len() > 1 && matcher.is_catch_all() {
+                if trees.len() > 1 && matcher.is_catch_all() {
                     catch_alls.push(entry);
                 } else {
                     entries.push(entry);
@@ -105,11 +131,11 @@ fn virtual_host<W: World + ?Sized>(
         }
     }
     entries.append(&mut catch_alls);
-    let entries = unshadowed(entries, &domain, here.findings);
+    let entries = unshadowed(entries, &key.domain, findings);
     VirtualHost {
-        domain,
-        tables: tables.iter().map(|grown| grown.tree.root.id.clone()).collect(),
-        redirects_to_https,
+        domain: key.domain.clone(),
+        tables: key.tables.clone(),
+        redirects_to_https: key.redirects_to_https,
         routes: named(entries),
     }
 }

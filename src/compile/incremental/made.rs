@@ -1,0 +1,444 @@
+//! The layers between objects and gateways: bindings, trees, and what is said across them.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use crate::compile::full::{beaten_in, closed, orphan, reached, unimplemented_gateways};
+use crate::compile::inputs::Inputs;
+use crate::ir::GatewayPlan;
+use crate::ir::frozen::Remembered;
+use crate::memo::Reads;
+use crate::model::{Findings, GatewayId, Kind, ObjectRef};
+use crate::resolve::Options;
+use crate::resolve::attachment::{Beaten, beaten_findings, no_effect};
+use crate::resolve::delegation::expand;
+use crate::resolve::destination::backing_services;
+use crate::resolve::facts::{Table, TableRole};
+use crate::resolve::gateway::{
+    Bindings, GrownTree, bind_table, carry_over_table, class_of_one, freeze, grow, known_gateways,
+    require_auth_findings, serves,
+};
+use crate::resolve::lower::Lowered;
+use crate::resolve::roster::Roster;
+use crate::resolve::trust::KeptRoot;
+use crate::resolve::world::World;
+
+use super::outcome::{Count, Origin, Outcome};
+use super::serving::{Around, Serving, Stale};
+use super::slots::{Dirty, Reader, Recording, Slot, take, touch, touch_object};
+use super::{Fact, Made, Step, may_freeze};
+
+impl Made {
+    pub(super) fn new(options: &Options, roster: Arc<Roster>) -> Self {
+        Self {
+            targeting: BTreeMap::new(),
+            inputs: Inputs::empty(options, roster),
+            reads: Reads::default(),
+            bindings: Bindings::default(),
+            bound: BTreeMap::new(),
+            trees: OrdMap::new(),
+            broken: BTreeSet::new(),
+            reached: BTreeMap::new(),
+            reaches: BTreeMap::new(),
+            beaten: BTreeMap::new(),
+            known: BTreeSet::new(),
+            classes: BTreeSet::new(),
+            serving: BTreeMap::new(),
+            plans: OrdMap::new(),
+            outcome: Outcome::default(),
+        }
+    }
+
+    /// What workspaces own (R135).
+    pub(super) fn count_roster(&mut self) {
+        let roster = self.inputs.roster();
+        let mut counts = Vec::new();
+        for (id, member) in &roster.workspaces {
+            let owned: Vec<_> = roster.namespaces_of(id).collect();
+            let clusters: BTreeSet<_> = owned.iter().map(|(cluster, _)| cluster).collect();
+            counts.push(Count::new(&member.workspace.id, "numSelectedNamespaces", owned.len()));
+            counts.push(Count::new(&member.workspace.id, "numSelectedClusters", clusters.len()));
+        }
+        self.outcome.count(&Origin::Roster, counts);
+    }
+
+    /// Takes a change of one object in.
+    pub(super) fn turn(&mut self, id: &ObjectRef, before: Option<&Fact>, now: Option<&Fact>, dirty: &mut Dirty) {
+        let owner = self.inputs.roster().owner_of(id).cloned();
+        let is_same = before.map(|fact| &fact.lowered) == now.map(|fact| &fact.lowered);
+        let counts = |fact: &&Fact| !fact.is_misplaced;
+        if let Some(fact) = before.filter(counts) {
+            self.inputs.dismiss(id, &fact.lowered);
+            self.targeting.remove(id);
+            if !is_same {
+                touch_object(&self.reads, id, &fact.lowered, owner.as_ref(), dirty);
+            }
+        }
+        let mut findings = now.map(|fact| fact.findings.clone()).unwrap_or_default();
+        if let Some(fact) = now.filter(counts) {
+            let refusal = self.inputs.admit(id, &fact.lowered);
+            if let (Lowered::Policy(policy), None) = (&fact.lowered, &refusal)
+                && !(policy.targets.destinations.is_empty() && policy.targets.workloads.is_empty())
+            {
+                self.targeting.insert(id.clone(), policy.clone());
+            }
+            findings.extend(refusal);
+            if !is_same {
+                touch_object(&self.reads, id, &fact.lowered, owner.as_ref(), dirty);
+            }
+        }
+        self.outcome.set(Origin::Object(id.clone()), findings);
+    }
+
+    /// Decides what all gateways trust.
+    pub(super) fn settle_trust(&mut self, kept: &KeptRoot, dirty: &mut Dirty) {
+        if !dirty.remove(&Reader::Trust) {
+            return;
+        }
+        let (secrets, mut findings) = (RefCell::new(BTreeSet::new()), Findings::new());
+        let read = |id: &ObjectRef| {
+            secrets.borrow_mut().insert(Slot::Object(id.clone()));
+        };
+        let is_other = self.inputs.settle_trust(kept, read, &mut findings);
+        self.reads.record(&Reader::Trust, secrets.into_inner());
+        self.outcome.set(Origin::Trust, findings);
+        if is_other {
+            touch(&self.reads, &Slot::Trust, dirty);
+        }
+    }
+
+    fn root(&self, id: &ObjectRef) -> Option<Arc<Table>> {
+        self.inputs.table(id).filter(|table| matches!(table.role, TableRole::Root(_)))
+    }
+
+    /// Binds root tables.
+    pub(super) fn bind(&mut self, dirty: &mut Dirty, step: &mut Step) {
+        for reader in take(dirty, |reader| matches!(reader, Reader::Binding(_))) {
+            let Reader::Binding(id) = &reader else { continue };
+            let origin = Origin::Binding(id.clone());
+            let before = self.bound.remove(id);
+            let now = self.root(id).map(|table| {
+                step.bindings += 1;
+                let (world, mut findings) = (Recording::new(&self.inputs), Findings::new());
+                let own = bind_table(&world, &table, &mut findings);
+                self.reads.record(&reader, world.into_slots());
+                self.outcome.set(origin.clone(), findings);
+                let listeners = own.listeners.iter().map(|((gateway, _), ..)| gateway);
+                let mut counts: Vec<Count> =
+                    listeners.map(|gateway| Count::of(gateway, "routeTablesCount", id)).collect();
+                if !own.gateways.is_empty() {
+                    counts.push(Count::new(id, "numAllowedVirtualGateways", own.gateways.len()));
+                }
+                self.outcome.count(&origin, counts);
+                own
+            });
+            if now.is_none() && before.is_some() {
+                self.reads.forget(&reader);
+                self.outcome.forget(&origin);
+            }
+            let is_same = match (&before, &now) {
+                (None, None) => continue,
+                (Some(before), Some(now)) => {
+                    before.table.age == now.table.age
+                        && before.gateways == now.gateways
+                        && before.listeners == now.listeners
+                }
+                _ => false,
+            };
+            if !is_same {
+                for own in before.iter().chain(&now) {
+                    for gateway in &own.gateways {
+                        touch(&self.reads, &Slot::Bound(gateway.clone()), dirty);
+                    }
+                }
+                if let Some(before) = &before {
+                    self.bindings.remove(before);
+                }
+                if let Some(now) = &now {
+                    self.bindings.insert(now);
+                }
+                // Whether it has a tree, and whether what the tree reaches is served.
+                dirty.insert(Reader::Tree(id.clone()));
+            }
+            if let Some(now) = now {
+                self.bound.insert(id.clone(), now);
+            }
+        }
+    }
+
+    /// Makes the tree of a root table. Returns what is remembered of it; tables that it begins or ceases to reach are added
+    /// to `children`.
+    pub(super) fn grow(
+        &mut self,
+        root: &ObjectRef,
+        (before, is_unread): (&Remembered, bool),
+        children: &mut BTreeSet<ObjectRef>,
+        step: &mut Step,
+    ) -> Remembered {
+        let (reader, origin) = (Reader::Tree(root.clone()), Origin::Tree(root.clone()));
+        let mut after = Remembered::default();
+        if is_unread && let Some(accepted) = before.accepted.get(root) {
+            after.accepted.insert(root.clone(), accepted.clone());
+        }
+        let table = self.root(root);
+        if let Some(table) = &table {
+            carry_over_table(&self.inputs, table, before, &mut after);
+        }
+        let table = table.filter(|_| self.bindings.gateways.contains_key(root));
+        let world = Recording::new(&self.inputs);
+        let tree = table.as_ref().and_then(|table| expand(&world, table));
+        let old = self.trees.get(root).cloned();
+        let Some(tree) = tree else {
+            if old.is_some() {
+                self.reads.forget(&reader);
+                self.outcome.forget(&origin);
+                self.trees.remove(root);
+                self.beat(root, old.as_deref(), None);
+                self.reach(root, BTreeSet::new(), children);
+            }
+            return after;
+        };
+        step.trees += 1;
+        let mut findings = tree.findings.clone();
+        let mut grown = grow(&world, tree);
+        if may_freeze(&grown.tree.root) {
+            world.note(Slot::Broken(root.clone()));
+            grown.tree.parents.keys().for_each(|child| world.note(Slot::Broken(child.clone())));
+        }
+        freeze(&world, &mut grown, &self.broken, before, &mut after, &mut findings);
+        if grown.frozen.is_none() {
+            require_auth_findings(&world, &grown, &mut findings);
+        }
+        findings.extend(closed(&grown));
+        self.reads.record(&reader, world.into_slots());
+        self.outcome.set(origin.clone(), findings);
+        let is_served = self.bound.get(root).is_some_and(|own| !own.listeners.is_empty());
+        let reach = if is_served { reached(&grown).cloned().collect() } else { BTreeSet::new() };
+        self.reach(root, reach, children);
+        if old.as_deref() != Some(&grown) {
+            self.outcome.count(&origin, counts(&grown));
+            self.beat(root, old.as_deref(), Some(&grown));
+            self.trees.insert(root.clone(), Arc::new(grown));
+        }
+        after
+    }
+
+    fn reach(&mut self, root: &ObjectRef, now: BTreeSet<ObjectRef>, children: &mut BTreeSet<ObjectRef>) {
+        let before = self.reaches.remove(root).unwrap_or_default();
+        for child in now.difference(&before) {
+            *self.reached.entry(child.clone()).or_default() += 1;
+            children.insert(child.clone());
+        }
+        for child in before.difference(&now) {
+            if let Some(uses) = self.reached.get_mut(child) {
+                *uses -= 1;
+                if *uses == 0 {
+                    self.reached.remove(child);
+                }
+            }
+            children.insert(child.clone());
+        }
+        if !now.is_empty() {
+            self.reaches.insert(root.clone(), now);
+        }
+    }
+
+    fn beat(&mut self, root: &ObjectRef, before: Option<&GrownTree>, now: Option<&GrownTree>) {
+        let mut new: BTreeMap<Beaten, Vec<String>> = BTreeMap::new();
+        for (beaten, _) in before.into_iter().flat_map(beaten_in) {
+            new.entry(beaten.clone()).or_default();
+        }
+        for (beaten, route) in now.into_iter().flat_map(beaten_in) {
+            new.entry(beaten.clone()).or_default().push(route);
+        }
+        for (beaten, routes) in new {
+            let all = self.beaten.entry(beaten.clone()).or_default();
+            if routes.is_empty() {
+                all.remove(root);
+            } else {
+                all.insert(root.clone(), routes);
+            }
+            let mut routes: Vec<String> = all.values().flatten().cloned().collect();
+            routes.sort();
+            routes.dedup();
+            let findings = if routes.is_empty() {
+                self.beaten.remove(&beaten);
+                Findings::new()
+            } else {
+                beaten_findings(&BTreeMap::from([(beaten.clone(), routes)]))
+            };
+            self.outcome.set(Origin::Beaten(beaten), findings);
+        }
+    }
+
+    /// Tells a child table whether anybody delegates to it (R91).
+    pub(super) fn look_after(&mut self, id: &ObjectRef) {
+        let is_child = self.inputs.table(id).is_some_and(|table| matches!(table.role, TableRole::Child));
+        let is_orphan = is_child && !self.reached.contains_key(id);
+        let findings = if is_orphan { vec![orphan(id)] } else { Findings::new() };
+        self.outcome.set(Origin::Orphan(id.clone()), findings);
+    }
+
+    /// What is said of virtual destinations, of policies by themselves and of virtual gateways; and which classes of gateways
+    /// there are.
+    pub(super) fn tell_others(
+        &mut self,
+        dirty: &mut Dirty,
+        services: &BTreeSet<ObjectRef>,
+        wanted: &BTreeSet<GatewayId>,
+    ) {
+        for reader in take(dirty, |reader| matches!(reader, Reader::Backing(_))) {
+            let Reader::Backing(id) = &reader else { continue };
+            let origin = Origin::Backing(id.clone());
+            let Some(vd) = self.inputs.virtual_destination(id) else {
+                self.reads.forget(&reader);
+                self.outcome.forget(&origin);
+                continue;
+            };
+            let (world, mut findings) = (Recording::new(&self.inputs), Findings::new());
+            let backends = backing_services(&world, &vd, &mut findings);
+            self.reads.record(&reader, world.into_slots());
+            self.outcome.set(origin.clone(), findings);
+            let count = Count::new(id, "numSelectedBackingServices", backends.len());
+            self.outcome.count(&origin, vec![count]);
+        }
+        if dirty.remove(&Reader::Classes) {
+            self.known = known_gateways(&self.inputs);
+            self.reads.record(&Reader::Classes, [Slot::Gateways].into());
+        } else if !services.is_empty() {
+            let gateways = self.inputs.virtual_gateways();
+            for id in services {
+                let service = self.inputs.service(id);
+                if service.is_some_and(|service| serves(&self.inputs, &gateways, &service)) {
+                    self.known.insert(class_of_one(id));
+                } else {
+                    self.known.remove(&class_of_one(id));
+                }
+            }
+        }
+        let classes: BTreeSet<GatewayId> = self.known.union(wanted).cloned().collect();
+        if classes != self.classes {
+            self.classes = classes;
+            touch(&self.reads, &Slot::Classes, dirty);
+        }
+        for reader in take(dirty, |reader| matches!(reader, Reader::NoEffect(_))) {
+            let Reader::NoEffect(id) = &reader else { continue };
+            let policy = self.targeting.get(id).cloned();
+            let owner = self.inputs.roster().owner_of(id).cloned();
+            let Some((policy, owner)) = policy.zip(owner) else {
+                self.reads.forget(&reader);
+                self.outcome.forget(&Origin::NoEffect(id.clone()));
+                continue;
+            };
+            let (world, mut findings) = (Recording::new(&self.inputs), Findings::new());
+            world.note(Slot::Classes);
+            no_effect(&world, &owner, &policy, &self.classes, &mut findings);
+            self.reads.record(&reader, world.into_slots());
+            self.outcome.set(Origin::NoEffect(id.clone()), findings);
+        }
+        if dirty.remove(&Reader::Unimplemented) {
+            let world = Recording::new(&self.inputs);
+            world.note(Slot::Classes);
+            let findings = unimplemented_gateways(&world, &self.classes);
+            self.reads.record(&Reader::Unimplemented, world.into_slots());
+            self.outcome.set(Origin::Unimplemented, findings);
+        }
+    }
+
+    /// Takes plans of before a restart in place of equal ones.
+    pub(super) fn keep_plans(&mut self, before: &OrdMap<GatewayId, Arc<GatewayPlan>>) {
+        for (gateway, plan) in before {
+            if let Some(serving) = self.serving.get_mut(gateway).filter(|serving| serving.plan == *plan) {
+                serving.plan = plan.clone();
+                self.plans.insert(gateway.clone(), plan.clone());
+            }
+        }
+    }
+
+    /// Brings the plans up to date.
+    pub(super) fn serve(
+        &mut self,
+        dirty: Dirty,
+        changed_trees: &BTreeSet<ObjectRef>,
+        all_listeners: bool,
+        step: &mut Step,
+    ) {
+        let mut stale: BTreeMap<GatewayId, Stale> = BTreeMap::new();
+        for reader in dirty {
+            match reader {
+                Reader::Listeners(gateway) => stale.entry(gateway).or_default().listeners = true,
+                Reader::Bodies(gateway, root) => drop(stale.entry(gateway).or_default().roots.insert(root)),
+                Reader::Upstream(gateway, id) => drop(stale.entry(gateway).or_default().upstreams.insert(id)),
+                _ => {}
+            }
+        }
+        let gone: Vec<GatewayId> =
+            self.serving.keys().filter(|gateway| !self.classes.contains(*gateway)).cloned().collect();
+        for gateway in gone {
+            if let Some(serving) = self.serving.remove(&gateway) {
+                serving.forget(&mut self.reads, &mut self.outcome);
+            }
+            self.plans.remove(&gateway);
+        }
+        for gateway in &self.classes {
+            if !self.serving.contains_key(gateway) {
+                self.serving.insert(gateway.clone(), Serving::new(gateway, &self.inputs));
+                stale.entry(gateway.clone()).or_default().listeners = true;
+            }
+        }
+        for (gateway, serving) in &self.serving {
+            let roots: Vec<&ObjectRef> = changed_trees.iter().filter(|root| serving.serves(root)).collect();
+            if all_listeners || !roots.is_empty() {
+                let stale = stale.entry(gateway.clone()).or_default();
+                stale.listeners |= all_listeners;
+                stale.roots.extend(roots.into_iter().cloned());
+            }
+        }
+        let mut around = Around {
+            inputs: &self.inputs,
+            bindings: &self.bindings,
+            trees: &self.trees,
+            reads: &mut self.reads,
+            outcome: &mut self.outcome,
+            step,
+        };
+        for (gateway, stale) in stale {
+            let Some(serving) = self.serving.get_mut(&gateway) else { continue };
+            serving.update(stale, &mut around);
+            if self.plans.get(&gateway).is_none_or(|plan| !Arc::ptr_eq(plan, &serving.plan)) {
+                self.plans.insert(gateway, serving.plan.clone());
+            }
+        }
+    }
+}
+
+/// What a tree adds to counts (R135).
+fn counts(grown: &GrownTree) -> Vec<Count> {
+    let mut selected: BTreeMap<&ObjectRef, usize> = BTreeMap::new();
+    let mut applied: BTreeMap<(&ObjectRef, Kind), usize> = BTreeMap::new();
+    for served in grown.served() {
+        // One that is on several destinations of a route is on one route.
+        let policies: BTreeSet<&ObjectRef> = served.body.attached.iter().map(|a| &a.policy).collect();
+        for policy in policies {
+            *selected.entry(policy).or_default() += 1;
+            if let Some(last) = served.body.chain.last() {
+                *applied.entry((&last.table, policy.kind)).or_default() += 1;
+            }
+        }
+    }
+    let mut counts = Vec::new();
+    for (policy, routes) in selected {
+        counts.push(Count::new(policy, "numSelectedRoutes", routes));
+    }
+    for ((table, kind), policies) in applied {
+        let what = format!("numAppliedRoutePolicies.{}, Kind={kind}", kind.group().api_version());
+        counts.push(Count::new(table, &what, policies));
+    }
+    for (child, above) in &grown.tree.parents {
+        counts.extend(above.iter().map(|parent| Count::of(child, "numParentRouteTables", parent)));
+    }
+    counts
+}
