@@ -273,6 +273,11 @@ fn part_of(host: &str) -> u16 {
     u16::try_from(hash % u64::from(PARTS)).unwrap_or_default()
 }
 
+/// What the name of a route configuration ends with, if it is the part for a host.
+pub(crate) fn part_suffix(host: &str) -> String {
+    format!("/{:03x}", part_of(host))
+}
+
 /// Writes the part of a request. Numbers stay below 2^45, which Lua's represent exactly.
 fn script(bind_port: u16, chain: &str) -> String {
     let prefix: String = name::route_configuration(bind_port, chain)

@@ -46,6 +46,7 @@ mod tls;
 mod wire;
 
 pub use emitter::Emitter;
+pub(crate) use layout::part_suffix;
 pub use layout::{Form, Layout};
 pub(crate) use name::{listener as listener_name, route_configuration as route_configuration_name};
 pub use route::route_entries;

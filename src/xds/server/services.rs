@@ -11,6 +11,7 @@ use envoy_types::pb::envoy::service::endpoint::v3::endpoint_discovery_service_se
 use envoy_types::pb::envoy::service::extension::v3::extension_config_discovery_service_server as ecds_pb;
 use envoy_types::pb::envoy::service::listener::v3::listener_discovery_service_server as lds_pb;
 use envoy_types::pb::envoy::service::route::v3::route_discovery_service_server as rds_pb;
+use envoy_types::pb::envoy::service::route::v3::scoped_routes_discovery_service_server as srds_pb;
 use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_server as sds_pb;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
@@ -46,6 +47,7 @@ pub(super) fn routes<S: SnapshotSource, O: Observer>(
         eds_pb::EndpointDiscoveryServiceServer::<Streams<S, O>>,
         lds_pb::ListenerDiscoveryServiceServer::<Streams<S, O>>,
         rds_pb::RouteDiscoveryServiceServer::<Streams<S, O>>,
+        srds_pb::ScopedRoutesDiscoveryServiceServer::<Streams<S, O>>,
         sds_pb::SecretDiscoveryServiceServer::<Streams<S, O>>,
         ecds_pb::ExtensionConfigDiscoveryServiceServer::<Streams<S, O>>
     );
@@ -55,7 +57,7 @@ pub(super) fn routes<S: SnapshotSource, O: Observer>(
 /// The answer to every other service.
 async fn unserved() -> axum::http::Response<tonic::body::Body> {
     Status::unimplemented(
-        "served are ADS, CDS, EDS, LDS, RDS, SDS and ECDS of API version 3, as streams of either variant, and gRPC health",
+        "served are ADS, CDS, EDS, LDS, RDS, SRDS, SDS and ECDS of API version 3, as streams of either variant, and gRPC health",
     )
     .into_http()
 }
@@ -134,6 +136,13 @@ service!(
     stream_routes StreamRoutesStream,
     delta_routes DeltaRoutesStream,
     fetch_routes
+);
+service!(
+    srds_pb::ScopedRoutesDiscoveryService,
+    ScopedRoute,
+    stream_scoped_routes StreamScopedRoutesStream,
+    delta_scoped_routes DeltaScopedRoutesStream,
+    fetch_scoped_routes
 );
 service!(
     sds_pb::SecretDiscoveryService,
