@@ -68,6 +68,8 @@ pub mod session;
 pub mod source;
 pub mod subscription;
 
+mod commons;
+mod grpc;
 mod lane;
 mod spread;
 mod stream;
