@@ -133,7 +133,7 @@ impl http_body::Body for Responses {
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         loop {
-            if let Some(chunk) = self.current.as_mut().and_then(|message| message.next()) {
+            if let Some(chunk) = self.current.as_mut().and_then(Iterator::next) {
                 return Poll::Ready(Some(Ok(Frame::data(chunk))));
             }
             self.current = None;

@@ -117,7 +117,7 @@ struct InFlight {
 }
 
 /// What a lane may do now, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Permission {
     pub(super) add: bool,
     pub(super) remove: bool,
@@ -461,11 +461,24 @@ impl Lane {
         }
     }
 
+    /// Whether nothing can be sent, whatever the other types do.
+    pub(super) fn has_nothing_to_send(&mut self) -> bool {
+        if self.in_flight.is_some() || !self.opened || !self.is_served {
+            return true;
+        }
+        let is_idle = self.additions.is_empty()
+            && self.batches.is_empty()
+            && self.removals.is_empty()
+            && self.missing.is_empty()
+            && !self.awaited;
+        if is_idle {
+            (self.additions_since, self.removals_since) = (None, None);
+        }
+        is_idle
+    }
+
     /// The next response, if there is something to send that may be sent.
     pub(super) fn send(&mut self, now: Duration, permission: Permission) -> Option<Response> {
-        if self.in_flight.is_some() || !self.opened || !self.is_served {
-            return None;
-        }
         // What carries everything can't be cut.
         let mut room = if self.carries_all() { usize::MAX } else { permission.response_bytes };
         let clung_to = permission.clung_to;

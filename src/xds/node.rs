@@ -35,7 +35,7 @@ pub(super) struct StatedNode {
 }
 
 /// The part of `envoy.config.core.v3.BuildVersion` that is looked at.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(super) struct StatedBuild {
     #[prost(message, optional, tag = "1")]
     pub(super) version: Option<SemanticVersion>,

@@ -340,6 +340,9 @@ impl Session {
             let lane = &mut self.lanes[resource_type as usize];
             lane.refresh();
             outputs.extend(lane.report().map(Output::Acknowledged));
+            if lane.has_nothing_to_send() {
+                continue;
+            }
             let board = self.board(now);
             let permission = Permission {
                 add: board.may_add(resource_type, &self.settings.timeouts),

@@ -72,8 +72,8 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
         };
         let first = first.map_err(|_| Status::deadline_exceeded("the stream began without a message"))?;
         let Some(first) = first? else { return Ok(End::Client) };
-        let node = P::node(&first).map_err(|fault| refused(&fault))?;
-        let node = Arc::new(Node::decode(node).map_err(|error| status(&error))?);
+        let mut request = P::read(&first).map_err(|fault| refused(&fault))?;
+        let node = Arc::new(Node::decode(request.node.take()).map_err(|error| status(&error))?);
         let subscription = tokio::select! {
             _ = closed(&mut self.closing) => return Err(stopping()),
             () = outbound.closed() => return Ok(End::Client),
@@ -88,7 +88,6 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
         tracing::debug!(stream = self.id.0, variant = ?P::VARIANT, only = ?self.only, "what the stream is for");
 
         let begin = Instant::now();
-        let mut expires = begin + spread::age(self.id, self.settings.stream_age);
         let mut is_stopping = false;
         let settings = SessionSettings {
             // Others may never need clusters.
@@ -105,21 +104,21 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
         if let Some(snapshot) = published {
             connection.take(session.snapshot(Duration::ZERO, snapshot), &mut outbox);
         }
-        let mut next = Some(first);
+        let outputs = P::tell(&mut session, begin.elapsed(), request);
+        connection.take(outputs.map_err(|fault| refused(&fault))?, &mut outbox);
+        drop(first);
+        let expiry = tokio::time::sleep_until(begin + spread::age(self.id, self.settings.stream_age));
+        tokio::pin!(expiry);
         loop {
-            if let Some(message) = next.take() {
-                let node = P::node(&message).map_err(|fault| refused(&fault))?;
-                connection.peer.node.confirm(node.as_ref()).map_err(|error| status(&error))?;
-                let outputs = P::request(&mut session, begin.elapsed(), &message);
-                connection.take(outputs.map_err(|fault| refused(&fault))?, &mut outbox);
-            }
             let deadline = session.next_deadline(begin.elapsed());
             tokio::select! {
                 open = closed(&mut self.closing), if !is_stopping => {
                     is_stopping = true;
-                    expires = expires.min(Instant::now() + spread::drain(self.id, open, self.settings.drain));
+                    let end = Instant::now() + spread::drain(self.id, open, self.settings.drain);
+                    let end = end.min(expiry.deadline());
+                    expiry.as_mut().reset(end);
                 }
-                () = tokio::time::sleep_until(expires) => return Err(if is_stopping { stopping() } else { aged() }),
+                () = &mut expiry => return Err(if is_stopping { stopping() } else { aged() }),
                 () = outbound.closed() => return Ok(End::Client),
                 Some(question) = registration.questions.recv() => {
                     // Who asked may have gone.
@@ -130,7 +129,12 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
                     room.send(Ok(Box::new(Message::of(P::VARIANT, response)?)));
                 }
                 message = inbound.next() => match message? {
-                    Some(message) => next = Some(message),
+                    Some(message) => {
+                        let request = P::read(&message).map_err(|fault| refused(&fault))?;
+                        connection.peer.node.confirm(request.node.as_ref()).map_err(|error| status(&error))?;
+                        let outputs = P::tell(&mut session, begin.elapsed(), request);
+                        connection.take(outputs.map_err(|fault| refused(&fault))?, &mut outbox);
+                    }
                     None => return Ok(End::Client),
                 },
                 changed = snapshots.changed() => {

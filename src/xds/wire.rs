@@ -42,17 +42,31 @@ pub(super) trait Protocol: Send + Sync + 'static {
     /// The variant.
     const VARIANT: Variant;
 
-    /// Tells a session what a request says, apart from the node.
-    fn request(session: &mut Session, now: Duration, request: &Bytes) -> Result<Vec<Output>, Fault>;
-
-    /// What the client says about itself.
+    /// Reads a request.
     ///
     /// # Errors
     /// [`Fault::Malformed`]
     ///
     /// # Cost
-    /// One pass over the fields of the request; what Envoy tells about its extensions is skipped.
-    fn node(request: &Bytes) -> Result<Option<StatedNode>, Fault>;
+    /// One pass over its fields; names and versions stay where they are.
+    fn read(message: &Bytes) -> Result<Request<'_>, Fault>;
+
+    /// Tells a session what a request says, apart from the node.
+    fn tell(session: &mut Session, now: Duration, request: Request<'_>) -> Result<Vec<Output>, Fault>;
+}
+
+/// A request of either variant as it stands on the wire.
+#[derive(Debug, Default)]
+pub(super) struct Request<'a> {
+    /// What the client says about itself; what Envoy tells about its extensions is skipped.
+    pub(super) node: Option<StatedNode>,
+    type_url: &'a str,
+    names: Vec<&'a [u8]>,
+    unsubscribe: Vec<&'a [u8]>,
+    initial_versions: Vec<(&'a [u8], &'a [u8])>,
+    version: &'a str,
+    nonce: &'a str,
+    error: Option<String>,
 }
 
 /// Why a request ends the stream.
@@ -89,33 +103,35 @@ pub(super) enum StateOfTheWorld {}
 impl Protocol for Delta {
     const VARIANT: Variant = Variant::Delta;
 
-    fn node(request: &Bytes) -> Result<Option<StatedNode>, Fault> {
-        node(request, 1)
-    }
-
-    fn request(session: &mut Session, now: Duration, request: &Bytes) -> Result<Vec<Output>, Fault> {
-        let (mut type_url, mut nonce, mut error) = ("", "", None);
-        let (mut subscribe, mut unsubscribe, mut versions) = (Vec::new(), Vec::new(), Vec::new());
-        for field in Fields(request) {
+    fn read(message: &Bytes) -> Result<Request<'_>, Fault> {
+        let mut request = Request::default();
+        for field in Fields(message) {
             match field? {
-                (2, bytes) => type_url = from_utf8(bytes)?,
-                (3, bytes) => subscribe.push(bytes),
-                (4, bytes) => unsubscribe.push(bytes),
-                (5, bytes) => versions.push(entry(bytes)?),
-                (6, bytes) => nonce = from_utf8(bytes)?,
-                (7, bytes) => error = Some(refusal(bytes)?),
+                (1, bytes) => request.node(bytes)?,
+                (2, bytes) => request.type_url = from_utf8(bytes)?,
+                (3, bytes) => request.names.push(bytes),
+                (4, bytes) => request.unsubscribe.push(bytes),
+                (5, bytes) => request.initial_versions.push(entry(bytes)?),
+                (6, bytes) => request.nonce = from_utf8(bytes)?,
+                (7, bytes) => request.error = Some(refusal(bytes)?),
                 _ => {}
             }
         }
-        let recognised = recognise(session, type_url, &subscribe, &versions);
-        let subscribe = if recognised.names.is_some() { Vec::new() } else { names(&subscribe)? };
+        Ok(request)
+    }
+
+    fn tell(session: &mut Session, now: Duration, request: Request<'_>) -> Result<Vec<Output>, Fault> {
+        let recognised = recognise(session, &request);
+        let Request { type_url, initial_versions: versions, nonce, error, .. } = request;
         let mut initial_versions = BTreeMap::new();
         if recognised.held.is_none() {
             for (name, version) in versions {
                 initial_versions.insert(Name::from(from_utf8(name)?), from_utf8(version)?.to_owned());
             }
         }
-        let (type_url, nonce, unsubscribe) = (type_url.to_owned(), nonce.to_owned(), names(&unsubscribe)?);
+        let subscribe = if recognised.names.is_some() { Vec::new() } else { names(&request.names)? };
+        let unsubscribe = names(&request.unsubscribe)?;
+        let (type_url, nonce) = (type_url.to_owned(), nonce.to_owned());
         let request = DeltaRequest { type_url, subscribe, unsubscribe, initial_versions, nonce, error, recognised };
         Ok(session.request(now, &request)?)
     }
@@ -124,28 +140,36 @@ impl Protocol for Delta {
 impl Protocol for StateOfTheWorld {
     const VARIANT: Variant = Variant::StateOfTheWorld;
 
-    fn node(request: &Bytes) -> Result<Option<StatedNode>, Fault> {
-        node(request, 2)
-    }
-
-    fn request(session: &mut Session, now: Duration, request: &Bytes) -> Result<Vec<Output>, Fault> {
-        let (mut type_url, mut version, mut nonce, mut error) = ("", "", "", None);
-        let mut asked = Vec::new();
-        for field in Fields(request) {
+    fn read(message: &Bytes) -> Result<Request<'_>, Fault> {
+        let mut request = Request::default();
+        for field in Fields(message) {
             match field? {
-                (1, bytes) => version = from_utf8(bytes)?,
-                (3, bytes) => asked.push(bytes),
-                (4, bytes) => type_url = from_utf8(bytes)?,
-                (5, bytes) => nonce = from_utf8(bytes)?,
-                (6, bytes) => error = Some(refusal(bytes)?),
+                (1, bytes) => request.version = from_utf8(bytes)?,
+                (2, bytes) => request.node(bytes)?,
+                (3, bytes) => request.names.push(bytes),
+                (4, bytes) => request.type_url = from_utf8(bytes)?,
+                (5, bytes) => request.nonce = from_utf8(bytes)?,
+                (6, bytes) => request.error = Some(refusal(bytes)?),
                 _ => {}
             }
         }
-        let recognised = recognise(session, type_url, &asked, &[]);
-        let names = if recognised.names.is_some() { Vec::new() } else { names(&asked)? };
+        Ok(request)
+    }
+
+    fn tell(session: &mut Session, now: Duration, request: Request<'_>) -> Result<Vec<Output>, Fault> {
+        let recognised = recognise(session, &request);
+        let names = if recognised.names.is_some() { Vec::new() } else { names(&request.names)? };
+        let Request { type_url, version, nonce, error, .. } = request;
         let (type_url, version, nonce) = (type_url.to_owned(), version.to_owned(), nonce.to_owned());
         let request = StateRequest { type_url, names, version, nonce, error, recognised };
         Ok(session.request_state(now, &request)?)
+    }
+}
+
+impl Request<'_> {
+    /// Takes in a node, which may come in parts.
+    fn node(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        Ok(self.node.get_or_insert_with(StatedNode::default).merge(bytes)?)
     }
 }
 
@@ -209,21 +233,10 @@ fn refusal(status: &[u8]) -> Result<String, Fault> {
     Ok(message.to_owned())
 }
 
-/// The node in a request, which may come in parts.
-fn node(request: &[u8], field: u32) -> Result<Option<StatedNode>, Fault> {
-    let mut node = None;
-    for part in Fields(request) {
-        let (tag, bytes) = part?;
-        if tag == field {
-            node.get_or_insert_with(StatedNode::default).merge(bytes)?;
-        }
-    }
-    Ok(node)
-}
-
 /// Finds out whether a request names what others do, or holds what the snapshot has.
-fn recognise(session: &Session, type_url: &str, names: &[&[u8]], versions: &[(&[u8], &[u8])]) -> Recognised {
+fn recognise(session: &Session, request: &Request<'_>) -> Recognised {
     let mut recognised = Recognised::default();
+    let Request { type_url, names, initial_versions: versions, .. } = request;
     let (commons, current) = session.known(type_url);
     let is_current_long = |current: &&Arc<Resources>| current.len() >= RECOGNISED_FROM;
     let content = |count: usize| {

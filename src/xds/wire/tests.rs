@@ -123,19 +123,23 @@ fn of_a_node_only_what_is_needed_is_read() {
     };
     let delta = discovery_pb::DeltaDiscoveryRequest { node: Some(node.clone()), ..Default::default() };
     let state = discovery_pb::DiscoveryRequest { node: Some(node), ..Default::default() };
-    let delta = Delta::node(&delta.encode_to_vec().into()).unwrap().unwrap();
-    let state = StateOfTheWorld::node(&state.encode_to_vec().into()).unwrap().unwrap();
+    let delta = Delta::read(&delta.encode_to_vec().into()).unwrap().node.unwrap();
+    let state = StateOfTheWorld::read(&state.encode_to_vec().into()).unwrap().node.unwrap();
     assert_eq!(delta, state);
     assert_eq!(delta.id, "n");
     assert!(delta.encoded_len() < 100, "the extensions were kept");
-    assert!(Delta::node(&Bytes::new()).unwrap().is_none());
+    assert!(Delta::read(&Bytes::new()).unwrap().node.is_none());
+}
+
+fn tell(session: &mut Session, message: &Bytes) -> Result<Vec<Output>, Fault> {
+    Delta::tell(session, Duration::ZERO, Delta::read(message)?)
 }
 
 #[test]
 fn requests_that_are_none_are_refused() {
     for bytes in [&[0xff; 40][..], &[0x12, 5, b'a'], &[0x12, 1, 0xff], &[0x2a, 2, 0x0a, 9]] {
         let mut session = Session::new(SessionSettings::default(), Variant::Delta);
-        let result = Delta::request(&mut session, Duration::ZERO, &Bytes::copy_from_slice(bytes));
+        let result = tell(&mut session, &Bytes::copy_from_slice(bytes));
         assert!(matches!(result, Err(Fault::Malformed)), "{bytes:?}: {result:?}");
     }
 }
@@ -173,14 +177,11 @@ fn case_24_who_holds_everything_is_recognised_and_sent_nothing() {
     for _ in 0..2 {
         let mut session = Session::new(SessionSettings::default(), Variant::Delta).sharing(commons.clone());
         assert!(session.snapshot(Duration::ZERO, snapshot.clone()).is_empty());
-        let request = again("v1", None);
-        let outputs = Delta::request(&mut session, Duration::ZERO, &request).unwrap();
+        let outputs = tell(&mut session, &again("v1", None)).unwrap();
         let [Output::Acknowledged(acknowledged)] = outputs.as_slice() else { panic!("{outputs:?}") };
         assert_eq!(acknowledged.resources, Gained::All(snapshot.resources(ResourceType::Route)));
         assert_eq!((acknowledged.resources.iter().count(), acknowledged.outstanding), (COUNT, 0));
-        let names: Vec<String> = (0..COUNT).map(|number| format!("route-{number}")).collect();
-        let names: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
-        sets.push(recognise(&session, ResourceType::Route.type_url(), &names, &[]).names.unwrap());
+        sets.push(recognise(&session, &Delta::read(&again("v1", None)).unwrap()).names.unwrap());
     }
     assert!(Arc::ptr_eq(&sets[0], &sets[1]), "each stream has its own names");
 }
@@ -189,13 +190,13 @@ fn case_24_who_holds_everything_is_recognised_and_sent_nothing() {
 fn who_holds_something_else_is_sent_all_that_is_new() {
     let mut session = Session::new(SessionSettings::default(), Variant::Delta);
     assert!(session.snapshot(Duration::ZERO, snapshot("v2")).is_empty());
-    let outputs = Delta::request(&mut session, Duration::ZERO, &again("v1", None)).unwrap();
+    let outputs = tell(&mut session, &again("v1", None)).unwrap();
     let sent = outputs.iter().find_map(|output| match output {
         Output::Respond(response) => Some(response.resources[0].name.to_string()),
         _ => None,
     });
     assert_eq!(sent.as_deref(), Some("route-0"));
     // An error without a nonce has no effect, and is heard.
-    let outputs = Delta::request(&mut session, Duration::ZERO, &again("v1", Some("why"))).unwrap();
+    let outputs = tell(&mut session, &again("v1", Some("why"))).unwrap();
     assert!(matches!(outputs[0], Output::Ignored(_)), "{outputs:?}");
 }
