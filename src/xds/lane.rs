@@ -64,7 +64,7 @@ pub(super) struct Lane {
     told: BTreeSet<Name>,
     /// Parts of refused responses that must travel apart.
     batches: VecDeque<Vec<Name>>,
-    in_flight: Option<InFlight>,
+    in_flight: Option<Box<InFlight>>,
     /// The nonce of the last response.
     last_nonce: Option<Name>,
     /// The version that a state-of-the-world client stated first, until there is a snapshot to compare it with.
@@ -88,7 +88,7 @@ pub(super) struct Lane {
     additions_since: Option<Duration>,
     removals_since: Option<Duration>,
     /// An acknowledgement that is to be reported.
-    answered: Option<Acknowledgement>,
+    answered: Option<Box<Acknowledgement>>,
     /// Version and number of refused resources that were reported last.
     reported: Option<(Version, usize)>,
 }
@@ -499,6 +499,10 @@ impl Lane {
         let awaited = self.awaited && nothing_else;
         let due = !resources.is_empty() || !removed.is_empty() || !missing.is_empty() || awaited;
         let response = due.then(|| self.launch(now, permission.nonce, resources, removed, missing, part));
+        if self.additions.is_empty() {
+            // After a large load, its queue would stay as large for the rest of the stream.
+            self.additions = VecDeque::new();
+        }
         let standing = self.standing();
         let waits = |pending: bool, since: Option<Duration>| pending.then(|| since.unwrap_or(now));
         self.additions_since = waits(standing.additions && self.in_flight.is_none(), self.additions_since);
@@ -533,7 +537,7 @@ impl Lane {
         let carried = state.as_ref().map_or_else(|| resources.clone(), |state| state.values().cloned().collect());
         let nonce = Name::from(nonce.to_string());
         self.last_nonce = Some(nonce.clone());
-        self.in_flight = Some(InFlight {
+        self.in_flight = Some(Box::new(InFlight {
             nonce: nonce.clone(),
             sent: now,
             version: self.version.clone(),
@@ -542,7 +546,7 @@ impl Lane {
             state,
             opens,
             part,
-        });
+        }));
         let removed = removed.into_iter().chain(missing).collect();
         Response { resource_type: self.resource_type, nonce, version, resources: carried, removed }
     }

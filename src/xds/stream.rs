@@ -81,7 +81,7 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
         };
         let Subscription { gateway, snapshots, held } = subscription.map_err(|error| status(&error))?;
         let peer = Arc::new(Peer { stream: self.id, gateway, node });
-        let mut registration = self.sessions.register(peer.clone(), P::VARIANT, self.only);
+        let registration = self.sessions.register(peer.clone(), P::VARIANT, self.only);
         let connection = Connection::open(self.observer.clone(), peer);
         // Dropped before the connection: who hears of its end finds that nobody watches any more.
         let (mut snapshots, _held) = (snapshots, held);
@@ -110,6 +110,11 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
         let expiry = tokio::time::sleep_until(begin + spread::age(self.id, self.settings.stream_age));
         tokio::pin!(expiry);
         loop {
+            while let Ok(room) = outbound.try_reserve()
+                && let Some(response) = outbox.pop_front()
+            {
+                room.send(Ok(Box::new(Message::of(P::VARIANT, response)?)));
+            }
             let deadline = session.next_deadline(begin.elapsed());
             tokio::select! {
                 open = closed(&mut self.closing), if !is_stopping => {
@@ -120,13 +125,17 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
                 }
                 () = &mut expiry => return Err(if is_stopping { stopping() } else { aged() }),
                 () = outbound.closed() => return Ok(End::Client),
-                Some(question) = registration.questions.recv() => {
-                    // Who asked may have gone.
-                    let _ = question.send(session.inspect());
+                questions = registration.questions() => {
+                    for question in questions {
+                        // Who asked may have gone.
+                        let _ = question.send(session.inspect());
+                    }
                 }
+                // Room is used above, as soon as there is some.
                 room = outbound.reserve(), if !outbox.is_empty() => {
-                    let (Ok(room), Some(response)) = (room, outbox.pop_front()) else { return Ok(End::Client) };
-                    room.send(Ok(Box::new(Message::of(P::VARIANT, response)?)));
+                    if room.is_err() {
+                        return Ok(End::Client);
+                    }
                 }
                 message = inbound.next() => match message? {
                     Some(message) => {

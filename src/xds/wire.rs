@@ -63,7 +63,8 @@ pub(super) struct Request<'a> {
     type_url: &'a str,
     names: Vec<&'a [u8]>,
     unsubscribe: Vec<&'a [u8]>,
-    initial_versions: Vec<(&'a [u8], &'a [u8])>,
+    /// Entries of a map from names to versions.
+    initial_versions: Vec<&'a [u8]>,
     version: &'a str,
     nonce: &'a str,
     error: Option<String>,
@@ -111,7 +112,7 @@ impl Protocol for Delta {
                 (2, bytes) => request.type_url = from_utf8(bytes)?,
                 (3, bytes) => request.names.push(bytes),
                 (4, bytes) => request.unsubscribe.push(bytes),
-                (5, bytes) => request.initial_versions.push(entry(bytes)?),
+                (5, bytes) => request.initial_versions.push(bytes),
                 (6, bytes) => request.nonce = from_utf8(bytes)?,
                 (7, bytes) => request.error = Some(refusal(bytes)?),
                 _ => {}
@@ -125,7 +126,7 @@ impl Protocol for Delta {
         let Request { type_url, initial_versions: versions, nonce, error, .. } = request;
         let mut initial_versions = BTreeMap::new();
         if recognised.held.is_none() {
-            for (name, version) in versions {
+            for (name, version) in versions.into_iter().map(entry).collect::<Result<Vec<_>, _>>()? {
                 initial_versions.insert(Name::from(from_utf8(name)?), from_utf8(version)?.to_owned());
             }
         }
@@ -222,6 +223,12 @@ fn entry(entry: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
     Ok((key, value))
 }
 
+/// Writes an entry of a map from texts to texts as everybody writes it. Who writes it otherwise isn't recognised.
+pub(super) fn put_entry(key: &str, value: &str, into: &mut BytesMut) {
+    put_field(1, key.as_bytes(), into);
+    put_field(2, value.as_bytes(), into);
+}
+
 /// The message of a `google.rpc.Status`.
 fn refusal(status: &[u8]) -> Result<String, Fault> {
     let mut message = "";
@@ -252,7 +259,7 @@ fn recognise(session: &Session, request: &Request<'_>) -> Recognised {
     }
     if let Some((current, (_, states))) = content(versions.len()) {
         let mut sum = Sum::default();
-        versions.iter().for_each(|(name, version)| sum.add_version(name, version));
+        versions.iter().for_each(|entry| sum.add(entry));
         recognised.held = (sum == states).then(|| current.clone());
     }
     recognised

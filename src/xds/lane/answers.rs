@@ -33,7 +33,7 @@ impl Lane {
     pub(in crate::xds) fn answer(&mut self, nonce: &str, error: Option<&str>, now: Duration) -> Answer {
         let Some(flight) = self.in_flight.take_if(|flight| flight.nonce == *nonce) else { return Answer::Stale };
         let Some(message) = error else {
-            self.acknowledge(flight, now);
+            self.acknowledge(*flight, now);
             return Answer::Acknowledged;
         };
         let message = super::super::observation::quotable(self.resource_type, message);
@@ -95,14 +95,14 @@ impl Lane {
             }
             self.accepted = state;
         }
-        self.answered = Some(Acknowledgement {
+        self.answered = Some(Box::new(Acknowledgement {
             resource_type: self.resource_type,
             version: flight.version,
             resources: Gained::Listed(flight.resources.iter().map(|r| (r.name.clone(), r.version.clone())).collect()),
             removed: flight.removed,
             outstanding: 0,
             after: Some(now.saturating_sub(flight.sent)),
-        });
+        }));
     }
 
     fn forget(&mut self, removed: &[Name]) {
@@ -211,7 +211,7 @@ impl Lane {
         if let Some(answered) = self.answered.take() {
             let outstanding = self.outstanding();
             self.reported = Some((answered.version.clone(), outstanding));
-            return Some(Acknowledgement { outstanding, ..answered });
+            return Some(Acknowledgement { outstanding, ..*answered });
         }
         let resting = self.opened && self.is_served && !self.stale && self.in_flight.is_none();
         let state = (self.version.clone(), self.outstanding());
