@@ -34,6 +34,13 @@ impl Age {
         Self { created, id: id.clone() }
     }
 
+    /// Before every other.
+    #[must_use]
+    pub fn first() -> Self {
+        let id = ObjectRef::new(Kind::ALL[0], "", "", "");
+        Self { created: Some(jiff::Timestamp::MIN), id }
+    }
+
     fn key(&self) -> (bool, Option<jiff::Timestamp>, &Name, &Name, &Name) {
         (self.created.is_none(), self.created, &self.id.namespace, &self.id.name, &self.id.cluster)
     }

@@ -18,8 +18,8 @@ const REQUIRE_AUTH_LABEL: &str = "gateway.gloo.solo.io/require_auth";
 pub struct GrownTree {
     /// The tree.
     pub tree: Tree,
-    /// For each of its routes.
-    pub attached: Vec<Attached>,
+    /// For each of its routes; neighbours share it where they have the same.
+    pub attached: Vec<Arc<Attached>>,
     /// Each route's body, as it is where nothing gateway-specific is wrong.
     pub bodies: Vec<Arc<RouteBody>>,
     /// What is served in place of the routes, while one of them is invalid and the root table freezes (R140).
@@ -67,13 +67,17 @@ impl GrownTree {
 /// # Cost
 /// In proportion to the routes and their candidates.
 pub fn grow<W: World + ?Sized>(world: &W, tree: Tree) -> GrownTree {
-    let mut attached: Vec<Attached> = Vec::with_capacity(tree.routes.len());
+    let mut attached: Vec<Arc<Attached>> = Vec::with_capacity(tree.routes.len());
     for route in &tree.routes {
         let mut own = attach(world, route);
-        if let Some(before) = attached.last() {
-            own.share_with(before);
+        match attached.last() {
+            Some(before) if **before == own => attached.push(before.clone()),
+            Some(before) => {
+                own.share_with(before);
+                attached.push(Arc::new(own));
+            }
+            None => attached.push(Arc::new(own)),
         }
-        attached.push(own);
     }
     let bodies =
         tree.routes.iter().zip(&attached).map(|(route, attached)| Arc::new(body(world, route, attached))).collect();
