@@ -70,17 +70,17 @@ async fn status_shows_a_real_envoy_that_acknowledged_all_types() -> anyhow::Resu
     assert!(!text(&gateways[0], "/node").is_empty() && !text(&gateways[0], "/since").is_empty());
     let types: Vec<&str> =
         list(&gateways[0], "/types").iter().filter_map(|of| text(of, "/typeUrl").rsplit('.').next()).collect();
-    assert_eq!(types, ["Cluster", "ClusterLoadAssignment", "Listener", "RouteConfiguration"]);
+    assert_eq!(types, ["Cluster", "ClusterLoadAssignment", "Listener", "TypedExtensionConfig", "RouteConfiguration"]);
     assert_eq!(list(&status, "/items"), [] as [Value; 0], "the demo is clean");
 
     let shown = printed(&["status", "--server", &server])?;
     let lines: Vec<&str> = shown.lines().collect();
     assert_eq!(
         lines[0].split_whitespace().collect::<Vec<_>>(),
-        ["GATEWAY", "NODE", "ENVOY", "AGE", "CLUSTERS", "ENDPOINTS", "LISTENERS", "ROUTES"]
+        ["GATEWAY", "NODE", "ENVOY", "AGE", "CLUSTERS", "ENDPOINTS", "LISTENERS", "ROUTES", "EXTENSIONS"]
     );
     let row: Vec<&str> = lines[1].split_whitespace().collect();
-    assert_eq!((row[0], row[2], &row[4..]), (GATEWAY, "1.40.0", &["ok"; 4][..]), "{shown}");
+    assert_eq!((row[0], row[2], &row[4..]), (GATEWAY, "1.40.0", &["ok"; 5][..]), "{shown}");
     assert!(shown.ends_with("26 objects: 18 accepted, 8 of Kubernetes\n"), "{shown}");
 
     // An object that is wrong, with its place and what to do.

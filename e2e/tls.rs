@@ -501,7 +501,7 @@ async fn what_is_in_a_secret_is_nowhere_else() -> anyhow::Result<()> {
     until(PATIENCE, "the gateway to hold everything", async || {
         let status = chancery::status(admin).map_err(|error| format!("{error:#}"))?;
         let types = list(&status, "/gateways/0/types");
-        let settled = types.len() == 5 && types.iter().all(|of_type| text(of_type, "/state") == "acknowledged");
+        let settled = types.len() == 6 && types.iter().all(|of_type| text(of_type, "/state") == "acknowledged");
         if settled { Ok(()) } else { Err(Not::Yet(status.to_string())) }
     })
     .await?;

@@ -18,7 +18,7 @@ use crate::snapshot::{Resource, ResourceType, Resources, Snapshot};
 
 use super::layout::{self, Layout, PARTS, Place, WHOLE, Weight};
 use super::route::HostPart;
-use super::{EmitOptions, cluster, endpoint, listener, name, route, secret};
+use super::{EmitOptions, cluster, endpoint, filter, listener, name, route, secret};
 
 /// Emits the plans of one gateway, one after the other.
 ///
@@ -78,6 +78,7 @@ struct Made {
     clusters: Arc<Resources>,
     endpoints: Arc<Resources>,
     listeners: Arc<Resources>,
+    extensions: Arc<Resources>,
     scopes: Arc<Resources>,
     routes: Arc<Resources>,
     secrets: Arc<Resources>,
@@ -89,6 +90,7 @@ impl Made {
             .with_shared(ResourceType::Cluster, self.clusters.clone())
             .with_shared(ResourceType::Endpoint, self.endpoints.clone())
             .with_shared(ResourceType::Listener, self.listeners.clone())
+            .with_shared(ResourceType::Extension, self.extensions.clone())
             .with_shared(ResourceType::ScopedRoute, self.scopes.clone())
             .with_shared(ResourceType::Route, self.routes.clone())
             .with_shared(ResourceType::Secret, self.secrets.clone())
@@ -120,13 +122,17 @@ struct State {
 
 impl State {
     fn new(options: &EmitOptions, cluster: Name) -> Self {
+        let mut made = Made::default();
+        for extension in filter::emit_extensions() {
+            put(&mut made.extensions, extension);
+        }
         Self {
             options: options.clone(),
             cluster,
             upstreams: OrdMap::new(),
             secrets: BTreeMap::new(),
             listeners: BTreeMap::new(),
-            made: Made::default(),
+            made,
         }
     }
 

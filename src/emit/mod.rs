@@ -127,10 +127,12 @@ pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &La
             emit_chain_routes(port, chain, http, is_cut(port, chain), &mut routes, &mut scopes);
         }
     }
+    let extensions = filter::emit_extensions();
     Snapshot::new()
         .with(ResourceType::Cluster, clusters)
         .with(ResourceType::Endpoint, endpoints)
         .with(ResourceType::Listener, listeners)
+        .with(ResourceType::Extension, extensions)
         .with(ResourceType::ScopedRoute, scopes)
         .with(ResourceType::Route, routes)
         .with(ResourceType::Secret, secrets)

@@ -73,6 +73,7 @@ pub(super) fn emit_route_configuration<'a>(
         // Routes may arrive before their clusters; one missing cluster must not cost all routes.
         validate_clusters: pb::boolean(false),
         max_direct_response_body_size_bytes: pb::uint32(LARGEST_DIRECT_RESPONSE),
+        typed_per_filter_config: filter::by_default(),
         ..Default::default()
     };
     let (body, version) = wire::splice(&message, VIRTUAL_HOSTS, hosts.map(|host| &host.part));
@@ -81,17 +82,13 @@ pub(super) fn emit_route_configuration<'a>(
 
 /// Sends clients that reuse a connection for another chain's hosts to a connection of their own (R204).
 fn emit_misdirected<'a>(hosts: impl Iterator<Item = &'a Host>) -> route_pb::VirtualHost {
-    let any = route_pb::RouteMatch {
-        path_specifier: Some(route_pb::route_match::PathSpecifier::Prefix("/".to_owned())),
-        ..Default::default()
-    };
     let answer = emit_direct_response(&DirectResponse {
         status: MISDIRECTED,
         body: "chancery: another connection serves this host".into(),
     });
     let route = route_pb::Route {
         name: "misdirected".to_owned(),
-        r#match: Some(any),
+        r#match: Some(any_request()),
         action: Some(route_pb::route::Action::DirectResponse(answer)),
         ..Default::default()
     };
@@ -124,16 +121,44 @@ fn concerned(host: &VirtualHost) -> BTreeSet<&ObjectRef> {
 }
 
 fn emit_virtual_host(host: &VirtualHost) -> route_pb::VirtualHost {
-    use route_pb::virtual_host::TlsRequirementType;
-    let forwards = host.routes.iter().any(|route| matches!(route.body.action, Action::Forward(_)));
+    let routes = match host.redirects_to_https {
+        true => vec![emit_https_redirect()],
+        false => host.routes.iter().flat_map(emit_route).collect(),
+    };
+    let forwards =
+        !host.redirects_to_https && host.routes.iter().any(|route| matches!(route.body.action, Action::Forward(_)));
     route_pb::VirtualHost {
         name: host.domain.to_string(),
         domains: vec![host.domain.to_string()],
-        routes: host.routes.iter().flat_map(emit_route).collect(),
+        routes,
         metadata: pb::provenance("tables", &host.tables),
         // Here and not on each route: it is five times as large as a lean route.
         retry_policy: forwards.then(filter::baseline_retries),
-        require_tls: if host.redirects_to_https { TlsRequirementType::All } else { TlsRequirementType::None }.into(),
+        ..Default::default()
+    }
+}
+
+/// Sends every request to HTTPS (R61).
+///
+/// Not by `require_tls`: the route that Envoy makes up for it lacks what routes have [by default](filter::by_default), and
+/// gets 403 (seen on 1.40).
+fn emit_https_redirect() -> route_pb::Route {
+    use route_pb::redirect_action::SchemeRewriteSpecifier;
+    let redirect = route_pb::RedirectAction {
+        scheme_rewrite_specifier: Some(SchemeRewriteSpecifier::HttpsRedirect(true)),
+        ..Default::default()
+    };
+    route_pb::Route {
+        name: "https".to_owned(),
+        r#match: Some(any_request()),
+        action: Some(route_pb::route::Action::Redirect(redirect)),
+        ..Default::default()
+    }
+}
+
+fn any_request() -> route_pb::RouteMatch {
+    route_pb::RouteMatch {
+        path_specifier: Some(route_pb::route_match::PathSpecifier::Prefix("/".to_owned())),
         ..Default::default()
     }
 }

@@ -63,14 +63,7 @@ fn listener_golden() {
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
                 "forward_client_cert_details": "SANITIZE_SET",
-                "http_filters": [
-                    {"name": "chancery.fault", "typed_config":
-                        {"@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault"}},
-                    {"name": "chancery.cors", "typed_config":
-                        {"@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors"}},
-                    {"name": "envoy.filters.http.router", "typed_config":
-                        {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}},
-                ],
+                "http_filters": http_filters(),
                 "merge_slashes": true,
                 "normalize_path": true,
                 "path_with_escaped_slashes_action": "UNESCAPE_AND_REDIRECT",
@@ -85,6 +78,81 @@ fn listener_golden() {
         }]}],
     });
     assert_eq!(show(&snapshot, ResourceType::Listener, "listener/8080"), expected);
+}
+
+/// The chain as the manual's reference orders it: phases from the outside in, and in them what is cheap first.
+fn http_filters() -> Vec<Value> {
+    let url = |filter: &str, message: &str| {
+        format!("type.googleapis.com/envoy.extensions.filters.http.{filter}.v3.{message}")
+    };
+    let here = |name: &str, filter: &str, message: &str| json!({"name": name, "typed_config": {"@type": url(filter, message)}});
+    let found = |name: &str, filter: &str, message: &str| {
+        json!({"name": name, "config_discovery": {
+            "config_source": {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"},
+            "type_urls": [url(filter, message)],
+        }})
+    };
+    let holder = |name: &str| here(name, "composite", "Composite");
+    let rules = |name: &str| here(name, "rbac", "RBAC");
+    let lane = |lane: &str| {
+        let in_lane = |name: &str| format!("chancery.{name}");
+        vec![
+            holder(&in_lane(&format!("{lane}.0"))),
+            holder(&in_lane(&format!("{lane}.1"))),
+            holder(&in_lane(&format!("{lane}.2"))),
+            found(&in_lane(&format!("jwt.{lane}.0")), "jwt_authn", "JwtAuthentication"),
+            rules(&in_lane(&format!("jwt-claims.{lane}.0"))),
+            here(&in_lane(&format!("jwt-headers.{lane}.0")), "header_mutation", "HeaderMutation"),
+            holder(&in_lane(&format!("{lane}.3"))),
+            holder(&in_lane(&format!("{lane}.4"))),
+            holder(&in_lane(&format!("{lane}.5"))),
+        ]
+    };
+    let mut csrf = here("chancery.csrf", "csrf", "CsrfPolicy");
+    csrf["typed_config"]["filter_enabled"] = json!({"default_value": {"denominator": "MILLION"}});
+    [
+        vec![here("chancery.fault", "fault", "HTTPFault"), here("chancery.cors", "cors", "Cors")],
+        lane("pre"),
+        vec![
+            here("chancery.principal", "set_filter_state", "Config"),
+            found("chancery.access", "rbac", "RBAC"),
+            found("chancery.auth.jwt", "jwt_authn", "JwtAuthentication"),
+            rules("chancery.auth.jwt-claims"),
+            holder("chancery.auth.basic"),
+            holder("chancery.auth.key"),
+            here("chancery.auth.key-headers", "lua", "Lua"),
+            found("chancery.extauth.0", "ext_authz", "ExtAuthz"),
+            found("chancery.extauth.1", "ext_authz", "ExtAuthz"),
+            found("chancery.extauth.2", "ext_authz", "ExtAuthz"),
+            found("chancery.extauth.3", "ext_authz", "ExtAuthz"),
+            rules("chancery.auth.or"),
+        ],
+        lane("post"),
+        vec![csrf, here("envoy.filters.http.router", "router", "Router")],
+    ]
+    .concat()
+}
+
+/// Filters that are discovered and have no policy: nothing is verified, nothing denied, and nobody to ask for permission.
+#[test]
+fn discovered_filters_golden() {
+    let snapshot = emit(&plan([], []));
+    let show = |name: &str| show(&snapshot, ResourceType::Extension, name)["typed_config"].clone();
+    let url = |rest: &str| format!("type.googleapis.com/envoy.extensions.filters.http.{rest}");
+    for name in ["chancery.jwt.pre.0", "chancery.jwt.post.0", "chancery.auth.jwt"] {
+        let expected = json!({"@type": url("jwt_authn.v3.JwtAuthentication"), "strip_failure_response": true});
+        assert_eq!(show(name), expected);
+    }
+    assert_eq!(show("chancery.access"), json!({"@type": url("rbac.v3.RBAC")}));
+    for slot in 0..4 {
+        let expected = json!({
+            "@type": url("ext_authz.v3.ExtAuthz"),
+            "grpc_service": {"envoy_grpc": {"cluster_name": "chancery.nobody"}},
+            "transport_api_version": "V3",
+        });
+        assert_eq!(show(&format!("chancery.extauth.{slot}")), expected);
+    }
+    assert_eq!(snapshot.resources(ResourceType::Extension).len(), 8);
 }
 
 #[test]
@@ -159,11 +227,18 @@ fn closed_destinations() {
 
 #[test]
 fn route_configuration_golden() {
+    let off = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+        "disabled": true,
+    });
     let snapshot = emit(&plan([host("*.shop.example", [route("gone").prefix("/old").direct(410, "gone")])], []));
     let expected = json!({
         "name": "route/8080",
         "ignore_port_in_host_matching": true,
         "max_direct_response_body_size_bytes": 1_048_576,
+        "typed_per_filter_config": {
+            "chancery.extauth.0": off, "chancery.extauth.1": off, "chancery.extauth.2": off, "chancery.extauth.3": off,
+        },
         "validate_clusters": false,
         "virtual_hosts": [{
             "name": "*.shop.example",
@@ -674,6 +749,14 @@ fn bootstrap(snapshot: &Snapshot) -> Value {
         let manager = manager.as_object_mut().unwrap();
         manager.remove("rds");
         manager.insert("route_config".to_owned(), routes);
+        for filter in manager["http_filters"].as_array_mut().unwrap() {
+            let name = filter["name"].as_str().unwrap().to_owned();
+            let filter = filter.as_object_mut().unwrap();
+            if filter.remove("config_discovery").is_some() {
+                let found = show(snapshot, ResourceType::Extension, &name);
+                filter.insert("typed_config".to_owned(), found["typed_config"].clone());
+            }
+        }
     }
     json!({
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},

@@ -13,6 +13,7 @@
 //! F5 and F6 of the notes on clients; the policy reference in the manual, "What Envoy rejects" and "Consequences" of
 //! activation.
 
+mod extensions;
 mod format;
 mod incremental;
 mod scopes;
@@ -79,6 +80,7 @@ pub fn verify(snapshot: &Snapshot) -> Vec<Violation> {
         checker.check_endpoints(name, resource, taken.contains(name.as_str()));
     }
     let chains = checker.check_listeners();
+    checker.check_extensions(&chains.discovered);
     checker.check_scopes(&chains);
     let mut wildcards = scopes::Wildcards::new();
     for (name, resource) in snapshot.resources(ResourceType::Route).iter() {
@@ -98,6 +100,8 @@ struct Chains {
     whole: BTreeMap<String, Vec<User>>,
     /// By what the names of their parts begin with: the chains that are cut.
     cut: BTreeMap<String, Vec<User>>,
+    /// The HTTP filters whose configuration is a resource.
+    discovered: extensions::Discovered,
 }
 
 /// A listener, and the names of the HTTP filters of a chain of it.
@@ -397,6 +401,7 @@ impl<'a> Checker<'a> {
     fn check_manager(&mut self, place: Place<'_>, manager: &hcm_pb::HttpConnectionManager, chains: &mut Chains) {
         use hcm_pb::http_connection_manager::RouteSpecifier;
         self.check_filters(place, &manager.http_filters);
+        self.check_discovered(place, &manager.http_filters, &mut chains.discovered);
         let router = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
         let routers = manager.http_filters.iter().filter(|filter| filter_type(filter) == Some(router)).count();
         if routers != 1 || manager.http_filters.last().and_then(filter_type) != Some(router) {

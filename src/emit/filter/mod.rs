@@ -22,26 +22,50 @@ mod teapot;
 
 pub(super) use retry_timeout::baseline as baseline_retries;
 
+use std::collections::HashMap;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3 as core_pb;
+use envoy_types::pb::envoy::extensions::filters::http::composite::v3 as composite_pb;
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors_pb;
+use envoy_types::pb::envoy::extensions::filters::http::csrf::v3 as csrf_pb;
+use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3 as ext_authz_pb;
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault_pb;
+use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3 as header_mutation_pb;
+use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt_pb;
+use envoy_types::pb::envoy::extensions::filters::http::lua::v3 as lua_pb;
+use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as rbac_pb;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router_pb;
+use envoy_types::pb::envoy::extensions::filters::http::set_filter_state::v3 as set_filter_state_pb;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
 use envoy_types::pb::google::protobuf::Any;
 
 use crate::ir::Policy;
+use crate::snapshot::Resource;
 
 use super::route::RouteBuilder;
-use super::wire;
+use super::{pb, wire};
 
 /// A place in the chain of HTTP filters.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
-    /// Position; gaps are room for parts of a lane.
+    /// Position; gaps are room for slots to come.
     pub rank: u16,
     /// Instance name: the key of `typed_per_filter_config`.
     pub name: &'static str,
-    /// The form without a policy. A slot without one is reserved: its rank is decided, but it is in no chain yet.
-    neutral: Option<fn() -> Any>,
+    form: Form,
+}
+
+/// How the filter of a slot gets what it is without a policy.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    /// Its rank is decided, but it is in no chain yet.
+    Reserved,
+    /// It stands in the listener. Nothing that policies bring is ever in it.
+    InPlace(fn() -> Any),
+    /// It comes over ECDS, so that what policies share for all routes of a gateway changes no listener. The form without
+    /// any policy.
+    Discovered(fn() -> Any),
 }
 
 /// Injected faults.
@@ -49,42 +73,133 @@ pub(super) const FAULT: &str = "chancery.fault";
 /// Cross-origin rules.
 pub(super) const CORS: &str = "chancery.cors";
 const ROUTER: &str = "envoy.filters.http.router";
+/// Authorization by servers, one slot for each set of settings.
+pub(super) const EXT_AUTH: [&str; 4] =
+    ["chancery.extauth.0", "chancery.extauth.1", "chancery.extauth.2", "chancery.extauth.3"];
 
 /// Every slot, in the order in which a request passes them; responses pass in reverse.
 ///
-/// Reserved rows keep the order decided for kinds that are still to come; a lane's `pre` and `post` rows stand for its
-/// ranks 0 to 5.
+/// Reserved rows keep the order decided for kinds that are still to come. A lane stands on both sides of authentication
+/// and authorization, `pre` and `post`: six holders, with the verification of tokens between the third and the fourth.
 pub const SLOTS: &[Slot] = &[
-    Slot { rank: 100, name: FAULT, neutral: Some(|| wire::any(&fault_pb::HttpFault::default())) },
-    Slot { rank: 200, name: CORS, neutral: Some(|| wire::any(&cors_pb::Cors::default())) },
+    in_place(100, FAULT, || wire::any(&fault_pb::HttpFault::default())),
+    in_place(200, CORS, || wire::any(&cors_pb::Cors::default())),
     reserved(300, "chancery.dlp"),
     reserved(400, "chancery.waf"),
-    reserved(500, "chancery.pre"),
-    reserved(530, "chancery.jwt.pre.0"),
-    reserved(531, "chancery.jwt-claims.pre.0"),
-    reserved(600, "chancery.principal"),
-    reserved(700, "chancery.access"),
+    in_place(500, "chancery.pre.0", holder),
+    in_place(510, "chancery.pre.1", holder),
+    in_place(520, "chancery.pre.2", holder),
+    discovered(530, "chancery.jwt.pre.0", tokens),
+    in_place(531, "chancery.jwt-claims.pre.0", rules),
+    in_place(532, "chancery.jwt-headers.pre.0", header_changes),
+    in_place(540, "chancery.pre.3", holder),
+    in_place(550, "chancery.pre.4", holder),
+    in_place(560, "chancery.pre.5", holder),
+    in_place(600, "chancery.principal", || wire::any(&set_filter_state_pb::Config::default())),
+    discovered(700, "chancery.access", rules),
     reserved(800, "chancery.auth.oauth2"),
-    reserved(810, "chancery.auth.jwt"),
-    reserved(820, "chancery.auth.local"),
-    reserved(900, "chancery.extauth.0"),
-    reserved(1000, "chancery.auth.or"),
-    reserved(1100, "chancery.post"),
-    reserved(1130, "chancery.jwt.post.0"),
-    reserved(1131, "chancery.jwt-claims.post.0"),
+    discovered(810, "chancery.auth.jwt", tokens),
+    in_place(811, "chancery.auth.jwt-claims", rules),
+    in_place(820, "chancery.auth.basic", holder),
+    in_place(830, "chancery.auth.key", holder),
+    in_place(831, "chancery.auth.key-headers", || wire::any(&lua_pb::Lua::default())),
+    discovered(900, EXT_AUTH[0], nobody_to_ask),
+    discovered(901, EXT_AUTH[1], nobody_to_ask),
+    discovered(902, EXT_AUTH[2], nobody_to_ask),
+    discovered(903, EXT_AUTH[3], nobody_to_ask),
+    in_place(1000, "chancery.auth.or", rules),
+    in_place(1100, "chancery.post.0", holder),
+    in_place(1110, "chancery.post.1", holder),
+    in_place(1120, "chancery.post.2", holder),
+    discovered(1130, "chancery.jwt.post.0", tokens),
+    in_place(1131, "chancery.jwt-claims.post.0", rules),
+    in_place(1132, "chancery.jwt-headers.post.0", header_changes),
+    in_place(1140, "chancery.post.3", holder),
+    in_place(1150, "chancery.post.4", holder),
+    in_place(1160, "chancery.post.5", holder),
     reserved(1200, "chancery.buffer"),
-    reserved(1300, "chancery.csrf"),
+    in_place(1300, "chancery.csrf", || wire::any(&csrf_unenforced())),
     reserved(1400, "chancery.wasm"),
-    Slot { rank: 1500, name: ROUTER, neutral: Some(|| wire::any(&router_pb::Router::default())) },
+    in_place(1500, ROUTER, || wire::any(&router_pb::Router::default())),
 ];
 
 const fn reserved(rank: u16, name: &'static str) -> Slot {
-    Slot { rank, name, neutral: None }
+    Slot { rank, name, form: Form::Reserved }
+}
+
+const fn in_place(rank: u16, name: &'static str, neutral: fn() -> Any) -> Slot {
+    Slot { rank, name, form: Form::InPlace(neutral) }
+}
+
+const fn discovered(rank: u16, name: &'static str, neutral: fn() -> Any) -> Slot {
+    Slot { rank, name, form: Form::Discovered(neutral) }
+}
+
+/// A holder of one filter, which a route brings whole.
+fn holder() -> Any {
+    wire::any(&composite_pb::Composite::default())
+}
+
+/// Verifies no token, and answers without repeating the URL, which may have a token in it.
+fn tokens() -> Any {
+    wire::any(&jwt_pb::JwtAuthentication { strip_failure_response: true, ..Default::default() })
+}
+
+/// Without rules everything is allowed.
+fn rules() -> Any {
+    wire::any(&rbac_pb::Rbac::default())
+}
+
+fn header_changes() -> Any {
+    wire::any(&header_mutation_pb::HeaderMutation::default())
+}
+
+/// Asks a cluster that does not exist, so that a route that names the slot too early is refused. Other routes have the
+/// slot [off](by_default).
+fn nobody_to_ask() -> Any {
+    use ext_authz_pb::ext_authz::Services;
+    let nobody = core_pb::grpc_service::EnvoyGrpc { cluster_name: "chancery.nobody".to_owned(), ..Default::default() };
+    let service = core_pb::GrpcService {
+        target_specifier: Some(core_pb::grpc_service::TargetSpecifier::EnvoyGrpc(nobody)),
+        ..Default::default()
+    };
+    wire::any(&ext_authz_pb::ExtAuthz {
+        transport_api_version: core_pb::ApiVersion::V3.into(),
+        services: Some(Services::GrpcService(service)),
+        ..Default::default()
+    })
+}
+
+fn csrf_unenforced() -> csrf_pb::CsrfPolicy {
+    let never = core_pb::RuntimeFractionalPercent { default_value: Some(pb::per_million(0)), ..Default::default() };
+    csrf_pb::CsrfPolicy { filter_enabled: Some(never), ..Default::default() }
 }
 
 /// The chain of every HTTP listener.
 pub(super) fn chain() -> Vec<hcm_pb::HttpFilter> {
-    SLOTS.iter().filter_map(|slot| Some(http_filter(slot.name, slot.neutral?()))).collect()
+    let filter = |slot: &Slot| match slot.form {
+        Form::Reserved => None,
+        Form::InPlace(neutral) => Some(http_filter(slot.name, neutral())),
+        Form::Discovered(neutral) => Some(discovered_filter(slot.name, neutral().type_url)),
+    };
+    SLOTS.iter().filter_map(filter).collect()
+}
+
+/// What the chain's slots have that come over ECDS, each under the name of its slot.
+pub(super) fn emit_extensions() -> impl Iterator<Item = Resource> {
+    SLOTS.iter().filter_map(|slot| {
+        let Form::Discovered(neutral) = slot.form else { return None };
+        let message = core_pb::TypedExtensionConfig { name: slot.name.to_owned(), typed_config: Some(neutral()) };
+        Some(Resource::from_content(slot.name.into(), wire::encode(&message), [].into()))
+    })
+}
+
+/// What routes have of slots unless they bring their own: authorization by a server, which has no form that asks nobody,
+/// is off.
+pub(super) fn by_default() -> HashMap<String, Any> {
+    use ext_authz_pb::ext_authz_per_route::Override;
+    let off = ext_authz_pb::ExtAuthzPerRoute { r#override: Some(Override::Disabled(true)) };
+    EXT_AUTH.iter().map(|slot| ((*slot).to_owned(), wire::any(&off))).collect()
 }
 
 /// An HTTP filter with its configuration in place.
@@ -92,6 +207,24 @@ pub(super) fn http_filter(name: &str, config: Any) -> hcm_pb::HttpFilter {
     hcm_pb::HttpFilter {
         name: name.to_owned(),
         config_type: Some(hcm_pb::http_filter::ConfigType::TypedConfig(config)),
+        ..Default::default()
+    }
+}
+
+/// An HTTP filter whose configuration is the resource of its name.
+///
+/// A listener waits for it, for as long as it takes: without it, it would answer every request with 500.
+fn discovered_filter(name: &str, type_url: String) -> hcm_pb::HttpFilter {
+    let mut config_source = pb::over_ads();
+    config_source.initial_fetch_timeout = Some(pb::duration(Duration::ZERO));
+    let source = core_pb::ExtensionConfigSource {
+        config_source: Some(config_source),
+        type_urls: vec![type_url],
+        ..Default::default()
+    };
+    hcm_pb::HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(hcm_pb::http_filter::ConfigType::ConfigDiscovery(source)),
         ..Default::default()
     }
 }
@@ -124,6 +257,7 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), SLOTS.len());
         let chain: Vec<String> = chain().into_iter().map(|filter| filter.name).collect();
-        assert_eq!(chain, [FAULT, CORS, ROUTER]);
+        assert_eq!(chain.first().map(String::as_str), Some(FAULT));
+        assert_eq!(chain.last().map(String::as_str), Some(ROUTER));
     }
 }

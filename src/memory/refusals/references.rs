@@ -13,7 +13,7 @@ const EDS: i32 = 3;
 
 /// The resources that one resource needs in order to work.
 ///
-/// A listener its route configurations, secrets and, for plain connections, clusters; a scope its route
+/// A listener its route configurations, filters, secrets and, for plain connections, clusters; a scope its route
 /// configuration; a route configuration its clusters; a cluster its endpoints and secrets; anything else nothing.
 ///
 /// # Cost
@@ -56,6 +56,9 @@ impl Found {
                     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
                         let manager: HttpConnectionManager = decoded(&config.value);
                         self.add(ResourceType::Route, &manager.rds.unwrap_or_default().route_config_name);
+                        for filter in manager.http_filters.iter().filter(|filter| filter.config_discovery.is_some()) {
+                            self.add(ResourceType::Extension, &filter.name);
+                        }
                         if let Some(routes) = manager.route_config {
                             self.route_configuration(&routes);
                         }
@@ -193,7 +196,21 @@ struct HttpConnectionManager {
     rds: Option<Rds>,
     #[prost(message, optional, tag = "4")]
     route_config: Option<RouteConfiguration>,
+    #[prost(message, repeated, tag = "5")]
+    http_filters: Vec<HttpFilter>,
 }
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct HttpFilter {
+    #[prost(string, tag = "1")]
+    name: String,
+    /// Nothing of it matters but that it is there.
+    #[prost(message, optional, tag = "5")]
+    config_discovery: Option<Empty>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Empty {}
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Rds {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | a cluster, endpoints | it, and who wants or takes these endpoints |
 //! | a cluster comes or goes | also the route configurations and listeners that name it |
-//! | a listener, a secret, a scope | all listeners, secrets, scopes; if a listener's filters or routes changed, all routes |
+//! | a listener, a secret, a discovered filter, a scope | all of these; if a listener's filters or routes changed, all routes |
 //! | a route configuration | it, and in it the virtual hosts whose bytes are new |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -111,7 +111,8 @@ impl Verifier {
             })
             .collect();
         self.verify_clusters(snapshot, of(ResourceType::Cluster), of(ResourceType::Endpoint));
-        let together = [ResourceType::Listener, ResourceType::Secret, ResourceType::ScopedRoute];
+        let together =
+            [ResourceType::Listener, ResourceType::Secret, ResourceType::Extension, ResourceType::ScopedRoute];
         let chains_changed = (together.iter().any(|resource_type| !of(*resource_type).is_empty())
             || self.listeners.asked.resources.iter().any(|asked| came_or_went.contains(asked)))
             && self.verify_listeners(snapshot);
@@ -195,11 +196,12 @@ impl Verifier {
         }
     }
 
-    /// Looks at all listeners, secrets and scopes; whether who uses which routes is another matter now.
+    /// Looks at all listeners, secrets, discovered filters and scopes; whether who uses which routes is another matter now.
     fn verify_listeners(&mut self, snapshot: &Snapshot) -> bool {
         let mut checker = self.checker(World::Snapshot(snapshot));
         checker.asked = Some(Asked::default());
         let chains = checker.check_listeners();
+        checker.check_extensions(&chains.discovered);
         checker.check_scopes(&chains);
         self.expressions = checker.expressions;
         let changed = chains != self.listeners.chains;
