@@ -232,8 +232,8 @@ pub struct TableRoute {
     pub name: Name,
     /// Position in `spec.http`.
     pub index: usize,
-    /// Route labels.
-    pub labels: Labels,
+    /// Route labels, in the order of their keys. A map of its own would take 400 bytes for every route.
+    pub labels: Box<[(Name, Name)]>,
     /// Alternatives that can be understood; none written is one that takes everything.
     pub matchers: Vec<Matcher>,
     /// What it does.

@@ -168,7 +168,7 @@ pub fn upstreams_of(body: &RouteBody) -> impl Iterator<Item = &UpstreamId> {
         Action::Forward(forward) => Some(forward),
         _ => None,
     };
-    forward.into_iter().flat_map(|forward| &forward.destinations).map(|destination| &destination.upstream)
+    forward.into_iter().flat_map(|forward| forward.destinations.iter()).map(|destination| &destination.upstream)
 }
 
 /// The listeners of a gateway.

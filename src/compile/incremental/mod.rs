@@ -11,7 +11,8 @@
 //! | binding | root table | what it read changed (`slots`) |
 //! | tree with policies | root table | the same, or where it binds, or what is remembered of it |
 //! | bodies | gateway and tree | the tree, or a destination's sharing, changed |
-//! | listeners | gateway | virtual gateways, their Services, bindings or secrets changed |
+//! | listeners | gateway | virtual gateways, their Services or secrets changed; bindings too, where there is a port with TLS or TCP |
+//! | domains | gateway and plain HTTP port | tables that claim the domain are others |
 //! | virtual host | gateway and domain | its tables, or their bodies, changed |
 //! | upstream | gateway and destination | its object, endpoints or protection changed |
 //! | findings, verdict | object | something else is said or counted about it (`outcome`) |
