@@ -17,7 +17,7 @@ use crate::snapshot::{ResourceType, Snapshot};
 use crate::store::Store;
 use crate::xds::node::Node;
 use crate::xds::observation::{
-    Acknowledgement, Blame, Observation, Observer, Peer, Refusal, RefusedResource, Sending, StreamId,
+    Acknowledgement, Blame, Gained, Observation, Observer, Peer, Refusal, RefusedResource, Sending, StreamId,
 };
 
 /// The demo's only gateway.
@@ -104,7 +104,7 @@ impl Mesh {
         let acknowledgement = Acknowledgement {
             resource_type,
             version: self.snapshot.type_version(resource_type),
-            resources: Vec::new(),
+            resources: Gained::default(),
             removed: Vec::new(),
             outstanding,
             after: Some(Duration::from_millis(3)),
