@@ -332,6 +332,8 @@ struct CompileLoop {
     refusal_findings: Findings,
     /// What the clock says of the root of trust, as the last compile was given it.
     clock_findings: Findings,
+    /// All of these; none when one is another now.
+    given: Option<Arc<Findings>>,
     keys: Keys,
     /// Tells the time for what is kept for a while.
     now: fn() -> Instant,
@@ -386,6 +388,7 @@ impl CompileLoop {
             source_findings: Findings::new(),
             refusal_findings: Findings::new(),
             clock_findings: Findings::new(),
+            given: None,
             keys: Keys::default(),
             now: Instant::now,
             serving: EmitOptions::serving,
@@ -464,7 +467,9 @@ impl CompileLoop {
         match event {
             Event::Source(batch) => {
                 let findings_changed = self.source_findings != batch.findings;
-                self.source_findings = batch.findings;
+                if findings_changed {
+                    (self.source_findings, self.given) = (batch.findings, None);
+                }
                 if batch.extent == Extent::Complete {
                     self.store = Store::default();
                     self.is_listed = true;
@@ -478,6 +483,7 @@ impl CompileLoop {
             }
             Event::Left => {
                 self.refusals.looked_who_left();
+                self.keys.left();
                 false
             }
             Event::Refused => {
@@ -498,7 +504,7 @@ impl CompileLoop {
         // A second time, with the same plans, if what is refused is another matter now.
         let findings = self.refusal_findings();
         if self.refusal_findings != findings {
-            self.refusal_findings = findings;
+            (self.refusal_findings, self.given) = (findings, None);
             self.is_stale = true;
             self.compile(Instant::now());
         }
@@ -534,8 +540,8 @@ impl CompileLoop {
 
     /// Compiles once, and hands on what is remembered.
     fn compiled(&mut self, wanted: &BTreeSet<GatewayId>) -> Sample {
-        let given = self.source_findings.iter().chain(&self.refusal_findings).chain(&self.clock_findings);
-        let given: Findings = given.cloned().collect();
+        let all = self.source_findings.iter().chain(&self.refusal_findings).chain(&self.clock_findings);
+        let given = self.given.get_or_insert_with(|| Arc::new(all.cloned().collect())).clone();
         let (options, remembered) = (self.options.clone(), self.memory.frozen().clone());
         let compiled = (self.compile)(&mut self.compiler, &self.store, &given, &options, wanted, &remembered);
         self.memory.take(&compiled.remembered);
@@ -547,8 +553,12 @@ impl CompileLoop {
         let root = self.identities.kept_root(compiled.inputs.generated_root());
         let findings = self.identities.findings(compiled);
         self.metrics.certificates(&self.identities.earliest_ends(compiled.inputs.trust()));
-        let changed = self.options.kept_root != root || self.clock_findings != findings;
-        (self.options.kept_root, self.clock_findings) = (root, findings);
+        let findings_changed = self.clock_findings != findings;
+        if findings_changed {
+            (self.clock_findings, self.given) = (findings, None);
+        }
+        let changed = self.options.kept_root != root || findings_changed;
+        self.options.kept_root = root;
         changed
     }
 
@@ -642,8 +652,7 @@ impl CompileLoop {
         }
         self.identities.retain(&self.emitted.values().filter_map(|emitted| emitted.identity.as_ref()).collect());
         self.look_at_refusals();
-        // A copy, so that streams don't wait while bytes are read.
-        let refusals = self.refusals.lock().clone();
+        let refusals = self.refusals.copy();
         for (key, emitted) in &mut self.emitted {
             let emission = self.emissions.entry(key.clone()).or_insert_with(Emission::new);
             if emitted.publish(key, emission, &refusals, &self.refusals, &self.publisher) {
@@ -687,13 +696,12 @@ impl CompileLoop {
     /// What is kept of refusals over a restart.
     fn refused(&self) -> Document {
         let stand_ins = self.emitted.iter().map(|(key, emitted)| (key, &emitted.stand_ins)).collect();
-        let refusals = self.refusals.lock().clone();
-        refusals.document(&stand_ins)
+        self.refusals.copy().document(&stand_ins)
     }
 
     /// What the authors of refused resources are told.
     fn refusal_findings(&self) -> Findings {
-        let refusals = self.refusals.lock().clone();
+        let refusals = self.refusals.copy();
         let kept = self.emitted.iter().map(|(key, emitted)| (key, &emitted.kept)).collect();
         refusals::findings(&refusals, &kept)
     }
