@@ -150,6 +150,15 @@ pub(crate) fn node(id: &str, gateway: &str, bind: &str) -> Node {
     Node { id: id.to_owned(), metadata: Some(Struct { fields }), ..Node::default() }
 }
 
+/// The types that a gateway holds something of, in the order in which Envoy asks.
+pub(crate) const TYPES: [ResourceType; 5] = [
+    ResourceType::Cluster,
+    ResourceType::Endpoint,
+    ResourceType::Listener,
+    ResourceType::ScopedRoute,
+    ResourceType::Route,
+];
+
 /// The message that acknowledges a response.
 fn acknowledgement(response: &Response) -> Bytes {
     let request = DeltaDiscoveryRequest {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use chancery::snapshot::ResourceType;
 
-use super::ads::{Follower, connect, node, of_node, subscriptions};
+use super::ads::{Follower, TYPES, connect, node, of_node, subscriptions};
 use super::cpu::{self, Clock};
 use super::crowd::Crowd;
 use super::report::{Report, mebibytes, milliseconds};
@@ -17,10 +17,6 @@ use super::scene::{SILENCE, Scene};
 use crate::support::bench_world::{GATEWAY_NAME, World};
 use crate::support::chancery::{Chancery, Settings};
 use crate::support::wait::PATIENCE;
-
-/// The types that a gateway holds something of, in the order in which Envoy asks.
-const TYPES: [ResourceType; 4] =
-    [ResourceType::Cluster, ResourceType::Endpoint, ResourceType::Listener, ResourceType::Route];
 
 /// Runs it.
 pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
@@ -35,8 +31,15 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
     let up: usize = messages.iter().map(bytes::Bytes::len).sum();
     report.line(&format!("each of them holds {} resources and names them in {up} bytes", known.len()))?;
     report.line(&format!(
-        "{:>9} {:>16} {:>13} {:>15} {:>15} {:>19} {:>13}",
-        "gateways", "configuration", "other bytes", "until quiet", "CPU, whole", "CPU per reconnect", "peak / before"
+        "{:>9} {:>16} {:>13} {:>15} {:>15} {:>19} {:>15} {:>15}",
+        "gateways",
+        "configuration",
+        "other bytes",
+        "until quiet",
+        "CPU, whole",
+        "CPU per reconnect",
+        "peak / before",
+        "RSS per stream"
     ))?;
     let mut clock = Clock::of(replica.pid());
     for count in gateways {
@@ -61,18 +64,22 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
         );
         let each = milliseconds(ran) / count as f64;
         let growth = after.peak as f64 / before.now as f64;
+        let held = after.now.saturating_sub(before.now) as f64 / count as f64 / 1e3;
         report.line(&format!(
-            "{count:>9} {:>16} {other:>13} {:>15} {:>15} {:>19} {:>13}",
+            "{count:>9} {:>16} {other:>13} {:>15} {:>15} {:>19} {:>15} {:>15}",
             format!("{configuration} B"),
             format!("{:.0} ms", milliseconds(quiet)),
             format!("{:.0} ms", milliseconds(ran)),
             format!("{each:.2} ms"),
             format!("{:.0} / {:.0} MiB", mebibytes(after.peak), mebibytes(before.now)),
+            format!("{held:.1} kB"),
         ))?;
         ensure!(configuration == 0, "{configuration} bytes were sent to gateways that held everything");
         report.goal(&format!("B7 {count} gateways, until quiet"), quiet.as_secs_f64(), 1.5, "s")?;
         report.goal(&format!("B7 {count} gateways, CPU of each"), each, 0.5, "ms")?;
         report.goal(&format!("B7 {count} gateways, peak memory over that before"), growth, 1.5, "")?;
+        let what = format!("B4 memory of each of {count} streams that hold {} resources", known.len());
+        report.goal(&what, held, 32.0, "kB")?;
 
         // All are there: each gets a change, and it alone.
         let answer = format!("after-{count}");
