@@ -121,7 +121,7 @@ fn world(port: u16, backend: SocketAddr, marker: &str, catches_all: bool) -> any
         domain: Host::parse("echo.example")?,
         tables: vec![object(Kind::RouteTable, "www")],
         redirects_to_https: false,
-        routes: vec![route("echo", "/", Action::Forward(forward))],
+        routes: [route("echo", "/", Action::Forward(forward))].into_iter().collect(),
     }));
     let endpoint = Endpoint { address: backend.ip().to_string().into(), port: backend.port() };
     let upstream = Upstream {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::emit::route_entries;
+use crate::ir::frozen::AcceptedRoute;
 use crate::ir::listener::HttpHosts;
 use crate::ir::policy::{Cors, OriginPattern, Policy};
 use crate::ir::route::{Action, LabelOrigin, Matcher, Route, RouteBody, ValueMatch};
@@ -18,7 +19,6 @@ use crate::resolve::attachment::{
     Attached, NotAttached, explain_frozen_off, explain_off, explain_one_frozen_off, explain_one_off,
 };
 use crate::resolve::delegation::FinalRoute;
-use crate::resolve::gateway::Served;
 
 use super::full::Compiled;
 use super::report::Verdict;
@@ -310,12 +310,7 @@ fn is_frozen(compiled: &Compiled, body: &RouteBody) -> bool {
 fn find_final<'c>(compiled: &'c Compiled, body: &RouteBody) -> Option<(&'c FinalRoute, &'c Attached)> {
     let root = body.chain.first()?;
     let grown = compiled.trees.get(&root.table)?;
-    let position = grown
-        .tree
-        .routes
-        .iter()
-        .position(|route| route.chain == body.chain && (route.fault.is_none() || body.fault.is_some()))?;
-    Some((&grown.tree.routes[position], &grown.attached[position]))
+    grown.own().find(|(route, _)| route.chain == body.chain && (route.fault.is_none() || body.fault.is_some()))
 }
 
 /// What became of an object.
@@ -369,8 +364,9 @@ pub fn explain_object<'c>(
     let mut routes = Vec::new();
     let mut not_on = Vec::new();
     for grown in compiled.trees.values() {
-        for (position, served) in grown.served().enumerate() {
-            let body = served.body;
+        let mut own = grown.own();
+        for served in grown.served() {
+            let (body, own) = (&served.body, own.next());
             let concerned = body.chain.iter().any(|hop| hop.table == *id)
                 || body.attached.iter().any(|attachment| attachment.policy == *id)
                 || matches!(&body.action, Action::Forward(forward)
@@ -378,12 +374,9 @@ pub fn explain_object<'c>(
             if concerned {
                 routes.push(summary(served, grown.frozen.is_some()));
             } else if id.kind.is_policy() {
-                let off = match grown.frozen {
-                    Some(_) => explain_one_frozen_off(&compiled.inputs, body, id),
-                    None => {
-                        let (own, attached) = (&grown.tree.routes[position], &grown.attached[position]);
-                        explain_one_off(&compiled.inputs, own, attached, id)
-                    }
+                let off = match (&grown.frozen, own) {
+                    (None, Some((own, attached))) => explain_one_off(&compiled.inputs, own, attached, id),
+                    _ => explain_one_frozen_off(&compiled.inputs, body, id),
                 };
                 not_on.extend(off.map(|off| (body.chain.iter().map(ToString::to_string).collect(), off)));
             }
@@ -436,8 +429,8 @@ pub fn explain_object<'c>(
     })
 }
 
-fn summary(served: Served<'_>, is_frozen: bool) -> RouteSummary {
-    let body = served.body;
+fn summary(served: &AcceptedRoute, is_frozen: bool) -> RouteSummary {
+    let body = &served.body;
     RouteSummary {
         chain: body.chain.iter().map(ToString::to_string).collect(),
         matches: served.matchers.iter().map(describe).collect(),

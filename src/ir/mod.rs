@@ -24,7 +24,7 @@ use crate::model::GatewayId;
 
 pub use listener::{Chain, Listener, Serves, VirtualHost};
 pub use policy::Policy;
-pub use route::{Action, Matcher, Route, RouteBody};
+pub use route::{Action, Matcher, Route, RouteBody, Routes};
 pub use secret::{Secret, SecretId};
 pub use trust::{Identity, Trust};
 pub use upstream::{Upstream, UpstreamId};

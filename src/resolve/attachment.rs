@@ -383,7 +383,7 @@ pub fn kept_route(body: &RouteBody) -> FinalRoute {
         Action::Direct(direct) => FinalAction::Direct(direct.clone()),
     };
     FinalRoute {
-        matchers: Vec::new(),
+        matchers: Arc::default(),
         chain: body.chain.clone(),
         labels: body.labels.clone(),
         action,

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::ir::frozen::Accepted;
-use crate::ir::route::{Action, DirectResponse, Forward, Hop, Matcher, RouteBody, RouteFault, WeightedDestination};
+use crate::ir::frozen::{Accepted, AcceptedRoute};
+use crate::ir::route::{Action, DirectResponse, Forward, Hop, RouteBody, RouteFault, WeightedDestination};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Name};
 use crate::resolve::RequireAuth;
 use crate::resolve::attachment::{Attached, attach, kept_route};
@@ -13,45 +13,104 @@ use crate::resolve::world::World;
 /// The label by which the default-deny switch finds routes (R51).
 const REQUIRE_AUTH_LABEL: &str = "gateway.gloo.solo.io/require_auth";
 
-/// A tree with what attaches to each of its routes; the same for every gateway.
+/// Final routes that follow each other, with what attaches to each; the same for every gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GrownTree {
-    /// The tree.
-    pub tree: Tree,
-    /// For each of its routes; neighbours share it where they have the same.
+pub struct Segment {
+    /// The routes.
+    pub routes: Vec<FinalRoute>,
+    /// For each of them; neighbours share it where they have the same.
     pub attached: Vec<Arc<Attached>>,
-    /// Each route's body, as it is where nothing gateway-specific is wrong.
-    pub bodies: Vec<Arc<RouteBody>>,
-    /// What is served in place of the routes, while one of them is invalid and the root table freezes (R140).
-    pub frozen: Option<Arc<Accepted>>,
-    /// The bodies of what is served in their place, with what must be refused now (R51, R130).
-    pub kept: Vec<Arc<RouteBody>>,
+    /// Each as it is served where nothing gateway-specific is wrong.
+    pub served: Served,
 }
 
-/// A final route as it is served.
-#[derive(Clone, Copy, Debug)]
-pub struct Served<'t> {
-    /// Alternatives; at least one.
-    pub matchers: &'t [Matcher],
-    /// Whether it is the error route that a delegation leaves for what no valid child serves (R89).
-    pub is_remainder: bool,
-    /// What it does, as it is where nothing gateway-specific is wrong.
-    pub body: &'t Arc<RouteBody>,
+/// Routes that follow each other, as they are served.
+pub type Served = Arc<[AcceptedRoute]>;
+
+impl Segment {
+    /// Attaches policies to routes.
+    ///
+    /// # Cost
+    /// In proportion to the routes and their candidates.
+    pub fn grow(world: &dyn World, mut routes: Vec<FinalRoute>) -> Self {
+        routes.shrink_to_fit();
+        share_destinations(&mut routes);
+        let mut attached: Vec<Arc<Attached>> = Vec::with_capacity(routes.len());
+        for route in &routes {
+            let mut own = attach(world, route);
+            match attached.last() {
+                Some(before) if **before == own => attached.push(before.clone()),
+                Some(before) => {
+                    own.share_with(before);
+                    attached.push(Arc::new(own));
+                }
+                None => attached.push(Arc::new(own)),
+            }
+        }
+        let mut served: Vec<AcceptedRoute> = Vec::with_capacity(routes.len());
+        for (route, attached) in routes.iter().zip(&attached) {
+            let mut own = body(world, route, attached);
+            if let (Action::Forward(own), Some(Action::Forward(before))) =
+                (&mut own.action, served.last().map(|before| &before.body.action))
+                && own.destinations == before.destinations
+            {
+                own.destinations = before.destinations.clone();
+            }
+            let (matchers, is_remainder) = (route.matchers.clone(), route.is_remainder);
+            served.push(AcceptedRoute { matchers, is_remainder, body: Arc::new(own) });
+        }
+        Self { routes, attached, served: served.into() }
+    }
+
+    /// The routes of several segments in the order of a key; equals stay in theirs.
+    pub fn sorted<K: Ord>(segments: &[Arc<Self>], key: impl Fn(&FinalRoute) -> K) -> Self {
+        let all = segments.iter().flat_map(|segment| (0..segment.routes.len()).map(move |at| (segment, at)));
+        let mut order: Vec<(K, (&Arc<Self>, usize))> =
+            all.map(|(segment, at)| (key(&segment.routes[at]), (segment, at))).collect();
+        order.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let order = || order.iter().map(|(_, place)| *place);
+        Self {
+            routes: order().map(|(segment, at)| segment.routes[at].clone()).collect(),
+            attached: order().map(|(segment, at)| segment.attached[at].clone()).collect(),
+            served: order().map(|(segment, at)| segment.served[at].clone()).collect(),
+        }
+    }
+}
+
+/// A tree as it is in force; the same for every gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrownTree {
+    /// The tree, with what attaches to each of its routes.
+    pub tree: Tree,
+    /// What is served in place of the routes, while one of them is invalid and the root table freezes (R140).
+    pub frozen: Option<Arc<Accepted>>,
+    /// The routes that are served in their place, with what must be refused now (R51, R130).
+    pub kept: Served,
 }
 
 impl GrownTree {
-    /// The routes that are in force, in order: the tree's own, or those that it keeps.
-    pub fn served(&self) -> impl Iterator<Item = Served<'_>> {
-        let kept = self.frozen.iter().flat_map(|accepted| &accepted.routes).zip(&self.kept);
-        let kept =
-            kept.map(|(route, body)| Served { matchers: &route.matchers, is_remainder: route.is_remainder, body });
-        let own = if self.frozen.is_some() { 0 } else { self.tree.routes.len() };
-        let own = self.tree.routes.iter().zip(&self.bodies).take(own).map(|(route, body)| Served {
-            matchers: &route.matchers,
-            is_remainder: route.is_remainder,
-            body,
-        });
-        kept.chain(own)
+    /// A tree whose own routes are in force.
+    #[must_use]
+    pub fn new(tree: Tree) -> Self {
+        Self { tree, frozen: None, kept: Arc::default() }
+    }
+
+    /// What is in force, in order: the tree's own routes, or those that it keeps.
+    pub fn pieces(&self) -> impl Iterator<Item = &Served> {
+        let is_frozen = self.frozen.is_some();
+        let own = self.tree.segments.iter().filter(move |_| !is_frozen).map(|segment| &segment.served);
+        std::iter::once(&self.kept).filter(move |_| is_frozen).chain(own)
+    }
+
+    /// The routes that are in force, in order.
+    pub fn served(&self) -> impl Iterator<Item = &AcceptedRoute> {
+        self.pieces().flat_map(|piece| piece.iter())
+    }
+
+    /// The tree's own routes, in order, each with what attaches to it.
+    pub fn own(&self) -> impl Iterator<Item = (&FinalRoute, &Attached)> {
+        let segments = self.tree.segments.iter();
+        segments.flat_map(|segment| segment.routes.iter().zip(segment.attached.iter().map(AsRef::as_ref)))
     }
 
     /// Whether the root table claims its hosts for HTTP: not if it has routes of whole connections alone (R81).
@@ -60,38 +119,6 @@ impl GrownTree {
         let root = &self.tree.root;
         self.frozen.is_some() || !root.routes.is_empty() || root.streams.is_empty()
     }
-}
-
-/// Attaches policies to a tree's routes.
-///
-/// # Cost
-/// In proportion to the routes and their candidates.
-pub fn grow<W: World + ?Sized>(world: &W, mut tree: Tree) -> GrownTree {
-    share_destinations(&mut tree.routes);
-    let mut attached: Vec<Arc<Attached>> = Vec::with_capacity(tree.routes.len());
-    for route in &tree.routes {
-        let mut own = attach(world, route);
-        match attached.last() {
-            Some(before) if **before == own => attached.push(before.clone()),
-            Some(before) => {
-                own.share_with(before);
-                attached.push(Arc::new(own));
-            }
-            None => attached.push(Arc::new(own)),
-        }
-    }
-    let mut bodies: Vec<Arc<RouteBody>> = Vec::with_capacity(tree.routes.len());
-    for (route, attached) in tree.routes.iter().zip(&attached) {
-        let mut own = body(world, route, attached);
-        if let (Action::Forward(own), Some(Action::Forward(before))) =
-            (&mut own.action, bodies.last().map(|before| &before.action))
-            && own.destinations == before.destinations
-        {
-            own.destinations = before.destinations.clone();
-        }
-        bodies.push(Arc::new(own));
-    }
-    GrownTree { tree, attached, bodies, frozen: None, kept: Vec::new() }
 }
 
 /// Lets neighbours share their destinations, which they nearly always have in common.
@@ -177,14 +204,13 @@ fn told_of_auth(last: &Hop) -> Finding {
 /// Warnings on the tables that had the routes. Where a kept route stood says nothing about its table now.
 ///
 /// # Cost
-/// As [`grow`].
+/// As [`Segment::grow`].
 ///
 /// # Rule
 /// R51, R130, R140.
-pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Vec<Arc<RouteBody>>, Findings) {
+pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Served, Findings) {
     let mut findings = Findings::new();
-    let guarded = accepted.routes.iter().map(|route| {
-        let body = &route.body;
+    let mut guarded = |body: &Arc<RouteBody>| {
         if body.fault.is_some() {
             return body.clone();
         }
@@ -202,8 +228,10 @@ pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Vec<A
             return Arc::new(refused);
         }
         body.clone()
-    });
-    (guarded.collect(), findings)
+    };
+    let routes = accepted.routes.iter();
+    let served = routes.map(|route| AcceptedRoute { body: guarded(&route.body), ..route.clone() }).collect();
+    (served, findings)
 }
 
 /// The direct response of an invalid route; it carries no policies.
@@ -220,8 +248,8 @@ pub(super) fn misconfigured(mut body: RouteBody, fault: RouteFault) -> RouteBody
 }
 
 /// Routes that the default-deny switch refuses, one warning per table (R51).
-pub fn require_auth_findings<W: World + ?Sized>(world: &W, grown: &GrownTree, findings: &mut Findings) {
-    for body in &grown.bodies {
+pub fn require_auth_findings<W: World + ?Sized>(world: &W, segment: &Segment, findings: &mut Findings) {
+    for body in segment.served.iter().map(|route| &route.body) {
         if body.fault.is_none()
             && lacks_auth(world, body)
             && let Some(last) = body.chain.last()
