@@ -90,15 +90,21 @@ pub enum Spec {
     VirtualDestination(Box<VirtualDestination>),
     ExternalService(Box<ExternalService>),
     ExternalEndpoint(Box<ExternalEndpoint>),
+    RateLimitClientConfig(Box<policy::RateLimitClientConfig>),
+    AccessPolicy(Box<policy::AccessPolicy>),
     CorsPolicy(Box<policy::CorsPolicy>),
+    CsrfPolicy(Box<policy::CsrfPolicy>),
+    ExtAuthPolicy(Box<policy::ExtAuthPolicy>),
     FaultInjectionPolicy(Box<policy::FaultInjectionPolicy>),
     HeaderManipulationPolicy(Box<policy::HeaderManipulationPolicy>),
+    JwtPolicy(Box<policy::JwtPolicy>),
+    RateLimitPolicy(Box<policy::RateLimitPolicy>),
     RetryTimeoutPolicy(Box<policy::RetryTimeoutPolicy>),
     #[cfg(test)]
     TeapotPolicy(Box<policy::TeapotPolicy>),
     /// A policy kind that is not yet supported: only its selectors are known.
     Opaque(Box<policy::OpaquePolicy>),
-    /// A kind that is not yet supported and selects nothing.
+    /// A kind of which nothing is read.
     Unsupported,
 }
 

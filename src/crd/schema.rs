@@ -57,6 +57,8 @@ enum Node {
     Number,
     /// A text.
     Text,
+    /// A text that is secret: no message shows it.
+    Hidden,
     /// A length of time.
     Duration,
     /// Base64.
@@ -187,6 +189,7 @@ impl<'a> Compiler<'a> {
             (Some("number"), _) => Node::Number,
             (Some("string"), Some("duration")) => Node::Duration,
             (Some("string"), Some("byte")) => Node::Bytes,
+            (Some("string"), Some("password")) => Node::Hidden,
             (Some("string"), _) => Node::Text,
             (Some("array"), _) => Node::List(self.compile(&schema["items"], name)),
             (Some("object"), _) => match schema.get("additionalProperties") {
@@ -320,9 +323,15 @@ specs! {
     VirtualDestination: destination::VirtualDestination, Report;
     ExternalService: destination::ExternalService, Report;
     ExternalEndpoint: destination::ExternalEndpoint, Report;
+    RateLimitClientConfig: policy::RateLimitClientConfig, Report;
+    AccessPolicy: policy::AccessPolicy, Report;
     CorsPolicy: policy::CorsPolicy, Report;
+    CsrfPolicy: policy::CsrfPolicy, Report;
+    ExtAuthPolicy: policy::ExtAuthPolicy, Report;
     FaultInjectionPolicy: policy::FaultInjectionPolicy, Report;
     HeaderManipulationPolicy: policy::HeaderManipulationPolicy, Report;
+    JwtPolicy: policy::JwtPolicy, Report;
+    RateLimitPolicy: policy::RateLimitPolicy, Report;
     RetryTimeoutPolicy: policy::RetryTimeoutPolicy, Report;
     #[cfg(test)]
     TeapotPolicy: policy::TeapotPolicy, Report;

@@ -1,4 +1,4 @@
-//! Base64, as Secrets hold it.
+//! Secrets as manifests write them: bytes in base64, and plain texts.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
@@ -34,8 +34,42 @@ impl JsonSchema for Base64 {
     }
 }
 
+/// A text that a manifest writes and nobody may see. It cannot be serialised, and printing it shows no content.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretText(SecretBytes);
+
+impl SecretText {
+    /// The bytes of the text.
+    #[must_use]
+    pub fn get(&self) -> &SecretBytes {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Ok(Self(SecretBytes::new(text.as_bytes())))
+    }
+}
+
+impl JsonSchema for SecretText {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SecretText".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "format": "password"})
+    }
+}
+
 /// Decodes base64 with padding and the standard alphabet; line breaks are skipped, as the API server does.
-pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
+#[must_use]
+pub fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
     let (mut group, mut filled, mut padding) = (0_u32, 0_u32, 0_u32);
     for byte in text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')) {

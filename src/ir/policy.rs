@@ -1,6 +1,17 @@
 //! What attached policies do to a route or to one of its destinations.
 //!
 //! One variant per kind, checked and merged: `resolve::policy` makes them, `emit::filter` turns them into Envoy's form.
+//! The files below this one hold kinds that are checked and not emitted yet, so [`Policy`] has no variant of them.
+//!
+//! References to Secrets, servers and other configurations are names here; following them is a step of its own. No value
+//! of this module holds a secret, because what is attached is remembered in files.
+
+pub mod access;
+pub mod csrf;
+pub mod ext_auth;
+pub mod jwt;
+pub mod rate_limit;
+pub mod reference;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -108,6 +119,42 @@ pub struct Cors {
     pub max_age_seconds: Option<u64>,
     /// Absent leaves it unset.
     pub allow_credentials: Option<bool>,
+}
+
+/// Where a filter stands beside authorization.
+///
+/// # Rule
+/// R125.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// The side.
+    pub phase: Phase,
+    /// Lower runs first.
+    pub priority: i32,
+}
+
+/// The side of authorization on which a filter stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Phase {
+    /// Before it.
+    PreAuthz,
+    /// After it.
+    PostAuthz,
+}
+
+/// A condition on a text in which `*` stood for any run of characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TextPattern {
+    /// Any text that is there.
+    Any,
+    /// The whole text.
+    Exact(Name),
+    /// Its head.
+    Prefix(Name),
+    /// Its tail.
+    Suffix(Name),
+    /// RE2, the whole text.
+    Regex(Name),
 }
 
 /// One way to match an origin.

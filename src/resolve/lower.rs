@@ -99,7 +99,9 @@ pub fn lower(object: &Object) -> (Lowered, Findings) {
         | Spec::ExtAuthServer(_)
         | Spec::RateLimitServerSettings(_)
         | Spec::RateLimitServerConfig(_)
+        | Spec::RateLimitClientConfig(_)
         | Spec::Unsupported => {
+            policy::check_referenced(object, &mut findings);
             not_supported(object, &mut findings);
             Lowered::Nothing
         }

@@ -69,8 +69,22 @@ pub struct ListenerSelector {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NamespaceWorkloadSelector {
-    /// Labels and place of the workloads.
-    pub selector: Option<ObjectSelector>,
+    /// Labels and place of the workloads; left out means any.
+    pub selector: Option<WorkloadPlace>,
+}
+
+/// Labels and place of workloads. All that is written must hold; what is left out does not restrict.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkloadPlace {
+    /// Labels that the workload must carry.
+    pub labels: BTreeMap<String, String>,
+    /// Exact namespace.
+    pub namespace: String,
+    /// Exact cluster.
+    pub cluster: String,
+    /// Name of the owning workspace.
+    pub workspace: String,
 }
 
 /// Selects clients. All that is written must hold.
@@ -89,8 +103,8 @@ pub struct IdentitySelector {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RequestIdentityMatcher {
-    /// Accepted `issuer/subject` pairs; empty means any.
+    /// Accepted `issuer/subject` pairs, with `*` for any run of characters at one end; empty means any.
     pub request_principals: Vec<String>,
-    /// Refused `issuer/subject` pairs.
+    /// Refused `issuer/subject` pairs, in the same form.
     pub not_request_principals: Vec<String>,
 }

@@ -17,7 +17,7 @@ fn example(schema: &Schema, node: usize, depth: usize) -> Value {
         Node::Bool => json!(true),
         Node::Integer { .. } | Node::IntOrText => json!(80),
         Node::Number => json!(0.5),
-        Node::Text => json!("text"),
+        Node::Text | Node::Hidden => json!("text"),
         Node::Duration => json!("1.5s"),
         Node::Bytes => json!("Zm9v"),
         Node::Choice { names, .. } => names.last().map_or(Value::Null, |name| json!(name)),

@@ -88,7 +88,7 @@ impl<'a> Walk<'a> {
         match (&schema.nodes[node], &value.tree) {
             (Node::Any, _)
             | (Node::Bool, Content::Scalar(Value::Bool(_)))
-            | (Node::Text | Node::IntOrText, Content::Scalar(Value::String(_))) => self.as_it_is(value),
+            | (Node::Text | Node::Hidden | Node::IntOrText, Content::Scalar(Value::String(_))) => self.as_it_is(value),
             (Node::Integer { min, max }, _) => self.integer(value, *min, *max),
             (Node::IntOrText, _) => self.integer(value, 0, u32::MAX.into()),
             (Node::Number, _) => self.number(value),
@@ -104,6 +104,9 @@ impl<'a> Walk<'a> {
             (Node::List(item), Content::List(items)) => self.list(*item, items),
             (Node::Map(item), Content::Map(entries)) => self.map(*item, entries),
             (Node::Message(message), Content::Map(entries)) => self.message(message, entries),
+            (Node::Hidden, _) => {
+                self.defect(format!("expected a text, found {}: {}", shape(value), advice(&Node::Hidden, value)))
+            }
             (expected, _) => {
                 let advice = advice(expected, value);
                 self.mismatch(&what(expected), value, &advice)
@@ -291,6 +294,10 @@ impl<'a> Walk<'a> {
                 number.to_string()
             }
             Some(Value::String(text)) => text.clone(),
+            // YAML takes `TRUE` and `FALSE` without quotes for what they say.
+            Some(Value::Bool(value)) if names.iter().any(|name| name == boolean_name(*value)) => {
+                return self.quoted(boolean_name(*value));
+            }
             _ => {
                 let expected = format!("one of {}", list_of(names));
                 return self.mismatch(&expected, value, "write one of these names");
@@ -310,7 +317,7 @@ impl<'a> Walk<'a> {
             Node::Any => self.text.push_str("null"),
             Node::Bool => self.text.push_str("false"),
             Node::Integer { .. } | Node::Number | Node::IntOrText => self.text.push('0'),
-            Node::Text | Node::Bytes => self.text.push_str("\"\""),
+            Node::Text | Node::Hidden | Node::Bytes => self.text.push_str("\"\""),
             Node::Duration => self.text.push_str("\"0s\""),
             Node::Choice { names, .. } => drop(self.plain(names.first().cloned().map_or(Value::Null, Value::String))),
             Node::List(_) => self.text.push_str("[]"),
@@ -335,6 +342,11 @@ impl<'a> Walk<'a> {
             Step::Index(index) => path.index(*index),
         })
     }
+}
+
+/// The name of an enum's value that YAML reads as a boolean.
+fn boolean_name(value: bool) -> &'static str {
+    if value { "TRUE" } else { "FALSE" }
 }
 
 /// A number without a fraction.
@@ -367,7 +379,7 @@ fn what(node: &Node) -> String {
         Node::Bool => "`true` or `false`".to_owned(),
         Node::Integer { min, max } => format!("a whole number from {min} to {max}"),
         Node::Number => "a number".to_owned(),
-        Node::Text => "a text".to_owned(),
+        Node::Text | Node::Hidden => "a text".to_owned(),
         Node::Duration => "a duration".to_owned(),
         Node::Bytes => "a text in base64".to_owned(),
         Node::IntOrText => "a number or a text".to_owned(),
@@ -380,7 +392,9 @@ fn what(node: &Node) -> String {
 /// What to do about a value of the wrong type.
 fn advice(expected: &Node, value: &Tree) -> String {
     match (expected, value.as_scalar()) {
-        (Node::Text | Node::Bytes, Some(Value::Number(_) | Value::Bool(_))) => "put it in quotes".to_owned(),
+        (Node::Text | Node::Hidden | Node::Bytes, Some(Value::Number(_) | Value::Bool(_))) => {
+            "put it in quotes".to_owned()
+        }
         (Node::Bool, Some(Value::String(text))) if matches!(text.as_str(), "true" | "false") => {
             "write it without quotes".to_owned()
         }

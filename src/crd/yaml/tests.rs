@@ -192,18 +192,13 @@ fn older_field_names() {
 #[test]
 fn unsupported_policies_keep_their_selectors_and_their_text() {
     let decoded = read(
-        "apiVersion: security.policy.gloo.solo.io/v2\nkind: ExtAuthPolicy\nmetadata: {name: p}\nspec:\n  \
+        "apiVersion: security.policy.gloo.solo.io/v2\nkind: WAFPolicy\nmetadata: {name: p}\nspec:\n  \
          applyToRoutes: [{route: {labels: {a: b}}}]\n  config: {deep: [1]}\n  other: 1\n",
     );
     assert_eq!(lines(&decoded), Vec::<String>::new());
     let Spec::Opaque(policy) = &*decoded.objects[0].spec() else { panic!() };
     assert_eq!(policy.apply_to_routes.len(), 1);
     assert_eq!(policy.config, Some(json!({"deep": [1]})));
-    let decoded = read(
-        "apiVersion: trafficcontrol.policy.gloo.solo.io/v2\nkind: RateLimitClientConfig\nmetadata: {name: p}\n\
-         spec: {raw: {}}\n",
-    );
-    assert_eq!(*decoded.objects[0].spec(), Spec::Unsupported);
 }
 
 #[test]

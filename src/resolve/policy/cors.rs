@@ -1,10 +1,11 @@
 //! CORSPolicy: cross-origin rules for routes. The oldest applies.
 
 use crate::crd::policy::CorsPolicy;
-use crate::ir::policy::{Cors, OriginMatch, OriginPattern};
-use crate::model::{Name, expression};
+use crate::ir::policy::Cors;
+use crate::model::Name;
 use crate::resolve::facts::Fault;
 
+use super::parts::{config, string_match};
 use super::{config_fault, is_header_name, no_config};
 
 /// What a CORSPolicy means.
@@ -18,24 +19,9 @@ use super::{config_fault, is_header_name, no_config};
 pub fn lower(policy: &CorsPolicy) -> Result<Cors, Fault> {
     let config = policy.config.as_ref().ok_or_else(no_config)?;
     let mut cors = Cors { allow_credentials: config.allow_credentials, ..Cors::default() };
+    let list = self::config().field("allowOrigins");
     for (index, origin) in config.allow_origins.iter().enumerate() {
-        let field = format!("allowOrigins[{index}]");
-        let pattern = match (&origin.exact, &origin.prefix, &origin.suffix, &origin.regex) {
-            (Some(text), ..) if !text.is_empty() => OriginPattern::Exact(text.into()),
-            (_, Some(text), ..) if !text.is_empty() => OriginPattern::Prefix(text.into()),
-            (_, _, Some(text), _) if !text.is_empty() => OriginPattern::Suffix(text.into()),
-            (.., Some(text)) => {
-                expression::check(text).map_err(|reason| config_fault(&format!("{field}.regex"), reason))?;
-                OriginPattern::Regex(text.into())
-            }
-            _ => {
-                return Err(config_fault(
-                    &field,
-                    "the origin has no condition: write `exact`, `prefix`, `suffix` or `regex`",
-                ));
-            }
-        };
-        cors.allow_origins.push(OriginMatch { pattern, ignore_case: origin.ignore_case });
+        cors.allow_origins.push(string_match(&list.index(index), origin)?);
     }
     cors.allow_methods = tokens("allowMethods", &config.allow_methods)?;
     cors.allow_headers = tokens("allowHeaders", &config.allow_headers)?;

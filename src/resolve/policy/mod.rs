@@ -5,18 +5,27 @@
 //! 1. `model/id.rs`: its name, group and plural, unless it is there as a kind that is not supported yet.
 //! 2. `crd/policy/<kind>.rs`: the manifest. It is registered in `crd/policy/mod.rs`, as a variant of `Spec` in
 //!    `crd/object.rs`, and in the table of kinds and manifests in `crd/schema.rs`.
-//! 3. `ir/policy.rs`: a value for what it does, and its variant of [`Policy`].
+//! 3. `ir/policy.rs`, or a file below it where it is large: a value for what it does, and its variant of [`Policy`].
 //! 4. `resolve/policy/<kind>.rs`: `lower` from the one to the other; one line in [`lower`] and, unless the oldest simply
 //!    wins, one in [`merge`]. Targets, the default without a selector and how several combine are its row of `rules`.
 //! 5. `emit/filter/<kind>.rs`: `apply` to a route under construction; one line in `emit/filter/mod.rs`, and the neutral
 //!    form of its slot there if it is a filter.
 //!
+//! A kind can be checked before it is emitted: its `lower` is called through `not_emitted_yet`, so that a valid policy is
+//! reported as not supported and closes what it protects. It leaves that function when step 5 is done.
+//!
 //! Selection, delegation, age order, findings, status, counts and `explain` need nothing. `testing/teapot.rs` shows it
 //! with a made-up kind and lists every file that knows of one.
 
+pub mod access;
 pub mod cors;
+pub mod csrf;
+pub mod ext_auth;
 pub mod fault_injection;
 pub mod header_manipulation;
+pub mod jwt;
+mod parts;
+pub mod rate_limit;
 pub mod retry_timeout;
 #[cfg(test)]
 pub mod teapot;
@@ -190,6 +199,24 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
             (routes_only(&policy.apply_to_routes), fault_injection::lower(policy).map(Policy::FaultInjection))
         }
         Spec::CorsPolicy(policy) => (routes_only(&policy.apply_to_routes), cors::lower(policy).map(Policy::Cors)),
+        Spec::AccessPolicy(policy) => {
+            (access::selectors(policy), not_emitted_yet(id.kind, access::lower(id, policy, &mut remarks)))
+        }
+        Spec::CsrfPolicy(policy) => {
+            (routes_only(&policy.apply_to_routes), not_emitted_yet(id.kind, csrf::lower(id, policy, &mut remarks)))
+        }
+        Spec::ExtAuthPolicy(policy) => (
+            routes_and_destinations(&policy.apply_to_routes, &policy.apply_to_destinations),
+            not_emitted_yet(id.kind, ext_auth::lower(id, policy, &mut remarks)),
+        ),
+        Spec::JwtPolicy(policy) => (
+            routes_and_destinations(&policy.apply_to_routes, &policy.apply_to_destinations),
+            not_emitted_yet(id.kind, jwt::lower(id, policy, &mut remarks)),
+        ),
+        Spec::RateLimitPolicy(policy) => (
+            routes_and_destinations(&policy.apply_to_routes, &policy.apply_to_destinations),
+            not_emitted_yet(id.kind, rate_limit::lower(id, policy, &mut remarks)),
+        ),
         #[cfg(test)]
         Spec::TeapotPolicy(policy) => (routes_only(&policy.apply_to_routes), teapot::lower(policy).map(Policy::Teapot)),
         Spec::Opaque(policy) => ((**policy).clone(), Err(unsupported(id.kind))),
@@ -218,6 +245,37 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
     Some(PolicyObject { id: id.clone(), age: Age::new(object.meta.created, id), targets, effect })
 }
 
+/// What a policy comes to whose kind is checked and not emitted yet: its own fault, or that it is not supported.
+///
+/// A kind leaves this function by becoming a variant of [`Policy`], and its `lower` is then mapped to that variant.
+///
+/// # Rule
+/// R130.
+fn not_emitted_yet<T>(kind: Kind, checked: Result<T, Fault>) -> Result<Policy, Fault> {
+    checked.and_then(|_| Err(unsupported(kind)))
+}
+
+/// Checks a configuration that policies refer to and that is not emitted yet.
+///
+/// # Findings
+/// [`Code::InvalidField`] and [`Code::Unsupported`] as errors, [`Code::PolicyRemark`] as warnings, on the object.
+pub(super) fn check_referenced(object: &Object, findings: &mut Findings) {
+    let id = &object.meta.id;
+    let mut remarks = Findings::new();
+    let checked = match &*object.spec() {
+        Spec::RateLimitClientConfig(config) => rate_limit::client(id, config, &mut remarks).map(drop),
+        Spec::RateLimitServerConfig(config) => rate_limit::rules(id, config, &mut remarks).map(drop),
+        Spec::RateLimitServerSettings(settings) => rate_limit::server(id, settings).map(drop),
+        _ => Ok(()),
+    };
+    match checked {
+        Ok(()) => findings.extend(remarks),
+        // The decoder has reported defects of fields already.
+        Err(_) if !object.defects.is_empty() => {}
+        Err(fault) => findings.push(Finding::error(id, fault.code, fault.message).at(fault.field)),
+    }
+}
+
 fn unsupported(kind: Kind) -> Fault {
     let closed = if rules(kind).protects.is_empty() {
         " and has no effect"
@@ -229,6 +287,17 @@ fn unsupported(kind: Kind) -> Fault {
 
 fn routes_only(routes: &[selector::RouteSelector]) -> OpaquePolicy {
     OpaquePolicy { apply_to_routes: routes.to_vec(), ..OpaquePolicy::default() }
+}
+
+fn routes_and_destinations(
+    routes: &[selector::RouteSelector],
+    destinations: &[selector::DestinationSelector],
+) -> OpaquePolicy {
+    OpaquePolicy {
+        apply_to_routes: routes.to_vec(),
+        apply_to_destinations: destinations.to_vec(),
+        ..OpaquePolicy::default()
+    }
 }
 
 /// Selectors with the kind's default for none worked in (R114, R123, R124).

@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 
 use super::lower;
+use crate::crd::Spec;
 use crate::crd::yaml::decode_value;
 use crate::ir::policy::Policy;
-use crate::model::{Code, Kind, Severity};
-use crate::resolve::facts::PolicyEffect;
+use crate::model::{Code, Findings, Kind, ObjectRef, Severity};
+use crate::resolve::facts::{Fault, PolicyEffect};
 use crate::testing::yaml;
 
 /// What a policy with some `config` comes to.
@@ -55,6 +56,91 @@ pub(super) fn meaning(kind: Kind, config: &str) -> Meaning {
         PolicyEffect::Invalid(fault) => Err((fault.field.to_string(), fault.message.clone())),
     };
     Meaning { effect, remarks }
+}
+
+/// What the `lower` of one kind makes of a spec.
+#[derive(Debug)]
+pub(super) struct Checked<T> {
+    /// The value, or code, field and reason of the fault.
+    effect: Result<T, (Code, String, String)>,
+    /// Fields with a remark.
+    pub(super) remarks: Vec<String>,
+}
+
+impl<T: std::fmt::Debug> Checked<T> {
+    /// The value of a spec that must be valid.
+    pub(super) fn valid(self) -> T {
+        self.effect.unwrap_or_else(|(_, field, reason)| panic!("invalid: {field}: {reason}"))
+    }
+
+    /// The field of a wrong value.
+    pub(super) fn fault(self) -> String {
+        match self.effect {
+            Err((Code::InvalidField, field, reason)) => {
+                assert!(!reason.is_empty() && !reason.ends_with('.'), "{reason}");
+                field
+            }
+            other => panic!("no fault: {other:?}"),
+        }
+    }
+
+    /// Field and reason of what is not supported.
+    pub(super) fn unsupported(self) -> (String, String) {
+        match self.effect {
+            Err((Code::Unsupported, field, reason)) => (field, reason),
+            other => panic!("not unsupported: {other:?}"),
+        }
+    }
+}
+
+/// Reads a spec as a user writes it and asks a kind for its meaning.
+pub(super) fn checked<T: std::fmt::Debug>(
+    kind: Kind,
+    spec: &str,
+    lower: impl FnOnce(&ObjectRef, &Spec, &mut Findings) -> Result<T, Fault>,
+) -> Checked<T> {
+    let spec = yaml::documents(spec).expect("the spec is YAML").pop().unwrap_or(Value::Null);
+    let manifest = json!({
+        "apiVersion": kind.group().api_version(), "kind": kind.as_str(),
+        "metadata": {"name": "p", "namespace": "shop"}, "spec": spec,
+    });
+    let (object, found) = decode_value(manifest, &"cluster-1".into());
+    assert!(found.iter().all(|finding| finding.code == Code::InvalidField), "{found:?}");
+    let object = object.expect("an object");
+    let mut findings = Vec::new();
+    let effect = match object.defects.first() {
+        Some(defect) => Err((Code::InvalidField, defect.field.to_string(), defect.message.clone())),
+        None => lower(&object.meta.id, &object.spec(), &mut findings)
+            .map_err(|fault| (fault.code, fault.field.to_string(), fault.message)),
+    };
+    let remarks = findings.iter().inspect(|finding| assert_eq!(finding.code, Code::PolicyRemark));
+    Checked { effect, remarks: remarks.map(|finding| finding.field.to_string()).collect() }
+}
+
+/// Asserts for rows of spec and field that the field is at fault.
+pub(super) fn faults<T: std::fmt::Debug>(rows: &[(&str, &str)], check: impl Fn(&str) -> Checked<T>) {
+    for (field, spec) in rows {
+        assert_eq!(check(spec).fault(), *field, "{spec}");
+    }
+}
+
+#[test]
+fn r130_a_valid_policy_of_a_kind_that_is_not_emitted_is_not_supported() {
+    for (kind, config) in [
+        (Kind::AccessPolicy, "authzList: [{}]"),
+        (Kind::CsrfPolicy, "filterEnabled: true"),
+        (Kind::ExtAuthPolicy, "customAuth: {}"),
+        (Kind::JwtPolicy, "providers: {p: {remote: {url: 'https://issuer.example.com/keys'}}}"),
+        (Kind::RateLimitPolicy, "ratelimitClientConfig: {name: c}"),
+    ] {
+        let (field, reason) = meaning(kind, config).effect.unwrap_err();
+        assert_eq!(field, "", "{kind}");
+        assert!(reason.contains("not supported yet"), "{kind}: {reason}");
+    }
+    // What is wrong with it comes first.
+    for kind in [Kind::AccessPolicy, Kind::CsrfPolicy, Kind::ExtAuthPolicy, Kind::JwtPolicy, Kind::RateLimitPolicy] {
+        assert_eq!(meaning(kind, "").fault(), "spec.config", "{kind}");
+    }
 }
 
 #[test]

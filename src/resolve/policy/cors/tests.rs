@@ -1,6 +1,6 @@
 use super::super::tests::{Meaning, meaning};
 use super::*;
-use crate::ir::policy::Policy;
+use crate::ir::policy::{OriginMatch, OriginPattern, Policy};
 use crate::model::Kind;
 
 fn policy(config: &str) -> Meaning {

@@ -1,0 +1,266 @@
+//! RateLimitPolicy and what it refers to: what the rate-limit service is told about a request, and what it is told to
+//! allow.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::reference::DestinationRef;
+use super::{Place, TextPattern};
+use crate::model::{Name, ObjectRef};
+
+/// Limits on a target.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// Where the policy runs.
+    pub place: Place,
+    /// The RateLimitServerConfig; absent limits nothing.
+    pub rules: Option<ObjectRef>,
+    /// The RateLimitServerSettings; absent means [`LimitServer`]'s defaults.
+    pub server: Option<ObjectRef>,
+    /// What the service is told.
+    pub source: LimitSource,
+}
+
+/// Where it stands what the service is told.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum LimitSource {
+    /// Nowhere: nothing is limited.
+    Nothing,
+    /// In the policy.
+    Here(Vec<LimitActions>),
+    /// In a RateLimitClientConfig.
+    Client(ObjectRef),
+}
+
+/// Entries for a request; one of the lists is not empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LimitActions {
+    /// In this order, for rules that are trees.
+    pub actions: Vec<LimitAction>,
+    /// In any order, for rules that are sets.
+    pub set_actions: Vec<LimitAction>,
+    /// Where the request carries a limit of its own.
+    pub limit: Option<MetadataPath>,
+}
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum LimitAction {
+    /// `source_cluster` with the gateway's own name.
+    SourceCluster,
+    /// `destination_cluster` with the name of the upstream.
+    DestinationCluster,
+    /// A key with the value of a request header.
+    RequestHeader {
+        /// Lower case.
+        header: Name,
+        /// The key.
+        key: Name,
+    },
+    /// `remote_address` with the client's address.
+    RemoteAddress,
+    /// `generic_key` with a fixed value; `key` is written by the compiler alone.
+    Generic {
+        /// The key; absent means `generic_key`.
+        key: Option<Name>,
+        /// The value, as it is.
+        value: Name,
+    },
+    /// `header_match` with a fixed value, where headers match.
+    HeaderMatch {
+        /// The value.
+        value: Name,
+        /// `false`: where they do not.
+        expect: bool,
+        /// All must match; at least one.
+        headers: Vec<LimitHeader>,
+    },
+    /// A key with a text out of metadata.
+    Metadata {
+        /// The key.
+        key: Name,
+        /// Where it stands.
+        path: MetadataPath,
+        /// The value where there is none; absent means no entry.
+        default: Option<Name>,
+        /// Whose metadata.
+        source: MetadataSource,
+    },
+}
+
+impl LimitAction {
+    /// The key of its entry.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::SourceCluster => "source_cluster",
+            Self::DestinationCluster => "destination_cluster",
+            Self::RemoteAddress => "remote_address",
+            Self::Generic { key, .. } => key.as_deref().unwrap_or("generic_key"),
+            Self::HeaderMatch { .. } => "header_match",
+            Self::RequestHeader { key, .. } | Self::Metadata { key, .. } => key,
+        }
+    }
+
+    /// The value of its entry, where every request has the same.
+    #[must_use]
+    pub fn fixed_value(&self) -> Option<&Name> {
+        match self {
+            Self::Generic { value, .. } | Self::HeaderMatch { value, .. } => Some(value),
+            _ => None,
+        }
+    }
+}
+
+/// A condition on a header.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LimitHeader {
+    /// Lower case.
+    pub name: Name,
+    /// The condition.
+    pub value: LimitHeaderValue,
+    /// It must not hold; an absent header satisfies that.
+    pub invert: bool,
+}
+
+/// What a header must be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum LimitHeaderValue {
+    /// It is there or not.
+    Present(bool),
+    /// Its text; [`TextPattern::Any`] does not occur.
+    Text(TextPattern),
+    /// A whole number, from the first up to but without the second, which is larger.
+    Range(i64, i64),
+}
+
+/// A place in metadata.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MetadataPath {
+    /// The filter that wrote it.
+    pub filter: Name,
+    /// The way to the value; at least one step.
+    pub steps: Vec<Name>,
+}
+
+/// Whose metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum MetadataSource {
+    /// The request's.
+    Dynamic,
+    /// The route's.
+    Route,
+}
+
+/// RateLimitServerSettings: how gateways ask the service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LimitServer {
+    /// The service; absent means `rate-limiter` in `gloo-mesh`. Looked up first in the cluster of the gateway.
+    pub destination: Option<DestinationRef>,
+    /// Time allowed; zero means without end.
+    pub timeout: Duration,
+    /// Refuse requests when the service does not answer.
+    pub deny_on_fail: bool,
+}
+
+impl Default for LimitServer {
+    fn default() -> Self {
+        Self { destination: None, timeout: Duration::from_millis(100), deny_on_fail: false }
+    }
+}
+
+/// RateLimitServerConfig: what the service allows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LimitRules {
+    /// The services that get the rules; at least one.
+    pub servers: Vec<DestinationRef>,
+    /// Rules that are trees, in the order written.
+    pub tree: Vec<TreeRule>,
+    /// Rules that are sets, in the order written; the first that matches counts, and all that always apply.
+    pub sets: Vec<SetRule>,
+}
+
+/// A rule of a tree.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TreeRule {
+    /// Key of the entry.
+    pub key: Name,
+    /// Its value; absent means any, counted separately per value.
+    pub value: Option<Name>,
+    /// The limit; absent without rules below it exempts.
+    pub limit: Option<Limit>,
+    /// Rules for the next entry. No two siblings collide in the service.
+    pub rules: Vec<TreeRule>,
+    /// Of the rules that match a request, those of the highest weight count.
+    pub weight: u32,
+    /// Counts whatever the weight.
+    pub always_apply: bool,
+}
+
+/// A rule of a set.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SetRule {
+    /// Entries that the request must have, by key; an absent value is any, counted separately. Each key once, in their
+    /// order; none is every request.
+    pub entries: Vec<(Name, Option<Name>)>,
+    /// The limit.
+    pub limit: Limit,
+    /// Counts even when an earlier rule matched.
+    pub always_apply: bool,
+}
+
+/// Requests per time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Limit {
+    /// The window.
+    pub unit: LimitUnit,
+    /// Requests per window; 0 allows none.
+    pub requests: u32,
+}
+
+/// Window of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum LimitUnit {
+    /// One second.
+    Second,
+    /// One minute.
+    Minute,
+    /// One hour.
+    Hour,
+    /// One day.
+    Day,
+}
+
+/// Entries that a gateway sends for a request: one descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LimitItem {
+    /// In order; the first says whose rules are meant. Each must yield an entry, or the item is not sent.
+    pub actions: Vec<LimitAction>,
+    /// Where the request carries a limit of its own.
+    pub limit: Option<MetadataPath>,
+}
+
+/// A node of the service's tree.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LimitNode {
+    /// Key of the entry.
+    pub key: Name,
+    /// Its value; absent means any.
+    pub value: Option<Name>,
+    /// What counts where a descriptor ends here.
+    pub limit: Option<NamedLimit>,
+    /// For the next entry.
+    pub nodes: Vec<LimitNode>,
+}
+
+/// A limit that others can cancel.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NamedLimit {
+    /// Unique to the rule within all configurations of a service.
+    pub name: Name,
+    /// The limit.
+    pub limit: Limit,
+    /// Names of limits that do not count where this one does; never its own.
+    pub replaces: Vec<Name>,
+}
