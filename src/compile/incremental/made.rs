@@ -35,6 +35,7 @@ impl Made {
     pub(super) fn new(options: &Options, roster: Arc<Roster>) -> Self {
         Self {
             targeting: BTreeMap::new(),
+            referring: BTreeMap::new(),
             inputs: Inputs::empty(options, roster),
             reads: Reads::default(),
             bindings: Bindings::default(),
@@ -77,6 +78,7 @@ impl Made {
                 touch_object(&self.reads, id, &fact.lowered, owner.as_ref(), dirty);
             }
         }
+        let mut referring = None;
         let mut findings = now.map(|fact| fact.findings.clone()).unwrap_or_default();
         if let Some(fact) = now.filter(counts) {
             let refusal = self.inputs.admit(id, &fact.lowered);
@@ -85,11 +87,15 @@ impl Made {
             {
                 self.targeting.insert(id.clone(), policy.clone());
             }
+            if let (Lowered::Policy(policy), None) = (&fact.lowered, &refusal) {
+                referring = Some(policy);
+            }
             findings.extend(refusal);
             if !is_same {
                 touch_object(&self.reads, id, &fact.lowered, owner.as_ref(), dirty);
             }
         }
+        self.refer(id, referring, dirty);
         self.outcome.set(Origin::Object(id.clone()), findings);
     }
 
@@ -371,6 +377,7 @@ impl Made {
             match reader {
                 Reader::Listeners(gateway) => stale.entry(gateway).or_default().listeners = true,
                 Reader::Bodies(gateway, root) => drop(stale.entry(gateway).or_default().roots.insert(root)),
+                Reader::Extensions(gateway) => stale.entry(gateway).or_default().extensions = true,
                 Reader::Upstream(gateway, id) => drop(stale.entry(gateway).or_default().upstreams.insert(id)),
                 _ => {}
             }
