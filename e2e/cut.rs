@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use chancery::emit::{EmitOptions, Emitter, emit_gateway};
+use chancery::emit::{EmitOptions, Emitter, Form, emit_gateway};
 use chancery::ir::listener::HttpHosts;
 use chancery::ir::route::{DirectResponse, Forward, Hop, WeightedDestination};
 use chancery::ir::upstream::{Endpoint, Locality, Purpose, UpstreamProtocol};
@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, watch};
 use crate::support::backend::{Backend, Identity};
 use crate::support::envoy::{Envoy, RELEASES, find, find_release};
 use crate::support::http::{Client, Protocol, Request, Response};
-use crate::support::load::{Load, Pace};
+use crate::support::load::{Lasts, Load, Pace};
 use crate::support::wait::{Not, PATIENCE, until};
 use crate::xds_port::refusals::{Events, Shared, bootstrap};
 
@@ -301,9 +301,9 @@ async fn judge(binary: &Path, api_type: &str, catches_all: bool) -> anyhow::Resu
     ensure!(found > 20, "the whole is not as expected: {expected:#?}");
 
     let requests = load(served.address, catches_all);
-    let mut emitter = Emitter::new();
+    let mut emitter = Emitter::default();
     let cut = emitter.emit(&world("cut")?, &options(1));
-    ensure!(emitter.layout().is_cut(port, ""), "the chain is not cut");
+    ensure!(emitter.layout().form(port, "") == Some(Form::Cut), "the chain is not cut");
     served.publish(cut)?;
     served.shows("cut").await?;
     requests.end().await.context("while the chain was cut")?;
@@ -354,6 +354,62 @@ async fn r67_a_cut_changes_no_answer_in_state_of_the_world() -> anyhow::Result<(
     judge(&find()?, "GRPC", true).await
 }
 
+/// Sends requests on connections that were there before the chain is another, and on new ones.
+fn loads(address: SocketAddr) -> [Load; 2] {
+    let requests: Vec<Request> = (0..50).map(|n| Request::get(&format!("site-{n}.example"), "/")).collect();
+    let judge = |index: usize, response: &Response| {
+        let expected = format!("site-{index}.example /");
+        ensure!(response.status == 200 && response.text().starts_with(&expected), "{response:?}");
+        Ok(())
+    };
+    let old = Load::start(address, 10, Pace::PerSecond(RATE), requests.clone(), judge);
+    let client = move || Client::new(address);
+    [old, Load::start_with(client, Lasts::OneRequest, 10, Pace::PerSecond(RATE), requests, judge)]
+}
+
+/// Steps from whole to cut and back, each with edits, while requests are on their way.
+async fn there_and_back(binary: &Path, api_type: &str) -> anyhow::Result<()> {
+    let echo = Backend::start(Identity::default(), SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    let port = free_port().await?;
+    let world = |marker: &str| world(port, echo.address, marker, false);
+    let mut emitter = Emitter::default();
+    let first = emitter.emit(&world("first")?, &options(usize::MAX));
+    let served = Served::start(binary, api_type, port, first).await?;
+    served.shows("first").await?;
+    let requests = loads(served.address);
+    let steps = [
+        ("cut", 1, Form::Cut),
+        ("back", usize::MAX, Form::StandingBy),
+        ("cut again", 1, Form::Cut),
+        ("back again", usize::MAX, Form::StandingBy),
+    ];
+    for (step, cut_from, form) in steps {
+        for edit in 0..3 {
+            let text = format!("{step} {edit}");
+            served.publish(emitter.emit(&world(&text)?, &options(cut_from)))?;
+            ensure!(emitter.layout().form(port, "") == Some(form), "{text}: {:?}", emitter.layout());
+            served.shows(&text).await?;
+        }
+    }
+    for load in requests {
+        load.end().await.context("while the chain was cut and put together")?;
+    }
+    emitter.settle();
+    served.publish(emitter.emit(&world("settled")?, &options(usize::MAX)))?;
+    served.shows("settled").await?;
+    let refused = served.envoy.stats("update_rejected$").await?;
+    ensure!(refused.values().all(|count| *count == 0), "{refused:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r67_no_request_fails_on_the_way_to_the_cut_and_back() -> anyhow::Result<()> {
+    for release in CUTTING {
+        there_and_back(&find_release(release)?, "DELTA_GRPC").await.with_context(|| format!("Envoy {release}"))?;
+    }
+    there_and_back(&find()?, "GRPC").await.context("state of the world")
+}
+
 fn median(samples: &mut [Duration]) -> Duration {
     samples.sort_unstable();
     samples[samples.len() / 2]
@@ -364,7 +420,7 @@ async fn a_change_among_ten_thousand_routes_is_served_sooner_where_they_are_cut(
     let mut hosts = (0..1_000).map(|n| host(&format!("site-{n}.example"), 10, "")).collect::<Result<Vec<_>, _>>()?;
     let mut layouts = Vec::new();
     for (what, cut_from) in [("whole", usize::MAX), ("cut", 1)] {
-        let (port, mut emitter) = (free_port().await?, Emitter::new());
+        let (port, mut emitter) = (free_port().await?, Emitter::default());
         let first = emitter.emit(&plan(port, hosts.clone(), Vec::new())?, &options(cut_from));
         let served = Served::start(&find()?, "DELTA_GRPC", port, first).await?;
         layouts.push((what, cut_from, served, emitter, Vec::new()));

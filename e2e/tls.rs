@@ -18,6 +18,8 @@ use crate::support::world::{Mesh, Speech};
 use crate::support::yaml;
 use crate::variants::STATE_OF_THE_WORLD;
 
+mod cut;
+
 /// Two workspaces' worth of nothing but what TLS needs: a gateway with four ports, a backend, a table per host.
 const WORLD: &str = "
 apiVersion: admin.gloo.solo.io/v2

@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use crate::api::Sources;
 use crate::api::metering::Metered;
 use crate::compile::{Compiled, Compiler, Reported};
-use crate::emit::{EmitOptions, emit_gateway};
+use crate::emit::EmitOptions;
 use crate::ir::GatewayPlan;
 use crate::ir::frozen::Remembered;
 use crate::memory::Memory;
@@ -44,7 +44,6 @@ use crate::resolve::Options;
 use crate::resolve::gateway::class_of;
 use crate::resolve::world::World;
 use crate::settings::Settings;
-use crate::snapshot::verify::verify;
 use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
 use crate::source::{self, Batch, Directory, Extent, Places, SourceError};
 use crate::status::Ledger;
@@ -57,10 +56,12 @@ use crate::xds::server::{ServeError, ServerSettings};
 use crate::xds::source::{SnapshotSource, Subscription};
 
 use audit::{Audit, Sample};
+use emission::{Emission, Serving};
 use identities::Identities;
 use keys::Keys;
 
 mod audit;
+mod emission;
 mod expiry;
 pub(crate) mod identities;
 mod keys;
@@ -334,6 +335,9 @@ struct CompileLoop {
     keys: Keys,
     /// Tells the time for what is kept for a while.
     now: fn() -> Instant,
+    serving: Serving,
+    /// How the snapshots of each key are made, and what was made last.
+    emissions: BTreeMap<GatewayKey, Emission>,
     emitted: BTreeMap<GatewayKey, Emitted>,
     told: Reported,
     metrics: Metrics,
@@ -384,6 +388,8 @@ impl CompileLoop {
             clock_findings: Findings::new(),
             keys: Keys::default(),
             now: Instant::now,
+            serving: EmitOptions::serving,
+            emissions: BTreeMap::new(),
             emitted: BTreeMap::new(),
             told: Reported::default(),
             metrics: Metrics::new(),
@@ -424,7 +430,8 @@ impl CompileLoop {
     /// How long until a certificate is to be renewed, or something is to be forgotten.
     fn due(&self) -> Option<Duration> {
         let renewal = self.state.borrow().as_ref().and_then(|compiled| self.identities.due(compiled));
-        let forgetting = [self.keys.due(), self.refusals.lock().due()].into_iter().flatten().min();
+        let standing_by = self.emissions.values().filter_map(Emission::due).min();
+        let forgetting = [self.keys.due(), self.refusals.lock().due(), standing_by].into_iter().flatten().min();
         // Never at once: what could not be done must not be tried without a pause.
         let forgetting = forgetting.map(|at| at.saturating_duration_since((self.now)()).max(Duration::from_secs(1)));
         renewal.into_iter().chain(forgetting).min()
@@ -443,8 +450,9 @@ impl CompileLoop {
         // What a panic leaves behind is whole: a snapshot is published or not, and everything else is made anew.
         if let Err(panicked) = catch_unwind(AssertUnwindSafe(|| self.work(begun))) {
             self.is_stale = true;
-            // The next compile begins with nothing that this one kept.
+            // The next step begins with nothing that this one kept.
             self.compiler = Compiler::new(&self.options);
+            self.emissions.clear();
             let reason = panicked.downcast_ref::<&str>().copied().map(str::to_owned);
             let reason = reason.or_else(|| panicked.downcast_ref::<String>().cloned()).unwrap_or_default();
             tracing::error!(reason, "compiling failed, this is a fault of Chancery; gateways keep what they have");
@@ -565,8 +573,10 @@ impl CompileLoop {
     /// Brings every key that is asked for up to date, and closes those whose Services select other Pods now.
     fn publish(&mut self) {
         let Some(compiled) = self.state.borrow().clone() else { return };
-        self.keys.tidy(&self.publisher, (self.now)());
+        let now = (self.now)();
+        self.keys.tidy(&self.publisher, now);
         self.emitted.retain(|key, _| self.keys.contains(key));
+        self.emissions.retain(|key, _| self.keys.contains(key));
         let mut left: Vec<GatewayKey> = Vec::new();
         for (key, mut labels) in self.keys.iter() {
             let still = |labels: &Labels| {
@@ -577,39 +587,53 @@ impl CompileLoop {
                 tracing::info!(gateway = %key, "its Services changed; its Envoys are matched anew");
                 self.publisher.remove(key);
                 self.emitted.remove(key);
+                self.emissions.remove(key);
                 left.push(key.clone());
                 continue;
             }
             let Some(plan) = compiled.plans.get(&key.gateway) else { continue };
             let identity = self.identities.wanted(plan);
-            let is_same = |emitted: &Emitted| Arc::ptr_eq(&emitted.plan, plan) && emitted.identity == identity;
-            if self.emitted.get(key).is_some_and(is_same) {
+            let emission = self.emissions.entry(key.clone()).or_insert_with(Emission::new);
+            let before = self.emitted.get_mut(key);
+            // What stands in for a refused listener may be cut, and need the parts.
+            let needs_parts = |(of, _): &(ResourceType, Name)| *of == ResourceType::Listener;
+            let is_kept = before.as_ref().is_some_and(|before| before.kept.iter().any(needs_parts));
+            let is_laid_out_anew =
+                (!is_kept && emission.settle(now)) | emission.give_up_cutting(key, &self.refusals.lock());
+            let is_same = |before: &Emitted| Arc::ptr_eq(&before.plan, plan) && before.identity == identity;
+            if !is_laid_out_anew && before.as_deref().is_some_and(is_same) {
                 continue;
             }
             let Ok(bind) = key.bind.parse() else { continue };
-            let snapshot = emit_gateway(plan, &EmitOptions::serving(bind, key.envoy));
-            let snapshot = match self.identities.fill(plan, compiled.inputs.trust(), snapshot) {
-                Ok(snapshot) => Arc::new(snapshot),
+            let fill = |snapshot| self.identities.fill(plan, compiled.inputs.trust(), snapshot);
+            let snapshot = match emission.emit(plan, (self.serving)(bind, key.envoy), now, fill) {
+                Ok(snapshot) => snapshot,
                 Err(reason) => {
                     tracing::error!(gateway = %key, "not published, its own certificate cannot be issued: {reason}");
                     continue;
                 }
             };
-            if is_publishable(key, &snapshot) {
-                let before = self.emitted.remove(key);
-                if before.is_none() {
-                    self.refusals.lock().recall(key);
+            match before {
+                Some(before) if Arc::ptr_eq(&before.compiled, &snapshot) => {
+                    (before.plan, before.identity) = (plan.clone(), identity);
                 }
-                let emitted = Emitted {
-                    plan: plan.clone(),
-                    identity,
-                    compiled: snapshot,
-                    published: before.and_then(|before| before.published),
-                    kept: BTreeSet::new(),
-                    stand_ins: BTreeMap::new(),
-                    impossible: None,
-                };
-                self.emitted.insert(key.clone(), emitted);
+                before if emission.is_publishable(key, &snapshot) => {
+                    if before.is_none() {
+                        self.refusals.lock().recall(key);
+                    }
+                    let published = before.and_then(|before| before.published.take());
+                    let emitted = Emitted {
+                        plan: plan.clone(),
+                        identity,
+                        compiled: snapshot,
+                        published,
+                        kept: BTreeSet::new(),
+                        stand_ins: BTreeMap::new(),
+                        impossible: None,
+                    };
+                    self.emitted.insert(key.clone(), emitted);
+                }
+                _ => {}
             }
         }
         // Labels of Envoys that are gone must not close the key again when others come back to it.
@@ -621,7 +645,8 @@ impl CompileLoop {
         // A copy, so that streams don't wait while bytes are read.
         let refusals = self.refusals.lock().clone();
         for (key, emitted) in &mut self.emitted {
-            if emitted.publish(key, &refusals, &self.refusals, &self.publisher) {
+            let emission = self.emissions.entry(key.clone()).or_insert_with(Emission::new);
+            if emitted.publish(key, emission, &refusals, &self.refusals, &self.publisher) {
                 self.metrics.published(UNIX_EPOCH.elapsed().unwrap_or_default());
             }
         }
@@ -680,11 +705,12 @@ impl Emitted {
     fn publish(
         &mut self,
         key: &GatewayKey,
+        emission: &mut Emission,
         refused: &Refusals,
         refusals: &refusals::Shared,
         publisher: &Publisher,
     ) -> bool {
-        let overlay = self.overlay(key, refused);
+        let overlay = self.overlay(key, emission, refused);
         let not_in_force = refusals::not_in_force(key, &self.compiled, refused, &overlay.kept);
         self.kept = overlay.kept;
         self.stand_ins = overlay.stand_ins;
@@ -703,29 +729,20 @@ impl Emitted {
     }
 
     /// What to publish: the compiled snapshot with what was accepted in place of what was refused, if that fits.
-    fn overlay(&mut self, key: &GatewayKey, refused: &Refusals) -> Overlay {
+    fn overlay(&mut self, key: &GatewayKey, emission: &mut Emission, refused: &Refusals) -> Overlay {
         let overlay = refused.overlay(key, &self.compiled);
         if overlay.kept.is_empty() || self.published.as_ref() == Some(&overlay.snapshot) {
             return overlay;
         }
         // What was accepted once may not fit to the rest any more.
         if self.impossible.as_ref() != Some(&overlay.snapshot) {
-            if is_publishable(key, &overlay.snapshot) {
+            if emission.is_publishable(key, &overlay.snapshot) {
                 return overlay;
             }
             self.impossible = Some(overlay.snapshot);
         }
         Overlay { snapshot: self.compiled.clone(), kept: BTreeSet::new(), stand_ins: BTreeMap::new() }
     }
-}
-
-/// Whether the checker has nothing against a snapshot; what it has is logged.
-fn is_publishable(key: &GatewayKey, snapshot: &Snapshot) -> bool {
-    let violations = verify(snapshot);
-    for violation in &violations {
-        tracing::error!(gateway = %key, "not published, this is a fault of Chancery: {violation}");
-    }
-    violations.is_empty()
 }
 
 #[cfg(test)]

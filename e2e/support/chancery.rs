@@ -220,6 +220,23 @@ pub(crate) fn explain_at(
     parse(&output)
 }
 
+/// The same of a running control plane, with who acknowledged the answer, for a connection that names a server.
+pub(crate) fn explain_of_server(
+    admin: SocketAddr,
+    gateway: &str,
+    port: u16,
+    server_name: &str,
+    request: &Request,
+) -> anyhow::Result<Value> {
+    let mut command = Command::new(binary()?);
+    command.args(["explain", "--server", &format!("http://{admin}"), "--gateway", gateway]);
+    command.args(["--host", &request.host, "--path", &request.path, "--method", &request.method]);
+    command.args(["--port", &port.to_string(), "--server-name", server_name, "-o", "json"]);
+    let output = run(&mut command)?;
+    ensure!(output.status.success(), "chancery explain: {}", String::from_utf8_lossy(&output.stderr));
+    parse(&output)
+}
+
 /// Answers `chancery render` for a gateway, byte for byte.
 pub(crate) fn render(directory: &Path, settings: &Settings, gateway: &str) -> anyhow::Result<String> {
     let mut command = Command::new(binary()?);

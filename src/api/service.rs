@@ -83,7 +83,7 @@ fn explain_request(sources: &Sources, asked: pb::HttpRequest) -> Result<pb::Expl
     let holdings = document
         .listener
         .as_ref()
-        .map(|listener| state::holdings_of_port(sources, &document.gateway, listener.port))
+        .map(|listener| state::holdings_of_request(sources, &document.gateway, listener.port, &request.host))
         .unwrap_or_default();
     answer(&document, holdings)
 }

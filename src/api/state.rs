@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::document::FindingPart;
 use super::{Sources, pb};
 use crate::compile::Compiled;
-use crate::emit::{listener_name, route_configuration_name};
+use crate::emit::{listener_name, part_suffix, route_configuration_name};
 use crate::model::{Approval, EnvoyRelease, Finding, Kind, Name, ObjectRef};
 use crate::publish::{GatewayKey, Withheld};
 use crate::snapshot::{ResourceType, Snapshot, Version};
@@ -177,25 +177,34 @@ fn refused_objects(sources: &Sources, view: &View) -> BTreeSet<ObjectRef> {
     objects
 }
 
-/// How far the gateways of a class are with the listener and the routes of a port.
+/// How far the gateways of a class are with the listener of a port and the routes there; of a chain that is cut, with the
+/// part for a host.
 #[must_use]
-pub fn holdings_of_port(sources: &Sources, gateway: &str, port: u16) -> Vec<pb::Holding> {
+pub fn holdings_of_request(sources: &Sources, gateway: &str, port: u16, host: &str) -> Vec<pb::Holding> {
     let (listener, routes) = (listener_name(port), route_configuration_name(port, ""));
-    let belongs = |resource_type, name: &Name| match resource_type {
+    let part = part_suffix(host);
+    // One per filter chain, where there are several.
+    let is_of_port =
+        |name: &Name| name.strip_prefix(routes.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let belongs = |snapshot: &Snapshot, resource_type, name: &Name| match resource_type {
         ResourceType::Listener => *name == listener,
-        ResourceType::Route => {
-            // One per filter chain, where there are several.
-            name.strip_prefix(routes.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        ResourceType::Route | ResourceType::ScopedRoute if !is_of_port(name) => false,
+        // Beside the whole, parts stand by for connections that end.
+        ResourceType::Route | ResourceType::ScopedRoute if snapshot.get(ResourceType::ScopedRoute, name).is_some() => {
+            let whole = name.rsplit_once('/').map_or("", |(whole, _)| whole);
+            name.ends_with(&part) && snapshot.get(ResourceType::Route, whole).is_none()
         }
-        _ => false,
+        resource_type => resource_type == ResourceType::Route,
     };
-    holdings(sources, |class, resource_type, name, _| class == gateway && belongs(resource_type, name))
+    holdings(sources, |class, snapshot, resource_type, name, _| {
+        class == gateway && belongs(snapshot, resource_type, name)
+    })
 }
 
 /// How far all gateways are with what was made from an object.
 #[must_use]
 pub fn holdings_of_object(sources: &Sources, object: &ObjectRef) -> Vec<pb::Holding> {
-    holdings(sources, |_, _, _, owners| owners.contains(object))
+    holdings(sources, |_, _, _, _, owners| owners.contains(object))
 }
 
 /// How far gateways are with those resources of their snapshots that a question approves.
@@ -205,7 +214,10 @@ pub fn holdings_of_object(sources: &Sources, object: &ObjectRef) -> Vec<pb::Hold
 ///
 /// # Cost
 /// In proportion to the gateways, times the resources of a snapshot.
-fn holdings(sources: &Sources, wanted: impl Fn(&str, ResourceType, &Name, &[ObjectRef]) -> bool) -> Vec<pb::Holding> {
+fn holdings(
+    sources: &Sources,
+    wanted: impl Fn(&str, &Snapshot, ResourceType, &Name, &[ObjectRef]) -> bool,
+) -> Vec<pb::Holding> {
     let view = sources.ledger.view();
     let mut holdings = Vec::new();
     for (gateway, node, view) in nodes(&view) {
@@ -230,7 +242,7 @@ fn holdings(sources: &Sources, wanted: impl Fn(&str, ResourceType, &Name, &[Obje
                 for (name, resource) in resources.iter() {
                     let withheld = not_in_force.get(&(resource_type, name.clone()));
                     let owners = withheld.map_or(&resource.owners, |withheld| &withheld.owners);
-                    if !wanted(gateway, resource_type, name, owners) {
+                    if !wanted(gateway, &snapshot, resource_type, name, owners) {
                         continue;
                     }
                     if let Some(Withheld { version, message, .. }) = withheld {
@@ -249,7 +261,7 @@ fn holdings(sources: &Sources, wanted: impl Fn(&str, ResourceType, &Name, &[Obje
                 }
                 // What was refused and never accepted is not served any more.
                 let gone = on_stream.into_iter().flat_map(exact).filter(|(name, _)| !resources.contains_key(*name));
-                for (name, refusal) in gone.filter(|(name, _)| wanted(gateway, resource_type, name, &[])) {
+                for (name, refusal) in gone.filter(|(name, _)| wanted(gateway, &snapshot, resource_type, name, &[])) {
                     told.push(holding(name, &refusal.version, pb::State::Refused, &refusal.message));
                 }
                 // A stream without the type says nothing where another one has it: the separate services.

@@ -17,7 +17,7 @@ use crate::snapshot::{ResourceType, Snapshot};
 use crate::store::Store;
 use crate::xds::node::Node;
 use crate::xds::observation::{
-    Acknowledgement, Blame, Observation, Observer, Peer, Refusal, RefusedResource, Sending, StreamId,
+    Acknowledgement, Blame, Gained, Observation, Observer, Peer, Refusal, RefusedResource, Sending, StreamId,
 };
 
 /// The demo's only gateway.
@@ -104,7 +104,7 @@ impl Mesh {
         let acknowledgement = Acknowledgement {
             resource_type,
             version: self.snapshot.type_version(resource_type),
-            resources: Vec::new(),
+            resources: Gained::default(),
             removed: Vec::new(),
             outstanding,
             after: Some(Duration::from_millis(3)),
@@ -252,7 +252,7 @@ fn two_streams_of_one_node_are_one_gateway_and_the_graver_state_counts() {
     assert_eq!(states(&mesh.status().gateways[0])[0], ("Cluster", State::Behind));
 
     // The target port of the demo's gateway Service.
-    let holdings = state::holdings_of_port(&mesh.sources, GATEWAY, 18080);
+    let holdings = state::holdings_of_request(&mesh.sources, GATEWAY, 18080, "www.example.com");
     let told: Vec<(&str, State)> = holdings.iter().map(|h| (h.resource.as_str(), h.state())).collect();
     assert_eq!(told, [("listener/18080", State::Behind), ("route/18080", State::Behind)]);
 }

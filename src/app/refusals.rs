@@ -92,8 +92,8 @@ impl Witness {
     fn acknowledged(&self, peer: &Peer, held: &Acknowledgement) {
         let Some(key) = key_of(peer) else { return };
         let mut refusals = self.shared.lock();
-        refusals.accept(&key, held.resource_type, &held.version, &held.resources, held.outstanding);
-        let has_ended = refusals.reconsider(&key, &peer.node.id, held.resource_type, &held.resources);
+        refusals.accept(&key, held.resource_type, &held.version, held.resources.iter(), held.outstanding);
+        let has_ended = refusals.reconsider(&key, &peer.node.id, held.resource_type, held.resources.iter());
         drop(refusals);
         if has_ended {
             self.wake();

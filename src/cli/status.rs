@@ -70,13 +70,14 @@ fn timeless(status: &pb::StatusResponse) -> pb::StatusResponse {
 }
 
 /// The columns of types, in the order in which they are sent.
-const COLUMNS: [(ResourceType, &str); 6] = [
+const COLUMNS: [(ResourceType, &str); 7] = [
     (ResourceType::Cluster, "CLUSTERS"),
     (ResourceType::Endpoint, "ENDPOINTS"),
     (ResourceType::Listener, "LISTENERS"),
     (ResourceType::Route, "ROUTES"),
     (ResourceType::Secret, "SECRETS"),
     (ResourceType::Extension, "EXTENSIONS"),
+    (ResourceType::ScopedRoute, "SCOPES"),
 ];
 
 fn text(status: &pb::StatusResponse, now: jiff::Timestamp, out: &mut impl Write) -> anyhow::Result<()> {
@@ -110,7 +111,7 @@ fn gateways(status: &pb::StatusResponse, now: jiff::Timestamp, out: &mut impl Wr
     let state = |gateway: &pb::Gateway, resource_type: ResourceType| {
         gateway.types.iter().find(|of_type| of_type.type_url == resource_type.type_url()).map(cell)
     };
-    // The four that every gateway has; secrets and extensions where some gateway uses them.
+    // The four that every gateway has; the others where some gateway uses them.
     let used = COLUMNS.iter().enumerate().filter(|(index, (resource_type, _))| {
         *index < 4 || status.gateways.iter().any(|gateway| state(gateway, *resource_type).is_some())
     });

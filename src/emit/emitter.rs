@@ -16,7 +16,7 @@ use crate::ir::{Chain, GatewayPlan, Listener, Secret, SecretId, Serves, Upstream
 use crate::model::{Host, Name, ObjectRef};
 use crate::snapshot::{Resource, ResourceType, Resources, Snapshot};
 
-use super::layout::{self, Layout, PARTS, Place, WHOLE, Weight};
+use super::layout::{self, Form, Layout, Piece, Place, Weight};
 use super::route::HostPart;
 use super::{EmitOptions, cluster, endpoint, filter, listener, name, route, secret};
 
@@ -29,46 +29,48 @@ use super::{EmitOptions, cluster, endpoint, filter, listener, name, route, secre
 /// that did not change.
 ///
 /// # Cost
-/// One comparison of pointers per virtual host and per upstream near one that differs; encoding of what differs; splicing of each route
-/// configuration with a changed host; and a copy of the list of each type in which a resource changed, which is a
-/// pointer and a count per resource. A host that comes or goes costs a pass over the chain's list of hosts.
+/// One comparison of pointers per virtual host and per upstream near one that differs; encoding of what differs; and
+/// splicing of each route configuration with a changed host. A host that comes or goes costs a pass over the chain's list
+/// of hosts.
 #[derive(Debug, Default)]
 pub struct Emitter {
     state: Option<State>,
+    layout: Layout,
 }
 
 impl Emitter {
-    /// An emitter that made nothing yet.
+    /// An emitter that made nothing yet, for gateways that have nothing yet, or what a layout says.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(layout: Layout) -> Self {
+        Self { state: None, layout }
     }
 
     /// Everything that the Envoys of one gateway should hold.
     ///
-    /// Other options, or a gateway of another cluster, make everything new.
+    /// Another address to bind, or a gateway of another cluster, makes everything new.
     pub fn emit(&mut self, plan: &GatewayPlan, options: &EmitOptions) -> Snapshot {
-        let fits = |state: &State| state.options == *options && state.cluster == plan.gateway.cluster;
+        let fits = |state: &State| state.options.bind == options.bind && state.cluster == plan.gateway.cluster;
         if !self.state.as_ref().is_some_and(fits) {
             self.state = None;
         }
         let state = self.state.get_or_insert_with(|| State::new(options, plan.gateway.cluster.clone()));
+        state.options = options.clone();
         state.update_upstreams(&plan.upstreams);
         state.update_secrets(&plan.secrets);
-        state.update_listeners(&plan.listeners);
+        state.update_listeners(&plan.listeners, &mut self.layout);
         state.made.snapshot()
     }
 
-    /// The chains that are cut now.
+    /// How the chains are laid out now.
     #[must_use]
-    pub fn layout(&self) -> Layout {
-        let mut layout = Layout::default();
-        for (port, state) in self.state.iter().flat_map(|state| &state.listeners) {
-            for (name, chain) in &state.chains {
-                layout.set(*port, name, chain.is_cut);
-            }
-        }
-        layout
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// No gateway has connections any more from a time when a chain was cut that is whole now: with the next emission,
+    /// what stands by for them goes.
+    pub fn settle(&mut self) {
+        self.layout.settle();
     }
 }
 
@@ -166,7 +168,7 @@ impl State {
         }
     }
 
-    fn update_listeners(&mut self, listeners: &BTreeMap<u16, Listener>) {
+    fn update_listeners(&mut self, listeners: &BTreeMap<u16, Listener>, layout: &mut Layout) {
         let gone: Vec<u16> = self.listeners.keys().filter(|port| !listeners.contains_key(port)).copied().collect();
         for port in gone {
             remove(&mut self.made.listeners, &name::listener(port));
@@ -176,8 +178,10 @@ impl State {
         }
         for (port, listener) in listeners {
             let state = self.listeners.entry(*port).or_default();
-            state.update(listener, &self.options, &mut self.made);
+            state.update(listener, &self.options, layout, &mut self.made);
         }
+        layout.emitted();
+        layout.retain(|port, chain| self.listeners.get(&port).is_some_and(|state| state.chains.contains_key(chain)));
     }
 }
 
@@ -214,14 +218,14 @@ fn difference<'a, K: Ord + Clone, V>(
 /// A listener as it was emitted last.
 #[derive(Debug, Default)]
 struct ListenerState {
-    /// Without virtual hosts: what its own resource is made from, with the layout of its chains.
-    shell: Option<(Listener, Vec<bool>)>,
+    /// What its own resource was made from: the listener without virtual hosts, and which chains are cut.
+    shell: Option<(Listener, BTreeSet<Name>)>,
     /// HTTP chains by name.
     chains: BTreeMap<Name, ChainState>,
 }
 
 impl ListenerState {
-    fn update(&mut self, listener: &Listener, options: &EmitOptions, made: &mut Made) {
+    fn update(&mut self, listener: &Listener, options: &EmitOptions, layout: &mut Layout, made: &mut Made) {
         let port = listener.bind_port;
         let http: BTreeMap<&Name, (&Chain, &HttpHosts)> =
             listener.chains.iter().filter_map(|chain| Some((&chain.name, (chain, chain.serves.http()?)))).collect();
@@ -229,19 +233,23 @@ impl ListenerState {
         for chain in gone.iter().filter_map(|name| self.chains.remove(name)) {
             chain.forget(made);
         }
-        let mut cut: BTreeSet<&Name> = BTreeSet::new();
+        let mut cut: BTreeSet<Name> = BTreeSet::new();
         for (name, (chain, http)) in http {
             let state = self.chains.entry(name.clone()).or_default();
-            state.update(port, chain, http, options, made);
-            if state.is_cut {
-                cut.insert(name);
+            let hosts = state.update_hosts(&http.virtual_hosts);
+            let before = layout.form(port, name);
+            let form = state.weight.form(&http.misdirected, before, layout.is_settled(), options);
+            layout.set(port, name, form);
+            state.update((port, chain, http), form, &hosts, made);
+            if form.is_cut() {
+                cut.insert(name.clone());
             }
         }
-        let is_cut = |chain: &Chain| cut.contains(&chain.name);
-        let shell = (shell(listener), listener.chains.iter().map(is_cut).collect());
-        if self.shell.as_ref() != Some(&shell) {
+        let is_same = |(before, was_cut): &(Listener, BTreeSet<Name>)| *was_cut == cut && has_shell(listener, before);
+        if !self.shell.as_ref().is_some_and(is_same) {
+            let is_cut = |chain: &Chain| cut.contains(&chain.name);
             put(&mut made.listeners, listener::emit_listener(listener, options, &is_cut));
-            self.shell = Some(shell);
+            self.shell = Some((shell(listener), cut));
         }
     }
 }
@@ -266,6 +274,24 @@ fn shell(listener: &Listener) -> Listener {
     }
 }
 
+/// Whether a listener is a shell but for its virtual hosts.
+fn has_shell(listener: &Listener, shell: &Listener) -> bool {
+    let Listener { bind_port, service_ports, gateways, chains } = listener;
+    let is_same = |chain: &Chain, shell: &Chain| {
+        let Chain { name, gateways, server_names, tls, serves } = chain;
+        let serves_alike = match (serves, &shell.serves) {
+            (Serves::Http(_), Serves::Http(_)) => true,
+            (Serves::Tcp(route), Serves::Tcp(before)) => route == before,
+            (Serves::Http(_), Serves::Tcp(_)) | (Serves::Tcp(_), Serves::Http(_)) => false,
+        };
+        serves_alike
+            && (name, gateways, server_names, tls) == (&shell.name, &shell.gateways, &shell.server_names, &shell.tls)
+    };
+    (bind_port, service_ports, gateways) == (&shell.bind_port, &shell.service_ports, &shell.gateways)
+        && chains.len() == shell.chains.len()
+        && chains.iter().zip(&shell.chains).all(|(chain, shell)| is_same(chain, shell))
+}
+
 /// A virtual host as it was encoded last.
 #[derive(Debug)]
 struct HostState {
@@ -283,56 +309,61 @@ impl HostState {
 /// The hosts of an HTTP chain as they were emitted last.
 #[derive(Debug, Default)]
 struct ChainState {
-    is_emitted: bool,
-    is_cut: bool,
+    /// None before it was emitted.
+    form: Option<Form>,
     gateways: Vec<ObjectRef>,
     misdirected_hosts: BTreeSet<Host>,
     /// In the order of the plan.
     hosts: Vec<HostState>,
+    /// Where in that list the hosts of a place are.
+    index: BTreeMap<Place, Vec<usize>>,
     weight: Weight,
-    misdirected: BTreeMap<u16, HostPart>,
-    /// The parts that exist, and what they are called.
-    parts: BTreeMap<u16, Name>,
+    misdirected: BTreeMap<Piece, HostPart>,
+    /// The route configurations that exist, and what they are called.
+    pieces: BTreeMap<Piece, Name>,
 }
 
 /// Places with a change, and whether the change moves owners.
 type Touched = BTreeMap<Place, bool>;
 
 impl ChainState {
-    fn update(&mut self, port: u16, chain: &Chain, http: &HttpHosts, options: &EmitOptions, made: &mut Made) {
-        let touched = self.update_hosts(&http.virtual_hosts);
-        let is_cut = self.weight.is_cut(&http.misdirected, self.is_cut, options);
-        let is_new = !self.is_emitted
-            || is_cut != self.is_cut
-            || self.gateways != chain.gateways
-            || self.misdirected_hosts != http.misdirected;
+    /// Brings the route configurations and scopes up to date with the hosts.
+    fn update(
+        &mut self,
+        (port, chain, http): (u16, &Chain, &HttpHosts),
+        form: Form,
+        touched: &Touched,
+        made: &mut Made,
+    ) {
+        let is_new =
+            self.form != Some(form) || self.gateways != chain.gateways || self.misdirected_hosts != http.misdirected;
         if is_new {
-            self.is_emitted = true;
-            self.is_cut = is_cut;
+            self.form = Some(form);
             self.gateways.clone_from(&chain.gateways);
             self.misdirected_hosts.clone_from(&http.misdirected);
-            self.misdirected = layout::encode_all_misdirected(http, is_cut);
+            self.misdirected = layout::encode_all_misdirected(http, form);
         }
-        let all = is_new || touched.contains_key(&Place::Everywhere);
-        let moves_everywhere = is_new || touched.get(&Place::Everywhere) == Some(&true);
-        let parts: BTreeMap<u16, bool> = if is_cut {
-            let moves = |part: u16| moves_everywhere || touched.get(&Place::Part(part)) == Some(&true);
-            let is_touched = |part: &u16| all || touched.contains_key(&Place::Part(*part));
-            (0..PARTS).filter(is_touched).map(|part| (part, moves(part))).collect()
-        } else if all || !touched.is_empty() {
-            [(WHOLE, is_new || touched.values().any(|moves| *moves))].into()
+        let everywhere = touched.get(&Place::Everywhere);
+        let pieces: BTreeMap<Piece, bool> = if is_new || everywhere.is_some() {
+            let moves = |piece: Piece| is_new || touched.iter().any(|(place, moves)| *moves && piece.has(*place));
+            form.pieces().map(|piece| (piece, moves(piece))).collect()
         } else {
-            BTreeMap::new()
+            let parts = touched.iter().filter(|_| form != Form::Whole).filter_map(|(place, moves)| match place {
+                Place::Part(part) => Some((Piece::Part(*part), *moves)),
+                Place::Everywhere => None,
+            });
+            let whole = (!form.is_cut() && !touched.is_empty()).then(|| touched.values().any(|moves| *moves));
+            parts.chain(whole.map(|moves| (Piece::Whole, moves))).collect()
         };
-        let before: BTreeMap<u16, Name> = parts.keys().filter_map(|part| self.parts.remove_entry(part)).collect();
-        let left_over = if is_new { std::mem::take(&mut self.parts) } else { BTreeMap::new() };
-        self.emit_parts(port, chain, &parts, made);
-        let names: BTreeSet<&Name> = self.parts.values().collect();
-        for name in before.values().chain(left_over.values()).filter(|name| !names.contains(name)) {
-            remove(&mut made.routes, name);
-        }
-        for name in before.values().chain(left_over.values()).filter(|name| !is_cut || !names.contains(name)) {
-            remove(&mut made.scopes, name);
+        let mut left_over = if is_new { std::mem::take(&mut self.pieces) } else { BTreeMap::new() };
+        left_over.extend(pieces.keys().filter_map(|piece| self.pieces.remove_entry(piece)));
+        self.emit_pieces(port, chain, &pieces, made);
+        // A chain's name stands in the names of its pieces, so the same piece has the same name.
+        for (piece, name) in left_over {
+            if !self.pieces.contains_key(&piece) {
+                remove(&mut made.routes, &name);
+                remove(&mut made.scopes, &name);
+            }
         }
     }
 
@@ -377,45 +408,43 @@ impl ChainState {
             self.weight.remove(&state.host);
             touched.insert(state.place, true);
         }
+        self.index.clear();
+        for (position, state) in self.hosts.iter().enumerate() {
+            self.index.entry(state.place).or_default().push(position);
+        }
         touched
     }
 
-    fn emit_parts(&mut self, port: u16, chain: &Chain, parts: &BTreeMap<u16, bool>, made: &mut Made) {
-        // One pass over the hosts, however many parts there are.
-        let mut everywhere: Vec<(usize, &HostState)> = Vec::new();
-        let mut members: BTreeMap<u16, Vec<(usize, &HostState)>> = BTreeMap::new();
-        for entry in self.hosts.iter().enumerate().filter(|_| !parts.is_empty()) {
-            match entry.1.place {
-                _ if !self.is_cut => members.entry(WHOLE).or_default().push(entry),
-                Place::Everywhere => everywhere.push(entry),
-                Place::Part(part) if parts.contains_key(&part) => members.entry(part).or_default().push(entry),
-                Place::Part(_) => {}
-            }
-        }
-        for (part, moves_owners) in parts {
-            let mut hosts = members.remove(part).unwrap_or_default();
-            hosts.extend(&everywhere);
-            hosts.sort_by_key(|(position, _)| *position);
-            let misdirected = self.misdirected.get(part);
-            if self.is_cut && hosts.is_empty() && misdirected.is_none() {
+    /// Emits some pieces, of which it is known whether their owners may have changed.
+    fn emit_pieces(&mut self, port: u16, chain: &Chain, pieces: &BTreeMap<Piece, bool>, made: &mut Made) {
+        let at = |place| self.index.get(&place).into_iter().flatten().copied();
+        for (piece, moves_owners) in pieces {
+            let own: Vec<&HostPart> = match piece {
+                Piece::Whole => self.hosts.iter().map(|state| &state.encoded).collect(),
+                Piece::Part(part) => {
+                    let mut own: Vec<usize> = at(Place::Part(*part)).chain(at(Place::Everywhere)).collect();
+                    own.sort_unstable();
+                    own.into_iter().map(|position| &self.hosts[position].encoded).collect()
+                }
+            };
+            let own = own.into_iter().chain(self.misdirected.get(piece));
+            if *piece != Piece::Whole && own.clone().next().is_none() {
                 continue;
             }
-            let name = layout::part_name(port, chain, self.is_cut, *part);
-            let hosts = hosts.into_iter().map(|(_, state)| &state.encoded).chain(misdirected);
+            let name = piece.name(port, chain);
             let before = made.routes.get(&name).filter(|_| !moves_owners).map(|resource| resource.owners.clone());
-            let owners = before.unwrap_or_else(|| route::owners(&chain.gateways, hosts.clone()));
-            let header = self.is_cut.then_some(layout::PART_HEADER);
-            put(&mut made.routes, route::emit_route_configuration(name.clone(), header, hosts, owners));
-            if self.is_cut && (*moves_owners || !made.scopes.contains_key(&name)) {
+            let owners = before.unwrap_or_else(|| route::owners(&chain.gateways, own.clone()));
+            put(&mut made.routes, route::emit_route_configuration(name.clone(), piece.header_to_remove(), own, owners));
+            if *piece != Piece::Whole && (*moves_owners || !made.scopes.contains_key(&name)) {
                 put(&mut made.scopes, layout::emit_scope(&name, chain));
             }
-            self.parts.insert(*part, name);
+            self.pieces.insert(*piece, name);
         }
     }
 
     /// Takes away what the chain was emitted as.
     fn forget(&self, made: &mut Made) {
-        for name in self.parts.values() {
+        for name in self.pieces.values() {
             remove(&mut made.routes, name);
             remove(&mut made.scopes, name);
         }

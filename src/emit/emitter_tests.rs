@@ -12,11 +12,13 @@ use crate::snapshot::verify::{Verifier, verify};
 use crate::snapshot::{ResourceType, Snapshot};
 
 use super::testing::*;
-use super::{EmitOptions, Emitter, emit_gateway, emit_gateway_after};
+use super::{EmitOptions, Emitter, Form, Layout, emit_gateway, emit_gateway_after};
 
-/// Cut from few routes on, so that edits cross the threshold.
+/// Few routes, so that edits cross the threshold.
+const THRESHOLD: usize = 24;
+
 fn options() -> EmitOptions {
-    EmitOptions { cut_from_routes: 24, ..EmitOptions::default() }
+    EmitOptions { cut_from_routes: THRESHOLD, ..EmitOptions::default() }
 }
 
 /// One step of a script.
@@ -43,6 +45,10 @@ enum Edit {
     RemoveSecret,
     /// Nothing changes, and all values are made anew.
     Rebuild,
+    /// What stands by is not needed any more.
+    Settle,
+    /// From now on nothing is cut, or something is again.
+    CutFrom(usize),
 }
 
 const HOSTS: usize = 24;
@@ -67,6 +73,8 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
         1 => (0..3_u8).prop_map(Edit::Secret),
         1 => Just(Edit::RemoveSecret),
         2 => Just(Edit::Rebuild),
+        2 => Just(Edit::Settle),
+        1 => prop_oneof![Just(THRESHOLD), Just(usize::MAX)].prop_map(Edit::CutFrom),
     ];
     proptest::collection::vec(edit, 1..40)
 }
@@ -135,6 +143,7 @@ fn apply(plan: &mut GatewayPlan, edit: &Edit) {
             plan.secrets.insert(secret_id(), content);
         }
         Edit::RemoveSecret => drop(plan.secrets.remove(&secret_id())),
+        Edit::Settle | Edit::CutFrom(_) => {}
         Edit::Rebuild => {
             let upstreams = plan.upstreams.iter();
             plan.upstreams = upstreams.map(|(id, upstream)| (id.clone(), Arc::new((**upstream).clone()))).collect();
@@ -164,15 +173,21 @@ proptest! {
 
     /// Bytes, versions, owners, and the checker's verdict.
     #[test]
-    fn an_emitter_and_its_checker_agree_with_those_from_scratch(script in edits()) {
+    fn an_emitter_and_its_checker_agree_with_those_from_scratch(script in edits(), is_uncertain in any::<bool>()) {
         let mut plan = plan([], (0..4).map(|number| upstream(&format!("service-{number}"))));
-        let (mut emitter, mut verifier) = (Emitter::new(), Verifier::new());
-        let mut last = Snapshot::new();
+        let layout = if is_uncertain { Layout::uncertain() } else { Layout::default() };
+        let (mut emitter, mut verifier) = (Emitter::new(layout), Verifier::new());
+        let (mut last, mut options) = (Snapshot::new(), options());
         for edit in &script {
             apply(&mut plan, edit);
-            let before = emitter.layout();
-            let snapshot = emitter.emit(&plan, &options());
-            prop_assert!(snapshot == emit_gateway_after(&plan, &options(), &before), "after {:?}", edit);
+            match edit {
+                Edit::Settle => emitter.settle(),
+                Edit::CutFrom(routes) => options.cut_from_routes = *routes,
+                _ => {}
+            }
+            let before = emitter.layout().clone();
+            let snapshot = emitter.emit(&plan, &options);
+            prop_assert!(snapshot == emit_gateway_after(&plan, &options, &before), "after {:?}", edit);
             shares(&last, &snapshot)?;
             prop_assert_eq!(verifier.verify(&snapshot), verify(&snapshot), "after {:?}", edit);
             last = snapshot;
@@ -192,10 +207,10 @@ fn an_edit_of_a_cut_chain_changes_one_part() {
     let hosts =
         |changed: Option<usize>| (2..50).map(move |number| build_host(number, 2, usize::from(changed == Some(number))));
     let services = || ["service-0", "service-1"].map(upstream);
-    let mut emitter = Emitter::new();
+    let mut emitter = Emitter::default();
     let before = emitter.emit(&plan(hosts(None), services()), &options());
     assert_eq!(verify(&before), []);
-    assert!(emitter.layout().is_cut(8080, ""));
+    assert!(emitter.layout().form(8080, "") == Some(Form::Cut));
     let parts = before.resources(ResourceType::Route).len();
     assert!(parts > 40, "{parts} parts for 48 hosts");
     let after = emitter.emit(&plan(hosts(Some(7)), services()), &options());
@@ -207,11 +222,56 @@ fn an_edit_of_a_cut_chain_changes_one_part() {
     let more = emitter.emit(&plan(hosts(Some(7)).chain([build_host(99, 1, 0)]), services()), &options());
     assert_eq!(changed(&after, &more, ResourceType::Route).len(), 1);
     assert!(changed(&after, &more, ResourceType::ScopedRoute).len() <= 1);
-    // Few are left: the layout stays, so no connection is drained.
-    let few = emitter.emit(&plan([build_host(7, 1, 1)], services()), &options());
-    assert!(changed(&more, &few, ResourceType::Listener).is_empty());
-    assert_eq!(few.resources(ResourceType::Route).len(), 1);
-    assert_eq!(verify(&few), []);
+    // Fewer are left: the layout stays, so no connection is drained.
+    let fewer = emitter.emit(&plan((2..6).map(|number| build_host(number, 2, 0)), services()), &options());
+    assert!(changed(&more, &fewer, ResourceType::Listener).is_empty());
+    assert_eq!(fewer.resources(ResourceType::Route).len(), 4);
+    assert_eq!(verify(&fewer), []);
+}
+
+#[test]
+fn parts_stand_by_for_connections_that_end() {
+    let hosts = |number: usize, service| (2..2 + number).map(move |host| build_host(host, 1, service));
+    let services = || ["service-0", "service-1"].map(upstream);
+    let mut emitter = Emitter::default();
+    let cut = emitter.emit(&plan(hosts(THRESHOLD, 0), services()), &options());
+    assert_eq!(emitter.layout().form(8080, ""), Some(Form::Cut));
+    assert!(cut.get(ResourceType::Route, "route/8080").is_none());
+    let back = emitter.emit(&plan(hosts(4, 0), services()), &options());
+    assert!(emitter.layout().is_standing_by());
+    assert_eq!(changed(&cut, &back, ResourceType::Listener), ["listener/8080"]);
+    // The whole, and a part for each host, with edits.
+    let edited = emitter.emit(&plan(hosts(3, 0).chain([build_host(5, 1, 1)]), services()), &options());
+    let differs = changed(&back, &edited, ResourceType::Route);
+    assert!(differs.len() == 2 && differs[0] == "route/8080" && differs[1].starts_with("route/8080/"), "{differs:?}");
+    assert_eq!(edited.resources(ResourceType::ScopedRoute).len(), 4);
+    assert_eq!(verify(&edited), []);
+    emitter.settle();
+    let settled = emitter.emit(&plan(hosts(4, 0), services()), &options());
+    assert_eq!(settled.resources(ResourceType::Route).keys().collect::<Vec<_>>(), ["route/8080"]);
+    assert!(settled.resources(ResourceType::ScopedRoute).is_empty() && !emitter.layout().is_standing_by());
+    assert_eq!(verify(&settled), []);
+}
+
+#[test]
+fn what_an_earlier_run_may_have_cut_stands_by() {
+    let plan = |routes| plan([build_host(7, routes, 0)], [upstream("service-0")]);
+    let scopes = |layout, routes| {
+        let mut emitter = Emitter::new(layout);
+        let first = emitter.emit(&plan(routes), &options()).resources(ResourceType::ScopedRoute).len();
+        assert_eq!(verify(&emitter.emit(&plan(routes), &options())), []);
+        // What comes later nobody has cut before.
+        let mut other = plan(routes);
+        let mut listener = other.listeners[&8080].clone();
+        listener.bind_port = 8081;
+        other.listeners.insert(8081, listener);
+        emitter.emit(&other, &options());
+        assert_eq!(emitter.layout().form(8081, ""), Some(Form::Whole));
+        first
+    };
+    assert_eq!(scopes(Layout::uncertain(), THRESHOLD / 2), 1);
+    assert_eq!(scopes(Layout::uncertain(), THRESHOLD / 4 - 1), 0);
+    assert_eq!(scopes(Layout::default(), THRESHOLD / 2), 0);
 }
 
 #[test]

@@ -29,12 +29,18 @@
 //! whole table, which every edit has to send and build again; and it knows no wildcards.
 //!
 //! # When
-//! Cutting a chain changes its listener, and Envoy then replaces the chain: connections are drained, no request fails,
-//! because the new chain serves only when it has its scopes and their routes. A chain is cut when it has
-//! [`EmitOptions::cut_from_routes`] routes and what stands in every part adds less than what is cut. A chain that is cut
-//! stays cut, also when its routes become few, until hosts with wildcards would make the parts together four times as
-//! large as the whole. On the way back, requests on connections that are being drained get 404: Envoy takes the old
-//! chain's scopes away with the removal.
+//! A chain is cut when it has [`EmitOptions::cut_from_routes`] routes and what stands in every part adds less than what is
+//! cut. A chain that is cut stays so until a quarter of these routes is left, or until hosts with wildcards would make the parts
+//! together four times as large as the whole: a size that moves around the threshold changes nothing.
+//!
+//! Cutting a chain and putting it together changes its listener, and Envoy then replaces the chain: the new one serves
+//! when it has its routes, connections of the old one are drained, for ten minutes unless Envoy is told otherwise. No request fails
+//! on the way there. On the way back, requests on connections that are being drained still look for their parts, so
+//! these [stand by](Form::StandingBy) until [whoever knows the time](super::Emitter::settle) says that it is over. The same
+//! goes for a chain that an earlier run, or another replica, may have cut.
+//!
+//! What is left: when a cut chain goes altogether, because its virtual gateway or listener does, its parts go with it, and
+//! requests on connections that are being drained get 404 at once. Those of a whole chain are answered until they end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,26 +70,128 @@ pub(super) const PART_HEADER: &str = "x-chancery-part";
 /// The filter that writes it.
 const PART_FILTER: &str = "chancery.part";
 
-/// The chains of a gateway that are cut.
+/// How the routes of a chain are laid out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// As one route configuration.
+    #[default]
+    Whole,
+    /// Cut into parts.
+    Cut,
+    /// As one route configuration, and the parts with their scopes are there too, for connections that a gateway took
+    /// while the chain was cut. No gateway without such connections asks for them.
+    StandingBy,
+}
+
+impl Form {
+    /// Whether its listener asks for parts.
+    pub(super) fn is_cut(self) -> bool {
+        self == Self::Cut
+    }
+
+    /// The route configurations that may exist.
+    pub(super) fn pieces(self) -> impl Iterator<Item = Piece> {
+        let whole = (self != Self::Cut).then_some(Piece::Whole);
+        whole.into_iter().chain((0..if self == Self::Whole { 0 } else { PARTS }).map(Piece::Part))
+    }
+}
+
+/// A route configuration of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Piece {
+    /// The one for all hosts.
+    Whole,
+    /// One of the parts.
+    Part(u16),
+}
+
+impl Piece {
+    /// Whether hosts of a place stand in it.
+    pub(super) fn has(self, place: Place) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Part(part) => place == Place::Everywhere || place == Place::Part(part),
+        }
+    }
+
+    /// Its name; and that of its scope, if it is a part.
+    pub(super) fn name(self, bind_port: u16, chain: &Chain) -> Name {
+        let whole = name::route_configuration(bind_port, &chain.name);
+        match self {
+            Self::Whole => whole,
+            Self::Part(part) => format!("{whole}/{part:03x}").into(),
+        }
+    }
+
+    /// The header that is to be taken away before a request leaves.
+    pub(super) fn header_to_remove(self) -> Option<&'static str> {
+        (self != Self::Whole).then_some(PART_HEADER)
+    }
+}
+
+/// How the chains of a gateway are laid out.
 ///
 /// It is an input of [`emit_gateway_after`](super::emit_gateway_after), because what is cut stays cut: a chain whose
-/// size moves around the threshold must not change its listener each time. Empty where nothing was emitted before.
+/// size moves around the threshold must not change its listener each time. By default nothing was emitted before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
-    cut: BTreeSet<(u16, Name)>,
+    /// By bound port and chain.
+    forms: BTreeMap<u16, BTreeMap<Name, Form>>,
+    /// Whether gateways may have chains cut that are not listed.
+    is_uncertain: bool,
+    /// Whether what stands by may go.
+    is_settled: bool,
 }
 
 impl Layout {
-    /// Whether a chain of a bound port is cut.
+    /// Gateways may have been served by somebody else, so any chain may be cut there.
     #[must_use]
-    pub fn is_cut(&self, bind_port: u16, chain: &str) -> bool {
-        self.cut.iter().any(|(port, name)| *port == bind_port && name == chain)
+    pub fn uncertain() -> Self {
+        Self { is_uncertain: true, ..Self::default() }
     }
 
-    pub(super) fn set(&mut self, bind_port: u16, chain: &Name, is_cut: bool) {
-        if is_cut {
-            self.cut.insert((bind_port, chain.clone()));
-        }
+    /// How a chain of a bound port is laid out; none if that is uncertain.
+    #[must_use]
+    pub fn form(&self, bind_port: u16, chain: &str) -> Option<Form> {
+        let known = self.forms.get(&bind_port).and_then(|chains| chains.get(chain)).copied();
+        known.or((!self.is_uncertain).then_some(Form::Whole))
+    }
+
+    /// Whether some chain is cut.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.forms.values().flat_map(BTreeMap::values).any(|form| form.is_cut())
+    }
+
+    /// Whether something stands by.
+    #[must_use]
+    pub fn is_standing_by(&self) -> bool {
+        self.forms.values().flat_map(BTreeMap::values).any(|form| *form == Form::StandingBy)
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+
+    pub(super) fn set(&mut self, bind_port: u16, chain: &Name, form: Form) {
+        self.forms.entry(bind_port).or_default().insert(chain.clone(), form);
+    }
+
+    /// What is known now is all that there is.
+    pub(super) fn emitted(&mut self) {
+        (self.is_uncertain, self.is_settled) = (false, false);
+    }
+
+    /// What stands by may go with the next emission.
+    pub(super) fn settle(&mut self) {
+        self.is_settled = true;
+    }
+
+    pub(super) fn retain(&mut self, keep: impl Fn(u16, &Name) -> bool) {
+        self.forms.retain(|port, chains| {
+            chains.retain(|chain, _| keep(*port, chain));
+            !chains.is_empty()
+        });
     }
 }
 
@@ -114,18 +222,34 @@ impl Weight {
         Self { routes, everywhere: if host.domain.is_wildcard() { routes.max(1) } else { 0 } }
     }
 
-    /// Whether a chain is to be cut, given whether it was.
-    pub(super) fn is_cut(self, misdirected: &BTreeSet<Host>, was_cut: bool, options: &EmitOptions) -> bool {
+    /// How a chain is to be laid out, given how it was; none if that is uncertain.
+    pub(super) fn form(
+        self,
+        misdirected: &BTreeSet<Host>,
+        before: Option<Form>,
+        is_settled: bool,
+        options: &EmitOptions,
+    ) -> Form {
         let everywhere = self.everywhere + usize::from(misdirected.iter().any(Host::is_wildcard));
         let copies = everywhere.saturating_mul(usize::from(PARTS));
         let threshold = options.cut_from_routes;
-        if was_cut {
-            copies <= self.routes.max(threshold).saturating_mul(4)
-        } else {
-            self.routes >= threshold && copies <= self.routes
+        let is_worth = self.routes >= threshold && copies <= self.routes;
+        let size = self.routes.max(threshold.min(LARGEST_THRESHOLD));
+        let stays = self.routes >= threshold / 4 && copies <= size * 4;
+        match before {
+            _ if is_worth => Form::Cut,
+            Some(Form::Cut) if stays => Form::Cut,
+            None if stays => Form::StandingBy,
+            Some(Form::StandingBy) if is_settled => Form::Whole,
+            // Parts that would take 16 times the memory of the whole are not kept for connections that end anyway.
+            Some(Form::Cut | Form::StandingBy) if copies <= size * 16 => Form::StandingBy,
+            Some(_) | None => Form::Whole,
         }
     }
 }
+
+/// A threshold above this one says that nothing is to be cut, and nothing about sizes.
+const LARGEST_THRESHOLD: usize = 10_000;
 
 /// Where in a cut chain a host stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,10 +264,6 @@ impl Place {
     pub(super) fn of(host: &Host) -> Self {
         if host.is_wildcard() { Self::Everywhere } else { Self::Part(part_of(host.as_str())) }
     }
-
-    pub(super) fn is_in(self, part: u16) -> bool {
-        self == Self::Everywhere || self == Self::Part(part)
-    }
 }
 
 /// The part of a host: what [`script`] computes.
@@ -151,6 +271,11 @@ fn part_of(host: &str) -> u16 {
     let bytes = host.bytes().take_while(|byte| *byte != b':').map(|byte| u32::from(byte.to_ascii_lowercase()));
     let hash = bytes.fold(0_u64, |hash, byte| (hash * 1_000_003 + u64::from(byte)) % 16_777_213);
     u16::try_from(hash % u64::from(PARTS)).unwrap_or_default()
+}
+
+/// What the name of a route configuration ends with, if it is the part for a host.
+pub(crate) fn part_suffix(host: &str) -> String {
+    format!("/{:03x}", part_of(host))
 }
 
 /// Writes the part of a request. Numbers stay below 2^45, which Lua's represent exactly.
@@ -227,31 +352,20 @@ pub(super) fn emit_scope(part: &Name, chain: &Chain) -> Resource {
     Resource::from_content(part.clone(), wire::encode(&message), pb::owners(&chain.gateways))
 }
 
-/// The virtual hosts for hosts of other chains: by part where the chain is cut, else under [`WHOLE`].
-pub(super) fn encode_all_misdirected(http: &HttpHosts, is_cut: bool) -> BTreeMap<u16, HostPart> {
+/// The virtual hosts for hosts of other chains, where there are such.
+pub(super) fn encode_all_misdirected(http: &HttpHosts, form: Form) -> BTreeMap<Piece, HostPart> {
     let hosts = &http.misdirected;
     if hosts.is_empty() {
         return BTreeMap::new();
     }
-    if !is_cut {
-        return [(WHOLE, encode_misdirected(hosts.iter()))].into();
-    }
-    let in_part = |part| hosts.iter().filter(move |host| Place::of(host).is_in(part));
-    let parts: BTreeSet<u16> = if hosts.iter().any(Host::is_wildcard) {
-        (0..PARTS).collect()
-    } else {
-        hosts.iter().map(|host| part_of(host.as_str())).collect()
+    let has_wildcard = hosts.iter().any(Host::is_wildcard);
+    let places: BTreeSet<Place> = hosts.iter().map(Place::of).collect();
+    let is_needed = |piece: &Piece| match piece {
+        Piece::Whole => true,
+        Piece::Part(part) => has_wildcard || places.contains(&Place::Part(*part)),
     };
-    parts.into_iter().map(|part| (part, encode_misdirected(in_part(part)))).collect()
-}
-
-/// The one part of a chain that is not cut.
-pub(super) const WHOLE: u16 = 0;
-
-/// The name of a part.
-pub(super) fn part_name(bind_port: u16, chain: &Chain, is_cut: bool, part: u16) -> Name {
-    let whole = name::route_configuration(bind_port, &chain.name);
-    if is_cut { format!("{whole}/{part:03x}").into() } else { whole }
+    let encode = |piece: Piece| encode_misdirected(hosts.iter().filter(|host| piece.has(Place::of(host))));
+    form.pieces().filter(is_needed).map(|piece| (piece, encode(piece))).collect()
 }
 
 #[cfg(test)]
@@ -290,27 +404,40 @@ mod tests {
         for (minor, expected) in [(36, false), (37, false), (38, true), (39, true), (40, true)] {
             let release = crate::model::EnvoyRelease::serving(Some((1, minor)));
             let options = EmitOptions::serving(EmitOptions::default().bind, release);
-            assert_eq!(many.is_cut(&BTreeSet::new(), false, &options), expected, "1.{minor}");
+            let form = |before| many.form(&BTreeSet::new(), before, false, &options);
+            assert_eq!(form(Some(Form::Whole)).is_cut(), expected, "1.{minor}");
+            assert_eq!(form(None).is_cut(), expected, "1.{minor}");
         }
     }
 
     #[test]
-    fn what_is_cut_stays_cut() {
+    fn what_is_cut_stays_cut_and_what_was_stands_by() {
+        use Form::{Cut, StandingBy, Whole};
         let options = EmitOptions { cut_from_routes: 2_000, ..EmitOptions::default() };
         let everywhere = |hosts: &[&str]| hosts.iter().map(|host| Host::parse(host).unwrap()).collect();
-        for (name, routes, wild, misdirected, was_cut, expected) in [
-            ("few routes", 1_999, 0, &[][..], false, false),
-            ("many routes", 2_000, 0, &[], false, true),
-            ("few routes are left", 10, 0, &[], true, true),
-            ("one catch-all", 2_000, 1, &[], false, true),
-            ("a large catch-all", 10_000, 10, &[], false, false),
-            ("a large catch-all appears", 10_000, 39, &[], true, true),
-            ("a very large catch-all appears", 10_000, 40, &[], true, false),
-            ("exact hosts elsewhere", 2_000, 0, &["a.example"], false, true),
-            ("wildcards elsewhere", 1_023, 0, &["*.a.example"], false, false),
+        for (name, routes, wild, misdirected, before, expected) in [
+            ("few routes", 1_999, 0, &[][..], Some(Whole), Whole),
+            ("many routes", 2_000, 0, &[], Some(Whole), Cut),
+            ("fewer routes are left", 500, 0, &[], Some(Cut), Cut),
+            ("few routes are left", 499, 0, &[], Some(Cut), StandingBy),
+            ("they become more", 1_999, 0, &[], Some(StandingBy), StandingBy),
+            ("they become many", 2_000, 0, &[], Some(StandingBy), Cut),
+            ("somebody else may have cut it", 500, 0, &[], None, StandingBy),
+            ("nobody has cut it", 499, 0, &[], None, Whole),
+            ("anybody cuts it", 2_000, 0, &[], None, Cut),
+            ("one catch-all", 2_000, 1, &[], Some(Whole), Cut),
+            ("a large catch-all", 10_000, 10, &[], Some(Whole), Whole),
+            ("a large catch-all appears", 10_000, 39, &[], Some(Cut), Cut),
+            ("a very large catch-all appears", 10_000, 40, &[], Some(Cut), StandingBy),
+            ("a catch-all that nobody has room for", 10_000, 160, &[], Some(Cut), Whole),
+            ("exact hosts elsewhere", 2_000, 0, &["a.example"], Some(Whole), Cut),
+            ("wildcards elsewhere", 1_023, 0, &["*.a.example"], Some(Whole), Whole),
         ] {
             let weight = Weight { routes, everywhere: wild };
-            assert_eq!(weight.is_cut(&everywhere(misdirected), was_cut, &options), expected, "{name}");
+            let misdirected = everywhere(misdirected);
+            assert_eq!(weight.form(&misdirected, before, false, &options), expected, "{name}");
+            let settled = if before == Some(StandingBy) && expected == StandingBy { Whole } else { expected };
+            assert_eq!(weight.form(&misdirected, before, true, &options), settled, "{name}, settled");
         }
     }
 }

@@ -46,7 +46,8 @@ mod tls;
 mod wire;
 
 pub use emitter::Emitter;
-pub use layout::Layout;
+pub(crate) use layout::part_suffix;
+pub use layout::{Form, Layout};
 pub(crate) use name::{listener as listener_name, route_configuration as route_configuration_name};
 pub use route::route_entries;
 pub use secret::emit_issued;
@@ -103,28 +104,27 @@ pub fn emit_gateway(plan: &GatewayPlan, options: &EmitOptions) -> Snapshot {
     emit_gateway_after(plan, options, &Layout::default())
 }
 
-/// Everything that the Envoys of one gateway should hold, if they have the chains cut that a layout says.
+/// Everything that the Envoys of one gateway should hold, if their chains are laid out as a layout says.
 #[must_use]
 pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &Layout) -> Snapshot {
     let gateway_cluster = &plan.gateway.cluster;
     let clusters = plan.upstreams.values().map(|upstream| cluster::emit_cluster(upstream, gateway_cluster));
     let endpoints = plan.upstreams.values().map(|upstream| endpoint::emit_endpoints(upstream));
     let secrets = plan.secrets.iter().map(|(id, secret)| secret::emit_secret(id, secret));
-    let is_cut = |port: u16, chain: &Chain| {
-        chain.serves.http().is_some_and(|http| {
+    let form = |port: u16, chain: &Chain| {
+        chain.serves.http().map_or(Form::Whole, |http| {
             let mut weight = layout::Weight::default();
             http.virtual_hosts.iter().for_each(|host| weight.add(host));
-            weight.is_cut(&http.misdirected, before.is_cut(port, &chain.name), options)
+            weight.form(&http.misdirected, before.form(port, &chain.name), before.is_settled(), options)
         })
     };
-    let listeners = plan
-        .listeners
-        .values()
-        .map(|listener| listener::emit_listener(listener, options, &|chain: &Chain| is_cut(listener.bind_port, chain)));
+    let listeners = plan.listeners.values().map(|listener| {
+        listener::emit_listener(listener, options, &|chain: &Chain| form(listener.bind_port, chain).is_cut())
+    });
     let (mut routes, mut scopes) = (Vec::new(), Vec::new());
     for (port, chain) in plan.listeners.values().flat_map(|l| l.chains.iter().map(move |chain| (l.bind_port, chain))) {
         if let Some(http) = chain.serves.http() {
-            emit_chain_routes(port, chain, http, is_cut(port, chain), &mut routes, &mut scopes);
+            emit_chain_routes(port, chain, http, form(port, chain), &mut routes, &mut scopes);
         }
     }
     let extensions = filter::emit_extensions();
@@ -142,25 +142,24 @@ fn emit_chain_routes(
     port: u16,
     chain: &Chain,
     http: &HttpHosts,
-    is_cut: bool,
+    form: Form,
     routes: &mut Vec<Resource>,
     scopes: &mut Vec<Resource>,
 ) {
     let hosts: Vec<_> =
         http.virtual_hosts.iter().map(|host| (layout::Place::of(&host.domain), route::encode_host(host))).collect();
-    let misdirected = layout::encode_all_misdirected(http, is_cut);
-    for part in 0..if is_cut { layout::PARTS } else { 1 } {
-        let own = hosts.iter().filter(|(place, _)| !is_cut || place.is_in(part)).map(|(_, host)| host);
-        let own = own.chain(misdirected.get(&part));
-        if is_cut && own.clone().next().is_none() {
-            continue;
-        }
-        let name = layout::part_name(port, chain, is_cut, part);
-        if is_cut {
+    let misdirected = layout::encode_all_misdirected(http, form);
+    for piece in form.pieces() {
+        let own = hosts.iter().filter(|(place, _)| piece.has(*place)).map(|(_, host)| host);
+        let own = own.chain(misdirected.get(&piece));
+        let name = piece.name(port, chain);
+        if piece != layout::Piece::Whole {
+            if own.clone().next().is_none() {
+                continue;
+            }
             scopes.push(layout::emit_scope(&name, chain));
         }
         let owners = route::owners(&chain.gateways, own.clone());
-        let header = is_cut.then_some(layout::PART_HEADER);
-        routes.push(route::emit_route_configuration(name, header, own, owners));
+        routes.push(route::emit_route_configuration(name, piece.header_to_remove(), own, owners));
     }
 }

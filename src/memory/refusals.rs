@@ -165,12 +165,12 @@ impl Refusals {
     ///
     /// # Cost
     /// A lookup per resource, while something is refused.
-    pub fn reconsider(
+    pub fn reconsider<'a>(
         &mut self,
         key: &GatewayKey,
         node: &Name,
         resource_type: ResourceType,
-        resources: &[(Name, Version)],
+        resources: impl Iterator<Item = (&'a Name, &'a Version)>,
     ) -> bool {
         if self.refused.is_empty() {
             return false;
@@ -223,12 +223,12 @@ impl Refusals {
     ///
     /// # Cost
     /// In proportion to the named resources; none if the type is held in full.
-    pub fn accept(
+    pub fn accept<'a>(
         &mut self,
         key: &GatewayKey,
         resource_type: ResourceType,
         version: &Version,
-        resources: &[(Name, Version)],
+        resources: impl Iterator<Item = (&'a Name, &'a Version)>,
         outstanding: usize,
     ) {
         let Some(Gateways { published: Some(published), before, accepted }) = self.gateways.get_mut(key) else {

@@ -3,7 +3,10 @@
 //! A snapshot is immutable. It knows nothing of how a resource was made; `xds` sends it, [`verify`] judges it.
 
 pub mod diff;
+mod resources;
 pub mod verify;
+
+pub use resources::{Changes, Resources};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -118,17 +121,10 @@ impl Version {
         Self(text.into())
     }
 
-    /// The version of some resources of one type together, which come in the order of their names.
+    /// The version of some resources of one type together, in whatever order; [`Resources::version`] of the same.
     #[must_use]
     pub fn of_resources<'a>(resources: impl Iterator<Item = &'a Resource>) -> Self {
-        let mut bytes = Vec::new();
-        for resource in resources {
-            bytes.extend_from_slice(resource.name.as_bytes());
-            bytes.push(0);
-            bytes.extend_from_slice(resource.version.as_str().as_bytes());
-            bytes.push(0);
-        }
-        Self::of_content(&bytes)
+        Self::of_hash(Resources::sum_of(resources))
     }
 
     /// The text form.
@@ -178,9 +174,6 @@ impl Resource {
     }
 }
 
-/// The resources of one type.
-pub type Resources = BTreeMap<Name, Arc<Resource>>;
-
 /// Everything that one class of gateways should hold at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -209,6 +202,17 @@ impl Snapshot {
         self
     }
 
+    /// The same snapshot, in memory the same as an older one in each type that does not differ.
+    #[must_use]
+    pub fn sharing(mut self, older: &Self) -> Self {
+        for (resource_type, resources) in &mut self.types {
+            if let Some(before) = older.types.get(resource_type).filter(|before| *before == resources) {
+                *resources = before.clone();
+            }
+        }
+        self
+    }
+
     /// The resources of a type; empty if there are none.
     #[must_use]
     pub fn resources(&self, resource_type: ResourceType) -> Arc<Resources> {
@@ -221,10 +225,20 @@ impl Snapshot {
         self.types.get(&resource_type)?.get(name)
     }
 
-    /// The version of a type: a hash over names and versions.
+    /// The version of a type, from names and versions.
     #[must_use]
     pub fn type_version(&self, resource_type: ResourceType) -> Version {
-        Version::of_resources(self.resources(resource_type).values().map(AsRef::as_ref))
+        self.types.get(&resource_type).map_or_else(|| Resources::new().version(), |resources| resources.version())
+    }
+
+    /// What of a type differs from an older snapshot.
+    ///
+    /// # Cost
+    /// In proportion to what differs, if both come from one [`Emitter`](crate::emit::Emitter); else to the resources.
+    #[must_use]
+    pub fn changes_since(&self, older: &Self, resource_type: ResourceType) -> Changes {
+        let (before, now) = (older.resources(resource_type), self.resources(resource_type));
+        if Arc::ptr_eq(&before, &now) { Changes::default() } else { now.changes_since(&before) }
     }
 
     /// Whether there is no resource of any type.

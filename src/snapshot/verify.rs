@@ -110,13 +110,18 @@ type User = (Name, BTreeSet<String>);
 impl Chains {
     /// Who uses a route configuration.
     fn users(&self, name: &str) -> Vec<User> {
-        let part = name.rsplit_once('/').and_then(|(prefix, _)| self.cut.get(prefix));
-        self.whole.get(name).into_iter().chain(part).flatten().cloned().collect()
+        self.whole.get(name).into_iter().chain(self.users_of_part(name)).flatten().cloned().collect()
     }
 
-    /// Whether a route configuration is a part of a chain that is cut.
+    /// Who uses a route configuration as a part: chains that are cut, and such as were.
+    fn users_of_part(&self, name: &str) -> Option<&Vec<User>> {
+        let (prefix, _) = name.rsplit_once('/')?;
+        self.cut.get(prefix).or_else(|| self.whole.get(prefix))
+    }
+
+    /// Whether a route configuration is a part of a chain that is cut, or was.
     fn is_part(&self, name: &str) -> bool {
-        name.rsplit_once('/').is_some_and(|(prefix, _)| self.cut.contains_key(prefix))
+        self.users_of_part(name).is_some()
     }
 }
 

@@ -33,7 +33,8 @@ struct Entry {
     peer: Arc<Peer>,
     connected: Instant,
     stuck: bool,
-    types: BTreeMap<ResourceType, Line>,
+    /// On the heap, because a map has room for eleven.
+    types: BTreeMap<ResourceType, Box<Line>>,
 }
 
 /// One type on one stream.

@@ -1,12 +1,12 @@
 //! Who is connected and how each of their resources stands, asked of the streams themselves.
 //!
 //! There is no second table: the task of a stream answers from its [`Session`](super::session::Session). A stream that
-//! nobody asks about costs its row and an empty channel.
+//! nobody asks about costs its row and an empty list.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 
 use super::message::Variant;
 use super::observation::{Peer, StreamId};
@@ -72,7 +72,20 @@ struct Row {
     peer: Arc<Peer>,
     variant: Variant,
     only: Option<ResourceType>,
-    questions: mpsc::Sender<Question>,
+    door: Arc<Door>,
+}
+
+/// Where a stream is asked. Questions that are left when it ends have no answer.
+#[derive(Debug, Default)]
+struct Door {
+    questions: Mutex<Vec<Question>>,
+    bell: Notify,
+}
+
+impl Door {
+    fn questions(&self) -> MutexGuard<'_, Vec<Question>> {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A stream in the table; dropping it takes it out.
@@ -80,7 +93,20 @@ struct Row {
 pub(super) struct Registration {
     sessions: Sessions,
     stream: StreamId,
-    pub(super) questions: mpsc::Receiver<Question>,
+    door: Arc<Door>,
+}
+
+impl Registration {
+    /// The next questions; at least one.
+    pub(super) async fn questions(&self) -> Vec<Question> {
+        loop {
+            let questions = std::mem::take(&mut *self.door.questions());
+            if !questions.is_empty() {
+                return questions;
+            }
+            self.door.bell.notified().await;
+        }
+    }
 }
 
 impl Drop for Registration {
@@ -105,10 +131,12 @@ impl Sessions {
         let rows: Vec<Row> = self.lock().values().filter(|row| wanted(&row.peer)).cloned().collect();
         let mut states = Vec::new();
         let mut left = limit;
-        for Row { peer, variant, only, questions } in rows {
+        for Row { peer, variant, only, door } in rows {
             let (question, answer) = oneshot::channel();
-            // A stream that ends meanwhile has no answer.
-            let Ok(()) = questions.send(question).await else { continue };
+            door.questions().push(question);
+            door.bell.notify_one();
+            // If the stream ends meanwhile, its door is gone with all questions.
+            drop(door);
             let Ok(resources) = answer.await else { continue };
             left = left.checked_sub(resources.len()).ok_or(TooMany(limit))?;
             states.push(StreamState { peer, variant, only, resources });
@@ -124,10 +152,10 @@ impl Sessions {
     }
 
     pub(super) fn register(&self, peer: Arc<Peer>, variant: Variant, only: Option<ResourceType>) -> Registration {
-        let (sender, questions) = mpsc::channel(1);
+        let door = Arc::new(Door::default());
         let stream = peer.stream;
-        self.lock().insert(stream, Row { peer, variant, only, questions: sender });
-        Registration { sessions: self.clone(), stream, questions }
+        self.lock().insert(stream, Row { peer, variant, only, door: door.clone() });
+        Registration { sessions: self.clone(), stream, door }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<StreamId, Row>> {

@@ -17,19 +17,22 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::commons::Commons;
 use super::message::{DeltaRequest, Response, Variant};
 use super::observation::Acknowledgement;
 use super::ordering::Standing;
-use super::subscription::{Interest, LimitExceeded, Limits};
+use super::subscription::{Interest, InterestChange, LimitExceeded, Limits};
 use crate::model::Name;
-use crate::snapshot::diff::{ClientView, Holding, Holdings, Objections, diff, refuses};
+use crate::snapshot::diff::{Holding, Objections, refuses};
 use crate::snapshot::{Resource, ResourceType, Resources, Version};
+use held::Held;
 
 pub(super) use answers::Answer;
 pub(super) use state::Turn;
 
 mod answers;
 mod blame;
+mod held;
 mod inspect;
 mod state;
 
@@ -46,7 +49,9 @@ pub(super) struct Lane {
     /// before its first answers, so that it gets one even if there is nothing.
     awaited: bool,
     interest: Interest,
-    held: Holdings,
+    held: Held,
+    /// What the client asked for by name and what doesn't exist.
+    absent: BTreeSet<Name>,
     /// What must be sent whatever the version: asked for again, or endpoints of a cluster that was sent.
     again: BTreeSet<Name>,
     /// The endpoints of clusters that were sent, as they were then. The client waits for them even if they are gone by
@@ -59,14 +64,16 @@ pub(super) struct Lane {
     told: BTreeSet<Name>,
     /// Parts of refused responses that must travel apart.
     batches: VecDeque<Vec<Name>>,
-    in_flight: Option<InFlight>,
+    in_flight: Option<Box<InFlight>>,
     /// The nonce of the last response.
     last_nonce: Option<Name>,
     /// The version that a state-of-the-world client stated first, until there is a snapshot to compare it with.
     claimed: Option<Version>,
     /// What the client took last, where responses carry everything that it shall hold.
-    accepted: Resources,
-    resources: Option<Arc<Resources>>,
+    accepted: Arc<Resources>,
+    /// Whether there was a snapshot; until then there are no resources.
+    is_served: bool,
+    resources: Arc<Resources>,
     version: Version,
     /// What the difference came to, unless `stale`.
     additions: VecDeque<Arc<Resource>>,
@@ -81,7 +88,7 @@ pub(super) struct Lane {
     additions_since: Option<Duration>,
     removals_since: Option<Duration>,
     /// An acknowledgement that is to be reported.
-    answered: Option<Acknowledgement>,
+    answered: Option<Box<Acknowledgement>>,
     /// Version and number of refused resources that were reported last.
     reported: Option<(Version, usize)>,
 }
@@ -103,21 +110,21 @@ struct InFlight {
     resources: Vec<Arc<Resource>>,
     removed: Vec<Name>,
     /// Everything that the client shall hold, where responses carry that.
-    state: Option<Resources>,
+    state: Option<Arc<Resources>>,
     opens: bool,
     /// Whether it is a part of a response that was refused.
     part: bool,
 }
 
 /// What a lane may do now, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Permission {
     pub(super) add: bool,
     pub(super) remove: bool,
     /// Whether the wait for removals begins anew.
     pub(super) clung_to: bool,
-    /// The nonce to use.
-    pub(super) nonce: Name,
+    /// The nonce to use, as a number.
+    pub(super) nonce: u64,
     /// Bytes that a response should stay below.
     pub(super) response_bytes: usize,
 }
@@ -130,7 +137,8 @@ impl Lane {
             opened: false,
             awaited: false,
             interest: Interest::default(),
-            held: Holdings::new(),
+            held: Held::default(),
+            absent: BTreeSet::new(),
             again: BTreeSet::new(),
             pinned: BTreeMap::new(),
             refused: Objections::new(),
@@ -140,8 +148,9 @@ impl Lane {
             in_flight: None,
             last_nonce: None,
             claimed: None,
-            accepted: Resources::new(),
-            resources: None,
+            accepted: Arc::default(),
+            is_served: false,
+            resources: Arc::default(),
             version: Version::new(""),
             additions: VecDeque::new(),
             removals: Vec::new(),
@@ -158,33 +167,79 @@ impl Lane {
     }
 
     /// Takes in what a request says about subscriptions.
-    pub(super) fn subscribe(&mut self, request: &DeltaRequest, limits: &Limits) -> Result<(), LimitExceeded> {
+    pub(super) fn subscribe(
+        &mut self,
+        request: &DeltaRequest,
+        limits: &Limits,
+        commons: &Commons,
+    ) -> Result<(), LimitExceeded> {
         let first = !std::mem::replace(&mut self.opened, true);
-        let subscribe: Vec<Name> = request.subscribe.iter().map(|name| self.shared(name)).collect();
-        let change = self.interest.apply_delta(self.resource_type, first, &subscribe, &request.unsubscribe, limits)?;
+        let names = &request.recognised.names;
+        match names {
+            Some(names) if first && request.unsubscribe.is_empty() => {
+                self.interest.adopt(self.resource_type, names, limits)?;
+            }
+            None if !first && request.subscribe.is_empty() && request.unsubscribe.is_empty() => return Ok(()),
+            _ => {
+                let listed = names.iter().flat_map(|names| names.names());
+                let subscribe: Vec<Name> = listed.chain(&request.subscribe).map(|name| self.shared(name)).collect();
+                let (of, was_everything) = (self.resource_type, self.interest.everything());
+                let unsubscribe = &request.unsubscribe;
+                let change = self.interest.apply_delta(of, first, &subscribe, unsubscribe, limits, commons)?;
+                if !first {
+                    self.ask_for(&change, was_everything);
+                    for name in change.asked.iter().chain(&change.released) {
+                        self.told.remove(name);
+                    }
+                    self.again.extend(change.asked);
+                }
+                self.again.extend(change.released);
+            }
+        }
         if first {
-            self.awaited = self.interest.everything() && request.initial_versions.is_empty();
+            let is_new = request.initial_versions.is_empty() && request.recognised.held.is_none();
+            self.awaited = self.interest.everything() && is_new;
             self.take_initial_versions(request, limits)?;
-        } else {
-            self.again.extend(change.asked.iter().cloned());
-        }
-        for name in change.asked.iter().chain(&change.released) {
-            self.told.remove(name);
-        }
-        self.again.extend(change.released);
-        if change.narrowed {
-            self.drop_unwanted();
+            self.look_for_absent(commons);
         }
         self.stale = true;
         self.unseen = true;
         Ok(())
     }
 
+    /// Follows a change of what the client asks for: it holds nothing of what it didn't ask for before, and has dropped
+    /// what it no longer asks for.
+    fn ask_for(&mut self, change: &InterestChange, was_everything: bool) {
+        let (interest, resources) = (&self.interest, &self.resources);
+        self.absent.extend(change.added.iter().filter(|name| !resources.contains_key(*name)).cloned());
+        if change.widened {
+            let is_new = |name: &&Name| !interest.names().contains(*name) || change.added.binary_search(name).is_ok();
+            resources.keys().filter(is_new).for_each(|name| self.held.set(name, None, resources));
+        } else if !was_everything {
+            change.added.iter().for_each(|name| self.held.set(name, None, resources));
+        }
+        if change.narrowed {
+            self.drop_unwanted();
+        }
+    }
+
+    /// Finds out what of all that the client asks for by name doesn't exist.
+    fn look_for_absent(&mut self, commons: &Commons) {
+        let is_all = self.resources.len() == self.interest.names().len()
+            && self.interest.is_of(&commons.content(&self.resources).0);
+        let absent = |name: &&Name| !self.resources.contains_key(*name);
+        self.absent =
+            if is_all { BTreeSet::new() } else { self.interest.names().iter().filter(absent).cloned().collect() };
+    }
+
     /// Forgets what the client no longer asks for: it has dropped that.
     fn drop_unwanted(&mut self) {
         let interest = &self.interest;
-        self.held.retain(|name, _| interest.wants(name));
-        self.accepted.retain(|name, _| interest.wants(name));
+        self.held.retain(|name| interest.wants(name));
+        self.absent.retain(|name| interest.names().contains(name));
+        if self.accepted.keys().any(|name| !interest.wants(name)) {
+            Arc::make_mut(&mut self.accepted).retain(|name, _| interest.wants(name));
+        }
         self.again.retain(|name| interest.wants(name));
         if self.variant == Variant::Delta {
             self.pinned.retain(|name, _| interest.wants(name));
@@ -197,10 +252,19 @@ impl Lane {
     /// What a client states to hold when it connects again. Versions are compared, never trusted to exist.
     fn take_initial_versions(&mut self, request: &DeltaRequest, limits: &Limits) -> Result<(), LimitExceeded> {
         let type_url = self.resource_type.type_url();
-        if request.initial_versions.len() > limits.versions {
+        let recognised = request.recognised.held.as_ref();
+        if recognised.map_or(0, |held| held.len()) + request.initial_versions.len() > limits.versions {
             return Err(LimitExceeded::Versions { type_url, limit: limits.versions });
         }
-        for (name, version) in &request.initial_versions {
+        if recognised.is_some_and(|held| Arc::ptr_eq(held, &self.resources)) {
+            self.held.settle();
+            return Ok(());
+        }
+        let recognised = recognised.into_iter().flat_map(|held| held.values());
+        let recognised = recognised.map(|resource| (&resource.name, resource.version.as_str()));
+        let listed = request.initial_versions.iter().map(|(name, version)| (name, version.as_str()));
+        self.held.clear(&self.interest, &self.resources);
+        for (name, version) in recognised.chain(listed) {
             if name.len() > limits.name_bytes {
                 let (length, limit) = (name.len(), limits.name_bytes);
                 return Err(LimitExceeded::NameLength { type_url, length, limit });
@@ -208,45 +272,64 @@ impl Lane {
             if !self.interest.wants(name) {
                 continue;
             }
-            let known = self.resources.as_ref().and_then(|resources| resources.get(name));
-            let holding = match known {
+            let holding = match self.resources.get(name) {
                 Some(resource) if resource.version.as_str() == version => Holding::Version(resource.version.clone()),
                 // A text of that length is no version that anybody chose.
                 _ if version.len() > limits.name_bytes => Holding::Uncertain,
                 _ => Holding::Version(Version::new(version)),
             };
-            self.held.insert(self.shared(name), holding);
+            self.held.set(&self.shared(name), Some(holding), &self.resources);
         }
         Ok(())
     }
 
     /// The snapshot's own copy of a name, so that a thousand clients share its bytes.
     fn shared(&self, name: &Name) -> Name {
-        let known = self.resources.as_ref().and_then(|resources| resources.get(name));
-        known.map_or_else(|| name.clone(), |resource| resource.name.clone())
+        self.resources.get(name).map_or_else(|| name.clone(), |resource| resource.name.clone())
+    }
+
+    /// The resources of the current snapshot.
+    pub(super) fn resources(&self) -> &Arc<Resources> {
+        &self.resources
     }
 
     /// Takes in the resources of a new snapshot; `version` is asked for only if they differ.
-    pub(super) fn update(&mut self, resources: Arc<Resources>, version: impl FnOnce() -> Version) {
-        if self.resources.as_ref().is_some_and(|current| Arc::ptr_eq(current, &resources) || *current == resources) {
+    ///
+    /// # Cost
+    /// In proportion to what has changed for this client since the snapshot before; the first stream compares for all.
+    pub(super) fn update(&mut self, resources: Arc<Resources>, version: impl FnOnce() -> Version, commons: &Commons) {
+        if self.is_served && Arc::ptr_eq(&self.resources, &resources) {
             return;
         }
-        self.version = version();
-        self.resources = Some(resources);
+        if self.opened {
+            let changes = commons.changes(&self.resources, &resources);
+            if self.is_served && changes.is_empty() {
+                self.resources = resources;
+                return;
+            }
+            self.held.follow(&changes, &self.interest);
+            for (_, new) in changes.changed.iter().filter(|(old, _)| old.is_none()) {
+                self.absent.remove(&new.name);
+            }
+            let gone = changes.removed.iter().map(|old| &old.name);
+            self.absent.extend(gone.filter(|name| self.interest.names().contains(*name)).cloned());
+        }
+        self.is_served = true;
+        self.version = commons.version(&resources, version);
+        self.resources = resources;
         self.stale = true;
         self.unseen = true;
     }
 
     /// Doesn't trust what the client states to hold: what exists is sent again, what doesn't is told so.
     pub(super) fn distrust(&mut self) {
-        self.held.clear();
+        self.held.clear(&self.interest, &self.resources);
         self.stale = true;
     }
 
     /// Makes sure that the client gets an answer on a resource that it waits for, once it asks for it or if it did.
     pub(super) fn require(&mut self, name: &str) {
-        let known = self.resources.as_ref().and_then(|resources| resources.get(name));
-        if let Some(resource) = known {
+        if let Some(resource) = self.resources.get(name) {
             self.again.insert(resource.name.clone());
             self.pinned.insert(resource.name.clone(), resource.clone());
             self.stale = true;
@@ -265,7 +348,10 @@ impl Lane {
 
     /// Finds out what there is to send, if that may have changed and nothing is in flight.
     pub(super) fn refresh(&mut self) {
-        let Some(resources) = self.resources.clone() else { return };
+        if !self.is_served {
+            return;
+        }
+        let resources = self.resources.clone();
         if let Some(flight) = &self.in_flight {
             if std::mem::take(&mut self.unseen) {
                 self.behind = self.has_news(&resources, flight);
@@ -276,24 +362,19 @@ impl Lane {
             return;
         }
         self.stale = false;
-        self.expecting =
-            !self.interest.everything() && resources.keys().any(|name| !self.interest.names().contains(name));
+        let existing = self.interest.names().len() - self.absent.len();
+        self.expecting = !self.interest.everything() && existing < resources.len();
         if !self.opened {
             return;
         }
         self.check_claim(&resources);
         self.refused.retain(|name, objection| resources.get(name).is_some_and(|r| r.version == objection.version));
-        let client = ClientView {
-            everything: self.interest.everything(),
-            names: self.interest.names(),
-            held: &self.held,
-            again: &self.again,
-            refused: &self.refused,
-        };
-        let difference = diff(&resources, &client);
+        let changed = self.due();
+        let removed: Vec<Name> = self.held.gone(&resources).cloned().collect();
         // What exists again may go missing again; what was given up is nobody's business any more.
         self.told.retain(|name| !resources.contains_key(name));
-        self.missing = difference.missing.into_iter().filter(|name| !self.told.contains(name)).collect();
+        self.missing = self.lacking();
+        self.missing.retain(|name| !self.told.contains(name));
         self.again.retain(|name| resources.contains_key(name));
         for batch in &mut self.batches {
             batch.retain(|name| resources.contains_key(name) && self.interest.wants(name));
@@ -306,10 +387,10 @@ impl Lane {
         let pinned = &self.pinned;
         let is_late = |name: &Name| pinned.contains_key(name) && !resources.contains_key(name);
         let apart: BTreeSet<&Name> = self.batches.iter().flatten().collect();
-        self.additions = difference.changed.into_iter().filter(|r| !apart.contains(&r.name)).collect();
+        self.additions = changed.into_iter().filter(|r| !apart.contains(&r.name)).collect();
         let late = pinned.values().filter(|resource| is_late(&resource.name) && interest.wants(&resource.name));
         self.additions.extend(late.cloned());
-        self.removals = difference.removed;
+        self.removals = removed;
         self.removals.retain(|name| !is_late(name));
         self.missing.retain(|name| !is_late(name));
         if self.variant == Variant::StateOfTheWorld && !self.carries_all() {
@@ -320,16 +401,44 @@ impl Lane {
         }
     }
 
+    /// New and changed resources, and those that must be sent again, in the order of names.
+    ///
+    /// # Cost
+    /// In proportion to what the client holds otherwise than the snapshot has it.
+    ///
+    /// # Rule
+    /// `reliability.md` cases 3, 6, 9, 12, 17 and 23 to 25.
+    fn due(&self) -> Vec<Arc<Resource>> {
+        let names: BTreeSet<&Name> = self.held.differing().keys().chain(&self.again).collect();
+        let wanted = names.into_iter().filter(|name| self.interest.wants(name));
+        let known = wanted.filter_map(|name| self.resources.get(name));
+        known.filter(|r| self.again.contains(&r.name) || !refuses(&self.refused, r)).cloned().collect()
+    }
+
+    /// What the client asked for by name, or is owed an answer on, doesn't hold, and doesn't exist.
+    ///
+    /// # Rule
+    /// `reliability.md` cases 13, 18 and 22.
+    fn lacking(&self) -> Vec<Name> {
+        let owed = self.again.iter().filter(|_| self.interest.everything());
+        let owed = owed.filter(|name| !self.resources.contains_key(*name));
+        let names: BTreeSet<&Name> = self.absent.iter().chain(owed).collect();
+        names.into_iter().filter(|name| self.held.get(name, &self.resources).is_none()).cloned().collect()
+    }
+
     /// Whether there is something that later types may need and that is neither held nor on its way.
     fn has_news(&self, resources: &Resources, flight: &InFlight) -> bool {
         let on_its_way: BTreeMap<&Name, &Version> = flight.resources.iter().map(|r| (&r.name, &r.version)).collect();
-        resources.values().filter(|resource| self.interest.wants(&resource.name)).any(|resource| {
-            match (self.resource_type, self.held.get(&resource.name), on_its_way.get(&resource.name)) {
+        let names = self.held.differing().keys().chain(on_its_way.keys().copied());
+        let wanted = names.filter(|name| self.interest.wants(name)).filter_map(|name| resources.get(name));
+        wanted.into_iter().any(|resource| {
+            let held = self.held.get(&resource.name, resources);
+            match (self.resource_type, held, on_its_way.get(&resource.name)) {
                 // Endpoints of known clusters are no news to anybody else.
                 (ResourceType::Endpoint, held, sent) => held.is_none() && sent.is_none(),
                 (_, _, Some(version)) => **version != resource.version,
                 (_, Some(Holding::Version(version)), None) => {
-                    *version != resource.version && !refuses(&self.refused, resource)
+                    version != resource.version && !refuses(&self.refused, resource)
                 }
                 (_, Some(Holding::Uncertain) | None, None) => !refuses(&self.refused, resource),
             }
@@ -345,18 +454,31 @@ impl Lane {
             additions_since: self.additions_since,
             removals: !self.removals.is_empty(),
             removals_since: self.removals_since,
-            clings: self.refused.keys().any(|name| self.held.contains_key(name)),
+            clings: self.refused.keys().any(|name| self.held.get(name, &self.resources).is_some()),
             unopened: !self.opened,
             held_back_since: None,
             expecting: self.expecting,
         }
     }
 
+    /// Whether nothing can be sent, whatever the other types do.
+    pub(super) fn has_nothing_to_send(&mut self) -> bool {
+        if self.in_flight.is_some() || !self.opened || !self.is_served {
+            return true;
+        }
+        let is_idle = self.additions.is_empty()
+            && self.batches.is_empty()
+            && self.removals.is_empty()
+            && self.missing.is_empty()
+            && !self.awaited;
+        if is_idle {
+            (self.additions_since, self.removals_since) = (None, None);
+        }
+        is_idle
+    }
+
     /// The next response, if there is something to send that may be sent.
     pub(super) fn send(&mut self, now: Duration, permission: Permission) -> Option<Response> {
-        if self.in_flight.is_some() || !self.opened || self.resources.is_none() {
-            return None;
-        }
         // What carries everything can't be cut.
         let mut room = if self.carries_all() { usize::MAX } else { permission.response_bytes };
         let clung_to = permission.clung_to;
@@ -377,6 +499,10 @@ impl Lane {
         let awaited = self.awaited && nothing_else;
         let due = !resources.is_empty() || !removed.is_empty() || !missing.is_empty() || awaited;
         let response = due.then(|| self.launch(now, permission.nonce, resources, removed, missing, part));
+        if self.additions.is_empty() {
+            // After a large load, its queue would stay as large for the rest of the stream.
+            self.additions = VecDeque::new();
+        }
         let standing = self.standing();
         let waits = |pending: bool, since: Option<Duration>| pending.then(|| since.unwrap_or(now));
         self.additions_since = waits(standing.additions && self.in_flight.is_none(), self.additions_since);
@@ -388,7 +514,7 @@ impl Lane {
     fn launch(
         &mut self,
         now: Duration,
-        nonce: Name,
+        nonce: u64,
         resources: Vec<Arc<Resource>>,
         removed: Vec<Name>,
         missing: Vec<Name>,
@@ -409,8 +535,9 @@ impl Lane {
             (None, self.version.clone())
         };
         let carried = state.as_ref().map_or_else(|| resources.clone(), |state| state.values().cloned().collect());
+        let nonce = Name::from(nonce.to_string());
         self.last_nonce = Some(nonce.clone());
-        self.in_flight = Some(InFlight {
+        self.in_flight = Some(Box::new(InFlight {
             nonce: nonce.clone(),
             sent: now,
             version: self.version.clone(),
@@ -419,7 +546,7 @@ impl Lane {
             state,
             opens,
             part,
-        });
+        }));
         let removed = removed.into_iter().chain(missing).collect();
         Response { resource_type: self.resource_type, nonce, version, resources: carried, removed }
     }
@@ -444,7 +571,7 @@ impl Lane {
         match self.resource_type {
             ResourceType::Endpoint => resources
                 .iter()
-                .any(|resource| !self.held.contains_key(&resource.name) || self.again.contains(&resource.name)),
+                .any(|r| self.held.get(&r.name, &self.resources).is_none() || self.again.contains(&r.name)),
             _ => !resources.is_empty(),
         }
     }
@@ -459,7 +586,7 @@ impl Lane {
             }
         };
         let Some(batch) = self.batches.pop_front() else { return take_resources(&mut self.additions, room, limit) };
-        let resources = self.resources.clone().unwrap_or_default();
+        let resources = self.resources.clone();
         let mut batch: VecDeque<Arc<Resource>> = batch.iter().filter_map(|name| resources.get(name)).cloned().collect();
         let taken = take_resources(&mut batch, room, limit);
         if !batch.is_empty() {
@@ -498,3 +625,6 @@ fn take_names(names: &mut Vec<Name>, room: &mut usize) -> Vec<Name> {
     let rest = names.split_off(count);
     std::mem::replace(names, rest)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::commons::NameSet;
 use super::subscription::LimitExceeded;
 use crate::model::Name;
-use crate::snapshot::{Resource, ResourceType, Version};
+use crate::snapshot::{Resource, ResourceType, Resources, Version};
 
 /// Which of the two protocols a stream speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,17 @@ pub struct DeltaRequest {
     pub nonce: String,
     /// Why the client refuses that response.
     pub error: Option<String>,
+    /// What stands in for lists that are left empty.
+    pub recognised: Recognised,
+}
+
+/// Long lists in a request that were recognised on the wire, so that nobody looks at each name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recognised {
+    /// The names that are asked for; within the limits of length, and without the wildcard.
+    pub(super) names: Option<Arc<NameSet>>,
+    /// The initial versions: those of all these resources, and no others.
+    pub(super) held: Option<Arc<Resources>>,
 }
 
 /// What a state-of-the-world request says, apart from the node.
@@ -49,6 +61,8 @@ pub struct StateRequest {
     pub nonce: String,
     /// Why the client refuses that response.
     pub error: Option<String>,
+    /// What stands in for the names, which are left empty then.
+    pub recognised: Recognised,
 }
 
 /// A response of either variant.

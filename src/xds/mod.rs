@@ -1,6 +1,8 @@
 //! Ring 6: where snapshots go. Serves them to Envoys: ADS and a service per type, delta and state of the world.
 //!
-//! - [`server`] accepts connections; `stream` is one stream's task. They move messages and own no rule.
+//! - [`server`] accepts connections; `stream` is one stream's task. They move messages and own no rule. `wire` and `grpc`
+//!   read and write the messages and their frames, without copying what is large; `commons` is what streams work out once
+//!   for all of them.
 //! - [`session`] is the protocol: a state machine per stream, pure; `lane` is its part for one type, [`message`] what it
 //!   hears and says.
 //! - [`subscription`], [`ordering`] and [`node`] are rules by themselves: what is asked for, what goes first, who asks.
@@ -68,6 +70,8 @@ pub mod session;
 pub mod source;
 pub mod subscription;
 
+mod commons;
+mod grpc;
 mod lane;
 mod spread;
 mod stream;

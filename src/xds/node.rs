@@ -8,7 +8,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use envoy_types::pb::envoy::config::core::v3 as core_pb;
+use envoy_types::pb::envoy::r#type::v3::SemanticVersion;
 use envoy_types::pb::google::protobuf::{Struct, Value, value};
 
 use crate::model::{Labels, Name};
@@ -21,6 +21,25 @@ const LABELS: usize = 256;
 
 /// The address that listeners bind unless the node states one.
 const BIND_DEFAULT: &str = "0.0.0.0";
+
+/// The part of `envoy.config.core.v3.Node` that is looked at; every other field is skipped, the 516 extensions that an
+/// Envoy lists first of all.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct StatedNode {
+    #[prost(string, tag = "1")]
+    pub(super) id: String,
+    #[prost(message, optional, tag = "3")]
+    pub(super) metadata: Option<Struct>,
+    #[prost(message, optional, tag = "8")]
+    pub(super) user_agent_build_version: Option<StatedBuild>,
+}
+
+/// The part of `envoy.config.core.v3.BuildVersion` that is looked at.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct StatedBuild {
+    #[prost(message, optional, tag = "1")]
+    pub(super) version: Option<SemanticVersion>,
+}
 
 /// What a client states about itself with its first message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +118,7 @@ impl Node {
     /// # Errors
     /// [`NodeError::Missing`], or [`NodeError::Invalid`] naming the field. Metadata that is absent is no error: which
     /// of it is needed is the snapshot source's to say.
-    pub fn decode(node: Option<core_pb::Node>) -> Result<Self, NodeError> {
+    pub(super) fn decode(node: Option<StatedNode>) -> Result<Self, NodeError> {
         let node = node.filter(|node| !node.id.is_empty()).ok_or(NodeError::Missing)?;
         let metadata = node.metadata.unwrap_or_default();
         let id = checked("node.id", &node.id)?;
@@ -116,7 +135,7 @@ impl Node {
             service_account: text(&metadata, "service_account")?,
             bind: bind.to_string().into(),
             revision: text(&metadata, "revision")?,
-            version: node.user_agent_version_type.and_then(envoy_version),
+            version: node.user_agent_build_version.and_then(envoy_version),
         })
     }
 
@@ -124,7 +143,7 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError::Changed`]; a stream is never given another node's configuration.
-    pub fn confirm(&self, later: Option<&core_pb::Node>) -> Result<(), NodeError> {
+    pub(super) fn confirm(&self, later: Option<&StatedNode>) -> Result<(), NodeError> {
         match later {
             Some(node) if !node.id.is_empty() && node.id != *self.id => {
                 let now = super::observation::truncated(&node.id, TEXT_BYTES);
@@ -170,8 +189,7 @@ fn labels(metadata: &Struct) -> Result<Labels, NodeError> {
     fields.iter().map(label).collect()
 }
 
-fn envoy_version(version: core_pb::node::UserAgentVersionType) -> Option<EnvoyVersion> {
-    let core_pb::node::UserAgentVersionType::UserAgentBuildVersion(build) = version else { return None };
+fn envoy_version(build: StatedBuild) -> Option<EnvoyVersion> {
     let version = build.version?;
     Some(EnvoyVersion { major: version.major_number, minor: version.minor_number, patch: version.patch })
 }
@@ -192,8 +210,8 @@ mod tests {
         Struct { fields: fields.map(|(name, value)| (name.to_owned(), value)).into() }
     }
 
-    fn node(id: &str, metadata: Struct) -> Option<core_pb::Node> {
-        Some(core_pb::Node { id: id.to_owned(), metadata: Some(metadata), ..core_pb::Node::default() })
+    fn node(id: &str, metadata: Struct) -> Option<StatedNode> {
+        Some(StatedNode { id: id.to_owned(), metadata: Some(metadata), user_agent_build_version: None })
     }
 
     #[test]
@@ -210,12 +228,8 @@ mod tests {
                 ("labels", value(value::Kind::StructValue(labels))),
             ]),
         );
-        let build = envoy_types::pb::envoy::r#type::v3::SemanticVersion { major_number: 1, minor_number: 40, patch: 2 };
-        stated.as_mut().unwrap().user_agent_version_type =
-            Some(core_pb::node::UserAgentVersionType::UserAgentBuildVersion(core_pb::BuildVersion {
-                version: Some(build),
-                metadata: None,
-            }));
+        let version = Some(SemanticVersion { major_number: 1, minor_number: 40, patch: 2 });
+        stated.as_mut().unwrap().user_agent_build_version = Some(StatedBuild { version });
         let node = Node::decode(stated).unwrap();
         assert_eq!(node.cluster.as_deref(), Some("c1"));
         assert_eq!(node.namespace.as_deref(), Some("edge"));

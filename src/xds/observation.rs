@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::node::Node;
 use crate::model::{Name, ObjectRef};
-use crate::snapshot::{ResourceType, Version};
+use crate::snapshot::{ResourceType, Resources, Version};
 
 /// Whoever wants to know what happens on the streams.
 ///
@@ -86,7 +86,7 @@ pub struct Acknowledgement {
     /// Version of the type in the snapshot from which was sent.
     pub version: Version,
     /// What the client holds since this event.
-    pub resources: Vec<(Name, Version)>,
+    pub resources: Gained,
     /// What the client doesn't hold since this event.
     pub removed: Vec<Name>,
     /// How many resources of the type the client should hold otherwise than it does: still to be sent, or refused. With
@@ -94,6 +94,33 @@ pub struct Acknowledgement {
     pub outstanding: usize,
     /// Time since the response was sent; none if no response led to this.
     pub after: Option<Duration>,
+}
+
+/// Resources that a client is known to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gained {
+    /// These, by name.
+    Listed(Vec<(Name, Version)>),
+    /// Everything of the type, as a client that connects again states; shared, because a thousand may state the same.
+    All(Arc<Resources>),
+}
+
+impl Gained {
+    /// Each with its version.
+    pub fn iter(&self) -> impl Iterator<Item = (&Name, &Version)> {
+        let (listed, all) = match self {
+            Self::Listed(listed) => (Some(listed), None),
+            Self::All(resources) => (None, Some(resources)),
+        };
+        let listed = listed.into_iter().flatten().map(|(name, version)| (name, version));
+        listed.chain(all.into_iter().flat_map(|all| all.values()).map(|resource| (&resource.name, &resource.version)))
+    }
+}
+
+impl Default for Gained {
+    fn default() -> Self {
+        Self::Listed(Vec::new())
+    }
 }
 
 /// A response that a client refused.

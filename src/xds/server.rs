@@ -5,24 +5,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::extract::Request;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::codegen::http::Response;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status, Streaming};
 
+use super::commons::Commons;
+use super::grpc::{Requests, Responses};
 use super::inspection::Sessions;
 use super::observation::{Observer, StreamId};
 use super::session::SessionSettings;
 use super::source::SnapshotSource;
 use super::spread;
-use super::stream::{Outgoing, Stream};
+use super::stream::Stream;
 use super::wire::Protocol;
 use crate::snapshot::ResourceType;
 
 mod services;
 
-/// The largest request that can be allowed. One request is decoded into about three times its size.
+/// The largest request that can be allowed. One request that nothing is known of is decoded into about three times its
+/// size.
 const REQUEST_BYTES_MAX: usize = 256 << 20;
 
 /// Bytes of header lists; Envoy's requests have a few hundred.
@@ -30,6 +35,10 @@ const HEADER_BYTES: u32 = 16 << 10;
 
 /// Bytes that a client may send ahead per stream and connection: requests are small but for the first ones.
 const WINDOW_BYTES: u32 = 256 << 10;
+
+/// The header in which a client says how its messages are compressed, and how it says that they aren't.
+const ENCODING: &str = "grpc-encoding";
+const IDENTITY: &str = "identity";
 
 /// The name by which gRPC health knows the server as a whole.
 const EVERYTHING: &str = "";
@@ -107,12 +116,13 @@ pub async fn serve<S: SnapshotSource, O: Observer>(
         observer,
         sessions,
         settings,
+        commons: Commons::default(),
         closing: closing.clone(),
         places: places.clone(),
         next_id: AtomicU64::new(1),
     });
     let (health, health_service) = tonic_health::server::health_reporter();
-    let routes = services::routes(&streams, health_service, settings.request_bytes.min(REQUEST_BYTES_MAX));
+    let routes = services::routes(&streams, health_service);
     let stop = async move {
         shutdown.await;
         health.set_service_status(EVERYTHING, tonic_health::ServingStatus::NotServing).await;
@@ -148,17 +158,22 @@ struct Streams<S, O> {
     observer: Arc<O>,
     sessions: Sessions,
     settings: ServerSettings,
+    commons: Commons,
     closing: watch::Receiver<Option<usize>>,
     places: Arc<Semaphore>,
     next_id: AtomicU64,
 }
 
 impl<S: SnapshotSource, O: Observer> Streams<S, O> {
-    fn open<P: Protocol>(
-        &self,
-        request: Request<Streaming<P::Request>>,
-        only: Option<ResourceType>,
-    ) -> Result<Response<ReceiverStream<Outgoing<P>>>, Status> {
+    /// Answers a request that opens a stream.
+    fn answer<P: Protocol>(&self, request: Request, only: Option<ResourceType>) -> Response<Body> {
+        self.open::<P>(request, only).unwrap_or_else(Status::into_http)
+    }
+
+    fn open<P: Protocol>(&self, request: Request, only: Option<ResourceType>) -> Result<Response<Body>, Status> {
+        if let Some(encoding) = request.headers().get(ENCODING).filter(|encoding| *encoding != IDENTITY) {
+            return Err(Status::unimplemented(format!("messages are read uncompressed, not as {encoding:?}")));
+        }
         if self.closing.borrow().is_some() {
             return Err(Status::unavailable("the control plane is stopping: connect again"));
         }
@@ -172,14 +187,17 @@ impl<S: SnapshotSource, O: Observer> Streams<S, O> {
             observer: self.observer.clone(),
             sessions: self.sessions.clone(),
             settings: self.settings,
+            commons: self.commons.clone(),
             closing: self.closing.clone(),
         };
         let (outbound, outgoing) = mpsc::channel(1);
+        let limit = self.settings.request_bytes.min(REQUEST_BYTES_MAX);
+        let inbound = Requests::new(request.into_body(), limit);
         tokio::spawn(async move {
-            stream.run::<P>(request.into_inner(), outbound).await;
+            stream.run::<P>(inbound, outbound).await;
             drop(place);
         });
-        Ok(Response::new(ReceiverStream::new(outgoing)))
+        Ok(Responses::answer(outgoing))
     }
 }
 

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::commons::Commons;
 use super::inspection::ResourceState;
 use super::lane::{Answer, Lane, Permission, Turn};
 use super::message::{DeltaRequest, RequestError, Response, StateRequest, Variant};
@@ -21,7 +22,7 @@ use super::ordering::{Board, Standing, Timeouts};
 use super::subscription::Limits;
 use crate::model::Name;
 use crate::snapshot::diff::endpoints_of;
-use crate::snapshot::{ResourceType, Snapshot};
+use crate::snapshot::{ResourceType, Resources, Snapshot};
 
 /// Requests of unknown types that are reported per stream; a client that sends more of them is no news.
 const UNKNOWN_TYPES_REPORTED: usize = 8;
@@ -75,6 +76,7 @@ impl Default for SessionSettings {
 #[derive(Debug)]
 pub struct Session {
     settings: SessionSettings,
+    commons: Commons,
     /// The one type that the stream is for; none on ADS.
     only: Option<ResourceType>,
     lanes: [Lane; ResourceType::ALL.len()],
@@ -109,6 +111,7 @@ impl Session {
         let settle = settings.timeouts.settle;
         Self {
             settings,
+            commons: Commons::default(),
             only: None,
             lanes: ResourceType::ALL.map(|resource_type| Lane::new(resource_type, variant)),
             snapshot: None,
@@ -128,6 +131,18 @@ impl Session {
         Self { only: Some(only), opens_until, settles_at, ..Self::new(settings, variant) }
     }
 
+    /// The same, sharing with other streams what is worked out once for all.
+    #[must_use]
+    pub(super) fn sharing(self, commons: Commons) -> Self {
+        Self { commons, ..self }
+    }
+
+    /// What is shared, and what the client would hold of the type of a request if it held everything.
+    pub(super) fn known(&self, type_url: &str) -> (&Commons, Option<&Arc<Resources>>) {
+        let asked = if type_url.is_empty() { self.only } else { ResourceType::from_url(type_url) };
+        (&self.commons, asked.map(|resource_type| self.lanes[resource_type as usize].resources()))
+    }
+
     /// Takes in a delta request.
     ///
     /// Its answer to a response counts first, then its subscriptions; these count even if the answer is stale or a
@@ -145,7 +160,7 @@ impl Session {
             Some(lane.answer(&request.nonce, request.error.as_deref(), now))
         };
         let first = lane.standing().unopened;
-        lane.subscribe(request, &self.settings.limits)?;
+        lane.subscribe(request, &self.settings.limits, &self.commons)?;
         if first && self.waits_for_endpoints(resource_type, request) {
             self.lanes[resource_type as usize].distrust();
             self.clusters_held_back = Some(now);
@@ -170,7 +185,8 @@ impl Session {
     fn waits_for_endpoints(&self, resource_type: ResourceType, request: &DeltaRequest) -> bool {
         let clusters = &self.lanes[ResourceType::Cluster as usize];
         let is_first = self.only.is_none() && clusters.standing().unopened;
-        resource_type == ResourceType::Endpoint && is_first && !request.subscribe.is_empty()
+        let asks = !request.subscribe.is_empty() || request.recognised.names.is_some();
+        resource_type == ResourceType::Endpoint && is_first && asks
     }
 
     /// Takes in a state-of-the-world request.
@@ -192,7 +208,7 @@ impl Session {
                 return Ok(outputs);
             }
         };
-        lane.replace_interest(request, &self.settings.limits)?;
+        lane.replace_interest(request, &self.settings.limits, &self.commons)?;
         if request.nonce.is_empty() && request.error.is_some() {
             outputs.push(ignored(&request.type_url, IgnoredReason::ErrorWithoutNonce));
         }
@@ -246,7 +262,7 @@ impl Session {
     #[must_use]
     pub fn snapshot(&mut self, now: Duration, snapshot: Arc<Snapshot>) -> Vec<Output> {
         for (lane, resource_type) in self.lanes.iter_mut().zip(ResourceType::ALL) {
-            lane.update(snapshot.resources(resource_type), || snapshot.type_version(resource_type));
+            lane.update(snapshot.resources(resource_type), || snapshot.type_version(resource_type), &self.commons);
         }
         self.snapshot = Some(snapshot);
         let mut outputs = Vec::new();
@@ -324,12 +340,15 @@ impl Session {
             let lane = &mut self.lanes[resource_type as usize];
             lane.refresh();
             outputs.extend(lane.report().map(Output::Acknowledged));
+            if lane.has_nothing_to_send() {
+                continue;
+            }
             let board = self.board(now);
             let permission = Permission {
                 add: board.may_add(resource_type, &self.settings.timeouts),
                 remove: board.may_remove(resource_type, &self.settings.timeouts),
                 clung_to: board.is_clung_to(resource_type),
-                nonce: (self.nonces + 1).to_string().into(),
+                nonce: self.nonces + 1,
                 response_bytes: self.settings.response_bytes,
             };
             let Some(response) = self.lanes[resource_type as usize].send(now, permission) else { continue };

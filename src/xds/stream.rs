@@ -1,7 +1,7 @@
 //! One stream's task: moves messages between a client, a [`Session`] and a source of snapshots. It owns no rule.
 //!
-//! A client that doesn't read holds at most one response per type, as shared resources; it is encoded only when there
-//! is room for it.
+//! A client that doesn't read holds at most one response per type, as shared resources; a response is written only as
+//! far as there is room for it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
+use super::commons::Commons;
+use super::grpc::{Outgoing, Requests};
 use super::inspection::Sessions;
 use super::message::{RequestError, Response};
 use super::node::{Node, NodeError};
@@ -19,11 +21,8 @@ use super::server::ServerSettings;
 use super::session::{Output, Session, SessionSettings};
 use super::source::{SnapshotSource, Subscription};
 use super::spread;
-use super::wire::Protocol;
+use super::wire::{Fault, Message, Protocol};
 use crate::snapshot::ResourceType;
-
-/// What goes to the client.
-pub(super) type Outgoing<P> = Result<<P as Protocol>::Response, Status>;
 
 /// One stream.
 #[derive(Debug)]
@@ -35,6 +34,7 @@ pub(super) struct Stream<S, O: Observer> {
     pub(super) observer: Arc<O>,
     pub(super) sessions: Sessions,
     pub(super) settings: ServerSettings,
+    pub(super) commons: Commons,
     /// When the server stops: the number of streams that were open then.
     pub(super) closing: watch::Receiver<Option<usize>>,
 }
@@ -53,30 +53,27 @@ struct Connection<O: Observer> {
 
 impl<S: SnapshotSource, O: Observer> Stream<S, O> {
     /// Serves the stream to its end.
-    pub(super) async fn run<P: Protocol>(
-        mut self,
-        mut inbound: Streaming<P::Request>,
-        outbound: mpsc::Sender<Outgoing<P>>,
-    ) {
+    pub(super) async fn run<P: Protocol>(mut self, mut inbound: Requests, outbound: mpsc::Sender<Outgoing>) {
         if let Err(status) = self.serve::<P>(&mut inbound, &outbound).await {
             tracing::debug!(stream = self.id.0, code = ?status.code(), reason = ?status.message(), "stream refused");
             // A client that doesn't read doesn't hear the last word either.
-            let _ = tokio::time::timeout(self.settings.drain, outbound.send(Err(status))).await;
+            let _ = tokio::time::timeout(self.settings.drain, outbound.send(Err(Box::new(status)))).await;
         }
     }
 
     async fn serve<P: Protocol>(
         &mut self,
-        inbound: &mut Streaming<P::Request>,
-        outbound: &mpsc::Sender<Outgoing<P>>,
+        inbound: &mut Requests,
+        outbound: &mpsc::Sender<Outgoing>,
     ) -> Result<End, Status> {
         let first = tokio::select! {
             _ = closed(&mut self.closing) => return Err(stopping()),
-            message = tokio::time::timeout(self.settings.first_message, inbound.message()) => message,
+            message = tokio::time::timeout(self.settings.first_message, inbound.next()) => message,
         };
         let first = first.map_err(|_| Status::deadline_exceeded("the stream began without a message"))?;
-        let Some(mut first) = first? else { return Ok(End::Client) };
-        let node = Arc::new(Node::decode(P::node(&mut first).take()).map_err(|error| status(&error))?);
+        let Some(first) = first? else { return Ok(End::Client) };
+        let mut request = P::read(&first).map_err(|fault| refused(&fault))?;
+        let node = Arc::new(Node::decode(request.node.take()).map_err(|error| status(&error))?);
         let subscription = tokio::select! {
             _ = closed(&mut self.closing) => return Err(stopping()),
             () = outbound.closed() => return Ok(End::Client),
@@ -84,54 +81,69 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
         };
         let Subscription { gateway, snapshots, held } = subscription.map_err(|error| status(&error))?;
         let peer = Arc::new(Peer { stream: self.id, gateway, node });
-        let mut registration = self.sessions.register(peer.clone(), P::VARIANT, self.only);
+        let registration = self.sessions.register(peer.clone(), P::VARIANT, self.only);
         let connection = Connection::open(self.observer.clone(), peer);
         // Dropped before the connection: who hears of its end finds that nobody watches any more.
         let (mut snapshots, _held) = (snapshots, held);
         tracing::debug!(stream = self.id.0, variant = ?P::VARIANT, only = ?self.only, "what the stream is for");
 
         let begin = Instant::now();
-        let mut expires = begin + spread::age(self.id, self.settings.stream_age);
         let mut is_stopping = false;
         let settings = SessionSettings {
             // Others may never need clusters.
             stuck_after: self.settings.session.stuck_after.filter(|_| connection.peer.node.version.is_some()),
             ..self.settings.session
         };
-        let mut session = match self.only {
+        let session = match self.only {
             None => Session::new(settings, P::VARIANT),
             Some(only) => Session::of_one_type(settings, P::VARIANT, only),
         };
+        let mut session = Box::new(session.sharing(self.commons.clone()));
         let mut outbox: VecDeque<Response> = VecDeque::new();
         let published = snapshots.borrow_and_update().clone();
         if let Some(snapshot) = published {
             connection.take(session.snapshot(Duration::ZERO, snapshot), &mut outbox);
         }
-        let mut next = Some(first);
+        let outputs = P::tell(&mut session, begin.elapsed(), request);
+        connection.take(outputs.map_err(|fault| refused(&fault))?, &mut outbox);
+        drop(first);
+        let expiry = tokio::time::sleep_until(begin + spread::age(self.id, self.settings.stream_age));
+        tokio::pin!(expiry);
         loop {
-            if let Some(mut message) = next.take() {
-                connection.peer.node.confirm(P::node(&mut message).as_ref()).map_err(|error| status(&error))?;
-                let outputs = P::request(&mut session, begin.elapsed(), message);
-                connection.take(outputs.map_err(|error| refused(&error))?, &mut outbox);
+            while let Ok(room) = outbound.try_reserve()
+                && let Some(response) = outbox.pop_front()
+            {
+                room.send(Ok(Box::new(Message::of(P::VARIANT, response)?)));
             }
             let deadline = session.next_deadline(begin.elapsed());
             tokio::select! {
                 open = closed(&mut self.closing), if !is_stopping => {
                     is_stopping = true;
-                    expires = expires.min(Instant::now() + spread::drain(self.id, open, self.settings.drain));
+                    let end = Instant::now() + spread::drain(self.id, open, self.settings.drain);
+                    let end = end.min(expiry.deadline());
+                    expiry.as_mut().reset(end);
                 }
-                () = tokio::time::sleep_until(expires) => return Err(if is_stopping { stopping() } else { aged() }),
+                () = &mut expiry => return Err(if is_stopping { stopping() } else { aged() }),
                 () = outbound.closed() => return Ok(End::Client),
-                Some(question) = registration.questions.recv() => {
-                    // Who asked may have gone.
-                    let _ = question.send(session.inspect());
+                questions = registration.questions() => {
+                    for question in questions {
+                        // Who asked may have gone.
+                        let _ = question.send(session.inspect());
+                    }
                 }
+                // Room is used above, as soon as there is some.
                 room = outbound.reserve(), if !outbox.is_empty() => {
-                    let (Ok(room), Some(response)) = (room, outbox.pop_front()) else { return Ok(End::Client) };
-                    room.send(Ok(P::encode(&response)));
+                    if room.is_err() {
+                        return Ok(End::Client);
+                    }
                 }
-                message = inbound.message() => match message? {
-                    Some(message) => next = Some(message),
+                message = inbound.next() => match message? {
+                    Some(message) => {
+                        let request = P::read(&message).map_err(|fault| refused(&fault))?;
+                        connection.peer.node.confirm(request.node.as_ref()).map_err(|error| status(&error))?;
+                        let outputs = P::tell(&mut session, begin.elapsed(), request);
+                        connection.take(outputs.map_err(|fault| refused(&fault))?, &mut outbox);
+                    }
                     None => return Ok(End::Client),
                 },
                 changed = snapshots.changed() => {
@@ -261,9 +273,11 @@ fn status(error: &NodeError) -> Status {
     }
 }
 
-fn refused(error: &RequestError) -> Status {
-    match error {
-        RequestError::Limit(_) => Status::resource_exhausted(error.to_string()),
-        RequestError::Type { .. } => Status::invalid_argument(error.to_string()),
+fn refused(fault: &Fault) -> Status {
+    let text = fault.to_string();
+    match fault {
+        Fault::Malformed => Status::internal(text),
+        Fault::Refused(RequestError::Limit(_)) => Status::resource_exhausted(text),
+        Fault::Refused(RequestError::Type { .. }) => Status::invalid_argument(text),
     }
 }

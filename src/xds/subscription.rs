@@ -4,7 +4,9 @@
 //! A delta request changes the interest, a state-of-the-world request replaces it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use super::commons::{Commons, NameSet};
 use crate::model::Name;
 use crate::snapshot::ResourceType;
 
@@ -75,9 +77,7 @@ pub enum LimitExceeded {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
     everything: bool,
-    names: BTreeSet<Name>,
-    /// Length of all names together.
-    bytes: usize,
+    names: Arc<NameSet>,
     /// Whether a state-of-the-world request ever named anything: an empty one then means nothing, not everything.
     has_named: bool,
 }
@@ -87,10 +87,14 @@ pub struct Interest {
 pub struct InterestChange {
     /// Names that the request asks for, new or not, without repetitions.
     pub asked: Vec<Name>,
+    /// Those of them that were not asked for by name before.
+    pub added: Vec<Name>,
     /// Names that are no longer asked for by name while the wildcard stays: the client is owed an answer on each.
     pub released: Vec<Name>,
     /// Whether something that was wanted no longer is.
     pub narrowed: bool,
+    /// Whether everything is wanted, and was not before.
+    pub widened: bool,
 }
 
 impl Interest {
@@ -101,18 +105,23 @@ impl Interest {
     /// # Errors
     /// [`LimitExceeded`]; the stream must end then, since the interest may have changed in part.
     ///
+    /// # Cost
+    /// In proportion to the names in the request, unless nobody else asks for what comes of it; then a copy of the set.
+    ///
     /// # Rule
     /// xDS protocol, "How the client specifies what resources to return" and "Unsubscribing from resources";
     /// `reliability.md` F1 and cases 12, 13, 16, 17, 20, 21.
-    pub fn apply_delta(
+    pub(super) fn apply_delta(
         &mut self,
         resource_type: ResourceType,
         first: bool,
         subscribe: &[Name],
         unsubscribe: &[Name],
         limits: &Limits,
+        commons: &Commons,
     ) -> Result<InterestChange, LimitExceeded> {
         let mut change = InterestChange::default();
+        let was_everything = self.everything;
         // Legacy wildcard: a first request that names nothing asks for everything, for clusters and listeners. Names
         // that are added later add to it (they don't end it, as they would in the state-of-the-world protocol).
         if first && subscribe.is_empty() && resource_type.has_wildcard() {
@@ -128,11 +137,16 @@ impl Interest {
             }
             // A name that is asked for again is a new question, whatever the client holds.
             asked.insert(name.clone());
-            if self.names.insert(name.clone()) {
-                self.bytes += name.len();
-                self.check(resource_type, limits)?;
-            }
         }
+        let is_new = |name: &&Name| !self.names.names().contains(*name);
+        let new = asked.iter().filter(is_new).map(|name| name.len());
+        check(
+            resource_type,
+            limits,
+            self.names.names().len() + new.clone().count(),
+            self.names.bytes() + new.sum::<usize>(),
+        )?;
+        let mut given_up = BTreeSet::new();
         // A name that is in both lists ends up unsubscribed.
         for name in unsubscribe {
             // Unsubscribing the wildcard leaves the names.
@@ -140,55 +154,90 @@ impl Interest {
                 change.narrowed |= std::mem::take(&mut self.everything);
                 continue;
             }
-            asked.remove(name.as_str());
             // A name that was never asked for can't be given up.
-            let Some(name) = self.names.take(name) else { continue };
-            self.bytes -= name.len();
-            change.released.push(name);
+            if !asked.remove(name) && !self.names.names().contains(name) {
+                continue;
+            }
+            given_up.insert(name.clone());
             change.narrowed = true;
         }
+        change.added = asked.iter().filter(|name| !self.names.names().contains(*name)).cloned().collect();
+        let dropped: Vec<Name> = given_up.iter().filter(|name| self.names.names().contains(*name)).cloned().collect();
+        commons.changed(&mut self.names, &change.added, &dropped);
         // While the wildcard stays, a name that was given up is still served, and the client must be told its state:
         // it can't know whether the wildcard covers it. Without the wildcard the client has dropped it.
-        if !self.everything {
-            change.released.clear();
+        if self.everything {
+            change.released = given_up.into_iter().collect();
         }
         change.asked = asked.into_iter().collect();
+        change.widened = self.everything && !was_everything;
         Ok(change)
     }
 
-    /// Takes in a state-of-the-world request.
+    /// Takes in a first delta request that asks for a set that is known, whose names are within the limits of length.
+    ///
+    /// # Errors
+    /// [`LimitExceeded`], as [`apply_delta`](Self::apply_delta).
+    pub(super) fn adopt(
+        &mut self,
+        resource_type: ResourceType,
+        names: &Arc<NameSet>,
+        limits: &Limits,
+    ) -> Result<(), LimitExceeded> {
+        check(resource_type, limits, names.names().len(), names.bytes())?;
+        self.names = names.clone();
+        Ok(())
+    }
+
+    /// Takes in a state-of-the-world request; `names` is a list or a set that is known.
     ///
     /// # Errors
     /// [`LimitExceeded`]; the stream must end then.
     ///
+    /// # Cost
+    /// In proportion to the names; none if they are a set that is known and was asked for before.
+    ///
     /// # Rule
     /// xDS protocol, "How the client specifies what resources to return"; `reliability.md` F1 and cases 12, 14, 15 and 20.
-    pub fn replace(
+    pub(super) fn replace(
         &mut self,
         resource_type: ResourceType,
-        names: &[Name],
+        names: &Asked<'_>,
         limits: &Limits,
+        commons: &Commons,
     ) -> Result<InterestChange, LimitExceeded> {
-        // Legacy wildcard: clusters and listeners, as long as no request of the stream named anything.
-        self.has_named |= !names.is_empty();
-        let mut next = Self {
-            everything: !self.has_named && resource_type.has_wildcard(),
-            has_named: self.has_named,
-            ..Self::default()
+        let is_nothing = match names {
+            Asked::Names(names) => names.is_empty(),
+            Asked::Known(set) => set.names().is_empty(),
         };
-        for name in names {
-            check_name(resource_type, name, limits)?;
-            if name == WILDCARD {
-                next.everything = true;
-            } else if next.names.insert(name.clone()) {
-                next.bytes += name.len();
-                next.check(resource_type, limits)?;
+        // Legacy wildcard: clusters and listeners, as long as no request of the stream named anything.
+        self.has_named |= !is_nothing;
+        let mut everything = !self.has_named && resource_type.has_wildcard();
+        let next = match names {
+            Asked::Known(set) => Arc::clone(set),
+            Asked::Names(names) => {
+                for name in *names {
+                    check_name(resource_type, name, limits)?;
+                }
+                everything |= names.iter().any(|name| name == WILDCARD);
+                let set = NameSet::of(names.iter().filter(|name| *name != WILDCARD).cloned());
+                if set == *self.names { self.names.clone() } else { commons.learn(Arc::new(set)) }
             }
+        };
+        check(resource_type, limits, next.names().len(), next.bytes())?;
+        let mut change = InterestChange {
+            narrowed: self.everything && !everything,
+            widened: everything && !self.everything,
+            ..InterestChange::default()
+        };
+        if !Arc::ptr_eq(&next, &self.names) {
+            change.narrowed |= !self.names.names().is_subset(next.names());
+            change.asked = next.names().difference(self.names.names()).cloned().collect();
+            change.added.clone_from(&change.asked);
         }
-        let narrowed = (self.everything && !next.everything) || !self.names.is_subset(&next.names);
-        let asked = next.names.difference(&self.names).cloned().collect();
-        *self = next;
-        Ok(InterestChange { asked, released: Vec::new(), narrowed })
+        self.everything = everything;
+        self.names = next;
+        Ok(change)
     }
 
     /// Whether the client wants every resource of the type.
@@ -200,25 +249,39 @@ impl Interest {
     /// What the client asked for by name.
     #[must_use]
     pub fn names(&self) -> &BTreeSet<Name> {
-        &self.names
+        self.names.names()
+    }
+
+    /// Whether these are the very names that the client asked for.
+    pub(super) fn is_of(&self, names: &Arc<NameSet>) -> bool {
+        Arc::ptr_eq(&self.names, names)
     }
 
     /// Whether the client wants this resource.
     #[must_use]
     pub fn wants(&self, name: &str) -> bool {
-        self.everything || self.names.contains(name)
+        self.everything || self.names().contains(name)
     }
+}
 
-    fn check(&self, resource_type: ResourceType, limits: &Limits) -> Result<(), LimitExceeded> {
-        let type_url = resource_type.type_url();
-        if self.names.len() > limits.names {
-            return Err(LimitExceeded::Names { type_url, limit: limits.names });
-        }
-        if self.bytes > limits.total_bytes {
-            return Err(LimitExceeded::TotalLength { type_url, limit: limits.total_bytes });
-        }
-        Ok(())
+/// The names of a state-of-the-world request.
+#[derive(Debug)]
+pub(super) enum Asked<'a> {
+    /// As they were stated.
+    Names(&'a [Name]),
+    /// A set that others ask for too, without the wildcard and with names within the limits of length.
+    Known(&'a Arc<NameSet>),
+}
+
+fn check(resource_type: ResourceType, limits: &Limits, names: usize, bytes: usize) -> Result<(), LimitExceeded> {
+    let type_url = resource_type.type_url();
+    if names > limits.names {
+        return Err(LimitExceeded::Names { type_url, limit: limits.names });
     }
+    if bytes > limits.total_bytes {
+        return Err(LimitExceeded::TotalLength { type_url, limit: limits.total_bytes });
+    }
+    Ok(())
 }
 
 fn check_name(resource_type: ResourceType, name: &Name, limits: &Limits) -> Result<(), LimitExceeded> {
@@ -240,6 +303,7 @@ mod tests {
     /// Requests as `+name` and `-name`, separated by `;`, the first one being the stream's first; what is wanted then,
     /// and what the last request changed.
     fn check(resource_type: ResourceType, requests: &str, wanted: &str, changed: &str) {
+        let commons = Commons::default();
         let mut interest = Interest::default();
         let mut change = InterestChange::default();
         for (position, request) in requests.split(';').enumerate() {
@@ -247,7 +311,7 @@ mod tests {
             let (subscribe, unsubscribe): (Vec<Name>, Vec<Name>) = (of('+'), of('-'));
             let first = position == 0;
             change = interest
-                .apply_delta(resource_type, first, &subscribe, &unsubscribe, &Limits::default())
+                .apply_delta(resource_type, first, &subscribe, &unsubscribe, &Limits::default(), &commons)
                 .expect("within limits");
         }
         let star = interest.everything().then_some("*");
@@ -289,9 +353,12 @@ mod tests {
     fn check_state(resource_type: ResourceType, requests: &str, wanted: &str, narrowed: bool) {
         let mut interest = Interest::default();
         let mut change = InterestChange::default();
+        let commons = Commons::default();
         for request in requests.split(';') {
             let named: Vec<Name> = request.split_whitespace().map(|name| name.trim_matches('\'').into()).collect();
-            change = interest.replace(resource_type, &named, &Limits::default()).expect("within limits");
+            change = interest
+                .replace(resource_type, &Asked::Names(&named), &Limits::default(), &commons)
+                .expect("within limits");
         }
         let star = interest.everything().then_some("*");
         let shown: Vec<&str> = star.into_iter().chain(interest.names().iter().map(Name::as_str)).collect();
@@ -326,7 +393,8 @@ mod tests {
     fn limits_hold() {
         let limits = Limits { names: 2, name_bytes: 3, total_bytes: 4, versions: 0 };
         let apply = |text: &str| {
-            Interest::default().apply_delta(ResourceType::Route, true, &names(text), &[], &limits).map(|_| ())
+            let commons = Commons::default();
+            Interest::default().apply_delta(ResourceType::Route, true, &names(text), &[], &limits, &commons).map(|_| ())
         };
         assert_eq!(apply("a b"), Ok(()));
         let error = apply("a b c").unwrap_err().to_string();

@@ -13,6 +13,7 @@ use crate::xds::node::EnvoyVersion;
 use crate::xds::observation::{Blame, Observation, Observer, Peer, Refusal, RefusedResource, StreamId};
 use crate::xds::session::{Output, Session, SessionSettings};
 
+mod cut;
 mod leaving;
 mod unfit;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::jwt::Keys;
-use super::reference::{HostPort, HttpUrl};
+use super::reference::{DestinationRef, HostPort, HttpUrl};
 use crate::model::{Labels, Name, ObjectRef};
 
 /// How a request is checked.
@@ -176,4 +176,57 @@ pub struct HttpServer {
     pub client_on_denied: BTreeSet<Name>,
     /// Let requests pass when the server fails.
     pub failure_mode_allow: bool,
+}
+
+/// ExtAuthServer: how gateways ask a server of the author's own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AuthServer {
+    /// A Service or VirtualDestination; absent means the Service `ext-auth-service` in `gloo-mesh` of the gateway's
+    /// cluster.
+    pub destination: Option<DestinationRef>,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// For a check, at least 1 ms.
+    pub timeout: Duration,
+    /// Let requests pass when the server fails.
+    pub failure_mode_allow: bool,
+    /// Send the body too.
+    pub body: Option<BodyToServer>,
+    /// Choose the route again after a permitted check that changed headers.
+    pub clear_route_cache: bool,
+    /// Status when the server cannot be reached: one that Envoy has.
+    pub status_on_error: u16,
+    /// Further prefix of statistics.
+    pub stat_prefix: Option<Name>,
+}
+
+/// What an authorization server speaks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Protocol {
+    /// Envoy's authorization protocol.
+    Grpc,
+    /// HTTP. Header names are lower case.
+    Http {
+        /// Prefix for the request's path; starts with a slash.
+        path_prefix: Option<Name>,
+        /// Headers of the client to forward.
+        request_headers: BTreeSet<Name>,
+        /// Headers to set, by name.
+        added_headers: BTreeMap<Name, Name>,
+        /// Headers of the answer copied onto the upstream request.
+        upstream_headers: BTreeSet<Name>,
+        /// Headers of the answer that the client gets on denial; empty means all but `Host`.
+        client_headers: BTreeSet<Name>,
+    },
+}
+
+/// How much of a body a server gets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BodyToServer {
+    /// Above 0; larger bodies are answered 413.
+    pub max_bytes: u32,
+    /// Send the first bytes in place of 413.
+    pub allow_partial: bool,
+    /// Send raw bytes; gRPC only.
+    pub as_bytes: bool,
 }

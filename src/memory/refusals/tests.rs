@@ -188,8 +188,13 @@ fn snapshot(rows: &[Row]) -> Arc<Snapshot> {
 fn accept(refusals: &mut Refusals, key: &GatewayKey, snapshot: &Arc<Snapshot>) {
     refusals.published(key, snapshot);
     for resource_type in ResourceType::ALL {
-        refusals.accept(key, resource_type, &snapshot.type_version(resource_type), &[], 0);
+        refusals.accept(key, resource_type, &snapshot.type_version(resource_type), each(&[]), 0);
     }
+}
+
+/// Names and versions, as a client is known to hold them.
+fn each(resources: &[(Name, Version)]) -> impl Iterator<Item = (&Name, &Version)> {
+    resources.iter().map(|(name, version)| (name, version))
 }
 
 fn refuse(
@@ -255,7 +260,7 @@ fn what_cannot_work_any_more_does_not_come_back() {
     let old = snapshot(&[(Route, "r", routes(&["c"]).encode_to_vec()), (Cluster, "c", eds("c", "").encode_to_vec())]);
     let new = snapshot(&[(Route, "r", routes(&[]).encode_to_vec())]);
     refusals.published(&edge(), &old);
-    refusals.accept(&edge(), Route, &old.type_version(Route), &[], 0);
+    refusals.accept(&edge(), Route, &old.type_version(Route), each(&[]), 0);
     refusals.published(&edge(), &new);
     refuse(&mut refusals, &edge(), "envoy-1", Route, new.get(Route, "r").unwrap());
     let overlay = refusals.overlay(&edge(), &new);
@@ -277,23 +282,23 @@ fn only_what_was_acknowledged_counts_as_accepted() {
         refusals.accepted(&edge(), Cluster, name).map(|resource| String::from_utf8_lossy(&resource.body).into_owned())
     };
     refusals.published(&edge(), &one);
-    refusals.accept(&edge(), Cluster, &one.type_version(Cluster), &named(&one, "a"), 1);
+    refusals.accept(&edge(), Cluster, &one.type_version(Cluster), each(&named(&one, "a")), 1);
     assert_eq!((body(&refusals, "a").as_deref(), body(&refusals, "b")), (Some("1"), None));
-    refusals.accept(&edge(), Cluster, &one.type_version(Cluster), &named(&one, "b"), 0);
+    refusals.accept(&edge(), Cluster, &one.type_version(Cluster), each(&named(&one, "b")), 0);
     refusals.published(&edge(), &two);
     // An answer to what was sent before the new snapshot came, and one to the new.
-    refusals.accept(&edge(), Cluster, &one.type_version(Cluster), &named(&one, "a"), 2);
-    refusals.accept(&edge(), Cluster, &two.type_version(Cluster), &named(&two, "b"), 1);
+    refusals.accept(&edge(), Cluster, &one.type_version(Cluster), each(&named(&one, "a")), 2);
+    refusals.accept(&edge(), Cluster, &two.type_version(Cluster), each(&named(&two, "b")), 1);
     assert_eq!((body(&refusals, "a").as_deref(), body(&refusals, "b").as_deref()), (Some("1"), Some("2")));
     // One gateway accepts what another one refuses: the version before counts.
     assert!(refuse(&mut refusals, &edge(), "envoy-2", Cluster, two.get(Cluster, "b").unwrap()));
     assert_eq!(body(&refusals, "b").as_deref(), Some("1"));
     // The same if one that didn't ask for it holds the type in full.
-    refusals.accept(&edge(), Cluster, &two.type_version(Cluster), &[], 0);
+    refusals.accept(&edge(), Cluster, &two.type_version(Cluster), each(&[]), 0);
     assert_eq!((body(&refusals, "a").as_deref(), body(&refusals, "b").as_deref()), (Some("2"), Some("1")));
     // A version that nobody was sent, and a key that nobody is served under.
-    refusals.accept(&edge(), Cluster, &Version::new("?"), &[("a".into(), Version::new("?"))], 0);
-    refusals.accept(&key("c1/edge/web", "0.0.0.0", 36), Cluster, &two.type_version(Cluster), &[], 0);
+    refusals.accept(&edge(), Cluster, &Version::new("?"), each(&[("a".into(), Version::new("?"))]), 0);
+    refusals.accept(&key("c1/edge/web", "0.0.0.0", 36), Cluster, &two.type_version(Cluster), each(&[]), 0);
     assert_eq!(body(&refusals, "a").as_deref(), Some("2"));
 }
 
@@ -306,8 +311,8 @@ fn a_slow_gateway_does_not_make_a_quick_ones_version_forgotten() {
         let mut refusals = Refusals::new();
         refusals.published(&edge(), &snapshots[0]);
         refusals.published(&edge(), &snapshots[1]);
-        refusals.accept(&edge(), Cluster, &all(&snapshots[1]), &one(&snapshots[1]), quick);
-        refusals.accept(&edge(), Cluster, &all(&snapshots[0]), &one(&snapshots[0]), slow);
+        refusals.accept(&edge(), Cluster, &all(&snapshots[1]), each(&one(&snapshots[1])), quick);
+        refusals.accept(&edge(), Cluster, &all(&snapshots[0]), each(&one(&snapshots[0])), slow);
         refusals.published(&edge(), &snapshots[2]);
         refuse(&mut refusals, &edge(), "envoy-1", Cluster, snapshots[2].get(Cluster, "a").unwrap());
         let kept = refusals.overlay(&edge(), &snapshots[2]).snapshot;

@@ -3,6 +3,7 @@
 mod basic;
 mod expression;
 mod method;
+mod server;
 
 use crate::crd::common::DestinationKind;
 use crate::crd::policy::ExtAuthPolicy;
@@ -15,6 +16,7 @@ use super::no_config;
 use super::parts::{config, destination_kinds, fault, quoted, reference, remark, text, unsupported};
 
 pub use basic::users;
+pub use server::server;
 
 /// What an ExtAuthPolicy means.
 ///

@@ -32,7 +32,7 @@ pub(super) const CACHE: Duration = Duration::from_secs(300);
 pub(super) const FETCH: Duration = Duration::from_secs(5);
 
 /// Longest time that keys may be kept: what Envoy takes.
-const LONGEST_CACHE: Duration = Duration::from_secs(9_000_000_000);
+pub(super) const LONGEST_CACHE: Duration = Duration::from_secs(9_000_000_000);
 
 /// Tolerance for times in tokens, in seconds.
 const CLOCK_SKEW: u32 = 60;

@@ -285,6 +285,7 @@ pub(super) fn check_referenced(object: &Object, findings: &mut Findings) {
     let id = &object.meta.id;
     let mut remarks = Findings::new();
     let checked = match &*object.spec() {
+        Spec::ExtAuthServer(server) => ext_auth::server(id, server).map(drop),
         Spec::RateLimitClientConfig(config) => rate_limit::client(id, config, &mut remarks).map(drop),
         Spec::RateLimitServerConfig(config) => rate_limit::rules(id, config, &mut remarks).map(drop),
         Spec::RateLimitServerSettings(settings) => rate_limit::server(id, settings).map(drop),

@@ -2,7 +2,7 @@
 //!
 //! Every function takes the field that it is about and gives the fault there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -75,6 +75,25 @@ pub(super) fn settable_header(field: &FieldPath, written: &str) -> Result<Name, 
         return Err(fault(field, "`Host` decides the route and cannot be set here; choose another header"));
     }
     Ok(name)
+}
+
+/// Headers that a server of the author's own gets beside the client's, by their name in lower case.
+pub(super) fn added_headers(
+    field: &FieldPath,
+    written: &BTreeMap<String, String>,
+) -> Result<BTreeMap<Name, Name>, Fault> {
+    let mut headers = BTreeMap::new();
+    for (name, value) in written {
+        let field = field.field(name);
+        let name = settable_header(&field, name)?;
+        if value.contains(char::is_control) {
+            return Err(fault(&field, "the value has a line break or another control character; remove it"));
+        }
+        if headers.insert(name, Name::from(value)).is_some() {
+            return Err(fault(&field, "the header is named twice in different case; keep one"));
+        }
+    }
+    Ok(headers)
 }
 
 /// A user's text in a message: short, and without line breaks.

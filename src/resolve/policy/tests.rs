@@ -144,6 +144,37 @@ fn r130_a_valid_policy_of_a_kind_that_is_not_emitted_is_not_supported() {
 }
 
 #[test]
+fn configurations_that_policies_refer_to_report_their_own_faults() {
+    for (kind, good, bad, field) in [
+        (Kind::ExtAuthServer, json!({}), json!({"statusOnError": 418}), "spec.statusOnError"),
+        (Kind::RateLimitServerSettings, json!({}), json!({"destinationServer": {}}), "spec.destinationServer.ref"),
+        (
+            Kind::RateLimitServerConfig,
+            json!({"destinationServers": [{"ref": {"name": "a"}}], "raw": {}}),
+            json!({"raw": {}}),
+            "spec.destinationServers",
+        ),
+        (
+            Kind::RateLimitClientConfig,
+            json!({"raw": {"rateLimits": [{"actions": [{"remoteAddress": {}}]}]}}),
+            json!({"raw": {"rateLimits": [{"actions": [{}]}]}}),
+            "spec.raw.rateLimits[0].actions[0]",
+        ),
+    ] {
+        let errors = |spec: Value| {
+            let manifest = json!({"apiVersion": kind.group().api_version(), "kind": kind.as_str(),
+                "metadata": {"name": "p", "namespace": "shop"}, "spec": spec});
+            let (object, _) = decode_value(manifest, &"cluster-1".into());
+            let (_, findings) = crate::resolve::lower::lower(&object.expect("an object"));
+            let errors = findings.into_iter().filter(|finding| finding.severity == Severity::Error);
+            errors.map(|finding| finding.field.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(errors(good), Vec::<String>::new(), "{kind}");
+        assert_eq!(errors(bad), [field], "{kind}");
+    }
+}
+
+#[test]
 fn a_policy_without_config_or_with_an_empty_one_says_so() {
     for kind in [Kind::HeaderManipulationPolicy, Kind::RetryTimeoutPolicy, Kind::FaultInjectionPolicy, Kind::CorsPolicy]
     {

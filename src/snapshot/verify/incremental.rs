@@ -17,10 +17,10 @@ use prost::Message;
 
 use super::scopes::Wildcards;
 use super::{
-    Asked, Chains, Checker, Expressions, Identity, Memory, Name, Resource, ResourceType, Resources, Routes, Snapshot,
-    User, Violation, World, route_pb,
+    Asked, Chains, Checker, Expressions, Identity, Memory, Name, ResourceType, Routes, Snapshot, User, Violation,
+    World, route_pb,
 };
-use crate::snapshot::Version;
+use crate::snapshot::{Changes, Version};
 
 /// Verdicts that do not depend on what else there is, or say on what.
 type Violations = Vec<Violation>;
@@ -31,8 +31,7 @@ type Violations = Vec<Violation>;
 /// have been published.
 ///
 /// # Cost
-/// One comparison of pointers per resource of a type in which something changed, a hash over the bytes of changed
-/// resources, and the full check of what the table in the module says.
+/// A hash over the bytes of changed resources, and the full check of what the table in the module says.
 #[derive(Debug, Default)]
 pub struct Verifier {
     last: Snapshot,
@@ -98,10 +97,7 @@ impl Verifier {
     pub fn verify(&mut self, snapshot: &Snapshot) -> Vec<Violation> {
         let changes: BTreeMap<ResourceType, Changes> = ResourceType::ALL
             .into_iter()
-            .map(|resource_type| {
-                let (before, now) = (self.last.resources(resource_type), snapshot.resources(resource_type));
-                (resource_type, Changes::between(&before, &now))
-            })
+            .map(|resource_type| (resource_type, snapshot.changes_since(&self.last, resource_type)))
             .collect();
         let of = |resource_type| &changes[&resource_type];
         let came_or_went: BTreeSet<(ResourceType, String)> = changes
@@ -117,8 +113,8 @@ impl Verifier {
             || self.listeners.asked.resources.iter().any(|asked| came_or_went.contains(asked)))
             && self.verify_listeners(snapshot);
         let routes = of(ResourceType::Route);
-        self.verify_routes(snapshot, routes, &came_or_went, chains_changed);
-        if chains_changed || !routes.is_empty() || !of(ResourceType::ScopedRoute).is_empty() {
+        let wildcards_changed = self.verify_routes(snapshot, routes, &came_or_went, chains_changed);
+        if chains_changed || wildcards_changed || !of(ResourceType::ScopedRoute).is_empty() {
             let mut checker = self.checker(World::Snapshot(snapshot));
             checker.check_wildcards(&self.listeners.chains, &self.wildcards);
             self.wrong_together = checker.violations;
@@ -210,13 +206,15 @@ impl Verifier {
         changed
     }
 
+    /// Looks at route configurations; whether their domains with wildcards differ, or which there are.
     fn verify_routes(
         &mut self,
         snapshot: &Snapshot,
         changes: &Changes,
         came_or_went: &BTreeSet<(ResourceType, String)>,
         chains_changed: bool,
-    ) {
+    ) -> bool {
+        let mut wildcards_changed = false;
         let mut look: BTreeSet<Name> = changes.all().cloned().collect();
         if chains_changed {
             look.extend(self.routes.keys().cloned());
@@ -226,9 +224,10 @@ impl Verifier {
         }
         for name in look {
             let before = self.routes.remove(&name);
-            self.wildcards.remove(&name);
+            let wildcards_before = self.wildcards.remove(&name);
             let Some(resource) = snapshot.get(ResourceType::Route, &name) else {
                 self.set(ResourceType::Route, &name, Violations::new());
+                wildcards_changed |= wildcards_before.is_some();
                 continue;
             };
             let mut hosts = before.map(|facts| facts.hosts).unwrap_or_default();
@@ -242,11 +241,13 @@ impl Verifier {
             asked.extend(std::mem::take(&mut hosts.asked));
             hosts.known = std::mem::take(&mut hosts.seen);
             self.set(ResourceType::Route, &name, checker.violations);
+            wildcards_changed |= wildcards != wildcards_before;
             if let Some(wildcards) = wildcards {
                 self.wildcards.insert(name.clone(), wildcards);
             }
             self.routes.insert(name, RouteFacts { asked, hosts });
         }
+        wildcards_changed
     }
 }
 
@@ -300,51 +301,5 @@ impl HostFacts {
             is_clean: checker.violations.is_empty(),
             asked: checker.asked.unwrap_or_default(),
         })
-    }
-}
-
-/// Names of one type that differ.
-#[derive(Debug, Default)]
-struct Changes {
-    came: Vec<Name>,
-    went: Vec<Name>,
-    differ: Vec<Name>,
-}
-
-impl Changes {
-    fn between(before: &Arc<Resources>, now: &Arc<Resources>) -> Self {
-        let mut changes = Self::default();
-        if Arc::ptr_eq(before, now) {
-            return changes;
-        }
-        let is_same = |(a, left): &(&Name, &Arc<Resource>), (b, right): &(&Name, &Arc<Resource>)| {
-            Arc::ptr_eq(left, right) && a == b
-        };
-        let (mut before, mut now) = (before.iter().peekable(), now.iter().peekable());
-        loop {
-            match (before.peek(), now.peek()) {
-                (None, None) => return changes,
-                (Some(left), Some(right)) if is_same(left, right) => {
-                    before.next();
-                    now.next();
-                }
-                (Some((left, _)), right) if right.is_none_or(|(right, _)| left < right) => {
-                    changes.went.extend(before.next().map(|(name, _)| name.clone()));
-                }
-                (Some((left, _)), Some((right, _))) if left == right => {
-                    before.next();
-                    changes.differ.extend(now.next().map(|(name, _)| name.clone()));
-                }
-                _ => changes.came.extend(now.next().map(|(name, _)| name.clone())),
-            }
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Name> {
-        self.came.iter().chain(&self.went).chain(&self.differ)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.all().next().is_none()
     }
 }

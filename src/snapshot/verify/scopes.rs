@@ -101,9 +101,13 @@ impl Checker<'_> {
 
     /// What stands in one part because of a wildcard stands in all; a part exists for each, then.
     pub(super) fn check_wildcards(&mut self, chains: &Chains, wildcards: &Wildcards) {
-        for prefix in chains.cut.keys() {
-            let parts: Vec<(&Name, &BTreeSet<String>)> =
-                wildcards.iter().filter(|(name, _)| is_part_of(name, prefix)).collect();
+        let mut by_prefix: BTreeMap<&str, Vec<(&Name, &BTreeSet<String>)>> = BTreeMap::new();
+        for (name, domains) in wildcards.iter().filter(|(name, _)| chains.is_part(name)) {
+            if let Some((prefix, _)) = name.rsplit_once('/') {
+                by_prefix.entry(prefix).or_default().push((name, domains));
+            }
+        }
+        for (prefix, parts) in by_prefix {
             let all: BTreeSet<&String> = parts.iter().flat_map(|(_, domains)| *domains).collect();
             for (name, domains) in &parts {
                 let place = Place { resource_type: ResourceType::Route, resource: name };
@@ -120,11 +124,16 @@ impl Checker<'_> {
                 self.report(place, format!("has hosts with wildcards and {} parts of {PARTS}", parts.len()));
             }
         }
+        // Its parts are there, or nobody has routes.
+        for prefix in chains.cut.keys() {
+            let is_of = |name: &Name| name.rsplit_once('/').is_some_and(|(of, _)| of == prefix);
+            if self.exists(ResourceType::Route, prefix) && !wildcards.keys().any(is_of) {
+                let name = Name::from(prefix.as_str());
+                let place = Place { resource_type: ResourceType::Route, resource: &name };
+                self.report(place, "is whole, and its listener asks for parts");
+            }
+        }
     }
-}
-
-fn is_part_of(name: &str, prefix: &str) -> bool {
-    name.rsplit_once('/').is_some_and(|(of, _)| of == prefix)
 }
 
 impl Routes<'_, '_, '_> {

@@ -504,9 +504,14 @@ fn r67_every_request_finds_its_part() {
         cut(parts);
         parts.more.truncate(1);
     });
-    check(&["ScopedRoute `routes/289`: waits for routes `routes/289`, which do not exist"], |parts| {
+    let whole = "Route `routes`: is whole, and its listener asks for parts";
+    check(&["ScopedRoute `routes/289`: waits for routes `routes/289`, which do not exist", whole], |parts| {
         cut(parts);
         parts.more.remove(0);
+    });
+    check(&[whole], |parts| {
+        cut(parts);
+        parts.more.clear();
     });
     check(&["ScopedRoute `routes/289`: its key is not `routes/289`"], |parts| {
         cut(parts);
@@ -515,5 +520,28 @@ fn r67_every_request_finds_its_part() {
     check(&["Listener `l`: chooses routes by header `x-part`, which its first filter does not write"], |parts| {
         cut(parts);
         parts.manager.http_filters.remove(0);
+    });
+}
+
+/// A clean snapshot whose chain is whole, and was cut.
+fn standing_by(parts: &mut Parts) {
+    parts.more.push((ResourceType::Route, part("routes/289", "h.example")));
+    parts.more.push((ResourceType::ScopedRoute, scope("routes/289", "routes/289")));
+}
+
+#[test]
+fn r67_what_stands_by_is_fit_to_be_used() {
+    check(&[], standing_by);
+    check(&["Route `routes/289`: host `h`: requests for `other.example` look in another part"], |parts| {
+        standing_by(parts);
+        parts.more[0].1 = part("routes/289", "other.example");
+    });
+    check(&["Route `routes/289`: no scope leads to it"], |parts| {
+        standing_by(parts);
+        parts.more.truncate(1);
+    });
+    check(&["ScopedRoute `routes/289`: waits for routes `routes/289`, which do not exist"], |parts| {
+        standing_by(parts);
+        parts.more.remove(0);
     });
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::model::Labels;
 use crate::snapshot::{Resource, Resources};
 use crate::xds::node::{EnvoyVersion, Node};
-use crate::xds::observation::{RefusedResource, Sending};
+use crate::xds::observation::{Gained, RefusedResource, Sending};
 
 const ROUTE: ResourceType = ResourceType::Route;
 
@@ -42,7 +42,9 @@ fn acknowledged(peer: &Arc<Peer>, version: &str, resources: &[(&str, &str)], out
     let acknowledgement = Acknowledgement {
         resource_type: ROUTE,
         version: Version::new(version),
-        resources: resources.iter().map(|(name, version)| ((*name).into(), Version::new(version))).collect(),
+        resources: Gained::Listed(
+            resources.iter().map(|(name, version)| ((*name).into(), Version::new(version))).collect(),
+        ),
         removed: Vec::new(),
         outstanding,
         after: Some(Duration::from_millis(7)),

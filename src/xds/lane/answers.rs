@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::observation::{Acknowledgement, Blame, Refusal, RefusedResource, excerpt};
+use super::super::observation::{Acknowledgement, Blame, Gained, Refusal, RefusedResource, excerpt};
 use super::{Attempt, InFlight, Lane, blame};
 use crate::model::Name;
-use crate::snapshot::diff::{Holding, Objection, holds, refuses};
-use crate::snapshot::{Resource, Version};
+use crate::snapshot::Resource;
+use crate::snapshot::diff::{Holding, Objection, refuses};
 
 /// Bytes of a client's error text that are kept.
 const MESSAGE_BYTES: usize = 4096;
@@ -33,7 +33,7 @@ impl Lane {
     pub(in crate::xds) fn answer(&mut self, nonce: &str, error: Option<&str>, now: Duration) -> Answer {
         let Some(flight) = self.in_flight.take_if(|flight| flight.nonce == *nonce) else { return Answer::Stale };
         let Some(message) = error else {
-            self.acknowledge(flight, now);
+            self.acknowledge(*flight, now);
             return Answer::Acknowledged;
         };
         let message = super::super::observation::quotable(self.resource_type, message);
@@ -82,36 +82,47 @@ impl Lane {
                 self.refused.remove(&resource.name);
             }
             // What is gone meanwhile must be removed now.
-            self.stale |= self.resources.as_ref().is_some_and(|resources| !resources.contains_key(&resource.name));
+            self.stale |= !self.resources.contains_key(&resource.name);
             // Given up while it was on its way: the client has dropped it.
             if self.interest.wants(&resource.name) {
-                self.held.insert(resource.name.clone(), Holding::Version(resource.version.clone()));
+                self.held.set(&resource.name, Some(Holding::Version(resource.version.clone())), &self.resources);
             }
         }
         self.forget(&flight.removed);
         if let Some(mut state) = flight.state {
-            state.retain(|name, _| self.interest.wants(name));
+            if state.keys().any(|name| !self.interest.wants(name)) {
+                Arc::make_mut(&mut state).retain(|name, _| self.interest.wants(name));
+            }
             self.accepted = state;
         }
-        self.answered = Some(Acknowledgement {
+        self.answered = Some(Box::new(Acknowledgement {
             resource_type: self.resource_type,
             version: flight.version,
-            resources: flight.resources.iter().map(|r| (r.name.clone(), r.version.clone())).collect(),
+            resources: Gained::Listed(flight.resources.iter().map(|r| (r.name.clone(), r.version.clone())).collect()),
             removed: flight.removed,
             outstanding: 0,
             after: Some(now.saturating_sub(flight.sent)),
-        });
+        }));
     }
 
     fn forget(&mut self, removed: &[Name]) {
         for name in removed {
-            self.held.remove(name);
-            self.accepted.remove(name);
+            if self.interest.wants(name) {
+                self.held.set(name, None, &self.resources);
+            }
+            self.disown(name);
             self.attempts.remove(name);
             // It knows that the name is gone, so it needn't be told that it is missing.
             if self.interest.names().contains(name) {
                 self.told.insert(name.clone());
             }
+        }
+    }
+
+    /// Forgets what the client took last of a name.
+    fn disown(&mut self, name: &Name) {
+        if self.accepted.contains_key(name) {
+            Arc::make_mut(&mut self.accepted).remove(name);
         }
     }
 
@@ -137,18 +148,15 @@ impl Lane {
             return;
         }
         match self.attempts.remove(&resource.name) {
-            Some(Attempt { version, before: Some(holding) }) if version == resource.version => {
-                self.held.insert(resource.name.clone(), holding);
-            }
-            Some(Attempt { version, before: None }) if version == resource.version => {
-                self.held.remove(&resource.name);
+            Some(Attempt { version, before }) if version == resource.version => {
+                self.held.set(&resource.name, before, &self.resources);
             }
             // Another version may have been taken before; or there was no doubt at all.
             Some(_) | None => {}
         }
         if self.accepted.get(&resource.name).is_some_and(|taken| taken.version == resource.version) {
             // What stood in for a refused content is refused by now; nothing is left to send.
-            self.accepted.remove(&resource.name);
+            self.disown(&resource.name);
             return;
         }
         let (version, reason) = (resource.version.clone(), self.reason(message));
@@ -183,7 +191,8 @@ impl Lane {
     fn doubt<'a>(&mut self, resources: &'a [Arc<Resource>]) -> Vec<&'a Arc<Resource>> {
         let wanted: Vec<&Arc<Resource>> = resources.iter().filter(|r| self.interest.wants(&r.name)).collect();
         for resource in &wanted {
-            let held = self.held.insert(resource.name.clone(), Holding::Uncertain);
+            let held = self.held.get(&resource.name, &self.resources);
+            self.held.set(&resource.name, Some(Holding::Uncertain), &self.resources);
             let version = resource.version.clone();
             self.attempts
                 .entry(resource.name.clone())
@@ -202,9 +211,9 @@ impl Lane {
         if let Some(answered) = self.answered.take() {
             let outstanding = self.outstanding();
             self.reported = Some((answered.version.clone(), outstanding));
-            return Some(Acknowledgement { outstanding, ..answered });
+            return Some(Acknowledgement { outstanding, ..*answered });
         }
-        let resting = self.opened && self.resources.is_some() && !self.stale && self.in_flight.is_none();
+        let resting = self.opened && self.is_served && !self.stale && self.in_flight.is_none();
         let state = (self.version.clone(), self.outstanding());
         // Who waits, or asked for nothing, holds nothing new.
         if !resting || state.1 > self.refused.len() || self.reported.as_ref() == Some(&state) {
@@ -215,7 +224,7 @@ impl Lane {
         Some(Acknowledgement {
             resource_type: self.resource_type,
             version: state.0,
-            resources: if first { self.stated() } else { Vec::new() },
+            resources: if first { self.stated() } else { Gained::default() },
             removed: Vec::new(),
             outstanding: state.1,
             after: None,
@@ -223,10 +232,15 @@ impl Lane {
     }
 
     /// What the client holds as the snapshot has it.
-    fn stated(&self) -> Vec<(Name, Version)> {
-        let current = self.resources.as_ref().map(|resources| resources.values()).into_iter().flatten();
-        let held = current.filter(|resource| holds(&self.held, resource));
-        held.map(|resource| (resource.name.clone(), resource.version.clone())).collect()
+    fn stated(&self) -> Gained {
+        let existing = self.interest.names().len() - self.absent.len();
+        let is_all = self.interest.everything() || existing == self.resources.len();
+        if is_all && self.held.differing().is_empty() {
+            return Gained::All(self.resources.clone());
+        }
+        let wanted = self.resources.values().filter(|resource| self.interest.wants(&resource.name));
+        let held = wanted.filter(|resource| self.held.holds(resource, &self.resources));
+        Gained::Listed(held.map(|resource| (resource.name.clone(), resource.version.clone())).collect())
     }
 
     fn outstanding(&self) -> usize {

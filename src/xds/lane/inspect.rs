@@ -14,7 +14,10 @@ impl Lane {
     /// # Cost
     /// A few lookups per resource.
     pub(in crate::xds) fn inspect(&self) -> Vec<ResourceState> {
-        let Some(resources) = self.resources.as_ref().filter(|_| self.opened) else { return Vec::new() };
+        if !self.opened || !self.is_served {
+            return Vec::new();
+        }
+        let resources = &self.resources;
         let flight = self.in_flight.as_ref();
         let sent = flight.map(|flight| flight.resources.as_slice()).unwrap_or_default();
         let sent: BTreeMap<&Name, &Version> = sent.iter().map(|r| (&r.name, &r.version)).collect();
@@ -33,10 +36,9 @@ impl Lane {
             let version = self.version_of(name);
             ResourceState { resource_type: self.resource_type, name: name.clone(), version, status }
         };
-        let is_missing = |name: &&Name| !resources.contains_key(*name) && !self.held.contains_key(*name);
-        states.extend(self.interest.names().iter().filter(is_missing).map(|name| state(name, SyncStatus::Missing)));
-        let leaving = self.held.keys().filter(|name| !resources.contains_key(*name));
-        states.extend(leaving.map(|name| {
+        let is_missing = |name: &&Name| self.held.get(name, resources).is_none();
+        states.extend(self.absent.iter().filter(is_missing).map(|name| state(name, SyncStatus::Missing)));
+        states.extend(self.held.gone(resources).map(|name| {
             let is_removed = flight.is_some_and(|flight| flight.removed.contains(name));
             state(name, if is_removed { SyncStatus::Sent } else { SyncStatus::NotSent })
         }));
@@ -44,8 +46,8 @@ impl Lane {
     }
 
     fn version_of(&self, name: &Name) -> Option<Version> {
-        match self.held.get(name) {
-            Some(Holding::Version(version)) => Some(version.clone()),
+        match self.held.get(name, &self.resources) {
+            Some(Holding::Version(version)) => Some(version),
             Some(Holding::Uncertain) | None => None,
         }
     }

@@ -32,11 +32,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::commons::Commons;
 use super::super::message::{StateRequest, Variant};
-use super::super::subscription::{LimitExceeded, Limits};
+use super::super::subscription::{Asked, LimitExceeded, Limits};
 use super::{Answer, Lane};
 use crate::model::Name;
-use crate::snapshot::diff::{Holding, holds};
+use crate::snapshot::diff::Holding;
 use crate::snapshot::{Resource, Resources, Version};
 
 /// Marks the version of a response that leaves something out.
@@ -82,8 +83,13 @@ impl Lane {
         if self.carries_all() || self.interest.everything() {
             return;
         }
-        let named: BTreeSet<&Name> = request.names.iter().collect();
-        self.held.retain(|name, _| named.contains(name));
+        let listed: BTreeSet<&Name> = request.names.iter().collect();
+        let known = request.recognised.names.as_ref();
+        let is_named = |name: &Name| known.is_some_and(|known| known.names().contains(name)) || listed.contains(name);
+        let resources = &self.resources;
+        for name in self.interest.names().iter().filter(|name| !is_named(name)) {
+            self.held.set(name, None, resources);
+        }
         self.stale = true;
     }
 
@@ -92,17 +98,18 @@ impl Lane {
         &mut self,
         request: &StateRequest,
         limits: &Limits,
+        commons: &Commons,
     ) -> Result<(), LimitExceeded> {
         let first = !std::mem::replace(&mut self.opened, true);
         let names: Vec<Name> = request.names.iter().map(|name| self.shared(name)).collect();
-        let change = self.interest.replace(self.resource_type, &names, limits)?;
+        let asked = request.recognised.names.as_ref().map_or(Asked::Names(&names), Asked::Known);
+        let was_everything = self.interest.everything();
+        let change = self.interest.replace(self.resource_type, &asked, limits, commons)?;
+        self.ask_for(&change, was_everything);
         if first {
             // A text of that length is no version that anybody chose.
             let version = if request.version.len() > limits.name_bytes { INCOMPLETE } else { &request.version };
             self.claimed = Some(Version::new(version));
-        }
-        if change.narrowed {
-            self.drop_unwanted();
         }
         self.stale = true;
         self.unseen = true;
@@ -117,25 +124,36 @@ impl Lane {
             self.awaited = self.interest.everything() || !claimed.as_str().is_empty();
             return;
         }
-        let wanted = resources.iter().filter(|(name, _)| self.interest.wants(name));
-        self.accepted = wanted.map(|(name, resource)| (name.clone(), resource.clone())).collect();
-        let holding = |resource: &Resource| Holding::Version(resource.version.clone());
-        self.held = self.accepted.iter().map(|(name, resource)| (name.clone(), holding(resource))).collect();
+        self.accepted = self.wanted();
+        self.held.settle();
+    }
+
+    /// What exists of all that the client wants.
+    fn wanted(&self) -> Arc<Resources> {
+        if self.interest.everything() {
+            return self.resources.clone();
+        }
+        let wanted = self.resources.iter().filter(|(name, _)| self.interest.wants(name));
+        Arc::new(wanted.map(|(name, resource)| (name.clone(), resource.clone())).collect())
     }
 
     /// Forgets removals, which can't be sent: what is still asked for stays with the client as it was.
     pub(super) fn keep_removals_quiet(&mut self) {
         for name in std::mem::take(&mut self.removals) {
             if !self.interest.names().contains(&name) {
-                self.held.remove(&name);
+                self.held.set(&name, None, &self.resources);
             }
         }
         self.missing.clear();
     }
 
     /// All that the client shall hold after the next response, and the version of that.
-    pub(super) fn compose(&self, removed: &[Name]) -> (Resources, Version) {
-        let Some(resources) = &self.resources else { return (Resources::new(), self.version.clone()) };
+    pub(super) fn compose(&self, removed: &[Name]) -> (Arc<Resources>, Version) {
+        let resources = &self.resources;
+        let is_whole = !self.held.gone(resources).any(|name| !removed.contains(name));
+        if is_whole && self.refused.is_empty() {
+            return (self.wanted(), self.state_version(resources));
+        }
         let mut state = Resources::new();
         let mut complete = true;
         for (name, resource) in resources.iter().filter(|(name, _)| self.interest.wants(name)) {
@@ -143,7 +161,7 @@ impl Lane {
             complete &= body.is_some_and(|body| body.version == resource.version);
             state.extend(body.map(|body| (name.clone(), body.clone())));
         }
-        for name in self.held.keys().filter(|name| !resources.contains_key(*name) && !removed.contains(name)) {
+        for name in self.held.gone(resources).filter(|name| !removed.contains(name)) {
             complete = false;
             state.extend(self.accepted.get(name).map(|body| (name.clone(), body.clone())));
         }
@@ -152,7 +170,7 @@ impl Lane {
         } else {
             Version::new(&format!("{}{INCOMPLETE}", self.version))
         };
-        (state, version)
+        (Arc::new(state), version)
     }
 
     /// The version of all that the client wants.
@@ -165,13 +183,13 @@ impl Lane {
 
     /// Whether this content was refused, and nothing else can have been meant.
     fn is_withheld(&self, resource: &Resource) -> bool {
-        let is_uncertain = matches!(self.held.get(&resource.name), Some(Holding::Uncertain));
+        let is_uncertain = matches!(self.held.get(&resource.name, &self.resources), Some(Holding::Uncertain));
         let objection = self.refused.get(&resource.name).filter(|objection| objection.version == resource.version);
         objection.is_some_and(|objection| objection.exact || !is_uncertain)
     }
 
     /// What of a state the client isn't known to hold.
     pub(super) fn doubtful(&self, state: &Resources) -> Vec<Arc<Resource>> {
-        state.values().filter(|resource| !holds(&self.held, resource)).cloned().collect()
+        state.values().filter(|resource| !self.held.holds(resource, &self.resources)).cloned().collect()
     }
 }

@@ -12,6 +12,9 @@ use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::transport::Channel;
 
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
 use super::*;
 use crate::publish::Publisher;
 use crate::snapshot::{Resource, ResourceType, Snapshot, Version};

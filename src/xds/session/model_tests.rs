@@ -23,6 +23,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::snapshot::{Resource, Version};
+use crate::xds::message::Recognised;
 use ResourceType::{Cluster, Endpoint, Listener, Route};
 
 const TYPES: [ResourceType; 4] = [Cluster, Endpoint, Listener, Route];
@@ -264,6 +265,7 @@ impl Model {
             version: of(&self.envoy.versions),
             nonce: of(&self.envoy.nonces),
             error: None,
+            recognised: Recognised::default(),
         }
     }
 

@@ -215,7 +215,7 @@ impl Run {
             Output::Acknowledged(_) if !self.reports => return,
             Output::Acknowledged(acknowledged) => {
                 write!(text, "= {}", short(acknowledged.resource_type)).unwrap();
-                for (name, version) in &acknowledged.resources {
+                for (name, version) in acknowledged.resources.iter() {
                     write!(text, " {name}@{version}").unwrap();
                 }
                 for name in &acknowledged.removed {

@@ -16,13 +16,13 @@ fn now() -> Instant {
 }
 
 impl World {
-    fn with_clock(mut self) -> Self {
+    pub(super) fn with_clock(mut self) -> Self {
         self.compiler.now = now;
         self
     }
 
     /// Lets time pass, and what is due be done.
-    fn pass(&mut self, time: Duration, envoys: &mut [&mut Envoy]) {
+    pub(super) fn pass(&mut self, time: Duration, envoys: &mut [&mut Envoy]) {
         PASSED.set(PASSED.get() + time);
         self.compiler.step(std::iter::empty());
         self.settle(envoys);

@@ -10,14 +10,14 @@ use crate::ir::policy::ext_auth::{
     AccessToken, ApiKey, Basic, CheckRetries, GrpcServer, HttpServer, Method, SecretEntry,
 };
 use crate::ir::policy::jwt::{Keys, RemoteKeys};
-use crate::model::{FieldPath, Findings, Kind, Name, ObjectRef};
+use crate::model::{FieldPath, Findings, Kind, ObjectRef};
 use crate::resolve::facts::Fault;
 use crate::resolve::lower::labels;
 
-use super::super::jwt::{CACHE, FETCH, inline_keys, scope};
+use super::super::jwt::{CACHE, FETCH, LONGEST_CACHE, inline_keys, scope};
 use super::super::parts::{
-    LONGEST_CALL, MILLISECOND, address, fault, header, optional_text, reference, remark, set, settable_header, span,
-    text, unsupported, url,
+    LONGEST_CALL, MILLISECOND, added_headers, address, fault, header, optional_text, reference, remark, set,
+    settable_header, span, text, unsupported, url,
 };
 use super::basic;
 
@@ -176,11 +176,15 @@ fn access_token(
     let keys = match (&jwt.remote_jwks, &jwt.local_jwks) {
         (Some(remote), _) => {
             let place = place.field("remoteJwks");
-            let longest = Duration::from_secs(9_000_000_000);
             Keys::Remote(RemoteKeys {
                 url: url(&place.field("url"), &remote.url)?,
                 destination: None,
-                cache: span(&place.field("refreshInterval"), remote.refresh_interval, CACHE, MILLISECOND..=longest)?,
+                cache: span(
+                    &place.field("refreshInterval"),
+                    remote.refresh_interval,
+                    CACHE,
+                    MILLISECOND..=LONGEST_CACHE,
+                )?,
                 timeout: FETCH,
                 fetch_early: false,
             })
@@ -274,17 +278,6 @@ fn http(
     }
     let why = "the server gets the client's own method and always its `Authorization`; the original platform sent POST";
     remark(id, field, why, remarks);
-    let mut added_headers = BTreeMap::new();
-    for (name, value) in &request.headers_to_add {
-        let field = asked.field("headersToAdd").field(name);
-        let name = settable_header(&field, name)?;
-        if value.contains(|c: char| c.is_control()) {
-            return Err(fault(&field, "the value has a line break or another control character; remove it"));
-        }
-        if added_headers.insert(name, Name::from(value)).is_some() {
-            return Err(fault(&field, "the header is named twice in different case; keep one"));
-        }
-    }
     let overwrite = "allowedUpstreamHeadersToOverwrite";
     Ok(HttpServer {
         url,
@@ -295,7 +288,7 @@ fn http(
             MILLISECOND..=LONGEST_CALL,
         )?,
         request_headers: set(&asked.field("allowedHeaders"), &request.allowed_headers, header)?,
-        added_headers,
+        added_headers: added_headers(&asked.field("headersToAdd"), &request.headers_to_add)?,
         upstream_append: set(
             &answered.field("allowedUpstreamHeaders"),
             &response.allowed_upstream_headers,

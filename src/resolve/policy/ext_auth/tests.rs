@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::super::tests::{Checked, checked, faults};
 use super::*;
 use crate::crd::Spec;
-use crate::ir::policy::ext_auth::{ApiKey, Method};
+use crate::ir::policy::ext_auth::{ApiKey, AuthServer, Method, Protocol};
 use crate::ir::policy::jwt::Keys;
 use crate::model::SecretBytes;
 
@@ -381,4 +381,66 @@ fn r130_bad_input_makes_the_policy_invalid() {
     ] {
         assert_eq!(methods(config).fault(), format!("spec.config.glooAuth.configs[0].{field}"), "{config}");
     }
+}
+
+fn server_of(spec: &str) -> Checked<AuthServer> {
+    checked(Kind::ExtAuthServer, spec, |id, spec, _| match spec {
+        Spec::ExtAuthServer(written) => server(id, written),
+        other => panic!("{other:?}"),
+    })
+}
+
+#[test]
+fn a_server_says_how_it_is_asked() {
+    let plain = server_of("{}").valid();
+    assert_eq!((plain.destination, plain.protocol, plain.body), (None, Protocol::Grpc, None));
+    assert_eq!(plain.timeout, Duration::from_secs(2), "not Envoy's own 200 milliseconds");
+    assert_eq!((plain.status_on_error, plain.failure_mode_allow, plain.clear_route_cache), (403, false, false));
+    let full = server_of(
+        "{destinationServer: {ref: {name: a}, port: {number: 1}, kind: VIRTUAL_DESTINATION}, httpService: {pathPrefix: /check, \
+         request: {allowedHeaders: [X-A], headersToAdd: {X-B: c}}, response: {allowedUpstreamHeaders: [X-C], \
+         allowedClientHeaders: [X-D]}}, requestTimeout: 1s, failureModeAllow: true, requestBody: {}, clearRouteCache: true, \
+         statusOnError: 503, transportApiVersion: ENVOY_AUTO, statPrefix: auth}",
+    );
+    let full = full.valid();
+    assert_eq!(full.destination.unwrap().object.to_string(), "VirtualDestination/shop/a@cluster-1");
+    let Protocol::Http { path_prefix, request_headers, added_headers, upstream_headers, client_headers } =
+        full.protocol
+    else {
+        panic!()
+    };
+    assert_eq!((path_prefix.as_deref(), added_headers["x-b"].as_str()), (Some("/check"), "c"));
+    let names: Vec<&Name> = [&request_headers, &upstream_headers, &client_headers].into_iter().flatten().collect();
+    assert_eq!(names, ["x-a", "x-c", "x-d"]);
+    let body = full.body.unwrap();
+    assert_eq!((body.max_bytes, body.allow_partial, body.as_bytes), (4096, false, false));
+    assert_eq!(
+        (full.status_on_error, full.timeout, full.stat_prefix.as_deref()),
+        (503, Duration::from_secs(1), Some("auth"))
+    );
+}
+
+#[test]
+fn a_server_that_cannot_be_asked_is_invalid() {
+    faults(
+        &[
+            ("spec.destinationServer.ref", "{destinationServer: {}}"),
+            ("spec.destinationServer.kind", "{destinationServer: {ref: {name: a}, kind: EXTERNAL_SERVICE}}"),
+            ("spec.requestTimeout", "{requestTimeout: 0s}"),
+            ("spec.statusOnError", "{statusOnError: 418}"),
+            ("spec.statusOnError", "{statusOnError: 700}"),
+            ("spec.httpService.pathPrefix", "{httpService: {pathPrefix: check}}"),
+            ("spec.httpService.request.allowedHeaders[0]", "{httpService: {request: {allowedHeaders: ['']}}}"),
+            ("spec.httpService.request.headersToAdd.host", "{httpService: {request: {headersToAdd: {host: a}}}}"),
+            (
+                "spec.httpService.response.allowedUpstreamHeaders[0]",
+                "{httpService: {response: {allowedUpstreamHeaders: [':path']}}}",
+            ),
+            (
+                "spec.httpService.response.allowedClientHeaders[0]",
+                "{httpService: {response: {allowedClientHeaders: ['a b']}}}",
+            ),
+        ],
+        server_of,
+    );
 }

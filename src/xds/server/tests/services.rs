@@ -5,6 +5,7 @@ use envoy_types::pb::envoy::service::endpoint::v3::endpoint_discovery_service_cl
 use envoy_types::pb::envoy::service::extension::v3::extension_config_discovery_service_client::ExtensionConfigDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::listener::v3::listener_discovery_service_client::ListenerDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::route::v3::route_discovery_service_client::RouteDiscoveryServiceClient;
+use envoy_types::pb::envoy::service::route::v3::scoped_routes_discovery_service_client::ScopedRoutesDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::route::v3::virtual_host_discovery_service_client::VirtualHostDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
 
@@ -85,6 +86,14 @@ async fn cases_1_and_40_every_service_serves_its_type_and_no_other() {
     check_service!(bench, EndpointDiscoveryServiceClient, Endpoint, stream_endpoints, delta_endpoints, fetch_endpoints);
     check_service!(bench, ListenerDiscoveryServiceClient, Listener, stream_listeners, delta_listeners, fetch_listeners);
     check_service!(bench, RouteDiscoveryServiceClient, Route, stream_routes, delta_routes, fetch_routes);
+    check_service!(
+        bench,
+        ScopedRoutesDiscoveryServiceClient,
+        ScopedRoute,
+        stream_scoped_routes,
+        delta_scoped_routes,
+        fetch_scoped_routes
+    );
     check_service!(bench, SecretDiscoveryServiceClient, Secret, stream_secrets, delta_secrets, fetch_secrets);
     check_service!(
         bench,

@@ -1,0 +1,144 @@
+//! Chains that are cut, from edits to what gateways hold: one edit is one part, also where something is refused.
+
+use std::net::IpAddr;
+
+use super::*;
+use crate::app::emission::DRAINED;
+use crate::emit::EmitOptions;
+use crate::model::EnvoyRelease;
+use crate::snapshot::verify::verify;
+
+const LISTENER: &str = "listener/8080";
+
+/// Cuts chains of two routes.
+fn early(bind: IpAddr, _: EnvoyRelease) -> EmitOptions {
+    EmitOptions { bind, cut_from_routes: 2 }
+}
+
+/// Cuts nothing.
+fn never(bind: IpAddr, _: EnvoyRelease) -> EmitOptions {
+    EmitOptions { bind, cut_from_routes: usize::MAX }
+}
+
+fn cutting(first: Paths<'_>) -> World {
+    let mut world = world(first).with_clock();
+    world.compiler.serving = early;
+    world
+}
+
+impl World {
+    fn served(&self) -> Arc<Snapshot> {
+        let key = GatewayKey {
+            gateway: GATEWAY.parse().unwrap(),
+            bind: "0.0.0.0".into(),
+            envoy: EnvoyRelease::serving(Some((1, 40))),
+        };
+        let served = self.publisher.current(&key).expect("a snapshot");
+        assert_eq!(verify(&served), []);
+        served
+    }
+}
+
+impl Envoy {
+    /// The parts and the whole that it holds with some text.
+    fn routes_with(&self, text: &str) -> Vec<&str> {
+        let routes = self.holds.iter().filter(|((of, _), _)| *of == ResourceType::Route);
+        routes.filter(|(_, routes)| routes.contains(text)).map(|((_, name), _)| name.as_str()).collect()
+    }
+}
+
+#[test]
+fn an_edit_sends_one_part_and_leaves_everything_else_the_same() {
+    let mut world = cutting(GOOD);
+    let mut envoy = world.connect(1, 40, "");
+    let before = world.served();
+    let shop = before
+        .resources(ResourceType::Route)
+        .keys()
+        .find(|name| envoy.routes_with("/a").contains(&name.as_str()))
+        .cloned();
+    let shop = shop.expect("a part with the shop");
+    assert!(shop.starts_with("route/8080/") && envoy.routes_with("/b") != [shop.as_str()], "two parts");
+
+    world.edit(("/other", "/b", "old"));
+    world.settle(&mut [&mut envoy]);
+    let after = world.served();
+    let routes = after.changes_since(&before, ResourceType::Route);
+    assert_eq!((routes.all().count(), &routes.differ), (1, &vec![shop.clone()]));
+    for resource_type in ResourceType::ALL.into_iter().filter(|of| *of != ResourceType::Route) {
+        let [before, after] = [&before, &after].map(|snapshot| snapshot.resources(resource_type));
+        assert!(before.is_empty() || Arc::ptr_eq(&before, &after), "{resource_type:?}");
+    }
+    assert_eq!(envoy.routes_with("/other"), [shop.as_str()]);
+
+    // The same again: nothing is made and nobody is woken.
+    world.edit(("/other", "/b", "old"));
+    assert!(Arc::ptr_eq(&world.served(), &after) && !envoy.work(&world.witness));
+}
+
+#[test]
+fn case_6_a_refused_part_keeps_the_one_before_and_other_parts_go_on() {
+    let mut world = cutting(GOOD);
+    let mut envoy = world.connect(1, 40, "poison");
+    world.edit(BAD);
+    world.settle(&mut [&mut envoy]);
+    let (approval, message) = world.verdict("team");
+    assert!(approval == Approval::Failed && message.contains("refused `route/8080/"), "{message}");
+    assert_eq!(world.verdict("shop"), (Approval::Accepted, String::new()));
+    assert_eq!(envoy.routes_with("/b").len(), 1);
+    assert!(envoy.holds(ResourceType::Cluster, OLD), "the accepted part leads there");
+
+    world.edit(("/other", "/poison", "new"));
+    world.settle(&mut [&mut envoy]);
+    assert_eq!((envoy.routes_with("/other").len(), envoy.routes_with("/b").len()), (1, 1));
+    // One that comes later gets what was accepted.
+    let late = world.connect(2, 40, "poison");
+    assert_eq!((late.routes_with("/other").len(), late.routes_with("/b").len()), (1, 1));
+    world.served();
+
+    world.edit(("/other", "/fine", "new"));
+    world.settle(&mut [&mut envoy]);
+    assert_eq!((envoy.routes_with("/fine").len(), envoy.routes_with("/b").len()), (1, 0));
+    assert_eq!(world.approval("team"), Approval::Accepted);
+}
+
+#[test]
+fn parts_stand_by_until_connections_have_ended() {
+    let mut world = cutting(GOOD);
+    let mut envoy = world.connect(1, 40, "");
+    world.compiler.serving = never;
+    world.edit(("/other", "/b", "old"));
+    world.settle(&mut [&mut envoy]);
+    assert_eq!(envoy.routes_with("/other").len(), 2, "the whole, and the part");
+    let due = world.compiler.due().expect("the thread wakes by itself");
+    assert!(due <= DRAINED, "{due:?}");
+
+    world.pass(DRAINED / 2, &mut [&mut envoy]);
+    world.edit(("/third", "/b", "old"));
+    world.settle(&mut [&mut envoy]);
+    assert_eq!(envoy.routes_with("/third").len(), 2, "edits go on in both");
+    world.pass(DRAINED / 2, &mut [&mut envoy]);
+    assert_eq!(envoy.routes_with("/third"), [ROUTES]);
+    assert!(world.served().resources(ResourceType::ScopedRoute).is_empty());
+    assert_eq!(world.compiler.due(), None);
+}
+
+#[test]
+fn a_gateway_whose_envoys_refuse_the_cut_is_served_whole() {
+    let mut world = cutting(GOOD);
+    let mut good = world.connect(2, 40, "");
+    assert!(good.holds[&(ResourceType::Listener, LISTENER.into())].contains("x-chancery-part"));
+    let mut bad = world.connect(1, 40, "x-chancery-part");
+    world.settle(&mut [&mut bad, &mut good]);
+    for envoy in [&bad, &good] {
+        assert!(!envoy.holds[&(ResourceType::Listener, LISTENER.into())].contains("x-chancery-part"));
+        assert!(envoy.routes_hold("/a") && envoy.routes_hold("/b"));
+    }
+    assert!(
+        world.publisher.not_in_force(&crate::app::refusals::key(GATEWAY.parse().unwrap(), &bad.peer.node)).is_empty()
+    );
+    world.edit(("/other", "/b", "old"));
+    world.pass(DRAINED, &mut [&mut bad, &mut good]);
+    assert_eq!((good.routes_with("/other"), bad.routes_with("/other")), (vec![ROUTES], vec![ROUTES]));
+    world.served();
+}

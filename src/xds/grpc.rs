@@ -1,0 +1,204 @@
+//! The frames of gRPC around messages, read and written without a buffer of their own.
+//!
+//! tonic copies every message into a buffer of its stream, which grows with the largest and stays: with thousands of
+//! streams that is most of their memory. Here a request is read from the bytes as they came in, and a response goes out in
+//! [chunks](Message) as the client takes them. What is large in it is never copied: all streams send the same bytes.
+//!
+//! # Rule
+//! "gRPC over HTTP2": a byte that says whether a message is compressed, four bytes of length, the message; the status
+//! comes in the trailers.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::{Body as _, Frame};
+use tokio::sync::mpsc;
+use tonic::Status;
+use tonic::codegen::http::{HeaderMap, HeaderValue, Response, header};
+
+use super::wire::Message;
+
+/// Bytes before each message.
+pub(super) const HEADER_BYTES: usize = 5;
+
+/// Bytes that are set aside for a message before any of it has come, whatever length its header claims.
+const RESERVED_BYTES: usize = 64 << 10;
+
+/// What goes to the client: messages, or how the stream ends. On the heap, so that an empty channel is small.
+pub(super) type Outgoing = Result<Box<Message>, Box<Status>>;
+
+/// The messages of a client.
+#[derive(Debug)]
+pub(super) struct Requests {
+    body: Body,
+    /// Bytes that came and were not looked at.
+    unread: Bytes,
+    header: [u8; HEADER_BYTES],
+    header_bytes: usize,
+    /// The beginning of a message that came in several pieces.
+    partial: Vec<u8>,
+    limit: usize,
+}
+
+impl Requests {
+    /// Reads messages of at most `limit` bytes from a body.
+    pub(super) fn new(body: Body, limit: usize) -> Self {
+        Self { body, unread: Bytes::new(), header: [0; HEADER_BYTES], header_bytes: 0, partial: Vec::new(), limit }
+    }
+
+    /// The next message; none if the client said its last. It may be dropped while it waits.
+    ///
+    /// # Errors
+    /// A [`Status`] that the stream ends with.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Ok(Some(message));
+            }
+            let frame = poll_fn(|task| Pin::new(&mut self.body).poll_frame(task)).await;
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.unread = data,
+                // What follows the trailers is nothing.
+                None | Some(Ok(Err(_))) if self.header_bytes == 0 => return Ok(None),
+                None | Some(Ok(Err(_))) => return Err(Status::internal("the stream ended within a message")),
+                Some(Err(error)) => {
+                    let status = Status::from_error(error.into());
+                    return if status.code() == tonic::Code::Cancelled { Ok(None) } else { Err(status) };
+                }
+            }
+        }
+    }
+
+    /// A message, if all of it is there.
+    fn take(&mut self) -> Result<Option<Bytes>, Status> {
+        let missing = self.unread.split_to(self.unread.len().min(HEADER_BYTES - self.header_bytes));
+        self.header[self.header_bytes..self.header_bytes + missing.len()].copy_from_slice(&missing);
+        self.header_bytes += missing.len();
+        if self.header_bytes < HEADER_BYTES {
+            return Ok(None);
+        }
+        let [compressed, length @ ..] = self.header;
+        if compressed != 0 {
+            return Err(Status::internal("a message is marked as compressed, and compression was not agreed on"));
+        }
+        let length = u32::from_be_bytes(length) as usize;
+        if length > self.limit {
+            let limit = self.limit;
+            return Err(Status::out_of_range(format!("a message of {length} bytes: the limit is {limit}")));
+        }
+        let here = self.unread.split_to(self.unread.len().min(length - self.partial.len()));
+        if here.len() == length {
+            self.header_bytes = 0;
+            return Ok(Some(here));
+        }
+        if self.partial.capacity() == 0 {
+            self.partial.reserve(length.min(RESERVED_BYTES));
+        }
+        self.partial.extend_from_slice(&here);
+        if self.partial.len() < length {
+            return Ok(None);
+        }
+        self.header_bytes = 0;
+        Ok(Some(std::mem::take(&mut self.partial).into()))
+    }
+}
+
+/// The body of an answer: messages until the channel closes, then the status.
+#[derive(Debug)]
+pub(super) struct Responses {
+    outgoing: mpsc::Receiver<Outgoing>,
+    current: Option<Box<Message>>,
+    ended: bool,
+}
+
+impl Responses {
+    /// The answer to a request that opened a stream.
+    pub(super) fn answer(outgoing: mpsc::Receiver<Outgoing>) -> Response<Body> {
+        let mut response = Response::new(Body::new(Self { outgoing, current: None, ended: false }));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        response
+    }
+}
+
+impl http_body::Body for Responses {
+    type Data = Bytes;
+    type Error = Status;
+
+    /// Asked only while the client has room, so what it doesn't read isn't written either.
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        loop {
+            if let Some(chunk) = self.current.as_mut().and_then(Iterator::next) {
+                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+            }
+            self.current = None;
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            let status = match ready!(self.outgoing.poll_recv(task)) {
+                Some(Ok(message)) => {
+                    self.current = Some(message);
+                    continue;
+                }
+                Some(Err(status)) => *status,
+                None => Status::ok(""),
+            };
+            self.ended = true;
+            self.outgoing.close();
+            let mut trailers = HeaderMap::with_capacity(2);
+            let written = status.add_header(&mut trailers);
+            return Poll::Ready(Some(written.map(|()| Frame::trailers(trailers))));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    fn message(text: &str) -> Vec<u8> {
+        let length = u32::try_from(text.len()).unwrap().to_be_bytes();
+        [&[0], length.as_slice(), text.as_bytes()].concat()
+    }
+
+    /// What is read from a body that comes in these pieces.
+    async fn read(pieces: Vec<Vec<u8>>) -> Result<Vec<String>, Status> {
+        let pieces = pieces.into_iter().map(|piece| Ok::<_, std::io::Error>(Bytes::from(piece)));
+        let mut requests = Requests::new(Body::from_stream(tokio_stream::iter(pieces)), 10);
+        let mut texts = Vec::new();
+        while let Some(message) = requests.next().await? {
+            texts.push(String::from_utf8(message.to_vec()).unwrap());
+        }
+        Ok(texts)
+    }
+
+    #[tokio::test]
+    async fn messages_are_read_wherever_they_are_cut() {
+        let all = [message("one"), message(""), message("three 3"), message("10 letters")].concat();
+        for length in 1..=all.len() {
+            let pieces = all.chunks(length).map(<[u8]>::to_vec).collect();
+            assert_eq!(read(pieces).await.unwrap(), ["one", "", "three 3", "10 letters"], "pieces of {length} bytes");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_makes_no_message_ends_the_stream() {
+        for (what, bytes, code, says) in [
+            ("a header that ends", vec![0, 0], Code::Internal, "within a message"),
+            ("a message that ends", message("half")[..7].to_vec(), Code::Internal, "within a message"),
+            ("too long a message", message("eleven chars"), Code::OutOfRange, "a message of 12 bytes: the limit is 10"),
+            ("a compressed one", vec![1, 0, 0, 0, 0], Code::Internal, "compressed"),
+        ] {
+            let status = read(vec![bytes]).await.unwrap_err();
+            assert_eq!(status.code(), code, "{what}");
+            assert!(status.message().contains(says), "{what}: {}", status.message());
+        }
+    }
+}
