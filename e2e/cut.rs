@@ -102,6 +102,7 @@ fn plan(port: u16, mut hosts: Vec<Arc<VirtualHost>>, upstreams: Vec<Upstream>) -
     Ok(GatewayPlan {
         gateway: "cluster-1/edge/ingress".parse().map_err(anyhow::Error::msg)?,
         listeners: [(port, listener)].into(),
+        extensions: Arc::default(),
         upstreams: upstreams.into_iter().map(|upstream| (upstream.id.clone(), Arc::new(upstream))).collect(),
         secrets: BTreeMap::new(),
     })

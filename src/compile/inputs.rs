@@ -496,7 +496,12 @@ impl World for Inputs {
         self.policies.get(owner).into_iter().flat_map(PolicyIndex::closing).cloned().collect()
     }
 
-    fn destination_candidates(&self, owner: &WorkspaceId, object: &ObjectRef, labels: &Labels) -> Vec<Arc<PolicyObject>> {
+    fn destination_candidates(
+        &self,
+        owner: &WorkspaceId,
+        object: &ObjectRef,
+        labels: &Labels,
+    ) -> Vec<Arc<PolicyObject>> {
         self.policies.get(owner).map(|index| index.on_destination(object, labels)).unwrap_or_default()
     }
 

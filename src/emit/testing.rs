@@ -52,6 +52,7 @@ pub(crate) fn plan(
     GatewayPlan {
         gateway: "cluster-1/edge/ingress".parse().unwrap(),
         listeners: [(8080, listener)].into(),
+        extensions: Arc::default(),
         upstreams: upstreams.into_iter().map(|upstream| (upstream.id.clone(), Arc::new(upstream))).collect(),
         secrets: BTreeMap::new(),
     }

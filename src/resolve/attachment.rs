@@ -209,7 +209,8 @@ fn attach_to_destination<W: World + ?Sized>(world: &W, upstream: &UpstreamId, at
             attached.closed.get_or_insert((second.id.clone(), fault));
             continue;
         }
-        let effects: Vec<(&PolicyObject, &Policy)> = applied.iter().filter_map(|(p, _)| Some((&**p, valid(p)?))).collect();
+        let effects: Vec<(&PolicyObject, &Policy)> =
+            applied.iter().filter_map(|(p, _)| Some((&**p, valid(p)?))).collect();
         if let Some(effect) = policy::merge(&effects, &mut attached.beaten) {
             attached.destinations.entry(upstream.clone()).or_default().push(effect);
         }

@@ -31,8 +31,8 @@ use super::world::World;
 pub use binding::{Bindings, Bound, ListenerKey, TableBindings, bind, bind_table};
 pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broken, is_remembered, is_unread};
 pub use growth::{GrownTree, Served, grow, require_auth_findings};
-pub use sharing::{Sharing, extensions, sharing};
 pub use hosts::{HostKey, Hosts, virtual_host};
+pub use sharing::{Sharing, extensions, sharing};
 
 use chains::chains;
 use ports::bound_ports;

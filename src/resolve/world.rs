@@ -13,8 +13,8 @@ use crate::model::{Labels, Name, ObjectRef, WorkspaceId};
 
 use super::Options;
 use super::facts::{
-    Age, ExternalService, Node, Pod, PolicyEffect, PolicyObject, Secret, Selector, Service, Slice, Table, VirtualDestination,
-    VirtualGateway,
+    Age, ExternalService, Node, Pod, PolicyEffect, PolicyObject, Secret, Selector, Service, Slice, Table,
+    VirtualDestination, VirtualGateway,
 };
 use super::policy;
 use super::roster::Roster;
@@ -69,7 +69,12 @@ pub trait World {
     fn closing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>>;
     /// The valid policies of a workspace whose destination selectors may pick one of its destinations, of this name and with
     /// these labels, in age order.
-    fn destination_candidates(&self, owner: &WorkspaceId, object: &ObjectRef, labels: &Labels) -> Vec<Arc<PolicyObject>>;
+    fn destination_candidates(
+        &self,
+        owner: &WorkspaceId,
+        object: &ObjectRef,
+        labels: &Labels,
+    ) -> Vec<Arc<PolicyObject>>;
     /// The policies of a workspace that share something for all routes of a gateway.
     fn sharing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>>;
     /// The policies of a workspace that select workloads.

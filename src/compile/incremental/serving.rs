@@ -11,8 +11,8 @@ use crate::memo::Reads;
 use crate::model::{Findings, GatewayId, ObjectRef, WorkspaceId};
 use crate::resolve::destination::resolve_upstream;
 use crate::resolve::gateway::{
-    Bindings, GrownTree, HostKey, Hosts, Sharing, bodies, is_implemented_by, listeners, owner_of, sharing, upstreams_of,
-    virtual_host,
+    Bindings, GrownTree, HostKey, Hosts, Sharing, bodies, is_implemented_by, listeners, owner_of, sharing,
+    upstreams_of, virtual_host,
 };
 use crate::resolve::world::World;
 

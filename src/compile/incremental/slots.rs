@@ -324,7 +324,12 @@ impl World for Recording<'_> {
         self.inputs.closing_policies(owner)
     }
 
-    fn destination_candidates(&self, owner: &WorkspaceId, object: &ObjectRef, labels: &Labels) -> Vec<Arc<PolicyObject>> {
+    fn destination_candidates(
+        &self,
+        owner: &WorkspaceId,
+        object: &ObjectRef,
+        labels: &Labels,
+    ) -> Vec<Arc<PolicyObject>> {
         for key in DestinationKey::picking(object, labels) {
             self.note(Slot::Policies(owner.clone(), PolicyPlace::Destination(key)));
         }

@@ -16,6 +16,8 @@ pub struct Verification {
     /// Of the policy and of what gateways hold of it for all routes: its providers, mode and lane. Others have other
     /// names, so both can be held at once, and a route always means what it was made with.
     pub name: Name,
+    /// Whose it is.
+    pub policy: ObjectRef,
     /// What is verified.
     pub jwt: Jwt<KeySource>,
 }

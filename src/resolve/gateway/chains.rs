@@ -13,8 +13,8 @@ use crate::ir::route::{Action, EffectiveLabels, Forward, Hop, Matcher, Route, Ro
 use crate::ir::secret::{AltName, Secret, SecretId, SecretPart};
 use crate::ir::trust::Identity;
 use crate::model::{Code, FieldPath, Finding, Host, Kind, Name, ObjectRef, WorkspaceId};
-use crate::resolve::certificate;
 use crate::resolve::attachment::is_protected;
+use crate::resolve::certificate;
 use crate::resolve::destination::{Speaks, check_on_gateway, is_closed_by_policy, resolve_destination};
 use crate::resolve::facts::{
     Fault, ListenerProtocol, StreamMatcher, StreamRoute, Table, Termination, TlsMaterial, TlsMode,

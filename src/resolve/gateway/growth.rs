@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use crate::ir::frozen::Accepted;
+use crate::ir::route::{
+    Action, Attachment, DirectResponse, Forward, Hop, Matcher, RouteBody, RouteFault, WeightedDestination,
+};
 use crate::ir::upstream::UpstreamId;
-use crate::ir::route::{Action, Attachment, DirectResponse, Forward, Hop, Matcher, RouteBody, RouteFault, WeightedDestination};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Name};
 use crate::resolve::RequireAuth;
 use crate::resolve::attachment::{Attached, attach, kept_route};

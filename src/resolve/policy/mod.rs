@@ -235,7 +235,9 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
             not_emitted_yet(id.kind, rate_limit::lower(id, policy, &mut remarks)),
         ),
         #[cfg(test)]
-        Spec::TeapotPolicy(policy) => (routes_only(&policy.apply_to_routes), valid(teapot::lower(policy).map(Policy::Teapot))),
+        Spec::TeapotPolicy(policy) => {
+            (routes_only(&policy.apply_to_routes), valid(teapot::lower(policy).map(Policy::Teapot)))
+        }
         Spec::Opaque(policy) => ((**policy).clone(), Err(unsupported(id.kind))),
         _ => (OpaquePolicy::default(), Err(unsupported(id.kind))),
     };

@@ -53,6 +53,7 @@ pub(super) fn meaning(kind: Kind, config: &str) -> Meaning {
         .collect();
     let effect = match policy.effect {
         PolicyEffect::Valid(effect) => Ok(effect),
+        PolicyEffect::Draft(draft) => panic!("refers to others: {draft:?}"),
         PolicyEffect::Invalid(fault) => Err((fault.field.to_string(), fault.message.clone())),
     };
     Meaning { effect, remarks }

@@ -51,7 +51,7 @@ pub(in crate::resolve::policy) fn settle<W: World + ?Sized>(
             what it was allowed on this one; verify in `preAuthz`";
         references.remark(&root.field("clearRouteCache"), text);
     }
-    Ok(Verification { name: name(references, &jwt), jwt })
+    Ok(Verification { name: name(references, &jwt), policy: references.policy.clone(), jwt })
 }
 
 fn with_keys(provider: &Provider, keys: KeySource) -> Provider<KeySource> {
