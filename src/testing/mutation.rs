@@ -207,14 +207,22 @@ fn protected(mut world: World) -> World {
             "stringData": {"idp.pem": keys},
         }),
         policy("by-secret", "recommendation", json!({"config": {"providers": {"idp": secret}}})),
-        policy("by-label", "gateway", json!({"applyToRoutes": labelled, "config": {
-            "providers": {"idp": {"local": {"inline": keys}}}, "phase": {"postAuthz": {}},
-            "claims": [{"key": "org.team", "nestedClaimDelimiter": ".", "values": ["1", "a*"], "notValues": ["b"]}],
-        }})),
-        policy("by-server", "recommendation", json!({
-            "applyToDestinations": [{"selector": {"name": "recs"}}, {"selector": {"labels": {"app": "recs"}}}],
-            "config": {"providers": {"idp": server, "other": address}, "validationPolicy": "ALLOW_MISSING"},
-        })),
+        policy(
+            "by-label",
+            "gateway",
+            json!({"applyToRoutes": labelled, "config": {
+                "providers": {"idp": {"local": {"inline": keys}}}, "phase": {"postAuthz": {}},
+                "claims": [{"key": "org.team", "nestedClaimDelimiter": ".", "values": ["1", "a*"], "notValues": ["b"]}],
+            }}),
+        ),
+        policy(
+            "by-server",
+            "recommendation",
+            json!({
+                "applyToDestinations": [{"selector": {"name": "recs"}}, {"selector": {"labels": {"app": "recs"}}}],
+                "config": {"providers": {"idp": server, "other": address}, "validationPolicy": "ALLOW_MISSING"},
+            }),
+        ),
     ];
     world.extend(objects.map(|object| ("cluster-1".to_owned(), object)));
     world

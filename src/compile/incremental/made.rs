@@ -22,6 +22,7 @@ use crate::resolve::gateway::{
     require_auth_findings, serves,
 };
 use crate::resolve::lower::Lowered;
+use crate::resolve::policy;
 use crate::resolve::roster::Roster;
 use crate::resolve::trust::KeptRoot;
 use crate::resolve::world::World;
@@ -78,7 +79,10 @@ impl Made {
                 touch_object(&self.reads, id, &fact.lowered, owner.as_ref(), dirty);
             }
         }
-        let mut referring = None;
+        let refers = |fact: &Fact| matches!(&fact.lowered, Lowered::Policy(policy) if policy::refers(policy));
+        if !now.filter(counts).is_some_and(refers) {
+            self.no_longer_refers(id, dirty);
+        }
         let mut findings = now.map(|fact| fact.findings.clone()).unwrap_or_default();
         if let Some(fact) = now.filter(counts) {
             let refusal = self.inputs.admit(id, &fact.lowered);
@@ -87,15 +91,15 @@ impl Made {
             {
                 self.targeting.insert(id.clone(), policy.clone());
             }
-            if let (Lowered::Policy(policy), None) = (&fact.lowered, &refusal) {
-                referring = Some(policy);
+            match &fact.lowered {
+                Lowered::Policy(policy) if refers(fact) && refusal.is_none() => self.refer(id, policy, dirty),
+                _ => self.no_longer_refers(id, dirty),
             }
             findings.extend(refusal);
             if !is_same {
                 touch_object(&self.reads, id, &fact.lowered, owner.as_ref(), dirty);
             }
         }
-        self.refer(id, referring, dirty);
         self.outcome.set(Origin::Object(id.clone()), findings);
     }
 

@@ -21,25 +21,21 @@ pub(super) struct Referring {
 }
 
 impl Made {
-    /// Takes in that a policy refers to others, or no longer does.
-    pub(super) fn refer(&mut self, id: &ObjectRef, now: Option<&Arc<PolicyObject>>, dirty: &mut Dirty) {
-        let now = now.filter(|policy| policy::refers(policy));
-        match (self.referring.get_mut(id), now) {
-            (None, None) => return,
-            (Some(referring), Some(now)) => referring.checked = now.clone(),
-            (None, Some(now)) => {
-                self.referring.insert(id.clone(), Referring { checked: now.clone(), settled: None });
-            }
-            (Some(_), None) => {
-                if let Some(settled) = self.referring.remove(id).and_then(|referring| referring.settled) {
-                    self.show(id, Some(&settled), None, dirty);
-                }
-                self.reads.forget(&Reader::Policy(id.clone()));
-                self.outcome.forget(&Origin::Policy(id.clone()));
-                return;
-            }
-        }
+    /// Takes in that a policy refers to others.
+    pub(super) fn refer(&mut self, id: &ObjectRef, now: &Arc<PolicyObject>, dirty: &mut Dirty) {
+        let settled = self.referring.remove(id).and_then(|referring| referring.settled);
+        self.referring.insert(id.clone(), Referring { checked: now.clone(), settled });
         dirty.insert(Reader::Policy(id.clone()));
+    }
+
+    /// Takes in that a policy refers to no others, or is gone. Before it is admitted: rules see one form of it at a time.
+    pub(super) fn no_longer_refers(&mut self, id: &ObjectRef, dirty: &mut Dirty) {
+        let Some(referring) = self.referring.remove(id) else { return };
+        if let Some(settled) = referring.settled {
+            self.show(id, Some(&settled), None, dirty);
+        }
+        self.reads.forget(&Reader::Policy(id.clone()));
+        self.outcome.forget(&Origin::Policy(id.clone()));
     }
 
     /// Follows the references of policies.

@@ -131,7 +131,6 @@ fn r130_a_valid_policy_of_a_kind_that_is_not_emitted_is_not_supported() {
         (Kind::AccessPolicy, "authzList: [{}]"),
         (Kind::CsrfPolicy, "filterEnabled: true"),
         (Kind::ExtAuthPolicy, "customAuth: {}"),
-        (Kind::JwtPolicy, "providers: {p: {remote: {url: 'https://issuer.example.com/keys'}}}"),
         (Kind::RateLimitPolicy, "ratelimitClientConfig: {name: c}"),
     ] {
         let (field, reason) = meaning(kind, config).effect.unwrap_err();
