@@ -117,7 +117,7 @@ fn world(port: u16, backend: SocketAddr, marker: &str, catches_all: bool) -> any
         hosts.push(host("*", 1, "anybody")?);
     }
     let destination = WeightedDestination { upstream: echo(), weight: 100, policies: Vec::new() };
-    let forward = Forward { destinations: vec![destination], path_rewrite: None, host_rewrite: None };
+    let forward = Forward { destinations: [destination].into(), path_rewrite: None, host_rewrite: None };
     hosts.push(Arc::new(VirtualHost {
         domain: Host::parse("echo.example")?,
         tables: vec![object(Kind::RouteTable, "www")],

@@ -63,7 +63,8 @@
 //!    [`compile::incremental`] gives the same at the cost of what changed, and is what a running server uses; compiling from
 //!    scratch stays as its oracle, in tests and in the audit of a running server.
 //! 4. [`emit`] turns a plan into a [snapshot](snapshot::Snapshot): resources with canonical bytes and versions that are their hash.
-//!    [`snapshot::verify`] judges it from the bytes; what it objects to is never published.
+//!    [`snapshot::verify`] judges it from the bytes; what it objects to is never published. For each class an
+//!    [`Emitter`](emit::Emitter) and a [`Verifier`](snapshot::verify::Verifier) do both for what an edit changed.
 //! 5. [`publish`] wakes the streams whose snapshot changed; [`xds::session`] decides what to send, in which order, and what
 //!    a client holds: make before break, endpoints again with every cluster that is sent again.
 //!

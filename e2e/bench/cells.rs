@@ -3,6 +3,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`compile`] | compiling from scratch, [`measure`] one run of it |
+//! | [`step`] | compiling one edit |
 //! | [`b1`] to [`b8`] | one question each |
 //! | [`ads`] | a light client of ADS |
 //! | [`cpu`] | run time and memory of processes |
@@ -31,6 +32,7 @@ pub(crate) mod measure;
 mod probe;
 pub(crate) mod report;
 mod scene;
+mod step;
 
 use report::Report;
 
@@ -38,6 +40,7 @@ use report::Report;
 #[cfg_attr(test, allow(dead_code, reason = "tests call each by its name"))]
 pub(crate) const CELLS: &[(&str, &str)] = &[
     ("compile", "compiling from scratch"),
+    ("step", "compiling one edit"),
     ("B1", "from the rename of a file to the first request served anew"),
     ("B2", "what one edit costs the control plane"),
     ("B3", "bytes of one edit"),
@@ -55,6 +58,7 @@ pub(crate) const CELLS: &[(&str, &str)] = &[
 pub(crate) async fn run(name: &str, report: &mut Report<'_>) -> anyhow::Result<()> {
     match name {
         "compile" => compile::run(report).await,
+        "step" => step::run(report).await,
         "B1" => b1::run(report).await,
         "B2" => b2::run(report).await,
         "B3" => b3::run(report).await,

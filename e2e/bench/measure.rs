@@ -114,8 +114,17 @@ fn outcome(objects: usize, compiled: &Compiled, snapshot: &Snapshot) -> Outcome 
 
 /// The largest resident memory of this process so far, in bytes.
 fn peak_memory() -> anyhow::Result<u64> {
+    counted("VmHWM:")
+}
+
+/// The resident memory of this process, in bytes.
+pub(crate) fn memory() -> anyhow::Result<u64> {
+    counted("VmRSS:")
+}
+
+fn counted(what: &str) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status").context("read the state of this process")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the system counts no memory")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).context("the system counts no memory")?;
     let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse().context("the system counts in kB")?;
     Ok(kibibytes * 1024)
 }

@@ -253,6 +253,58 @@ spec:
     (directory.join("cluster-1").join("edge").join("table-large.yaml"), text)
 }
 
+/// One host whose root table delegates to so many tables of ten routes each, the last route of which answers `answer`; the
+/// last object is the last table.
+pub(crate) fn large_tree(children: usize, answer: &str) -> String {
+    let mut text = String::from(
+        "\
+apiVersion: networking.gloo.solo.io/v2
+kind: RouteTable
+metadata:
+  name: large
+  namespace: edge
+spec:
+  hosts:
+    - large.example.com
+  virtualGateways:
+    - name: ingress
+      namespace: edge
+      cluster: cluster-1
+  http:
+",
+    );
+    for child in 0..children {
+        text.push_str(&format!(
+            "    - matchers: [{{uri: {{prefix: /leaf-{child}}}}}]
+      delegate: {{routeTables: [{{name: leaf-{child}, namespace: edge}}]}}
+"
+        ));
+    }
+    for child in 0..children {
+        text.push_str(&format!(
+            "---
+apiVersion: networking.gloo.solo.io/v2
+kind: RouteTable
+metadata:
+  name: leaf-{child}
+  namespace: edge
+spec:
+  http:
+"
+        ));
+        for route in 0..ROUTES_PER_TABLE {
+            let body = if child + 1 == children && route + 1 == ROUTES_PER_TABLE { answer } else { "large" };
+            text.push_str(&format!(
+                "    - name: r{route}
+      matchers: [{{uri: {{prefix: /part-{route}}}}}]
+      directResponse: {{status: 200, body: {body}}}
+"
+            ));
+        }
+    }
+    text
+}
+
 /// Writes a file into a folder that may not be there yet.
 pub(crate) fn place(file: &Path, text: &str) -> anyhow::Result<()> {
     let parent = file.parent().context("a file has a folder")?;

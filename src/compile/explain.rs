@@ -223,7 +223,7 @@ fn pick<'p, T>(candidates: impl IntoIterator<Item = &'p T>, host: &str, domain: 
 fn answer(route: &Route, wire: &Wire, scheme: &str) -> Option<Answer> {
     let mut policies: Vec<&Policy> = route.body.policies.iter().collect();
     if let Action::Forward(forward) = &route.body.action
-        && let [destination] = forward.destinations.as_slice()
+        && let [destination] = &forward.destinations[..]
     {
         policies.extend(&destination.policies);
     }

@@ -31,7 +31,8 @@ pub struct Inputs {
     tables: Collection<Table>,
     gateways: Collection<VirtualGateway>,
     services: Collection<Service>,
-    slices: OrdMap<ObjectRef, OrdMap<ObjectRef, Arc<Slice>>>,
+    /// By Service and slice.
+    slices: OrdMap<(ObjectRef, ObjectRef), Arc<Slice>>,
     pods: OrdMap<ObjectRef, Arc<Pod>>,
     nodes: OrdMap<(Name, Name), Arc<Node>>,
     secrets: OrdMap<ObjectRef, Arc<Secret>>,
@@ -50,8 +51,9 @@ pub struct Inputs {
 struct Collection<T> {
     by_age: OrdMap<Age, Arc<T>>,
     by_id: OrdMap<ObjectRef, Arc<T>>,
-    by_label: OrdMap<(Name, Name), OrdMap<Age, Arc<T>>>,
-    by_namespace: OrdMap<Name, OrdMap<Age, Arc<T>>>,
+    // One map for all labels: a map of its own for each would take a kilobyte for a single entry.
+    by_label: OrdMap<(Name, Name, Age), Arc<T>>,
+    by_namespace: OrdMap<(Name, Age), Arc<T>>,
 }
 
 impl<T> Default for Collection<T> {
@@ -95,9 +97,9 @@ impl<T: Member> Collection<T> {
         let age = member.age();
         self.by_age.insert(age.clone(), member.clone());
         self.by_id.insert(member.id().clone(), member.clone());
-        self.by_namespace.entry(member.id().namespace.clone()).or_default().insert(age.clone(), member.clone());
+        self.by_namespace.insert((member.id().namespace.clone(), age.clone()), member.clone());
         for (key, value) in member.labels() {
-            self.by_label.entry((key.clone(), value.clone())).or_default().insert(age.clone(), member.clone());
+            self.by_label.insert((key.clone(), value.clone(), age.clone()), member.clone());
         }
     }
 
@@ -105,9 +107,9 @@ impl<T: Member> Collection<T> {
         let age = member.age();
         self.by_age.remove(age);
         self.by_id.remove(member.id());
-        take_out(&mut self.by_namespace, &member.id().namespace, age);
+        self.by_namespace.remove(&(member.id().namespace.clone(), age.clone()));
         for (key, value) in member.labels() {
-            take_out(&mut self.by_label, &(key.clone(), value.clone()), age);
+            self.by_label.remove(&(key.clone(), value.clone(), age.clone()));
         }
     }
 
@@ -119,22 +121,18 @@ impl<T: Member> Collection<T> {
     /// In proportion to the objects under the selector's first label, or in its namespace, or to all.
     fn select(&self, selector: &Selector) -> Vec<Arc<T>> {
         let fits = |member: &&Arc<T>| selector.fits(member.id(), member.labels());
-        let label = selector.labels.iter().next().map(|(key, value)| (key.clone(), value.clone()));
-        let members = match (&label, &selector.namespace) {
-            (Some(pair), _) => self.by_label.get(pair),
-            (None, Some(namespace)) => self.by_namespace.get(namespace),
-            (None, None) => return self.by_age.values().filter(fits).cloned().collect(),
-        };
-        members.into_iter().flat_map(|members| members.values()).filter(fits).cloned().collect()
-    }
-}
-
-/// Takes an entry out of one of many maps, and the map with its last entry.
-fn take_out<K: Ord + Clone, L: Ord + Clone, V: Clone>(maps: &mut OrdMap<K, OrdMap<L, V>>, key: &K, entry: &L) {
-    if let Some(map) = maps.get_mut(key) {
-        map.remove(entry);
-        if map.is_empty() {
-            maps.remove(key);
+        match (selector.labels.iter().next(), &selector.namespace) {
+            (Some((key, value)), _) => {
+                let range = self.by_label.range((key.clone(), value.clone(), Age::first())..);
+                let members = range.take_while(|((k, v, _), _)| k == key && v == value).map(|(_, member)| member);
+                members.filter(fits).cloned().collect()
+            }
+            (None, Some(namespace)) => {
+                let range = self.by_namespace.range((namespace.clone(), Age::first())..);
+                let members = range.take_while(|((n, _), _)| n == namespace).map(|(_, member)| member);
+                members.filter(fits).cloned().collect()
+            }
+            (None, None) => self.by_age.values().filter(fits).cloned().collect(),
         }
     }
 }
@@ -274,7 +272,7 @@ impl Inputs {
         match fact {
             Lowered::Service(service) => self.services.insert(service),
             Lowered::Slice(slice) => {
-                self.slices.entry(slice.service.clone()).or_default().insert(slice.id.clone(), slice.clone());
+                self.slices.insert((slice.service.clone(), slice.id.clone()), slice.clone());
             }
             Lowered::Pod(pod) => drop(self.pods.insert(pod.id.clone(), pod.clone())),
             Lowered::Node(node) => {
@@ -305,7 +303,7 @@ impl Inputs {
         }
         match fact {
             Lowered::Service(service) => self.services.remove(service),
-            Lowered::Slice(slice) => take_out(&mut self.slices, &slice.service, &slice.id),
+            Lowered::Slice(slice) => drop(self.slices.remove(&(slice.service.clone(), slice.id.clone()))),
             Lowered::Pod(pod) => drop(self.pods.remove(&pod.id)),
             Lowered::Node(node) => drop(self.nodes.remove(&(node.id.cluster.clone(), node.id.name.clone()))),
             Lowered::Secret(secret) => drop(self.secrets.remove(&secret.id)),
@@ -452,7 +450,9 @@ impl World for Inputs {
     }
 
     fn slices(&self, service: &ObjectRef) -> Vec<Arc<Slice>> {
-        self.slices.get(service).into_iter().flat_map(|slices| slices.values()).cloned().collect()
+        let first = (service.clone(), ObjectRef::new(Kind::ALL[0], "", "", ""));
+        let range = self.slices.range(first..).take_while(|((other, _), _)| other == service);
+        range.map(|(_, slice)| slice.clone()).collect()
     }
 
     fn pod(&self, id: &ObjectRef) -> Option<Arc<Pod>> {

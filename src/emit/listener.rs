@@ -111,7 +111,7 @@ fn tcp_proxy(bind_port: u16, route: &Route) -> tcp_pb::TcpProxy {
     use tcp_pb::tcp_proxy::weighted_cluster::ClusterWeight;
     use tcp_pb::tcp_proxy::{ClusterSpecifier, WeightedCluster};
     let destinations = match &route.body.action {
-        Action::Forward(forward) => forward.destinations.as_slice(),
+        Action::Forward(forward) => &forward.destinations[..],
         Action::Redirect(_) | Action::Direct(_) => &[],
     };
     let specifier = match destinations {

@@ -347,7 +347,7 @@ impl<'a> RouteBuilder<'a> {
 
     fn emit_destinations(&self, forward: &Forward) -> route_pb::route_action::ClusterSpecifier {
         use route_pb::route_action::ClusterSpecifier;
-        if let ([destination], [scope]) = (forward.destinations.as_slice(), self.destinations.as_slice())
+        if let ([destination], [scope]) = (&forward.destinations[..], self.destinations.as_slice())
             && *scope == Scope::default()
         {
             return ClusterSpecifier::Cluster(name::cluster(&destination.upstream).to_string());

@@ -149,10 +149,10 @@ impl TestRoute {
         let policies = policies.into_iter().collect();
         let destination = WeightedDestination { upstream: service(service_name), weight, policies };
         if let Action::Forward(forward) = &mut self.action {
-            forward.destinations.push(destination);
+            forward.destinations = forward.destinations.iter().cloned().chain([destination]).collect();
         } else {
             self.action =
-                Action::Forward(Forward { destinations: vec![destination], path_rewrite: None, host_rewrite: None });
+                Action::Forward(Forward { destinations: [destination].into(), path_rewrite: None, host_rewrite: None });
         }
         self
     }

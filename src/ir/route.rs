@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Code, Labels, Name, ObjectRef, PathMatch, WorkspaceId};
+use crate::model::{Code, Name, ObjectRef, PathMatch, WorkspaceId};
 
 use super::{Policy, UpstreamId};
 
@@ -163,11 +163,17 @@ impl EffectiveLabels {
     /// # Rule
     /// R103 to R106.
     #[must_use]
-    pub fn with(&self, own: &Labels, hop: usize, origin: LabelOrigin) -> Self {
-        if own.is_empty() {
+    pub fn with<'l>(
+        &self,
+        own: impl IntoIterator<Item = (&'l Name, &'l Name)>,
+        hop: usize,
+        origin: LabelOrigin,
+    ) -> Self {
+        let mut own = own.into_iter().peekable();
+        if own.peek().is_none() {
             return self.clone();
         }
-        let mut labels = Vec::with_capacity(self.0.len() + own.len());
+        let mut labels = Vec::with_capacity(self.0.len() + own.size_hint().0);
         labels.extend_from_slice(&self.0);
         for (key, value) in own {
             let label = Label { value: value.clone(), hop, origin };
@@ -262,8 +268,8 @@ pub enum Action {
 /// Forwarding.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Forward {
-    /// At least one; weights add up to 100 where there are several.
-    pub destinations: Vec<WeightedDestination>,
+    /// At least one; weights add up to 100 where there are several. Neighbours share it where they have the same.
+    pub destinations: Arc<[WeightedDestination]>,
     /// How the path changes.
     pub path_rewrite: Option<PathRewrite>,
     /// How the host changes.

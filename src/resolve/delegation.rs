@@ -93,7 +93,7 @@ pub enum FinalAction {
     /// Forward to these, with weights.
     Forward {
         /// Destinations.
-        destinations: Vec<(UpstreamId, u32)>,
+        destinations: Arc<[(UpstreamId, u32)]>,
         /// Path.
         path_rewrite: Option<PathRewrite>,
         /// Host.
@@ -191,7 +191,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
             let mut branch = Branch {
                 chain: above.chain.iter().cloned().chain([hop]).collect(),
                 tables: tables.clone(),
-                labels: labels.with(&route.labels, depth, LabelOrigin::Route),
+                labels: labels.with(route.labels.iter().map(|(key, value)| (key, value)), depth, LabelOrigin::Route),
                 matchers: Vec::new(),
             };
             let combinations = above.matchers.len().saturating_mul(route.matchers.len());
@@ -287,7 +287,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
                     ));
                 }
                 FinalAction::Forward {
-                    destinations,
+                    destinations: destinations.into(),
                     path_rewrite: forward.path_rewrite.clone(),
                     host_rewrite: forward.host_rewrite.clone(),
                 }

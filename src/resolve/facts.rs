@@ -35,6 +35,13 @@ impl Age {
         Self { created, id: id.clone() }
     }
 
+    /// Before every other.
+    #[must_use]
+    pub fn first() -> Self {
+        let id = ObjectRef::new(Kind::ALL[0], "", "", "");
+        Self { created: Some(jiff::Timestamp::MIN), id }
+    }
+
     fn key(&self) -> (bool, Option<jiff::Timestamp>, &Name, &Name, &Name) {
         (self.created.is_none(), self.created, &self.id.namespace, &self.id.name, &self.id.cluster)
     }
@@ -226,8 +233,8 @@ pub struct TableRoute {
     pub name: Name,
     /// Position in `spec.http`.
     pub index: usize,
-    /// Route labels.
-    pub labels: Labels,
+    /// Route labels, in the order of their keys. A map of its own would take 400 bytes for every route.
+    pub labels: Box<[(Name, Name)]>,
     /// Alternatives that can be understood; none written is one that takes everything.
     pub matchers: Vec<Matcher>,
     /// What it does.

@@ -24,14 +24,14 @@ use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Name, ObjectRef, WorkspaceId};
 
 use super::destination::{check_on_gateway, resolve_upstream};
-use super::facts::{GatewayListener, Port, Selector, Service, ServicePort, VirtualGateway};
+use super::facts::{GatewayListener, ListenerProtocol, Port, Selector, Service, ServicePort, VirtualGateway};
 use super::policy;
 use super::world::World;
 
 pub use binding::{Bindings, Bound, ListenerKey, TableBindings, bind, bind_table};
 pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broken, is_remembered, is_unread};
 pub use growth::{GrownTree, Served, grow, require_auth_findings};
-pub use hosts::{HostKey, Hosts, virtual_host};
+pub use hosts::{HostKey, Hosts, PlainPort, virtual_host};
 pub use sharing::{Sharing, extensions, sharing};
 
 use chains::chains;
@@ -146,7 +146,8 @@ pub fn compose<W: World + ?Sized>(
     };
     let Some(owner) = owner_of(world, gateway) else { return plan };
     let mut hosts = Afresh { world, gateway, owner: &owner, bodies: BTreeMap::new(), findings: Findings::new() };
-    (plan.listeners, plan.secrets) = listeners(world, gateway, bindings, trees, &mut hosts, findings);
+    let arranged = listeners(world, gateway, bindings, trees, &mut hosts, findings);
+    (plan.listeners, plan.secrets) = (arranged.listeners, arranged.secrets);
     findings.append(&mut hosts.findings);
     let shares = hosts.bodies.iter().filter_map(|(root, bodies)| Some(sharing(world, trees.get(root)?, bodies)));
     let shares: Vec<Sharing> = shares.collect();
@@ -174,7 +175,18 @@ pub fn upstreams_of(body: &RouteBody) -> impl Iterator<Item = &UpstreamId> {
         Action::Forward(forward) => Some(forward),
         _ => None,
     };
-    forward.into_iter().flat_map(|forward| &forward.destinations).map(|destination| &destination.upstream)
+    forward.into_iter().flat_map(|forward| forward.destinations.iter()).map(|destination| &destination.upstream)
+}
+
+/// The listeners of a gateway.
+#[derive(Debug, Default)]
+pub struct Arranged {
+    /// By bound port.
+    pub listeners: BTreeMap<u16, Listener>,
+    /// What they show to clients.
+    pub secrets: BTreeMap<SecretId, Secret>,
+    /// Those ports whose only chain is arranged domain by domain.
+    pub plain: BTreeMap<u16, PlainPort>,
 }
 
 /// The listeners of a gateway, with what they show to clients: the plan but for its upstreams.
@@ -192,9 +204,9 @@ pub fn listeners<W: World + ?Sized>(
     trees: &OrdMap<ObjectRef, Arc<GrownTree>>,
     hosts: &mut dyn Hosts,
     findings: &mut Findings,
-) -> (BTreeMap<u16, Listener>, BTreeMap<SecretId, Secret>) {
-    let (mut listeners, mut secrets) = (BTreeMap::new(), BTreeMap::new());
-    let Some(owner) = owner_of(world, gateway) else { return (listeners, secrets) };
+) -> Arranged {
+    let mut arranged = Arranged::default();
+    let Some(owner) = owner_of(world, gateway) else { return arranged };
     let ports = bound_ports(world, gateway, findings);
     let is_closed = is_closed_by_policy(world, gateway, &owner);
     for (bind_port, bound) in ports {
@@ -210,7 +222,7 @@ pub fn listeners<W: World + ?Sized>(
             trees,
             is_closed,
             hosts: &mut *hosts,
-            secrets: &mut secrets,
+            secrets: &mut arranged.secrets,
             findings,
         };
         let chains = chains(&mut here, &bound);
@@ -218,9 +230,13 @@ pub fn listeners<W: World + ?Sized>(
             continue;
         }
         let (service_ports, gateways) = (bound.service_ports, bound.gateways);
-        listeners.insert(bind_port, Listener { bind_port, service_ports, gateways, chains });
+        if bound.protocol == ListenerProtocol::Http && !is_closed {
+            let plain = PlainPort { listeners: bound.listeners, service_ports: service_ports.clone() };
+            arranged.plain.insert(bind_port, plain);
+        }
+        arranged.listeners.insert(bind_port, Listener { bind_port, service_ports, gateways, chains });
     }
-    (listeners, secrets)
+    arranged
 }
 
 /// Whether a protecting policy selects a gateway and cannot be applied (R120, R130).

@@ -95,11 +95,11 @@ pub struct PolicyIndex {
     /// Those with a route selector that names no label.
     unlabelled: Aged,
     /// By the first label pair of each of their route selectors.
-    labelled: OrdMap<(Name, Name), Aged>,
+    labelled: OrdMap<(Name, Name, Age), Arc<PolicyObject>>,
     /// Those that select destinations and close them.
     closing: Aged,
     /// Valid ones that select destinations, by what each of their destination selectors names.
-    on_destinations: OrdMap<DestinationKey, Aged>,
+    on_destinations: OrdMap<(DestinationKey, Age), Arc<PolicyObject>>,
     /// Those that share something for all routes of a gateway.
     sharing: Aged,
     /// Those that select workloads.
@@ -193,41 +193,60 @@ impl PolicyPlace {
     }
 }
 
+impl PolicyPlace {
+    /// For each way in which a policy may reach something: the places of which whatever it reaches asks every one.
+    #[must_use]
+    pub fn asked(policy: &PolicyObject) -> Vec<Vec<Self>> {
+        use super::facts::RouteSelector;
+        let all = |labels: &crate::model::Labels| -> Vec<Self> {
+            let pairs = labels.iter().map(|(key, value)| Self::Labelled(key.clone(), value.clone()));
+            if labels.is_empty() { vec![Self::Unlabelled] } else { pairs.collect() }
+        };
+        let mut asked: Vec<Vec<Self>> = Vec::new();
+        asked.extend(policy.targets.routes.iter().map(|selector| match selector {
+            RouteSelector::Route(route) => all(&route.labels),
+            RouteSelector::All | RouteSelector::WithDestinations(_) => vec![Self::Unlabelled],
+        }));
+        asked.extend(policy.targets.route_destinations.iter().map(|item| all(&item.route.labels)));
+        let others = Self::of(policy)
+            .into_iter()
+            .filter(|place| matches!(place, Self::Closing | Self::Destination(_) | Self::Sharing | Self::Workloads));
+        asked.extend(others.map(|place| vec![place]));
+        asked
+    }
+}
+
 impl PolicyIndex {
     /// Takes a policy in.
     pub fn insert(&mut self, policy: &Arc<PolicyObject>) {
-        self.all.insert(policy.age.clone(), policy.clone());
+        let age = policy.age.clone();
+        self.all.insert(age.clone(), policy.clone());
         for place in PolicyPlace::of(policy) {
-            self.at(place).insert(policy.age.clone(), policy.clone());
+            let (age, policy) = (age.clone(), policy.clone());
+            match place {
+                PolicyPlace::Unlabelled => drop(self.unlabelled.insert(age, policy)),
+                PolicyPlace::Labelled(key, value) => drop(self.labelled.insert((key, value, age), policy)),
+                PolicyPlace::Closing => drop(self.closing.insert(age, policy)),
+                PolicyPlace::Destination(key) => drop(self.on_destinations.insert((key, age), policy)),
+                PolicyPlace::Sharing => drop(self.sharing.insert(age, policy)),
+                PolicyPlace::Workloads => drop(self.on_workloads.insert(age, policy)),
+            }
         }
     }
 
     /// Takes a policy out.
     pub fn remove(&mut self, policy: &PolicyObject) {
-        self.all.remove(&policy.age);
+        let age = &policy.age;
+        self.all.remove(age);
         for place in PolicyPlace::of(policy) {
-            self.at(place.clone()).remove(&policy.age);
-            if let PolicyPlace::Labelled(key, value) = place {
-                let pair = (key, value);
-                if self.labelled.get(&pair).is_some_and(OrdMap::is_empty) {
-                    self.labelled.remove(&pair);
-                }
-            } else if let PolicyPlace::Destination(key) = place
-                && self.on_destinations.get(&key).is_some_and(OrdMap::is_empty)
-            {
-                self.on_destinations.remove(&key);
+            match place {
+                PolicyPlace::Unlabelled => drop(self.unlabelled.remove(age)),
+                PolicyPlace::Labelled(key, value) => drop(self.labelled.remove(&(key, value, age.clone()))),
+                PolicyPlace::Closing => drop(self.closing.remove(age)),
+                PolicyPlace::Destination(key) => drop(self.on_destinations.remove(&(key, age.clone()))),
+                PolicyPlace::Sharing => drop(self.sharing.remove(age)),
+                PolicyPlace::Workloads => drop(self.on_workloads.remove(age)),
             }
-        }
-    }
-
-    fn at(&mut self, place: PolicyPlace) -> &mut Aged {
-        match place {
-            PolicyPlace::Unlabelled => &mut self.unlabelled,
-            PolicyPlace::Labelled(key, value) => self.labelled.entry((key, value)).or_default(),
-            PolicyPlace::Closing => &mut self.closing,
-            PolicyPlace::Destination(key) => self.on_destinations.entry(key).or_default(),
-            PolicyPlace::Sharing => &mut self.sharing,
-            PolicyPlace::Workloads => &mut self.on_workloads,
         }
     }
 
@@ -256,9 +275,11 @@ impl PolicyIndex {
         if self.on_destinations.is_empty() {
             return Vec::new();
         }
-        let keys = DestinationKey::picking(object, labels);
-        let found = keys.filter_map(|key| self.on_destinations.get(&key)).flat_map(|under| under.values().cloned());
-        let mut found: Vec<Arc<PolicyObject>> = found.collect();
+        let mut found: Vec<Arc<PolicyObject>> = Vec::new();
+        for key in DestinationKey::picking(object, labels) {
+            let under = self.on_destinations.range((key.clone(), Age::first())..);
+            found.extend(under.take_while(|((own, _), _)| *own == key).map(|(_, policy)| policy.clone()));
+        }
         found.sort_by(|a, b| a.age.cmp(&b.age));
         found.dedup_by(|a, b| a.id == b.id);
         found
@@ -283,9 +304,10 @@ impl PolicyIndex {
         let mut found: Vec<&Arc<PolicyObject>> = self.unlabelled.values().collect();
         if !self.labelled.is_empty() {
             for (key, label) in labels.iter() {
-                if let Some(under) = self.labelled.get(&(key.clone(), label.value.clone())) {
-                    found.extend(under.values());
-                }
+                let value = &label.value;
+                let under = self.labelled.range((key.clone(), value.clone(), Age::first())..);
+                let under = under.take_while(|((k, v, _), _)| k == key && v == value);
+                found.extend(under.map(|(_, policy)| policy));
             }
         }
         found.sort_by(|a, b| a.age.cmp(&b.age));

@@ -360,7 +360,7 @@ fn show_action(action: &Action) -> String {
         ),
         Action::Forward(forward) => {
             let mut destinations: Vec<String> = Vec::new();
-            for destination in &forward.destinations {
+            for destination in forward.destinations.iter() {
                 let id = destination.upstream.to_string();
                 destinations.push(if forward.destinations.len() == 1 {
                     id

@@ -33,7 +33,7 @@ pub(super) struct Stream<S, O: Observer> {
     pub(super) source: Arc<S>,
     pub(super) observer: Arc<O>,
     pub(super) sessions: Sessions,
-    pub(super) settings: ServerSettings,
+    pub(super) settings: Arc<ServerSettings>,
     pub(super) commons: Commons,
     /// When the server stops: the number of streams that were open then.
     pub(super) closing: watch::Receiver<Option<usize>>,

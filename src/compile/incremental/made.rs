@@ -18,7 +18,7 @@ use crate::resolve::delegation::expand;
 use crate::resolve::destination::backing_services;
 use crate::resolve::facts::{Table, TableRole};
 use crate::resolve::gateway::{
-    Bindings, GrownTree, bind_table, carry_over_table, class_of_one, freeze, grow, known_gateways,
+    Bindings, GrownTree, TableBindings, bind_table, carry_over_table, class_of_one, freeze, grow, known_gateways,
     require_auth_findings, serves,
 };
 use crate::resolve::lower::Lowered;
@@ -28,7 +28,7 @@ use crate::resolve::trust::KeptRoot;
 use crate::resolve::world::World;
 
 use super::outcome::{Count, Origin, Outcome};
-use super::serving::{Around, Serving, Stale};
+use super::serving::{Around, Claims, Serving, Stale};
 use super::slots::{Dirty, Reader, Recording, Slot, take, touch, touch_object};
 use super::{Fact, Made, Step, may_freeze};
 
@@ -124,8 +124,8 @@ impl Made {
         self.inputs.table(id).filter(|table| matches!(table.role, TableRole::Root(_)))
     }
 
-    /// Binds root tables.
-    pub(super) fn bind(&mut self, dirty: &mut Dirty, step: &mut Step) {
+    /// Binds root tables. Hosts that one binds now and did not before, or the other way round, are added to `claims`.
+    pub(super) fn bind(&mut self, dirty: &mut Dirty, claims: &mut Claims, step: &mut Step) {
         for reader in take(dirty, |reader| matches!(reader, Reader::Binding(_))) {
             let Reader::Binding(id) = &reader else { continue };
             let origin = Origin::Binding(id.clone());
@@ -160,9 +160,7 @@ impl Made {
             };
             if !is_same {
                 for own in before.iter().chain(&now) {
-                    for gateway in &own.gateways {
-                        touch(&self.reads, &Slot::Bound(gateway.clone()), dirty);
-                    }
+                    claim(own, &self.reads, dirty, claims);
                 }
                 if let Some(before) = &before {
                     self.bindings.remove(before);
@@ -176,6 +174,13 @@ impl Made {
             if let Some(now) = now {
                 self.bound.insert(id.clone(), now);
             }
+        }
+    }
+
+    /// A tree claims its hosts now and did not before, or the other way round.
+    pub(super) fn claim(&self, root: &ObjectRef, dirty: &mut Dirty, claims: &mut Claims) {
+        if let Some(own) = self.bound.get(root) {
+            claim(own, &self.reads, dirty, claims);
         }
     }
 
@@ -373,7 +378,7 @@ impl Made {
         &mut self,
         dirty: Dirty,
         changed_trees: &BTreeSet<ObjectRef>,
-        all_listeners: bool,
+        claims: &Claims,
         step: &mut Step,
     ) {
         let mut stale: BTreeMap<GatewayId, Stale> = BTreeMap::new();
@@ -402,9 +407,10 @@ impl Made {
         }
         for (gateway, serving) in &self.serving {
             let roots: Vec<&ObjectRef> = changed_trees.iter().filter(|root| serving.serves(root)).collect();
-            if all_listeners || !roots.is_empty() {
+            let domains = serving.domains_of(claims);
+            if !domains.is_empty() || !roots.is_empty() {
                 let stale = stale.entry(gateway.clone()).or_default();
-                stale.listeners |= all_listeners;
+                stale.domains = domains;
                 stale.roots.extend(roots.into_iter().cloned());
             }
         }
@@ -423,6 +429,16 @@ impl Made {
                 self.plans.insert(gateway, serving.plan.clone());
             }
         }
+    }
+}
+
+/// Adds the hosts that a root table binds, and whoever looks at all bindings of its gateways.
+fn claim(own: &TableBindings, reads: &Reads<Slot, Reader>, dirty: &mut Dirty, claims: &mut Claims) {
+    for gateway in &own.gateways {
+        touch(reads, &Slot::Bound(gateway.clone()), dirty);
+    }
+    for (listener, _, bound) in &own.listeners {
+        claims.extend(bound.1.iter().map(|(host, _)| (listener.clone(), host.clone())));
     }
 }
 

@@ -12,7 +12,8 @@
 //! | binding | root table | what it read changed (`slots`) |
 //! | tree with policies | root table | the same, or where it binds, or what is remembered of it |
 //! | bodies | gateway and tree | the tree, or a destination's sharing, changed |
-//! | listeners | gateway | virtual gateways, their Services, bindings or secrets changed |
+//! | listeners | gateway | virtual gateways, their Services or secrets changed; bindings too, where there is a port with TLS or TCP |
+//! | domains | gateway and plain HTTP port | tables that claim the domain are others |
 //! | virtual host | gateway and domain | its tables, or their bodies, changed |
 //! | what policies share | gateway | such a policy of an owner of its tables and destinations is another, or there are others |
 //! | upstream | gateway and destination | its object, endpoints or protection changed |
@@ -50,7 +51,7 @@ use crate::store::Store;
 use super::full::Compiled;
 use super::inputs::{Inputs, misplaced, namespace_of};
 use outcome::{Origin, Outcome};
-use serving::Serving;
+use serving::{Claims, Serving};
 use settling::Referring;
 use slots::{Dirty, Reader, Slot, take, touch};
 
@@ -358,7 +359,8 @@ impl Kept {
         dirty.extend(std::mem::take(&mut self.recalled).into_iter().map(Reader::Tree));
         made.settle_trust(&options.kept_root, &mut dirty);
         made.settle_policies(&mut dirty);
-        made.bind(&mut dirty, step);
+        let mut claims = Claims::new();
+        made.bind(&mut dirty, &mut claims, step);
         for (table, is_broken) in made.outcome.take_early() {
             let changed = if is_broken { made.broken.insert(table.clone()) } else { made.broken.remove(&table) };
             if changed {
@@ -366,7 +368,6 @@ impl Kept {
             }
         }
         let mut changed_trees: BTreeSet<ObjectRef> = BTreeSet::new();
-        let mut all_listeners = false;
         for reader in take(&mut dirty, |reader| matches!(reader, Reader::Tree(_))) {
             let Reader::Tree(root) = &reader else { continue };
             let before = self.made.trees.get(root).cloned();
@@ -375,10 +376,10 @@ impl Kept {
             let now = self.made.trees.get(root);
             if before.as_ref().map(Arc::as_ptr) != now.map(Arc::as_ptr) {
                 changed_trees.insert(root.clone());
-                // A tree that comes or goes does so with its bindings, which listeners read.
-                all_listeners |= before.as_ref().zip(now).is_some_and(|(before, now)| {
-                    before.claims_http() != now.claims_http() || before.tree.root.age != now.tree.root.age
-                });
+                // A tree that comes or goes does so with its bindings.
+                if before.as_ref().zip(now).is_some_and(|(before, now)| before.claims_http() != now.claims_http()) {
+                    self.made.claim(root, &mut dirty, &mut claims);
+                }
             }
         }
         let made = &mut self.made;
@@ -386,7 +387,7 @@ impl Kept {
             made.look_after(&child);
         }
         made.tell_others(&mut dirty, &services, wanted);
-        made.serve(dirty, &changed_trees, all_listeners, step);
+        made.serve(dirty, &changed_trees, &claims, step);
         made.keep_plans(&plans);
         step.verdicts = made.outcome.render(store, &made.inputs);
         self.store = store.clone();

@@ -8,11 +8,12 @@ use imbl::OrdMap;
 use crate::compile::inputs::Inputs;
 use crate::ir::{GatewayPlan, Listener, RouteBody, Serves, UpstreamId, VirtualHost};
 use crate::memo::Reads;
-use crate::model::{Findings, GatewayId, ObjectRef, WorkspaceId};
+use crate::model::{Findings, GatewayId, Host as Domain, ObjectRef, WorkspaceId};
 use crate::resolve::destination::resolve_upstream;
+use crate::resolve::facts::ListenerProtocol;
 use crate::resolve::gateway::{
-    Bindings, GrownTree, HostKey, Hosts, Sharing, bodies, is_implemented_by, listeners, owner_of, sharing,
-    upstreams_of, virtual_host,
+    Bindings, GrownTree, HostKey, Hosts, ListenerKey, PlainPort, Sharing, bodies, is_implemented_by, listeners,
+    owner_of, sharing, upstreams_of, virtual_host,
 };
 use crate::resolve::world::World;
 
@@ -29,6 +30,10 @@ pub(super) struct Serving {
     pub(super) bodies: BTreeMap<ObjectRef, Bodies>,
     hosts: BTreeMap<HostKey, Host>,
     by_root: BTreeMap<ObjectRef, Vec<HostKey>>,
+    /// Ports whose domains are settled one by one.
+    plain: BTreeMap<u16, PlainPort>,
+    /// Which virtual host each of those domains has.
+    domains: BTreeMap<(u16, Domain), HostKey>,
     /// How many virtual hosts name an upstream, and the routes of whole connections once more.
     pub(super) wanted: BTreeMap<UpstreamId, usize>,
     /// Those of routes of whole connections.
@@ -52,8 +57,8 @@ pub(super) struct Bodies {
 struct Host {
     host: Arc<VirtualHost>,
     upstreams: BTreeSet<UpstreamId>,
-    /// Port, position of the chain, position in the chain.
-    places: Vec<(u16, usize, usize)>,
+    /// Port and position of the chain, where hosts are in the order of their domains.
+    places: Vec<(u16, usize)>,
     is_used: bool,
 }
 
@@ -67,10 +72,15 @@ pub(super) struct Around<'a> {
     pub(super) step: &'a mut Step,
 }
 
+/// Hosts on listeners of virtual gateways that some table binds now and did not before, or the other way round.
+pub(super) type Claims = BTreeSet<(ListenerKey, Domain)>;
+
 /// What of a gateway must be made anew.
 #[derive(Debug, Default)]
 pub(super) struct Stale {
     pub(super) listeners: bool,
+    /// Domains, with their port, that other tables may serve.
+    pub(super) domains: BTreeSet<(u16, Domain)>,
     /// Root tables whose tree is another, or goes to other destinations.
     pub(super) roots: BTreeSet<ObjectRef>,
     pub(super) extensions: bool,
@@ -93,6 +103,8 @@ impl Serving {
             bodies: BTreeMap::new(),
             hosts: BTreeMap::new(),
             by_root: BTreeMap::new(),
+            plain: BTreeMap::new(),
+            domains: BTreeMap::new(),
             wanted: BTreeMap::new(),
             of_streams: BTreeSet::new(),
             of_extensions: BTreeSet::new(),
@@ -104,6 +116,16 @@ impl Serving {
     /// Whether a root table is served here.
     pub(super) fn serves(&self, root: &ObjectRef) -> bool {
         self.bodies.contains_key(root)
+    }
+
+    /// The domains of ports here that claims are about.
+    pub(super) fn domains_of(&self, claims: &Claims) -> BTreeSet<(u16, Domain)> {
+        let mut domains = BTreeSet::new();
+        for (port, plain) in &self.plain {
+            let own = claims.iter().filter(|(listener, _)| plain.has(listener));
+            domains.extend(own.map(|(_, domain)| (*port, domain.clone())));
+        }
+        domains
     }
 
     /// Brings the plan up to date. An unchanged virtual host or upstream keeps its `Arc`, an unchanged plan too.
@@ -138,7 +160,8 @@ impl Serving {
             gone.extend(plan.upstreams.keys().filter(|id| !self.wanted.contains_key(*id)).cloned());
             touched.extend(self.wanted.keys().filter(|id| !plan.upstreams.contains_key(*id)).cloned());
         } else {
-            let mut counted = self.patch(&moved, &mut plan, around);
+            let (mut counted, made) = self.settle(&stale.domains, &owner, &mut plan, around);
+            counted.extend(self.patch(&moved, &made, &mut plan, around));
             counted.append(&mut self.share(&mut plan, around));
             for id in counted {
                 match (self.wanted.contains_key(&id), plan.upstreams.contains_key(&id)) {
@@ -211,29 +234,136 @@ impl Serving {
         !is_same
     }
 
+    /// Settles domains anew of ports where that can be done one by one. Returns the upstreams that more or fewer virtual
+    /// hosts name, and the virtual hosts that it made.
+    fn settle(
+        &mut self,
+        domains: &BTreeSet<(u16, Domain)>,
+        owner: &WorkspaceId,
+        plan: &mut Arc<GatewayPlan>,
+        around: &mut Around<'_>,
+    ) -> (BTreeSet<UpstreamId>, BTreeSet<HostKey>) {
+        let (mut counted, mut made, nothing) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for place in domains {
+            let (port, domain) = place;
+            let Some(plain) = self.plain.get(port).cloned() else { continue };
+            let (bindings, trees) = (around.bindings, around.trees);
+            // Those that are there are looked at later, where their trees are others.
+            let mut keeper = Keeper { serving: self, moved: &nothing, owner, around, made: BTreeSet::new() };
+            let now = plain.host(bindings, trees, domain, &mut keeper);
+            made.append(&mut keeper.made);
+            let before = self.domains.get(place).cloned();
+            if before.as_ref() == now.as_ref().map(|(key, _)| key) {
+                continue;
+            }
+            let chain = Arc::make_mut(plan).listeners.get_mut(port).and_then(|listener| listener.chains.first_mut());
+            if let Some(Serves::Http(http)) = chain.map(|chain| &mut chain.serves) {
+                let position = http.virtual_hosts.binary_search_by(|host| host.domain.cmp(domain));
+                match (position, &now) {
+                    (Ok(position), Some((_, host))) => http.virtual_hosts[position] = host.clone(),
+                    (Err(position), Some((_, host))) => http.virtual_hosts.insert(position, host.clone()),
+                    (Ok(position), None) => drop(http.virtual_hosts.remove(position)),
+                    (Err(_), None) => {}
+                }
+            }
+            // First, so that what both share stays.
+            if let Some((key, _)) = now {
+                self.domains.insert(place.clone(), key.clone());
+                self.enter(&key, *port, &mut counted);
+            } else {
+                self.domains.remove(place);
+            }
+            if let Some(key) = before {
+                self.leave(&key, *port, &mut counted, around);
+            }
+        }
+        (counted, made)
+    }
+
+    /// A virtual host serves a plain port.
+    fn enter(&mut self, key: &HostKey, port: u16, counted: &mut BTreeSet<UpstreamId>) {
+        let Some(host) = self.hosts.get_mut(key) else { return };
+        if host.places.is_empty() {
+            for id in &host.upstreams {
+                *self.wanted.entry(id.clone()).or_default() += 1;
+                counted.insert(id.clone());
+            }
+        }
+        host.places.push((port, 0));
+        for root in &key.tables {
+            let keys = self.by_root.entry(root.clone()).or_default();
+            if !keys.contains(key) {
+                keys.push(key.clone());
+            }
+        }
+    }
+
+    /// A virtual host does not serve a plain port any more.
+    fn leave(&mut self, key: &HostKey, port: u16, counted: &mut BTreeSet<UpstreamId>, around: &mut Around<'_>) {
+        let Some(host) = self.hosts.get_mut(key) else { return };
+        host.places.retain(|place| *place != (port, 0));
+        if !host.places.is_empty() {
+            return;
+        }
+        if let Some(host) = self.hosts.remove(key) {
+            for id in host.upstreams {
+                self.release(&id);
+                counted.insert(id);
+            }
+        }
+        around.outcome.forget(&Origin::Host(self.gateway.clone(), key.clone()));
+        for root in &key.tables {
+            let Some(keys) = self.by_root.get_mut(root) else { continue };
+            keys.retain(|other| other != key);
+            if keys.is_empty() {
+                self.by_root.remove(root);
+                self.drop_bodies(root, around);
+            }
+        }
+    }
+
+    /// One virtual host fewer names an upstream.
+    fn release(&mut self, id: &UpstreamId) {
+        if let Some(uses) = self.wanted.get_mut(id) {
+            *uses -= 1;
+            if *uses == 0 {
+                self.wanted.remove(id);
+            }
+        }
+    }
+
+    fn drop_bodies(&mut self, root: &ObjectRef, around: &mut Around<'_>) {
+        if let Some(kept) = self.bodies.remove(root) {
+            self.reshare(&kept.sharing, &Sharing::default());
+        }
+        around.reads.forget(&Reader::Bodies(self.gateway.clone(), root.clone()));
+        around.outcome.forget(&Origin::Bodies(self.gateway.clone(), root.clone()));
+    }
+
     /// Puts other virtual hosts in their places. Returns the upstreams that more or fewer of them name.
     fn patch(
         &mut self,
         moved: &BTreeSet<ObjectRef>,
+        made: &BTreeSet<HostKey>,
         plan: &mut Arc<GatewayPlan>,
         around: &mut Around<'_>,
     ) -> BTreeSet<UpstreamId> {
         let mut counted = BTreeSet::new();
         let keys: BTreeSet<HostKey> =
             moved.iter().filter_map(|root| self.by_root.get(root)).flatten().cloned().collect();
-        for key in keys {
+        for key in keys.into_iter().filter(|key| !made.contains(key)) {
             let before = self.hosts.get(&key).map(|kept| kept.upstreams.clone()).unwrap_or_default();
             if !self.make_host(&key, around) {
                 continue;
             }
             let Some(kept) = self.hosts.get(&key) else { continue };
             let changed = Arc::make_mut(plan);
-            for (port, chain, position) in &kept.places {
+            for (port, chain) in &kept.places {
                 let chain = changed.listeners.get_mut(port).and_then(|listener| listener.chains.get_mut(*chain));
                 if let Some(Serves::Http(http)) = chain.map(|chain| &mut chain.serves)
-                    && let Some(place) = http.virtual_hosts.get_mut(*position)
+                    && let Ok(position) = http.virtual_hosts.binary_search_by(|host| host.domain.cmp(&key.domain))
                 {
-                    *place = kept.host.clone();
+                    http.virtual_hosts[position] = kept.host.clone();
                 }
             }
             // One that another chain serves instead names nothing.
@@ -245,14 +375,7 @@ impl Serving {
             for id in now.difference(&before) {
                 *self.wanted.entry(id.clone()).or_default() += 1;
             }
-            for id in before.difference(&now) {
-                if let Some(uses) = self.wanted.get_mut(id) {
-                    *uses -= 1;
-                    if *uses == 0 {
-                        self.wanted.remove(id);
-                    }
-                }
-            }
+            before.difference(&now).for_each(|id| self.release(id));
         }
         counted
     }
@@ -274,13 +397,17 @@ impl Serving {
         let (world, mut findings) = (Recording::new(inputs), Findings::new());
         let mut keeper = Keeper { serving: self, moved, owner, around, made: BTreeSet::new() };
         let gateway = keeper.serving.gateway.clone();
-        let (listeners, secrets) = listeners(&world, &gateway, bindings, trees, &mut keeper, &mut findings);
+        let arranged = listeners(&world, &gateway, bindings, trees, &mut keeper, &mut findings);
+        let (listeners, secrets) = (arranged.listeners, arranged.secrets);
+        self.plain = arranged.plain;
         for virtual_gateway in inputs.virtual_gateways() {
             let mut services = gateway.services.iter().filter_map(|name| {
                 let kind = crate::model::Kind::Service;
                 inputs.service(&ObjectRef::new(kind, &gateway.cluster, &gateway.namespace, name))
             });
-            if services.any(|service| is_implemented_by(inputs, &virtual_gateway, &service)) {
+            // Where all is settled domain by domain, claims say which.
+            let is_plain = virtual_gateway.listeners.iter().all(|own| own.protocol == ListenerProtocol::Http);
+            if !is_plain && services.any(|service| is_implemented_by(inputs, &virtual_gateway, &service)) {
                 world.note(Slot::Bound(virtual_gateway.id.clone()));
             }
         }
@@ -300,14 +427,14 @@ impl Serving {
 
     /// Notes where virtual hosts are, and drops those that are nowhere.
     fn place(&mut self, listeners: &BTreeMap<u16, Listener>, around: &mut Around<'_>) {
-        let mut places: BTreeMap<*const VirtualHost, Vec<(u16, usize, usize)>> = BTreeMap::new();
+        let mut places: BTreeMap<*const VirtualHost, Vec<(u16, usize)>> = BTreeMap::new();
         self.of_streams.clear();
         for (port, listener) in listeners {
             for (index, chain) in listener.chains.iter().enumerate() {
                 match &chain.serves {
                     Serves::Http(http) => {
-                        for (position, host) in http.virtual_hosts.iter().enumerate() {
-                            places.entry(Arc::as_ptr(host)).or_default().push((*port, index, position));
+                        for host in &http.virtual_hosts {
+                            places.entry(Arc::as_ptr(host)).or_default().push((*port, index));
                         }
                     }
                     Serves::Tcp(route) => {
@@ -324,6 +451,7 @@ impl Serving {
             around.outcome.forget(&Origin::Host(self.gateway.clone(), key));
         }
         self.by_root.clear();
+        self.domains.clear();
         self.wanted.clear();
         for id in self.of_streams.iter().chain(&self.of_extensions) {
             *self.wanted.entry(id.clone()).or_default() += 1;
@@ -332,6 +460,9 @@ impl Serving {
             host.places = places.remove(&Arc::as_ptr(&host.host)).unwrap_or_default();
             for root in &key.tables {
                 self.by_root.entry(root.clone()).or_default().push(key.clone());
+            }
+            for (port, _) in host.places.iter().filter(|(port, _)| self.plain.contains_key(port)) {
+                self.domains.insert((*port, key.domain.clone()), key.clone());
             }
             // One that another chain serves instead is made and not used.
             if !host.places.is_empty() {
@@ -342,13 +473,7 @@ impl Serving {
         }
         let gone: Vec<ObjectRef> =
             self.bodies.keys().filter(|root| !self.by_root.contains_key(*root)).cloned().collect();
-        for root in gone {
-            if let Some(kept) = self.bodies.remove(&root) {
-                self.reshare(&kept.sharing, &Sharing::default());
-            }
-            around.reads.forget(&Reader::Bodies(self.gateway.clone(), root.clone()));
-            around.outcome.forget(&Origin::Bodies(self.gateway.clone(), root));
-        }
+        gone.iter().for_each(|root| self.drop_bodies(root, around));
     }
 
     /// Leaves nothing of the gateway behind.
@@ -372,7 +497,8 @@ impl Serving {
 
     /// How many parts are held.
     pub(super) fn len(&self) -> usize {
-        self.bodies.len() + self.hosts.len() + self.by_root.len() + self.wanted.len() + self.plan.upstreams.len()
+        let parts = self.bodies.len() + self.hosts.len() + self.by_root.len() + self.domains.len();
+        parts + self.wanted.len() + self.plan.upstreams.len()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What may be read, who reads it, and what a change touches.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::compile::inputs::Inputs;
@@ -26,7 +26,7 @@ pub(super) enum Slot {
     /// An object, or that there is none.
     Object(ObjectRef),
     /// All objects of a kind that a selector picks.
-    Selected(Kind, Bucket, Selector),
+    Selected(Kind, Box<(Bucket, Selector)>),
     /// All virtual gateways.
     Gateways,
     /// All root tables.
@@ -155,9 +155,10 @@ pub(super) fn touch_object(
         Lowered::Node(_) => touch(reads, &Slot::Node(id.cluster.clone(), id.name.clone()), dirty),
         Lowered::Policy(policy) => {
             touch(reads, &Slot::AllPolicies, dirty);
-            for place in PolicyPlace::of(policy) {
+            for places in PolicyPlace::asked(policy) {
                 if let Some(owner) = owner {
-                    touch(reads, &Slot::Policies(owner.clone(), place), dirty);
+                    let slots = places.into_iter().map(|place| Slot::Policies(owner.clone(), place));
+                    dirty.extend(reads.of_all(&slots.collect::<Vec<_>>()).cloned());
                 }
             }
         }
@@ -174,14 +175,15 @@ pub(super) fn touch_object(
     }
     let labels = labels.unwrap_or(&no_labels);
     for bucket in Bucket::holding(id, labels) {
-        let first = Slot::Selected(id.kind, bucket.clone(), Selector::default());
+        let first = Slot::Selected(id.kind, Box::new((bucket.clone(), Selector::default())));
         for (slot, readers) in reads.within(first..) {
-            let Slot::Selected(kind, other, selector) = slot else { break };
+            let Slot::Selected(kind, selected) = slot else { break };
+            let (other, selector) = &**selected;
             if *kind != id.kind || *other != bucket {
                 break;
             }
             if selector.fits(id, labels) {
-                dirty.extend(readers.iter().cloned());
+                dirty.extend(readers.cloned());
             }
         }
     }
@@ -191,11 +193,16 @@ pub(super) fn touch_object(
 pub(super) struct Recording<'a> {
     inputs: &'a Inputs,
     slots: RefCell<BTreeSet<Slot>>,
+    /// The object that was asked for last; neighbours often ask for the same.
+    last: RefCell<Option<ObjectRef>>,
+    /// Label pairs that are noted, by where the texts of owner, key and value are. Their slots hold these texts, so that
+    /// nothing else can be there meanwhile.
+    pairs: RefCell<HashSet<[*const u8; 3]>>,
 }
 
 impl<'a> Recording<'a> {
     pub(super) fn new(inputs: &'a Inputs) -> Self {
-        Self { inputs, slots: RefCell::new(BTreeSet::new()) }
+        Self { inputs, slots: RefCell::default(), last: RefCell::default(), pairs: RefCell::default() }
     }
 
     /// Notes what was read by other ways.
@@ -208,11 +215,28 @@ impl<'a> Recording<'a> {
     }
 
     fn object(&self, id: &ObjectRef) {
-        self.note(Slot::Object(id.clone()));
+        let mut last = self.last.borrow_mut();
+        if last.as_ref() != Some(id) {
+            self.note(Slot::Object(id.clone()));
+            *last = Some(id.clone());
+        }
+    }
+
+    /// Notes that policies of a workspace were asked for that select by a label pair.
+    fn pair(&self, owner: &WorkspaceId, key: &Name, value: &Name) {
+        let texts = [owner.0.as_str().as_ptr(), key.as_str().as_ptr(), value.as_str().as_ptr()];
+        if self.pairs.borrow().contains(&texts) {
+            return;
+        }
+        let slot = Slot::Policies(owner.clone(), PolicyPlace::Labelled(key.clone(), value.clone()));
+        // Where an equal one is there, it holds other texts.
+        if self.slots.borrow_mut().insert(slot) {
+            self.pairs.borrow_mut().insert(texts);
+        }
     }
 
     fn selected(&self, kind: Kind, selector: &Selector) {
-        self.note(Slot::Selected(kind, Bucket::of(selector), selector.clone()));
+        self.note(Slot::Selected(kind, Box::new((Bucket::of(selector), selector.clone()))));
     }
 }
 
@@ -313,8 +337,7 @@ impl World for Recording<'_> {
     fn candidates(&self, owner: &WorkspaceId, labels: &EffectiveLabels) -> Vec<Arc<PolicyObject>> {
         self.note(Slot::Policies(owner.clone(), PolicyPlace::Unlabelled));
         for (key, label) in labels.iter() {
-            let place = PolicyPlace::Labelled(key.clone(), label.value.clone());
-            self.note(Slot::Policies(owner.clone(), place));
+            self.pair(owner, key, &label.value);
         }
         self.inputs.candidates(owner, labels)
     }

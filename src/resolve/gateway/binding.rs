@@ -22,6 +22,8 @@ pub struct Bindings {
     /// By virtual gateway and listener position: tables with the hosts they have there, in age order and the order of
     /// their references.
     pub tables: OrdMap<ListenerKey, OrdMap<(Age, usize), Arc<Bound>>>,
+    /// The same by host as well.
+    by_host: OrdMap<(ListenerKey, Host, Age, usize), Arc<Bound>>,
     /// The virtual gateways that each table may use.
     pub gateways: OrdMap<ObjectRef, Arc<BTreeSet<ObjectRef>>>,
 }
@@ -49,13 +51,34 @@ impl Bindings {
         for (listener, reference, bound) in &own.listeners {
             let age = (own.table.age.clone(), *reference);
             self.tables.entry(listener.clone()).or_default().insert(age, bound.clone());
+            for (host, _) in &bound.1 {
+                let key = (listener.clone(), host.clone(), own.table.age.clone(), *reference);
+                self.by_host.insert(key, bound.clone());
+            }
         }
+    }
+
+    /// The tables that have a host on a listener, each with its own pattern for the host.
+    pub(super) fn of_host(&self, listener: &ListenerKey, host: &Host) -> impl Iterator<Item = (&ObjectRef, &Host)> {
+        let first = (listener.clone(), host.clone(), Age::first(), 0);
+        let bound = self
+            .by_host
+            .range(first..)
+            .take_while(move |((other, claimed, ..), _)| other == listener && claimed == host);
+        bound.flat_map(move |(_, bound)| {
+            let (table, hosts) = &**bound;
+            let from = hosts.partition_point(|(other, _)| other < host);
+            hosts[from..].iter().take_while(move |(other, _)| other == host).map(move |(_, written)| (table, written))
+        })
     }
 
     /// Takes a table's bindings out.
     pub fn remove(&mut self, own: &TableBindings) {
         self.gateways.remove(&own.table.id);
-        for (listener, reference, _) in &own.listeners {
+        for (listener, reference, bound) in &own.listeners {
+            for (host, _) in &bound.1 {
+                self.by_host.remove(&(listener.clone(), host.clone(), own.table.age.clone(), *reference));
+            }
             if let Some(bound) = self.tables.get_mut(listener) {
                 bound.remove(&(own.table.age.clone(), *reference));
                 if bound.is_empty() {

@@ -417,7 +417,7 @@ fn route(table: &Table, owner: WorkspaceId, stream: &StreamRoute, destinations: 
     let hop = Hop { table: table.id.clone(), owner, route: label, index: 0 };
     let name = Name::from(hop.to_string());
     let body = RouteBody {
-        action: Action::Forward(Forward { destinations, path_rewrite: None, host_rewrite: None }),
+        action: Action::Forward(Forward { destinations: destinations.into(), path_rewrite: None, host_rewrite: None }),
         policies: Arc::default(),
         chain: [hop].into(),
         labels: EffectiveLabels::default(),

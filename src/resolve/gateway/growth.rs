@@ -21,8 +21,8 @@ const REQUIRE_AUTH_LABEL: &str = "gateway.gloo.solo.io/require_auth";
 pub struct GrownTree {
     /// The tree.
     pub tree: Tree,
-    /// For each of its routes.
-    pub attached: Vec<Attached>,
+    /// For each of its routes; neighbours share it where they have the same.
+    pub attached: Vec<Arc<Attached>>,
     /// Each route's body, as it is where nothing gateway-specific is wrong.
     pub bodies: Vec<Arc<RouteBody>>,
     /// What is served in place of the routes, while one of them is invalid and the root table freezes (R140).
@@ -69,18 +69,47 @@ impl GrownTree {
 ///
 /// # Cost
 /// In proportion to the routes and their candidates.
-pub fn grow<W: World + ?Sized>(world: &W, tree: Tree) -> GrownTree {
-    let mut attached: Vec<Attached> = Vec::with_capacity(tree.routes.len());
+pub fn grow<W: World + ?Sized>(world: &W, mut tree: Tree) -> GrownTree {
+    share_destinations(&mut tree.routes);
+    let mut attached: Vec<Arc<Attached>> = Vec::with_capacity(tree.routes.len());
     for route in &tree.routes {
         let mut own = attach(world, route);
-        if let Some(before) = attached.last() {
-            own.share_with(before);
+        match attached.last() {
+            Some(before) if **before == own => attached.push(before.clone()),
+            Some(before) => {
+                own.share_with(before);
+                attached.push(Arc::new(own));
+            }
+            None => attached.push(Arc::new(own)),
         }
-        attached.push(own);
     }
-    let bodies =
-        tree.routes.iter().zip(&attached).map(|(route, attached)| Arc::new(body(world, route, attached))).collect();
+    let mut bodies: Vec<Arc<RouteBody>> = Vec::with_capacity(tree.routes.len());
+    for (route, attached) in tree.routes.iter().zip(&attached) {
+        let mut own = body(world, route, attached);
+        if let (Action::Forward(own), Some(Action::Forward(before))) =
+            (&mut own.action, bodies.last().map(|before| &before.action))
+            && own.destinations == before.destinations
+        {
+            own.destinations = before.destinations.clone();
+        }
+        bodies.push(Arc::new(own));
+    }
     GrownTree { tree, attached, bodies, frozen: None, kept: Vec::new() }
+}
+
+/// Lets neighbours share their destinations, which they nearly always have in common.
+fn share_destinations(routes: &mut [FinalRoute]) {
+    for at in 1..routes.len() {
+        let (before, own) = routes.split_at_mut(at);
+        if let (
+            Some(FinalAction::Forward { destinations: before, .. }),
+            Some(FinalAction::Forward { destinations: own, .. }),
+        ) = (before.last().map(|route| &route.action), own.first_mut().map(|route| &mut route.action))
+            && own == before
+        {
+            *own = before.clone();
+        }
+    }
 }
 
 /// A final route with its policies as what the gateway does.

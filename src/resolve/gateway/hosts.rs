@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::OrdMap;
+
 use crate::ir::{Matcher, Route, RouteBody, VirtualHost};
 use crate::model::{Code, FieldPath, Finding, Findings, Host, Name, ObjectRef, PathMatch};
 use crate::resolve::world::World;
 
 use super::ports::BoundListener;
-use super::{GrownTree, OnGateway};
+use super::{Bindings, GrownTree, ListenerKey, OnGateway};
 
 /// The virtual hosts that listeners share, in the order of their domains (R64, R67 to R69).
 ///
@@ -19,7 +21,7 @@ pub(super) fn virtual_hosts<W: World + ?Sized>(
     listeners: &[BoundListener],
     service_ports: &BTreeSet<u16>,
 ) -> Vec<Arc<VirtualHost>> {
-    let mut by_domain: BTreeMap<Host, Vec<(&Host, &Arc<GrownTree>)>> = BTreeMap::new();
+    let mut by_domain: BTreeMap<Host, Vec<Claim<'_>>> = BTreeMap::new();
     for listener in listeners {
         let bound = here.bindings.tables.get(&listener.key());
         for (table, hosts) in bound.into_iter().flat_map(|tables| tables.values()).map(|bound| &**bound) {
@@ -39,25 +41,78 @@ pub(super) fn virtual_hosts<W: World + ?Sized>(
     by_domain
         .into_iter()
         .map(|(domain, claims)| {
-            // A listener that narrows a wildcard to one host must not let it take that host from a table that names it
-            // (R68); among equals the older goes first (R69).
-            let most = claims.iter().map(|(written, _)| written.specificity()).max();
-            let mut trees: Vec<&Arc<GrownTree>> = claims
-                .into_iter()
-                .filter(|(written, _)| Some(written.specificity()) == most)
-                .map(|(_, grown)| grown)
-                .collect();
-            trees.sort_by(|a, b| a.tree.root.age.cmp(&b.tree.root.age));
-            trees.dedup_by(|a, b| a.tree.root.id == b.tree.root.id);
-            let key = HostKey {
-                redirects_to_https: redirects_to_https(listeners, &domain),
-                domain,
-                service_ports: service_ports.clone(),
-                tables: trees.iter().map(|grown| grown.tree.root.id.clone()).collect(),
-            };
+            let (key, trees) = settled(listeners, service_ports, domain, claims);
             here.hosts.host(key, &trees)
         })
         .collect()
+}
+
+/// A table's own pattern for a domain, and its tree.
+type Claim<'a> = (&'a Host, &'a Arc<GrownTree>);
+
+/// Which of those who claim a domain serve it.
+fn settled<'a>(
+    listeners: &[BoundListener],
+    service_ports: &BTreeSet<u16>,
+    domain: Host,
+    claims: Vec<Claim<'a>>,
+) -> (HostKey, Vec<&'a Arc<GrownTree>>) {
+    // A listener that narrows a wildcard to one host must not let it take that host from a table that names it (R68); among
+    // equals the older goes first (R69).
+    let most = claims.iter().map(|(written, _)| written.specificity()).max();
+    let mut trees: Vec<&Arc<GrownTree>> =
+        claims.into_iter().filter(|(written, _)| Some(written.specificity()) == most).map(|(_, grown)| grown).collect();
+    trees.sort_by(|a, b| a.tree.root.age.cmp(&b.tree.root.age));
+    trees.dedup_by(|a, b| a.tree.root.id == b.tree.root.id);
+    let key = HostKey {
+        redirects_to_https: redirects_to_https(listeners, &domain),
+        domain,
+        service_ports: service_ports.clone(),
+        tables: trees.iter().map(|grown| grown.tree.root.id.clone()).collect(),
+    };
+    (key, trees)
+}
+
+/// A bound port in plaintext, whose listeners share their virtual hosts: there each domain is settled by itself.
+#[derive(Clone, Debug)]
+pub struct PlainPort {
+    pub(super) listeners: Vec<BoundListener>,
+    pub(super) service_ports: BTreeSet<u16>,
+}
+
+impl PlainPort {
+    /// Whether a listener of a virtual gateway is one of its own.
+    #[must_use]
+    pub fn has(&self, listener: &ListenerKey) -> bool {
+        self.listeners.iter().any(|own| own.key() == *listener)
+    }
+
+    /// The virtual host of one domain, and what it is made from; none where nobody claims it.
+    ///
+    /// # Cost
+    /// In proportion to those who claim it.
+    pub fn host(
+        &self,
+        bindings: &Bindings,
+        trees: &OrdMap<ObjectRef, Arc<GrownTree>>,
+        domain: &Host,
+        hosts: &mut dyn Hosts,
+    ) -> Option<(HostKey, Arc<VirtualHost>)> {
+        let keys: Vec<ListenerKey> = self.listeners.iter().map(BoundListener::key).collect();
+        let bound = keys.iter().flat_map(|key| bindings.of_host(key, domain));
+        let claims: Vec<Claim<'_>> = bound
+            .filter_map(|(table, written)| Some((written, trees.get(table).filter(|grown| grown.claims_http())?)))
+            .collect();
+        let redirects = |bound: &BoundListener| {
+            bound.listener.redirects_to_https && bound.listener.hosts().any(|host| host == *domain)
+        };
+        if claims.is_empty() && !self.listeners.iter().any(redirects) {
+            return None;
+        }
+        let (key, trees) = settled(&self.listeners, &self.service_ports, domain.clone(), claims);
+        let host = hosts.host(key.clone(), &trees);
+        Some((key, host))
+    }
 }
 
 /// R61.

@@ -22,7 +22,7 @@ pub(super) struct BoundPort {
 }
 
 /// One listener of a virtual gateway on a bound port.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct BoundListener {
     pub(super) gateway: Arc<VirtualGateway>,
     pub(super) listener: GatewayListener,

@@ -35,7 +35,7 @@ pub fn sharing<W: World + ?Sized>(world: &W, grown: &GrownTree, bodies: &[Arc<Ro
             }
         }
         let Action::Forward(forward) = &body.action else { continue };
-        for destination in &forward.destinations {
+        for destination in forward.destinations.iter() {
             if seen.insert(&destination.upstream) {
                 let targets = behind(world, &destination.upstream);
                 let owners = targets.iter().filter_map(|target| world.roster().owner_of(&target.object));

@@ -267,7 +267,14 @@ fn route(
     }
     // What is left of an action that cannot be read would only be reported in misleading words.
     let action = if defect.is_some() { TableAction::None } else { action(spec, written, &field, &mut faults) };
-    TableRoute { name: Name::default(), index, labels: labels(&written.labels), matchers, action, faults }
+    TableRoute {
+        name: Name::default(),
+        index,
+        labels: labels(&written.labels).into_iter().collect(),
+        matchers,
+        action,
+        faults,
+    }
 }
 
 fn left_out(field: &FieldPath, message: &str) -> Fault {

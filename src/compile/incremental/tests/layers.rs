@@ -213,12 +213,27 @@ fn what_a_selector_did_not_find_is_found_when_it_comes() {
 }
 
 #[test]
-fn another_host_arranges_the_listeners_and_keeps_the_other_hosts() {
+fn another_host_is_put_among_the_others_and_they_are_kept() {
     let (before, after, step) = edited(|world| {
         find(world, "RouteTable", "edge", "b")["spec"]["hosts"] = json!(["b.example", "c.example"]);
     });
-    assert_eq!((step.bindings, step.trees, step.listeners), (1, 1, 1));
+    assert_eq!(
+        (step.bindings, step.trees, step.listeners, step.hosts),
+        (1, 1, 0, 2),
+        "its other host has another tree"
+    );
     assert_eq!(kept_hosts(&before, &after), [true, true], "c.example is new");
+    let (before, after, step) = edited(|world| world.retain(|(_, object)| object["metadata"]["name"] != "a"));
+    assert_eq!((step.trees, step.listeners, step.hosts), (0, 0, 0));
+    assert_eq!(before.plans.values().next().unwrap().upstreams.len(), 2);
+    assert_eq!(after.plans.values().next().unwrap().upstreams.len(), 1, "what only it reached is gone");
+    let (before, after, step) = edited(|world| {
+        let mut younger = find(world, "RouteTable", "edge", "b").clone();
+        younger["metadata"]["name"] = json!("c");
+        world.push(("cluster-1".to_owned(), younger));
+    });
+    assert_eq!((step.trees, step.listeners, step.hosts), (1, 0, 1), "it shares a host with another");
+    assert_eq!(kept_hosts(&before, &after), [true, false]);
 }
 
 #[test]
