@@ -12,6 +12,7 @@ mod edits;
 mod forbidden;
 mod freeze;
 mod harness_works;
+mod jwt;
 mod kill;
 mod live_view;
 mod matching;

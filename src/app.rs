@@ -605,11 +605,16 @@ impl CompileLoop {
             let identity = self.identities.wanted(plan);
             let emission = self.emissions.entry(key.clone()).or_insert_with(Emission::new);
             let before = self.emitted.get_mut(key);
+            let keeps = |wanted: ResourceType| {
+                before.as_ref().is_some_and(|before| before.kept.iter().any(|(of, _)| *of == wanted))
+            };
             // What stands in for a refused listener may be cut, and need the parts.
-            let needs_parts = |(of, _): &(ResourceType, Name)| *of == ResourceType::Listener;
-            let is_kept = before.as_ref().is_some_and(|before| before.kept.iter().any(needs_parts));
-            let is_laid_out_anew =
-                (!is_kept && emission.settle(now)) | emission.give_up_cutting(key, &self.refusals.lock());
+            let is_kept = keeps(ResourceType::Listener);
+            // What stands in for refused routes names what policies shared then.
+            let has_new_routes = !keeps(ResourceType::Route);
+            let is_laid_out_anew = (has_new_routes && emission.let_go(now))
+                | (!is_kept && emission.settle(now))
+                | emission.give_up_cutting(key, &self.refusals.lock());
             let is_same = |before: &Emitted| Arc::ptr_eq(&before.plan, plan) && before.identity == identity;
             if !is_laid_out_anew && before.as_deref().is_some_and(is_same) {
                 continue;

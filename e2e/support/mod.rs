@@ -11,6 +11,7 @@
 //! | [`demo`] | the demo's files, as written, on a network of their own |
 //! | [`envoy`] | an Envoy process with its admin interface |
 //! | [`http`] | a client that keeps address and Host apart |
+//! | [`issuer`] | signs tokens, and serves the keys that verify them |
 //! | [`load`] | steady requests over many connections, and how they were answered |
 //! | [`manifests`] | reading and writing directories of objects |
 //! | [`net`] | a 127.x network of its own per cluster |
@@ -31,6 +32,7 @@ pub(crate) mod chancery;
 pub(crate) mod demo;
 pub(crate) mod envoy;
 pub(crate) mod http;
+pub(crate) mod issuer;
 pub(crate) mod load;
 pub(crate) mod manifests;
 pub(crate) mod net;

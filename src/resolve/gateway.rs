@@ -10,6 +10,7 @@ mod growth;
 mod hosts;
 mod identity;
 mod ports;
+mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broke
 pub use growth::{GrownTree, Segment, Served, require_auth_findings};
 pub use hosts::arranged::{Arranged as ArrangedHost, Difference, changed};
 pub use hosts::{HostKey, Hosts, PlainPort, Rows, virtual_host};
+pub use sharing::{Sharing, extensions, sharing};
 
 use chains::chains;
 use ports::bound_ports;
@@ -140,6 +142,7 @@ pub fn compose<W: World + ?Sized>(
     let mut plan = GatewayPlan {
         gateway: gateway.clone(),
         listeners: BTreeMap::new(),
+        extensions: Arc::default(),
         upstreams: OrdMap::new(),
         secrets: BTreeMap::new(),
     };
@@ -148,7 +151,12 @@ pub fn compose<W: World + ?Sized>(
     let arranged = listeners(world, gateway, bindings, trees, &mut hosts, findings);
     (plan.listeners, plan.secrets) = (arranged.listeners, arranged.secrets);
     findings.append(&mut hosts.findings);
-    let mut wanted: BTreeSet<&UpstreamId> = BTreeSet::new();
+    let pieces = hosts.pieces.iter().filter_map(|(root, pieces)| Some((trees.get(root)?, pieces)));
+    let shares: Vec<Sharing> =
+        pieces.flat_map(|(tree, pieces)| pieces.iter().map(|piece| sharing(world, tree, piece))).collect();
+    let owners: BTreeSet<&WorkspaceId> = shares.iter().flat_map(|sharing| &sharing.owners).collect();
+    plan.extensions = Arc::new(extensions(world, owners.into_iter(), shares.iter().map(|sharing| &sharing.kept)));
+    let mut wanted: BTreeSet<&UpstreamId> = plan.extensions.upstreams().collect();
     for route in plan.listeners.values().flat_map(Listener::routes) {
         wanted.extend(upstreams_of(&route.body));
     }

@@ -6,6 +6,7 @@
 //! | layer | kept by | made anew when |
 //! |---|---|---|
 //! | checked form | object | the object is another |
+//! | settled policy | policy | an object, Secret or destination that it refers to is another |
 //! | trust | – | a policy of it, a Secret that they name or the kept root is another |
 //! | roster | – | a cluster, workspace, settings or namespace is another; if it differs, all below is made anew |
 //! | binding | root table | what it read changed (`slots`) |
@@ -15,6 +16,7 @@
 //! | listeners | gateway | virtual gateways, their Services or secrets changed; bindings too, where there is a port with TLS or TCP |
 //! | domains | gateway and plain HTTP port | tables that claim the domain are others |
 //! | virtual host | gateway and domain | its tables, or their pieces, changed; of many pieces, only those that are others |
+//! | what policies share | gateway | such a policy of an owner of its tables and destinations is another, or there are others |
 //! | upstream | gateway and destination | its object, endpoints or protection changed |
 //! | findings, verdict | object | something else is said or counted about it (`outcome`) |
 //!
@@ -25,6 +27,8 @@ mod fragments;
 mod made;
 mod outcome;
 mod serving;
+mod settling;
+mod sharing;
 mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +54,7 @@ use super::full::Compiled;
 use super::inputs::{Inputs, misplaced, namespace_of};
 use outcome::{Origin, Outcome};
 use serving::{Claims, Serving};
+use settling::Referring;
 use slots::{Dirty, Reader, Slot, take, touch};
 
 /// How many parts of each layer a step made.
@@ -130,6 +135,8 @@ struct Kept {
 struct Made {
     /// Policies that select destinations or workloads.
     targeting: BTreeMap<ObjectRef, Arc<PolicyObject>>,
+    /// Policies that refer to other objects.
+    referring: BTreeMap<ObjectRef, Referring>,
     inputs: Inputs,
     reads: Reads<Slot, Reader>,
     bindings: Bindings,
@@ -222,6 +229,7 @@ impl Compiler {
             made.trees.len(),
             made.groves.values().map(|grove| fragments::count(&grove.fragments) + grove.told.len()).sum(),
             made.targeting.len(),
+            made.referring.len(),
             made.broken.len(),
             made.reached.len(),
             made.reaches.len(),
@@ -367,6 +375,7 @@ impl Kept {
         }
         dirty.extend(std::mem::take(&mut self.recalled).into_iter().map(Reader::Tree));
         made.settle_trust(&options.kept_root, &mut dirty);
+        made.settle_policies(&mut dirty);
         let mut claims = Claims::new();
         made.bind(&mut dirty, &mut claims, step);
         for (table, is_broken) in made.outcome.take_early() {

@@ -13,8 +13,8 @@ use crate::model::{Findings, GatewayId, Host as Domain, ObjectRef, WorkspaceId};
 use crate::resolve::destination::resolve_upstream;
 use crate::resolve::facts::ListenerProtocol;
 use crate::resolve::gateway::{
-    ArrangedHost, Bindings, Difference, GrownTree, HostKey, Hosts, ListenerKey, PlainPort, Rows, Served, changed,
-    is_implemented_by, listeners, owner_of, serve_on, upstreams_of, virtual_host,
+    ArrangedHost, Bindings, Difference, GrownTree, HostKey, Hosts, ListenerKey, PlainPort, Rows, Served, Sharing,
+    changed, is_implemented_by, listeners, owner_of, serve_on, sharing, upstreams_of, virtual_host,
 };
 use crate::resolve::world::World;
 
@@ -25,10 +25,10 @@ use super::slots::{Reader, Recording, Slot};
 /// The plan of a gateway with what it is put together from.
 #[derive(Debug)]
 pub(super) struct Serving {
-    gateway: GatewayId,
+    pub(super) gateway: GatewayId,
     owner: Option<WorkspaceId>,
     pub(super) plan: Arc<GatewayPlan>,
-    pieces: BTreeMap<ObjectRef, Pieces>,
+    pub(super) pieces: BTreeMap<ObjectRef, Pieces>,
     hosts: BTreeMap<HostKey, Host>,
     by_root: BTreeMap<ObjectRef, Vec<HostKey>>,
     /// Ports whose domains are settled one by one.
@@ -36,17 +36,25 @@ pub(super) struct Serving {
     /// Which virtual host each of those domains has.
     domains: BTreeMap<(u16, Domain), HostKey>,
     /// How many virtual hosts name an upstream, and the routes of whole connections once more.
-    wanted: BTreeMap<UpstreamId, usize>,
+    pub(super) wanted: BTreeMap<UpstreamId, usize>,
     /// Those of routes of whole connections.
     of_streams: BTreeSet<UpstreamId>,
+    /// Those that policies share for all routes.
+    pub(super) of_extensions: BTreeSet<UpstreamId>,
+    /// How many pieces give an owner a say in what policies share.
+    pub(super) sharers: BTreeMap<WorkspaceId, usize>,
+    /// Whether what policies share is to be made anew.
+    pub(super) is_sharing_stale: bool,
 }
 
 /// The pieces of a tree: as every gateway has them, as this one has them, and their numbers.
 #[derive(Debug)]
-struct Pieces {
+pub(super) struct Pieces {
     tree: Arc<GrownTree>,
     sources: Vec<Served>,
     served: Vec<Served>,
+    /// What each says of what policies share.
+    pub(super) sharing: Vec<Sharing>,
     numbers: Vec<u64>,
 }
 
@@ -80,6 +88,7 @@ pub(super) struct Stale {
     pub(super) domains: BTreeSet<(u16, Domain)>,
     /// Root tables whose tree is another, or of which some pieces go to other destinations.
     pub(super) roots: BTreeMap<ObjectRef, BTreeSet<u64>>,
+    pub(super) extensions: bool,
     pub(super) upstreams: BTreeSet<UpstreamId>,
 }
 
@@ -88,6 +97,7 @@ impl Serving {
         let plan = GatewayPlan {
             gateway: gateway.clone(),
             listeners: BTreeMap::new(),
+            extensions: Arc::default(),
             upstreams: OrdMap::new(),
             secrets: BTreeMap::new(),
         };
@@ -102,6 +112,9 @@ impl Serving {
             domains: BTreeMap::new(),
             wanted: BTreeMap::new(),
             of_streams: BTreeSet::new(),
+            of_extensions: BTreeSet::new(),
+            sharers: BTreeMap::new(),
+            is_sharing_stale: true,
         }
     }
 
@@ -145,13 +158,16 @@ impl Serving {
         let mut plan = self.plan.clone();
         let mut touched = stale.upstreams;
         let mut gone: Vec<UpstreamId> = Vec::new();
+        self.is_sharing_stale |= stale.extensions;
         if stale.listeners {
             self.arrange(&moved, &owner, &mut plan, around);
+            self.share(&mut plan, around);
             gone.extend(plan.upstreams.keys().filter(|id| !self.wanted.contains_key(*id)).cloned());
             touched.extend(self.wanted.keys().filter(|id| !plan.upstreams.contains_key(*id)).cloned());
         } else {
             let (mut counted, made) = self.settle(&stale.domains, &owner, &mut plan, around);
             counted.extend(self.patch(&moved, &made, &mut plan, around));
+            counted.append(&mut self.share(&mut plan, around));
             for id in counted {
                 match (self.wanted.contains_key(&id), plan.upstreams.contains_key(&id)) {
                     (true, false) => drop(touched.insert(id)),
@@ -196,6 +212,7 @@ impl Serving {
             tree: tree.clone(),
             sources: Vec::new(),
             served: Vec::new(),
+            sharing: Vec::new(),
             numbers: Vec::new(),
         });
         // Whether it is frozen is told with its routes.
@@ -217,7 +234,12 @@ impl Serving {
             around.outcome.forget(&Origin::Piece(gateway.clone(), root.clone(), number));
         }
         kept.numbers.splice(gone.clone(), made);
-        kept.served.splice(gone, sources[new.clone()].iter().cloned());
+        kept.served.splice(gone.clone(), sources[new.clone()].iter().cloned());
+        let mut reshared: Vec<(Sharing, Sharing)> = kept
+            .sharing
+            .splice(gone, new.clone().map(|_| Sharing::default()))
+            .map(|before| (before, Sharing::default()))
+            .collect();
         kept.sources = sources;
         let again = (0..kept.numbers.len()).filter(|at| !stale.is_empty() && stale.contains(&kept.numbers[*at]));
         let again: Vec<usize> = new.clone().chain(again.filter(|at| !new.contains(at))).collect();
@@ -225,6 +247,10 @@ impl Serving {
             around.step.pieces += 1;
             let (world, mut findings) = (Recording::new(around.inputs), Findings::new());
             let made = serve_on(&world, gateway, owner, tree, &kept.sources[at], &mut findings);
+            let shared = sharing(&world, tree, &made);
+            if kept.sharing[at] != shared {
+                reshared.push((std::mem::replace(&mut kept.sharing[at], shared.clone()), shared));
+            }
             let number = kept.numbers[at];
             around.reads.record(&Reader::Piece(gateway.clone(), root.clone(), number), world.into_slots());
             around.outcome.set(Origin::Piece(gateway.clone(), root.clone(), number), findings);
@@ -232,6 +258,11 @@ impl Serving {
                 is_other = true;
                 kept.served[at] = made;
             }
+        }
+        // Owners that come before those that go, so that one in both is never gone.
+        reshared.sort_by_key(|(_, now)| now.owners.is_empty());
+        for (before, now) in reshared {
+            self.reshare(&before, &now);
         }
         is_other
     }
@@ -357,9 +388,13 @@ impl Serving {
     }
 
     fn drop_pieces(&mut self, root: &ObjectRef, around: &mut Around<'_>) {
-        for number in self.pieces.remove(root).into_iter().flat_map(|kept| kept.numbers) {
+        let Some(kept) = self.pieces.remove(root) else { return };
+        for number in kept.numbers {
             around.reads.forget(&Reader::Piece(self.gateway.clone(), root.clone(), number));
             around.outcome.forget(&Origin::Piece(self.gateway.clone(), root.clone(), number));
+        }
+        for sharing in kept.sharing {
+            self.reshare(&sharing, &Sharing::default());
         }
     }
 
@@ -477,7 +512,10 @@ impl Serving {
         }
         self.by_root.clear();
         self.domains.clear();
-        self.wanted = self.of_streams.iter().map(|id| (id.clone(), 1)).collect();
+        self.wanted.clear();
+        for id in self.of_streams.iter().chain(&self.of_extensions) {
+            *self.wanted.entry(id.clone()).or_default() += 1;
+        }
         for (key, host) in &mut self.hosts {
             host.places = places.remove(&Arc::as_ptr(host.arranged.host())).unwrap_or_default();
             for root in &key.tables {
@@ -501,6 +539,7 @@ impl Serving {
     /// Leaves nothing of the gateway behind.
     pub(super) fn forget(self, reads: &mut Reads<Slot, Reader>, outcome: &mut Outcome) {
         let gateway = &self.gateway;
+        reads.forget(&Reader::Extensions(gateway.clone()));
         reads.forget(&Reader::Listeners(gateway.clone()));
         outcome.forget(&Origin::Listeners(gateway.clone()));
         for (root, kept) in &self.pieces {
