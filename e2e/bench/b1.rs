@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::ads::{Holder, node};
+use super::ads::{Holder, envoy_node};
 use super::cpu::{Clock, quiet};
 use super::floor::Floor;
 use super::report::{Report, Samples, milliseconds, spread};
@@ -147,7 +147,7 @@ async fn measure(layout: Layout, samples: usize) -> anyhow::Result<Cell> {
     // What Chancery sends the floor's gateway before and after the edit; another one, so that the one that is measured has
     // but one gateway.
     let replica = Chancery::serve(scene.directory(), &Settings::default()).await?;
-    let mut holder = Holder::open(replica.xds(), node("holder", GATEWAY_NAME, &below.to_string())).await?;
+    let mut holder = Holder::open(replica.xds(), envoy_node("holder", GATEWAY_NAME, &below.to_string())).await?;
     holder.settle(SILENCE).await?;
     let before = holder.world.clone();
     asks.answer(scene.directory(), other)?;

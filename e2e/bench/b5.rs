@@ -37,7 +37,7 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
 
             let begun = Instant::now();
             let chancery = Chancery::serve(scene.directory(), &Settings::default()).await?;
-            let node = ads::node("cold", GATEWAY_NAME, &above.to_string());
+            let node = ads::envoy_node("cold", GATEWAY_NAME, &above.to_string());
             let mut holder = ads::Holder::open(chancery.xds(), node).await?;
             let mut last = holder.next().await?.at;
             while let Some(received) = holder.follower.next_within(SILENCE).await? {

@@ -17,7 +17,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
-use super::ads::{Follower, Received, World as Held, connect, node, of_node, subscriptions};
+use super::ads::{Follower, Received, World as Held, connect, envoy_node, of_node, subscriptions};
 use super::cpu::Clock;
 use super::probe::Probe;
 use super::report::{Report, Samples, milliseconds, spread};
@@ -50,11 +50,12 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
         report.scale.pick((vec![5_000], Duration::from_secs(20)), (vec![200], Duration::from_secs(1)));
     let samples = report.scale.pick(30, 2);
     let scene = Scene::start(world, "first", |directory| world.write_slices(directory)).await?;
-    let (bind, other) = (scene.address()?, scene.address()?.to_string());
+    let bind = scene.address()?;
     let gateway = envoy(bind, scene.chancery.xds()).await?;
     let (mut probe, _) = served(bind, world.first_probe(), "first").await?;
-    let first =
-        of_node(node("endpoints", GATEWAY_NAME, &other), &subscriptions(&[ResourceType::Endpoint], &Held::default()));
+    // As one more gateway of the same kind, so that both are served the same.
+    let node = envoy_node("endpoints", GATEWAY_NAME, &bind.to_string());
+    let first = of_node(node, &subscriptions(&[ResourceType::Endpoint], &Held::default()));
     let mut follower = Follower::open(connect(scene.chancery.xds()).await?, &first).await?;
     let mut known = 0;
     while known < world.apps() {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use chancery::snapshot::ResourceType;
 
-use super::ads::{Follower, TYPES, connect, node, of_node, subscriptions};
+use super::ads::{Follower, TYPES, connect, envoy_node, of_node, subscriptions};
 use super::cpu::{self, Clock};
 use super::crowd::Crowd;
 use super::report::{Report, mebibytes, milliseconds};
@@ -45,13 +45,13 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
     for count in gateways {
         clock.quiet().await?;
         // The replica has made what this kind of gateway gets; a first client pays for that.
-        let first = of_node(node("first", GATEWAY_NAME, &bind.to_string()), &messages);
+        let first = of_node(envoy_node("first", GATEWAY_NAME, &bind.to_string()), &messages);
         let mut witness = Follower::open(connect(replica.xds()).await?, &first).await?;
         clock.quiet().await?;
         cpu::forget_peak(replica.pid())?;
         let (ran, before, begun) = (clock.read()?, cpu::memory(replica.pid())?, Instant::now());
         let own = (bind.to_string(), messages.clone());
-        let first = move |client| of_node(node(&format!("gateway-{client}"), GATEWAY_NAME, &own.0), &own.1);
+        let first = move |client| of_node(envoy_node(&format!("gateway-{client}"), GATEWAY_NAME, &own.0), &own.1);
         let mut crowd = Crowd::open(replica.xds(), count, first).await?;
         let quiet = clock.quiet().await? - begun;
         let (ran, after) = (clock.read()? - ran, cpu::memory(replica.pid())?);
@@ -103,7 +103,7 @@ async fn only_what_is_old(
     let name = old.name.clone();
     old.version = "old".to_owned();
     *cluster = old.into();
-    let first = of_node(node("late", GATEWAY_NAME, &bind.to_string()), &subscriptions(&TYPES, &known));
+    let first = of_node(envoy_node("late", GATEWAY_NAME, &bind.to_string()), &subscriptions(&TYPES, &known));
     let mut follower = Follower::open(connect(replica.xds()).await?, &first).await?;
     let mut sent = std::collections::BTreeSet::new();
     while let Some(received) = follower.next_within(if sent.is_empty() { PATIENCE } else { SILENCE }).await? {
