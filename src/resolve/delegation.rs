@@ -198,7 +198,7 @@ struct Walk<'w> {
     fragments: &'w mut dyn Fragments,
     root_owner: WorkspaceId,
     /// Child tables, each with one that delegates to it.
-    parents: Vec<(ObjectRef, ObjectRef)>,
+    parents: BTreeSet<(ObjectRef, ObjectRef)>,
     /// Chains that meet say the same things about the same tables.
     findings: BTreeSet<Finding>,
     budget: Budget,
@@ -212,7 +212,7 @@ impl<'w> Walk<'w> {
             world,
             fragments,
             root_owner: root_owner.clone(),
-            parents: Vec::new(),
+            parents: BTreeSet::new(),
             findings: BTreeSet::new(),
             budget,
             is_limited: false,
@@ -398,7 +398,7 @@ impl<'w> Walk<'w> {
                 is_complete = false;
                 break;
             }
-            self.parents.push((child.id.clone(), table.id.clone()));
+            self.parents.insert((child.id.clone(), table.id.clone()));
             let place = Place::child(&child, branch);
             let fragment = self.fragment(&place, &mut |walk| walk.table(&child, branch));
             if !fragment.conflicts.is_empty() {

@@ -66,7 +66,7 @@ impl Frame {
     fn take(&mut self, place: &Place) -> Option<Kept> {
         let is_it = |kept: &&mut Option<Kept>| kept.as_ref().is_some_and(|kept| kept.place.is_about(place));
         let mut ahead = self.before.iter_mut().enumerate().skip(self.cursor).take(AHEAD);
-        let (position, found) = ahead.find(|(_, kept)| is_it(&kept))?;
+        let (position, found) = ahead.find(|(_, kept)| is_it(kept))?;
         self.cursor = position + 1;
         found.take()
     }

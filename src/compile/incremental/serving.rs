@@ -221,7 +221,7 @@ impl Serving {
         let sources: Vec<Served> = tree.pieces().cloned().collect();
         let (gone, new) = changed(&kept.sources, &sources, Arc::ptr_eq);
         is_other |= gone != new;
-        let mut before = kept.numbers[gone.clone()].to_vec().into_iter();
+        let mut before = kept.numbers[gone.clone()].iter().copied();
         let mut made = Vec::with_capacity(new.len());
         for _ in new.clone() {
             made.push(before.next().unwrap_or_else(|| {

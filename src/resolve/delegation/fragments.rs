@@ -108,7 +108,7 @@ pub struct Fragment {
     pub(super) conflicts: Vec<String>,
     pub(super) findings: BTreeSet<Finding>,
     /// Child tables, each with one that delegates to it.
-    pub(super) parents: Vec<(ObjectRef, ObjectRef)>,
+    pub(super) parents: BTreeSet<(ObjectRef, ObjectRef)>,
     hosts: usize,
     cost: usize,
     entries: usize,
