@@ -405,6 +405,7 @@ async fn keys_come_from_secrets_and_servers_and_bad_sources_close() -> anyhow::R
     Ok(())
 }
 
+/// R118, R122.
 #[tokio::test]
 async fn r118_what_protects_a_destination_holds_on_every_route_to_it() -> anyhow::Result<()> {
     let mut world = World::start().await?;
