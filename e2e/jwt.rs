@@ -9,6 +9,7 @@ use crate::support::backend::{Backend, Echo};
 use crate::support::chancery::{Settings, check};
 use crate::support::http::{Client, Request, Response};
 use crate::support::issuer::{Issuer, KeyServer, now};
+use crate::support::load::{Load, Pace};
 use crate::support::manifests::{self, Manifest, by_annotation, list, text};
 use crate::support::wait::{Not, PATIENCE, until};
 use crate::support::world::Mesh;
@@ -404,6 +405,7 @@ async fn keys_come_from_secrets_and_servers_and_bad_sources_close() -> anyhow::R
     Ok(())
 }
 
+/// R118, R122.
 #[tokio::test]
 async fn r118_what_protects_a_destination_holds_on_every_route_to_it() -> anyhow::Result<()> {
     let mut world = World::start().await?;
@@ -429,5 +431,42 @@ async fn r118_what_protects_a_destination_holds_on_every_route_to_it() -> anyhow
     }
     assert!(seen[0] > 5 && seen[1] > 5, "half of the requests go to a destination without the policy: {seen:?}");
     assert_eq!(world.mesh.backends.iter().filter(vault).map(Backend::requests).sum::<u64>(), reached);
+    Ok(())
+}
+
+/// Policies come, change and go while requests with good tokens are sent: none fails, and no listener changes.
+#[tokio::test]
+async fn attaching_and_editing_costs_no_request_and_no_listener() -> anyhow::Result<()> {
+    const MISSING: &str = "JWTPolicy/shop/missing@cluster-1";
+    let mut world = World::start().await?;
+    let address = world.mesh.entrance("shop/www")?.1;
+    let listeners = "listener_manager.listener_(modified|added|in_place_updated)";
+    let before = world.mesh.gateways[0].envoy.stats(listeners).await?;
+    let good = world.a.token(&json!({"aud": "shop"}))?;
+    let requests = ["/missing", "/plain", "/require"].map(|path| with(path, &good));
+    let load = Load::start(address, 4, Pace::PerSecond(200), requests.to_vec(), |_, response| {
+        anyhow::ensure!(response.status == 200, "{}: {}", response.status, response.text());
+        Ok(())
+    });
+    for step in 0..12_usize {
+        // In turn: another provider, other routes, and no routes at all.
+        let label = ["missing", "other", "missing"][step % 3];
+        world.mesh.edit(MISSING, |policy| {
+            policy["spec"]["applyToRoutes"] = json!([{"route": {"labels": {"case": label}}}]);
+            policy["spec"]["config"]["providers"]["a"]["clockSkewSeconds"] = json!(60 + step / 3);
+            policy["spec"]["config"]["validationPolicy"] = json!("REQUIRE_VALID");
+        })?;
+        let expected = if label == "missing" { 401 } else { 200 };
+        until(PATIENCE, "the edit", async || match Client::new(address).send(&Request::get(HOST, "/missing")).await {
+            Ok(response) if response.status == expected => Ok(()),
+            other => Err(Not::Yet(format!("{other:?}"))),
+        })
+        .await
+        .map_err(|error| world.mesh.with_logs(error))?;
+    }
+    let sent = load.end().await.map_err(|error| world.mesh.with_logs(error))?;
+    assert!(sent > 100, "{sent} requests");
+    assert_eq!(world.mesh.gateways[0].envoy.stats(listeners).await?, before, "listeners are as they were");
+    assert_eq!(world.send(&Request::get(HOST, "/missing")).await?.status, 401);
     Ok(())
 }
