@@ -14,6 +14,7 @@
 //! neutral and enabled rather than disabled).
 
 mod cors;
+mod csrf;
 mod fault_injection;
 mod header_manipulation;
 mod retry_timeout;
@@ -72,6 +73,8 @@ enum Form {
 pub(super) const FAULT: &str = "chancery.fault";
 /// Cross-origin rules.
 pub(super) const CORS: &str = "chancery.cors";
+/// Requests of other origins that change state.
+pub(super) const CSRF: &str = "chancery.csrf";
 const ROUTER: &str = "envoy.filters.http.router";
 /// Authorization by servers, one slot for each set of settings.
 pub(super) const EXT_AUTH: [&str; 4] =
@@ -118,7 +121,7 @@ pub const SLOTS: &[Slot] = &[
     in_place(1150, "chancery.post.4", holder),
     in_place(1160, "chancery.post.5", holder),
     reserved(1200, "chancery.buffer"),
-    in_place(1300, "chancery.csrf", || wire::any(&csrf_unenforced())),
+    in_place(1300, CSRF, || wire::any(&csrf_unenforced())),
     reserved(1400, "chancery.wasm"),
     in_place(1500, ROUTER, || wire::any(&router_pb::Router::default())),
 ];
@@ -171,8 +174,7 @@ fn nobody_to_ask() -> Any {
 }
 
 fn csrf_unenforced() -> csrf_pb::CsrfPolicy {
-    let never = core_pb::RuntimeFractionalPercent { default_value: Some(pb::per_million(0)), ..Default::default() };
-    csrf_pb::CsrfPolicy { filter_enabled: Some(never), ..Default::default() }
+    csrf_pb::CsrfPolicy { filter_enabled: Some(csrf::share(0)), ..Default::default() }
 }
 
 /// The chain of every HTTP listener.
@@ -240,6 +242,7 @@ pub(super) fn apply(policy: &Policy, route: &mut RouteBuilder<'_>) {
         Policy::RetryTimeout(policy) => retry_timeout::apply(policy, route),
         Policy::FaultInjection(policy) => fault_injection::apply(policy, route),
         Policy::Cors(policy) => cors::apply(policy, route),
+        Policy::Csrf(policy) => csrf::apply(policy, route),
         #[cfg(test)]
         Policy::Teapot(policy) => teapot::apply(policy, route),
     }
