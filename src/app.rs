@@ -66,6 +66,7 @@ mod expiry;
 pub(crate) mod identities;
 mod keys;
 mod refusals;
+mod releases;
 
 /// How long the compile thread waits for other gateways to refuse what one has refused, so that authors are told once how many
 /// do. Anything else ends the wait. Half of it tells them twice in a large fleet; double makes new gateways wait as long
@@ -330,6 +331,8 @@ struct CompileLoop {
     source_findings: Findings,
     /// What gateways refused, as the last compile was given it.
     refusal_findings: Findings,
+    /// What releases of gateways cannot do, as the last compile was given it.
+    release_findings: Findings,
     /// What the clock says of the root of trust, as the last compile was given it.
     clock_findings: Findings,
     keys: Keys,
@@ -385,6 +388,7 @@ impl CompileLoop {
             is_stale: true,
             source_findings: Findings::new(),
             refusal_findings: Findings::new(),
+            release_findings: Findings::new(),
             clock_findings: Findings::new(),
             keys: Keys::default(),
             now: Instant::now,
@@ -495,10 +499,10 @@ impl CompileLoop {
             self.compile(begun);
         }
         self.publish();
-        // A second time, with the same plans, if what is refused is another matter now.
-        let findings = self.refusal_findings();
-        if self.refusal_findings != findings {
-            self.refusal_findings = findings;
+        // A second time, with the same plans, if what is refused or cannot be done is another matter now.
+        let findings = (self.refusal_findings(), releases::findings(&self.emissions));
+        if (&self.refusal_findings, &self.release_findings) != (&findings.0, &findings.1) {
+            (self.refusal_findings, self.release_findings) = findings;
             self.is_stale = true;
             self.compile(Instant::now());
         }
@@ -534,8 +538,9 @@ impl CompileLoop {
 
     /// Compiles once, and hands on what is remembered.
     fn compiled(&mut self, wanted: &BTreeSet<GatewayId>) -> Sample {
-        let given = self.source_findings.iter().chain(&self.refusal_findings).chain(&self.clock_findings);
-        let given: Findings = given.cloned().collect();
+        let gateways = self.refusal_findings.iter().chain(&self.release_findings);
+        let given: Findings =
+            self.source_findings.iter().chain(gateways).chain(&self.clock_findings).cloned().collect();
         let (options, remembered) = (self.options.clone(), self.memory.frozen().clone());
         let compiled = (self.compile)(&mut self.compiler, &self.store, &given, &options, wanted, &remembered);
         self.memory.take(&compiled.remembered);

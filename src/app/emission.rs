@@ -3,11 +3,12 @@
 //! The clock enters here: parts that stand by for connections of a time when their chain was cut
 //! ([`Form::StandingBy`](crate::emit::Form)) go when such connections have ended.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::emit::{EmitOptions, Emitter, Layout};
+use crate::emit::{Beyond, EmitOptions, Emitter, Layout};
 use crate::ir::GatewayPlan;
 use crate::memory::refusals::{Bytes, Refusals};
 use crate::model::EnvoyRelease;
@@ -63,7 +64,13 @@ impl Emission {
         let before = self.emitter.layout().clone();
         let emitted = self.emitter.emit(plan, &options);
         #[cfg(test)]
-        assert!(emitted == crate::emit::emit_gateway_after(plan, &options, &before), "not what is made from scratch");
+        {
+            assert!(
+                emitted == crate::emit::emit_gateway_after(plan, &options, &before),
+                "not what is made from scratch"
+            );
+            assert_eq!(self.beyond(), crate::emit::beyond(plan, options.release));
+        }
         if !self.emitter.layout().is_standing_by() {
             self.standing_by = None;
         } else if *self.emitter.layout() != before {
@@ -77,6 +84,11 @@ impl Emission {
                 Ok(self.last.insert(Arc::new(filled)).clone())
             }
         }
+    }
+
+    /// The policies whose routes are closed, because the gateways' release cannot do them.
+    pub(super) fn beyond(&self) -> BTreeSet<Beyond> {
+        self.emitter.beyond()
     }
 
     /// Whether the checker has nothing against a snapshot; what it has is logged.

@@ -7,7 +7,7 @@
 //!
 //! To add a policy kind: a variant of [`Policy`], a file here with one function `apply`, a line in `apply`, and, if
 //! it is a filter and not a native field of routes, the neutral form of its slot. The neutral form costs one update of
-//! all listeners, once.
+//! all listeners, once. What only newer releases of Envoy can do has a row in [`NEWER`].
 //!
 //! # Rule
 //! The policy reference in the manual, "HTTP filter order" (order) and "Activation and re-routing" (why filters are
@@ -17,10 +17,13 @@ mod cors;
 mod csrf;
 mod fault_injection;
 mod header_manipulation;
+mod release;
 mod retry_timeout;
 #[cfg(test)]
 mod teapot;
 
+pub use release::{Beyond, NEWER, Newer, needs};
+pub(super) use release::{beyond, is_beyond};
 pub(super) use retry_timeout::baseline as baseline_retries;
 
 use std::collections::HashMap;
