@@ -136,7 +136,7 @@ fn world(port: u16, backend: SocketAddr, marker: &str, catches_all: bool) -> any
 }
 
 fn options(cut_from_routes: usize) -> EmitOptions {
-    EmitOptions { bind: IpAddr::from([127, 0, 0, 1]), cut_from_routes }
+    EmitOptions { bind: IpAddr::from([127, 0, 0, 1]), cut_from_routes, ..EmitOptions::default() }
 }
 
 /// A control plane with one gateway.

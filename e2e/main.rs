@@ -7,6 +7,8 @@
 mod agreement;
 mod an_edit_under_load;
 mod command_line;
+mod cors;
+mod csrf;
 mod cut;
 mod edits;
 mod forbidden;

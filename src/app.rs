@@ -66,6 +66,7 @@ mod expiry;
 pub(crate) mod identities;
 mod keys;
 mod refusals;
+mod releases;
 
 /// How long the compile thread waits for other gateways to refuse what one has refused, so that authors are told once how many
 /// do. Anything else ends the wait. Half of it tells them twice in a large fleet; double makes new gateways wait as long
@@ -330,6 +331,8 @@ struct CompileLoop {
     source_findings: Findings,
     /// What gateways refused, as the last compile was given it.
     refusal_findings: Findings,
+    /// What releases of gateways cannot do, as the last compile was given it.
+    release_findings: Findings,
     /// What the clock says of the root of trust, as the last compile was given it.
     clock_findings: Findings,
     /// All of these; none when one is another now.
@@ -387,6 +390,7 @@ impl CompileLoop {
             is_stale: true,
             source_findings: Findings::new(),
             refusal_findings: Findings::new(),
+            release_findings: Findings::new(),
             clock_findings: Findings::new(),
             given: None,
             keys: Keys::default(),
@@ -501,10 +505,11 @@ impl CompileLoop {
             self.compile(begun);
         }
         self.publish();
-        // A second time, with the same plans, if what is refused is another matter now.
-        let findings = self.refusal_findings();
-        if self.refusal_findings != findings {
-            (self.refusal_findings, self.given) = (findings, None);
+        // A second time, with the same plans, if what is refused or cannot be done is another matter now.
+        let findings = (self.refusal_findings(), releases::findings(&self.emissions));
+        if (&self.refusal_findings, &self.release_findings) != (&findings.0, &findings.1) {
+            (self.refusal_findings, self.release_findings) = findings;
+            self.given = None;
             self.is_stale = true;
             self.compile(Instant::now());
         }
@@ -540,7 +545,8 @@ impl CompileLoop {
 
     /// Compiles once, and hands on what is remembered.
     fn compiled(&mut self, wanted: &BTreeSet<GatewayId>) -> Sample {
-        let all = self.source_findings.iter().chain(&self.refusal_findings).chain(&self.clock_findings);
+        let gateways = self.refusal_findings.iter().chain(&self.release_findings);
+        let all = self.source_findings.iter().chain(gateways).chain(&self.clock_findings);
         let given = self.given.get_or_insert_with(|| Arc::new(all.cloned().collect())).clone();
         let (options, remembered) = (self.options.clone(), self.memory.frozen().clone());
         let compiled = (self.compile)(&mut self.compiler, &self.store, &given, &options, wanted, &remembered);

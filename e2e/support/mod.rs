@@ -8,6 +8,7 @@
 //! | [`backend`] | echo backends, in this process |
 //! | [`bench_world`] | the world that the bench measures |
 //! | [`chancery`] | the `chancery` binary: `serve`, and the commands that answer once |
+//! | [`delegated`] | a small world with delegation, for tests of policies |
 //! | [`demo`] | the demo's files, as written, on a network of their own |
 //! | [`envoy`] | an Envoy process with its admin interface |
 //! | [`http`] | a client that keeps address and Host apart |
@@ -29,6 +30,7 @@
 pub(crate) mod backend;
 pub(crate) mod bench_world;
 pub(crate) mod chancery;
+pub(crate) mod delegated;
 pub(crate) mod demo;
 pub(crate) mod envoy;
 pub(crate) mod http;

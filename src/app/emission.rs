@@ -5,13 +5,14 @@
 //! gateways have other routes.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
 
-use crate::emit::{EmitOptions, Emitter, Layout};
+use crate::emit::{Beyond, EmitOptions, Emitter, Layout};
 use crate::ir::{Extensions, GatewayPlan, Upstream, UpstreamId};
 use crate::memory::refusals::{Bytes, Refusals};
 use crate::model::EnvoyRelease;
@@ -117,7 +118,13 @@ impl Emission {
         let plan = self.shared.with_leaving(plan, now);
         let emitted = self.emitter.emit(&plan, &options);
         #[cfg(test)]
-        assert!(emitted == crate::emit::emit_gateway_after(&plan, &options, &before), "not what is made from scratch");
+        {
+            assert!(
+                emitted == crate::emit::emit_gateway_after(&plan, &options, &before),
+                "not what is made from scratch"
+            );
+            assert_eq!(self.beyond(), crate::emit::beyond(&plan, options.release));
+        }
         if !self.emitter.layout().is_standing_by() {
             self.standing_by = None;
         } else if *self.emitter.layout() != before {
@@ -131,6 +138,11 @@ impl Emission {
                 Ok(self.last.insert(Arc::new(filled)).clone())
             }
         }
+    }
+
+    /// The policies whose routes are closed, because the gateways' release cannot do them.
+    pub(super) fn beyond(&self) -> BTreeSet<Beyond> {
+        self.emitter.beyond()
     }
 
     /// Whether the checker has nothing against a snapshot; what it has is logged.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use crate::emit::route_entries;
 use crate::ir::frozen::AcceptedRoute;
 use crate::ir::listener::HttpHosts;
-use crate::ir::policy::{Cors, OriginPattern, Policy};
+use crate::ir::policy::csrf::Csrf;
+use crate::ir::policy::{Cors, OriginMatch, OriginPattern, Policy};
 use crate::ir::route::{Action, LabelOrigin, Matcher, Route, RouteBody, ValueMatch};
 use crate::ir::upstream::{Upstream, UpstreamId};
 use crate::ir::{Chain, GatewayPlan, Listener, Serves, VirtualHost};
@@ -236,6 +237,9 @@ fn answer(route: &Route, wire: &Wire, scheme: &str) -> Option<Answer> {
             let forwards = matches!(route.body.action, Action::Forward(_));
             (forwards && is_preflight(cors, wire)).then(|| Answer { status: 200, body: String::new(), location: None })
         }
+        Policy::Csrf(csrf) => {
+            is_forged(csrf, wire).then(|| Answer { status: 403, body: "Invalid origin".to_owned(), location: None })
+        }
         _ => None,
     });
     of_filter.or_else(|| match &route.body.action {
@@ -261,7 +265,30 @@ fn answer(route: &Route, wire: &Wire, scheme: &str) -> Option<Answer> {
 /// Whether the gateway answers a preflight itself; one from a foreign origin goes on.
 fn is_preflight(cors: &Cors, wire: &Wire) -> bool {
     let Some(origin) = wire.filled("origin") else { return false };
-    let allowed = cors.allow_origins.iter().any(|allowed| {
+    is_one_of(&cors.allow_origins, origin)
+        && wire.has_method("OPTIONS")
+        && wire.filled("access-control-request-method").is_some()
+}
+
+/// Whether the gateway refuses a request that changes state, because it comes from another origin or from nowhere. A share
+/// of requests is not told.
+fn is_forged(csrf: &Csrf, wire: &Wire) -> bool {
+    let changes = ["POST", "PUT", "DELETE", "PATCH"].iter().any(|method| wire.has_method(method));
+    if csrf.enforced_per_million < ALWAYS || !changes {
+        return false;
+    }
+    let source = wire.filled("origin").or_else(|| wire.filled("referer")).map(host_and_port);
+    source.is_none_or(|source| source != wire.authority && !is_one_of(&csrf.additional_origins, source))
+}
+
+/// Host and port of a URL; what is none, as it is.
+fn host_and_port(url: &str) -> &str {
+    let Some((_, rest)) = url.split_once("://") else { return url };
+    rest.split(['/', '?', '#']).next().unwrap_or_default()
+}
+
+fn is_one_of(origins: &[OriginMatch], origin: &str) -> bool {
+    origins.iter().any(|allowed| {
         let fold = |text: &str| if allowed.ignore_case { text.to_ascii_lowercase() } else { text.to_owned() };
         match &allowed.pattern {
             OriginPattern::Exact(text) => fold(origin) == fold(text),
@@ -271,8 +298,7 @@ fn is_preflight(cors: &Cors, wire: &Wire) -> bool {
                 whole(expression).is_some_and(|regex| regex.is_match(origin.as_bytes()))
             }
         }
-    });
-    allowed && wire.has_method("OPTIONS") && wire.filled("access-control-request-method").is_some()
+    })
 }
 
 fn matched<'c>(compiled: &'c Compiled, plan: &'c GatewayPlan, route: &'c Route) -> MatchedRoute<'c> {

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use crate::ir::frozen::{Accepted, AcceptedRoute};
+use crate::ir::policy::Policy;
 use crate::ir::route::{Action, Attachment, DirectResponse, Forward, Hop, RouteBody, RouteFault, WeightedDestination};
 use crate::ir::upstream::UpstreamId;
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Name};
 use crate::resolve::RequireAuth;
 use crate::resolve::attachment::{Attached, attach, kept_route};
 use crate::resolve::delegation::{FinalAction, FinalRoute, Tree};
+use crate::resolve::policy;
 use crate::resolve::world::World;
 
 /// The label by which the default-deny switch finds routes (R51).
@@ -225,12 +227,13 @@ pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Serve
         if body.fault.is_some() {
             return body.clone();
         }
-        if let Some((policy, fault)) = attach(world, &kept_route(body)).closed {
+        let now = attach(world, &kept_route(body));
+        if let Some((policy, fault)) = &now.closed {
             if let Some(last) = body.chain.last() {
                 let message = format!("route `{}`, as it is kept, answers 500: {}", last.route, fault.message);
-                findings.push(Finding::warning(&last.table, fault.code, message).with(&policy));
+                findings.push(Finding::warning(&last.table, fault.code, message).with(policy));
             }
-            return Arc::new(misconfigured((**body).clone(), fault));
+            return Arc::new(misconfigured((**body).clone(), fault.clone()));
         }
         if lacks_auth(world, body) {
             findings.extend(body.chain.last().map(told_of_auth));
@@ -238,11 +241,25 @@ pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Serve
             refuse(&mut refused);
             return Arc::new(refused);
         }
-        body.clone()
+        match now.route.iter().find(|effect| policy::is_strict(effect)) {
+            Some(strict) => Arc::new(kept_strictly(body, strict, &now)),
+            None => body.clone(),
+        }
     };
     let routes = accepted.routes.iter();
     let served = routes.map(|route| AcceptedRoute { body: guarded(&route.body), ..route.clone() }).collect();
     (served, findings)
+}
+
+/// A kept route with the strict form of a policy that is invalid now, in place of what it had of the kind.
+fn kept_strictly(body: &RouteBody, strict: &Policy, now: &Attached) -> RouteBody {
+    let kind = strict.kind();
+    let others = body.policies.iter().filter(|policy| policy.kind() != kind);
+    let mut policies: Vec<Policy> = others.chain([strict]).cloned().collect();
+    policies.sort();
+    let before = body.attached.iter().filter(|attachment| attachment.policy.kind != kind);
+    let attached = before.chain(now.attachments.iter().filter(|attachment| attachment.policy.kind == kind));
+    RouteBody { policies: policies.into(), attached: attached.cloned().collect(), ..body.clone() }
 }
 
 /// The direct response of an invalid route; it carries no policies.

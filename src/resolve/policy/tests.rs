@@ -129,7 +129,6 @@ pub(super) fn faults<T: std::fmt::Debug>(rows: &[(&str, &str)], check: impl Fn(&
 fn r130_a_valid_policy_of_a_kind_that_is_not_emitted_is_not_supported() {
     for (kind, config) in [
         (Kind::AccessPolicy, "authzList: [{}]"),
-        (Kind::CsrfPolicy, "filterEnabled: true"),
         (Kind::ExtAuthPolicy, "customAuth: {}"),
         (Kind::RateLimitPolicy, "ratelimitClientConfig: {name: c}"),
     ] {
@@ -138,7 +137,7 @@ fn r130_a_valid_policy_of_a_kind_that_is_not_emitted_is_not_supported() {
         assert!(reason.contains("not supported yet"), "{kind}: {reason}");
     }
     // What is wrong with it comes first.
-    for kind in [Kind::AccessPolicy, Kind::CsrfPolicy, Kind::ExtAuthPolicy, Kind::JwtPolicy, Kind::RateLimitPolicy] {
+    for kind in [Kind::AccessPolicy, Kind::ExtAuthPolicy, Kind::JwtPolicy, Kind::RateLimitPolicy] {
         assert_eq!(meaning(kind, "").fault(), "spec.config", "{kind}");
     }
 }
