@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use chancery::emit::{EmitOptions, Emitter, Form, emit_gateway};
 use chancery::ir::listener::HttpHosts;
 use chancery::ir::route::{DirectResponse, Forward, Hop, WeightedDestination};
-use chancery::ir::upstream::{Endpoint, Locality, UpstreamProtocol};
+use chancery::ir::upstream::{Endpoint, Locality, Purpose, UpstreamProtocol};
 use chancery::ir::{
     Action, Chain, GatewayPlan, Listener, Matcher, Route, RouteBody, Serves, Upstream, UpstreamId, VirtualHost,
 };
@@ -53,7 +53,7 @@ fn object(kind: Kind, name: &str) -> ObjectRef {
 }
 
 fn echo() -> UpstreamId {
-    UpstreamId { object: object(Kind::Service, "echo"), port: 80, subset: BTreeMap::new() }
+    UpstreamId { object: object(Kind::Service, "echo"), port: 80, subset: BTreeMap::new(), purpose: Purpose::Routes }
 }
 
 fn route(name: &str, path: &str, action: Action) -> Route {
@@ -102,6 +102,7 @@ fn plan(port: u16, mut hosts: Vec<Arc<VirtualHost>>, upstreams: Vec<Upstream>) -
     Ok(GatewayPlan {
         gateway: "cluster-1/edge/ingress".parse().map_err(anyhow::Error::msg)?,
         listeners: [(port, listener)].into(),
+        extensions: Arc::default(),
         upstreams: upstreams.into_iter().map(|upstream| (upstream.id.clone(), Arc::new(upstream))).collect(),
         secrets: BTreeMap::new(),
     })

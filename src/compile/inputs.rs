@@ -14,6 +14,7 @@ use crate::resolve::facts::{
     VirtualDestination, VirtualGateway,
 };
 use crate::resolve::lower::{Lowered, lower};
+use crate::resolve::policy;
 use crate::resolve::roster::{Roster, RosterInputs, resolve_roster};
 use crate::resolve::trust::{self, KeptRoot, RootOfTrust, resolve_trust};
 use crate::resolve::world::{PolicyIndex, World};
@@ -201,10 +202,20 @@ impl Inputs {
         let (roster, found) = resolve_roster(&roster_inputs, options);
         findings.extend(found);
         let mut inputs = Self::empty(options, Arc::new(roster));
-        for (object, fact) in lowered {
-            findings.extend(inputs.admit(&object.meta.id, &fact));
+        for (object, fact) in &lowered {
+            findings.extend(inputs.admit(&object.meta.id, fact));
         }
         inputs.settle_trust(&options.kept_root, |_| {}, &mut findings);
+        // Settling asks for objects and never for policies, so the order of policies does not matter.
+        for (object, fact) in &lowered {
+            if let Lowered::Policy(policy) = fact
+                && policy::refers(policy)
+                && inputs.is_counted(&object.meta.id)
+            {
+                let settled = Arc::new(policy::settle(&inputs, policy, &mut findings));
+                inputs.admit_policy(&settled);
+            }
+        }
         (inputs, findings)
     }
 
@@ -273,11 +284,9 @@ impl Inputs {
             Lowered::Table(table) => self.tables.insert(table),
             Lowered::VirtualDestination(vd) => self.virtual_destinations.insert(vd),
             Lowered::ExternalService(service) => self.external_services.insert(service),
-            Lowered::Policy(policy) => {
-                if let Some(owner) = self.roster.owner_of(&policy.id) {
-                    self.policies.entry(owner.clone()).or_default().insert(policy);
-                }
-            }
+            // Rules see it once its references are followed.
+            Lowered::Policy(policy) if policy::refers(policy) => {}
+            Lowered::Policy(policy) => self.admit_policy(policy),
             Lowered::Namespace(_)
             | Lowered::Cluster(_)
             | Lowered::Workspace(_)
@@ -303,21 +312,32 @@ impl Inputs {
             Lowered::Table(table) => self.tables.remove(table),
             Lowered::VirtualDestination(vd) => self.virtual_destinations.remove(vd),
             Lowered::ExternalService(service) => self.external_services.remove(service),
-            Lowered::Policy(policy) => {
-                if let Some(owner) = self.roster.owner_of(&policy.id)
-                    && let Some(index) = self.policies.get_mut(owner)
-                {
-                    index.remove(policy);
-                    if index.is_empty() {
-                        self.policies.remove(owner);
-                    }
-                }
-            }
+            Lowered::Policy(policy) if policy::refers(policy) => {}
+            Lowered::Policy(policy) => self.dismiss_policy(policy),
             Lowered::Namespace(_)
             | Lowered::Cluster(_)
             | Lowered::Workspace(_)
             | Lowered::Settings(_)
             | Lowered::Nothing => {}
+        }
+    }
+
+    /// Takes a policy in that refers to nothing any more.
+    pub(super) fn admit_policy(&mut self, policy: &Arc<PolicyObject>) {
+        if let Some(owner) = self.roster.owner_of(&policy.id) {
+            self.policies.entry(owner.clone()).or_default().insert(policy);
+        }
+    }
+
+    /// Takes a policy out that was admitted so.
+    pub(super) fn dismiss_policy(&mut self, policy: &PolicyObject) {
+        if let Some(owner) = self.roster.owner_of(&policy.id)
+            && let Some(index) = self.policies.get_mut(owner)
+        {
+            index.remove(policy);
+            if index.is_empty() {
+                self.policies.remove(owner);
+            }
         }
     }
 
@@ -474,6 +494,19 @@ impl World for Inputs {
 
     fn closing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>> {
         self.policies.get(owner).into_iter().flat_map(PolicyIndex::closing).cloned().collect()
+    }
+
+    fn destination_candidates(
+        &self,
+        owner: &WorkspaceId,
+        object: &ObjectRef,
+        labels: &Labels,
+    ) -> Vec<Arc<PolicyObject>> {
+        self.policies.get(owner).map(|index| index.on_destination(object, labels)).unwrap_or_default()
+    }
+
+    fn sharing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>> {
+        self.policies.get(owner).into_iter().flat_map(PolicyIndex::sharing).cloned().collect()
     }
 
     fn workload_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>> {

@@ -1,9 +1,11 @@
 //! Clusters: how to speak to a destination, and what stands in the way.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as cluster_pb;
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
+use envoy_types::pb::envoy::config::endpoint::v3 as endpoint_pb;
 use envoy_types::pb::envoy::config::rbac::v3 as rules_pb;
 use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as rbac_pb;
 use envoy_types::pb::envoy::extensions::filters::http::upstream_codec::v3 as upstream_codec_pb;
@@ -12,11 +14,11 @@ use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http_pb;
 
 use crate::ir::Upstream;
-use crate::ir::upstream::{Closed, UpstreamProtocol};
+use crate::ir::upstream::{Closed, Dial, UpstreamProtocol};
 use crate::model::Name;
 use crate::snapshot::Resource;
 
-use super::{filter, name, pb, wire};
+use super::{filter, name, pb, tls, wire};
 
 /// How long opening a connection may take, TLS included. The source platform's default; half of it fails distant
 /// clusters under load, double makes a dead endpoint cost a retry twice as long.
@@ -24,6 +26,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Envoy's own thresholds (1,024 connections, pending and active requests, 3 retries) throttle without a word.
 const UNLIMITED: u32 = u32::MAX;
+
+/// The key of what says how a cluster speaks HTTP.
+const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// The cluster of one upstream.
 ///
@@ -43,35 +48,74 @@ pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name) -> Resou
         connect_timeout: Some(pb::duration(CONNECT_TIMEOUT)),
         load_balancing_policy: Some(least_request()),
         circuit_breakers: Some(unlimited()),
-        typed_extension_protocol_options: [(
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
-            protocol_options,
-        )]
-        .into(),
+        typed_extension_protocol_options: [(PROTOCOL_OPTIONS.to_owned(), protocol_options)].into(),
         metadata: pb::provenance("objects", std::slice::from_ref(&upstream.id.object)),
         ..Default::default()
     };
     Resource::from_content(name, wire::encode(&message), pb::owners([&upstream.id.object]))
 }
 
-/// The protocol, and the filters that run once a host of the cluster is to be chosen.
-fn protocol_options(upstream: &Upstream) -> upstream_http_pb::HttpProtocolOptions {
+/// The cluster of an address outside the mesh: Envoy looks its name up, and verifies who answers.
+pub(super) fn emit_dialled(dial: &Dial) -> Resource {
+    use cluster_pb::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily};
+
+    let name = name::dial(dial);
+    let is_literal = dial.host.parse::<IpAddr>().is_ok();
+    let discovery = if is_literal { DiscoveryType::Static } else { DiscoveryType::StrictDns };
+    let protocol = if dial.http2 { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 };
+    let endpoint = endpoint_pb::Endpoint {
+        address: Some(pb::socket_address(dial.host.to_string(), dial.port)),
+        hostname: dial.host.to_string(),
+        ..Default::default()
+    };
+    let endpoint = endpoint_pb::LbEndpoint {
+        host_identifier: Some(endpoint_pb::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
+        ..Default::default()
+    };
+    let message = cluster_pb::Cluster {
+        name: name.to_string(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(discovery.into())),
+        load_assignment: Some(endpoint_pb::ClusterLoadAssignment {
+            cluster_name: name.to_string(),
+            endpoints: vec![endpoint_pb::LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() }],
+            ..Default::default()
+        }),
+        // Many nodes have no way to IPv6, and names often have such addresses all the same.
+        dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
+        connect_timeout: Some(pb::duration(CONNECT_TIMEOUT)),
+        load_balancing_policy: Some(least_request()),
+        circuit_breakers: Some(unlimited()),
+        transport_socket: dial.tls.then(|| tls::emit_dialled(&dial.host, dial.http2)),
+        typed_extension_protocol_options: [(PROTOCOL_OPTIONS.to_owned(), wire::any(&explicit(protocol)))].into(),
+        ..Default::default()
+    };
+    Resource::from_content(name, wire::encode(&message), [].into())
+}
+
+fn explicit(protocol: UpstreamProtocol) -> upstream_http_pb::HttpProtocolOptions {
     use upstream_http_pb::http_protocol_options::explicit_http_config::ProtocolConfig;
     use upstream_http_pb::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
 
-    let protocol_config = Some(match upstream.protocol {
+    let protocol_config = Some(match protocol {
         UpstreamProtocol::Http1 => ProtocolConfig::HttpProtocolOptions(core_pb::Http1ProtocolOptions::default()),
         UpstreamProtocol::Http2 => ProtocolConfig::Http2ProtocolOptions(core_pb::Http2ProtocolOptions::default()),
     });
+    upstream_http_pb::HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config,
+        })),
+        ..Default::default()
+    }
+}
+
+/// The protocol, and the filters that run once a host of the cluster is to be chosen.
+fn protocol_options(upstream: &Upstream) -> upstream_http_pb::HttpProtocolOptions {
     upstream_http_pb::HttpProtocolOptions {
         http_filters: match upstream.closed {
             Some(Closed::Deny) => deny_everything(),
             Some(Closed::BlackHole) | None => Vec::new(),
         },
-        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
-            protocol_config,
-        })),
-        ..Default::default()
+        ..explicit(upstream.protocol)
     }
 }
 

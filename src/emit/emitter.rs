@@ -12,7 +12,10 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
 use crate::ir::listener::HttpHosts;
-use crate::ir::{Chain, GatewayPlan, Listener, Secret, SecretId, Serves, Upstream, UpstreamId, VirtualHost};
+use crate::ir::upstream::Dial;
+use crate::ir::{
+    Chain, Extensions, GatewayPlan, Listener, Secret, SecretId, Serves, Upstream, UpstreamId, VirtualHost,
+};
 use crate::model::{Host, Name, ObjectRef};
 use crate::snapshot::{Resource, ResourceType, Resources, Snapshot};
 
@@ -55,6 +58,7 @@ impl Emitter {
         }
         let state = self.state.get_or_insert_with(|| State::new(options, plan.gateway.cluster.clone()));
         state.options = options.clone();
+        state.update_extensions(&plan.extensions);
         state.update_upstreams(&plan.upstreams);
         state.update_secrets(&plan.secrets);
         state.update_listeners(&plan.listeners, &mut self.layout);
@@ -116,6 +120,7 @@ fn remove(resources: &mut Arc<Resources>, name: &Name) {
 struct State {
     options: EmitOptions,
     cluster: Name,
+    extensions: Arc<Extensions>,
     upstreams: OrdMap<UpstreamId, Arc<Upstream>>,
     secrets: BTreeMap<SecretId, Secret>,
     listeners: BTreeMap<u16, ListenerState>,
@@ -125,17 +130,37 @@ struct State {
 impl State {
     fn new(options: &EmitOptions, cluster: Name) -> Self {
         let mut made = Made::default();
-        for extension in filter::emit_extensions() {
+        let extensions = Arc::new(Extensions::default());
+        for extension in filter::emit_extensions(&extensions) {
             put(&mut made.extensions, extension);
         }
         Self {
             options: options.clone(),
             cluster,
+            extensions,
             upstreams: OrdMap::new(),
             secrets: BTreeMap::new(),
             listeners: BTreeMap::new(),
             made,
         }
+    }
+
+    fn update_extensions(&mut self, extensions: &Arc<Extensions>) {
+        if Arc::ptr_eq(&self.extensions, extensions) || self.extensions == *extensions {
+            return;
+        }
+        for extension in filter::emit_extensions(extensions) {
+            put(&mut self.made.extensions, extension);
+        }
+        let (before, now): (BTreeSet<&Dial>, BTreeSet<&Dial>) =
+            (self.extensions.dials().collect(), extensions.dials().collect());
+        for gone in before.difference(&now) {
+            remove(&mut self.made.clusters, &name::dial(gone));
+        }
+        for new in now.difference(&before) {
+            put(&mut self.made.clusters, cluster::emit_dialled(new));
+        }
+        self.extensions = extensions.clone();
     }
 
     fn update_upstreams(&mut self, upstreams: &OrdMap<UpstreamId, Arc<Upstream>>) {

@@ -13,6 +13,7 @@
 //! | edit | sent again | effect |
 //! |---|---|---|
 //! | a route, a matcher, a policy on routes | the route configuration of each port with it, or its part | none on connections |
+//! | a provider of tokens, of any policy that could be attached | the filter that verifies them | keys are fetched again |
 //! | a ready Pod more or less | the endpoints of its destinations | none on others |
 //! | protocol or protection of a destination | its cluster, and its endpoints with it | new connections to it |
 //! | a virtual gateway's ports or TLS | listeners, their route configurations | the changed chains drain |
@@ -109,6 +110,7 @@ pub fn emit_gateway(plan: &GatewayPlan, options: &EmitOptions) -> Snapshot {
 pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &Layout) -> Snapshot {
     let gateway_cluster = &plan.gateway.cluster;
     let clusters = plan.upstreams.values().map(|upstream| cluster::emit_cluster(upstream, gateway_cluster));
+    let clusters = clusters.chain(plan.extensions.dials().map(cluster::emit_dialled));
     let endpoints = plan.upstreams.values().map(|upstream| endpoint::emit_endpoints(upstream));
     let secrets = plan.secrets.iter().map(|(id, secret)| secret::emit_secret(id, secret));
     let form = |port: u16, chain: &Chain| {
@@ -127,7 +129,7 @@ pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &La
             emit_chain_routes(port, chain, http, form(port, chain), &mut routes, &mut scopes);
         }
     }
-    let extensions = filter::emit_extensions();
+    let extensions = filter::emit_extensions(&plan.extensions);
     Snapshot::new()
         .with(ResourceType::Cluster, clusters)
         .with(ResourceType::Endpoint, endpoints)

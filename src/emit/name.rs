@@ -7,16 +7,18 @@
 //! | scope | as the route configuration that it leads to |
 //! | secret | `secret/<cluster>/<namespace>/<name>`; authorities `…/ca` |
 //! | own certificate, roots of trust | `trust/identity`, `trust/roots`: whoever signs, no listener changes |
-//! | cluster and its endpoints | `svc/<cluster>/<namespace>/<name>/<port>[/<subset>]`; `vd/…` and `es/…` likewise |
+//! | cluster and its endpoints | `svc/<cluster>/<namespace>/<name>/<port>[/<subset>]`; `vd/…` and `es/…` likewise; `#http` or `#grpc` at the end where filters ask it |
+//! | cluster outside the mesh | `dial/<host>/<port>`, with `#tls` and `#grpc` at the end |
 //!
 //! A subset is written out, `version=v1,zone=a`, or where that is long, `~` and its hash. Names of Kubernetes objects
-//! hold neither `/` nor `~`, and a label never begins with `~`, so different things have different names.
+//! hold none of `/`, `~` and `#`, and a label never begins with `~`, so different things have different names.
 //!
 //! # Rule
 //! The manual's conventions, "Names"; R57 for listeners that share a port.
 
 use crate::ir::UpstreamId;
 use crate::ir::secret::{SecretId, SecretPart};
+use crate::ir::upstream::{Dial, Server};
 use crate::model::{Kind, Labels, Name};
 use crate::snapshot::Version;
 
@@ -59,7 +61,23 @@ pub(crate) fn cluster(upstream: &UpstreamId) -> Name {
         name.push('/');
         name.push_str(&subset(&upstream.subset));
     }
+    name.push_str(upstream.purpose.suffix());
     name.into()
+}
+
+/// The cluster of an address outside the mesh.
+pub(crate) fn dial(dial: &Dial) -> Name {
+    let tls = if dial.tls { "#tls" } else { "" };
+    let http2 = if dial.http2 { "#grpc" } else { "" };
+    format!("dial/{}/{}{tls}{http2}", dial.host, dial.port).into()
+}
+
+/// The cluster of what a filter asks.
+pub(crate) fn server(server: &Server) -> Name {
+    match server {
+        Server::Upstream(upstream) => cluster(upstream),
+        Server::Dial(address) => dial(address),
+    }
 }
 
 /// The name of an upstream in Envoy's statistics: short, because it stands in dozens of them.
@@ -79,6 +97,7 @@ fn subset(labels: &Labels) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ir::upstream::Purpose;
     use crate::model::ObjectRef;
 
     fn id(kind: Kind, subset: &[(&str, &str)]) -> UpstreamId {
@@ -86,6 +105,7 @@ mod tests {
             object: ObjectRef::new(kind, "cluster-1", "shop", "cart"),
             port: 80,
             subset: subset.iter().map(|(key, value)| (Name::from(*key), Name::from(*value))).collect(),
+            purpose: Purpose::Routes,
         }
     }
 

@@ -18,6 +18,7 @@ use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use envoy_types::pb::google::protobuf::Any;
 
+use crate::ir::extension;
 use crate::ir::route::{DirectResponse, Forward, HostRewrite, PathRewrite, Redirect};
 use crate::ir::{Action, Matcher, Route, RouteBody, VirtualHost};
 use crate::model::{Host, Name, ObjectRef};
@@ -253,6 +254,14 @@ impl<'a> RouteBuilder<'a> {
         match self.level {
             Level::Route => &mut self.own,
             Level::Destination(index) => &mut self.destinations[index],
+        }
+    }
+
+    /// What the policy at hand is for.
+    pub(super) fn level(&self) -> extension::Level {
+        match self.level {
+            Level::Route => extension::Level::Route,
+            Level::Destination(_) => extension::Level::Destination,
         }
     }
 

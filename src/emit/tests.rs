@@ -101,8 +101,11 @@ fn http_filters() -> Vec<Value> {
             holder(&in_lane(&format!("{lane}.1"))),
             holder(&in_lane(&format!("{lane}.2"))),
             found(&in_lane(&format!("jwt.{lane}.0")), "jwt_authn", "JwtAuthentication"),
+            found(&in_lane(&format!("jwt.{lane}.1")), "jwt_authn", "JwtAuthentication"),
             rules(&in_lane(&format!("jwt-claims.{lane}.0"))),
+            rules(&in_lane(&format!("jwt-claims.{lane}.1"))),
             here(&in_lane(&format!("jwt-headers.{lane}.0")), "header_mutation", "HeaderMutation"),
+            here(&in_lane(&format!("jwt-headers.{lane}.1")), "header_mutation", "HeaderMutation"),
             holder(&in_lane(&format!("{lane}.3"))),
             holder(&in_lane(&format!("{lane}.4"))),
             holder(&in_lane(&format!("{lane}.5"))),
@@ -139,7 +142,8 @@ fn discovered_filters_golden() {
     let snapshot = emit(&plan([], []));
     let show = |name: &str| show(&snapshot, ResourceType::Extension, name)["typed_config"].clone();
     let url = |rest: &str| format!("type.googleapis.com/envoy.extensions.filters.http.{rest}");
-    for name in ["chancery.jwt.pre.0", "chancery.jwt.post.0", "chancery.auth.jwt"] {
+    let tokens = ["pre.0", "pre.1", "post.0", "post.1"].map(|slot| format!("chancery.jwt.{slot}"));
+    for name in tokens.iter().map(String::as_str).chain(["chancery.auth.jwt"]) {
         let expected = json!({"@type": url("jwt_authn.v3.JwtAuthentication"), "strip_failure_response": true});
         assert_eq!(show(name), expected);
     }
@@ -152,7 +156,7 @@ fn discovered_filters_golden() {
         });
         assert_eq!(show(&format!("chancery.extauth.{slot}")), expected);
     }
-    assert_eq!(snapshot.resources(ResourceType::Extension).len(), 8);
+    assert_eq!(snapshot.resources(ResourceType::Extension).len(), 10);
 }
 
 #[test]

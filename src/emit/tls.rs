@@ -13,6 +13,10 @@ use crate::model::Name;
 
 use super::{name, pb, wire};
 
+/// Where gateways have the authorities that their system trusts. By path: Envoy refuses to match names under its
+/// `system_root_certs` (seen on 1.40).
+const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// The transport socket of a chain that ends TLS.
 ///
 /// # Rule
@@ -45,6 +49,45 @@ pub(super) fn emit_downstream(tls: &Tls, protocols: &[&str]) -> core_pb::Transpo
     let context = tls_pb::DownstreamTlsContext {
         common_tls_context: Some(common),
         require_client_certificate: tls.client.is_some().then_some(true).and_then(pb::boolean),
+        ..Default::default()
+    };
+    core_pb::TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(core_pb::transport_socket::ConfigType::TypedConfig(wire::any(&context))),
+    }
+}
+
+/// The transport socket towards a host outside the mesh: the system's authorities vouch for that very host.
+pub(super) fn emit_dialled(host: &str, http2: bool) -> core_pb::TransportSocket {
+    use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+    use tls_pb::common_tls_context::ValidationContextType;
+    use tls_pb::subject_alt_name_matcher::SanType;
+    let is_literal = host.parse::<IpAddr>().is_ok();
+    let name = host.trim_end_matches('.');
+    let exact = MatchPattern::Exact(name.to_owned());
+    let san_type = if is_literal { SanType::IpAddress } else { SanType::Dns };
+    let names = tls_pb::SubjectAltNameMatcher {
+        san_type: san_type.into(),
+        matcher: Some(pb::string_matcher(exact, false)),
+        ..Default::default()
+    };
+    let validation = tls_pb::CertificateValidationContext {
+        trusted_ca: Some(file(SYSTEM_AUTHORITIES)),
+        match_typed_subject_alt_names: vec![names],
+        ..Default::default()
+    };
+    let common = tls_pb::CommonTlsContext {
+        tls_params: Some(tls_pb::TlsParameters {
+            tls_minimum_protocol_version: version(TlsVersion::V1_2).into(),
+            ..Default::default()
+        }),
+        alpn_protocols: vec![if http2 { "h2" } else { "http/1.1" }.to_owned()],
+        validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
+        ..Default::default()
+    };
+    let context = tls_pb::UpstreamTlsContext {
+        common_tls_context: Some(common),
+        sni: if is_literal { String::new() } else { name.to_owned() },
         ..Default::default()
     };
     core_pb::TransportSocket {
@@ -114,7 +157,7 @@ fn over_sds(id: &SecretId) -> tls_pb::SdsSecretConfig {
     tls_pb::SdsSecretConfig { name: name::secret(id).to_string(), sds_config: Some(config_source) }
 }
 
-fn file(path: &Name) -> core_pb::DataSource {
+fn file(path: &str) -> core_pb::DataSource {
     let specifier = Some(core_pb::data_source::Specifier::Filename(path.to_string()));
     core_pb::DataSource { specifier, ..Default::default() }
 }

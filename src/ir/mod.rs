@@ -7,6 +7,7 @@
 //! Knows nothing of manifests or Envoy types, nor where an object came from beyond its
 //! [`ObjectRef`](crate::model::ObjectRef).
 
+pub mod extension;
 pub mod frozen;
 pub mod listener;
 pub mod policy;
@@ -22,6 +23,7 @@ use imbl::OrdMap;
 
 use crate::model::GatewayId;
 
+pub use extension::Extensions;
 pub use listener::{Chain, Listener, Serves, VirtualHost};
 pub use policy::Policy;
 pub use route::{Action, Matcher, Route, RouteBody};
@@ -36,7 +38,9 @@ pub struct GatewayPlan {
     pub gateway: GatewayId,
     /// Listeners by bound port.
     pub listeners: BTreeMap<u16, Listener>,
-    /// Every upstream that some route of some listener names, each once.
+    /// What policies share for all routes.
+    pub extensions: Arc<Extensions>,
+    /// Every upstream that some route of some listener names, or what policies share, each once.
     pub upstreams: OrdMap<UpstreamId, Arc<Upstream>>,
     /// Every secret that some chain names, each once, and no other.
     pub secrets: BTreeMap<SecretId, Secret>,

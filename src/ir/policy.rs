@@ -14,6 +14,7 @@ pub mod rate_limit;
 pub mod reference;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,8 @@ pub enum Policy {
     FaultInjection(FaultInjection),
     /// CORSPolicy.
     Cors(Cors),
+    /// JWTPolicy.
+    Jwt(Arc<jwt::Verification>),
     /// The made-up kind of the tests: answers with a header of its own.
     #[cfg(test)]
     Teapot(Teapot),

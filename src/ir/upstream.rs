@@ -5,9 +5,9 @@ use std::fmt;
 
 use crate::model::{Labels, Name, ObjectRef};
 
-/// Names one destination as routes use it: object, port and subset.
+/// Names one destination: object, port and subset, and what it is for.
 ///
-/// Shown as `Service/ns/name@cluster:port{key=value}`.
+/// Shown as `Service/ns/name@cluster:port{key=value}`, with `#http` or `#grpc` for servers that filters ask.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct UpstreamId {
     /// A Service, VirtualDestination or ExternalService.
@@ -16,6 +16,59 @@ pub struct UpstreamId {
     pub port: u16,
     /// Labels that endpoints must carry; empty takes all.
     pub subset: Labels,
+    /// Who calls it.
+    #[serde(default, skip_serializing_if = "Purpose::is_routes")]
+    pub purpose: Purpose,
+}
+
+/// Who calls an upstream. What is called for different purposes is set up apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub enum Purpose {
+    /// Routes that forward to it.
+    #[default]
+    Routes,
+    /// A filter that asks it over HTTP. Policies for the destination do not apply.
+    HttpServer,
+    /// A filter that asks it over gRPC, so always HTTP/2. Policies for the destination do not apply.
+    GrpcServer,
+}
+
+impl Purpose {
+    /// What tells its upstreams apart in names; empty for routes.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Routes => "",
+            Self::HttpServer => "#http",
+            Self::GrpcServer => "#grpc",
+        }
+    }
+
+    fn is_routes(&self) -> bool {
+        *self == Self::Routes
+    }
+}
+
+/// What a filter asks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub enum Server {
+    /// A destination of the mesh.
+    Upstream(UpstreamId),
+    /// An address outside it.
+    Dial(Dial),
+}
+
+/// An address that gateways look up and call themselves. It is none that reaches the gateway's own host by its looks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Dial {
+    /// A DNS name in lower case, or an IP address without brackets.
+    pub host: Name,
+    /// 1 to 65535.
+    pub port: u16,
+    /// TLS, verified with the system's authorities and for this host.
+    pub tls: bool,
+    /// HTTP/2 with prior knowledge, or by ALPN.
+    pub http2: bool,
 }
 
 impl fmt::Display for UpstreamId {
@@ -28,7 +81,7 @@ impl fmt::Display for UpstreamId {
             }
             f.write_str("}")?;
         }
-        Ok(())
+        f.write_str(self.purpose.suffix())
     }
 }
 

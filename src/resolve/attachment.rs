@@ -14,7 +14,7 @@ use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, ObjectRef, WorkspaceId};
 
 use super::delegation::{FinalAction, FinalRoute};
-use super::destination::selects;
+use super::destination::{behind, selects};
 use super::facts::{DestinationSelector, Pod, PolicyEffect, PolicyObject, RouteLabelSelector, RouteSelector, Selector};
 use super::policy::{self, Combine};
 use super::selection::{destination_labels, destinations};
@@ -140,6 +140,9 @@ pub fn attach<W: World + ?Sized>(world: &W, route: &FinalRoute) -> Attached {
         rest = others;
         attach_kind(world, route, kind, group, &mut gathered);
     }
+    for (upstream, _) in forwards_to(route) {
+        attach_to_destination(world, upstream, &mut gathered);
+    }
     if let Some(closed) = gathered.closed {
         // A closed route carries no policies, so nothing wins or loses there.
         return Attached { closed: Some(closed), ..Attached::default() };
@@ -157,6 +160,95 @@ struct Gathered {
     attachments: Vec<Attachment>,
     beaten: Vec<Beaten>,
     closed: Option<(ObjectRef, RouteFault)>,
+}
+
+/// Policies that select a destination of the route, and those of what is behind a virtual one: they come from its owner,
+/// whoever owns the route.
+///
+/// One that cannot be applied closes the destination itself, so that it is not looked at here.
+///
+/// # Rule
+/// R118, R122.
+fn attach_to_destination<W: World + ?Sized>(world: &W, upstream: &UpstreamId, attached: &mut Gathered) {
+    let mut by_kind: BTreeMap<Kind, Vec<Vec<Candidate>>> = BTreeMap::new();
+    for target in behind(world, upstream) {
+        let mut here: BTreeMap<Kind, Vec<Candidate>> = BTreeMap::new();
+        for candidate in protecting(world, &target) {
+            here.entry(candidate.0.id.kind).or_default().push(candidate);
+        }
+        for (kind, candidates) in here {
+            by_kind.entry(kind).or_default().push(candidates);
+        }
+    }
+    for (kind, targets) in by_kind {
+        let mut applied: Vec<Candidate> = Vec::new();
+        for mut candidates in targets {
+            if policy::combine(kind) == Combine::Oldest {
+                let winner = candidates[0].0.id.clone();
+                for (loser, _) in candidates.drain(1..) {
+                    let beaten = Beaten { loser: loser.id.clone(), winner: winner.clone(), part: String::new() };
+                    if !attached.beaten.contains(&beaten) {
+                        attached.beaten.push(beaten);
+                    }
+                }
+            }
+            for candidate in candidates {
+                if !applied.iter().any(|(policy, _)| policy.id == candidate.0.id) {
+                    applied.push(candidate);
+                }
+            }
+        }
+        applied.sort_by(|(a, _), (b, _)| a.age.cmp(&b.age));
+        if let ([(first, _), (second, _), ..], Combine::Oldest) = (applied.as_slice(), policy::combine(kind)) {
+            // Which of them a request must pass is known only once an endpoint is chosen.
+            let message = format!(
+                "closed, because `{upstream}` groups Services with different policies of one kind, `{}` and `{}`: name the Services in the route, or let one policy select all",
+                first.id, second.id
+            );
+            let fault = RouteFault { code: Code::Unsupported, message, gateway_specific: false };
+            attached.closed.get_or_insert((second.id.clone(), fault));
+            continue;
+        }
+        let effects: Vec<(&PolicyObject, &Policy)> =
+            applied.iter().filter_map(|(p, _)| Some((&**p, valid(p)?))).collect();
+        if let Some(effect) = policy::merge(&effects, &mut attached.beaten) {
+            attached.destinations.entry(upstream.clone()).or_default().push(effect);
+        }
+        attached.attachments.extend(applied.iter().map(|(policy, owner)| Attachment {
+            policy: policy.id.clone(),
+            owner: owner.clone(),
+            selected_by: format!("destination {upstream}").into(),
+            destination: Some(upstream.clone()),
+        }));
+    }
+}
+
+/// A policy and its owner.
+type Candidate = (Arc<PolicyObject>, WorkspaceId);
+
+fn valid(policy: &PolicyObject) -> Option<&Policy> {
+    match &policy.effect {
+        PolicyEffect::Valid(effect) => Some(effect),
+        PolicyEffect::Draft(_) | PolicyEffect::Invalid(_) => None,
+    }
+}
+
+/// The valid policies that select a destination, in age order, each with its owner.
+fn protecting<W: World + ?Sized>(world: &W, target: &UpstreamId) -> Vec<Candidate> {
+    let Some(owner) = world.roster().owner_of(&target.object) else { return Vec::new() };
+    let Some(labels) = destination_labels(world, &target.object) else { return Vec::new() };
+    let candidates = world.destination_candidates(owner, &target.object, &labels).into_iter();
+    let selected = candidates.filter(|policy| policy.targets.destinations.iter().any(|by| selects(world, by, target)));
+    selected.map(|policy| (policy, owner.clone())).collect()
+}
+
+/// Whether a valid policy selects a destination or what is behind it, so that only requests that a route has judged may
+/// reach it.
+///
+/// # Rule
+/// R118, R122.
+pub fn is_protected<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> bool {
+    behind(world, upstream).iter().any(|target| !protecting(world, target).is_empty())
 }
 
 /// Steps 5 and 6 for the candidates of one kind, in age order.
@@ -193,7 +285,8 @@ fn attach_kind<W: World + ?Sized>(
                     };
                     attached.closed = Some((policy.id.clone(), fault));
                 }
-                PolicyEffect::Invalid(_) => {}
+                // Rules see no drafts.
+                PolicyEffect::Invalid(_) | PolicyEffect::Draft(_) => {}
             }
         }
         for upstream in selected_destinations(world, route, policy) {
@@ -219,7 +312,7 @@ fn attach_kind<W: World + ?Sized>(
                     };
                     attached.closed = Some((policy.id.clone(), fault));
                 }
-                PolicyEffect::Invalid(_) => {}
+                PolicyEffect::Invalid(_) | PolicyEffect::Draft(_) => {}
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::ir::upstream::{Closed, Endpoint, Locality, Upstream, UpstreamId, UpstreamProtocol};
+use crate::ir::upstream::{Closed, Endpoint, Locality, Purpose, Upstream, UpstreamId, UpstreamProtocol};
 use crate::model::labels::contains_all;
 use crate::model::{Code, Finding, Findings, Kind, Labels, Name, ObjectRef, WorkspaceId};
 
@@ -139,7 +139,7 @@ pub fn resolve_destination<W: World + ?Sized>(
             ));
         }
     };
-    Ok(UpstreamId { object: found.id, port, subset: written.subset.clone() })
+    Ok(UpstreamId { object: found.id, port, subset: written.subset.clone(), purpose: Purpose::Routes })
 }
 
 /// R40 for Services.
@@ -299,7 +299,8 @@ pub fn resolve_upstream<W: World + ?Sized>(
     id: &UpstreamId,
     findings: &mut Findings,
 ) -> Upstream {
-    let closed = closed_by_policy(world, id);
+    // What a filter asks is no request of a client: policies for the destination do not judge it.
+    let closed = if id.purpose == Purpose::Routes { closed_by_policy(world, id) } else { None };
     let domain = |cluster: &Name| {
         world.roster().clusters.get(cluster).map_or_else(|| Name::from("cluster.local"), |c| c.domain.clone())
     };
@@ -310,6 +311,10 @@ pub fn resolve_upstream<W: World + ?Sized>(
         endpoints: BTreeMap::new(),
         closed,
     };
+    // Filters of all gateways ask it, also of those that may not forward to it.
+    if id.purpose != Purpose::Routes && check_on_gateway(world, gateway_cluster, gateway_owner, id).is_err() {
+        return upstream;
+    }
     match id.object.kind {
         Kind::Service => {
             if let Some(service) = world.service(&id.object)
@@ -347,7 +352,10 @@ pub fn resolve_upstream<W: World + ?Sized>(
                     }
                     match service_port(&service, Some(&port.target)) {
                         // What protects the Service holds on every way to it (R130).
-                        Ok(target) if closed_by_policy(world, &upstream_of(&service, target)).is_some() => {
+                        Ok(target)
+                            if id.purpose == Purpose::Routes
+                                && closed_by_policy(world, &upstream_of(&service, target)).is_some() =>
+                        {
                             findings.push(
                                 Finding::warning(
                                     &vd.id,
@@ -380,6 +388,9 @@ pub fn resolve_upstream<W: World + ?Sized>(
         }
         _ => {}
     }
+    if id.purpose == Purpose::GrpcServer {
+        upstream.protocol = UpstreamProtocol::Http2;
+    }
     for list in upstream.endpoints.values_mut() {
         list.sort();
         list.dedup();
@@ -388,7 +399,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
 }
 
 fn upstream_of(service: &Service, port: &ServicePort) -> UpstreamId {
-    UpstreamId { object: service.id.clone(), port: port.number, subset: Labels::new() }
+    UpstreamId { object: service.id.clone(), port: port.number, subset: Labels::new(), purpose: Purpose::Routes }
 }
 
 /// The Services behind a virtual destination, one per cluster.
@@ -435,6 +446,22 @@ pub fn backing_services<W: World + ?Sized>(
         }
     }
     by_cluster.into_values().collect()
+}
+
+/// A destination and the Services behind it, each as a destination of its own: what its owner says of them holds on every
+/// way to them.
+pub fn behind<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> Vec<UpstreamId> {
+    let mut targets = vec![upstream.clone()];
+    if let Some(vd) = world.virtual_destination(&upstream.object)
+        && let Some(port) = vd.ports.iter().find(|port| port.number == upstream.port)
+    {
+        for service in backing_services(world, &vd, &mut Findings::new()) {
+            if let Ok(target) = service_port(&service, Some(&port.target)) {
+                targets.push(upstream_of(&service, target));
+            }
+        }
+    }
+    targets
 }
 
 /// Whether a protecting policy that cannot be applied selects a destination (R130).
@@ -536,7 +563,7 @@ fn add<W: World + ?Sized>(
 }
 
 /// Loopback, link-local and unspecified addresses, also where mapped into IPv6.
-fn is_unsafe(ip: IpAddr) -> bool {
+pub(super) fn is_unsafe(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::ir::listener::TlsVersion;
 use crate::ir::policy::Policy;
+use crate::ir::policy::jwt::Jwt;
 use crate::ir::route::{DirectResponse, HostRewrite, Matcher, PathRewrite, Redirect};
 use crate::ir::trust::Terms;
 use crate::ir::upstream::UpstreamProtocol;
@@ -743,8 +744,17 @@ pub struct PolicyObject {
 pub enum PolicyEffect {
     /// This.
     Valid(Policy),
+    /// What [`policy::settle`](super::policy::settle) makes of this, by following its references.
+    Draft(Draft),
     /// Nothing: it is invalid, or its kind is not supported.
     Invalid(Arc<Fault>),
+}
+
+/// What a policy does, as far as it says so by itself: Secrets, servers and destinations are names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Draft {
+    /// JWTPolicy.
+    Jwt(Arc<Jwt>),
 }
 
 /// What a policy selects.

@@ -10,6 +10,7 @@ mod growth;
 mod hosts;
 mod identity;
 mod ports;
+mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use binding::{Bindings, Bound, ListenerKey, TableBindings, bind, bind_table}
 pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broken, is_remembered, is_unread};
 pub use growth::{GrownTree, Served, grow, require_auth_findings};
 pub use hosts::{HostKey, Hosts, PlainPort, virtual_host};
+pub use sharing::{Sharing, extensions, sharing};
 
 use chains::chains;
 use ports::bound_ports;
@@ -138,6 +140,7 @@ pub fn compose<W: World + ?Sized>(
     let mut plan = GatewayPlan {
         gateway: gateway.clone(),
         listeners: BTreeMap::new(),
+        extensions: Arc::default(),
         upstreams: OrdMap::new(),
         secrets: BTreeMap::new(),
     };
@@ -146,7 +149,11 @@ pub fn compose<W: World + ?Sized>(
     let arranged = listeners(world, gateway, bindings, trees, &mut hosts, findings);
     (plan.listeners, plan.secrets) = (arranged.listeners, arranged.secrets);
     findings.append(&mut hosts.findings);
-    let mut wanted: BTreeSet<&UpstreamId> = BTreeSet::new();
+    let shares = hosts.bodies.iter().filter_map(|(root, bodies)| Some(sharing(world, trees.get(root)?, bodies)));
+    let shares: Vec<Sharing> = shares.collect();
+    let owners: BTreeSet<&WorkspaceId> = shares.iter().flat_map(|sharing| &sharing.owners).collect();
+    plan.extensions = Arc::new(extensions(world, owners.into_iter(), shares.iter().map(|sharing| &sharing.kept)));
+    let mut wanted: BTreeSet<&UpstreamId> = plan.extensions.upstreams().collect();
     for route in plan.listeners.values().flat_map(Listener::routes) {
         wanted.extend(upstreams_of(&route.body));
     }

@@ -3,17 +3,18 @@
 //! The from-scratch compile answers from plain maps. Whatever later answers from a cache must record what was asked:
 //! asking for something absent is also an answer.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::OrdMap;
 
 use crate::ir::route::EffectiveLabels;
-use crate::model::{Name, ObjectRef, WorkspaceId};
+use crate::model::{Labels, Name, ObjectRef, WorkspaceId};
 
 use super::Options;
 use super::facts::{
-    Age, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, VirtualDestination,
-    VirtualGateway,
+    Age, ExternalService, Node, Pod, PolicyEffect, PolicyObject, Secret, Selector, Service, Slice, Table,
+    VirtualDestination, VirtualGateway,
 };
 use super::policy;
 use super::roster::Roster;
@@ -66,6 +67,16 @@ pub trait World {
     fn candidates(&self, owner: &WorkspaceId, labels: &EffectiveLabels) -> Vec<Arc<PolicyObject>>;
     /// The policies of a workspace that select destinations, and close them because they cannot be applied.
     fn closing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>>;
+    /// The valid policies of a workspace whose destination selectors may pick one of its destinations, of this name and with
+    /// these labels, in age order.
+    fn destination_candidates(
+        &self,
+        owner: &WorkspaceId,
+        object: &ObjectRef,
+        labels: &Labels,
+    ) -> Vec<Arc<PolicyObject>>;
+    /// The policies of a workspace that share something for all routes of a gateway.
+    fn sharing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>>;
     /// The policies of a workspace that select workloads.
     fn workload_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>>;
     /// All policies of a workspace.
@@ -87,8 +98,39 @@ pub struct PolicyIndex {
     labelled: OrdMap<(Name, Name, Age), Arc<PolicyObject>>,
     /// Those that select destinations and close them.
     closing: Aged,
+    /// Valid ones that select destinations, by what each of their destination selectors names.
+    on_destinations: OrdMap<(DestinationKey, Age), Arc<PolicyObject>>,
+    /// Those that share something for all routes of a gateway.
+    sharing: Aged,
     /// Those that select workloads.
     on_workloads: Aged,
+}
+
+/// What a destination selector names, so that it is found from a destination.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DestinationKey {
+    /// A name.
+    Name(Name),
+    /// A label pair, the first of several, and no name.
+    Label(Name, Name),
+    /// Neither.
+    Any,
+}
+
+impl DestinationKey {
+    fn of(selector: &Selector) -> Self {
+        match (&selector.name, selector.labels.iter().next()) {
+            (Some(name), _) => Self::Name(name.clone()),
+            (None, Some((key, value))) => Self::Label(key.clone(), value.clone()),
+            (None, None) => Self::Any,
+        }
+    }
+
+    /// What selectors that pick a destination may name.
+    pub fn picking(object: &ObjectRef, labels: &Labels) -> impl Iterator<Item = Self> {
+        let labels = labels.iter().map(|(key, value)| Self::Label(key.clone(), value.clone()));
+        labels.chain([Self::Name(object.name.clone()), Self::Any])
+    }
 }
 
 /// Policies in age order.
@@ -103,6 +145,10 @@ pub enum PolicyPlace {
     Labelled(Name, Name),
     /// Among those that select destinations and close them.
     Closing,
+    /// Among valid ones with a destination selector that names this.
+    Destination(DestinationKey),
+    /// Among those that share something for all routes of a gateway.
+    Sharing,
     /// Among those that select workloads.
     Workloads,
 }
@@ -132,6 +178,14 @@ impl PolicyPlace {
         if !policy.targets.destinations.is_empty() && policy::closes(policy) {
             places.push(Self::Closing);
         }
+        if let PolicyEffect::Valid(effect) = &policy.effect {
+            let keys: BTreeSet<DestinationKey> =
+                policy.targets.destinations.iter().map(|item| DestinationKey::of(&item.selector)).collect();
+            places.extend(keys.into_iter().map(Self::Destination));
+            if policy::shares(effect) {
+                places.push(Self::Sharing);
+            }
+        }
         if !policy.targets.workloads.is_empty() {
             places.push(Self::Workloads);
         }
@@ -154,7 +208,8 @@ impl PolicyPlace {
             RouteSelector::All | RouteSelector::WithDestinations(_) => vec![Self::Unlabelled],
         }));
         asked.extend(policy.targets.route_destinations.iter().map(|item| all(&item.route.labels)));
-        let others = Self::of(policy).into_iter().filter(|place| matches!(place, Self::Closing | Self::Workloads));
+        let of_routes = |place: &Self| matches!(place, Self::Unlabelled | Self::Labelled(..));
+        let others = Self::of(policy).into_iter().filter(|place| !of_routes(place));
         asked.extend(others.map(|place| vec![place]));
         asked
     }
@@ -171,6 +226,8 @@ impl PolicyIndex {
                 PolicyPlace::Unlabelled => drop(self.unlabelled.insert(age, policy)),
                 PolicyPlace::Labelled(key, value) => drop(self.labelled.insert((key, value, age), policy)),
                 PolicyPlace::Closing => drop(self.closing.insert(age, policy)),
+                PolicyPlace::Destination(key) => drop(self.on_destinations.insert((key, age), policy)),
+                PolicyPlace::Sharing => drop(self.sharing.insert(age, policy)),
                 PolicyPlace::Workloads => drop(self.on_workloads.insert(age, policy)),
             }
         }
@@ -185,6 +242,8 @@ impl PolicyIndex {
                 PolicyPlace::Unlabelled => drop(self.unlabelled.remove(age)),
                 PolicyPlace::Labelled(key, value) => drop(self.labelled.remove(&(key, value, age.clone()))),
                 PolicyPlace::Closing => drop(self.closing.remove(age)),
+                PolicyPlace::Destination(key) => drop(self.on_destinations.remove(&(key, age.clone()))),
+                PolicyPlace::Sharing => drop(self.sharing.remove(age)),
                 PolicyPlace::Workloads => drop(self.on_workloads.remove(age)),
             }
         }
@@ -204,6 +263,31 @@ impl PolicyIndex {
     /// Those that select destinations and close them, in age order.
     pub fn closing(&self) -> impl Iterator<Item = &Arc<PolicyObject>> {
         self.closing.values()
+    }
+
+    /// Valid ones whose destination selectors may pick a destination, in age order.
+    ///
+    /// # Cost
+    /// In proportion to them and to the destination's labels, not to the policies.
+    #[must_use]
+    pub fn on_destination(&self, object: &ObjectRef, labels: &Labels) -> Vec<Arc<PolicyObject>> {
+        if self.on_destinations.is_empty() {
+            return Vec::new();
+        }
+        let mut found: Vec<Arc<PolicyObject>> = Vec::new();
+        for key in DestinationKey::picking(object, labels) {
+            let range = self.on_destinations.range((key.clone(), Age::first())..);
+            let under = range.take_while(|((other, _), _)| *other == key);
+            found.extend(under.map(|(_, policy)| policy.clone()));
+        }
+        found.sort_by(|a, b| a.age.cmp(&b.age));
+        found.dedup_by(|a, b| a.id == b.id);
+        found
+    }
+
+    /// Those that share something for all routes of a gateway, in age order.
+    pub fn sharing(&self) -> impl Iterator<Item = &Arc<PolicyObject>> {
+        self.sharing.values()
     }
 
     /// Those that select workloads, in age order.

@@ -162,9 +162,9 @@ pub(crate) fn mutation() -> impl Strategy<Value = Mutation> {
 
 pub(crate) type World = Vec<(String, Value)>;
 
-/// The demo, then every scenario.
+/// The demo, the demo with protecting policies, then every scenario.
 pub(crate) static WORLDS_AS_WRITTEN: LazyLock<Vec<World>> = LazyLock::new(|| {
-    let mut worlds = vec![demo()];
+    let mut worlds = vec![demo(), protected(demo())];
     for scenario in super::scenarios::scenarios() {
         let objects = scenario["objects"].as_array().cloned().unwrap_or_default();
         worlds.push(objects.into_iter().map(|object| (cluster_of(&object), object)).collect());
@@ -184,6 +184,47 @@ fn demo() -> World {
         let objects = yaml::documents(&text).expect("the demo is YAML");
         world.extend(objects.into_iter().map(|object| (cluster.clone(), object)));
     }
+    world
+}
+
+/// With policies that refer to Secrets, servers and addresses, for routes and for destinations.
+fn protected(mut world: World) -> World {
+    let policy = |name: &str, namespace: &str, spec: Value| {
+        json!({
+            "apiVersion": "security.policy.gloo.solo.io/v2", "kind": "JWTPolicy",
+            "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+        })
+    };
+    let keys = include_str!("../resolve/policy/jwt/jwks/p256.pem");
+    let secret = json!({"local": {"secretRef": {"objectRef": {"name": "keys"}, "key": "idp.pem"}}});
+    let server = json!({"issuer": "https://idp", "claimsToHeaders": [{"claim": "org", "header": "x-org"}],
+        "remote": {"url": "http://idp/keys", "destinationRef": {"ref": {"name": "recs"}, "port": {"name": "http"}}}});
+    let address = json!({"remote": {"url": "https://idp.example.com/keys"}});
+    let labelled = json!([{"route": {"labels": {"expose": "recommendation"}}}]);
+    let objects = [
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": "recommendation"},
+            "stringData": {"idp.pem": keys},
+        }),
+        policy("by-secret", "recommendation", json!({"config": {"providers": {"idp": secret}}})),
+        policy(
+            "by-label",
+            "gateway",
+            json!({"applyToRoutes": labelled, "config": {
+                "providers": {"idp": {"local": {"inline": keys}}}, "phase": {"postAuthz": {}},
+                "claims": [{"key": "org.team", "nestedClaimDelimiter": ".", "values": ["1", "a*"], "notValues": ["b"]}],
+            }}),
+        ),
+        policy(
+            "by-server",
+            "recommendation",
+            json!({
+                "applyToDestinations": [{"selector": {"name": "recs"}}, {"selector": {"labels": {"app": "recs"}}}],
+                "config": {"providers": {"idp": server, "other": address}, "validationPolicy": "ALLOW_MISSING"},
+            }),
+        ),
+    ];
+    world.extend(objects.map(|object| ("cluster-1".to_owned(), object)));
     world
 }
 

@@ -22,6 +22,7 @@ use crate::resolve::gateway::{
     require_auth_findings, serves,
 };
 use crate::resolve::lower::Lowered;
+use crate::resolve::policy;
 use crate::resolve::roster::Roster;
 use crate::resolve::trust::KeptRoot;
 use crate::resolve::world::World;
@@ -35,6 +36,7 @@ impl Made {
     pub(super) fn new(options: &Options, roster: Arc<Roster>) -> Self {
         Self {
             targeting: BTreeMap::new(),
+            referring: BTreeMap::new(),
             inputs: Inputs::empty(options, roster),
             reads: Reads::default(),
             bindings: Bindings::default(),
@@ -77,6 +79,10 @@ impl Made {
                 touch_object(&self.reads, id, &fact.lowered, owner.as_ref(), dirty);
             }
         }
+        let refers = |fact: &Fact| matches!(&fact.lowered, Lowered::Policy(policy) if policy::refers(policy));
+        if !now.filter(counts).is_some_and(refers) {
+            self.no_longer_refers(id, dirty);
+        }
         let mut findings = now.map(|fact| fact.findings.clone()).unwrap_or_default();
         if let Some(fact) = now.filter(counts) {
             let refusal = self.inputs.admit(id, &fact.lowered);
@@ -84,6 +90,10 @@ impl Made {
                 && !(policy.targets.destinations.is_empty() && policy.targets.workloads.is_empty())
             {
                 self.targeting.insert(id.clone(), policy.clone());
+            }
+            match &fact.lowered {
+                Lowered::Policy(policy) if refers(fact) && refusal.is_none() => self.refer(id, policy, dirty),
+                _ => self.no_longer_refers(id, dirty),
             }
             findings.extend(refusal);
             if !is_same {
@@ -376,6 +386,7 @@ impl Made {
             match reader {
                 Reader::Listeners(gateway) => stale.entry(gateway).or_default().listeners = true,
                 Reader::Bodies(gateway, root) => drop(stale.entry(gateway).or_default().roots.insert(root)),
+                Reader::Extensions(gateway) => stale.entry(gateway).or_default().extensions = true,
                 Reader::Upstream(gateway, id) => drop(stale.entry(gateway).or_default().upstreams.insert(id)),
                 _ => {}
             }

@@ -6,6 +6,7 @@
 //! | layer | kept by | made anew when |
 //! |---|---|---|
 //! | checked form | object | the object is another |
+//! | settled policy | policy | an object, Secret or destination that it refers to is another |
 //! | trust | – | a policy of it, a Secret that they name or the kept root is another |
 //! | roster | – | a cluster, workspace, settings or namespace is another; if it differs, all below is made anew |
 //! | binding | root table | what it read changed (`slots`) |
@@ -14,6 +15,7 @@
 //! | listeners | gateway | virtual gateways, their Services or secrets changed; bindings too, where there is a port with TLS or TCP |
 //! | domains | gateway and plain HTTP port | tables that claim the domain are others |
 //! | virtual host | gateway and domain | its tables, or their bodies, changed |
+//! | what policies share | gateway | such a policy of an owner of its tables and destinations is another, or there are others |
 //! | upstream | gateway and destination | its object, endpoints or protection changed |
 //! | findings, verdict | object | something else is said or counted about it (`outcome`) |
 //!
@@ -23,6 +25,8 @@
 mod made;
 mod outcome;
 mod serving;
+mod settling;
+mod sharing;
 mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +52,7 @@ use super::full::Compiled;
 use super::inputs::{Inputs, misplaced, namespace_of};
 use outcome::{Origin, Outcome};
 use serving::{Claims, Serving};
+use settling::Referring;
 use slots::{Dirty, Reader, Slot, take, touch};
 
 /// How many parts of each layer a step made.
@@ -126,6 +131,8 @@ struct Kept {
 struct Made {
     /// Policies that select destinations or workloads.
     targeting: BTreeMap<ObjectRef, Arc<PolicyObject>>,
+    /// Policies that refer to other objects.
+    referring: BTreeMap<ObjectRef, Referring>,
     inputs: Inputs,
     reads: Reads<Slot, Reader>,
     bindings: Bindings,
@@ -205,6 +212,7 @@ impl Compiler {
             made.bound.len(),
             made.trees.len(),
             made.targeting.len(),
+            made.referring.len(),
             made.broken.len(),
             made.reached.len(),
             made.reaches.len(),
@@ -350,6 +358,7 @@ impl Kept {
         }
         dirty.extend(std::mem::take(&mut self.recalled).into_iter().map(Reader::Tree));
         made.settle_trust(&options.kept_root, &mut dirty);
+        made.settle_policies(&mut dirty);
         let mut claims = Claims::new();
         made.bind(&mut dirty, &mut claims, step);
         for (table, is_broken) in made.outcome.take_early() {

@@ -23,6 +23,8 @@ pub(super) enum Origin {
     Roster,
     /// What all gateways trust.
     Trust,
+    /// What the references of a policy lead to.
+    Policy(ObjectRef),
     /// An object by itself, and where it stands.
     Object(ObjectRef),
     /// Where a root table binds.
@@ -52,7 +54,7 @@ pub(super) enum Origin {
 impl Origin {
     /// Whether it speaks before trees are looked at.
     fn is_early(&self) -> bool {
-        matches!(self, Self::Given | Self::Roster | Self::Trust | Self::Object(_) | Self::Binding(_))
+        matches!(self, Self::Given | Self::Roster | Self::Trust | Self::Policy(_) | Self::Object(_) | Self::Binding(_))
     }
 }
 

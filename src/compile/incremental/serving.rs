@@ -12,8 +12,8 @@ use crate::model::{Findings, GatewayId, Host as Domain, ObjectRef, WorkspaceId};
 use crate::resolve::destination::resolve_upstream;
 use crate::resolve::facts::ListenerProtocol;
 use crate::resolve::gateway::{
-    Bindings, GrownTree, HostKey, Hosts, ListenerKey, PlainPort, bodies, is_implemented_by, listeners, owner_of,
-    upstreams_of, virtual_host,
+    Bindings, GrownTree, HostKey, Hosts, ListenerKey, PlainPort, Sharing, bodies, is_implemented_by, listeners,
+    owner_of, sharing, upstreams_of, virtual_host,
 };
 use crate::resolve::world::World;
 
@@ -24,10 +24,10 @@ use super::slots::{Reader, Recording, Slot};
 /// The plan of a gateway with what it is put together from.
 #[derive(Debug)]
 pub(super) struct Serving {
-    gateway: GatewayId,
+    pub(super) gateway: GatewayId,
     owner: Option<WorkspaceId>,
     pub(super) plan: Arc<GatewayPlan>,
-    bodies: BTreeMap<ObjectRef, Bodies>,
+    pub(super) bodies: BTreeMap<ObjectRef, Bodies>,
     hosts: BTreeMap<HostKey, Host>,
     by_root: BTreeMap<ObjectRef, Vec<HostKey>>,
     /// Ports whose domains are settled one by one.
@@ -35,15 +35,22 @@ pub(super) struct Serving {
     /// Which virtual host each of those domains has.
     domains: BTreeMap<(u16, Domain), HostKey>,
     /// How many virtual hosts name an upstream, and the routes of whole connections once more.
-    wanted: BTreeMap<UpstreamId, usize>,
+    pub(super) wanted: BTreeMap<UpstreamId, usize>,
     /// Those of routes of whole connections.
     of_streams: BTreeSet<UpstreamId>,
+    /// Those that policies share for all routes.
+    pub(super) of_extensions: BTreeSet<UpstreamId>,
+    /// How many trees give an owner a say in what policies share.
+    pub(super) sharers: BTreeMap<WorkspaceId, usize>,
+    /// Whether what policies share is to be made anew.
+    pub(super) is_sharing_stale: bool,
 }
 
 #[derive(Debug)]
-struct Bodies {
+pub(super) struct Bodies {
     tree: Arc<GrownTree>,
     bodies: Vec<Arc<RouteBody>>,
+    pub(super) sharing: Sharing,
 }
 
 #[derive(Debug)]
@@ -76,6 +83,7 @@ pub(super) struct Stale {
     pub(super) domains: BTreeSet<(u16, Domain)>,
     /// Root tables whose tree is another, or goes to other destinations.
     pub(super) roots: BTreeSet<ObjectRef>,
+    pub(super) extensions: bool,
     pub(super) upstreams: BTreeSet<UpstreamId>,
 }
 
@@ -84,6 +92,7 @@ impl Serving {
         let plan = GatewayPlan {
             gateway: gateway.clone(),
             listeners: BTreeMap::new(),
+            extensions: Arc::default(),
             upstreams: OrdMap::new(),
             secrets: BTreeMap::new(),
         };
@@ -98,6 +107,9 @@ impl Serving {
             domains: BTreeMap::new(),
             wanted: BTreeMap::new(),
             of_streams: BTreeSet::new(),
+            of_extensions: BTreeSet::new(),
+            sharers: BTreeMap::new(),
+            is_sharing_stale: true,
         }
     }
 
@@ -141,13 +153,16 @@ impl Serving {
         let mut plan = self.plan.clone();
         let mut touched = stale.upstreams;
         let mut gone: Vec<UpstreamId> = Vec::new();
+        self.is_sharing_stale |= stale.extensions;
         if stale.listeners {
             self.arrange(&moved, &owner, &mut plan, around);
+            self.share(&mut plan, around);
             gone.extend(plan.upstreams.keys().filter(|id| !self.wanted.contains_key(*id)).cloned());
             touched.extend(self.wanted.keys().filter(|id| !plan.upstreams.contains_key(*id)).cloned());
         } else {
             let (mut counted, made) = self.settle(&stale.domains, &owner, &mut plan, around);
             counted.extend(self.patch(&moved, &made, &mut plan, around));
+            counted.extend(self.share(&mut plan, around));
             for id in counted {
                 match (self.wanted.contains_key(&id), plan.upstreams.contains_key(&id)) {
                     (true, false) => drop(touched.insert(id)),
@@ -188,11 +203,15 @@ impl Serving {
         around.step.bodies += 1;
         let (world, mut findings) = (Recording::new(around.inputs), Findings::new());
         let made = bodies(&world, &self.gateway, owner, tree, &mut findings);
+        let sharing = sharing(&world, tree, &made);
         around.reads.record(&Reader::Bodies(self.gateway.clone(), root.clone()), world.into_slots());
         around.outcome.set(Origin::Bodies(self.gateway.clone(), root.clone()), findings);
         let is_same = self.bodies.get(root).is_some_and(|kept| Arc::ptr_eq(&kept.tree, tree) && kept.bodies == made);
-        if !is_same {
-            self.bodies.insert(root.clone(), Bodies { tree: tree.clone(), bodies: made });
+        let before = self.bodies.get(root).map(|kept| kept.sharing.clone()).unwrap_or_default();
+        self.reshare(&before, &sharing);
+        match self.bodies.get_mut(root) {
+            Some(kept) if is_same => kept.sharing = sharing,
+            _ => drop(self.bodies.insert(root.clone(), Bodies { tree: tree.clone(), bodies: made, sharing })),
         }
         !is_same
     }
@@ -314,7 +333,9 @@ impl Serving {
     }
 
     fn drop_bodies(&mut self, root: &ObjectRef, around: &mut Around<'_>) {
-        self.bodies.remove(root);
+        if let Some(kept) = self.bodies.remove(root) {
+            self.reshare(&kept.sharing, &Sharing::default());
+        }
         around.reads.forget(&Reader::Bodies(self.gateway.clone(), root.clone()));
         around.outcome.forget(&Origin::Bodies(self.gateway.clone(), root.clone()));
     }
@@ -431,7 +452,10 @@ impl Serving {
         }
         self.by_root.clear();
         self.domains.clear();
-        self.wanted = self.of_streams.iter().map(|id| (id.clone(), 1)).collect();
+        self.wanted.clear();
+        for id in self.of_streams.iter().chain(&self.of_extensions) {
+            *self.wanted.entry(id.clone()).or_default() += 1;
+        }
         for (key, host) in &mut self.hosts {
             host.places = places.remove(&Arc::as_ptr(&host.host)).unwrap_or_default();
             for root in &key.tables {
@@ -455,6 +479,7 @@ impl Serving {
     /// Leaves nothing of the gateway behind.
     pub(super) fn forget(self, reads: &mut Reads<Slot, Reader>, outcome: &mut Outcome) {
         let gateway = &self.gateway;
+        reads.forget(&Reader::Extensions(gateway.clone()));
         reads.forget(&Reader::Listeners(gateway.clone()));
         outcome.forget(&Origin::Listeners(gateway.clone()));
         for root in self.bodies.keys() {

@@ -17,7 +17,7 @@ use crate::resolve::facts::{
 use crate::resolve::lower::Lowered;
 use crate::resolve::roster::Roster;
 use crate::resolve::trust::RootOfTrust;
-use crate::resolve::world::{PolicyPlace, World};
+use crate::resolve::world::{DestinationKey, PolicyPlace, World};
 
 /// Something that may be read. The roster is not among them, nor are the options, but for the kept root, which comes with
 /// what all gateways trust: where they change, everything is made anew.
@@ -82,6 +82,8 @@ impl Bucket {
 pub(super) enum Reader {
     /// What all gateways trust.
     Trust,
+    /// What a policy with references comes to.
+    Policy(ObjectRef),
     /// Where a root table binds.
     Binding(ObjectRef),
     /// The tree of a root table with its policies.
@@ -98,6 +100,8 @@ pub(super) enum Reader {
     Listeners(GatewayId),
     /// What is wrong with a tree's routes on one gateway.
     Bodies(GatewayId, ObjectRef),
+    /// What policies share for all routes of a gateway.
+    Extensions(GatewayId),
     /// A destination with its endpoints, for one gateway.
     Upstream(GatewayId, UpstreamId),
 }
@@ -341,6 +345,23 @@ impl World for Recording<'_> {
     fn closing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>> {
         self.note(Slot::Policies(owner.clone(), PolicyPlace::Closing));
         self.inputs.closing_policies(owner)
+    }
+
+    fn destination_candidates(
+        &self,
+        owner: &WorkspaceId,
+        object: &ObjectRef,
+        labels: &Labels,
+    ) -> Vec<Arc<PolicyObject>> {
+        for key in DestinationKey::picking(object, labels) {
+            self.note(Slot::Policies(owner.clone(), PolicyPlace::Destination(key)));
+        }
+        self.inputs.destination_candidates(owner, object, labels)
+    }
+
+    fn sharing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>> {
+        self.note(Slot::Policies(owner.clone(), PolicyPlace::Sharing));
+        self.inputs.sharing_policies(owner)
     }
 
     fn workload_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>> {

@@ -16,6 +16,7 @@
 mod cors;
 mod fault_injection;
 mod header_manipulation;
+mod jwt;
 mod retry_timeout;
 #[cfg(test)]
 mod teapot;
@@ -40,7 +41,7 @@ use envoy_types::pb::envoy::extensions::filters::http::set_filter_state::v3 as s
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
 use envoy_types::pb::google::protobuf::Any;
 
-use crate::ir::Policy;
+use crate::ir::{Extensions, Policy};
 use crate::snapshot::Resource;
 
 use super::route::RouteBuilder;
@@ -80,7 +81,8 @@ pub(super) const EXT_AUTH: [&str; 4] =
 /// Every slot, in the order in which a request passes them; responses pass in reverse.
 ///
 /// Reserved rows keep the order decided for kinds that are still to come. A lane stands on both sides of authentication
-/// and authorization, `pre` and `post`: six holders, with the verification of tokens between the third and the fourth.
+/// and authorization, `pre` and `post`: six holders, with the verification of tokens between the third and the fourth. There
+/// is one for routes and one for destinations, and claims are checked after both, on the route that the second may lead to.
 pub const SLOTS: &[Slot] = &[
     in_place(100, FAULT, || wire::any(&fault_pb::HttpFault::default())),
     in_place(200, CORS, || wire::any(&cors_pb::Cors::default())),
@@ -90,8 +92,11 @@ pub const SLOTS: &[Slot] = &[
     in_place(510, "chancery.pre.1", holder),
     in_place(520, "chancery.pre.2", holder),
     discovered(530, "chancery.jwt.pre.0", tokens),
-    in_place(531, "chancery.jwt-claims.pre.0", rules),
-    in_place(532, "chancery.jwt-headers.pre.0", header_changes),
+    discovered(531, "chancery.jwt.pre.1", tokens),
+    in_place(532, "chancery.jwt-claims.pre.0", rules),
+    in_place(533, "chancery.jwt-claims.pre.1", rules),
+    in_place(534, "chancery.jwt-headers.pre.0", header_changes),
+    in_place(535, "chancery.jwt-headers.pre.1", header_changes),
     in_place(540, "chancery.pre.3", holder),
     in_place(550, "chancery.pre.4", holder),
     in_place(560, "chancery.pre.5", holder),
@@ -112,8 +117,11 @@ pub const SLOTS: &[Slot] = &[
     in_place(1110, "chancery.post.1", holder),
     in_place(1120, "chancery.post.2", holder),
     discovered(1130, "chancery.jwt.post.0", tokens),
-    in_place(1131, "chancery.jwt-claims.post.0", rules),
-    in_place(1132, "chancery.jwt-headers.post.0", header_changes),
+    discovered(1131, "chancery.jwt.post.1", tokens),
+    in_place(1132, "chancery.jwt-claims.post.0", rules),
+    in_place(1133, "chancery.jwt-claims.post.1", rules),
+    in_place(1134, "chancery.jwt-headers.post.0", header_changes),
+    in_place(1135, "chancery.jwt-headers.post.1", header_changes),
     in_place(1140, "chancery.post.3", holder),
     in_place(1150, "chancery.post.4", holder),
     in_place(1160, "chancery.post.5", holder),
@@ -185,12 +193,13 @@ pub(super) fn chain() -> Vec<hcm_pb::HttpFilter> {
     SLOTS.iter().filter_map(filter).collect()
 }
 
-/// What the chain's slots have that come over ECDS, each under the name of its slot.
-pub(super) fn emit_extensions() -> impl Iterator<Item = Resource> {
+/// What the chain's slots have that come over ECDS, each under the name of its slot: what policies share, or the neutral form.
+pub(super) fn emit_extensions(extensions: &Extensions) -> impl Iterator<Item = Resource> {
     SLOTS.iter().filter_map(|slot| {
         let Form::Discovered(neutral) = slot.form else { return None };
-        let message = core_pb::TypedExtensionConfig { name: slot.name.to_owned(), typed_config: Some(neutral()) };
-        Some(Resource::from_content(slot.name.into(), wire::encode(&message), [].into()))
+        let (config, owners) = jwt::emit_tokens(slot.name, extensions).unwrap_or_else(|| (neutral(), Vec::new()));
+        let message = core_pb::TypedExtensionConfig { name: slot.name.to_owned(), typed_config: Some(config) };
+        Some(Resource::from_content(slot.name.into(), wire::encode(&message), pb::owners(&owners)))
     })
 }
 
@@ -240,6 +249,7 @@ pub(super) fn apply(policy: &Policy, route: &mut RouteBuilder<'_>) {
         Policy::RetryTimeout(policy) => retry_timeout::apply(policy, route),
         Policy::FaultInjection(policy) => fault_injection::apply(policy, route),
         Policy::Cors(policy) => cors::apply(policy, route),
+        Policy::Jwt(verification) => jwt::apply(verification, route),
         #[cfg(test)]
         Policy::Teapot(policy) => teapot::apply(policy, route),
     }

@@ -7,13 +7,66 @@ use serde::{Deserialize, Serialize};
 
 use super::reference::{DestinationRef, HttpUrl};
 use super::{Place, TextPattern};
+use crate::ir::upstream::Server;
 use crate::model::{Name, ObjectRef};
 
-/// Which tokens pass.
+/// Which tokens pass, with everything that gateways need for it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Jwt {
+pub struct Verification {
+    /// Of the policy and of what gateways hold of it for all routes: its providers, mode and lane. Others have other
+    /// names, so both can be held at once, and a route always means what it was made with.
+    pub name: Name,
+    /// Whose it is.
+    pub policy: ObjectRef,
+    /// What is verified.
+    pub jwt: Jwt<KeySource>,
+}
+
+impl Verification {
+    /// The name of a provider, unique among all; in it no character means something to Envoy.
+    #[must_use]
+    pub fn provider(&self, index: usize) -> Name {
+        format!("{}/{index}", self.name).into()
+    }
+
+    /// What gateways ask for it.
+    pub fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.jwt.providers.values().filter_map(|provider| match &provider.keys {
+            KeySource::Inline(_) => None,
+            KeySource::Remote(fetch) => Some(&fetch.server),
+        })
+    }
+}
+
+/// Where a gateway has keys from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum KeySource {
+    /// They come with the configuration.
+    Inline(Jwks),
+    /// It fetches them.
+    Remote(Fetch),
+}
+
+/// Keys that a gateway fetches.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Fetch {
+    /// What it asks for.
+    pub url: HttpUrl,
+    /// Whom it asks.
+    pub server: Server,
+    /// How long it keeps them, at least 1 ms.
+    pub cache: Duration,
+    /// For one fetch, at least 1 ms.
+    pub timeout: Duration,
+    /// Fetch before the first request.
+    pub fetch_early: bool,
+}
+
+/// Which tokens pass. `K` says where keys come from: as it is written, or once that was looked up.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Jwt<K = Keys> {
     /// Issuers by name, at least one; a token of any of them suffices.
-    pub providers: BTreeMap<Name, Provider>,
+    pub providers: BTreeMap<Name, Provider<K>>,
     /// What becomes of requests without a valid token.
     pub mode: Mode,
     /// Where the policy runs.
@@ -50,7 +103,7 @@ pub enum ClearRouteCache {
 
 /// An issuer of tokens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Provider {
+pub struct Provider<K = Keys> {
     /// What `iss` must be.
     pub issuer: Option<Name>,
     /// One of them must be in `aud`; empty means anything.
@@ -60,7 +113,7 @@ pub struct Provider {
     /// Query parameters that hold a token.
     pub parameters: Vec<Name>,
     /// What tokens are verified with.
-    pub keys: Keys,
+    pub keys: K,
     /// Claims that become request headers, by header in lower case; no header occurs twice in a policy.
     pub claims_to_headers: BTreeMap<Name, HeaderClaim>,
     /// Header for the whole payload, in lower case.

@@ -13,6 +13,7 @@ use crate::ir::route::{Action, EffectiveLabels, Forward, Hop, Matcher, Route, Ro
 use crate::ir::secret::{AltName, Secret, SecretId, SecretPart};
 use crate::ir::trust::Identity;
 use crate::model::{Code, FieldPath, Finding, Host, Kind, Name, ObjectRef, WorkspaceId};
+use crate::resolve::attachment::is_protected;
 use crate::resolve::certificate;
 use crate::resolve::destination::{Speaks, check_on_gateway, is_closed_by_policy, resolve_destination};
 use crate::resolve::facts::{
@@ -402,7 +403,7 @@ fn destinations<W: World + ?Sized>(
         let upstream = resolve_destination(here.world, holder, owner, written, Speaks::Anything, here.findings)?;
         let fault = |(code, message)| Fault { code, field: written.field.clone(), message };
         check_on_gateway(here.world, &here.gateway.cluster, here.owner, &upstream).map_err(fault)?;
-        if is_closed_by_policy(here.world, &upstream) {
+        if is_closed_by_policy(here.world, &upstream) || is_protected(here.world, &upstream) {
             let message = format!("a policy protects `{upstream}`, and it cannot be applied to whole connections");
             return Err(fault((Code::Unsupported, message)));
         }

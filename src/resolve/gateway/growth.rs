@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use crate::ir::frozen::Accepted;
-use crate::ir::route::{Action, DirectResponse, Forward, Hop, Matcher, RouteBody, RouteFault, WeightedDestination};
+use crate::ir::route::{
+    Action, Attachment, DirectResponse, Forward, Hop, Matcher, RouteBody, RouteFault, WeightedDestination,
+};
+use crate::ir::upstream::UpstreamId;
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Name};
 use crate::resolve::RequireAuth;
 use crate::resolve::attachment::{Attached, attach, kept_route};
@@ -151,7 +154,17 @@ fn body<W: World + ?Sized>(world: &W, route: &FinalRoute, attached: &Attached) -
 fn lacks_auth<W: World + ?Sized>(world: &W, body: &RouteBody) -> bool {
     world.options().require_auth == RequireAuth::On
         && body.labels.get(REQUIRE_AUTH_LABEL).is_some_and(|label| label.value == "true")
-        && !body.attached.iter().any(|a| matches!(a.policy.kind, Kind::ExtAuthPolicy | Kind::JwtPolicy))
+        && !authenticates(body)
+}
+
+/// Whether a policy that authenticates is on the route, or one on each of its destinations.
+fn authenticates(body: &RouteBody) -> bool {
+    let by: Vec<&Attachment> =
+        body.attached.iter().filter(|a| matches!(a.policy.kind, Kind::ExtAuthPolicy | Kind::JwtPolicy)).collect();
+    let on_destination = |upstream: &UpstreamId| by.iter().any(|a| a.destination.as_ref() == Some(upstream));
+    by.iter().any(|a| a.destination.is_none())
+        || matches!(&body.action, Action::Forward(forward)
+            if forward.destinations.iter().all(|destination| on_destination(&destination.upstream)))
 }
 
 /// R51: whatever the route did, it answers 403.

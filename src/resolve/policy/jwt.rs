@@ -1,6 +1,7 @@
 //! JWTPolicy: which tokens pass, and what becomes of their claims. The oldest applies.
 
 pub mod jwks;
+mod settled;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,6 +16,8 @@ use crate::ir::policy::jwt::{
 use crate::ir::policy::{Phase, TextPattern};
 use crate::model::{FieldPath, Findings, Kind, Name, ObjectRef};
 use crate::resolve::facts::Fault;
+
+pub(super) use settled::settle;
 
 use super::no_config;
 use super::parts::{

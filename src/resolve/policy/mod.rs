@@ -11,6 +11,10 @@
 //! 5. `emit/filter/<kind>.rs`: `apply` to a route under construction; one line in `emit/filter/mod.rs`, and the neutral
 //!    form of its slot there if it is a filter.
 //!
+//! A kind that refers to Secrets, servers, destinations or configurations has a variant of [`Draft`] as well: `lower` gives
+//! the draft, and `settle` of its file makes the [`Policy`] of it, once for all routes (`settling.rs` says how). One that
+//! shares something for all routes of a gateway adds it in `ir/extension.rs`, and `emit/filter/` emits it from there.
+//!
 //! A kind can be checked before it is emitted: its `lower` is called through `not_emitted_yet`, so that a valid policy is
 //! reported as not supported and closes what it protects. It leaves that function when step 5 is done.
 //!
@@ -27,6 +31,7 @@ pub mod jwt;
 mod parts;
 pub mod rate_limit;
 pub mod retry_timeout;
+mod settling;
 #[cfg(test)]
 pub mod teapot;
 #[cfg(test)]
@@ -39,9 +44,11 @@ use crate::crd::{Object, Spec};
 use crate::ir::policy::Policy;
 use crate::model::{Code, FieldPath, Finding, Findings, Kind};
 
+pub use settling::{refers, settle};
+
 use super::attachment::Beaten;
 use super::facts::{
-    Age, DestinationKind, DestinationSelector, Fault, PolicyEffect, PolicyObject, RouteDestinationSelector,
+    Age, DestinationKind, DestinationSelector, Draft, Fault, PolicyEffect, PolicyObject, RouteDestinationSelector,
     RouteLabelSelector, RouteSelector, Selector, Targets,
 };
 use super::lower::{labels, lower_destination_selector, lower_selector, optional};
@@ -151,6 +158,14 @@ pub fn closes(policy: &PolicyObject) -> bool {
     matches!(policy.effect, PolicyEffect::Invalid(_)) && !rules(policy.id.kind).protects.is_empty()
 }
 
+/// Whether a policy shares something for all routes of a gateway, as [`Extensions::add`] takes it.
+///
+/// [`Extensions::add`]: crate::ir::Extensions::add
+#[must_use]
+pub fn shares(effect: &Policy) -> bool {
+    matches!(effect, Policy::Jwt(_))
+}
+
 /// The joint effect of the policies of one kind on one target, oldest first; `None` for none.
 ///
 /// # Findings
@@ -189,16 +204,18 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
                 apply_to_route_destinations: policy.apply_to_route_destinations.clone(),
                 ..OpaquePolicy::default()
             },
-            header_manipulation::lower(id, policy, &mut remarks).map(Policy::HeaderManipulation),
+            valid(header_manipulation::lower(id, policy, &mut remarks).map(Policy::HeaderManipulation)),
         ),
         Spec::RetryTimeoutPolicy(policy) => (
             routes_only(&policy.apply_to_routes),
-            retry_timeout::lower(id, policy, &mut remarks).map(Policy::RetryTimeout),
+            valid(retry_timeout::lower(id, policy, &mut remarks).map(Policy::RetryTimeout)),
         ),
         Spec::FaultInjectionPolicy(policy) => {
-            (routes_only(&policy.apply_to_routes), fault_injection::lower(policy).map(Policy::FaultInjection))
+            (routes_only(&policy.apply_to_routes), valid(fault_injection::lower(policy).map(Policy::FaultInjection)))
         }
-        Spec::CorsPolicy(policy) => (routes_only(&policy.apply_to_routes), cors::lower(policy).map(Policy::Cors)),
+        Spec::CorsPolicy(policy) => {
+            (routes_only(&policy.apply_to_routes), valid(cors::lower(policy).map(Policy::Cors)))
+        }
         Spec::AccessPolicy(policy) => {
             (access::selectors(policy), not_emitted_yet(id.kind, access::lower(id, policy, &mut remarks)))
         }
@@ -211,14 +228,16 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
         ),
         Spec::JwtPolicy(policy) => (
             routes_and_destinations(&policy.apply_to_routes, &policy.apply_to_destinations),
-            not_emitted_yet(id.kind, jwt::lower(id, policy, &mut remarks)),
+            jwt::lower(id, policy, &mut remarks).map(|jwt| PolicyEffect::Draft(Draft::Jwt(Arc::new(jwt)))),
         ),
         Spec::RateLimitPolicy(policy) => (
             routes_and_destinations(&policy.apply_to_routes, &policy.apply_to_destinations),
             not_emitted_yet(id.kind, rate_limit::lower(id, policy, &mut remarks)),
         ),
         #[cfg(test)]
-        Spec::TeapotPolicy(policy) => (routes_only(&policy.apply_to_routes), teapot::lower(policy).map(Policy::Teapot)),
+        Spec::TeapotPolicy(policy) => {
+            (routes_only(&policy.apply_to_routes), valid(teapot::lower(policy).map(Policy::Teapot)))
+        }
         Spec::Opaque(policy) => ((**policy).clone(), Err(unsupported(id.kind))),
         _ => (OpaquePolicy::default(), Err(unsupported(id.kind))),
     };
@@ -236,7 +255,7 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
         }
         (None, Ok(effect)) => {
             findings.extend(remarks);
-            PolicyEffect::Valid(effect)
+            effect
         }
     };
     let no_spec = object.defects.iter().any(|defect| defect.field == FieldPath::new("spec"));
@@ -245,13 +264,18 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
     Some(PolicyObject { id: id.clone(), age: Age::new(object.meta.created, id), targets, effect })
 }
 
+/// What a policy comes to that refers to nothing.
+fn valid(checked: Result<Policy, Fault>) -> Result<PolicyEffect, Fault> {
+    checked.map(PolicyEffect::Valid)
+}
+
 /// What a policy comes to whose kind is checked and not emitted yet: its own fault, or that it is not supported.
 ///
-/// A kind leaves this function by becoming a variant of [`Policy`], and its `lower` is then mapped to that variant.
+/// A kind leaves this function by becoming a variant of [`Policy`], and of [`Draft`] if it refers to other objects.
 ///
 /// # Rule
 /// R130.
-fn not_emitted_yet<T>(kind: Kind, checked: Result<T, Fault>) -> Result<Policy, Fault> {
+fn not_emitted_yet<T>(kind: Kind, checked: Result<T, Fault>) -> Result<PolicyEffect, Fault> {
     checked.and_then(|_| Err(unsupported(kind)))
 }
 

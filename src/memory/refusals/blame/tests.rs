@@ -116,6 +116,7 @@ fn the_objects_behind_what_changed_are_to_blame() {
     let plan = GatewayPlan {
         gateway: "c1/edge/web".parse().unwrap(),
         listeners: [(8080, listener)].into(),
+        extensions: Default::default(),
         upstreams: Default::default(),
         secrets: Default::default(),
     };

@@ -1,0 +1,63 @@
+//! What policies share for all routes of a gateway, made anew when a policy or an owner comes or goes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::ir::{GatewayPlan, UpstreamId};
+use crate::resolve::gateway::{Sharing, extensions};
+
+use super::serving::{Around, Serving};
+use super::slots::{Reader, Recording};
+
+impl Serving {
+    /// Takes in that a tree says something else than before.
+    ///
+    /// # Cost
+    /// In proportion to its owners.
+    pub(super) fn reshare(&mut self, before: &Sharing, now: &Sharing) {
+        for owner in now.owners.difference(&before.owners) {
+            let trees = self.sharers.entry(owner.clone()).or_default();
+            *trees += 1;
+            self.is_sharing_stale |= *trees == 1;
+        }
+        for owner in before.owners.difference(&now.owners) {
+            if let Some(trees) = self.sharers.get_mut(owner) {
+                *trees -= 1;
+                if *trees == 0 {
+                    self.sharers.remove(owner);
+                    self.is_sharing_stale = true;
+                }
+            }
+        }
+        self.is_sharing_stale |= before.kept != now.kept;
+    }
+
+    /// Makes anew what policies share, if it may be another. Returns the upstreams that it names more or less than before.
+    pub(super) fn share(&mut self, plan: &mut Arc<GatewayPlan>, around: &mut Around<'_>) -> BTreeSet<UpstreamId> {
+        if !std::mem::take(&mut self.is_sharing_stale) {
+            return BTreeSet::new();
+        }
+        let world = Recording::new(around.inputs);
+        let kept = self.bodies.values().map(|bodies| &bodies.sharing.kept);
+        let now = extensions(&world, self.sharers.keys(), kept);
+        around.reads.record(&Reader::Extensions(self.gateway.clone()), world.into_slots());
+        if *plan.extensions == now {
+            return BTreeSet::new();
+        }
+        let upstreams: BTreeSet<UpstreamId> = now.upstreams().cloned().collect();
+        let before = std::mem::replace(&mut self.of_extensions, upstreams);
+        for id in self.of_extensions.difference(&before) {
+            *self.wanted.entry(id.clone()).or_default() += 1;
+        }
+        for id in before.difference(&self.of_extensions) {
+            if let Some(uses) = self.wanted.get_mut(id) {
+                *uses -= 1;
+                if *uses == 0 {
+                    self.wanted.remove(id);
+                }
+            }
+        }
+        Arc::make_mut(plan).extensions = Arc::new(now);
+        self.of_extensions.symmetric_difference(&before).cloned().collect()
+    }
+}

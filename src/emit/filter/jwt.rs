@@ -1,0 +1,347 @@
+//! JWTPolicy: verification of tokens, which all routes share; on a route its name, what tokens must claim, and claims that are
+//! appended to headers.
+//!
+//! # Rule
+//! The policy reference in the manual, "JWTPolicy" and "Activation and re-routing".
+
+use std::collections::BTreeMap;
+
+use envoy_types::pb::envoy::config::core::v3 as core_pb;
+use envoy_types::pb::envoy::config::rbac::v3 as rules_pb;
+use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3 as header_mutation_pb;
+use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt_pb;
+use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as rbac_pb;
+use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
+use envoy_types::pb::google::protobuf::Any;
+
+use crate::ir::extension::{Extensions, Level};
+use crate::ir::policy::jwt::{
+    ClaimCheck, ClaimValue, ClearRouteCache, Fetch, HeaderClaim, KeySource, Literal, Mode, Provider, Verification,
+};
+use crate::ir::policy::{Phase, TextPattern};
+use crate::model::{Name, ObjectRef};
+
+use super::super::route::RouteBuilder;
+use super::super::{name, pb, wire};
+
+/// The namespace of dynamic metadata that every instance of the filter writes, whatever it is called.
+const METADATA: &str = "envoy.filters.http.jwt_authn";
+
+/// The slots of one lane and level.
+pub(super) struct Slots {
+    /// Verifies tokens.
+    pub(super) tokens: &'static str,
+    claims: &'static str,
+    headers: &'static str,
+}
+
+/// The slots of every lane and level.
+pub(super) const SLOTS: [(Phase, Level, Slots); 4] = [
+    (
+        Phase::PreAuthz,
+        Level::Route,
+        Slots {
+            tokens: "chancery.jwt.pre.0",
+            claims: "chancery.jwt-claims.pre.0",
+            headers: "chancery.jwt-headers.pre.0",
+        },
+    ),
+    (
+        Phase::PreAuthz,
+        Level::Destination,
+        Slots {
+            tokens: "chancery.jwt.pre.1",
+            claims: "chancery.jwt-claims.pre.1",
+            headers: "chancery.jwt-headers.pre.1",
+        },
+    ),
+    (
+        Phase::PostAuthz,
+        Level::Route,
+        Slots {
+            tokens: "chancery.jwt.post.0",
+            claims: "chancery.jwt-claims.post.0",
+            headers: "chancery.jwt-headers.post.0",
+        },
+    ),
+    (
+        Phase::PostAuthz,
+        Level::Destination,
+        Slots {
+            tokens: "chancery.jwt.post.1",
+            claims: "chancery.jwt-claims.post.1",
+            headers: "chancery.jwt-headers.post.1",
+        },
+    ),
+];
+
+/// Names the verification on a route or destination, and says what its tokens must claim.
+pub(super) fn apply(verification: &Verification, route: &mut RouteBuilder<'_>) {
+    let (phase, level) = (verification.jwt.place.phase, route.level());
+    let Some((.., slots)) = SLOTS.iter().find(|(p, l, _)| (*p, *l) == (phase, level)) else { return };
+    let requirement = jwt_pb::PerRouteConfig {
+        requirement_specifier: Some(jwt_pb::per_route_config::RequirementSpecifier::RequirementName(
+            verification.name.to_string(),
+        )),
+    };
+    let scope = route.scope();
+    scope.slots.insert(slots.tokens, wire::any(&requirement));
+    let jwt = &verification.jwt;
+    // A request that another route's policy let pass, and that came here afterwards, has no payload of this one's.
+    if jwt.mode == Mode::RequireValid || !(jwt.claims.is_empty() && jwt.scopes.is_empty()) {
+        scope.slots.insert(slots.claims, wire::any(&emit_claims(verification)));
+    }
+    let appended = emit_appended(verification);
+    if !appended.is_empty() {
+        let mutations = header_mutation_pb::Mutations { request_mutations: appended, ..Default::default() };
+        let mutations = header_mutation_pb::HeaderMutationPerRoute { mutations: Some(mutations) };
+        scope.slots.insert(slots.headers, wire::any(&mutations));
+    }
+}
+
+/// What is verified in a slot, and whose it is; nothing for slots of other kinds.
+pub(super) fn emit_tokens(slot: &str, extensions: &Extensions) -> Option<(Any, Vec<ObjectRef>)> {
+    let (phase, level, _) = SLOTS.iter().find(|(.., slots)| slots.tokens == slot)?;
+    let none = BTreeMap::new();
+    let here = extensions.tokens.get(&(*phase, *level)).unwrap_or(&none);
+    let mut message = jwt_pb::JwtAuthentication { strip_failure_response: true, ..Default::default() };
+    for verification in here.values() {
+        for (index, provider) in verification.jwt.providers.values().enumerate() {
+            let name = verification.provider(index);
+            message.providers.insert(name.to_string(), emit_provider(verification, &name, provider));
+        }
+        message.requirement_map.insert(verification.name.to_string(), emit_requirement(verification));
+    }
+    Some((wire::any(&message), here.values().map(|verification| verification.policy.clone()).collect()))
+}
+
+/// The forms that allow more stand beside the policy's own providers: alone they would verify against those of everybody.
+fn emit_requirement(verification: &Verification) -> jwt_pb::JwtRequirement {
+    use jwt_pb::jwt_requirement::RequiresType;
+    let requirement = |kind| jwt_pb::JwtRequirement { requires_type: Some(kind) };
+    let nothing = Default::default;
+    let mut any: Vec<jwt_pb::JwtRequirement> = (0..verification.jwt.providers.len())
+        .map(|index| requirement(RequiresType::ProviderName(verification.provider(index).to_string())))
+        .collect();
+    match verification.jwt.mode {
+        Mode::RequireValid => {}
+        Mode::AllowMissing => any.push(requirement(RequiresType::AllowMissing(nothing()))),
+        Mode::AllowMissingOrFailed => any.push(requirement(RequiresType::AllowMissingOrFailed(nothing()))),
+    }
+    match any.pop() {
+        Some(only) if any.is_empty() => only,
+        last => {
+            any.extend(last);
+            requirement(RequiresType::RequiresAny(jwt_pb::JwtRequirementOrList { requirements: any }))
+        }
+    }
+}
+
+fn emit_provider(verification: &Verification, name: &Name, provider: &Provider<KeySource>) -> jwt_pb::JwtProvider {
+    use jwt_pb::jwt_provider::{JwksSourceSpecifier, NormalizePayload};
+    let keys = match &provider.keys {
+        KeySource::Inline(jwks) => JwksSourceSpecifier::LocalJwks(core_pb::DataSource {
+            specifier: Some(core_pb::data_source::Specifier::InlineString(jwks.0.to_string())),
+            ..Default::default()
+        }),
+        KeySource::Remote(fetch) => JwksSourceSpecifier::RemoteJwks(emit_fetch(fetch)),
+    };
+    let headers = provider
+        .headers
+        .iter()
+        .map(|header| jwt_pb::JwtHeader { name: header.name.to_string(), value_prefix: header.prefix.to_string() });
+    let set = provider.claims_to_headers.iter().filter(|(_, claim)| !claim.append);
+    jwt_pb::JwtProvider {
+        issuer: provider.issuer.as_ref().map(Name::to_string).unwrap_or_default(),
+        audiences: provider.audiences.iter().map(Name::to_string).collect(),
+        forward: provider.keep_token,
+        from_headers: headers.collect(),
+        from_params: provider.parameters.iter().map(Name::to_string).collect(),
+        forward_payload_header: provider.payload_header.as_ref().map(Name::to_string).unwrap_or_default(),
+        payload_in_metadata: name.to_string(),
+        normalize_payload_in_metadata: Some(NormalizePayload { space_delimited_claims: vec!["scope".to_owned()] }),
+        clock_skew_seconds: provider.clock_skew_seconds,
+        claim_to_headers: set.map(|(header, claim)| emit_claim_header(header, claim)).collect(),
+        clear_route_cache: clears(verification, provider),
+        jwks_source_specifier: Some(keys),
+        ..Default::default()
+    }
+}
+
+/// Whether the route is chosen again: by itself where a header is set by which it may be chosen, and never once the
+/// request has been authorized on this one.
+fn clears(verification: &Verification, provider: &Provider<KeySource>) -> bool {
+    let sets_headers =
+        provider.payload_header.is_some() || provider.claims_to_headers.values().any(|claim| !claim.append);
+    verification.jwt.place.phase == Phase::PreAuthz
+        && match verification.jwt.clear_route_cache {
+            ClearRouteCache::Auto => sets_headers,
+            ClearRouteCache::Never => false,
+            ClearRouteCache::Always => true,
+        }
+}
+
+fn emit_fetch(fetch: &Fetch) -> jwt_pb::RemoteJwks {
+    let url = &fetch.url;
+    let (scheme, plain_port) = if url.tls { ("https", 443) } else { ("http", 80) };
+    let host = &url.authority.host;
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
+    let port = if url.authority.port == plain_port { String::new() } else { format!(":{}", url.authority.port) };
+    let uri = core_pb::HttpUri {
+        uri: format!("{scheme}://{host}{port}{}", url.path),
+        timeout: Some(pb::duration(fetch.timeout)),
+        http_upstream_type: Some(core_pb::http_uri::HttpUpstreamType::Cluster(name::server(&fetch.server).to_string())),
+    };
+    jwt_pb::RemoteJwks {
+        http_uri: Some(uri),
+        cache_duration: Some(pb::duration(fetch.cache)),
+        // Nothing else waits for a slow issuer.
+        async_fetch: fetch.fetch_early.then(|| jwt_pb::JwksAsyncFetch { fast_listener: true, ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+/// Envoy separates names by dots, which a URL has as well; its other form takes names as they are.
+fn emit_claim_header(header: &Name, claim: &HeaderClaim) -> jwt_pb::JwtClaimToHeader {
+    use jwt_pb::jwt_claim_to_header::PathSegment;
+    let segment = || PathSegment { key: claim.claim.to_string() };
+    jwt_pb::JwtClaimToHeader {
+        header_name: header.to_string(),
+        claim_name: if claim.is_url { String::new() } else { claim.claim.to_string() },
+        claim_path: if claim.is_url { vec![segment()] } else { Vec::new() },
+    }
+}
+
+fn emit_appended(
+    verification: &Verification,
+) -> Vec<envoy_types::pb::envoy::config::common::mutation_rules::v3::HeaderMutation> {
+    use core_pb::header_value_option::HeaderAppendAction;
+    use envoy_types::pb::envoy::config::common::mutation_rules::v3 as mutation_pb;
+    let mut mutations = Vec::new();
+    for (index, provider) in verification.jwt.providers.values().enumerate() {
+        let key = verification.provider(index);
+        for (header, claim) in provider.claims_to_headers.iter().filter(|(_, claim)| claim.append) {
+            let path = claim.claim.split('.').collect::<Vec<_>>().join(":");
+            let value = format!("%DYNAMIC_METADATA({METADATA}:{key}:{path})%");
+            let option = core_pb::HeaderValueOption {
+                header: Some(core_pb::HeaderValue { key: header.to_string(), value, raw_value: Vec::new() }),
+                append_action: HeaderAppendAction::AppendIfExistsOrAdd.into(),
+                ..Default::default()
+            };
+            let action = Some(mutation_pb::header_mutation::Action::Append(option));
+            mutations.push(mutation_pb::HeaderMutation { action });
+        }
+    }
+    mutations
+}
+
+/// One policy per provider: a token of it with all claims and scopes suffices.
+fn emit_claims(verification: &Verification) -> rbac_pb::RbacPerRoute {
+    let policy = |index| {
+        let key = verification.provider(index);
+        // The payload itself: some token of this provider was verified.
+        let mut rules = vec![payload(&key, &[], present())];
+        rules.extend(verification.jwt.claims.iter().flat_map(|claim| emit_claim(&key, claim)));
+        let scope = [Name::from("scope")];
+        rules.extend(
+            verification
+                .jwt
+                .scopes
+                .iter()
+                .map(|wanted| payload(&key, &scope, in_list(text(&TextPattern::Exact(wanted.clone()))))),
+        );
+        let permission = rules_pb::permission::Rule::AndRules(rules_pb::permission::Set { rules });
+        let anybody = rules_pb::Principal { identifier: Some(rules_pb::principal::Identifier::Any(true)) };
+        let policy = rules_pb::Policy {
+            permissions: vec![rules_pb::Permission { rule: Some(permission) }],
+            principals: vec![anybody],
+            ..Default::default()
+        };
+        (key.to_string(), policy)
+    };
+    let rules = rules_pb::Rbac {
+        action: rules_pb::rbac::Action::Allow.into(),
+        policies: (0..verification.jwt.providers.len()).map(policy).collect(),
+        ..Default::default()
+    };
+    rbac_pb::RbacPerRoute { rbac: Some(rbac_pb::Rbac { rules: Some(rules), ..Default::default() }) }
+}
+
+fn emit_claim(provider: &Name, claim: &ClaimCheck) -> Vec<rules_pb::Permission> {
+    let mut rules = Vec::new();
+    if !claim.values.is_empty() {
+        rules.push(payload(provider, &claim.path, one_of(&claim.values)));
+    }
+    if !claim.not_values.is_empty() {
+        let not = payload(provider, &claim.path, one_of(&claim.not_values));
+        rules.push(rules_pb::Permission { rule: Some(rules_pb::permission::Rule::NotRule(Box::new(not))) });
+    }
+    rules
+}
+
+/// A condition on the payload of a provider's token, or on a claim in it.
+fn payload(provider: &Name, path: &[Name], value: matcher_pb::ValueMatcher) -> rules_pb::Permission {
+    use matcher_pb::metadata_matcher::{PathSegment, path_segment::Segment};
+    let segments = std::iter::once(provider).chain(path);
+    let segments = segments.map(|name| PathSegment { segment: Some(Segment::Key(name.to_string())) });
+    let matcher = matcher_pb::MetadataMatcher {
+        filter: METADATA.to_owned(),
+        path: segments.collect(),
+        value: Some(value),
+        ..Default::default()
+    };
+    let sourced = rules_pb::SourcedMetadata { metadata_matcher: Some(matcher), ..Default::default() };
+    rules_pb::Permission { rule: Some(rules_pb::permission::Rule::SourcedMetadata(sourced)) }
+}
+
+/// One of several values, as the claim itself or as an item of the list that it is.
+fn one_of(values: &std::collections::BTreeSet<ClaimValue>) -> matcher_pb::ValueMatcher {
+    use matcher_pb::value_matcher::MatchPattern;
+    let mut any = Vec::new();
+    for value in values {
+        let mut forms = vec![text(&value.text)];
+        forms.extend(value.literal.as_ref().map(literal));
+        for form in forms {
+            any.push(in_list(form.clone()));
+            any.push(form);
+        }
+    }
+    matcher_pb::ValueMatcher {
+        match_pattern: Some(MatchPattern::OrMatch(matcher_pb::OrMatcher { value_matchers: any })),
+    }
+}
+
+fn present() -> matcher_pb::ValueMatcher {
+    matcher_pb::ValueMatcher { match_pattern: Some(matcher_pb::value_matcher::MatchPattern::PresentMatch(true)) }
+}
+
+fn in_list(item: matcher_pb::ValueMatcher) -> matcher_pb::ValueMatcher {
+    use matcher_pb::list_matcher::MatchPattern;
+    let list = matcher_pb::ListMatcher { match_pattern: Some(MatchPattern::OneOf(Box::new(item))) };
+    matcher_pb::ValueMatcher { match_pattern: Some(matcher_pb::value_matcher::MatchPattern::ListMatch(Box::new(list))) }
+}
+
+fn text(pattern: &TextPattern) -> matcher_pb::ValueMatcher {
+    use matcher_pb::string_matcher::MatchPattern;
+    let pattern = match pattern {
+        TextPattern::Any => return present(),
+        TextPattern::Exact(text) => MatchPattern::Exact(text.to_string()),
+        TextPattern::Prefix(text) => MatchPattern::Prefix(text.to_string()),
+        TextPattern::Suffix(text) => MatchPattern::Suffix(text.to_string()),
+        TextPattern::Regex(regex) => MatchPattern::SafeRegex(pb::regex(regex)),
+    };
+    let matcher = pb::string_matcher(pattern, false);
+    matcher_pb::ValueMatcher { match_pattern: Some(matcher_pb::value_matcher::MatchPattern::StringMatch(matcher)) }
+}
+
+fn literal(literal: &Literal) -> matcher_pb::ValueMatcher {
+    use matcher_pb::double_matcher::MatchPattern as Number;
+    use matcher_pb::value_matcher::MatchPattern;
+    let pattern = match literal {
+        Literal::Bool(value) => MatchPattern::BoolMatch(*value),
+        Literal::Number(number) => {
+            MatchPattern::DoubleMatch(matcher_pb::DoubleMatcher { match_pattern: Some(Number::Exact(number.get())) })
+        }
+    };
+    matcher_pb::ValueMatcher { match_pattern: Some(pattern) }
+}

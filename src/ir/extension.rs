@@ -1,0 +1,75 @@
+//! What policies share for all routes of a gateway: routes name it, and bring nothing of it themselves.
+//!
+//! It comes from every policy that could be attached, not from those that are, so that attaching a policy by label
+//! changes routes alone. An entry never changes: what is different has another name. So what routes name before a change
+//! and after it can stand side by side for the time between.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Policy;
+use super::policy::Phase;
+use super::policy::jwt::Verification;
+use super::upstream::{Dial, Server, UpstreamId};
+use crate::model::Name;
+
+/// What of a request a policy is for. A policy for each may be on one route; then both must let the request pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// The route.
+    Route,
+    /// The destination that was chosen.
+    Destination,
+}
+
+/// Everything that the policies of a gateway share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Extensions {
+    /// Which tokens are verified, by where that happens and by the name of the verification.
+    pub tokens: BTreeMap<(Phase, Level), BTreeMap<Name, Arc<Verification>>>,
+}
+
+impl Extensions {
+    /// Whether policies share anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Adds what a policy shares.
+    pub fn add(&mut self, level: Level, policy: &Policy) {
+        if let Policy::Jwt(verification) = policy {
+            let here = self.tokens.entry((verification.jwt.place.phase, level)).or_default();
+            here.insert(verification.name.clone(), verification.clone());
+        }
+    }
+
+    /// Adds what others share.
+    pub fn join(&mut self, other: &Self) {
+        for (place, verifications) in &other.tokens {
+            let here = self.tokens.entry(*place).or_default();
+            here.extend(verifications.iter().map(|(name, verification)| (name.clone(), verification.clone())));
+        }
+    }
+
+    /// What gateways ask because of it.
+    fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.tokens.values().flat_map(BTreeMap::values).flat_map(|verification| verification.servers())
+    }
+
+    /// Destinations that gateways ask.
+    pub fn upstreams(&self) -> impl Iterator<Item = &UpstreamId> {
+        self.servers().filter_map(|server| match server {
+            Server::Upstream(upstream) => Some(upstream),
+            Server::Dial(_) => None,
+        })
+    }
+
+    /// Addresses outside the mesh that gateways ask.
+    pub fn dials(&self) -> impl Iterator<Item = &Dial> {
+        self.servers().filter_map(|server| match server {
+            Server::Upstream(_) => None,
+            Server::Dial(dial) => Some(dial),
+        })
+    }
+}

@@ -1,0 +1,203 @@
+//! From what a policy says to what it does: its references are followed, once for all routes.
+//!
+//! # How a kind settles
+//!
+//! `lower` gives a [`Draft`] in which Secrets, servers, destinations and configurations are names. [`settle`] hands it to
+//! the kind's own `settle`, which looks them up in [`World`] by the functions of [`References`] and gives a [`Policy`] that
+//! needs nothing more: upstreams, public keys, settings with all their values. What cannot be found is a [`Fault`], and then the
+//! policy is as invalid as one with a bad field: where it protects, it closes (R130).
+//!
+//! A `settle` may ask for objects, Secrets and destinations, never for policies, tables or bindings: it runs before
+//! those. Whatever it asked is recorded, so that it runs again when one of the answers is another; if what comes of it is
+//! equal, no route is looked at.
+//!
+//! What a filter asks must be a [`Server`]: [`References::server`] for destinations of the mesh, which become upstreams of
+//! their own; [`References::dial`] for addresses outside it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::ir::policy::Policy;
+use crate::ir::policy::reference::{DestinationRef, HostPort, PortRef};
+use crate::ir::upstream::{Dial, Purpose, Server, UpstreamId};
+use crate::model::{Code, FieldPath, Finding, Findings, Kind, Name, ObjectRef, SecretBytes, WorkspaceId};
+use crate::resolve::LoopbackEndpoints;
+use crate::resolve::destination::{Speaks, is_unsafe, resolve_destination};
+use crate::resolve::facts::{
+    DestinationKind, DestinationReference, Draft, Fault, PolicyEffect, PolicyObject, Port, Reference,
+};
+use crate::resolve::selection::Holder;
+use crate::resolve::world::World;
+
+use super::jwt;
+use super::parts::{fault, quoted};
+
+/// Whether a policy has references that are to be followed.
+#[must_use]
+pub fn refers(policy: &PolicyObject) -> bool {
+    matches!(policy.effect, PolicyEffect::Draft(_))
+}
+
+/// A policy with its references followed: its effect is valid or invalid, and no draft.
+///
+/// # Findings
+/// As errors on the policy what its references do not lead to; remarks as warnings.
+///
+/// # Cost
+/// In proportion to its references.
+///
+/// # Rule
+/// R130.
+pub fn settle<W: World + ?Sized>(world: &W, policy: &PolicyObject, findings: &mut Findings) -> PolicyObject {
+    let PolicyEffect::Draft(draft) = &policy.effect else { return policy.clone() };
+    let mut remarks = Findings::new();
+    let settled = match world.roster().owner_of(&policy.id) {
+        Some(owner) => {
+            let mut references = References { world, policy: &policy.id, owner, remarks: &mut remarks };
+            match draft {
+                Draft::Jwt(jwt) => jwt::settle(&mut references, jwt).map(|jwt| Policy::Jwt(Arc::new(jwt))),
+            }
+        }
+        None => Err(fault(&FieldPath::root(), "no workspace owns the policy")),
+    };
+    let effect = match settled {
+        Ok(effect) => {
+            findings.append(&mut remarks);
+            PolicyEffect::Valid(effect)
+        }
+        Err(fault) => {
+            findings.push(Finding::error(&policy.id, fault.code, fault.message.clone()).at(fault.field.clone()));
+            PolicyEffect::Invalid(Arc::new(fault))
+        }
+    };
+    PolicyObject { effect, ..policy.clone() }
+}
+
+/// Follows the references of one policy.
+pub(super) struct References<'a, W: World + ?Sized> {
+    pub(super) world: &'a W,
+    pub(super) policy: &'a ObjectRef,
+    owner: &'a WorkspaceId,
+    remarks: &'a mut Findings,
+}
+
+impl<W: World + ?Sized> References<'_, W> {
+    /// Says that a setting works differently from what its author may expect.
+    pub(super) fn remark(&mut self, field: &FieldPath, message: impl Into<String>) {
+        super::parts::remark(self.policy, field, message, self.remarks);
+    }
+
+    /// An entry of a Secret of the policy's own workspace.
+    ///
+    /// # Errors
+    /// There is none. Secrets of other workspaces are not there.
+    pub(super) fn secret(&self, field: &FieldPath, secret: &ObjectRef, key: &Name) -> Result<SecretBytes, Fault> {
+        let found = self.world.secret(secret).filter(|_| self.world.roster().owner_of(secret) == Some(self.owner));
+        let Some(found) = found else {
+            let message = format!("`{secret}` does not exist in workspace `{}`; check the reference", self.owner);
+            return Err(fault(field, message));
+        };
+        let entry = found.data.get(key).cloned();
+        entry.ok_or_else(|| fault(field, format!("`{secret}` has no entry {}; check `key`", quoted(key))))
+    }
+
+    /// A destination that a filter asks, visible to the policy's workspace.
+    ///
+    /// # Errors
+    /// What would be wrong with it as a destination of a route.
+    ///
+    /// # Rule
+    /// R37 to R42.
+    pub(super) fn server(
+        &mut self,
+        field: &FieldPath,
+        written: &DestinationRef,
+        purpose: Purpose,
+    ) -> Result<Server, Fault> {
+        let object = &written.object;
+        let kind = match object.kind {
+            Kind::VirtualDestination => DestinationKind::VirtualDestination,
+            Kind::ExternalService => DestinationKind::ExternalService,
+            _ => DestinationKind::Service,
+        };
+        let written = DestinationReference {
+            reference: Reference {
+                name: object.name.clone(),
+                namespace: Some(object.namespace.clone()),
+                cluster: Some(object.cluster.clone()),
+            },
+            kind,
+            port: written.port.as_ref().map(|port| match port {
+                PortRef::Number(number) => Port::Number(*number),
+                PortRef::Name(name) => Port::Name(name.clone()),
+            }),
+            subset: written.subset.clone(),
+            weight: 100,
+            field: field.clone(),
+        };
+        let holder = Holder { id: self.policy, owner: self.owner };
+        let found = resolve_destination(self.world, holder, self.owner, &written, Speaks::Http, self.remarks)?;
+        Ok(Server::Upstream(UpstreamId { purpose, ..found }))
+    }
+
+    /// An address outside the mesh that a filter asks.
+    ///
+    /// # Errors
+    /// It could reach the gateway's own host, where its admin port is. `--allow-loopback-endpoints` permits that.
+    pub(super) fn dial(
+        &self,
+        field: &FieldPath,
+        address: &HostPort,
+        (tls, http2): (bool, bool),
+    ) -> Result<Server, Fault> {
+        if self.world.options().loopback_endpoints == LoopbackEndpoints::Refused && may_reach_itself(&address.host) {
+            let message = format!(
+                "`{}` could be the gateway's own host, and is not called; name another, or a Service",
+                address.host
+            );
+            return Err(Fault { code: Code::UnsafeEndpoint, field: field.clone(), message });
+        }
+        Ok(Server::Dial(Dial { host: address.host.clone(), port: address.port, tls, http2 }))
+    }
+}
+
+/// Whether a host is the caller's own by its looks: an address, a number that resolvers take for one, or `localhost`.
+fn may_reach_itself(host: &str) -> bool {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return is_unsafe(ip);
+    }
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or(host);
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
+    is_number || last == "localhost" || last == "localdomain"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_that_may_be_the_gateway_itself() {
+        for (host, expected) in [
+            ("127.0.0.1", true),
+            ("127.1", true),
+            ("2130706433", true),
+            ("0x7f000001", true),
+            ("0.0.0.0", true),
+            ("169.254.169.254", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("fe80::1", true),
+            ("localhost", true),
+            ("localhost.", true),
+            ("a.localhost", true),
+            ("localhost.localdomain", true),
+            ("10.1.2.3", false),
+            ("2001:db8::1", false),
+            ("issuer.example.com", false),
+            ("localhost.example.com", false),
+            ("a1", false),
+        ] {
+            assert_eq!(may_reach_itself(host), expected, "{host}");
+        }
+    }
+}
