@@ -32,6 +32,8 @@ pub enum Policy {
     FaultInjection(FaultInjection),
     /// CORSPolicy.
     Cors(Cors),
+    /// AccessPolicy. It is no part of routes: upstreams and plans have it as a [`Guard`](access::Guard).
+    Access(Arc<access::Access>),
     /// JWTPolicy.
     Jwt(Arc<jwt::Verification>),
     /// The made-up kind of the tests: answers with a header of its own.
