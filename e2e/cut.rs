@@ -95,6 +95,7 @@ fn plan(port: u16, mut hosts: Vec<Arc<VirtualHost>>, upstreams: Vec<Upstream>) -
         gateways: vec![gateway.clone()],
         server_names: BTreeSet::new(),
         tls: None,
+        guards: Vec::new(),
         serves: Serves::Http(HttpHosts { virtual_hosts: hosts, misdirected: BTreeSet::new() }),
     };
     let listener =
@@ -103,6 +104,7 @@ fn plan(port: u16, mut hosts: Vec<Arc<VirtualHost>>, upstreams: Vec<Upstream>) -
         gateway: "cluster-1/edge/ingress".parse().map_err(anyhow::Error::msg)?,
         listeners: [(port, listener)].into(),
         extensions: Arc::default(),
+        guard: None,
         upstreams: upstreams.into_iter().map(|upstream| (upstream.id.clone(), Arc::new(upstream))).collect(),
         secrets: BTreeMap::new(),
     })
@@ -131,6 +133,7 @@ fn world(port: u16, backend: SocketAddr, marker: &str, catches_all: bool) -> any
         hostname: "echo".into(),
         endpoints: [(Locality::default(), vec![endpoint])].into(),
         closed: None,
+        guards: Vec::new(),
     };
     plan(port, hosts, vec![upstream])
 }

@@ -4,6 +4,7 @@
 //! sleeps; waiting is asking until the answer is there (`support/wait.rs`). A test that needs the gateway fails with
 //! the end of the logs of the processes that it started.
 
+mod access;
 mod agreement;
 mod an_edit_under_load;
 mod command_line;

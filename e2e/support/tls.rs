@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject as _;
@@ -98,6 +98,14 @@ impl Authority {
     pub(crate) fn sign(&self, host: &str, common_name: &str) -> anyhow::Result<Pair> {
         let mut params = CertificateParams::new([host.to_owned()])?;
         params.distinguished_name.push(DnType::CommonName, common_name);
+        let key = KeyPair::generate()?;
+        Ok(Pair { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() })
+    }
+
+    /// A certificate for who a URI names, as workloads of a mesh have it.
+    pub(crate) fn sign_uri(&self, uri: &str) -> anyhow::Result<Pair> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.subject_alt_names.push(SanType::URI(uri.try_into()?));
         let key = KeyPair::generate()?;
         Ok(Pair { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() })
     }

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::pb;
 use crate::compile::Compiled;
-use crate::compile::explain::{MatchedRoute, ObjectExplanation, Request, describe, explain, explain_object};
+use crate::compile::explain::{
+    MatchedRoute, ObjectExplanation, Request, describe, describe_guard, explain, explain_object,
+};
 use crate::ir::Upstream;
 use crate::model::{Finding, GatewayId, ObjectRef, Severity};
 use crate::source::Places;
@@ -33,6 +35,9 @@ pub struct RequestDocument {
     pub outcome: Outcome,
     /// The listener; none on that port.
     pub listener: Option<ListenerPart>,
+    /// What policies for the gateway itself allow, an entry each; none where they say nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<String>,
     /// The domain that took it.
     pub virtual_host: Option<String>,
     /// The route that took it.
@@ -194,6 +199,9 @@ pub struct Destination {
     pub weight: u32,
     /// `address:port` of what is ready.
     pub endpoints: Vec<String>,
+    /// What policies for it allow, an entry each; none where they say nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<String>,
 }
 
 /// What became of an object.
@@ -441,6 +449,7 @@ pub fn of_request(compiled: &Compiled, gateway: &GatewayId, request: &Request) -
                 gateways: chain.gateways.iter().map(ToString::to_string).collect(),
             }),
         }),
+        access: explanation.guards.iter().flat_map(|guard| describe_guard(guard)).collect(),
         virtual_host: explanation.virtual_host.as_ref().map(ToString::to_string),
         route: None,
         policies: Vec::new(),
@@ -503,6 +512,7 @@ impl RequestDocument {
             upstream: id.to_string(),
             weight: *weight,
             endpoints: upstream.map(|upstream| endpoints(upstream)).unwrap_or_default(),
+            access: upstream.iter().flat_map(|upstream| &upstream.guards).flat_map(describe_guard).collect(),
         });
         self.destinations = destinations.collect();
     }

@@ -230,6 +230,7 @@ mod tests {
             gateway: "c1/edge/web".parse().unwrap(),
             listeners: [].into(),
             extensions: Arc::new(extensions),
+            guard: None,
             upstreams: OrdMap::new(),
             secrets: [].into(),
         }

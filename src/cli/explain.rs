@@ -243,11 +243,18 @@ fn route_text(document: &RequestDocument, route: &RoutePart, out: &mut impl Writ
             vec![destination.upstream.clone(), destination.weight.to_string(), endpoints]
         })
         .collect();
+    let on_gateway = document.access.iter().map(|line| vec!["the gateway".to_owned(), line.clone()]);
+    let at_destinations = document
+        .destinations
+        .iter()
+        .flat_map(|destination| destination.access.iter().map(|line| vec![destination.upstream.clone(), line.clone()]));
+    let access: Vec<Vec<String>> = on_gateway.chain(at_destinations).collect();
     for (headers, rows) in [
         (&["LABEL", "FROM"][..], labels),
         (&["POLICY", "WORKSPACE", "SELECTED BY"][..], attached),
         (&["NOT ATTACHED", "WHY", "REASON"][..], off),
         (&["DESTINATION", "WEIGHT", "ENDPOINTS"][..], destinations),
+        (&["AT", "ACCESS"][..], access),
     ] {
         if !rows.is_empty() {
             writeln!(out)?;

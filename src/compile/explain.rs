@@ -2,6 +2,7 @@
 //!
 //! Reads the same plan that is emitted, and matches as Envoy does (`wire`). Nothing here decides anything.
 
+mod access;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,7 @@ use crate::ir::policy::csrf::Csrf;
 use crate::ir::policy::{Cors, OriginMatch, OriginPattern, Policy};
 use crate::ir::route::{Action, LabelOrigin, Matcher, Route, RouteBody, ValueMatch};
 use crate::ir::upstream::{Upstream, UpstreamId};
-use crate::ir::{Chain, GatewayPlan, Listener, Serves, VirtualHost};
+use crate::ir::{Chain, GatewayPlan, Guard, Listener, Serves, VirtualHost};
 use crate::model::{Finding, GatewayId, Host, Kind, Name, ObjectRef};
 use crate::resolve::attachment::{
     Attached, NotAttached, explain_frozen_off, explain_off, explain_one_frozen_off, explain_one_off,
@@ -23,6 +24,7 @@ use crate::resolve::delegation::FinalRoute;
 
 use super::full::Compiled;
 use super::report::Verdict;
+pub use access::describe_guard;
 use wire::{Wire, host_of, whole};
 
 /// Parts per million that are all.
@@ -56,6 +58,8 @@ pub struct Explanation<'c> {
     pub chain: Option<&'c Chain>,
     /// The domain that took the request.
     pub virtual_host: Option<Name>,
+    /// Who may call what on the gateway itself; for whole connections, who may open one.
+    pub guards: Vec<&'c Guard>,
     /// The route that took it.
     pub route: Option<MatchedRoute<'c>>,
     /// What the client gets where the gateway itself answers.
@@ -124,6 +128,7 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
         listener: None,
         chain: None,
         virtual_host: None,
+        guards: Vec::new(),
         route: None,
         answer: None,
     };
@@ -142,6 +147,10 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
         return Ok(explanation);
     };
     explanation.chain = listener.reads_tls().then_some(chain);
+    explanation.guards = match chain.serves {
+        Serves::Http(_) => plan.guard.iter().map(AsRef::as_ref).collect(),
+        Serves::Tcp(_) => chain.guards.iter().collect(),
+    };
     let scheme = if chain.tls.is_some() { "https" } else { "http" };
     let wire = Wire::new(request, scheme);
     let http = match &chain.serves {

@@ -10,8 +10,8 @@ use crate::ir::trust::Terms;
 use crate::model::{Code, Finding, Findings, Kind, Labels, Name, ObjectRef, WorkspaceId};
 use crate::resolve::Options;
 use crate::resolve::facts::{
-    Age, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, TableRole, TrustPolicy,
-    VirtualDestination, VirtualGateway,
+    Account, Age, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, TableRole,
+    TrustPolicy, VirtualDestination, VirtualGateway,
 };
 use crate::resolve::lower::{Lowered, lower};
 use crate::resolve::policy;
@@ -31,6 +31,7 @@ pub struct Inputs {
     tables: Collection<Table>,
     gateways: Collection<VirtualGateway>,
     services: Collection<Service>,
+    accounts: Collection<Account>,
     /// By Service and slice.
     slices: OrdMap<(ObjectRef, ObjectRef), Arc<Slice>>,
     pods: OrdMap<ObjectRef, Arc<Pod>>,
@@ -86,7 +87,7 @@ macro_rules! members {
     };
 }
 
-members!(Table, Service, VirtualDestination, ExternalService; |member| &member.labels);
+members!(Table, Service, Account, VirtualDestination, ExternalService; |member| &member.labels);
 members!(VirtualGateway; |_| &NO_LABELS);
 
 /// Nothing selects virtual gateways by label here.
@@ -245,6 +246,7 @@ impl Inputs {
             tables: Collection::default(),
             gateways: Collection::default(),
             services: Collection::default(),
+            accounts: Collection::default(),
             slices: OrdMap::new(),
             pods: OrdMap::new(),
             nodes: OrdMap::new(),
@@ -271,6 +273,7 @@ impl Inputs {
         }
         match fact {
             Lowered::Service(service) => self.services.insert(service),
+            Lowered::Account(account) => self.accounts.insert(account),
             Lowered::Slice(slice) => {
                 self.slices.insert((slice.service.clone(), slice.id.clone()), slice.clone());
             }
@@ -303,6 +306,7 @@ impl Inputs {
         }
         match fact {
             Lowered::Service(service) => self.services.remove(service),
+            Lowered::Account(account) => self.accounts.remove(account),
             Lowered::Slice(slice) => drop(self.slices.remove(&(slice.service.clone(), slice.id.clone()))),
             Lowered::Pod(pod) => drop(self.pods.remove(&pod.id)),
             Lowered::Node(node) => drop(self.nodes.remove(&(node.id.cluster.clone(), node.id.name.clone()))),
@@ -441,6 +445,10 @@ impl World for Inputs {
         self.services.select(selector)
     }
 
+    fn accounts(&self, selector: &Selector) -> Vec<Arc<Account>> {
+        self.accounts.select(selector)
+    }
+
     fn trust(&self) -> &RootOfTrust {
         &self.trust.root
     }
@@ -503,6 +511,10 @@ impl World for Inputs {
         labels: &Labels,
     ) -> Vec<Arc<PolicyObject>> {
         self.policies.get(owner).map(|index| index.on_destination(object, labels)).unwrap_or_default()
+    }
+
+    fn access_policies(&self, owner: &WorkspaceId, object: &ObjectRef, labels: &Labels) -> Vec<Arc<PolicyObject>> {
+        self.policies.get(owner).map(|index| index.on_access(object, labels)).unwrap_or_default()
     }
 
     fn sharing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>> {

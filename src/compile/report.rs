@@ -8,6 +8,7 @@ use imbl::OrdMap;
 use crate::crd::Object;
 use crate::ir::GatewayPlan;
 use crate::model::{Approval, Code, Finding, GatewayId, Kind, ObjectRef, Severity};
+use crate::resolve::access::reach;
 use crate::resolve::gateway::{Bindings, GrownTree};
 use crate::resolve::world::World;
 use crate::store::Store;
@@ -168,6 +169,14 @@ fn count(
     for vd in inputs.all_virtual_destinations() {
         let backends = crate::resolve::destination::backing_services(inputs, vd, &mut Vec::new());
         add(&vd.id, "numSelectedBackingServices", backends.len());
+    }
+    let gateways: BTreeSet<GatewayId> = plans.keys().cloned().collect();
+    for owner in inputs.policy_owners() {
+        for policy in inputs.policies(&owner) {
+            for (what, number) in reach(inputs, &owner, &policy, &gateways, &mut Vec::new()).counts() {
+                add(&policy.id, what, number);
+            }
+        }
     }
     for (id, member) in &inputs.roster().workspaces {
         let owned: Vec<_> = inputs.roster().namespaces_of(id).collect();

@@ -208,6 +208,11 @@ pub struct EndpointPort {
     pub app_protocol: String,
 }
 
+/// An identity of workloads; only its labels are read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceAccount {}
+
 /// A Pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

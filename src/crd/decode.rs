@@ -237,6 +237,10 @@ impl Reading {
         for problem in problems {
             match problem {
                 Problem::Defect(field, message) => self.defect(field, message),
+                // What a misspelt field was to demand, nobody would have to have.
+                Problem::UnknownField(field, message) if kind.protects() => {
+                    self.defect(field, message.replace(" is ignored", " closes what this policy protects"));
+                }
                 Problem::UnknownField(field, message) => {
                     self.findings.push(Finding::warning(&self.id, Code::UnknownField, message).at(field));
                 }

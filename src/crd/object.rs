@@ -77,6 +77,7 @@ pub enum Spec {
     Pod(Box<core::Pod>),
     Node(Box<core::Node>),
     Secret(Box<core::Secret>),
+    ServiceAccount(Box<core::ServiceAccount>),
     ConfigMap(Box<core::ConfigMap>),
     KubernetesCluster(Box<KubernetesCluster>),
     Workspace(Box<Workspace>),

@@ -310,6 +310,7 @@ specs! {
     Pod: core::Pod, Ignore;
     Node: core::Node, Ignore;
     Secret: core::Secret, Ignore;
+    ServiceAccount: core::ServiceAccount, Ignore;
     ConfigMap: core::ConfigMap, Ignore;
     KubernetesCluster: workspace::KubernetesCluster, Report;
     Workspace: workspace::Workspace, Report;

@@ -13,12 +13,12 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3 as least_request_pb;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http_pb;
 
-use crate::ir::Upstream;
 use crate::ir::upstream::{Closed, Dial, UpstreamProtocol};
-use crate::model::Name;
+use crate::ir::{Guard, Upstream};
+use crate::model::{Name, ObjectRef};
 use crate::snapshot::Resource;
 
-use super::{filter, name, pb, tls, wire};
+use super::{access, filter, name, pb, tls, wire};
 
 /// How long opening a connection may take, TLS included. The source platform's default; half of it fails distant
 /// clusters under load, double makes a dead endpoint cost a retry twice as long.
@@ -40,6 +40,8 @@ pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name) -> Resou
 
     let name = name::cluster(&upstream.id);
     let protocol_options = wire::any(&protocol_options(upstream));
+    let policies = upstream.guards.iter().flat_map(|guard| &guard.policies);
+    let concerned: Vec<ObjectRef> = [&upstream.id.object].into_iter().chain(policies).cloned().collect();
     let message = cluster_pb::Cluster {
         name: name.to_string(),
         alt_stat_name: name::stat(&upstream.id, gateway_cluster),
@@ -49,10 +51,10 @@ pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name) -> Resou
         load_balancing_policy: Some(least_request()),
         circuit_breakers: Some(unlimited()),
         typed_extension_protocol_options: [(PROTOCOL_OPTIONS.to_owned(), protocol_options)].into(),
-        metadata: pb::provenance("objects", std::slice::from_ref(&upstream.id.object)),
+        metadata: pb::provenance("objects", &concerned),
         ..Default::default()
     };
-    Resource::from_content(name, wire::encode(&message), pb::owners([&upstream.id.object]))
+    Resource::from_content(name, wire::encode(&message), pb::owners(&concerned))
 }
 
 /// The cluster of an address outside the mesh: Envoy looks its name up, and verifies who answers.
@@ -113,21 +115,36 @@ fn protocol_options(upstream: &Upstream) -> upstream_http_pb::HttpProtocolOption
     upstream_http_pb::HttpProtocolOptions {
         http_filters: match upstream.closed {
             Some(Closed::Deny) => deny_everything(),
-            Some(Closed::BlackHole) | None => Vec::new(),
+            Some(Closed::BlackHole) => Vec::new(),
+            None => guards(upstream),
         },
         ..explicit(upstream.protocol)
     }
+}
+
+/// Judges requests when a host is to be chosen: before any connection, and by the path as it was rewritten.
+fn guards(upstream: &Upstream) -> Vec<hcm_pb::HttpFilter> {
+    if upstream.guards.is_empty() {
+        return Vec::new();
+    }
+    let one = |(index, guard): (usize, &Guard)| {
+        let name = if index == 0 { filter::ACCESS.to_owned() } else { format!("{}.{index}", filter::ACCESS) };
+        filter::http_filter(&name, wire::any(&access::emit_http(guard)))
+    };
+    upstream.guards.iter().enumerate().map(one).chain([codec()]).collect()
+}
+
+/// What every chain of a cluster ends with.
+fn codec() -> hcm_pb::HttpFilter {
+    let codec = upstream_codec_pb::UpstreamCodec::default();
+    filter::http_filter("envoy.filters.http.upstream_codec", wire::any(&codec))
 }
 
 /// Rules that allow by policies, and no policies: 403 on every route to the cluster, before any connection.
 fn deny_everything() -> Vec<hcm_pb::HttpFilter> {
     let rules = rules_pb::Rbac { action: rules_pb::rbac::Action::Allow.into(), ..Default::default() };
     let deny = rbac_pb::Rbac { rules: Some(rules), ..Default::default() };
-    let codec = upstream_codec_pb::UpstreamCodec::default();
-    vec![
-        filter::http_filter("chancery.deny", wire::any(&deny)),
-        filter::http_filter("envoy.filters.http.upstream_codec", wire::any(&codec)),
-    ]
+    vec![filter::http_filter("chancery.deny", wire::any(&deny)), codec()]
 }
 
 fn least_request() -> cluster_pb::LoadBalancingPolicy {

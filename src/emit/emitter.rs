@@ -14,7 +14,7 @@ use imbl::ordmap::DiffItem;
 use crate::ir::listener::HttpHosts;
 use crate::ir::upstream::Dial;
 use crate::ir::{
-    Chain, Extensions, GatewayPlan, Listener, Secret, SecretId, Serves, Upstream, UpstreamId, VirtualHost,
+    Chain, Extensions, GatewayPlan, Guard, Listener, Secret, SecretId, Serves, Upstream, UpstreamId, VirtualHost,
 };
 use crate::model::{EnvoyRelease, Host, Name, ObjectRef};
 use crate::snapshot::{Resource, ResourceType, Resources, Snapshot};
@@ -63,6 +63,10 @@ impl Emitter {
         let state = self.state.get_or_insert_with(|| State::new(options, plan.gateway.cluster.clone()));
         state.options = options.clone();
         state.update_extensions(&plan.extensions);
+        if state.guard != plan.guard {
+            put(&mut state.made.extensions, filter::emit_guard(plan.guard.as_deref()));
+            state.guard.clone_from(&plan.guard);
+        }
         state.update_upstreams(&plan.upstreams);
         state.update_secrets(&plan.secrets);
         state.update_listeners(&plan.listeners, &mut self.layout);
@@ -135,6 +139,7 @@ struct State {
     options: EmitOptions,
     cluster: Name,
     extensions: Arc<Extensions>,
+    guard: Option<Arc<Guard>>,
     upstreams: OrdMap<UpstreamId, Arc<Upstream>>,
     secrets: BTreeMap<SecretId, Secret>,
     listeners: BTreeMap<u16, ListenerState>,
@@ -148,10 +153,12 @@ impl State {
         for extension in filter::emit_extensions(&extensions) {
             put(&mut made.extensions, extension);
         }
+        put(&mut made.extensions, filter::emit_guard(None));
         Self {
             options: options.clone(),
             cluster,
             extensions,
+            guard: None,
             upstreams: OrdMap::new(),
             secrets: BTreeMap::new(),
             listeners: BTreeMap::new(),
@@ -300,6 +307,7 @@ fn shell(listener: &Listener) -> Listener {
         gateways: chain.gateways.clone(),
         server_names: chain.server_names.clone(),
         tls: chain.tls.clone(),
+        guards: chain.guards.clone(),
         serves: match &chain.serves {
             Serves::Http(_) => Serves::Http(HttpHosts::default()),
             Serves::Tcp(route) => Serves::Tcp(route.clone()),
@@ -317,14 +325,15 @@ fn shell(listener: &Listener) -> Listener {
 fn has_shell(listener: &Listener, shell: &Listener) -> bool {
     let Listener { bind_port, service_ports, gateways, chains } = listener;
     let is_same = |chain: &Chain, shell: &Chain| {
-        let Chain { name, gateways, server_names, tls, serves } = chain;
+        let Chain { name, gateways, server_names, tls, guards, serves } = chain;
         let serves_alike = match (serves, &shell.serves) {
             (Serves::Http(_), Serves::Http(_)) => true,
             (Serves::Tcp(route), Serves::Tcp(before)) => route == before,
             (Serves::Http(_), Serves::Tcp(_)) | (Serves::Tcp(_), Serves::Http(_)) => false,
         };
         serves_alike
-            && (name, gateways, server_names, tls) == (&shell.name, &shell.gateways, &shell.server_names, &shell.tls)
+            && (name, gateways, server_names) == (&shell.name, &shell.gateways, &shell.server_names)
+            && (tls, guards) == (&shell.tls, &shell.guards)
     };
     (bind_port, service_ports, gateways) == (&shell.bind_port, &shell.service_ports, &shell.gateways)
         && chains.len() == shell.chains.len()

@@ -14,11 +14,11 @@ use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_p
 use envoy_types::pb::google::protobuf as google_pb;
 
 use crate::ir::listener::{Chain, Serves};
-use crate::ir::{Action, Listener, Route};
+use crate::ir::{Action, Guard, Listener, Route};
 use crate::model::{Host, ObjectRef};
 use crate::snapshot::Resource;
 
-use super::{EmitOptions, filter, layout, name, pb, tls, wire};
+use super::{EmitOptions, access, filter, layout, name, pb, tls, wire};
 
 /// How long a stream may be silent in both directions. Envoy's own default, written out because it is the only limit on
 /// routes without a timeout; half of it cuts slow long polls, double keeps dead streams longer.
@@ -53,7 +53,9 @@ fn concerned(listener: &Listener) -> impl Iterator<Item = &ObjectRef> {
         Serves::Tcp(route) => route.as_ref(),
         Serves::Http(_) => None,
     });
-    listener.gateways.iter().chain(streams.flat_map(|route| route.body.chain.iter().map(|hop| &hop.table)))
+    let policies = listener.chains.iter().flat_map(|chain| &chain.guards).flat_map(|guard| &guard.policies);
+    let tables = streams.flat_map(|route| route.body.chain.iter().map(|hop| &hop.table));
+    listener.gateways.iter().chain(tables).chain(policies)
 }
 
 /// Reads the server name out of the first message of a TLS connection.
@@ -93,7 +95,7 @@ fn emit_chain(bind_port: u16, chain: &Chain, is_cut: bool) -> listener_pb::Filte
             transport_protocol: "tls".to_owned(),
             ..Default::default()
         }),
-        filters: vec![filter],
+        filters: chain.guards.iter().map(|guard| judge(bind_port, guard)).chain([filter]).collect(),
         transport_socket: chain.tls.as_ref().map(|tls| tls::emit_downstream(tls, protocols)),
         ..Default::default()
     }
@@ -104,6 +106,11 @@ fn network_filter(name: &str, config: google_pb::Any) -> listener_pb::Filter {
         name: name.to_owned(),
         config_type: Some(listener_pb::filter::ConfigType::TypedConfig(config)),
     }
+}
+
+/// Closes connections of those who may not open one, before anything of them is passed on.
+fn judge(bind_port: u16, guard: &Guard) -> listener_pb::Filter {
+    network_filter("envoy.filters.network.rbac", wire::any(&access::emit_network(guard, bind_port.to_string())))
 }
 
 /// Passes whole connections on.

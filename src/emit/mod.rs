@@ -15,7 +15,8 @@
 //! | a route, a matcher, a policy on routes | the route configuration of each port with it, or its part | none on connections |
 //! | a provider of tokens, of any policy that could be attached | the filter that verifies them | keys are fetched again |
 //! | a ready Pod more or less | the endpoints of its destinations | none on others |
-//! | protocol or protection of a destination | its cluster, and its endpoints with it | new connections to it |
+//! | protocol or protection of a destination, who may call it | its cluster, and its endpoints with it | new connections to it |
+//! | who may call a gateway | the filter that judges requests; listeners with routes of whole connections | none; those chains drain |
 //! | a virtual gateway's ports or TLS | listeners, their route configurations | the changed chains drain |
 //! | a certificate, a key, an authority, an identity | that secret | new connections use it |
 //!
@@ -28,6 +29,7 @@
 
 pub mod filter;
 
+mod access;
 mod cluster;
 mod emitter;
 #[cfg(test)]
@@ -138,7 +140,8 @@ pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &La
             emit_chain_routes((port, chain, http), form(port, chain), options.release, (&mut routes, &mut scopes));
         }
     }
-    let extensions = filter::emit_extensions(&plan.extensions);
+    let guard = filter::emit_guard(plan.guard.as_deref());
+    let extensions = filter::emit_extensions(&plan.extensions).chain([guard]);
     Snapshot::new()
         .with(ResourceType::Cluster, clusters)
         .with(ResourceType::Endpoint, endpoints)

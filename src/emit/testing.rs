@@ -32,6 +32,7 @@ pub(crate) fn upstream(name: &str) -> Upstream {
         hostname: format!("{name}.shop.svc.cluster.local").into(),
         endpoints: [(Locality::default(), vec![Endpoint { address: "127.0.0.1".into(), port: 9101 }])].into(),
         closed: None,
+        guards: Vec::new(),
     }
 }
 
@@ -53,6 +54,7 @@ pub(crate) fn plan(
         gateway: "cluster-1/edge/ingress".parse().unwrap(),
         listeners: [(8080, listener)].into(),
         extensions: Arc::default(),
+        guard: None,
         upstreams: upstreams.into_iter().map(|upstream| (upstream.id.clone(), Arc::new(upstream))).collect(),
         secrets: BTreeMap::new(),
     }
@@ -67,6 +69,7 @@ pub(crate) fn plain_chain(virtual_hosts: impl IntoIterator<Item = VirtualHost>) 
         gateways: vec![object(Kind::VirtualGateway, "edge")],
         server_names: BTreeSet::new(),
         tls: None,
+        guards: Vec::new(),
         serves: Serves::Http(hosts),
     }
 }

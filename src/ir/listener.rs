@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::model::{Host, Name, ObjectRef};
 
 use super::secret::{AltName, SecretId};
-use super::{Route, Routes};
+use super::{Guard, Route, Routes};
 
 /// A bound port of a gateway.
 ///
@@ -71,6 +71,8 @@ pub struct Chain {
     pub server_names: BTreeSet<Host>,
     /// How TLS ends here; absent in plaintext, and where TLS is passed through.
     pub tls: Option<Tls>,
+    /// Who may open connections, where they are passed on whole; one passes all of them. Empty where there is HTTP.
+    pub guards: Vec<Guard>,
     /// What is behind.
     pub serves: Serves,
 }

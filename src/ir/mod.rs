@@ -26,6 +26,7 @@ use crate::model::GatewayId;
 pub use extension::Extensions;
 pub use listener::{Chain, Listener, Serves, VirtualHost};
 pub use policy::Policy;
+pub use policy::access::Guard;
 pub use route::{Action, Matcher, Route, RouteBody, Routes};
 pub use secret::{Secret, SecretId};
 pub use trust::{Identity, Trust};
@@ -40,6 +41,8 @@ pub struct GatewayPlan {
     pub listeners: BTreeMap<u16, Listener>,
     /// What policies share for all routes.
     pub extensions: Arc<Extensions>,
+    /// Who may call what on the gateway itself, over HTTP. Chains of whole connections have it in theirs.
+    pub guard: Option<Arc<Guard>>,
     /// Every upstream that some route of some listener names, or what policies share, each once.
     pub upstreams: OrdMap<UpstreamId, Arc<Upstream>>,
     /// Every secret that some chain names, each once, and no other.

@@ -34,6 +34,8 @@ pub enum Policy {
     Cors(Cors),
     /// CSRFPolicy.
     Csrf(csrf::Csrf),
+    /// AccessPolicy. It is no part of routes: upstreams and plans have it as a [`Guard`](access::Guard).
+    Access(Arc<access::Access>),
     /// JWTPolicy.
     Jwt(Arc<jwt::Verification>),
     /// The made-up kind of the tests: answers with a header of its own.
@@ -51,6 +53,7 @@ impl Policy {
             Self::FaultInjection(_) => Kind::FaultInjectionPolicy,
             Self::Cors(_) => Kind::CorsPolicy,
             Self::Csrf(_) => Kind::CsrfPolicy,
+            Self::Access(_) => Kind::AccessPolicy,
             Self::Jwt(_) => Kind::JwtPolicy,
             #[cfg(test)]
             Self::Teapot(_) => Kind::TeapotPolicy,

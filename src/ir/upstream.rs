@@ -5,6 +5,8 @@ use std::fmt;
 
 use crate::model::{Labels, Name, ObjectRef};
 
+use super::Guard;
+
 /// Names one destination: object, port and subset, and what it is for.
 ///
 /// Shown as `Service/ns/name@cluster:port{key=value}`, with `#http` or `#grpc` for servers that filters ask.
@@ -104,6 +106,8 @@ pub struct Upstream {
     pub endpoints: BTreeMap<Locality, Vec<Endpoint>>,
     /// Set when a protecting policy on the destination cannot be honoured: nothing passes.
     pub closed: Option<Closed>,
+    /// Who may call what there, as this gateway judges; a request passes all of them.
+    pub guards: Vec<Guard>,
 }
 
 /// Protocol towards the endpoints.

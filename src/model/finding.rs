@@ -139,6 +139,8 @@ codes! {
     BackendLeftOut = "BACKEND_LEFT_OUT",
     /// The certificate, key or authorities of a TLS listener are missing or cannot be used (R60). Its chain is left out.
     Certificate = "CERTIFICATE",
+    /// A policy for destinations or workloads, which gateways alone enforce: requests from Pod to Pod are not covered.
+    EnforcedAtGatewaysOnly = "ENFORCED_AT_GATEWAYS_ONLY",
     /// A policy's setting that works differently from what its author may expect.
     PolicyRemark = "POLICY_REMARK",
     /// Envoys refused a resource that was made from this object (R132). The last accepted version stays in force; without one the

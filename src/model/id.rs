@@ -93,6 +93,7 @@ kinds! {
     Pod = "Pod" in Core as "pods";
     Node = "Node" in Core as "nodes";
     Secret = "Secret" in Core as "secrets";
+    ServiceAccount = "ServiceAccount" in Core as "serviceaccounts";
     ConfigMap = "ConfigMap" in Core as "configmaps";
     KubernetesCluster = "KubernetesCluster" in Admin as "kubernetesclusters";
     Workspace = "Workspace" in Admin as "workspaces";
@@ -158,6 +159,26 @@ impl Kind {
     #[must_use]
     pub fn is_v2(self) -> bool {
         !matches!(self.group(), Group::Core | Group::Discovery)
+    }
+
+    /// Whether policies of the kind protect what they select, so that it is closed where one cannot be applied.
+    ///
+    /// # Rule
+    /// R130, D24.
+    #[must_use]
+    pub fn protects(self) -> bool {
+        matches!(
+            self,
+            Self::AccessPolicy
+                | Self::ExtAuthPolicy
+                | Self::JwtPolicy
+                | Self::LuaPolicy
+                | Self::CsrfPolicy
+                | Self::DlpPolicy
+                | Self::WafPolicy
+                | Self::ClientTlsPolicy
+                | Self::GraphQlAllowedQueryPolicy
+        )
     }
 
     /// Whether the kind is a policy that selects routes, destinations, listeners or workloads.

@@ -13,6 +13,7 @@ use crate::ir::upstream::UpstreamId;
 use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, ObjectRef, WorkspaceId};
 
+use super::access;
 use super::delegation::{FinalAction, FinalRoute};
 use super::destination::{behind, selects};
 use super::facts::{DestinationSelector, Pod, PolicyEffect, PolicyObject, RouteLabelSelector, RouteSelector, Selector};
@@ -620,13 +621,13 @@ pub fn no_effect_findings<W: World + ?Sized>(world: &W, gateways: &BTreeSet<Gate
     let mut findings = Findings::new();
     for owner in world.policy_owners() {
         for policy in world.policies(&owner) {
-            no_effect(world, &owner, &policy, gateways, &mut findings);
+            let _ = no_effect(world, &owner, &policy, gateways, &mut findings);
         }
     }
     findings
 }
 
-/// The same for one policy.
+/// The same for one policy, with what it reaches.
 ///
 /// # Rule
 /// R119, R120.
@@ -636,7 +637,7 @@ pub fn no_effect<W: World + ?Sized>(
     policy: &PolicyObject,
     gateways: &BTreeSet<GatewayId>,
     findings: &mut Findings,
-) {
+) -> access::Reach {
     if let Some(imported) = only_imported(world, owner, policy) {
         findings.push(
             Finding::warning(
@@ -648,8 +649,10 @@ pub fn no_effect<W: World + ?Sized>(
             .with(&imported),
         );
     }
-    if policy.targets.workloads.is_empty() {
-        return;
+    let reach = access::reach(world, owner, policy, gateways, findings);
+    // An AccessPolicy reaches the Services before such Pods, as `access::reach` says.
+    if policy.targets.workloads.is_empty() || policy.id.kind == Kind::AccessPolicy {
+        return reach;
     }
     if let Some(other) = other_workload(world, owner, policy, gateways) {
         findings.push(
@@ -662,6 +665,7 @@ pub fn no_effect<W: World + ?Sized>(
             .with(&other),
         );
     }
+    reach
 }
 
 /// The first imported destination that a policy selects, if it selects none that its workspace owns.

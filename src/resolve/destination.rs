@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use crate::ir::upstream::{Closed, Endpoint, Locality, Purpose, Upstream, UpstreamId, UpstreamProtocol};
 use crate::model::labels::contains_all;
-use crate::model::{Code, Finding, Findings, Kind, Labels, Name, ObjectRef, WorkspaceId};
+use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
 
 use super::LoopbackEndpoints;
+use super::access;
 use super::facts::{
     DestinationKind, DestinationReference, DestinationSelector, Fault, Port, Service, ServicePort, SliceEndpoint,
     VirtualDestination, VirtualPort,
 };
+use super::policy;
 use super::selection::{Holder, destination_labels, find_destination, full_reference};
 use super::visibility::is_visible;
 use super::world::World;
@@ -284,7 +286,7 @@ fn isolated_from<W: World + ?Sized>(world: &W, gateway_owner: &WorkspaceId, id: 
     })
 }
 
-/// A destination with its endpoints, as a gateway of a cluster and workspace sees it.
+/// A destination with its endpoints and who may call it, as a gateway sees it.
 ///
 /// # Findings
 /// [`Code::UnsafeEndpoint`] on slices, Pods and Services with loopback or link-local addresses; [`Code::BackendLeftOut`] on
@@ -294,13 +296,17 @@ fn isolated_from<W: World + ?Sized>(world: &W, gateway_owner: &WorkspaceId, id: 
 /// In proportion to its endpoints.
 pub fn resolve_upstream<W: World + ?Sized>(
     world: &W,
-    gateway_cluster: &Name,
+    gateway: &GatewayId,
     gateway_owner: &WorkspaceId,
     id: &UpstreamId,
     findings: &mut Findings,
 ) -> Upstream {
+    let gateway_cluster = &gateway.cluster;
     // What a filter asks is no request of a client: policies for the destination do not judge it.
-    let closed = if id.purpose == Purpose::Routes { closed_by_policy(world, id) } else { None };
+    let (closed, guards) = match id.purpose {
+        Purpose::Routes => (closed_by_policy(world, id), access::at_destination(world, gateway, id)),
+        Purpose::HttpServer | Purpose::GrpcServer => (None, Vec::new()),
+    };
     let domain = |cluster: &Name| {
         world.roster().clusters.get(cluster).map_or_else(|| Name::from("cluster.local"), |c| c.domain.clone())
     };
@@ -310,6 +316,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
         hostname: format!("{}.{}.svc.{}", id.object.name, id.object.namespace, domain(&id.object.cluster)).into(),
         endpoints: BTreeMap::new(),
         closed,
+        guards,
     };
     // Filters of all gateways ask it, also of those that may not forward to it.
     if id.purpose != Purpose::Routes && check_on_gateway(world, gateway_cluster, gateway_owner, id).is_err() {
@@ -469,10 +476,10 @@ pub fn is_closed_by_policy<W: World + ?Sized>(world: &W, upstream: &UpstreamId) 
     closed_by_policy(world, upstream).is_some()
 }
 
-/// Whether a protecting policy that cannot be honoured closes a destination.
+/// Whether a protecting policy that cannot be honoured closes a destination, selected as such or by a Pod behind it.
 ///
 /// # Rule
-/// R118, R130.
+/// R118, R120, R130.
 fn closed_by_policy<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> Option<Closed> {
     let owner = world.roster().owner_of(&upstream.object)?;
     let mut closed: Option<Closed> = None;
@@ -483,7 +490,8 @@ fn closed_by_policy<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> Opti
             closed = Some(closed.map_or(shape.clone(), |other| other.min(shape)));
         }
     }
-    closed
+    let on_pods = access::on_pods_of(world, owner, &upstream.object, policy::closes);
+    if on_pods.is_empty() { closed } else { Some(Closed::Deny) }
 }
 
 /// The ready endpoints of a Service port, by locality.

@@ -552,6 +552,17 @@ pub struct Pod {
     pub ready: bool,
 }
 
+/// A ServiceAccount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its name.
+    pub id: ObjectRef,
+    /// Its age.
+    pub age: Age,
+    /// Its labels.
+    pub labels: Labels,
+}
+
 /// A Node's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {

@@ -20,12 +20,15 @@ use imbl::OrdMap;
 use crate::ir::frozen::AcceptedRoute;
 use crate::ir::route::{Action, DirectResponse, EffectiveLabels, Matcher, Route, RouteBody, RouteFault};
 use crate::ir::upstream::UpstreamId;
-use crate::ir::{GatewayPlan, Listener, Secret, SecretId, VirtualHost};
+use crate::ir::{GatewayPlan, Guard, Listener, Secret, SecretId, VirtualHost};
 use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Name, ObjectRef, WorkspaceId};
 
+use super::access;
 use super::destination::{check_on_gateway, resolve_upstream};
-use super::facts::{GatewayListener, ListenerProtocol, Port, Selector, Service, ServicePort, VirtualGateway};
+use super::facts::{
+    GatewayListener, ListenerProtocol, PolicyObject, Port, Selector, Service, ServicePort, VirtualGateway,
+};
 use super::policy;
 use super::world::World;
 
@@ -34,6 +37,7 @@ pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broke
 pub use growth::{GrownTree, Segment, Served, require_auth_findings};
 pub use hosts::arranged::{Arranged as ArrangedHost, Difference, changed};
 pub use hosts::{HostKey, Hosts, PlainPort, Rows, virtual_host};
+pub use identity::account_of;
 pub use sharing::{Sharing, extensions, sharing};
 
 use chains::chains;
@@ -143,13 +147,14 @@ pub fn compose<W: World + ?Sized>(
         gateway: gateway.clone(),
         listeners: BTreeMap::new(),
         extensions: Arc::default(),
+        guard: None,
         upstreams: OrdMap::new(),
         secrets: BTreeMap::new(),
     };
     let Some(owner) = owner_of(world, gateway) else { return plan };
     let mut hosts = Afresh { world, gateway, owner: &owner, pieces: BTreeMap::new(), findings: Findings::new() };
     let arranged = listeners(world, gateway, bindings, trees, &mut hosts, findings);
-    (plan.listeners, plan.secrets) = (arranged.listeners, arranged.secrets);
+    (plan.listeners, plan.secrets, plan.guard) = (arranged.listeners, arranged.secrets, arranged.guard);
     findings.append(&mut hosts.findings);
     let pieces = hosts.pieces.iter().filter_map(|(root, pieces)| Some((trees.get(root)?, pieces)));
     let shares: Vec<Sharing> =
@@ -161,7 +166,7 @@ pub fn compose<W: World + ?Sized>(
         wanted.extend(upstreams_of(&route.body));
     }
     for id in wanted {
-        let upstream = resolve_upstream(world, &gateway.cluster, &owner, id, findings);
+        let upstream = resolve_upstream(world, gateway, &owner, id, findings);
         plan.upstreams.insert(id.clone(), Arc::new(upstream));
     }
     plan
@@ -188,6 +193,8 @@ pub struct Arranged {
     pub listeners: BTreeMap<u16, Listener>,
     /// What they show to clients.
     pub secrets: BTreeMap<SecretId, Secret>,
+    /// Who may call what on all of them.
+    pub guard: Option<Arc<Guard>>,
     /// Those ports whose only chain is arranged domain by domain.
     pub plain: BTreeMap<u16, PlainPort>,
 }
@@ -212,6 +219,8 @@ pub fn listeners<W: World + ?Sized>(
     let Some(owner) = owner_of(world, gateway) else { return arranged };
     let ports = bound_ports(world, gateway, findings);
     let is_closed = is_closed_by_policy(world, gateway, &owner);
+    arranged.guard = access::at_gateway(world, gateway, &owner).map(Arc::new);
+    let mut without_client_tls = BTreeSet::new();
     for (bind_port, bound) in ports {
         // A listener with a fault keeps its port from others, and is not bound.
         if bound.listeners.is_empty() {
@@ -224,6 +233,7 @@ pub fn listeners<W: World + ?Sized>(
             bindings,
             trees,
             is_closed,
+            guard: arranged.guard.as_deref(),
             hosts: &mut *hosts,
             secrets: &mut arranged.secrets,
             findings,
@@ -233,33 +243,43 @@ pub fn listeners<W: World + ?Sized>(
             continue;
         }
         let (service_ports, gateways) = (bound.service_ports, bound.gateways);
+        if chains.iter().any(|chain| chain.tls.as_ref().is_none_or(|tls| tls.client.is_none())) {
+            without_client_tls.extend(service_ports.first());
+        }
         if bound.protocol == ListenerProtocol::Http && !is_closed {
             let plain = PlainPort { listeners: bound.listeners, service_ports: service_ports.clone() };
             arranged.plain.insert(bind_port, plain);
         }
         arranged.listeners.insert(bind_port, Listener { bind_port, service_ports, gateways, chains });
     }
+    access::peer_tls_findings(world, gateway, &owner, &without_client_tls, findings);
     arranged
 }
 
 /// Whether a protecting policy selects a gateway and cannot be applied (R120, R130).
-///
-/// Its labels are those of the gateway's Pods: what the Service selects them by, or what one of them carries.
 fn is_closed_by_policy<W: World + ?Sized>(world: &W, gateway: &GatewayId, owner: &WorkspaceId) -> bool {
     let policies = world.workload_policies(owner);
-    policies.iter().filter(|policy| policy::closes(policy)).any(|policy| {
-        gateway.services.iter().any(|name| {
-            let id = ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name);
-            let Some(service) = world.service(&id) else { return false };
-            let mut selectors = policy.targets.workloads.iter();
-            selectors.any(|selector| {
-                picks_service(world, selector, &service)
-                    || world.pods(&gateway.cluster, &gateway.namespace).iter().any(|pod| {
-                        contains_all(&pod.labels, &service.selector)
-                            && selector.fits(&service.id, &pod.labels)
-                            && selector.fits_owner(world.roster().owner_of(&service.id))
-                    })
-            })
+    policies.iter().any(|policy| policy::closes(policy) && selects_gateway(world, gateway, policy))
+}
+
+/// Whether a policy selects a gateway as a workload.
+///
+/// Its labels are those of the gateway's Pods: what the Service selects them by, or what one of them carries.
+///
+/// # Rule
+/// R120.
+pub fn selects_gateway<W: World + ?Sized>(world: &W, gateway: &GatewayId, policy: &PolicyObject) -> bool {
+    gateway.services.iter().any(|name| {
+        let id = ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name);
+        let Some(service) = world.service(&id) else { return false };
+        let mut selectors = policy.targets.workloads.iter();
+        selectors.any(|selector| {
+            picks_service(world, selector, &service)
+                || world.pods(&gateway.cluster, &gateway.namespace).iter().any(|pod| {
+                    contains_all(&pod.labels, &service.selector)
+                        && selector.fits(&service.id, &pod.labels)
+                        && selector.fits_owner(world.roster().owner_of(&service.id))
+                })
         })
     })
 }
@@ -295,6 +315,8 @@ struct OnGateway<'a, W: World + ?Sized> {
     trees: &'a OrdMap<ObjectRef, Arc<GrownTree>>,
     /// Whether a protecting policy keeps the whole gateway closed.
     is_closed: bool,
+    /// Who may call what on the gateway.
+    guard: Option<&'a Guard>,
     hosts: &'a mut dyn Hosts,
     /// What the chains so far need.
     secrets: &'a mut BTreeMap<SecretId, Secret>,

@@ -22,8 +22,8 @@ use crate::crd::{Object, Spec};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Labels, Name};
 
 use super::facts::{
-    Cluster, DestinationKind, DestinationSelector, ExternalService, Node, Pod, PolicyObject, Port, Reference, Secret,
-    Selector, Service, Settings, Slice, Table, TrustPolicy, VirtualDestination, VirtualGateway, Workspace,
+    Account, Cluster, DestinationKind, DestinationSelector, ExternalService, Node, Pod, PolicyObject, Port, Reference,
+    Secret, Selector, Service, Settings, Slice, Table, TrustPolicy, VirtualDestination, VirtualGateway, Workspace,
 };
 use super::policy;
 
@@ -38,6 +38,8 @@ pub enum Lowered {
     Slice(Arc<Slice>),
     /// A Pod.
     Pod(Arc<Pod>),
+    /// A ServiceAccount.
+    Account(Arc<Account>),
     /// A Node.
     Node(Arc<Node>),
     /// A registered cluster.
@@ -81,6 +83,7 @@ pub fn lower(object: &Object) -> (Lowered, Findings) {
             discovery::slice(object, slice).map_or(Lowered::Nothing, |slice| Lowered::Slice(Arc::new(slice)))
         }
         Spec::Pod(pod) => Lowered::Pod(Arc::new(discovery::pod(object, pod))),
+        Spec::ServiceAccount(_) => Lowered::Account(Arc::new(discovery::account(object))),
         Spec::Node(_) => Lowered::Node(Arc::new(discovery::node(object))),
         Spec::KubernetesCluster(cluster) => Lowered::Cluster(Arc::new(workspace::cluster(object, cluster))),
         Spec::Workspace(spec) => Lowered::Workspace(Arc::new(workspace::workspace(object, spec, &mut findings))),

@@ -11,6 +11,7 @@
 //! | [`destination`] | what does a destination reference come down to on a gateway |
 //! | [`delegation`] | the tree of a root table: walk, inherit, order, cycles, orphans |
 //! | [`attachment`] | which policies reach which route, and why the others do not |
+//! | [`access`] | who may call what at a destination and on a gateway |
 //! | [`policy`] | per policy kind: what it means |
 //! | [`trust`] | what all gateways trust, and what signs for them |
 //! | [`gateway`] | the plan of one class of gateway Envoys |
@@ -31,6 +32,7 @@
 //! | any other invalid policy | as if absent (R130) |
 //! | a Service, slice or Pod that makes no sense | its endpoints are left out |
 
+pub mod access;
 pub mod attachment;
 mod certificate;
 pub mod delegation;

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use crate::ir::Policy;
 use crate::ir::route::EffectiveLabels;
 use crate::model::{Labels, Name, ObjectRef, WorkspaceId};
 
 use super::Options;
 use super::facts::{
-    Age, ExternalService, Node, Pod, PolicyEffect, PolicyObject, Secret, Selector, Service, Slice, Table,
+    Account, Age, ExternalService, Node, Pod, PolicyEffect, PolicyObject, Secret, Selector, Service, Slice, Table,
     VirtualDestination, VirtualGateway,
 };
 use super::policy;
@@ -43,6 +44,8 @@ pub trait World {
     fn service(&self, id: &ObjectRef) -> Option<Arc<Service>>;
     /// All Services that a selector picks, whoever owns them.
     fn services(&self, selector: &Selector) -> Vec<Arc<Service>>;
+    /// All ServiceAccounts that a selector picks, whoever owns them.
+    fn accounts(&self, selector: &Selector) -> Vec<Arc<Account>>;
     /// What all gateways trust, and what signs for them.
     fn trust(&self) -> &RootOfTrust;
     /// One Secret.
@@ -68,13 +71,15 @@ pub trait World {
     /// The policies of a workspace that select destinations, and close them because they cannot be applied.
     fn closing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>>;
     /// The valid policies of a workspace whose destination selectors may pick one of its destinations, of this name and with
-    /// these labels, in age order.
+    /// these labels, in age order; but for AccessPolicies.
     fn destination_candidates(
         &self,
         owner: &WorkspaceId,
         object: &ObjectRef,
         labels: &Labels,
     ) -> Vec<Arc<PolicyObject>>;
+    /// The same for AccessPolicies, which no route has to know of.
+    fn access_policies(&self, owner: &WorkspaceId, object: &ObjectRef, labels: &Labels) -> Vec<Arc<PolicyObject>>;
     /// The policies of a workspace that share something for all routes of a gateway.
     fn sharing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>>;
     /// The policies of a workspace that select workloads.
@@ -100,6 +105,8 @@ pub struct PolicyIndex {
     closing: Aged,
     /// Valid ones that select destinations, by what each of their destination selectors names.
     on_destinations: OrdMap<(DestinationKey, Age), Arc<PolicyObject>>,
+    /// The same for AccessPolicies.
+    access: OrdMap<(DestinationKey, Age), Arc<PolicyObject>>,
     /// Those that share something for all routes of a gateway.
     sharing: Aged,
     /// Those that select workloads.
@@ -147,6 +154,8 @@ pub enum PolicyPlace {
     Closing,
     /// Among valid ones with a destination selector that names this.
     Destination(DestinationKey),
+    /// Among valid AccessPolicies with a destination selector that names this.
+    Access(DestinationKey),
     /// Among those that share something for all routes of a gateway.
     Sharing,
     /// Among those that select workloads.
@@ -181,7 +190,8 @@ impl PolicyPlace {
         if let PolicyEffect::Valid(effect) = &policy.effect {
             let keys: BTreeSet<DestinationKey> =
                 policy.targets.destinations.iter().map(|item| DestinationKey::of(&item.selector)).collect();
-            places.extend(keys.into_iter().map(Self::Destination));
+            let place = if matches!(effect, Policy::Access(_)) { Self::Access } else { Self::Destination };
+            places.extend(keys.into_iter().map(place));
             if policy::shares(effect) {
                 places.push(Self::Sharing);
             }
@@ -208,9 +218,8 @@ impl PolicyPlace {
             RouteSelector::All | RouteSelector::WithDestinations(_) => vec![Self::Unlabelled],
         }));
         asked.extend(policy.targets.route_destinations.iter().map(|item| all(&item.route.labels)));
-        let others = Self::of(policy)
-            .into_iter()
-            .filter(|place| matches!(place, Self::Closing | Self::Destination(_) | Self::Sharing | Self::Workloads));
+        let of_routes = |place: &Self| matches!(place, Self::Unlabelled | Self::Labelled(..));
+        let others = Self::of(policy).into_iter().filter(|place| !of_routes(place));
         asked.extend(others.map(|place| vec![place]));
         asked
     }
@@ -228,6 +237,7 @@ impl PolicyIndex {
                 PolicyPlace::Labelled(key, value) => drop(self.labelled.insert((key, value, age), policy)),
                 PolicyPlace::Closing => drop(self.closing.insert(age, policy)),
                 PolicyPlace::Destination(key) => drop(self.on_destinations.insert((key, age), policy)),
+                PolicyPlace::Access(key) => drop(self.access.insert((key, age), policy)),
                 PolicyPlace::Sharing => drop(self.sharing.insert(age, policy)),
                 PolicyPlace::Workloads => drop(self.on_workloads.insert(age, policy)),
             }
@@ -244,6 +254,7 @@ impl PolicyIndex {
                 PolicyPlace::Labelled(key, value) => drop(self.labelled.remove(&(key, value, age.clone()))),
                 PolicyPlace::Closing => drop(self.closing.remove(age)),
                 PolicyPlace::Destination(key) => drop(self.on_destinations.remove(&(key, age.clone()))),
+                PolicyPlace::Access(key) => drop(self.access.remove(&(key, age.clone()))),
                 PolicyPlace::Sharing => drop(self.sharing.remove(age)),
                 PolicyPlace::Workloads => drop(self.on_workloads.remove(age)),
             }
@@ -272,17 +283,13 @@ impl PolicyIndex {
     /// In proportion to them and to the destination's labels, not to the policies.
     #[must_use]
     pub fn on_destination(&self, object: &ObjectRef, labels: &Labels) -> Vec<Arc<PolicyObject>> {
-        if self.on_destinations.is_empty() {
-            return Vec::new();
-        }
-        let mut found: Vec<Arc<PolicyObject>> = Vec::new();
-        for key in DestinationKey::picking(object, labels) {
-            let under = self.on_destinations.range((key.clone(), Age::first())..);
-            found.extend(under.take_while(|((own, _), _)| *own == key).map(|(_, policy)| policy.clone()));
-        }
-        found.sort_by(|a, b| a.age.cmp(&b.age));
-        found.dedup_by(|a, b| a.id == b.id);
-        found
+        picking(&self.on_destinations, object, labels)
+    }
+
+    /// The same for AccessPolicies.
+    #[must_use]
+    pub fn on_access(&self, object: &ObjectRef, labels: &Labels) -> Vec<Arc<PolicyObject>> {
+        picking(&self.access, object, labels)
     }
 
     /// Those that share something for all routes of a gateway, in age order.
@@ -314,4 +321,22 @@ impl PolicyIndex {
         found.dedup_by(|a, b| a.id == b.id);
         found.into_iter().cloned().collect()
     }
+}
+
+fn picking(
+    policies: &OrdMap<(DestinationKey, Age), Arc<PolicyObject>>,
+    object: &ObjectRef,
+    labels: &Labels,
+) -> Vec<Arc<PolicyObject>> {
+    if policies.is_empty() {
+        return Vec::new();
+    }
+    let mut found: Vec<Arc<PolicyObject>> = Vec::new();
+    for key in DestinationKey::picking(object, labels) {
+        let under = policies.range((key.clone(), Age::first())..).take_while(|((other, _), _)| *other == key);
+        found.extend(under.map(|(_, policy)| policy.clone()));
+    }
+    found.sort_by(|a, b| a.age.cmp(&b.age));
+    found.dedup_by(|a, b| a.id == b.id);
+    found
 }

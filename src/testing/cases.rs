@@ -11,6 +11,8 @@
 //!   `gateway/port host name: matcher -> action {labels} [policies]`; `(nothing)` where nothing is served. With TLS the
 //!   name of the chain stands behind the port; a route of whole connections has `connections` in place of a host.
 //! * `endpoints`: the complete listing of the upstreams, `gateway upstream protocol: addresses` or `closed`.
+//! * `access`: the complete listing of who may call what, `gateway: …` for the gateway itself, `gateway/port: …` for whole
+//!   connections, `gateway upstream: …` for what it sends there.
 //! * `status`: some verdicts, `Kind/ns/name@cluster APPROVAL part of the message`; `Kind… has no CODE` asks for absence.
 //! * `counts`: complete counts of some objects, `Kind/ns/name@cluster name=number …`, in the order of the names.
 //! * `requests`: `gateway METHOD host/path [header: value;…] => route name or status`.
@@ -32,11 +34,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::compile::explain::{Request, describe, explain};
+use crate::compile::explain::{Request, describe, describe_guard, explain};
 use crate::compile::{Compiled, Compiler, compile};
-use crate::ir::Serves;
 use crate::ir::frozen::Remembered;
 use crate::ir::route::{Action, Attachment, HostRewrite, PathRewrite, Route};
+use crate::ir::{Guard, Serves};
 use crate::model::{GatewayId, ObjectRef};
 use crate::resolve::{Consent, LoopbackEndpoints, Options, RequireAuth};
 use crate::store::Store;
@@ -238,6 +240,7 @@ fn check(shared: &Case, case: &Case) -> Vec<String> {
             "yaml" | "options" | "then" | "gone" | "restart" => {}
             "routes" => same(&routes(&compiled), &block.text, &mut failures),
             "endpoints" => same(&endpoints(&compiled), &block.text, &mut failures),
+            "access" => same(&access(&compiled), &block.text, &mut failures),
             "status" => failures.extend(lines(&block.text).filter_map(|line| status(&compiled, line).err())),
             "counts" => failures.extend(lines(&block.text).filter_map(|line| counts(&compiled, line).err())),
             "requests" => failures.extend(lines(&block.text).filter_map(|line| request(&compiled, line).err())),
@@ -388,6 +391,23 @@ fn show_action(action: &Action) -> String {
             text
         }
     }
+}
+
+fn access(compiled: &Compiled) -> Vec<String> {
+    let mut list = Vec::new();
+    let mut add =
+        |at: String, guard: &Guard| list.extend(describe_guard(guard).iter().map(|line| format!("{at}: {line}")));
+    for plan in compiled.plans.values() {
+        plan.guard.iter().for_each(|guard| add(plan.gateway.to_string(), guard));
+        for (port, listener) in &plan.listeners {
+            let guards = listener.chains.iter().flat_map(|chain| &chain.guards);
+            guards.for_each(|guard| add(format!("{}/{port}", plan.gateway), guard));
+        }
+        for upstream in plan.upstreams.values() {
+            upstream.guards.iter().for_each(|guard| add(format!("{} {}", plan.gateway, upstream.id), guard));
+        }
+    }
+    list
 }
 
 fn endpoints(compiled: &Compiled) -> Vec<String> {

@@ -425,9 +425,12 @@ impl Made {
             };
             let (world, mut findings) = (Recording::new(&self.inputs), Findings::new());
             world.note(Slot::Classes);
-            no_effect(&world, &owner, &policy, &self.classes, &mut findings);
+            let reach = no_effect(&world, &owner, &policy, &self.classes, &mut findings);
             self.reads.record(&reader, world.into_slots());
-            self.outcome.set(Origin::NoEffect(id.clone()), findings);
+            let origin = Origin::NoEffect(id.clone());
+            self.outcome.set(origin.clone(), findings);
+            let counts = reach.counts().map(|(what, number)| Count::new(id, what, number)).collect();
+            self.outcome.count(&origin, counts);
         }
         if dirty.remove(&Reader::Unimplemented) {
             let world = Recording::new(&self.inputs);

@@ -98,6 +98,7 @@ impl Serving {
             gateway: gateway.clone(),
             listeners: BTreeMap::new(),
             extensions: Arc::default(),
+            guard: None,
             upstreams: OrdMap::new(),
             secrets: BTreeMap::new(),
         };
@@ -187,7 +188,7 @@ impl Serving {
             }
             around.step.upstreams += 1;
             let (world, mut findings) = (Recording::new(around.inputs), Findings::new());
-            let upstream = resolve_upstream(&world, &self.gateway.cluster, &owner, &id, &mut findings);
+            let upstream = resolve_upstream(&world, &self.gateway, &owner, &id, &mut findings);
             around.reads.record(&Reader::Upstream(self.gateway.clone(), id.clone()), world.into_slots());
             around.outcome.set(Origin::Upstream(self.gateway.clone(), id.clone()), findings);
             if plan.upstreams.get(&id).is_none_or(|known| **known != upstream) {
@@ -458,7 +459,7 @@ impl Serving {
         let mut keeper = Keeper { serving: self, moved, owner, around, made: BTreeSet::new() };
         let gateway = keeper.serving.gateway.clone();
         let arranged = listeners(&world, &gateway, bindings, trees, &mut keeper, &mut findings);
-        let (listeners, secrets) = (arranged.listeners, arranged.secrets);
+        let (listeners, secrets, guard) = (arranged.listeners, arranged.secrets, arranged.guard);
         self.plain = arranged.plain;
         for virtual_gateway in inputs.virtual_gateways() {
             let mut services = gateway.services.iter().filter_map(|name| {
@@ -478,10 +479,11 @@ impl Serving {
         let counts = implemented.into_iter().map(|id| Count::new(id, "selectedWorkloadsCount", 1)).collect();
         around.outcome.count(&origin, counts);
         self.place(&listeners, around);
-        if plan.listeners != listeners || plan.secrets != secrets {
+        if plan.listeners != listeners || plan.secrets != secrets || plan.guard != guard {
             let changed = Arc::make_mut(plan);
             changed.listeners = listeners;
             changed.secrets = secrets;
+            changed.guard = guard;
         }
     }
 

@@ -11,7 +11,7 @@ use crate::memo::Reads;
 use crate::model::{GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
 use crate::resolve::Options;
 use crate::resolve::facts::{
-    ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, VirtualDestination,
+    Account, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, VirtualDestination,
     VirtualGateway,
 };
 use crate::resolve::lower::Lowered;
@@ -149,6 +149,7 @@ pub(super) fn touch_object(
             labels = Some(&table.labels);
         }
         Lowered::Service(service) => labels = Some(&service.labels),
+        Lowered::Account(account) => labels = Some(&account.labels),
         Lowered::VirtualDestination(vd) => labels = Some(&vd.labels),
         Lowered::ExternalService(service) => labels = Some(&service.labels),
         Lowered::Gateway(_) => touch(reads, &Slot::Gateways, dirty),
@@ -286,6 +287,11 @@ impl World for Recording<'_> {
         self.inputs.services(selector)
     }
 
+    fn accounts(&self, selector: &Selector) -> Vec<Arc<Account>> {
+        self.selected(Kind::ServiceAccount, selector);
+        self.inputs.accounts(selector)
+    }
+
     fn trust(&self) -> &RootOfTrust {
         self.note(Slot::Trust);
         self.inputs.trust()
@@ -359,6 +365,13 @@ impl World for Recording<'_> {
             self.note(Slot::Policies(owner.clone(), PolicyPlace::Destination(key)));
         }
         self.inputs.destination_candidates(owner, object, labels)
+    }
+
+    fn access_policies(&self, owner: &WorkspaceId, object: &ObjectRef, labels: &Labels) -> Vec<Arc<PolicyObject>> {
+        for key in DestinationKey::picking(object, labels) {
+            self.note(Slot::Policies(owner.clone(), PolicyPlace::Access(key)));
+        }
+        self.inputs.access_policies(owner, object, labels)
     }
 
     fn sharing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>> {

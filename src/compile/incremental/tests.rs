@@ -212,6 +212,59 @@ fn guard(world: &mut World, beside: Index) {
     world.push(guard);
 }
 
+/// An AccessPolicy beside a Service, or an account or Pod that one may be about, in place of what was there.
+fn access(world: &mut World, beside: Index, which: Index) {
+    let services: Vec<&(String, Value)> = world.iter().filter(|(_, object)| object["kind"] == "Service").collect();
+    if services.is_empty() {
+        return;
+    }
+    let (cluster, service) = beside.get(&services);
+    let metadata = |name: &str, labels: &Value| json!({"name": name, "namespace": service["metadata"]["namespace"], "labels": labels});
+    let policy = |spec: Value| {
+        json!({
+            "apiVersion": "security.policy.gloo.solo.io/v2", "kind": "AccessPolicy",
+            "metadata": metadata("access", &Value::Null), "spec": spec,
+        })
+    };
+    let account = |role: &str| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata("one", &json!({"role": role}))});
+    let pod = |account: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": metadata("extra", &service["spec"]["selector"]),
+            "spec": {"serviceAccountName": account}, "status": {"podIP": "10.9.9.9"},
+        })
+    };
+    let by_label = json!({"authzList": [{"allowedClients": [{"serviceAccountSelector": {"labels": {"role": "a"}}}]}]});
+    let by_name = json!({"authz": {"allowedClients": [{"serviceAccountSelector": {"name": "one"}}]}});
+    let name = &service["metadata"]["name"];
+    let objects = [
+        policy(json!({"config": by_label})),
+        policy(json!({"applyToDestinations": [{"selector": {"name": name}}], "config": by_name})),
+        policy(
+            json!({"applyToDestinations": [{"selector": {"name": name}}], "config": {"authzList": [{"dryRun": true}]}}),
+        ),
+        policy(json!({"applyToWorkloads": [{}], "config": by_label})),
+        policy(json!({"applyToWorkloads": [{"selector": {"labels": service["spec"]["selector"]}}], "config": {
+            "authn": {"tlsMode": "STRICT"}, "authzList": [{"allowedIpBlocks": ["10.0.0.0/8"]}]}})),
+        policy(json!({"applyToWorkloads": [{"selector": {"labels": service["spec"]["selector"]}}]})),
+        account("a"),
+        account("b"),
+        pod("one"),
+        pod("two"),
+    ];
+    let object = (cluster.clone(), which.get(&objects).clone());
+    let id = |(cluster, object): &(String, Value)| {
+        (
+            cluster.clone(),
+            object["kind"].clone(),
+            object["metadata"]["namespace"].clone(),
+            object["metadata"]["name"].clone(),
+        )
+    };
+    let own = id(&object);
+    world.retain(|other| id(other) != own);
+    world.push(object);
+}
+
 /// What changes beside objects.
 #[derive(Clone, Debug)]
 enum Around {
@@ -240,6 +293,8 @@ enum Act {
     Delete(Index),
     /// Routes are closed by a policy.
     Guard(Index),
+    /// Somebody may call something, or another is somebody.
+    Access(Index, Index),
     /// Something else than objects.
     Around(Around),
     /// Nothing changes.
@@ -263,6 +318,7 @@ fn act() -> impl Strategy<Value = Act> {
         3 => any::<Index>().prop_map(Act::Mend),
         2 => any::<Index>().prop_map(Act::Delete),
         1 => any::<Index>().prop_map(Act::Guard),
+        5 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::Access(beside, which)),
         4 => around().prop_map(Act::Around),
         1 => Just(Act::Nothing),
     ]
@@ -284,6 +340,7 @@ fn play(world: &mut World, first: &World, act: &Act) {
             }
         }
         Act::Guard(beside) => guard(world, *beside),
+        Act::Access(beside, which) => access(world, *beside, *which),
         Act::Around(_) | Act::Nothing => {}
     }
 }

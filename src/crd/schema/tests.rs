@@ -61,7 +61,7 @@ fn full_examples_survive_writing_and_reading() {
     }
     every! {
         Namespace: core::Namespace, Service: core::Service, EndpointSlice: core::EndpointSlice, Pod: core::Pod,
-        Node: core::Node, ConfigMap: core::ConfigMap, KubernetesCluster: workspace::KubernetesCluster,
+        Node: core::Node, ServiceAccount: core::ServiceAccount, ConfigMap: core::ConfigMap, KubernetesCluster: workspace::KubernetesCluster,
         Workspace: workspace::Workspace, WorkspaceSettings: workspace::WorkspaceSettings,
         RootTrustPolicy: workspace::RootTrustPolicy, ExtAuthServer: server::ExtAuthServer,
         RateLimitServerSettings: server::RateLimitServerSettings,

@@ -45,11 +45,11 @@ use envoy_types::pb::envoy::extensions::filters::http::set_filter_state::v3 as s
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
 use envoy_types::pb::google::protobuf::Any;
 
-use crate::ir::{Extensions, Policy};
+use crate::ir::{Extensions, Guard, Policy};
 use crate::snapshot::Resource;
 
 use super::route::RouteBuilder;
-use super::{pb, wire};
+use super::{access, pb, wire};
 
 /// A place in the chain of HTTP filters.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +79,8 @@ pub(super) const FAULT: &str = "chancery.fault";
 pub(super) const CORS: &str = "chancery.cors";
 /// Requests of other origins that change state.
 pub(super) const CSRF: &str = "chancery.csrf";
+/// Who may call what on the gateway, and in clusters at a destination.
+pub(super) const ACCESS: &str = "chancery.access";
 const ROUTER: &str = "envoy.filters.http.router";
 /// Authorization by servers, one slot for each set of settings.
 pub(super) const EXT_AUTH: [&str; 4] =
@@ -107,7 +109,7 @@ pub const SLOTS: &[Slot] = &[
     in_place(550, "chancery.pre.4", holder),
     in_place(560, "chancery.pre.5", holder),
     in_place(600, "chancery.principal", || wire::any(&set_filter_state_pb::Config::default())),
-    discovered(700, "chancery.access", rules),
+    discovered(700, ACCESS, rules),
     reserved(800, "chancery.auth.oauth2"),
     discovered(810, "chancery.auth.jwt", tokens),
     in_place(811, "chancery.auth.jwt-claims", rules),
@@ -199,13 +201,25 @@ pub(super) fn chain() -> Vec<hcm_pb::HttpFilter> {
 }
 
 /// What the chain's slots have that come over ECDS, each under the name of its slot: what policies share, or the neutral form.
+/// One is left to [`emit_guard`].
 pub(super) fn emit_extensions(extensions: &Extensions) -> impl Iterator<Item = Resource> {
     SLOTS.iter().filter_map(|slot| {
         let Form::Discovered(neutral) = slot.form else { return None };
+        if slot.name == ACCESS {
+            return None;
+        }
         let (config, owners) = jwt::emit_tokens(slot.name, extensions).unwrap_or_else(|| (neutral(), Vec::new()));
         let message = core_pb::TypedExtensionConfig { name: slot.name.to_owned(), typed_config: Some(config) };
         Some(Resource::from_content(slot.name.into(), wire::encode(&message), pb::owners(&owners)))
     })
+}
+
+/// What the slot for who may call what on the gateway has.
+pub(super) fn emit_guard(guard: Option<&Guard>) -> Resource {
+    let config = guard.map_or_else(rules, |guard| wire::any(&access::emit_http(guard)));
+    let message = core_pb::TypedExtensionConfig { name: ACCESS.to_owned(), typed_config: Some(config) };
+    let owners = guard.map(|guard| pb::owners(&guard.policies)).unwrap_or_default();
+    Resource::from_content(ACCESS.into(), wire::encode(&message), owners)
 }
 
 /// What routes have of slots unless they bring their own: authorization by a server, which has no form that asks nobody,
@@ -256,6 +270,8 @@ pub(super) fn apply(policy: &Policy, route: &mut RouteBuilder<'_>) {
         Policy::Cors(policy) => cors::apply(policy, route),
         Policy::Jwt(verification) => jwt::apply(verification, route),
         Policy::Csrf(policy) => csrf::apply(policy, route),
+        // Clusters and listeners have it.
+        Policy::Access(_) => {}
         #[cfg(test)]
         Policy::Teapot(policy) => teapot::apply(policy, route),
     }

@@ -10,25 +10,33 @@ use super::reference::ObjectPick;
 use crate::model::{Name, ObjectRef};
 
 /// Who may call what on a target; several policies unite to one of these.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Access {
+///
+/// Clients are selectors in what a policy says, and [`Caller`]s in what a gateway judges by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Access<C = Client> {
     /// A request passes that one entry allows. Nothing in the list denies everything; without a list nothing is denied.
-    pub enforced: Option<Vec<AccessEntry>>,
+    pub enforced: Option<Vec<AccessEntry<C>>>,
     /// The same, evaluated and logged only, as if only these existed.
-    pub dry_run: Option<Vec<AccessEntry>>,
+    pub dry_run: Option<Vec<AccessEntry<C>>>,
     /// Whether clients must show a certificate, where the gateway asks for one.
     pub require_peer_tls: bool,
 }
 
+impl<C> Default for Access<C> {
+    fn default() -> Self {
+        Self { enforced: None, dry_run: None, require_peer_tls: false }
+    }
+}
+
 /// What some clients may call. Every part must hold; of a set one item, and an empty set does not restrict.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct AccessEntry {
+pub struct AccessEntry<C = Client> {
     /// The policy that says so.
     pub policy: ObjectRef,
     /// Position in its list.
     pub index: usize,
-    /// Who calls; absent means any client. An empty list cannot occur.
-    pub clients: Option<Vec<Client>>,
+    /// Who calls; absent means any client. An empty list does not occur.
+    pub clients: Option<Vec<C>>,
     /// Paths without query.
     pub paths: BTreeSet<TextPattern>,
     /// HTTP methods; case counts.
@@ -41,15 +49,54 @@ pub struct AccessEntry {
     pub remotes: BTreeSet<Cidr>,
 }
 
-impl AccessEntry {
-    /// Whether the entry can hold for a connection of which only the client is known, as where TLS is passed through.
+/// Who calls, as a gateway knows it. Every part must hold; an absent or empty one does not restrict.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Caller {
+    /// URIs, one of which is in the verified certificate of the connection.
+    pub identities: Option<BTreeSet<Name>>,
+    /// As [`Client::principals`].
+    pub principals: BTreeSet<TextPattern>,
+    /// As [`Client::not_principals`].
+    pub not_principals: BTreeSet<TextPattern>,
+}
+
+/// What some policies say together of a target, as one gateway judges what goes there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Guard {
+    /// The policies, oldest first. One without entries may be among them.
+    pub policies: Vec<ObjectRef>,
+    /// What they allow.
+    pub access: Access<Caller>,
+}
+
+impl Guard {
+    /// The same for connections of which only the client is known, as where TLS is passed through. Entries that ask for
+    /// anything else never hold there, and are left out; nothing is evaluated only.
     #[must_use]
-    pub fn fits_connections(&self) -> bool {
-        let plain = |client: &Client| client.principals.is_empty() && client.not_principals.is_empty();
-        self.paths.is_empty()
-            && self.methods.is_empty()
-            && self.headers.is_empty()
-            && self.clients.as_ref().is_none_or(|clients| clients.iter().any(plain))
+    pub fn for_connections(&self) -> Self {
+        let fits = |entry: &&AccessEntry<Caller>| {
+            entry.paths.is_empty() && entry.methods.is_empty() && entry.headers.is_empty()
+        };
+        let plain = |caller: &Caller| caller.principals.is_empty() && caller.not_principals.is_empty();
+        let enforced = self.access.enforced.as_ref().map(|entries| {
+            let entries = entries.iter().filter(fits).cloned().filter_map(|mut entry| {
+                if let Some(clients) = &mut entry.clients {
+                    clients.retain(plain);
+                    if clients.is_empty() {
+                        return None;
+                    }
+                }
+                Some(entry)
+            });
+            entries.collect()
+        });
+        Self { policies: self.policies.clone(), access: Access { enforced, dry_run: None, ..self.access.clone() } }
+    }
+
+    /// Whether nothing can pass.
+    #[must_use]
+    pub fn denies_everything(&self) -> bool {
+        self.access.enforced.as_ref().is_some_and(Vec::is_empty)
     }
 }
 

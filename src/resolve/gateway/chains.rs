@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::ir::Guard;
 use crate::ir::listener::{
     CertificateSource, Chain, ClientCertificate, HttpHosts, Serves, Tls, TrustSource, VirtualHost,
 };
@@ -14,13 +15,13 @@ use crate::ir::secret::{AltName, Secret, SecretId, SecretPart};
 use crate::ir::trust::Identity;
 use crate::model::{Code, FieldPath, Finding, Host, Kind, Name, ObjectRef, WorkspaceId};
 use crate::resolve::attachment::is_protected;
-use crate::resolve::certificate;
 use crate::resolve::destination::{Speaks, check_on_gateway, is_closed_by_policy, resolve_destination};
 use crate::resolve::facts::{
     Fault, ListenerProtocol, StreamMatcher, StreamRoute, Table, Termination, TlsMaterial, TlsMode,
 };
 use crate::resolve::selection::Holder;
 use crate::resolve::world::World;
+use crate::resolve::{access, certificate};
 
 use super::hosts::virtual_hosts;
 use super::ports::{BoundListener, BoundPort};
@@ -39,7 +40,7 @@ pub(super) fn chains<W: World + ?Sized>(here: &mut OnGateway<'_, W>, bound: &Bou
         }
         ListenerProtocol::Tcp => {
             let route = tcp_route(here, &bound.listeners, bound);
-            vec![plain(bound, Serves::Tcp(route))]
+            vec![guarded(here, plain(bound, Serves::Tcp(route)))]
         }
         ListenerProtocol::Https | ListenerProtocol::Tls => by_server_name(here, bound),
     }
@@ -47,7 +48,8 @@ pub(super) fn chains<W: World + ?Sized>(here: &mut OnGateway<'_, W>, bound: &Bou
 
 fn plain(bound: &BoundPort, serves: Serves) -> Chain {
     let gateways = bound.gateways.clone();
-    Chain { name: Name::default(), gateways, server_names: BTreeSet::new(), tls: None, serves }
+    let (server_names, guards) = (BTreeSet::new(), Vec::new());
+    Chain { name: Name::default(), gateways, server_names, tls: None, guards, serves }
 }
 
 fn hosts<W: World + ?Sized>(
@@ -93,7 +95,8 @@ fn by_server_name<W: World + ?Sized>(here: &mut OnGateway<'_, W>, bound: &BoundP
             }
             (Some(_), _) => Serves::Tcp(tcp_route(here, own, bound)),
         };
-        chains.push(chain(listener, names, tls, serves));
+        let chain = chain(listener, names, tls, serves);
+        chains.push(guarded(here, chain));
     }
     if chains.iter().all(|chain| chain.serves == Serves::Tcp(None)) {
         return Vec::new();
@@ -108,7 +111,7 @@ fn chain(listener: &BoundListener, names: BTreeSet<Host>, tls: Option<Tls>, serv
     let name = if names.iter().any(|name| name.name() == first) { Some(first) } else { names.first().map(Host::name) };
     let name = name.cloned().unwrap_or_default();
     let server_names = if names.contains(&Host::any()) { BTreeSet::new() } else { names };
-    Chain { name, gateways: vec![listener.gateway.id.clone()], server_names, tls, serves }
+    Chain { name, gateways: vec![listener.gateway.id.clone()], server_names, tls, guards: Vec::new(), serves }
 }
 
 /// The server names that a listener gets; nothing when all of its hosts are taken (R57).
@@ -324,7 +327,8 @@ fn pass_through<W: World + ?Sized>(
             }
             // What is misconfigured closes its names: they are not for a wider route of somebody else.
             let route = stream_route(here, &table, stream).filter(|_| !here.is_closed);
-            chains.push(chain(listener, names, None, Serves::Tcp(route)));
+            let chain = chain(listener, names, None, Serves::Tcp(route));
+            chains.push(guarded(here, chain));
         }
     }
 }
@@ -361,6 +365,25 @@ fn tcp_route<W: World + ?Sized>(
         }
     }
     winner.and_then(|(_, route)| route).filter(|_| !here.is_closed)
+}
+
+/// A chain with who may open connections that it passes on: what is said of the gateway, and of the route's destinations.
+///
+/// # Rule
+/// R120, R122.
+fn guarded<W: World + ?Sized>(here: &OnGateway<'_, W>, mut chain: Chain) -> Chain {
+    let Serves::Tcp(Some(route)) = &chain.serves else { return chain };
+    let mut guards: Vec<Guard> = here.guard.map(Guard::for_connections).into_iter().collect();
+    if let Action::Forward(forward) = &route.body.action {
+        for destination in forward.destinations.iter() {
+            let own = access::at_destination(here.world, here.gateway, &destination.upstream);
+            guards.extend(own.iter().map(Guard::for_connections));
+        }
+    }
+    guards.retain(|guard| guard.access.enforced.is_some());
+    guards.dedup();
+    chain.guards = guards;
+    chain
 }
 
 /// The tables that a listener lets in, in age order, with the hosts that they have there.
@@ -405,6 +428,15 @@ fn destinations<W: World + ?Sized>(
         check_on_gateway(here.world, &here.gateway.cluster, here.owner, &upstream).map_err(fault)?;
         if is_closed_by_policy(here.world, &upstream) || is_protected(here.world, &upstream) {
             let message = format!("a policy protects `{upstream}`, and it cannot be applied to whole connections");
+            return Err(fault((Code::Unsupported, message)));
+        }
+        let guards = access::at_destination(here.world, here.gateway, &upstream);
+        if let Some(guard) = guards.iter().find(|guard| guard.for_connections().denies_everything()) {
+            let policies: Vec<String> = guard.policies.iter().map(|policy| format!("`{policy}`")).collect();
+            let message = format!(
+                "a policy protects `{upstream}`, {}, and lets nobody open a connection of which only the client's address is known",
+                policies.join(", ")
+            );
             return Err(fault((Code::Unsupported, message)));
         }
         destinations.push(WeightedDestination { upstream, weight: written.weight, policies: Vec::new() });

@@ -1,11 +1,37 @@
 //! Who a gateway is.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::ir::trust::Identity;
 use crate::model::labels::contains_all;
 use crate::model::{Code, Finding, Findings, GatewayId, Kind, Name, ObjectRef};
+use crate::resolve::facts::Service;
 use crate::resolve::world::World;
+
+/// The ServiceAccount of a class of gateway Envoys: the first of [`accounts`], and `default` where there is none.
+///
+/// # Rule
+/// R193.
+pub fn account_of<W: World + ?Sized>(world: &W, gateway: &GatewayId) -> ObjectRef {
+    let name = accounts(world, gateway).pop_first().unwrap_or_else(|| "default".into());
+    ObjectRef::new(Kind::ServiceAccount, &gateway.cluster, &gateway.namespace, &name)
+}
+
+/// The accounts as which the Pods run that all Services of a class select.
+fn accounts<W: World + ?Sized>(world: &W, gateway: &GatewayId) -> BTreeSet<Name> {
+    let services = services(world, gateway);
+    let pods = world.pods(&gateway.cluster, &gateway.namespace);
+    let own = pods.iter().filter(|pod| {
+        !services.is_empty() && services.iter().all(|service| contains_all(&pod.labels, &service.selector))
+    });
+    own.map(|pod| pod.service_account.clone()).collect()
+}
+
+fn services<W: World + ?Sized>(world: &W, gateway: &GatewayId) -> Vec<Arc<Service>> {
+    let service = |name: &Name| ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name);
+    gateway.services.iter().filter_map(|name| world.service(&service(name))).collect()
+}
 
 /// The identity of a class of gateway Envoys, as a URI.
 ///
@@ -26,18 +52,9 @@ pub(super) fn of_gateway<W: World + ?Sized>(
     gateway: &GatewayId,
     findings: &mut Findings,
 ) -> Result<Name, String> {
-    let service = |name: &Name| ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name);
-    let services: Vec<_> = gateway.services.iter().filter_map(|name| world.service(&service(name))).collect();
-    let accounts: BTreeSet<Name> = world
-        .pods(&gateway.cluster, &gateway.namespace)
-        .iter()
-        .filter(|pod| {
-            !services.is_empty() && services.iter().all(|service| contains_all(&pod.labels, &service.selector))
-        })
-        .map(|pod| pod.service_account.clone())
-        .collect();
-    let account = accounts.first().cloned().unwrap_or_else(|| "default".into());
-    if let (Some(service), true) = (services.first(), accounts.len() > 1) {
+    let accounts = accounts(world, gateway);
+    let account = account_of(world, gateway).name;
+    if let (Some(service), true) = (services(world, gateway).first(), accounts.len() > 1) {
         let all: Vec<&str> = accounts.iter().map(Name::as_str).collect();
         let message = format!(
             "its Pods run as {}, and gateways of one Service share one identity: all of them are shown as `{account}`",

@@ -47,7 +47,7 @@ pub fn sharing<W: World + ?Sized>(world: &W, grown: &GrownTree, piece: &[Accepte
         for body in piece.iter().map(|route| &route.body) {
             body.policies.iter().for_each(|policy| sharing.kept.add(Level::Route, policy));
             if let Action::Forward(forward) = &body.action {
-                let policies = forward.destinations.iter().flat_map(|destination| &destination.policies);
+                let policies = forward.destinations.iter().flat_map(|destination| destination.policies.iter());
                 policies.for_each(|policy| sharing.kept.add(Level::Destination, policy));
             }
         }

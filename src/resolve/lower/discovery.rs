@@ -5,8 +5,8 @@ use crate::crd::{Object, destination as written};
 use crate::ir::upstream::UpstreamProtocol;
 use crate::model::{Code, FieldPath, Finding, Findings, Host, Kind, Name, ObjectRef};
 use crate::resolve::facts::{
-    Age, ExternalService, Node, Pod, Port, Secret, Service, ServicePort, Slice, SliceEndpoint, VirtualDestination,
-    VirtualPort,
+    Account, Age, ExternalService, Node, Pod, Port, Secret, Service, ServicePort, Slice, SliceEndpoint,
+    VirtualDestination, VirtualPort,
 };
 
 use super::{labels, lower_port, lower_selector, not_applicable, optional, port_number};
@@ -114,6 +114,11 @@ pub(super) fn pod(object: &Object, spec: &k8s::Pod) -> Pod {
             .collect(),
         ready: !not_ready && !ended,
     }
+}
+
+pub(super) fn account(object: &Object) -> Account {
+    let id = object.meta.id.clone();
+    Account { age: Age::new(object.meta.created, &id), labels: object.meta.labels.clone(), id }
 }
 
 /// R13.

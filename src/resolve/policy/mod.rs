@@ -236,7 +236,8 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
             (routes_only(&policy.apply_to_routes), valid(cors::lower(policy).map(Policy::Cors)))
         }
         Spec::AccessPolicy(policy) => {
-            (access::selectors(policy), not_emitted_yet(id.kind, access::lower(id, policy, &mut remarks)))
+            let access = access::lower(id, policy, &mut remarks).and_then(access::enforceable);
+            (access::selectors(policy), valid(access.map(|access| Policy::Access(Arc::new(access)))))
         }
         Spec::CsrfPolicy(policy) => {
             (routes_only(&policy.apply_to_routes), valid(csrf::lower(id, policy, &mut remarks).map(Policy::Csrf)))

@@ -118,6 +118,13 @@ pub(super) fn checked<T: std::fmt::Debug>(
     Checked { effect, remarks: remarks.map(|finding| finding.field.to_string()).collect() }
 }
 
+#[test]
+fn r130_the_kinds_that_protect_are_the_same_everywhere() {
+    for kind in Kind::ALL.iter().filter(|kind| kind.is_policy()) {
+        assert_eq!(kind.protects(), !super::rules(*kind).protects.is_empty(), "{kind}");
+    }
+}
+
 /// Asserts for rows of spec and field that the field is at fault.
 pub(super) fn faults<T: std::fmt::Debug>(rows: &[(&str, &str)], check: impl Fn(&str) -> Checked<T>) {
     for (field, spec) in rows {
@@ -127,11 +134,9 @@ pub(super) fn faults<T: std::fmt::Debug>(rows: &[(&str, &str)], check: impl Fn(&
 
 #[test]
 fn r130_a_valid_policy_of_a_kind_that_is_not_emitted_is_not_supported() {
-    for (kind, config) in [
-        (Kind::AccessPolicy, "authzList: [{}]"),
-        (Kind::ExtAuthPolicy, "customAuth: {}"),
-        (Kind::RateLimitPolicy, "ratelimitClientConfig: {name: c}"),
-    ] {
+    for (kind, config) in
+        [(Kind::ExtAuthPolicy, "customAuth: {}"), (Kind::RateLimitPolicy, "ratelimitClientConfig: {name: c}")]
+    {
         let (field, reason) = meaning(kind, config).effect.unwrap_err();
         assert_eq!(field, "", "{kind}");
         assert!(reason.contains("not supported yet"), "{kind}: {reason}");

@@ -107,6 +107,7 @@ fn the_objects_behind_what_changed_are_to_blame() {
         gateways: Vec::new(),
         server_names: BTreeSet::new(),
         tls: None,
+        guards: Vec::new(),
         serves: Serves::Http(HttpHosts {
             virtual_hosts: virtual_hosts.map(Arc::new).into(),
             misdirected: BTreeSet::new(),
@@ -117,6 +118,7 @@ fn the_objects_behind_what_changed_are_to_blame() {
         gateway: "c1/edge/web".parse().unwrap(),
         listeners: [(8080, listener)].into(),
         extensions: Default::default(),
+        guard: None,
         upstreams: Default::default(),
         secrets: Default::default(),
     };

@@ -1,0 +1,199 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use regex::bytes::Regex;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::emit::testing::{object, plan, upstream};
+use crate::emit::{EmitOptions, emit_gateway};
+use crate::ir::policy::access::Access;
+use crate::ir::{GatewayPlan, Upstream};
+use crate::model::Kind;
+use crate::render::to_json;
+use crate::snapshot::ResourceType;
+use crate::snapshot::verify::verify;
+
+const RBAC: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
+
+fn entry(index: usize) -> AccessEntry<Caller> {
+    AccessEntry {
+        policy: object(Kind::AccessPolicy, "read"),
+        index,
+        clients: None,
+        paths: BTreeSet::new(),
+        methods: BTreeSet::new(),
+        headers: Default::default(),
+        peers: BTreeSet::new(),
+        remotes: BTreeSet::new(),
+    }
+}
+
+fn guard(enforced: Option<Vec<AccessEntry<Caller>>>, dry_run: Option<Vec<AccessEntry<Caller>>>) -> Guard {
+    let access = Access { enforced, dry_run, require_peer_tls: false };
+    Guard { policies: vec![object(Kind::AccessPolicy, "read")], access }
+}
+
+fn block(text: &str, prefix: u8) -> Cidr {
+    Cidr { address: text.parse().unwrap(), prefix }
+}
+
+fn shown(plan: &GatewayPlan, kind: ResourceType, name: &str) -> Value {
+    let snapshot = emit_gateway(plan, &EmitOptions::default());
+    assert_eq!(verify(&snapshot), [], "the checker refuses what was emitted");
+    to_json(kind, snapshot.get(kind, name).unwrap()).unwrap()
+}
+
+/// The filters of a cluster with guards.
+fn filters(guards: Vec<Guard>) -> Value {
+    let plan = plan([], [Upstream { guards, ..upstream("cart") }]);
+    let cluster = shown(&plan, ResourceType::Cluster, "svc/cluster-1/shop/cart/80");
+    cluster["typed_extension_protocol_options"]["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]
+        ["http_filters"]
+        .clone()
+}
+
+#[test]
+fn a_cluster_judges_requests_before_it_chooses_a_host() {
+    let mut read = entry(0);
+    read.paths = [TextPattern::Prefix("/a".into()), TextPattern::Exact("/b".into())].into();
+    read.methods = ["GET".into()].into();
+    read.headers = [(
+        "x-role".into(),
+        HeaderRule {
+            values: [TextPattern::Suffix("min".into())].into(),
+            not_values: [TextPattern::Exact("a.b".into()), TextPattern::Any].into(),
+        },
+    )]
+    .into();
+    read.peers = [block("10.0.0.0", 8)].into();
+    read.remotes = [block("fd00::1", 128), block("192.0.2.1", 32)].into();
+    let path = |matcher: Value| json!({"url_path": {"path": matcher}});
+    let header = |name: &str, matcher: Value| json!({"header": {"name": name, "string_match": matcher}});
+    let ip = |address: &str, length: u32| json!({"address_prefix": address, "prefix_len": length});
+    let expected = json!([
+        {"name": "chancery.access", "typed_config": {"@type": RBAC, "rules": {"policies": {"cluster-1/shop/read#0": {
+            "permissions": [{"and_rules": {"rules": [
+                {"or_rules": {"rules": [path(json!({"exact": "/b"})), path(json!({"prefix": "/a"}))]}},
+                header(":method", json!({"exact": "GET"})),
+                header("x-role", json!({"suffix": "min"})),
+                {"not_rule": {"header": {"name": "x-role", "present_match": true}}},
+                {"not_rule": header("x-role",
+                    json!({"safe_regex": {"regex": r"(?:\C*,)?[ \t]*(?:a\.b)[ \t]*(?:,\C*)?"}}))},
+            ]}}],
+            "principals": [{"and_ids": {"ids": [
+                {"direct_remote_ip": ip("10.0.0.0", 8)},
+                {"or_ids": {"ids": [{"remote_ip": ip("192.0.2.1", 32)}, {"remote_ip": ip("fd00::1", 128)}]}},
+            ]}}],
+        }}}}},
+        {"name": "envoy.filters.http.upstream_codec", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"}},
+    ]);
+    assert_eq!(filters(vec![guard(Some(vec![read]), None)]), expected);
+}
+
+/// The arithmetic of the filter: no rules allow everything, rules without entries nothing.
+#[test]
+fn nothing_is_denied_without_rules_and_everything_without_entries() {
+    assert_eq!(filters(Vec::new()), Value::Null);
+    let config = |guard: Guard| filters(vec![guard])[0]["typed_config"].clone();
+    assert_eq!(config(guard(Some(Vec::new()), None)), json!({"@type": RBAC, "rules": {}}));
+    let any = json!({"permissions": [{"any": true}], "principals": [{"any": true}]});
+    let dry = config(guard(None, Some(vec![entry(3)])));
+    let expected = json!({
+        "@type": RBAC, "shadow_rules_stat_prefix": "chancery_dry_run_",
+        "shadow_rules": {"policies": {"cluster-1/shop/read#3": any}},
+    });
+    assert_eq!(dry, expected, "what is only evaluated denies nothing");
+}
+
+#[test]
+fn several_guards_all_judge() {
+    let all = filters(vec![guard(Some(vec![entry(0)]), None), guard(Some(Vec::new()), None)]);
+    let names: Vec<&str> = all.as_array().unwrap().iter().map(|filter| filter["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["chancery.access", "chancery.access.1", "envoy.filters.http.upstream_codec"]);
+}
+
+#[test]
+fn on_a_gateway_the_caller_is_known_by_its_certificate_and_listeners_stay() {
+    let mut mine = entry(0);
+    let identities = Some([Name::from("spiffe://c1/ns/a/sa/b")].into());
+    mine.clients = Some(vec![Caller { identities, ..Caller::default() }]);
+    let open = plan([], []);
+    let closed = GatewayPlan { guard: Some(Arc::new(guard(Some(vec![mine]), None))), ..open.clone() };
+    let config = shown(&closed, ResourceType::Extension, "chancery.access");
+    let expected = json!({"custom": {
+        "name": "envoy.rbac.principals.mtls_authenticated",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.rbac.principals.mtls_authenticated.v3.Config",
+            "san_matcher": {"san_type": "URI", "matcher": {"exact": "spiffe://c1/ns/a/sa/b"}},
+        },
+    }});
+    let rules = &config["typed_config"]["rules"];
+    assert_eq!(rules["policies"]["cluster-1/shop/read#0"]["principals"], json!([expected]));
+    let listener = |plan| shown(plan, ResourceType::Listener, "listener/8080");
+    assert_eq!(listener(&open), listener(&closed));
+}
+
+#[test]
+fn connections_are_judged_first_by_what_is_known_of_them() {
+    let (mut by_path, mut by_token, mut by_address) = (entry(0), entry(1), entry(2));
+    by_path.paths = [TextPattern::Exact("/a".into())].into();
+    let principals = [TextPattern::Any].into();
+    by_token.clients = Some(vec![Caller { principals, ..Caller::default() }]);
+    by_address.peers = [block("10.0.0.0", 8)].into();
+    let requests = guard(Some(vec![by_path, by_token.clone(), by_address.clone()]), Some(vec![by_token.clone()]));
+    let connections = requests.for_connections();
+    assert_eq!(connections.access.enforced, Some(vec![by_address]));
+    assert_eq!(connections.access.dry_run, None);
+    assert!(!connections.denies_everything());
+    assert!(guard(Some(vec![by_token]), None).for_connections().denies_everything());
+    let network = emit_network(&connections, "9000".to_owned());
+    assert_eq!(network.rules.unwrap().policies.keys().collect::<Vec<_>>(), ["cluster-1/shop/read#2"]);
+}
+
+/// A repeated header reaches the filter as one, joined by commas: `notValues` holds for each value, whatever stands around.
+#[test]
+fn none_of_several_values_of_a_header_hides_behind_others() {
+    use TextPattern::{Exact, Prefix, Suffix};
+    let glob = TextPattern::Regex("(?s)ad.*in".into());
+    for (pattern, found, not_found) in [
+        (
+            Exact("admin".into()),
+            vec!["admin", "user,admin", "admin,user", "a, admin ,b", "\u{fffd},admin"],
+            vec!["admins", "badmin", "a,admins", ""],
+        ),
+        (Exact("a.b*".into()), vec!["a.b*", "x,a.b*"], vec!["aXb*", "a.bb"]),
+        (Prefix("adm".into()), vec!["admin", "user, admin", "adm", "adm,x"], vec!["xadm", "user,xadm"]),
+        (Suffix("min".into()), vec!["admin", "admin,user", "min"], vec!["minx", "a,minx"]),
+        (glob, vec!["admin", "adxin,user", "user,ad in"], vec!["xadin", "user,xadin"]),
+    ] {
+        // The same in the syntax of the crate: any byte.
+        let regex = among_values(&pattern, false).replace(r"\C", "(?s-u:.)");
+        let regex = Regex::new(&format!("^(?:{regex})$")).unwrap();
+        for text in found {
+            assert!(regex.is_match(text.as_bytes()), "{pattern:?} {text}");
+        }
+        for text in not_found {
+            assert!(!regex.is_match(text.as_bytes()), "{pattern:?} {text}");
+        }
+        let no_text = b"\xff\xfe,".iter().chain(b"admin,a.b*,adxin,x").copied().collect::<Vec<u8>>();
+        assert!(regex.is_match(&no_text) || matches!(pattern, Suffix(_)), "{pattern:?} behind bytes that are no text");
+    }
+}
+
+#[test]
+fn hosts_are_alike_in_either_case() {
+    let mut inside = entry(0);
+    let (values, not_values) =
+        ([TextPattern::Exact("a.example".into())].into(), [TextPattern::Exact("b.example".into())].into());
+    inside.headers = [("host".into(), HeaderRule { values, not_values })].into();
+    let all = filters(vec![guard(Some(vec![inside]), None)]);
+    let rules = &all[0]["typed_config"]["rules"]["policies"]["cluster-1/shop/read#0"]["permissions"][0];
+    let expected = json!({"and_rules": {"rules": [
+        {"header": {"name": ":authority", "string_match": {"exact": "a.example", "ignore_case": true}}},
+        {"not_rule": {"header": {"name": ":authority", "string_match": {
+            "safe_regex": {"regex": r"(?i)(?:\C*,)?[ \t]*(?:b\.example)[ \t]*(?:,\C*)?"}}}}},
+    ]}});
+    assert_eq!(*rules, expected);
+}

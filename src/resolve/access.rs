@@ -1,0 +1,365 @@
+//! Which access rules hold at a destination and on a gateway, as one gateway judges by them.
+//!
+//! There are no sidecars: the gateway that sends a request to a destination enforces what the destination's owner says, and
+//! there the client is the gateway itself, so that its identity is compared here and not by Envoy. On a gateway the clients
+//! are those who connect to it, known by their certificates.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::ir::Guard;
+use crate::ir::policy::Policy;
+use crate::ir::policy::access::{Access, AccessEntry, Caller, Client};
+use crate::ir::policy::reference::ObjectPick;
+use crate::ir::trust::Identity;
+use crate::ir::upstream::UpstreamId;
+use crate::model::labels::contains_all;
+use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
+
+use super::destination::{behind, selects};
+use super::facts::{PolicyEffect, PolicyObject, Selector, Service};
+use super::gateway::{account_of, selects_gateway};
+use super::policy::access::merge;
+use super::selection::{destination_labels, destinations};
+use super::world::World;
+
+/// What a valid AccessPolicy says; nothing for others.
+fn access_of(policy: &PolicyObject) -> Option<&Arc<Access>> {
+    match &policy.effect {
+        PolicyEffect::Valid(Policy::Access(access)) => Some(access),
+        _ => None,
+    }
+}
+
+/// The rules for a destination, and for what is behind a virtual one, on one gateway: a request has to pass all of them.
+///
+/// # Cost
+/// In proportion to the policies that select it, and where its owner selects workloads, to the Pods of its namespace.
+///
+/// # Rule
+/// R118, R120, R122, R123.
+pub fn at_destination<W: World + ?Sized>(world: &W, gateway: &GatewayId, upstream: &UpstreamId) -> Vec<Guard> {
+    let mut guards: Vec<Guard> = Vec::new();
+    for target in behind(world, upstream) {
+        // What is elsewhere gets no requests from here.
+        if target.object.kind == Kind::Service && target.object.cluster != gateway.cluster && target != *upstream {
+            continue;
+        }
+        let policies = selecting(world, &target);
+        let is_caller = |client: &Client| caller_is(world, gateway, client);
+        if let Some(guard) = guard(&policies, is_caller)
+            && !guards.contains(&guard)
+        {
+            guards.push(guard);
+        }
+    }
+    guards
+}
+
+/// The rules on a gateway, for all who connect to it.
+///
+/// # Rule
+/// R120, R123.
+pub fn at_gateway<W: World + ?Sized>(world: &W, gateway: &GatewayId, owner: &WorkspaceId) -> Option<Guard> {
+    guard(&on_gateway(world, gateway, owner), |client| {
+        if client.external_workloads.is_some() {
+            return None;
+        }
+        let identities = match &client.service_accounts {
+            None => None,
+            Some(pick) => {
+                let found: BTreeSet<Name> = accounts(world, pick)
+                    .iter()
+                    .filter_map(|account| Identity::uri(&account.cluster, &account.namespace, &account.name).ok())
+                    .collect();
+                if found.is_empty() {
+                    return None;
+                }
+                Some(found)
+            }
+        };
+        Some(Caller {
+            identities,
+            principals: client.principals.clone(),
+            not_principals: client.not_principals.clone(),
+        })
+    })
+}
+
+/// The valid AccessPolicies that select a gateway as a workload.
+fn on_gateway<W: World + ?Sized>(world: &W, gateway: &GatewayId, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>> {
+    let policies = world.workload_policies(owner).into_iter();
+    policies.filter(|policy| access_of(policy).is_some() && selects_gateway(world, gateway, policy)).collect()
+}
+
+/// Tells policies that want client certificates from a gateway whose listeners, with these ports, do not all ask for them.
+///
+/// # Findings
+/// [`Code::PolicyRemark`] as warnings on the policies.
+pub fn peer_tls_findings<W: World + ?Sized>(
+    world: &W,
+    gateway: &GatewayId,
+    owner: &WorkspaceId,
+    without: &BTreeSet<u16>,
+    findings: &mut Findings,
+) {
+    let Some(port) = without.first() else { return };
+    for policy in on_gateway(world, gateway, owner) {
+        if access_of(&policy).is_some_and(|access| access.require_peer_tls) {
+            let message = format!(
+                "port {port} of gateway `{gateway}` asks clients for no certificate, and a VirtualGateway alone says so: write `tls.mode: MUTUAL` or `ISTIO_MUTUAL` there"
+            );
+            let field = FieldPath::new("spec.config.authn.tlsMode");
+            findings.push(Finding::warning(&policy.id, Code::PolicyRemark, message).at(field));
+        }
+    }
+}
+
+/// What policies say together, oldest first; nothing where they say nothing about who may do what.
+fn guard(policies: &[Arc<PolicyObject>], caller: impl Fn(&Client) -> Option<Caller>) -> Option<Guard> {
+    let Access { enforced, dry_run, require_peer_tls } =
+        merge(policies.iter().filter_map(|policy| access_of(policy).map(AsRef::as_ref)));
+    if enforced.is_none() && dry_run.is_none() {
+        return None;
+    }
+    let resolve = |entries: Vec<AccessEntry>| -> Vec<AccessEntry<Caller>> {
+        entries.into_iter().filter_map(|entry| resolved(entry, &caller)).collect()
+    };
+    let access = Access { enforced: enforced.map(&resolve), dry_run: dry_run.map(&resolve), require_peer_tls };
+    let says = |policy: &&Arc<PolicyObject>| {
+        access_of(policy).is_some_and(|access| access.enforced.is_some() || access.dry_run.is_some())
+    };
+    Some(Guard { policies: policies.iter().filter(says).map(|policy| policy.id.clone()).collect(), access })
+}
+
+/// An entry with its clients found; nothing where none of them can be the caller.
+fn resolved(entry: AccessEntry, caller: &impl Fn(&Client) -> Option<Caller>) -> Option<AccessEntry<Caller>> {
+    let AccessEntry { policy, index, clients, paths, methods, headers, peers, remotes } = entry;
+    let clients = match clients {
+        None => None,
+        Some(clients) => {
+            let mut callers: Vec<Caller> = clients.iter().filter_map(caller).collect();
+            callers.sort();
+            callers.dedup();
+            if callers.is_empty() {
+                return None;
+            }
+            (!callers.contains(&Caller::default())).then_some(callers)
+        }
+    };
+    Some(AccessEntry { policy, index, clients, paths, methods, headers, peers, remotes })
+}
+
+/// What is left to ask where the client is a gateway: nothing of its identity. `None` where it is somebody else.
+fn caller_is<W: World + ?Sized>(world: &W, gateway: &GatewayId, client: &Client) -> Option<Caller> {
+    if client.external_workloads.is_some() {
+        return None;
+    }
+    if let Some(pick) = &client.service_accounts {
+        let account = account_of(world, gateway);
+        let is_named = pick.place() == Some((&account.name, &account.namespace, &account.cluster));
+        let selector = selector(pick);
+        let labels = || {
+            let own = Selector {
+                name: Some(account.name.clone()),
+                namespace: Some(account.namespace.clone()),
+                cluster: Some(account.cluster.clone()),
+                ..Selector::default()
+            };
+            world.accounts(&own).first().map(|account| account.labels.clone()).unwrap_or_default()
+        };
+        let labels = if pick.labels.is_empty() { Labels::new() } else { labels() };
+        let fits = selector.fits(&account, &labels) && selector.fits_owner(world.roster().owner_of(&account));
+        if !fits || (pick.place().is_some() && !is_named) {
+            return None;
+        }
+    }
+    Some(Caller {
+        identities: None,
+        principals: client.principals.clone(),
+        not_principals: client.not_principals.clone(),
+    })
+}
+
+/// The ServiceAccounts that a selector finds. One with name, namespace and cluster and nothing else need not exist.
+fn accounts<W: World + ?Sized>(world: &W, pick: &ObjectPick) -> Vec<ObjectRef> {
+    if let Some((name, namespace, cluster)) = pick.place()
+        && pick.labels.is_empty()
+        && pick.workspace.is_none()
+    {
+        return vec![ObjectRef::new(Kind::ServiceAccount, cluster, namespace, name)];
+    }
+    let selector = selector(pick);
+    let found = world.accounts(&selector).into_iter().map(|account| account.id.clone());
+    found.filter(|id| selector.fits_owner(world.roster().owner_of(id))).collect()
+}
+
+fn selector(pick: &ObjectPick) -> Selector {
+    Selector {
+        labels: pick.labels.clone(),
+        name: pick.name.clone(),
+        namespace: pick.namespace.clone(),
+        cluster: pick.cluster.clone(),
+        workspace: pick.workspace.clone(),
+    }
+}
+
+/// The valid AccessPolicies that select a destination, or a Pod behind it, in age order.
+fn selecting<W: World + ?Sized>(world: &W, target: &UpstreamId) -> Vec<Arc<PolicyObject>> {
+    let Some(owner) = world.roster().owner_of(&target.object) else { return Vec::new() };
+    let Some(labels) = destination_labels(world, &target.object) else { return Vec::new() };
+    let mut found = world.access_policies(owner, &target.object, &labels);
+    found.retain(|policy| policy.targets.destinations.iter().any(|selector| selects(world, selector, target)));
+    found.extend(on_pods_of(world, owner, &target.object, |policy| access_of(policy).is_some()));
+    found.sort_by(|a, b| a.age.cmp(&b.age));
+    found.dedup_by(|a, b| a.id == b.id);
+    found
+}
+
+/// The policies of an owner, of some sort, that select one of the Pods behind a Service.
+///
+/// # Cost
+/// In proportion to the owner's policies that select workloads, and to the Pods of the namespace where there are such.
+///
+/// # Rule
+/// R120.
+pub(super) fn on_pods_of<W: World + ?Sized>(
+    world: &W,
+    owner: &WorkspaceId,
+    service: &ObjectRef,
+    is_wanted: impl Fn(&PolicyObject) -> bool,
+) -> Vec<Arc<PolicyObject>> {
+    let mut policies = world.workload_policies(owner);
+    policies.retain(|policy| is_wanted(policy));
+    if policies.is_empty() {
+        return policies;
+    }
+    let Some(service) = world.service(service).filter(|service| !service.selector.is_empty()) else {
+        return Vec::new();
+    };
+    policies.retain(|policy| {
+        policy.targets.workloads.iter().any(|selector| {
+            selector.fits_owner(Some(owner))
+                && (selects_all(selector, &service) || picks_pod(world, selector, &service))
+        })
+    });
+    policies
+}
+
+/// Whether a workload selector picks every Pod that a Service may select, also such as are not there yet.
+fn selects_all(selector: &Selector, service: &Service) -> bool {
+    selector.fits(&service.id, &service.selector)
+}
+
+fn picks_pod<W: World + ?Sized>(world: &W, selector: &Selector, service: &Service) -> bool {
+    let pods = world.pods(&service.id.cluster, &service.id.namespace);
+    pods.iter().any(|pod| contains_all(&pod.labels, &service.selector) && selector.fits(&pod.id, &pod.labels))
+}
+
+/// What a policy reaches, beside routes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Ports of destinations.
+    pub ports: BTreeSet<(ObjectRef, u16)>,
+    /// Namespaces, with their clusters, of these destinations and of the gateways.
+    pub namespaces: BTreeSet<(Name, Name)>,
+    /// ServiceAccounts that it lets in.
+    pub accounts: BTreeSet<ObjectRef>,
+}
+
+impl Reach {
+    /// By the API's names.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        [
+            ("numSelectedDestinationPorts", self.ports.len()),
+            ("numSelectedNamespaces", self.namespaces.len()),
+            ("numAllowedServiceAccounts", self.accounts.len()),
+        ]
+        .into_iter()
+        .filter(|(_, number)| *number > 0)
+    }
+}
+
+/// What an AccessPolicy reaches; nothing for other policies, and for one that is invalid.
+///
+/// # Findings
+/// [`Code::EnforcedAtGatewaysOnly`] on one that reaches destinations; [`Code::PolicyRemark`] on one that selects some of the
+/// Pods behind a Service, which is protected whole.
+///
+/// # Cost
+/// In proportion to the objects that its selectors find.
+///
+/// # Rule
+/// R118, R120, R135.
+pub fn reach<W: World + ?Sized>(
+    world: &W,
+    owner: &WorkspaceId,
+    policy: &PolicyObject,
+    gateways: &BTreeSet<GatewayId>,
+    findings: &mut Findings,
+) -> Reach {
+    let Some(access) = access_of(policy) else { return Reach::default() };
+    let mut reach = Reach::default();
+    for selector in &policy.targets.destinations {
+        for (id, _) in destinations(world, &selector.selector, selector.kind) {
+            let ports =
+                world.service(&id).map(|service| service.ports.iter().map(|port| port.number).collect::<Vec<_>>());
+            for port in ports.unwrap_or_default() {
+                let target =
+                    UpstreamId { object: id.clone(), port, subset: Labels::new(), purpose: Default::default() };
+                if world.roster().owner_of(&id) == Some(owner) && selects(world, selector, &target) {
+                    reach.ports.insert((id.clone(), port));
+                }
+            }
+        }
+    }
+    let mut mixed = None;
+    for selector in policy.targets.workloads.iter().filter(|selector| selector.fits_owner(Some(owner))) {
+        let here: Vec<_> = world.roster().namespaces_of(owner).collect();
+        for (cluster, namespace) in here {
+            let of_namespace =
+                Selector { cluster: Some(cluster.clone()), namespace: Some(namespace.clone()), ..Selector::default() };
+            for service in world.services(&of_namespace) {
+                let is_gateway = gateways.iter().any(|gateway| {
+                    (&gateway.cluster, &gateway.namespace) == (cluster, namespace)
+                        && gateway.services.contains(&service.id.name)
+                });
+                let is_all = selects_all(selector, &service);
+                if service.selector.is_empty() || !(is_all || picks_pod(world, selector, &service)) {
+                    continue;
+                }
+                if is_gateway {
+                    reach.namespaces.insert((cluster.clone(), namespace.clone()));
+                    continue;
+                }
+                reach.ports.extend(service.ports.iter().map(|port| (service.id.clone(), port.number)));
+                let pods = world.pods(cluster, namespace);
+                let mut behind = pods.iter().filter(|pod| contains_all(&pod.labels, &service.selector));
+                if !is_all && mixed.is_none() {
+                    let other = behind.find(|pod| !selector.fits(&pod.id, &pod.labels));
+                    mixed = other.map(|pod| (service.id.clone(), pod.id.clone()));
+                }
+            }
+        }
+    }
+    reach.namespaces.extend(reach.ports.iter().map(|(id, _)| (id.cluster.clone(), id.namespace.clone())));
+    let entries = access.enforced.iter().chain(&access.dry_run).flatten();
+    for pick in entries.flat_map(|entry| entry.clients.iter().flatten()).filter_map(|c| c.service_accounts.as_ref()) {
+        reach.accounts.extend(accounts(world, pick));
+    }
+    if let Some((service, pod)) = mixed {
+        let message = format!(
+            "`{service}` is protected whole, although `{pod}` behind it is not selected: gateways choose a Pod after they have judged"
+        );
+        let field = FieldPath::new("spec.applyToWorkloads");
+        findings.push(Finding::warning(&policy.id, Code::PolicyRemark, message).at(field).with(&service));
+    }
+    if let Some((first, _)) = reach.ports.first() {
+        let message = format!(
+            "gateways alone enforce this, on what they send to `{first}`{}; requests from Pod to Pod pass no gateway, so close that way with a NetworkPolicy",
+            if reach.ports.iter().any(|(id, _)| id != first) { " and others" } else { "" }
+        );
+        findings.push(Finding::warning(&policy.id, Code::EnforcedAtGatewaysOnly, message).with(first));
+    }
+    reach
+}
