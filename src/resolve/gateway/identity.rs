@@ -9,7 +9,7 @@ use crate::model::{Code, Finding, Findings, GatewayId, Kind, Name, ObjectRef};
 use crate::resolve::facts::Service;
 use crate::resolve::world::World;
 
-/// The ServiceAccount of a class of gateway Envoys: the first of [`accounts`], and `default` where there is none.
+/// The ServiceAccount of a class of gateway Envoys: the first of those of its Pods, and `default` without any.
 ///
 /// # Rule
 /// R193.

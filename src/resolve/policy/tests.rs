@@ -125,6 +125,43 @@ fn r130_the_kinds_that_protect_are_the_same_everywhere() {
     }
 }
 
+/// R130: without what a misspelt field was to ask for, more would pass. Of other kinds it is ignored and told.
+#[test]
+fn r130_a_misspelt_field_is_a_fault_of_a_policy_that_protects() {
+    for (kind, spec, field) in [
+        (
+            Kind::AccessPolicy,
+            json!({"config": {"authzList": [{"allowedClients": [{"serviceAcountSelector": {}}]}]}}),
+            "spec.config.authzList[0].allowedClients[0].serviceAcountSelector",
+        ),
+        (Kind::JwtPolicy, json!({"config": {"providers": {}, "phases": {}}}), "spec.config.phases"),
+        (Kind::CsrfPolicy, json!({"config": {"filterEnable": true}}), "spec.config.filterEnable"),
+        (Kind::ExtAuthPolicy, json!({"config": {"customAuthz": {}}}), "spec.config.customAuthz"),
+        (Kind::AccessPolicy, json!({"applyToDestination": [], "config": {}}), "spec.applyToDestination"),
+    ] {
+        let manifest = json!({
+            "apiVersion": kind.group().api_version(), "kind": kind.as_str(),
+            "metadata": {"name": "p", "namespace": "shop"}, "spec": spec,
+        });
+        let (object, found) = decode_value(manifest, &"cluster-1".into());
+        let policy = lower(&object.expect("an object"), &mut Vec::new()).expect("a policy");
+        let PolicyEffect::Invalid(fault) = &policy.effect else { panic!("{kind} is not closed") };
+        assert_eq!((fault.code, fault.field.to_string().as_str()), (Code::InvalidField, field), "{kind}");
+        assert!(found.iter().any(|f| f.severity == Severity::Error && f.message.contains("did you mean")), "{found:?}");
+        assert!(super::closes(&policy), "{kind}");
+    }
+    let cors = json!({
+        "apiVersion": Kind::CorsPolicy.group().api_version(), "kind": "CORSPolicy",
+        "metadata": {"name": "p", "namespace": "shop"}, "spec": {"config": {"allowOrigns": []}},
+    });
+    let (object, found) = decode_value(cors, &"cluster-1".into());
+    assert_eq!(
+        found.iter().map(|f| (f.severity, f.code)).collect::<Vec<_>>(),
+        [(Severity::Warning, Code::UnknownField)]
+    );
+    assert!(object.expect("an object").defects.is_empty());
+}
+
 /// Asserts for rows of spec and field that the field is at fault.
 pub(super) fn faults<T: std::fmt::Debug>(rows: &[(&str, &str)], check: impl Fn(&str) -> Checked<T>) {
     for (field, spec) in rows {
