@@ -7,6 +7,7 @@
 mod access;
 mod agreement;
 mod an_edit_under_load;
+mod bypasses;
 mod command_line;
 mod cors;
 mod csrf;

@@ -410,6 +410,25 @@ mod tests {
         }
     }
 
+    /// CVE-2026-41246 was text of a user in a script.
+    #[test]
+    fn no_name_breaks_out_of_the_script() {
+        let rest = |script: &str| script.split_once('\n').map(|(first, rest)| (first.to_owned(), rest.to_owned()));
+        let (_, harmless) = rest(&script(80, "a")).expect("lines");
+        for name in
+            ["\"] os.exit()", "]]", "a\nos.exit()", "a\r", "%s%d", "\\", "\\\"", "\u{0}", "\u{2028}", "'", "--", "${x}"]
+        {
+            let (first, rest) = rest(&script(80, name)).expect("lines");
+            let text =
+                first.strip_prefix("local prefix = \"").and_then(|text| text.strip_suffix("/\"")).expect("one literal");
+            assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'\\'), "{name:?}: {first}");
+            let mut escapes = text.split('\\').skip(1);
+            let is_decimal = |escape: &str| escape.get(..3).is_some_and(|code| code.parse::<u8>().is_ok());
+            assert!(escapes.all(is_decimal), "{name:?}: {first}");
+            assert_eq!(rest, harmless, "{name:?}");
+        }
+    }
+
     #[test]
     fn what_is_cut_stays_cut_and_what_was_stands_by() {
         use Form::{Cut, StandingBy, Whole};

@@ -2,6 +2,7 @@
 
 pub(crate) mod authority;
 mod cases;
+mod kinds;
 pub(crate) mod mutation;
 mod order;
 pub(crate) mod scenarios;

@@ -1,0 +1,197 @@
+//! Ways around a policy that other control planes left open, each tried on a real Envoy: odd spellings of paths, headers
+//! twice and in mixed case, literals that land in an expression, format strings in values. That no text breaks out into
+//! the script of cut chains is shown where it is written, `emit/layout.rs`.
+//!
+//! What protects here are a CSRFPolicy, a route that a broken WAFPolicy keeps closed, and the switch that refuses what
+//! requires authentication and has none. A request must never reach the backend by being written differently.
+
+use anyhow::Context;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::delegated::{Delegated, HOST, echo, request};
+use crate::support::http::{Client, Protocol, Request};
+
+const WORLD: &str = r"
+- apiVersion: networking.gloo.solo.io/v2
+  kind: RouteTable
+  metadata: {name: child, namespace: team, @}
+  spec:
+    http:
+      - {name: guarded, labels: {case: guarded}, matchers: [{uri: {prefix: /admin}}], forwardTo: &stock {destinations: [{ref: {name: stock}}]}}
+      - {name: closed, labels: {case: closed}, matchers: [{uri: {prefix: /closed}}], forwardTo: *stock}
+      - name: tenant
+        labels: {case: closed}
+        matchers: [{uri: {prefix: /tenant}, headers: [{name: X-Tenant, value: a.b}]}]
+        forwardTo: *stock
+      - {name: headers, labels: {case: headers}, matchers: [{uri: {prefix: /headers}}], forwardTo: *stock}
+      - {name: open, matchers: [{uri: {prefix: /}}], forwardTo: *stock}
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: CSRFPolicy
+  metadata: {name: guard, namespace: shop, @}
+  spec:
+    applyToRoutes: [{route: {labels: {case: guarded}}}]
+    config: {filterEnabled: true, additionalOrigins: [{exact: a.good.test}, {suffix: .friend.test}, {prefix: 'p[.]*'}]}
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: WAFPolicy
+  metadata: {name: closed, namespace: shop, @}
+  spec: {applyToRoutes: [{route: {labels: {case: closed}}}], config: {disableCoreRuleSet: true}}
+- apiVersion: trafficcontrol.policy.gloo.solo.io/v2
+  kind: HeaderManipulationPolicy
+  metadata: {name: headers, namespace: shop, @}
+  spec:
+    applyToRoutes: [{route: {labels: {case: headers}}}]
+    config: {appendRequestHeaders: {x-a: '%REQ(x-secret'}, appendResponseHeaders: {x-b: '50% %FILTER_STATE'}}
+";
+
+/// Sends a request as it is, byte for byte; the status of the answer.
+async fn raw(address: std::net::SocketAddr, lines: &[&str]) -> anyhow::Result<u16> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(format!("{}\r\nConnection: close\r\n\r\n", lines.join("\r\n")).as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    let text = String::from_utf8_lossy(&answer);
+    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
+    status.with_context(|| format!("no answer to {lines:?}: {text}"))
+}
+
+/// Every spelling either leads to the protected route or is answered by the gateway itself.
+#[tokio::test]
+async fn no_spelling_of_a_path_leads_around_a_policy() -> anyhow::Result<()> {
+    let mut world = Delegated::start(WORLD).await?;
+    let address = world.mesh.entrance("shop/www")?.1;
+    assert_eq!(world.outcome(&request("POST", "/other")).await?, (200, 1), "the catch-all takes what the others leave");
+    let host = format!("Host: {HOST}");
+    for (guarded, refused) in [("admin", 403), ("closed", 500)] {
+        for (path, status) in [
+            (format!("/{guarded}"), refused),
+            (format!("//{guarded}"), refused),
+            (format!("///{guarded}//x"), refused),
+            (format!("/./{guarded}"), refused),
+            (format!("/a/../{guarded}"), refused),
+            (format!("/a/%2e%2e/{guarded}"), refused),
+            (format!("/a/%2E%2e/{guarded}"), refused),
+            (format!("/%2e/{guarded}"), refused),
+            (format!("/{guarded};x=1"), refused),
+            (format!("/a/..;/{guarded}"), refused),
+            (format!("/{guarded}%3Bx"), refused),
+            (format!("/{guarded}?a=/../b"), refused),
+            (format!("/{guarded}#/other"), 400),
+            // Redirected to the path with plain slashes, and judged there.
+            (format!("/%2F{guarded}"), 307),
+            (format!("/%2f{guarded}"), 307),
+            (format!("/a%2F..%2F{guarded}"), 307),
+            (format!("/a%5C..%5C{guarded}"), 307),
+            (format!("/{guarded}%00"), 400),
+        ] {
+            let before = world.received();
+            let answered = raw(address, &[&format!("POST {path} HTTP/1.1"), &host, "Content-Length: 0"]).await?;
+            assert_eq!((answered, world.received() - before), (status, 0), "{path}");
+        }
+        // What only looks like it: the backend gets the very path that the route was chosen by.
+        for path in [format!("/{}", guarded.to_uppercase()), format!("/;/{guarded}")] {
+            let response = world.send(&request("POST", &path)).await?;
+            assert_eq!(response.status, 200, "{path}: {}", response.text());
+            assert_eq!(echo(&response)?.path, path);
+        }
+        // An absolute URL in the request line is the same request.
+        let before = world.received();
+        let target = format!("POST http://{HOST}/{guarded} HTTP/1.1");
+        assert_eq!(raw(address, &[&target, &host, "Content-Length: 0"]).await?, refused);
+        assert_eq!(world.received(), before);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn headers_twice_or_in_mixed_case_lead_around_nothing() -> anyhow::Result<()> {
+    let mut world = Delegated::start(WORLD).await?;
+    let address = world.mesh.entrance("shop/www")?.1;
+    let (post, host, empty) = ("POST /admin HTTP/1.1", format!("Host: {HOST}"), "Content-Length: 0");
+    let (own, good, evil) =
+        (format!("Origin: https://{HOST}"), "Origin: https://a.good.test", "Origin: https://evil.test");
+    for (lines, expected) in [
+        (vec![own.as_str()], (200, 1)),
+        (vec!["oRiGiN: https://a.good.test"], (200, 1)),
+        (vec!["oRiGiN: https://evil.test"], (403, 0)),
+        // One of several that is allowed is not enough, wherever it stands.
+        (vec![good, evil], (403, 0)),
+        (vec![evil, good], (403, 0)),
+        (vec![&own, evil], (403, 0)),
+        (vec![evil, "Referer: https://a.good.test/"], (403, 0)),
+        (vec!["Origin:", evil], (403, 0)),
+        (vec!["Origin: https://evil.test, https://a.good.test"], (403, 0)),
+    ] {
+        let before = world.received();
+        let status = raw(address, &[&[post, &host, empty], lines.as_slice()].concat()).await?;
+        assert_eq!((status, world.received() - before), expected, "{lines:?}");
+    }
+    // Matchers: names know no case. Of a header that is sent twice no line alone decides.
+    let tenant = "POST /tenant HTTP/1.1";
+    for (lines, expected) in
+        [(vec!["x-tenant: a.b"], (500, 0)), (vec!["X-TENANT: a.b"], (500, 0)), (vec!["x-tenant: axb"], (200, 1))]
+    {
+        let before = world.received();
+        let status = raw(address, &[&[tenant, &host, empty], lines.as_slice()].concat()).await?;
+        assert_eq!((status, world.received() - before), expected, "{lines:?}");
+    }
+    // Two hosts are none that is served.
+    let before = world.received();
+    assert_eq!(raw(address, &[post, &host, "Host: other.example", empty]).await?, 404);
+    assert_eq!(world.received(), before);
+    // Neither protocol nor the spelling of the host makes a difference.
+    let mut http2 = Client::speaking(address, Protocol::Http2);
+    let before = world.received();
+    assert_eq!(http2.send(&request("POST", "/admin").header("origin", "https://evil.test")).await?.status, 403);
+    for host in ["WWW.example.com", "www.example.com:80", "www.EXAMPLE.com:8443"] {
+        let asked = Request { host: host.to_owned(), ..request("POST", "/closed") };
+        assert_eq!(world.send(&asked).await?.status, 500, "{host}");
+    }
+    assert_eq!(world.received(), before);
+    Ok(())
+}
+
+/// A `.` that somebody wrote as text is a dot and nothing else.
+#[tokio::test]
+async fn literals_are_no_expressions() -> anyhow::Result<()> {
+    let mut world = Delegated::start(WORLD).await?;
+    for (origin, expected) in [
+        ("https://a.good.test", (200, 1)),
+        ("https://axgood.test", (403, 0)),
+        ("https://a.good-test", (403, 0)),
+        ("https://x.friend.test", (200, 1)),
+        ("https://xfriend.test", (403, 0)),
+        ("https://x.friendxtest", (403, 0)),
+        ("https://p.evil.test", (403, 0)),
+        ("https://p", (403, 0)),
+    ] {
+        let asked = request("POST", "/admin").header("origin", origin);
+        assert_eq!(world.outcome(&asked).await?, expected, "{origin}");
+    }
+    Ok(())
+}
+
+/// `%…%` that is no command of Envoy stays text, and a broken one costs nobody else's routes.
+#[tokio::test]
+async fn a_value_of_a_header_leads_nowhere_else() -> anyhow::Result<()> {
+    let mut world = Delegated::start(WORLD).await?;
+    let response = world.send(&request("GET", "/headers").header("x-secret", "s3cret")).await?;
+    let upstream = echo(&response)?;
+    assert_eq!(upstream.headers.get("x-a").map(String::as_str), Some("%REQ(x-secret"));
+    assert_eq!(response.header("x-b").as_deref(), Some("50% %FILTER_STATE"));
+    let policy = "HeaderManipulationPolicy/shop/headers@cluster-1";
+    for value in ["a\r\nx-injected: 1", "a\nb", "a\u{0}b"] {
+        world.mesh.edit(policy, |policy| policy["spec"]["config"] = json!({"appendRequestHeaders": {"x-a": value}}))?;
+        let (approval, message, _) = world.verdict(policy)?;
+        assert_eq!(approval, "INVALID", "{value:?}: {message}");
+    }
+    // Names end in no other header either.
+    for name in ["x-a\r\nx-injected", "x a", "", ":path", "x-a: b"] {
+        world.mesh.edit(policy, |policy| policy["spec"]["config"] = json!({"appendRequestHeaders": {name: "1"}}))?;
+        assert_ne!(world.verdict(policy)?.0, "ACCEPTED", "{name:?}");
+        let response = world.send(&request("GET", "/headers")).await?;
+        assert_eq!(echo(&response)?.headers.get("x-injected"), None, "{name:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! The table of policy kinds in the manual, made from what the code does with each.
+//!
+//! What a kind selects is read from its schema, what it becomes in Envoy from the emission of a sample, which releases it
+//! needs from [`NEWER`]. By hand stand only what is left out on purpose, and the tests that show the row on a real Envoy,
+//! which must exist.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::{cluster_of, compile_manifests, yaml};
+use crate::compile::Compiled;
+use crate::crd::schema::examples;
+use crate::emit::filter::NEWER;
+use crate::emit::{EmitOptions, emit_gateway};
+use crate::model::{Approval, Kind};
+use crate::render::to_json;
+use crate::resolve::Options;
+use crate::snapshot::ResourceType;
+
+/// What stands by hand of a kind that is built.
+struct Row {
+    kind: Kind,
+    /// `spec.config` with everything that the kind can do.
+    sample: &'static str,
+    /// What it does not do.
+    lacks: &'static str,
+    /// Functions in `e2e`, as `file::function`.
+    shown_by: &'static [&'static str],
+}
+
+const ROWS: &[Row] = &[
+    Row {
+        kind: Kind::HeaderManipulationPolicy,
+        sample: "{appendRequestHeaders: {x-a: a}, removeRequestHeaders: [x-b], appendResponseHeaders: {x-c: c}, removeResponseHeaders: [x-d]}",
+        lacks: "pseudo-headers but `Host`",
+        shown_by: &[
+            "policies::headers_change_in_both_directions_on_route_and_destination",
+            "bypasses::a_value_of_a_header_leads_nowhere_else",
+        ],
+    },
+    Row {
+        kind: Kind::RetryTimeoutPolicy,
+        sample: "{requestTimeout: 5s, retries: {attempts: 3, perTryTimeout: 1s, retryOn: 5xx, retryRemoteLocalities: true}}",
+        lacks: "",
+        shown_by: &[
+            "policies::a_request_timeout_ends_a_slow_answer_in_time",
+            "policies::retries_are_as_many_as_the_policy_says",
+        ],
+    },
+    Row {
+        kind: Kind::FaultInjectionPolicy,
+        sample: "{delay: {fixedDelay: 1s}, abort: {httpStatus: 503}}",
+        lacks: "",
+        shown_by: &["policies::faults_strike_the_share_of_requests_that_is_written"],
+    },
+    Row {
+        kind: Kind::CorsPolicy,
+        sample: "{allowOrigins: [{exact: 'https://a.example'}], allowMethods: [GET], allowHeaders: [x-a], exposeHeaders: [x-b], maxAge: 1h, allowCredentials: true}",
+        lacks: "redirects and direct responses answer preflights like any request",
+        shown_by: &[
+            "policies::preflights_are_answered_for_allowed_origins",
+            "cors::preflights_are_answered_here_and_foreign_ones_go_on",
+            "cors::the_oldest_policy_decides_and_the_loser_is_told",
+            "cors::an_invalid_policy_allows_no_origin",
+        ],
+    },
+    Row {
+        kind: Kind::CsrfPolicy,
+        sample: "{filterEnabled: true, percentage: 50, additionalOrigins: [{exact: login.example.com}]}",
+        lacks: "a shadow of a share: all requests are counted",
+        shown_by: &[
+            "csrf::requests_that_change_state_come_from_their_own_host_or_an_allowed_one",
+            "csrf::the_oldest_policy_decides_and_the_loser_is_told",
+            "csrf::an_invalid_policy_refuses_every_foreign_origin",
+        ],
+    },
+    Row {
+        kind: Kind::JwtPolicy,
+        sample: "{providers: {a: {issuer: 'https://a.example', remote: {url: 'https://a.example/keys'}, claimsToHeaders: [{claim: org, header: x-org, append: true}]}}, claims: [{key: org, values: [a]}]}",
+        lacks: "`priority` within a phase; claims that are URLs cannot be appended",
+        shown_by: &[
+            "jwt::only_good_tokens_pass_and_each_mode_is_its_own",
+            "jwt::claims_and_scopes_are_wanted_of_every_token",
+            "jwt::keys_come_from_secrets_and_servers_and_bad_sources_close",
+            "jwt::r118_what_protects_a_destination_holds_on_every_route_to_it",
+            "jwt::a_request_that_moves_to_another_route_is_judged_there",
+        ],
+    },
+    Row {
+        kind: Kind::AccessPolicy,
+        sample: "{authzList: [{allowedMethods: [GET]}]}",
+        lacks: "`requestIdentityMatcher`; traffic that passes no gateway",
+        shown_by: &[
+            "access::a_destination_is_called_by_those_who_may",
+            "access::a_refused_request_makes_no_connection",
+            "access::policies_unite_and_an_invalid_one_closes",
+            "access::a_gateway_is_called_by_those_who_may",
+        ],
+    },
+];
+
+/// One route that forwards, and a policy on it.
+const WORLD: &str = "
+apiVersion: admin.gloo.solo.io/v2
+kind: KubernetesCluster
+metadata: {name: cluster-1, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
+---
+apiVersion: admin.gloo.solo.io/v2
+kind: Workspace
+metadata: {name: shop, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
+spec: {workloadClusters: [{name: cluster-1, namespaces: [{name: shop}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: VirtualGateway
+metadata: {name: web, namespace: shop}
+spec: {workloads: [{selector: {labels: {app: web}}}], listeners: [{http: {}, port: {number: 80}}]}
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: RouteTable
+metadata: {name: www, namespace: shop}
+spec:
+  hosts: [www.example]
+  virtualGateways: [{name: web}]
+  http: [{name: all, forwardTo: {destinations: [{ref: {name: web}}]}}]
+";
+
+/// The world with a policy of a kind that has a sample as its configuration.
+fn compiled(policy: Option<(Kind, &str)>) -> Compiled {
+    let mut manifests = yaml::documents(WORLD).expect("the world is YAML");
+    if let Some((kind, sample)) = policy {
+        let config = yaml::documents(sample).expect("the sample is YAML").pop().unwrap_or(Value::Null);
+        manifests.push(json!({
+            "apiVersion": kind.group().api_version(), "kind": kind.as_str(),
+            "metadata": {"name": "sample", "namespace": "shop"}, "spec": {"config": config},
+        }));
+    }
+    compile_manifests(manifests.into_iter().map(|manifest| (cluster_of(&manifest), manifest)), &Options::default())
+}
+
+/// Envoy's route of that world.
+fn route(compiled: &Compiled) -> Value {
+    let plan = compiled.plans.values().next().expect("a gateway");
+    let snapshot = emit_gateway(plan, &EmitOptions::default());
+    let resources = snapshot.resources(ResourceType::Route);
+    let shown = resources.values().next().map(|resource| to_json(ResourceType::Route, resource).expect("known"));
+    shown.expect("a route configuration")["virtual_hosts"][0]["routes"][0].clone()
+}
+
+/// The filters of that route's cluster, with their messages.
+fn of_cluster(compiled: &Compiled) -> BTreeSet<String> {
+    let plan = compiled.plans.values().next().expect("a gateway");
+    let snapshot = emit_gateway(plan, &EmitOptions::default());
+    let mut filters = BTreeSet::new();
+    for resource in snapshot.resources(ResourceType::Cluster).values() {
+        let shown = to_json(ResourceType::Cluster, resource).expect("known");
+        for options in shown["typed_extension_protocol_options"].as_object().into_iter().flat_map(|all| all.values()) {
+            for filter in options["http_filters"].as_array().into_iter().flatten() {
+                let message = filter["typed_config"]["@type"].as_str().and_then(|url| url.rsplit('.').next());
+                let name = filter["name"].as_str().unwrap_or_default();
+                filters.insert(format!("`{name}` of the cluster: {}", message.unwrap_or_default()));
+            }
+        }
+    }
+    filters.retain(|filter| filter.starts_with("`chancery."));
+    filters
+}
+
+/// What a sample changes in Envoy's route and its cluster: slots with the message that goes there, and fields.
+fn in_envoy(row: &Row) -> BTreeSet<String> {
+    let (bare, with) = (route(&compiled(None)), route(&compiled(Some((row.kind, row.sample)))));
+    let mut changed = BTreeSet::new();
+    let fields = |value: &Value| value.as_object().cloned().unwrap_or_default();
+    for (slot, config) in fields(&with["typed_per_filter_config"]) {
+        let message = config["@type"].as_str().and_then(|url| url.rsplit('.').next()).unwrap_or_default();
+        changed.insert(format!("`{slot}`: {message}"));
+    }
+    for (before, now) in [(&bare, &with), (&bare["route"], &with["route"])] {
+        let differs = |(field, value): &(String, Value)| before.get(field) != Some(value);
+        let fields = fields(now).into_iter().filter(differs).map(|(field, _)| field);
+        changed.extend(
+            fields
+                .filter(|field| field != "typed_per_filter_config" && field != "route")
+                .map(|field| format!("`{field}`")),
+        );
+    }
+    changed.extend(of_cluster(&compiled(Some((row.kind, row.sample)))));
+    changed
+}
+
+/// The selectors that the schema of a kind has.
+fn selects(kind: Kind) -> Vec<String> {
+    let all = examples::all();
+    let example = all.iter().find(|(of, _)| *of == kind).and_then(|(_, example)| example.as_object().cloned());
+    let fields = example.unwrap_or_default().into_iter().map(|(field, _)| field);
+    fields.filter(|field| field.starts_with("applyTo")).map(|field| format!("`{field}`")).collect()
+}
+
+fn releases(kind: Kind) -> String {
+    let rows: Vec<String> =
+        NEWER.iter().filter(|row| row.kind == kind).map(|row| format!("{} for {}", row.since, row.what)).collect();
+    if rows.is_empty() { "every one".to_owned() } else { rows.join(", ") }
+}
+
+/// The table of the manual.
+fn table() -> String {
+    let mut text = String::from(
+        "| Kind | Selects by | In Envoy | Release | Not supported | Shown in `e2e` by |\n| --- | --- | --- | --- | --- | --- |\n",
+    );
+    for row in ROWS {
+        let envoy: Vec<String> = in_envoy(row).into_iter().collect();
+        let shown: Vec<String> = row.shown_by.iter().map(|test| format!("`{test}`")).collect();
+        let lacks = if row.lacks.is_empty() { "nothing" } else { row.lacks };
+        let cells =
+            [selects(row.kind).join(", "), envoy.join(", "), releases(row.kind), lacks.to_owned(), shown.join(", ")];
+        let _ = writeln!(text, "| {} | {} |", row.kind, cells.join(" | "));
+    }
+    text
+}
+
+#[test]
+fn the_manual_has_the_table_of_kinds_as_the_code_makes_it() {
+    let made = table();
+    let page = include_str!("../manual/policies.md");
+    assert!(page.contains(&made), "put this table into src/manual/policies.md, section \"What is built\":\n{made}");
+    let whole = made.lines().all(|line| page.matches(line).count() == 1);
+    assert!(whole, "a row stands twice in src/manual/policies.md");
+}
+
+/// A kind has a row as soon as a policy of it can be accepted.
+#[test]
+fn every_kind_that_is_built_has_a_row_and_no_other() {
+    for row in ROWS {
+        let compiled = compiled(Some((row.kind, row.sample)));
+        let (id, verdict) = compiled.verdicts.iter().find(|(id, _)| id.kind == row.kind).expect("a verdict");
+        // A policy on destinations is warned that only gateways enforce it.
+        let is_built = matches!(verdict.approval, Approval::Accepted | Approval::Warning);
+        assert!(is_built, "{id}: {:?} {}", verdict.approval, verdict.message);
+        assert!(!in_envoy(row).is_empty(), "{id} changes nothing in Envoy's route");
+    }
+    let without_row = Kind::ALL.iter().filter(|kind| kind.is_policy() && **kind != Kind::TeapotPolicy);
+    for kind in without_row.filter(|kind| ROWS.iter().all(|row| row.kind != **kind)) {
+        let compiled = compiled(Some((*kind, "{}")));
+        let told = compiled.findings.iter().any(|finding| {
+            finding.subject.as_ref().is_some_and(|subject| subject.kind == *kind)
+                && finding.severity == crate::model::Severity::Error
+        });
+        assert!(told, "{kind} is accepted: give it a row");
+    }
+}
+
+#[test]
+fn every_row_names_tests_that_exist() {
+    for row in ROWS {
+        assert!(!row.shown_by.is_empty(), "{} is shown by no test on a real Envoy", row.kind);
+        for test in row.shown_by {
+            let (file, function) = test.split_once("::").expect("file::function");
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e").join(format!("{file}.rs"));
+            let source = std::fs::read_to_string(&path).unwrap_or_default();
+            let is_test = ["#[tokio::test]", "#[tokio::test(flavor = \"multi_thread\")]"]
+                .iter()
+                .any(|attribute| source.contains(&format!("{attribute}\nasync fn {function}(")));
+            assert!(is_test, "{}: no test `{test}`", row.kind);
+        }
+    }
+}
