@@ -124,7 +124,7 @@ fn world(port: u16, backend: SocketAddr, marker: &str, catches_all: bool) -> any
         domain: Host::parse("echo.example")?,
         tables: vec![object(Kind::RouteTable, "www")],
         redirects_to_https: false,
-        routes: vec![route("echo", "/", Action::Forward(forward))],
+        routes: [route("echo", "/", Action::Forward(forward))].into_iter().collect(),
     }));
     let endpoint = Endpoint { address: backend.ip().to_string().into(), port: backend.port() };
     let upstream = Upstream {
@@ -139,7 +139,7 @@ fn world(port: u16, backend: SocketAddr, marker: &str, catches_all: bool) -> any
 }
 
 fn options(cut_from_routes: usize) -> EmitOptions {
-    EmitOptions { bind: IpAddr::from([127, 0, 0, 1]), cut_from_routes }
+    EmitOptions { bind: IpAddr::from([127, 0, 0, 1]), cut_from_routes, ..EmitOptions::default() }
 }
 
 /// A control plane with one gateway.

@@ -33,8 +33,16 @@ async fn compiling_from_scratch_is_measured_on_the_whole_world() -> anyhow::Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn b1_a_rename_is_served_and_so_is_its_floor() -> anyhow::Result<()> {
     let text = small("B1").await?;
-    let row = row(&text, "20 ")?;
-    ensure!(row[..3] == ["20", "200", "4"], "{row:?}");
+    ensure!(row(&text, "hosts      20")?[1..4] == ["20", "200", "4"], "{text}");
+    ensure!(row(&text, "one host")?[2..5] == ["10", "100", "4"], "{text}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn compiling_one_edit_is_measured_for_every_kind() -> anyhow::Result<()> {
+    let text = small("step").await?;
+    row(&text, "1000 ")?;
+    row(&text, "a leaf of a tree of    10")?;
     Ok(())
 }
 

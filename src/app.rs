@@ -66,6 +66,7 @@ mod expiry;
 pub(crate) mod identities;
 mod keys;
 mod refusals;
+mod releases;
 
 /// How long the compile thread waits for other gateways to refuse what one has refused, so that authors are told once how many
 /// do. Anything else ends the wait. Half of it tells them twice in a large fleet; double makes new gateways wait as long
@@ -330,8 +331,12 @@ struct CompileLoop {
     source_findings: Findings,
     /// What gateways refused, as the last compile was given it.
     refusal_findings: Findings,
+    /// What releases of gateways cannot do, as the last compile was given it.
+    release_findings: Findings,
     /// What the clock says of the root of trust, as the last compile was given it.
     clock_findings: Findings,
+    /// All of these; none when one is another now.
+    given: Option<Arc<Findings>>,
     keys: Keys,
     /// Tells the time for what is kept for a while.
     now: fn() -> Instant,
@@ -385,7 +390,9 @@ impl CompileLoop {
             is_stale: true,
             source_findings: Findings::new(),
             refusal_findings: Findings::new(),
+            release_findings: Findings::new(),
             clock_findings: Findings::new(),
+            given: None,
             keys: Keys::default(),
             now: Instant::now,
             serving: EmitOptions::serving,
@@ -464,7 +471,9 @@ impl CompileLoop {
         match event {
             Event::Source(batch) => {
                 let findings_changed = self.source_findings != batch.findings;
-                self.source_findings = batch.findings;
+                if findings_changed {
+                    (self.source_findings, self.given) = (batch.findings, None);
+                }
                 if batch.extent == Extent::Complete {
                     self.store = Store::default();
                     self.is_listed = true;
@@ -478,6 +487,7 @@ impl CompileLoop {
             }
             Event::Left => {
                 self.refusals.looked_who_left();
+                self.keys.left();
                 false
             }
             Event::Refused => {
@@ -495,10 +505,11 @@ impl CompileLoop {
             self.compile(begun);
         }
         self.publish();
-        // A second time, with the same plans, if what is refused is another matter now.
-        let findings = self.refusal_findings();
-        if self.refusal_findings != findings {
-            self.refusal_findings = findings;
+        // A second time, with the same plans, if what is refused or cannot be done is another matter now.
+        let findings = (self.refusal_findings(), releases::findings(&self.emissions));
+        if (&self.refusal_findings, &self.release_findings) != (&findings.0, &findings.1) {
+            (self.refusal_findings, self.release_findings) = findings;
+            self.given = None;
             self.is_stale = true;
             self.compile(Instant::now());
         }
@@ -534,8 +545,9 @@ impl CompileLoop {
 
     /// Compiles once, and hands on what is remembered.
     fn compiled(&mut self, wanted: &BTreeSet<GatewayId>) -> Sample {
-        let given = self.source_findings.iter().chain(&self.refusal_findings).chain(&self.clock_findings);
-        let given: Findings = given.cloned().collect();
+        let gateways = self.refusal_findings.iter().chain(&self.release_findings);
+        let all = self.source_findings.iter().chain(gateways).chain(&self.clock_findings);
+        let given = self.given.get_or_insert_with(|| Arc::new(all.cloned().collect())).clone();
         let (options, remembered) = (self.options.clone(), self.memory.frozen().clone());
         let compiled = (self.compile)(&mut self.compiler, &self.store, &given, &options, wanted, &remembered);
         self.memory.take(&compiled.remembered);
@@ -547,8 +559,12 @@ impl CompileLoop {
         let root = self.identities.kept_root(compiled.inputs.generated_root());
         let findings = self.identities.findings(compiled);
         self.metrics.certificates(&self.identities.earliest_ends(compiled.inputs.trust()));
-        let changed = self.options.kept_root != root || self.clock_findings != findings;
-        (self.options.kept_root, self.clock_findings) = (root, findings);
+        let findings_changed = self.clock_findings != findings;
+        if findings_changed {
+            (self.clock_findings, self.given) = (findings, None);
+        }
+        let changed = self.options.kept_root != root || findings_changed;
+        self.options.kept_root = root;
         changed
     }
 
@@ -595,11 +611,16 @@ impl CompileLoop {
             let identity = self.identities.wanted(plan);
             let emission = self.emissions.entry(key.clone()).or_insert_with(Emission::new);
             let before = self.emitted.get_mut(key);
+            let keeps = |wanted: ResourceType| {
+                before.as_ref().is_some_and(|before| before.kept.iter().any(|(of, _)| *of == wanted))
+            };
             // What stands in for a refused listener may be cut, and need the parts.
-            let needs_parts = |(of, _): &(ResourceType, Name)| *of == ResourceType::Listener;
-            let is_kept = before.as_ref().is_some_and(|before| before.kept.iter().any(needs_parts));
-            let is_laid_out_anew =
-                (!is_kept && emission.settle(now)) | emission.give_up_cutting(key, &self.refusals.lock());
+            let is_kept = keeps(ResourceType::Listener);
+            // What stands in for refused routes names what policies shared then.
+            let has_new_routes = !keeps(ResourceType::Route);
+            let is_laid_out_anew = (has_new_routes && emission.let_go(now))
+                | (!is_kept && emission.settle(now))
+                | emission.give_up_cutting(key, &self.refusals.lock());
             let is_same = |before: &Emitted| Arc::ptr_eq(&before.plan, plan) && before.identity == identity;
             if !is_laid_out_anew && before.as_deref().is_some_and(is_same) {
                 continue;
@@ -642,8 +663,7 @@ impl CompileLoop {
         }
         self.identities.retain(&self.emitted.values().filter_map(|emitted| emitted.identity.as_ref()).collect());
         self.look_at_refusals();
-        // A copy, so that streams don't wait while bytes are read.
-        let refusals = self.refusals.lock().clone();
+        let refusals = self.refusals.copy();
         for (key, emitted) in &mut self.emitted {
             let emission = self.emissions.entry(key.clone()).or_insert_with(Emission::new);
             if emitted.publish(key, emission, &refusals, &self.refusals, &self.publisher) {
@@ -687,13 +707,12 @@ impl CompileLoop {
     /// What is kept of refusals over a restart.
     fn refused(&self) -> Document {
         let stand_ins = self.emitted.iter().map(|(key, emitted)| (key, &emitted.stand_ins)).collect();
-        let refusals = self.refusals.lock().clone();
-        refusals.document(&stand_ins)
+        self.refusals.copy().document(&stand_ins)
     }
 
     /// What the authors of refused resources are told.
     fn refusal_findings(&self) -> Findings {
-        let refusals = self.refusals.lock().clone();
+        let refusals = self.refusals.copy();
         let kept = self.emitted.iter().map(|(key, emitted)| (key, &emitted.kept)).collect();
         refusals::findings(&refusals, &kept)
     }

@@ -57,7 +57,8 @@
 //!    [objects](crd::Object) with places; a value that cannot be read becomes a defect of its field, not of the object.
 //! 2. [`app`] holds the one writer: a thread that applies batches to the [`store`] and compiles.
 //! 3. [`compile::full`] asks [`resolve`] for everything: [`resolve::lower`] checks each object by itself,
-//!    [`resolve::roster`] decides who owns what, [`resolve::gateway::bind`] which root table binds to which listener,
+//!    [`resolve::roster`] decides who owns what, [`resolve::policy::settle`] follows the references of policies,
+//!    [`resolve::gateway::bind`] which root table binds to which listener,
 //!    [`resolve::delegation`] expands each tree of tables, [`resolve::attachment`] puts policies on its routes,
 //!    [`resolve::gateway::compose`] makes one [plan](ir::GatewayPlan) per class of gateways.
 //!    [`compile::incremental`] gives the same at the cost of what changed, and is what a running server uses; compiling from

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use bytes::{Buf, BufMut, Bytes};
 use chancery::snapshot::ResourceType;
-use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
+use envoy_types::pb::envoy::config::core::v3::{BuildVersion, Node};
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use envoy_types::pb::envoy::r#type::v3::SemanticVersion;
 use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 use prost::Message;
 use tokio::sync::mpsc;
@@ -136,7 +138,18 @@ fn text(text: &str) -> Value {
     Value { kind: Some(Kind::StringValue(text.to_owned())) }
 }
 
-/// A node of a gateway of the bench's world.
+/// The same as an Envoy of the newest release: what it is sent depends on that.
+pub(crate) fn envoy_node(id: &str, gateway: &str, bind: &str) -> Node {
+    let version = SemanticVersion { major_number: 1, minor_number: 40, patch: 0 };
+    let build = BuildVersion { version: Some(version), ..BuildVersion::default() };
+    Node {
+        user_agent_name: "envoy".to_owned(),
+        user_agent_version_type: Some(UserAgentVersionType::UserAgentBuildVersion(build)),
+        ..node(id, gateway, bind)
+    }
+}
+
+/// A node of a gateway of the bench's world, which doesn't say what it is.
 pub(crate) fn node(id: &str, gateway: &str, bind: &str) -> Node {
     let app = [("app".to_owned(), text(gateway))];
     let labels = Value { kind: Some(Kind::StructValue(Struct { fields: app.into_iter().collect() })) };
@@ -149,6 +162,15 @@ pub(crate) fn node(id: &str, gateway: &str, bind: &str) -> Node {
     let fields = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     Node { id: id.to_owned(), metadata: Some(Struct { fields }), ..Node::default() }
 }
+
+/// The types that a gateway holds something of, in the order in which Envoy asks.
+pub(crate) const TYPES: [ResourceType; 5] = [
+    ResourceType::Cluster,
+    ResourceType::Endpoint,
+    ResourceType::Listener,
+    ResourceType::ScopedRoute,
+    ResourceType::Route,
+];
 
 /// The message that acknowledges a response.
 fn acknowledgement(response: &Response) -> Bytes {

@@ -43,7 +43,7 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
     })
     .await?;
     let mut seeing = scene.holder(scene.address()?).await?;
-    let node = ads::node("other", OTHER_NAME, &scene.address()?.to_string());
+    let node = ads::envoy_node("other", OTHER_NAME, &scene.address()?.to_string());
     let mut other = Holder::open(scene.chancery.xds(), node).await?;
     other.settle(SILENCE).await?;
     ensure!(other.world.len() < seeing.world.len(), "the second gateway sees the whole world");

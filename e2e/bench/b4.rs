@@ -46,7 +46,7 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
         "RSS per stream",
         "peak above idle"
     ))?;
-    let small = report.scale.pick(vec![(100, 30), (1_000, 30), (5_000, 12)], vec![(50, 3)]);
+    let small = report.scale.pick(vec![(100, 30), (1_000, 30), (5_000, 30)], vec![(50, 3)]);
     for (streams, samples) in small {
         measure(report, &SMALL_CHANGE, streams, samples).await?;
     }
@@ -122,6 +122,7 @@ async fn measure(report: &mut Report<'_>, kind: &Kind, streams: usize, samples: 
     if kind.name == SMALL_CHANGE.name && streams >= 1_000 {
         report.goal(&format!("{what}, chancery over floor"), times_floor, 1.3, "")?;
         report.goal(&format!("{what}, memory of each"), each, 32.0, "kB")?;
+        report.goal(&format!("{what}, CPU of each"), milliseconds(cpus.median()) * 1e3, 15.0, "µs")?;
     }
     if kind.name == LARGE_CHANGE.name {
         report.goal(&format!("{what}, peak above idle"), peak as f64 / 1e6, 60.0, "MB")?;

@@ -17,7 +17,7 @@ const ANSWER: &str = "served";
 
 /// Runs it.
 pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
-    // Tables, runs, and the goals: seconds and MiB.
+    // Tables, runs, and the goals: seconds and MB.
     let sizes = report.scale.pick(vec![(1_000, 7, (0.5, 64.0)), (10_000, 3, (4.0, 350.0))], vec![(20, 2, (0.0, 0.0))]);
     report.line("milliseconds, median / 99th percentile; memory as the largest of the runs")?;
     report.line(&format!(
@@ -37,7 +37,7 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
 
             let begun = Instant::now();
             let chancery = Chancery::serve(scene.directory(), &Settings::default()).await?;
-            let node = ads::node("cold", GATEWAY_NAME, &above.to_string());
+            let node = ads::envoy_node("cold", GATEWAY_NAME, &above.to_string());
             let mut holder = ads::Holder::open(chancery.xds(), node).await?;
             let mut last = holder.next().await?.at;
             while let Some(received) = holder.follower.next_within(SILENCE).await? {
@@ -73,7 +73,7 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
         let routes = world.routes();
         let served = milliseconds(envoys.median()) / 1e3;
         report.goal(&format!("B5 cold start to served at {routes} routes"), served, seconds, "s")?;
-        report.goal(&format!("B5 memory at {routes} routes"), mebibytes(resident), memory, "MiB")?;
+        report.goal(&format!("B5 memory at {routes} routes"), resident as f64 / 1e6, memory, "MB")?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use chancery::snapshot::ResourceType;
 
-use super::ads::{Follower, connect, node, of_node, subscriptions};
+use super::ads::{Follower, TYPES, connect, envoy_node, of_node, subscriptions};
 use super::cpu::{self, Clock};
 use super::crowd::Crowd;
 use super::report::{Report, mebibytes, milliseconds};
@@ -17,10 +17,6 @@ use super::scene::{SILENCE, Scene};
 use crate::support::bench_world::{GATEWAY_NAME, World};
 use crate::support::chancery::{Chancery, Settings};
 use crate::support::wait::PATIENCE;
-
-/// The types that a gateway holds something of, in the order in which Envoy asks.
-const TYPES: [ResourceType; 4] =
-    [ResourceType::Cluster, ResourceType::Endpoint, ResourceType::Listener, ResourceType::Route];
 
 /// Runs it.
 pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
@@ -35,20 +31,27 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
     let up: usize = messages.iter().map(bytes::Bytes::len).sum();
     report.line(&format!("each of them holds {} resources and names them in {up} bytes", known.len()))?;
     report.line(&format!(
-        "{:>9} {:>16} {:>13} {:>15} {:>15} {:>19} {:>13}",
-        "gateways", "configuration", "other bytes", "until quiet", "CPU, whole", "CPU per reconnect", "peak / before"
+        "{:>9} {:>16} {:>13} {:>15} {:>15} {:>19} {:>15} {:>15}",
+        "gateways",
+        "configuration",
+        "other bytes",
+        "until quiet",
+        "CPU, whole",
+        "CPU per reconnect",
+        "peak / before",
+        "RSS per stream"
     ))?;
     let mut clock = Clock::of(replica.pid());
     for count in gateways {
         clock.quiet().await?;
         // The replica has made what this kind of gateway gets; a first client pays for that.
-        let first = of_node(node("first", GATEWAY_NAME, &bind.to_string()), &messages);
+        let first = of_node(envoy_node("first", GATEWAY_NAME, &bind.to_string()), &messages);
         let mut witness = Follower::open(connect(replica.xds()).await?, &first).await?;
         clock.quiet().await?;
         cpu::forget_peak(replica.pid())?;
         let (ran, before, begun) = (clock.read()?, cpu::memory(replica.pid())?, Instant::now());
         let own = (bind.to_string(), messages.clone());
-        let first = move |client| of_node(node(&format!("gateway-{client}"), GATEWAY_NAME, &own.0), &own.1);
+        let first = move |client| of_node(envoy_node(&format!("gateway-{client}"), GATEWAY_NAME, &own.0), &own.1);
         let mut crowd = Crowd::open(replica.xds(), count, first).await?;
         let quiet = clock.quiet().await? - begun;
         let (ran, after) = (clock.read()? - ran, cpu::memory(replica.pid())?);
@@ -61,18 +64,22 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
         );
         let each = milliseconds(ran) / count as f64;
         let growth = after.peak as f64 / before.now as f64;
+        let held = after.now.saturating_sub(before.now) as f64 / count as f64 / 1e3;
         report.line(&format!(
-            "{count:>9} {:>16} {other:>13} {:>15} {:>15} {:>19} {:>13}",
+            "{count:>9} {:>16} {other:>13} {:>15} {:>15} {:>19} {:>15} {:>15}",
             format!("{configuration} B"),
             format!("{:.0} ms", milliseconds(quiet)),
             format!("{:.0} ms", milliseconds(ran)),
             format!("{each:.2} ms"),
             format!("{:.0} / {:.0} MiB", mebibytes(after.peak), mebibytes(before.now)),
+            format!("{held:.1} kB"),
         ))?;
         ensure!(configuration == 0, "{configuration} bytes were sent to gateways that held everything");
         report.goal(&format!("B7 {count} gateways, until quiet"), quiet.as_secs_f64(), 1.5, "s")?;
         report.goal(&format!("B7 {count} gateways, CPU of each"), each, 0.5, "ms")?;
         report.goal(&format!("B7 {count} gateways, peak memory over that before"), growth, 1.5, "")?;
+        let what = format!("B4 memory of each of {count} streams that hold {} resources", known.len());
+        report.goal(&what, held, 32.0, "kB")?;
 
         // All are there: each gets a change, and it alone.
         let answer = format!("after-{count}");
@@ -96,7 +103,7 @@ async fn only_what_is_old(
     let name = old.name.clone();
     old.version = "old".to_owned();
     *cluster = old.into();
-    let first = of_node(node("late", GATEWAY_NAME, &bind.to_string()), &subscriptions(&TYPES, &known));
+    let first = of_node(envoy_node("late", GATEWAY_NAME, &bind.to_string()), &subscriptions(&TYPES, &known));
     let mut follower = Follower::open(connect(replica.xds()).await?, &first).await?;
     let mut sent = std::collections::BTreeSet::new();
     while let Some(received) = follower.next_within(if sent.is_empty() { PATIENCE } else { SILENCE }).await? {

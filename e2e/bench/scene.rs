@@ -66,7 +66,7 @@ impl Scene {
     /// A client that stands for a gateway, and holds everything.
     pub(crate) async fn holder(&self, bind: Ipv4Addr) -> anyhow::Result<Holder> {
         let mut holder =
-            Holder::open(self.chancery.xds(), ads::node("holder", GATEWAY_NAME, &bind.to_string())).await?;
+            Holder::open(self.chancery.xds(), ads::envoy_node("holder", GATEWAY_NAME, &bind.to_string())).await?;
         holder.settle(SILENCE).await?;
         Ok(holder)
     }

@@ -16,7 +16,9 @@ use chancery::store::Store;
 
 use super::measure::memory;
 use super::report::{Report, Samples, exponent, mebibytes, milliseconds, spread};
-use crate::support::bench_world::{CLUSTER_NAME, World, large_table, large_tree, reaching_policy, slice_text};
+use crate::support::bench_world::{
+    CLUSTER_NAME, World, large_table, large_tree, large_tree_files, reaching_policy, slice_text,
+};
 
 /// What is done again and again, by turns in two ways.
 type Edit = (&'static str, fn(World) -> [Vec<Step>; 2]);
@@ -95,8 +97,7 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
 }
 
 fn large_tree_leaf(children: usize, answer: &str) -> String {
-    let all = large_tree(children, answer);
-    all.rsplit("---\n").next().unwrap_or_default().to_owned()
+    large_tree_files(children, answer).1
 }
 
 /// A world that is compiled step by step.

@@ -90,12 +90,12 @@ impl World {
 
     /// The app whose route is edited. The policy of every fourth app adds a header, which leaves answers as they are.
     pub(crate) fn first_probe(self) -> Probe {
-        Probe { app: 0 }
+        Probe::App(0)
     }
 
     /// The same near the end of the world.
     pub(crate) fn last_probe(self) -> Probe {
-        Probe { app: (self.apps() - 1) / 4 * 4 }
+        Probe::App((self.apps() - 1) / 4 * 4)
     }
 
     /// Writes a slice of its own for every app, beside the one that its Service has.
@@ -106,19 +106,29 @@ impl World {
 
 /// A route that answers by itself, so that a request tells which edit is in force.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Probe {
-    app: usize,
+pub(crate) enum Probe {
+    /// In the first table of an app.
+    App(usize),
+    /// In the last table of a [large tree](large_tree) of so many.
+    Leaf(usize),
 }
 
 impl Probe {
     /// The file of the table that holds the route.
     pub(crate) fn file(self, directory: &Path) -> PathBuf {
-        folder(directory, self.app).join(format!("table-app-{}-0.yaml", self.app))
+        match self {
+            Self::App(app) => folder(directory, app).join(format!("table-app-{app}-0.yaml")),
+            Self::Leaf(_) => directory.join("cluster-1").join("edge").join("table-leaf.yaml"),
+        }
     }
 
     /// The table with a route that answers so.
     pub(crate) fn table(self, answer: &str) -> String {
-        let text = child_table(self.app, 0);
+        let app = match self {
+            Self::App(app) => app,
+            Self::Leaf(children) => return large_tree_files(children, answer).1,
+        };
+        let text = child_table(app, 0);
         let at = text.rfind("      forwardTo:").unwrap_or(text.len());
         format!("{}      directResponse:\n        status: 200\n        body: {answer}\n", &text[..at])
     }
@@ -130,12 +140,19 @@ impl Probe {
 
     /// The host of a request for the route.
     pub(crate) fn host(self) -> String {
-        format!("site-{}.example.com", self.app * TABLES_PER_APP / TABLES_PER_ROOT)
+        match self {
+            Self::App(app) => format!("site-{}.example.com", app * TABLES_PER_APP / TABLES_PER_ROOT),
+            Self::Leaf(_) => "large.example.com".to_owned(),
+        }
     }
 
     /// Its path.
     pub(crate) fn path(self) -> String {
-        format!("/app-{}/0/part-{}", self.app, ROUTES_PER_TABLE - 1)
+        let last = ROUTES_PER_TABLE - 1;
+        match self {
+            Self::App(app) => format!("/app-{app}/0/part-{last}"),
+            Self::Leaf(children) => format!("/leaf-{}/part-{last}", children - 1),
+        }
     }
 }
 
@@ -303,6 +320,20 @@ spec:
         }
     }
     text
+}
+
+/// The same as two files: all but the last table, and that table.
+pub(crate) fn large_tree_files(children: usize, answer: &str) -> (String, String) {
+    let all = large_tree(children, answer);
+    all.rsplit_once("---\n").map(|(rest, last)| (rest.to_owned(), last.to_owned())).unwrap_or_default()
+}
+
+/// Writes a large tree, with its last table in a file of its own.
+pub(crate) fn write_large_tree(directory: &Path, children: usize, answer: &str) -> anyhow::Result<()> {
+    let (rest, last) = large_tree_files(children, answer);
+    let file = Probe::Leaf(children).file(directory);
+    place(&file.with_file_name("table-large.yaml"), &rest)?;
+    place(&file, &last)
 }
 
 /// Writes a file into a folder that may not be there yet.

@@ -8,9 +8,11 @@
 //! | [`backend`] | echo backends, in this process |
 //! | [`bench_world`] | the world that the bench measures |
 //! | [`chancery`] | the `chancery` binary: `serve`, and the commands that answer once |
+//! | [`delegated`] | a small world with delegation, for tests of policies |
 //! | [`demo`] | the demo's files, as written, on a network of their own |
 //! | [`envoy`] | an Envoy process with its admin interface |
 //! | [`http`] | a client that keeps address and Host apart |
+//! | [`issuer`] | signs tokens, and serves the keys that verify them |
 //! | [`load`] | steady requests over many connections, and how they were answered |
 //! | [`manifests`] | reading and writing directories of objects |
 //! | [`net`] | a 127.x network of its own per cluster |
@@ -28,9 +30,11 @@
 pub(crate) mod backend;
 pub(crate) mod bench_world;
 pub(crate) mod chancery;
+pub(crate) mod delegated;
 pub(crate) mod demo;
 pub(crate) mod envoy;
 pub(crate) mod http;
+pub(crate) mod issuer;
 pub(crate) mod load;
 pub(crate) mod manifests;
 pub(crate) mod net;

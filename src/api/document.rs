@@ -13,7 +13,7 @@ use crate::compile::explain::{
     MatchedRoute, ObjectExplanation, Request, describe, describe_guard, explain, explain_object,
 };
 use crate::ir::Upstream;
-use crate::model::{Finding, GatewayId, ObjectRef};
+use crate::model::{Finding, GatewayId, ObjectRef, Severity};
 use crate::source::Places;
 
 /// The version of all JSON forms.
@@ -173,6 +173,10 @@ pub struct Policy {
     pub selected_by: String,
     /// The destination that it is on; none for the whole route.
     pub destination: Option<String>,
+    /// What is wrong with it, in words: an invalid one may stand on the route in a strict form, and one that a gateway's
+    /// release cannot do closes the route there.
+    #[serde(default)]
+    pub errors: Vec<String>,
 }
 
 /// A policy that is not on a route.
@@ -455,6 +459,11 @@ pub fn of_request(compiled: &Compiled, gateway: &GatewayId, request: &Request) -
     };
     if let Some(route) = &explanation.route {
         document.put(route);
+        for (policy, attached) in document.policies.iter_mut().zip(route.body.attached.iter()) {
+            let findings = compiled.findings.about(&attached.policy).iter();
+            let errors = findings.filter(|finding| finding.severity == Severity::Error);
+            policy.errors = errors.map(|finding| format!("{}: {}", finding.code, finding.message)).collect();
+        }
     }
     Ok(document)
 }
@@ -490,6 +499,7 @@ impl RequestDocument {
             owner: attached.owner.to_string(),
             selected_by: attached.selected_by.to_string(),
             destination: attached.destination.as_ref().map(ToString::to_string),
+            errors: Vec::new(),
         });
         self.policies = attached.collect();
         let off = route.off.iter().map(|not| NotOnRoute {

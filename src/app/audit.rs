@@ -18,7 +18,7 @@ use crate::telemetry::metrics::Metrics;
 /// Everything is shared with the compile thread.
 pub(super) struct Sample {
     pub(super) options: Options,
-    pub(super) given: Findings,
+    pub(super) given: Arc<Findings>,
     pub(super) wanted: BTreeSet<GatewayId>,
     /// As the step was given it.
     pub(super) remembered: Arc<Remembered>,

@@ -22,13 +22,21 @@ pub(super) struct Keys {
     asked: BTreeMap<GatewayKey, BTreeMap<Labels, Vec<Weak<Labels>>>>,
     /// Those that nobody watches, and since when.
     idle: BTreeMap<GatewayKey, Instant>,
+    /// Whether streams came or ended since the last look.
+    is_untidy: bool,
 }
 
 impl Keys {
     /// A stream asks for a key, as long as it holds these labels.
     pub(super) fn ask(&mut self, key: GatewayKey, labels: &Arc<Labels>) {
+        self.is_untidy = true;
         let of_key = self.asked.entry(key).or_default();
         of_key.entry((**labels).clone()).or_default().push(Arc::downgrade(labels));
+    }
+
+    /// Some streams ended.
+    pub(super) fn left(&mut self) {
+        self.is_untidy = true;
     }
 
     /// The classes that are asked for.
@@ -49,8 +57,12 @@ impl Keys {
     /// Forgets labels and keys that nobody needs any more, here and in the publisher.
     ///
     /// # Cost
-    /// In proportion to the streams.
+    /// In proportion to the streams, if some came or ended since the last time or something is to be forgotten now; else none.
     pub(super) fn tidy(&mut self, publisher: &Publisher, now: Instant) {
+        let is_due = self.due().is_some_and(|due| due <= now);
+        if !std::mem::take(&mut self.is_untidy) && !is_due {
+            return;
+        }
         let unwatched = publisher.unwatched();
         self.idle.retain(|key, _| unwatched.contains(key));
         for key in unwatched {

@@ -31,6 +31,9 @@ const WORDS: usize = 1024;
 /// Most classes of gateways that a finding names, and most nodes of each.
 const NAMED: usize = 3;
 
+/// Most classes of gateways whose texts are remembered; few have as many.
+const CLASSES: usize = 1024;
+
 /// What was refused and accepted, shared between the streams and the compile thread.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
@@ -39,6 +42,8 @@ pub(super) struct Shared {
     is_told: AtomicBool,
     /// The same of streams that ended.
     is_told_who_left: AtomicBool,
+    /// Classes by their text, as streams bear it.
+    classes: Mutex<BTreeMap<Name, GatewayId>>,
 }
 
 impl Shared {
@@ -50,6 +55,31 @@ impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, Refusals> {
         // Every change under the lock is whole by itself.
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is refused, and what was accepted in its place, so that streams don't wait while it is read.
+    ///
+    /// # Cost
+    /// None, if nothing is refused: then only what an earlier run kept is in it.
+    pub(super) fn copy(&self) -> Refusals {
+        self.lock().copy()
+    }
+
+    /// Under which key a client is served.
+    ///
+    /// # Cost
+    /// A lookup; the text of a class is read once.
+    fn key_of(&self, peer: &Peer) -> Option<GatewayKey> {
+        let mut classes = self.classes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(class) = classes.get(&peer.gateway) {
+            return Some(key(class.clone(), &peer.node));
+        }
+        let class: GatewayId = peer.gateway.parse().ok()?;
+        if classes.len() >= CLASSES {
+            classes.clear();
+        }
+        classes.insert(peer.gateway.clone(), class.clone());
+        Some(key(class, &peer.node))
     }
 
     /// The compile thread looks now: what comes later wakes it again.
@@ -90,7 +120,7 @@ impl Observer for Witness {
 
 impl Witness {
     fn acknowledged(&self, peer: &Peer, held: &Acknowledgement) {
-        let Some(key) = key_of(peer) else { return };
+        let Some(key) = self.shared.key_of(peer) else { return };
         let mut refusals = self.shared.lock();
         refusals.accept(&key, held.resource_type, &held.version, held.resources.iter(), held.outstanding);
         let has_ended = refusals.reconsider(&key, &peer.node.id, held.resource_type, held.resources.iter());
@@ -109,7 +139,7 @@ impl Witness {
 
     fn refused(&self, peer: &Peer, refusal: &Refusal) {
         // What is only suspected travels again in parts, and what is bad among it is refused by itself (F3).
-        let (Some(key), Blame::Exact) = (key_of(peer), refusal.blame) else { return };
+        let (Some(key), Blame::Exact) = (self.shared.key_of(peer), refusal.blame) else { return };
         let mut is_news = false;
         for resource in &refusal.resources {
             let RefusedResource { name, version, owners } = resource;
@@ -120,11 +150,6 @@ impl Witness {
             self.wake();
         }
     }
-}
-
-/// Under which key a client is served.
-fn key_of(peer: &Peer) -> Option<GatewayKey> {
-    Some(key(peer.gateway.parse().ok()?, &peer.node))
 }
 
 /// Under which key a node of a class is served.

@@ -179,7 +179,7 @@ fn the_audit_finds_a_plan_that_is_another_than_from_scratch() {
     let compiled = Compiler::new(&Options::default()).step(&store, &[], &Options::default(), &wanted, &remembered);
     let sample = |compiled| audit::Sample {
         options: Options::default(),
-        given: Findings::new(),
+        given: Arc::default(),
         wanted: wanted.clone(),
         remembered: remembered.clone(),
         compiled: Arc::new(compiled),

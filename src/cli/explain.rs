@@ -261,6 +261,12 @@ fn route_text(document: &RequestDocument, route: &RoutePart, out: &mut impl Writ
             table::print(out, headers, &rows)?;
         }
     }
+    for policy in document.policies.iter().filter(|policy| !policy.errors.is_empty()) {
+        writeln!(out)?;
+        for error in &policy.errors {
+            writeln!(out, "{}: {error}", policy.policy)?;
+        }
+    }
     Ok(())
 }
 

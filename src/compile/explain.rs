@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::emit::route_entries;
+use crate::ir::frozen::AcceptedRoute;
 use crate::ir::listener::HttpHosts;
-use crate::ir::policy::{Cors, OriginPattern, Policy};
+use crate::ir::policy::csrf::Csrf;
+use crate::ir::policy::{Cors, OriginMatch, OriginPattern, Policy};
 use crate::ir::route::{Action, LabelOrigin, Matcher, Route, RouteBody, ValueMatch};
 use crate::ir::upstream::{Upstream, UpstreamId};
 use crate::ir::{Chain, GatewayPlan, Guard, Listener, Serves, VirtualHost};
@@ -19,7 +21,6 @@ use crate::resolve::attachment::{
     Attached, NotAttached, explain_frozen_off, explain_off, explain_one_frozen_off, explain_one_off,
 };
 use crate::resolve::delegation::FinalRoute;
-use crate::resolve::gateway::Served;
 
 use super::full::Compiled;
 use super::report::Verdict;
@@ -245,6 +246,9 @@ fn answer(route: &Route, wire: &Wire, scheme: &str) -> Option<Answer> {
             let forwards = matches!(route.body.action, Action::Forward(_));
             (forwards && is_preflight(cors, wire)).then(|| Answer { status: 200, body: String::new(), location: None })
         }
+        Policy::Csrf(csrf) => {
+            is_forged(csrf, wire).then(|| Answer { status: 403, body: "Invalid origin".to_owned(), location: None })
+        }
         _ => None,
     });
     of_filter.or_else(|| match &route.body.action {
@@ -270,7 +274,30 @@ fn answer(route: &Route, wire: &Wire, scheme: &str) -> Option<Answer> {
 /// Whether the gateway answers a preflight itself; one from a foreign origin goes on.
 fn is_preflight(cors: &Cors, wire: &Wire) -> bool {
     let Some(origin) = wire.filled("origin") else { return false };
-    let allowed = cors.allow_origins.iter().any(|allowed| {
+    is_one_of(&cors.allow_origins, origin)
+        && wire.has_method("OPTIONS")
+        && wire.filled("access-control-request-method").is_some()
+}
+
+/// Whether the gateway refuses a request that changes state, because it comes from another origin or from nowhere. A share
+/// of requests is not told.
+fn is_forged(csrf: &Csrf, wire: &Wire) -> bool {
+    let changes = ["POST", "PUT", "DELETE", "PATCH"].iter().any(|method| wire.has_method(method));
+    if csrf.enforced_per_million < ALWAYS || !changes {
+        return false;
+    }
+    let source = wire.filled("origin").or_else(|| wire.filled("referer")).map(host_and_port);
+    source.is_none_or(|source| source != wire.authority && !is_one_of(&csrf.additional_origins, source))
+}
+
+/// Host and port of a URL; what is none, as it is.
+fn host_and_port(url: &str) -> &str {
+    let Some((_, rest)) = url.split_once("://") else { return url };
+    rest.split(['/', '?', '#']).next().unwrap_or_default()
+}
+
+fn is_one_of(origins: &[OriginMatch], origin: &str) -> bool {
+    origins.iter().any(|allowed| {
         let fold = |text: &str| if allowed.ignore_case { text.to_ascii_lowercase() } else { text.to_owned() };
         match &allowed.pattern {
             OriginPattern::Exact(text) => fold(origin) == fold(text),
@@ -280,8 +307,7 @@ fn is_preflight(cors: &Cors, wire: &Wire) -> bool {
                 whole(expression).is_some_and(|regex| regex.is_match(origin.as_bytes()))
             }
         }
-    });
-    allowed && wire.has_method("OPTIONS") && wire.filled("access-control-request-method").is_some()
+    })
 }
 
 fn matched<'c>(compiled: &'c Compiled, plan: &'c GatewayPlan, route: &'c Route) -> MatchedRoute<'c> {
@@ -319,12 +345,7 @@ fn is_frozen(compiled: &Compiled, body: &RouteBody) -> bool {
 fn find_final<'c>(compiled: &'c Compiled, body: &RouteBody) -> Option<(&'c FinalRoute, &'c Attached)> {
     let root = body.chain.first()?;
     let grown = compiled.trees.get(&root.table)?;
-    let position = grown
-        .tree
-        .routes
-        .iter()
-        .position(|route| route.chain == body.chain && (route.fault.is_none() || body.fault.is_some()))?;
-    Some((&grown.tree.routes[position], &grown.attached[position]))
+    grown.own().find(|(route, _)| route.chain == body.chain && (route.fault.is_none() || body.fault.is_some()))
 }
 
 /// What became of an object.
@@ -378,8 +399,9 @@ pub fn explain_object<'c>(
     let mut routes = Vec::new();
     let mut not_on = Vec::new();
     for grown in compiled.trees.values() {
-        for (position, served) in grown.served().enumerate() {
-            let body = served.body;
+        let mut own = grown.own();
+        for served in grown.served() {
+            let (body, own) = (&served.body, own.next());
             let concerned = body.chain.iter().any(|hop| hop.table == *id)
                 || body.attached.iter().any(|attachment| attachment.policy == *id)
                 || matches!(&body.action, Action::Forward(forward)
@@ -387,12 +409,9 @@ pub fn explain_object<'c>(
             if concerned {
                 routes.push(summary(served, grown.frozen.is_some()));
             } else if id.kind.is_policy() {
-                let off = match grown.frozen {
-                    Some(_) => explain_one_frozen_off(&compiled.inputs, body, id),
-                    None => {
-                        let (own, attached) = (&grown.tree.routes[position], &grown.attached[position]);
-                        explain_one_off(&compiled.inputs, own, attached, id)
-                    }
+                let off = match (&grown.frozen, own) {
+                    (None, Some((own, attached))) => explain_one_off(&compiled.inputs, own, attached, id),
+                    _ => explain_one_frozen_off(&compiled.inputs, body, id),
                 };
                 not_on.extend(off.map(|off| (body.chain.iter().map(ToString::to_string).collect(), off)));
             }
@@ -445,8 +464,8 @@ pub fn explain_object<'c>(
     })
 }
 
-fn summary(served: Served<'_>, is_frozen: bool) -> RouteSummary {
-    let body = served.body;
+fn summary(served: &AcceptedRoute, is_frozen: bool) -> RouteSummary {
+    let body = &served.body;
     RouteSummary {
         chain: body.chain.iter().map(ToString::to_string).collect(),
         matches: served.matchers.iter().map(describe).collect(),

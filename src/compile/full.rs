@@ -14,10 +14,11 @@ use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, ObjectRe
 use crate::resolve::Options;
 use crate::resolve::attachment::{Beaten, beaten_findings, no_effect_findings};
 use crate::resolve::delegation::expand;
+use crate::resolve::delegation::fragments::Afresh;
 use crate::resolve::destination::backing_services;
 use crate::resolve::facts::{Service, TableRole};
 use crate::resolve::gateway::{
-    Bindings, GrownTree, bind, broken_tables, carry_over, compose, freeze, grow, has_port, is_implemented_by,
+    Bindings, GrownTree, Segment, bind, broken_tables, carry_over, compose, freeze, has_port, is_implemented_by,
     is_unread, known_gateways, require_auth_findings,
 };
 use crate::resolve::world::World;
@@ -81,19 +82,22 @@ pub fn compile(
         if !bindings.gateways.contains_key(&table.id) {
             continue;
         }
-        if let Some(tree) = expand(&inputs, &table) {
+        if let Some(tree) = expand(&inputs, &table, &mut Afresh(&inputs)) {
             findings.extend(tree.findings.iter().cloned());
-            let mut grown = grow(&inputs, tree);
+            let mut grown = GrownTree::new(tree);
             freeze(&inputs, &mut grown, &broken, remembered, &mut handed_on, &mut findings);
             if grown.frozen.is_none() {
-                require_auth_findings(&inputs, &grown, &mut findings);
+                for segment in &grown.tree.segments {
+                    require_auth_findings(&inputs, segment, &mut findings);
+                }
             }
             trees.insert(table.id.clone(), Arc::new(grown));
         }
     }
     findings.extend(orphans(&inputs, &trees, &bindings));
     findings.extend(beaten_findings(&beaten(&trees)));
-    findings.extend(trees.values().flat_map(|grown| closed(grown)));
+    let in_force = trees.values().filter(|grown| grown.frozen.is_none());
+    findings.extend(in_force.flat_map(|grown| &grown.tree.segments).flat_map(|segment| closed(segment)));
     for vd in inputs.all_virtual_destinations() {
         backing_services(&inputs, vd, &mut findings);
     }
@@ -145,7 +149,7 @@ pub(super) fn orphan(table: &ObjectRef) -> Finding {
 fn beaten(trees: &OrdMap<ObjectRef, Arc<GrownTree>>) -> BTreeMap<Beaten, Vec<String>> {
     let mut all: BTreeMap<Beaten, Vec<String>> = BTreeMap::new();
     for grown in trees.values() {
-        for (beaten, route) in beaten_in(grown) {
+        for (beaten, route) in grown.tree.segments.iter().flat_map(|segment| beaten_in(segment)) {
             all.entry(beaten.clone()).or_default().push(route);
         }
     }
@@ -156,30 +160,28 @@ fn beaten(trees: &OrdMap<ObjectRef, Arc<GrownTree>>) -> BTreeMap<Beaten, Vec<Str
     all
 }
 
-/// The same in one tree.
-pub(super) fn beaten_in(grown: &GrownTree) -> impl Iterator<Item = (&Beaten, String)> {
-    grown.tree.routes.iter().zip(&grown.attached).flat_map(|(route, attached)| {
+/// The same in one segment of a tree.
+pub(super) fn beaten_in(segment: &Segment) -> impl Iterator<Item = (&Beaten, String)> {
+    segment.routes.iter().zip(&segment.attached).flat_map(|(route, attached)| {
         let last = route.chain.last();
         last.into_iter().flat_map(|last| attached.beaten.iter().map(|beaten| (beaten, last.to_string())))
     })
 }
 
 /// Tells tables which of their routes a protecting policy keeps closed (R130). The policy itself carries the error.
-pub(super) fn closed(grown: &GrownTree) -> Findings {
+pub(super) fn closed(segment: &Segment) -> Findings {
     let mut findings = Findings::new();
-    if grown.frozen.is_none() {
-        for (route, attached) in grown.tree.routes.iter().zip(&grown.attached) {
-            if let (Some((policy, fault)), Some(last)) = (&attached.closed, route.chain.last()) {
-                findings.push(
-                    Finding::warning(
-                        &last.table,
-                        fault.code,
-                        format!("route `{}` answers 500: {}", last.route, fault.message),
-                    )
-                    .at(FieldPath::new("spec.http").index(last.index))
-                    .with(policy),
-                );
-            }
+    for (route, attached) in segment.routes.iter().zip(&segment.attached) {
+        if let (Some((policy, fault)), Some(last)) = (&attached.closed, route.chain.last()) {
+            findings.push(
+                Finding::warning(
+                    &last.table,
+                    fault.code,
+                    format!("route `{}` answers 500: {}", last.route, fault.message),
+                )
+                .at(FieldPath::new("spec.http").index(last.index))
+                .with(policy),
+            );
         }
     }
     findings

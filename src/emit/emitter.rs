@@ -16,9 +16,10 @@ use crate::ir::upstream::Dial;
 use crate::ir::{
     Chain, Extensions, GatewayPlan, Guard, Listener, Secret, SecretId, Serves, Upstream, UpstreamId, VirtualHost,
 };
-use crate::model::{Host, Name, ObjectRef};
+use crate::model::{EnvoyRelease, Host, Name, ObjectRef};
 use crate::snapshot::{Resource, ResourceType, Resources, Snapshot};
 
+use super::filter::Beyond;
 use super::layout::{self, Form, Layout, Piece, Place, Weight};
 use super::route::HostPart;
 use super::{EmitOptions, cluster, endpoint, filter, listener, name, route, secret};
@@ -50,9 +51,12 @@ impl Emitter {
 
     /// Everything that the Envoys of one gateway should hold.
     ///
-    /// Another address to bind, or a gateway of another cluster, makes everything new.
+    /// Another address to bind, another release or a gateway of another cluster makes everything new.
     pub fn emit(&mut self, plan: &GatewayPlan, options: &EmitOptions) -> Snapshot {
-        let fits = |state: &State| state.options.bind == options.bind && state.cluster == plan.gateway.cluster;
+        let fits = |state: &State| {
+            (state.options.bind, state.options.release) == (options.bind, options.release)
+                && state.cluster == plan.gateway.cluster
+        };
         if !self.state.as_ref().is_some_and(fits) {
             self.state = None;
         }
@@ -67,6 +71,16 @@ impl Emitter {
         state.update_secrets(&plan.secrets);
         state.update_listeners(&plan.listeners, &mut self.layout);
         state.made.snapshot()
+    }
+
+    /// The policies that the release cannot do, whose routes are closed.
+    ///
+    /// # Cost
+    /// In proportion to these policies and to the chains.
+    #[must_use]
+    pub fn beyond(&self) -> BTreeSet<Beyond> {
+        let listeners = self.state.iter().flat_map(|state| state.listeners.values());
+        listeners.flat_map(|listener| listener.chains.values()).flat_map(|chain| chain.beyond.keys().cloned()).collect()
     }
 
     /// How the chains are laid out now.
@@ -268,7 +282,7 @@ impl ListenerState {
         let mut cut: BTreeSet<Name> = BTreeSet::new();
         for (name, (chain, http)) in http {
             let state = self.chains.entry(name.clone()).or_default();
-            let hosts = state.update_hosts(&http.virtual_hosts);
+            let hosts = state.update_hosts(&http.virtual_hosts, options.release);
             let before = layout.form(port, name);
             let form = state.weight.form(&http.misdirected, before, layout.is_settled(), options);
             layout.set(port, name, form);
@@ -335,8 +349,8 @@ struct HostState {
 }
 
 impl HostState {
-    fn new(host: &Arc<VirtualHost>) -> Self {
-        Self { host: host.clone(), place: Place::of(&host.domain), encoded: route::encode_host(host) }
+    fn new(host: &Arc<VirtualHost>, release: EnvoyRelease) -> Self {
+        Self { host: host.clone(), place: Place::of(&host.domain), encoded: route::encode_host(host, release) }
     }
 }
 
@@ -352,6 +366,8 @@ struct ChainState {
     /// Where in that list the hosts of a place are.
     index: BTreeMap<Place, Vec<usize>>,
     weight: Weight,
+    /// The policies that the release cannot do, with the number of their routes.
+    beyond: BTreeMap<Beyond, usize>,
     misdirected: BTreeMap<Piece, HostPart>,
     /// The route configurations that exist, and what they are called.
     pieces: BTreeMap<Piece, Name>,
@@ -402,7 +418,7 @@ impl ChainState {
     }
 
     /// Takes the hosts of a plan over; where they stand that differ.
-    fn update_hosts(&mut self, hosts: &[Arc<VirtualHost>]) -> Touched {
+    fn update_hosts(&mut self, hosts: &[Arc<VirtualHost>], release: EnvoyRelease) -> Touched {
         let mut touched = Touched::new();
         let same_domains = self.hosts.len() == hosts.len()
             && self
@@ -413,7 +429,7 @@ impl ChainState {
         if same_domains {
             for (before, host) in self.hosts.iter_mut().zip(hosts) {
                 if !Arc::ptr_eq(&before.host, host) {
-                    replace(before, host, &mut self.weight, &mut touched);
+                    replace(before, host, release, (&mut self.weight, &mut self.beyond), &mut touched);
                 }
             }
             return touched;
@@ -425,13 +441,14 @@ impl ChainState {
             let state = match before.remove(&host.domain) {
                 Some(mut state) => {
                     if !Arc::ptr_eq(&state.host, host) {
-                        replace(&mut state, host, &mut self.weight, &mut touched);
+                        replace(&mut state, host, release, (&mut self.weight, &mut self.beyond), &mut touched);
                     }
                     state
                 }
                 None => {
-                    let state = HostState::new(host);
+                    let state = HostState::new(host, release);
                     self.weight.add(host);
+                    add(&mut self.beyond, &state.encoded.beyond);
                     touched.insert(state.place, true);
                     state
                 }
@@ -440,6 +457,7 @@ impl ChainState {
         }
         for state in before.into_values() {
             self.weight.remove(&state.host);
+            subtract(&mut self.beyond, &state.encoded.beyond);
             touched.insert(state.place, true);
         }
         self.index.clear();
@@ -486,14 +504,39 @@ impl ChainState {
 }
 
 /// Puts another value in place of a host's.
-fn replace(state: &mut HostState, host: &Arc<VirtualHost>, weight: &mut Weight, touched: &mut Touched) {
+fn replace(
+    state: &mut HostState,
+    host: &Arc<VirtualHost>,
+    release: EnvoyRelease,
+    (weight, beyond): (&mut Weight, &mut BTreeMap<Beyond, usize>),
+    touched: &mut Touched,
+) {
     if state.host != *host {
         weight.remove(&state.host);
         weight.add(host);
-        let encoded = route::encode_host(host);
+        let encoded = route::encode_host(host, release);
+        subtract(beyond, &state.encoded.beyond);
+        add(beyond, &encoded.beyond);
         let moves_owners = encoded.owners != state.encoded.owners;
         *touched.entry(state.place).or_default() |= moves_owners;
         state.encoded = encoded;
     }
     state.host = host.clone();
+}
+
+fn add(counted: &mut BTreeMap<Beyond, usize>, more: &[Beyond]) {
+    for beyond in more {
+        *counted.entry(beyond.clone()).or_default() += 1;
+    }
+}
+
+fn subtract(counted: &mut BTreeMap<Beyond, usize>, fewer: &[Beyond]) {
+    for beyond in fewer {
+        if let Some(count) = counted.get_mut(beyond) {
+            *count -= 1;
+            if *count == 0 {
+                counted.remove(beyond);
+            }
+        }
+    }
 }

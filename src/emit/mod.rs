@@ -49,16 +49,19 @@ mod tls;
 mod wire;
 
 pub use emitter::Emitter;
+pub use filter::Beyond;
 pub(crate) use layout::part_suffix;
 pub use layout::{Form, Layout};
 pub(crate) use name::{listener as listener_name, route_configuration as route_configuration_name};
 pub use route::route_entries;
 pub use secret::emit_issued;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::ir::listener::HttpHosts;
-use crate::ir::{Chain, GatewayPlan};
+use crate::ir::{Chain, GatewayPlan, VirtualHost};
 use crate::model::EnvoyRelease;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 
@@ -72,6 +75,8 @@ pub struct EmitOptions {
     /// How many routes an HTTP chain must have for its routes to be cut into parts by host. Whole, a change among 2,000
     /// routes costs an Envoy 7 ms and more; half of it cuts chains that gain little, double makes changes slow.
     pub cut_from_routes: usize,
+    /// The release of the Envoys that get it: routes with a policy that it cannot do are closed ([`filter::needs`]).
+    pub release: EnvoyRelease,
 }
 
 impl EmitOptions {
@@ -83,13 +88,17 @@ impl EmitOptions {
     pub fn serving(bind: IpAddr, release: EnvoyRelease) -> Self {
         let whole = release < EnvoyRelease::serving(Some((1, 38)));
         let cut_from_routes = if whole { usize::MAX } else { Self::default().cut_from_routes };
-        Self { bind, cut_from_routes }
+        Self { bind, cut_from_routes, release }
     }
 }
 
 impl Default for EmitOptions {
     fn default() -> Self {
-        Self { bind: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), cut_from_routes: 2_000 }
+        Self {
+            bind: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+            cut_from_routes: 2_000,
+            release: EnvoyRelease::NEWEST,
+        }
     }
 }
 
@@ -128,7 +137,7 @@ pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &La
     let (mut routes, mut scopes) = (Vec::new(), Vec::new());
     for (port, chain) in plan.listeners.values().flat_map(|l| l.chains.iter().map(move |chain| (l.bind_port, chain))) {
         if let Some(http) = chain.serves.http() {
-            emit_chain_routes(port, chain, http, form(port, chain), &mut routes, &mut scopes);
+            emit_chain_routes((port, chain, http), form(port, chain), options.release, (&mut routes, &mut scopes));
         }
     }
     let guard = filter::emit_guard(plan.guard.as_deref());
@@ -143,16 +152,25 @@ pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &La
         .with(ResourceType::Secret, secrets)
 }
 
+/// The policies of a plan that a release cannot do, whose routes are closed there.
+///
+/// # Cost
+/// Linear in routes; [`Emitter::beyond`] knows it of what it made.
+#[must_use]
+pub fn beyond(plan: &GatewayPlan, release: EnvoyRelease) -> BTreeSet<Beyond> {
+    let chains = plan.listeners.values().flat_map(|listener| &listener.chains);
+    let hosts = chains.filter_map(|chain| chain.serves.http()).flat_map(|http| &http.virtual_hosts);
+    hosts.flat_map(|host| route::beyond(host, release)).collect()
+}
+
 fn emit_chain_routes(
-    port: u16,
-    chain: &Chain,
-    http: &HttpHosts,
+    (port, chain, http): (u16, &Chain, &HttpHosts),
     form: Form,
-    routes: &mut Vec<Resource>,
-    scopes: &mut Vec<Resource>,
+    release: EnvoyRelease,
+    (routes, scopes): (&mut Vec<Resource>, &mut Vec<Resource>),
 ) {
-    let hosts: Vec<_> =
-        http.virtual_hosts.iter().map(|host| (layout::Place::of(&host.domain), route::encode_host(host))).collect();
+    let encode = |host: &Arc<VirtualHost>| (layout::Place::of(&host.domain), route::encode_host(host, release));
+    let hosts: Vec<_> = http.virtual_hosts.iter().map(encode).collect();
     let misdirected = layout::encode_all_misdirected(http, form);
     for piece in form.pieces() {
         let own = hosts.iter().filter(|(place, _)| piece.has(*place)).map(|(_, host)| host);

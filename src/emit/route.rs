@@ -21,9 +21,10 @@ use envoy_types::pb::google::protobuf::Any;
 use crate::ir::extension;
 use crate::ir::route::{DirectResponse, Forward, HostRewrite, PathRewrite, Redirect};
 use crate::ir::{Action, Matcher, Route, RouteBody, VirtualHost};
-use crate::model::{Host, Name, ObjectRef};
+use crate::model::{EnvoyRelease, Host, Name, ObjectRef};
 use crate::snapshot::Resource;
 
+use super::filter::Beyond;
 use super::{filter, name, pb, wire};
 
 /// The most that a direct response may answer with; Envoy's default is 4 KiB.
@@ -40,18 +41,29 @@ const VIRTUAL_HOSTS: u32 = 2;
 pub(super) struct HostPart {
     part: wire::Part,
     pub(super) owners: Arc<[ObjectRef]>,
+    /// The policies that the release cannot do, once for each route that is closed for it. Nearly always empty.
+    pub(super) beyond: Vec<Beyond>,
 }
 
 /// Encodes one virtual host.
 ///
 /// One at a time: as messages, the routes of a large mesh take twenty times the memory of their bytes.
-pub(super) fn encode_host(host: &VirtualHost) -> HostPart {
-    HostPart { part: wire::Part::new(VIRTUAL_HOSTS, &emit_virtual_host(host)), owners: pb::owners(concerned(host)) }
+pub(super) fn encode_host(host: &VirtualHost, release: EnvoyRelease) -> HostPart {
+    let part = wire::Part::new(VIRTUAL_HOSTS, &emit_virtual_host(host, release));
+    HostPart { part, owners: pb::owners(concerned(host)), beyond: beyond(host, release) }
+}
+
+/// The policies of a virtual host that a release cannot do, once for each route that is closed for it.
+pub(super) fn beyond(host: &VirtualHost, release: EnvoyRelease) -> Vec<Beyond> {
+    match host.redirects_to_https {
+        true => Vec::new(),
+        false => host.routes.iter().flat_map(|route| filter::beyond(route, release)).collect(),
+    }
 }
 
 /// Encodes the virtual host that answers 421 for hosts of other chains.
 pub(super) fn encode_misdirected<'a>(hosts: impl Iterator<Item = &'a Host>) -> HostPart {
-    HostPart { part: wire::Part::new(VIRTUAL_HOSTS, &emit_misdirected(hosts)), owners: [].into() }
+    HostPart { part: wire::Part::new(VIRTUAL_HOSTS, &emit_misdirected(hosts)), owners: [].into(), beyond: Vec::new() }
 }
 
 /// The owners of a route configuration: the gateways of its chain, and everything behind its hosts.
@@ -121,10 +133,10 @@ fn concerned(host: &VirtualHost) -> BTreeSet<&ObjectRef> {
     objects
 }
 
-fn emit_virtual_host(host: &VirtualHost) -> route_pb::VirtualHost {
+fn emit_virtual_host(host: &VirtualHost, release: EnvoyRelease) -> route_pb::VirtualHost {
     let routes = match host.redirects_to_https {
         true => vec![emit_https_redirect()],
-        false => host.routes.iter().flat_map(emit_route).collect(),
+        false => host.routes.iter().flat_map(|route| emit_route(route, release)).collect(),
     };
     let forwards =
         !host.redirects_to_https && host.routes.iter().any(|route| matches!(route.body.action, Action::Forward(_)));
@@ -164,8 +176,10 @@ fn any_request() -> route_pb::RouteMatch {
     }
 }
 
-fn emit_route(route: &Route) -> Vec<route_pb::Route> {
-    build(route).finish()
+/// A route; closed where the release cannot do one of its policies.
+fn emit_route(route: &Route, release: EnvoyRelease) -> Vec<route_pb::Route> {
+    let builder = build(route);
+    if filter::is_beyond(route, release) { builder.close() } else { builder.finish() }
 }
 
 /// The names and matchers that a route of the plan has in Envoy's list, in order. Nearly always its own.
@@ -307,6 +321,21 @@ impl<'a> RouteBuilder<'a> {
             ..route.clone()
         };
         entries.into_iter().map(with).collect()
+    }
+
+    /// In place of everything an answer that says nothing of the policy; what it matches stays.
+    ///
+    /// # Rule
+    /// R130, shape poison.
+    fn close(self) -> Vec<route_pb::Route> {
+        let answer = DirectResponse { status: 500, body: "chancery: route misconfigured (UNSUPPORTED)".into() };
+        let with = |(name, matcher): (Name, Matcher)| route_pb::Route {
+            name: name.to_string(),
+            r#match: Some(matcher::emit_matcher(&matcher)),
+            action: Some(route_pb::route::Action::DirectResponse(emit_direct_response(&answer))),
+            ..Default::default()
+        };
+        self.entries().into_iter().map(with).collect()
     }
 
     fn emit_forward(&self, forward: &Forward) -> route_pb::RouteAction {

@@ -6,7 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::ir::listener::{CertificateSource, ClientCertificate, Tls, TlsVersion, TrustSource};
-use crate::ir::policy::{FaultDelay, FaultInjection, OriginPattern, Policy, Retries, RetryTimeout, Teapot};
+use crate::ir::policy::csrf::Csrf;
+use crate::ir::policy::{
+    FaultDelay, FaultInjection, OriginMatch, OriginPattern, Policy, Retries, RetryTimeout, Teapot,
+};
 use crate::ir::route::{HostRewrite, PathRewrite, ValueMatch};
 use crate::ir::secret::{AltName, SecretId, SecretPart};
 use crate::ir::upstream::{Closed, Endpoint, Locality, UpstreamProtocol};
@@ -516,6 +519,30 @@ fn cors_golden_and_preflight_twin() {
     assert_eq!(shown[1]["match"], expected_match);
     assert_eq!(shown[1]["typed_per_filter_config"], expected);
     assert_eq!(shown[1]["route"], shown[0]["route"]);
+}
+
+/// The policy reference, CSRFPolicy: never a share of shadow, never without the switch that Envoy demands.
+#[test]
+fn csrf_golden() {
+    let share = |per_million: u32| match per_million {
+        0 => json!({"default_value": {"denominator": "MILLION"}}),
+        some => json!({"default_value": {"numerator": some, "denominator": "MILLION"}}),
+    };
+    let slot = |csrf: Csrf| {
+        let route = only(route("a").forward("cart", 100).policy(Policy::Csrf(csrf)));
+        route["typed_per_filter_config"]["chancery.csrf"].clone()
+    };
+    let origin = OriginMatch { pattern: OriginPattern::Exact("login.example:8443".into()), ignore_case: true };
+    let enforced = Csrf { enforced_per_million: 125_000, additional_origins: vec![origin], ..Default::default() };
+    let expected = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.csrf.v3.CsrfPolicy",
+        "filter_enabled": share(125_000),
+        "additional_origins": [{"exact": "login.example:8443", "ignore_case": true}],
+    });
+    assert_eq!(slot(enforced), expected);
+    let shadow = slot(Csrf { shadow: true, ..Default::default() });
+    assert_eq!((&shadow["filter_enabled"], &shadow["shadow_enabled"]), (&share(0), &share(1_000_000)));
+    assert_eq!(slot(Csrf::default()), Value::Null, "it neither refuses nor counts");
 }
 
 #[test]

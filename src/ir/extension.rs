@@ -30,12 +30,6 @@ pub struct Extensions {
 }
 
 impl Extensions {
-    /// Whether policies share anything.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// Adds what a policy shares.
     pub fn add(&mut self, level: Level, policy: &Policy) {
         if let Policy::Jwt(verification) = policy {
@@ -50,6 +44,14 @@ impl Extensions {
             let here = self.tokens.entry(*place).or_default();
             here.extend(verifications.iter().map(|(name, verification)| (name.clone(), verification.clone())));
         }
+    }
+
+    /// Whether all of the other is in this.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        other.tokens.iter().all(|(place, verifications)| {
+            self.tokens.get(place).is_some_and(|own| verifications.keys().all(|name| own.contains_key(name)))
+        })
     }
 
     /// What gateways ask because of it.

@@ -52,7 +52,7 @@ pub struct Accepted {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AcceptedRoute {
     /// Alternatives; at least one.
-    pub matchers: Vec<Matcher>,
+    pub matchers: Arc<[Matcher]>,
     /// Whether it is the error route that a delegation leaves for what no valid child serves (R89).
     pub is_remainder: bool,
     /// What it does and who said so.

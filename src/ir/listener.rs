@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::model::{Host, Name, ObjectRef};
 
 use super::secret::{AltName, SecretId};
-use super::{Guard, Route};
+use super::{Guard, Route, Routes};
 
 /// A bound port of a gateway.
 ///
@@ -116,7 +116,7 @@ pub struct VirtualHost {
     /// Whether every request that came in plaintext is answered 301 to `https`, whatever the routes (R61).
     pub redirects_to_https: bool,
     /// Routes in order; the first match serves.
-    pub routes: Vec<Route>,
+    pub routes: Routes,
 }
 
 /// How a chain ends TLS.

@@ -27,7 +27,7 @@ pub use extension::Extensions;
 pub use listener::{Chain, Listener, Serves, VirtualHost};
 pub use policy::Policy;
 pub use policy::access::Guard;
-pub use route::{Action, Matcher, Route, RouteBody};
+pub use route::{Action, Matcher, Route, RouteBody, Routes};
 pub use secret::{Secret, SecretId};
 pub use trust::{Identity, Trust};
 pub use upstream::{Upstream, UpstreamId};

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Name;
+use crate::model::{Kind, Name};
 
 /// The effect of one policy kind on a target.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -34,11 +34,31 @@ pub enum Policy {
     Cors(Cors),
     /// AccessPolicy. It is no part of routes: upstreams and plans have it as a [`Guard`](access::Guard).
     Access(Arc<access::Access>),
+    /// CSRFPolicy.
+    Csrf(csrf::Csrf),
     /// JWTPolicy.
     Jwt(Arc<jwt::Verification>),
     /// The made-up kind of the tests: answers with a header of its own.
     #[cfg(test)]
     Teapot(Teapot),
+}
+
+impl Policy {
+    /// The kind that it is of.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::HeaderManipulation(_) => Kind::HeaderManipulationPolicy,
+            Self::RetryTimeout(_) => Kind::RetryTimeoutPolicy,
+            Self::FaultInjection(_) => Kind::FaultInjectionPolicy,
+            Self::Cors(_) => Kind::CorsPolicy,
+            Self::Csrf(_) => Kind::CsrfPolicy,
+            Self::Access(_) => Kind::AccessPolicy,
+            Self::Jwt(_) => Kind::JwtPolicy,
+            #[cfg(test)]
+            Self::Teapot(_) => Kind::TeapotPolicy,
+        }
+    }
 }
 
 /// Headers that are removed and added, on the way up and on the way back.

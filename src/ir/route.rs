@@ -20,6 +20,69 @@ pub struct Route {
     pub body: Arc<RouteBody>,
 }
 
+/// Routes in order, in pieces, so that a compiler that makes one of them anew shares all others.
+///
+/// # Cost
+/// A clone is two words for each piece. Equal pieces that are the same in memory are not looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Routes(Vec<Arc<[Route]>>);
+
+impl Routes {
+    /// Puts pieces together.
+    #[must_use]
+    pub fn new(pieces: Vec<Arc<[Route]>>) -> Self {
+        Self(pieces)
+    }
+
+    /// The pieces, in order.
+    #[must_use]
+    pub fn pieces(&self) -> &[Arc<[Route]>] {
+        &self.0
+    }
+
+    /// All routes, in order.
+    pub fn iter(&self) -> RoutesIter<'_> {
+        self.0.iter().flat_map(|piece| piece.iter())
+    }
+
+    /// How many there are.
+    ///
+    /// # Cost
+    /// In proportion to the pieces.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|piece| piece.len()).sum()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// All routes, in order.
+pub type RoutesIter<'a> = std::iter::FlatMap<
+    std::slice::Iter<'a, Arc<[Route]>>,
+    std::slice::Iter<'a, Route>,
+    fn(&'a Arc<[Route]>) -> std::slice::Iter<'a, Route>,
+>;
+
+impl<'a> IntoIterator for &'a Routes {
+    type Item = &'a Route;
+    type IntoIter = RoutesIter<'a>;
+
+    fn into_iter(self) -> RoutesIter<'a> {
+        self.iter()
+    }
+}
+
+impl FromIterator<Route> for Routes {
+    fn from_iter<I: IntoIterator<Item = Route>>(routes: I) -> Self {
+        Self(vec![routes.into_iter().collect()])
+    }
+}
+
 /// Conditions that must all hold.
 ///
 /// # Rule

@@ -140,6 +140,12 @@ impl Refusals {
         Self::default()
     }
 
+    /// A copy to read what is refused from: without what was accepted, if nothing is refused.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        if self.refused.is_empty() { Self { earlier: self.earlier.clone(), ..Self::default() } } else { self.clone() }
+    }
+
     /// Notes that a node refused a resource; whether that says anything new.
     pub fn refuse(
         &mut self,

@@ -1,7 +1,7 @@
 //! Releases of Envoy, as far as one takes what another refuses.
 //!
-//! What is emitted is the same for all: what the oldest that is served understands, which `e2e/versions.rs` verifies with each
-//! of them. What they refuse differs, so each release of a class of gateways has a snapshot of its own, in which accepted
+//! What is emitted is what the oldest that is served understands, which `e2e/versions.rs` verifies with each of them, but for
+//! what [needs](crate::emit::filter::needs) a newer one. What they refuse differs, so each release of a class of gateways has a snapshot of its own, in which accepted
 //! versions stand in for what that release refused.
 
 use std::fmt;
@@ -20,6 +20,12 @@ impl EnvoyRelease {
     pub const OLDEST: Self = Self { major: 1, minor: 36 };
     /// The newest release that is known; newer gateways get what it gets.
     pub const NEWEST: Self = Self { major: 1, minor: 40 };
+
+    /// A release by its numbers, which may lie outside the range.
+    #[must_use]
+    pub const fn new(major: u32, minor: u32) -> Self {
+        Self { major, minor }
+    }
 
     /// Major and minor number.
     #[must_use]

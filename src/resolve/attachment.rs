@@ -271,7 +271,10 @@ fn attach_kind<W: World + ?Sized>(
                     attachments.push(Attachment {
                         policy: policy.id.clone(),
                         owner: owner.clone(),
-                        selected_by: by.into(),
+                        selected_by: match policy::is_strict(effect) {
+                            true => format!("{by}; it is invalid, and its strict form applies").into(),
+                            false => by.into(),
+                        },
                         destination: None,
                     });
                 }
@@ -317,6 +320,7 @@ fn attach_kind<W: World + ?Sized>(
             }
         }
     }
+    let is_strict = on_route.iter().any(|(_, effect)| policy::is_strict(effect));
     if policy::combine(kind) == Combine::Oldest {
         beat(&mut on_route, attached);
         for policies in on_destination.values_mut() {
@@ -334,7 +338,10 @@ fn attach_kind<W: World + ?Sized>(
         });
     }
     attached.attachments.extend(attachments);
-    if let Some(effect) = policy::merge(&on_route, &mut attached.beaten) {
+    if let Some(mut effect) = policy::merge(&on_route, &mut attached.beaten) {
+        if is_strict {
+            policy::harden(&mut effect);
+        }
         attached.route.push(effect);
     }
     for (upstream, policies) in on_destination {
@@ -477,7 +484,7 @@ pub fn kept_route(body: &RouteBody) -> FinalRoute {
         Action::Direct(direct) => FinalAction::Direct(direct.clone()),
     };
     FinalRoute {
-        matchers: Vec::new(),
+        matchers: Arc::default(),
         chain: body.chain.clone(),
         labels: body.labels.clone(),
         action,

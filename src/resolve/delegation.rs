@@ -6,8 +6,13 @@
 //!
 //! What a tree does not know: gateways. What holds on one gateway only is decided by [`super::gateway`].
 //!
+//! What a delegation brings, and what a table brings below it, are [fragments]: the same wherever they stand in the tree, so
+//! that a compiler that keeps them makes only those anew that read something else.
+//!
 //! # Cost
 //! In proportion to the final routes times the length of their chains, and never more than `MAX_COST` for one tree.
+
+pub mod fragments;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,10 +29,12 @@ use crate::model::{Code, FieldPath, Finding, Findings, ObjectRef, PathMatch, Wor
 use super::Consent;
 use super::destination::{Speaks, resolve_destination};
 use super::facts::{Delegate, Fault, Selector, SortMethod, Table, TableAction, TableRole, TableRoute};
+use super::gateway::Segment;
 use super::roster::list;
 use super::selection::Holder;
 use super::visibility::share;
 use super::world::World;
+use fragments::{Budget, Fragment, Fragments, Place};
 
 /// Longest chain of tables (R90). Real trees have two or three levels; the bound keeps a mistake from walking for ever.
 const MAX_CHAIN: usize = 16;
@@ -62,19 +69,26 @@ pub struct Tree {
     pub root: Arc<Table>,
     /// Its owner.
     pub owner: WorkspaceId,
-    /// Final routes in order.
-    pub routes: Vec<FinalRoute>,
+    /// Final routes in order, with what attaches to each.
+    pub segments: Vec<Arc<Segment>>,
     /// Child tables that were reached, each with the tables that delegate to it.
     pub parents: BTreeMap<ObjectRef, BTreeSet<ObjectRef>>,
     /// What is wrong.
     pub findings: Findings,
 }
 
+impl Tree {
+    /// Final routes in order.
+    pub fn routes(&self) -> impl Iterator<Item = &FinalRoute> {
+        self.segments.iter().flat_map(|segment| &segment.routes)
+    }
+}
+
 /// One route at the end of one chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FinalRoute {
     /// Alternatives; at least one.
-    pub matchers: Vec<Matcher>,
+    pub matchers: Arc<[Matcher]>,
     /// From the root table to the one that ends the route.
     pub chain: Arc<[Hop]>,
     /// Effective labels (R103).
@@ -115,13 +129,9 @@ pub enum FinalAction {
 ///
 /// # Rule
 /// R83 to R107.
-pub fn expand<W: World + ?Sized>(world: &W, root: &Arc<Table>) -> Option<Tree> {
+pub fn expand(world: &dyn World, root: &Arc<Table>, fragments: &mut dyn Fragments) -> Option<Tree> {
     let owner = world.roster().owner_of(&root.id)?.clone();
-    let mut walk = Walk {
-        world,
-        root_owner: owner.clone(),
-        parents: BTreeMap::new(),
-        findings: BTreeSet::new(),
+    let budget = Budget {
         left: MAX_COST,
         is_cut: false,
         hosts: match &root.role {
@@ -135,48 +145,96 @@ pub fn expand<W: World + ?Sized>(world: &W, root: &Arc<Table>) -> Option<Tree> {
         chain: Arc::default(),
         tables: Arc::default(),
         labels: EffectiveLabels::default(),
-        matchers: vec![Matcher::any()],
+        matchers: [Matcher::any()].into(),
     };
-    let routes = walk.table(root, &start).routes;
+    let mut walk = Walk::new(world, fragments, &owner, budget);
+    let mut expansion = walk.table(root, &start);
+    expansion.close(world);
     let findings = walk.findings.into_iter().collect();
-    Some(Tree { root: root.clone(), owner, routes, parents: walk.parents, findings })
+    let mut parents: BTreeMap<ObjectRef, BTreeSet<ObjectRef>> = BTreeMap::new();
+    for (child, parent) in walk.parents {
+        parents.entry(child).or_default().insert(parent);
+    }
+    Some(Tree { root: root.clone(), owner, segments: expansion.segments, parents, findings })
 }
 
 /// How far the walk has come on one chain.
-struct Branch {
+#[derive(Clone, Debug)]
+pub struct Branch {
     chain: Arc<[Hop]>,
     tables: Arc<[Arc<Table>]>,
     labels: EffectiveLabels,
-    matchers: Vec<Matcher>,
+    matchers: Arc<[Matcher]>,
 }
 
 /// What one table contributes under one branch.
 #[derive(Default)]
 struct Expansion {
-    routes: Vec<FinalRoute>,
+    segments: Vec<Arc<Segment>>,
+    /// Routes after these.
+    open: Vec<FinalRoute>,
     /// Child routes none of whose combinations can match (R94).
     conflicts: Vec<String>,
 }
 
-struct Walk<'w, W: World + ?Sized> {
-    world: &'w W,
-    root_owner: WorkspaceId,
-    parents: BTreeMap<ObjectRef, BTreeSet<ObjectRef>>,
-    /// Chains that meet say the same things about the same tables.
-    findings: BTreeSet<Finding>,
-    /// What is left of [`MAX_COST`]. At zero no further table is entered; those that have been are finished.
-    left: usize,
-    /// Whether some delegation has been cut off for that.
-    is_cut: bool,
-    /// Hosts of the root table: each has every route.
-    hosts: usize,
-    /// What is left of [`MAX_ENTRIES`].
-    entries_left: usize,
-    /// What is left of [`MAX_BODY_BYTES`].
-    body_bytes_left: usize,
+impl Expansion {
+    /// Puts policies on what is open.
+    fn close(&mut self, world: &dyn World) {
+        if !self.open.is_empty() {
+            self.segments.push(Arc::new(Segment::grow(world, std::mem::take(&mut self.open))));
+        }
+    }
+
+    fn append(&mut self, world: &dyn World, segments: &[Arc<Segment>]) {
+        if !segments.is_empty() {
+            self.close(world);
+            self.segments.extend_from_slice(segments);
+        }
+    }
 }
 
-impl<W: World + ?Sized> Walk<'_, W> {
+struct Walk<'w> {
+    world: &'w dyn World,
+    fragments: &'w mut dyn Fragments,
+    root_owner: WorkspaceId,
+    /// Child tables, each with one that delegates to it.
+    parents: BTreeSet<(ObjectRef, ObjectRef)>,
+    /// Chains that meet say the same things about the same tables.
+    findings: BTreeSet<Finding>,
+    budget: Budget,
+    /// Whether a limit left something out.
+    is_limited: bool,
+}
+
+impl<'w> Walk<'w> {
+    fn new(world: &'w dyn World, fragments: &'w mut dyn Fragments, root_owner: &WorkspaceId, budget: Budget) -> Self {
+        Self {
+            world,
+            fragments,
+            root_owner: root_owner.clone(),
+            parents: BTreeSet::new(),
+            findings: BTreeSet::new(),
+            budget,
+            is_limited: false,
+        }
+    }
+
+    /// Takes a fragment, which is kept or made now.
+    fn fragment(&mut self, place: &Place, make: &mut dyn FnMut(&mut Walk<'_>) -> Expansion) -> Arc<Fragment> {
+        let (start, root_owner) = (self.budget, self.root_owner.clone());
+        let fragment = self.fragments.fragment(place, &start, &mut |world, fragments| {
+            let mut walk = Walk::new(world, fragments, &root_owner, start);
+            let mut expansion = make(&mut walk);
+            expansion.close(world);
+            Fragment::new(expansion.segments, expansion.conflicts, walk, &start)
+        });
+        self.budget = fragment.spend(&self.budget);
+        self.is_limited |= !fragment.is_whole();
+        self.findings.extend(fragment.findings.iter().cloned());
+        self.parents.extend(fragment.parents.iter().cloned());
+        fragment
+    }
+
     /// Expands one table under a branch; steps 2 to 4 of the procedure.
     fn table(&mut self, table: &Arc<Table>, above: &Branch) -> Expansion {
         let mut expansion = Expansion::default();
@@ -192,12 +250,12 @@ impl<W: World + ?Sized> Walk<'_, W> {
                 chain: above.chain.iter().cloned().chain([hop]).collect(),
                 tables: tables.clone(),
                 labels: labels.with(route.labels.iter().map(|(key, value)| (key, value)), depth, LabelOrigin::Route),
-                matchers: Vec::new(),
+                matchers: Arc::default(),
             };
             let combinations = above.matchers.len().saturating_mul(route.matchers.len());
             self.spend(branch.chain.len() + branch.labels.iter().count() + 4 * combinations.min(MAX_COMBINATIONS));
-            let unusable;
-            (branch.matchers, unusable) = combine_all(&above.matchers, &route.matchers);
+            let (matchers, unusable) = combine_all(&above.matchers, &route.matchers);
+            branch.matchers = matchers.into();
             if combinations > MAX_COMBINATIONS {
                 let fault = own_fault(
                     route,
@@ -206,7 +264,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
                         "its matchers and its parents' make more than {MAX_COMBINATIONS} combinations, and what goes beyond is left out; use fewer alternatives"
                     ),
                 );
-                self.finish(&branch, FinalAction::None, &[fault], &mut expansion.routes, false);
+                self.finish(&branch, FinalAction::None, &[fault], &mut expansion.open, false);
                 continue;
             }
             // Every alternative of the route was unreadable; its findings say so.
@@ -219,7 +277,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
                     format!("below `{}` {message}; this alternative of the route is left out", parent_name(above));
                 let mut faults = route.faults.clone();
                 faults.push(own_fault(route, Code::InvalidField, message));
-                self.finish(&branch, FinalAction::None, &faults, &mut expansion.routes, false);
+                self.finish(&branch, FinalAction::None, &faults, &mut expansion.open, false);
                 continue;
             }
             if branch.matchers.is_empty() {
@@ -240,9 +298,16 @@ impl<W: World + ?Sized> Walk<'_, W> {
             }
             match &route.action {
                 TableAction::Delegate(delegate) if route.faults.is_empty() => {
-                    self.delegate(table, &owner, route, delegate, &branch, &mut expansion.routes);
+                    if self.budget.left == 0 {
+                        self.too_large(&branch, &mut expansion.open);
+                        continue;
+                    }
+                    let place = Place::delegation(table, route.index, &branch);
+                    let fragment =
+                        self.fragment(&place, &mut |walk| walk.delegate(table, &owner, route, delegate, &branch));
+                    expansion.append(self.world, &fragment.segments);
                 }
-                _ => self.leaf(table, &owner, route, &branch, &mut expansion.routes),
+                _ => self.leaf(table, &owner, route, &branch, &mut expansion.open),
             }
         }
         expansion
@@ -307,14 +372,10 @@ impl<W: World + ?Sized> Walk<'_, W> {
         route: &TableRoute,
         delegate: &Delegate,
         branch: &Branch,
-        routes: &mut Vec<FinalRoute>,
-    ) {
+    ) -> Expansion {
         let field = route_field(route).field("delegate").field("routeTables");
         let mut faults: Vec<Fault> = Vec::new();
-        if self.left == 0 {
-            self.too_large(branch, routes);
-            return;
-        }
+        let mut expansion = Expansion::default();
         let mut children: Vec<Arc<Table>> = Vec::new();
         if delegate.items.is_empty() {
             faults.push(Fault {
@@ -331,36 +392,37 @@ impl<W: World + ?Sized> Walk<'_, W> {
         children.retain(|child| seen.insert(child.id.clone()));
         // R96: equal weights stay in the order of items, then age.
         children.sort_by_key(|child| Reverse(child.weight));
-        let mut group: Vec<FinalRoute> = Vec::new();
         let mut is_complete = true;
         for child in children {
-            if self.left == 0 {
+            if self.budget.left == 0 {
                 is_complete = false;
                 break;
             }
-            self.parents.entry(child.id.clone()).or_default().insert(table.id.clone());
-            let expansion = self.table(&child, branch);
-            if !expansion.conflicts.is_empty() {
+            self.parents.insert((child.id.clone(), table.id.clone()));
+            let place = Place::child(&child, branch);
+            let fragment = self.fragment(&place, &mut |walk| walk.table(&child, branch));
+            if !fragment.conflicts.is_empty() {
                 faults.push(Fault {
                     code: Code::MatcherConflict,
                     field: route_field(route),
                     message: format!(
                         "{} cannot match below this route: combine paths by prefix only, and do not ask for two values of one header, method or port",
-                        list(&expansion.conflicts, 5)
+                        list(&fragment.conflicts, 5)
                     ),
                 });
             }
-            group.extend(expansion.routes);
+            expansion.append(self.world, &fragment.segments);
         }
-        if delegate.sort == SortMethod::RouteSpecificity {
-            group.sort_by_cached_key(specificity);
+        if delegate.sort == SortMethod::RouteSpecificity && !expansion.segments.is_empty() {
+            let sorted = Segment::sorted(&expansion.segments, specificity);
+            expansion.segments = vec![Arc::new(sorted)];
         }
-        routes.extend(group);
         if !faults.is_empty() {
-            self.finish(branch, FinalAction::None, &faults, routes, true);
+            self.finish(branch, FinalAction::None, &faults, &mut expansion.open, true);
         } else if !is_complete {
-            self.too_large(branch, routes);
+            self.too_large(branch, &mut expansion.open);
         }
+        expansion
     }
 
     /// Ends a delegation for which nothing is left of [`MAX_COST`]. The first one is reported; the tables of its chain are
@@ -371,7 +433,8 @@ impl<W: World + ?Sized> Walk<'_, W> {
             field: branch.chain.last().map(|hop| FieldPath::new("spec.http").index(hop.index)).unwrap_or_default(),
             message: "the tree of the root table is too large, because tables are reached again and again on different ways; what follows here answers 500, so delegate to each table from fewer routes".to_owned(),
         };
-        if !std::mem::replace(&mut self.is_cut, true) {
+        self.is_limited = true;
+        if !std::mem::replace(&mut self.budget.is_cut, true) {
             self.report(branch, std::slice::from_ref(&fault), true);
         }
         push(branch, FinalAction::None, &[fault], routes, true);
@@ -530,29 +593,31 @@ impl<W: World + ?Sized> Walk<'_, W> {
         routes: &mut Vec<FinalRoute>,
         is_remainder: bool,
     ) {
-        let entries = branch.matchers.len() * self.hosts;
+        let entries = branch.matchers.len() * self.budget.hosts;
         let too_much = |message: String| Fault {
             code: Code::LimitExceeded,
             field: branch.chain.last().map(|hop| FieldPath::new("spec.http").index(hop.index)).unwrap_or_default(),
             message,
         };
-        if entries > self.entries_left {
+        if entries > self.budget.entries_left {
+            self.is_limited = true;
             let fault = too_much(format!(
                 "the root table's hosts and routes make more than {MAX_ENTRIES} entries, and this one is left out; use fewer hosts or matchers"
             ));
             self.report(branch, &[fault], is_remainder);
             return;
         }
-        self.entries_left -= entries;
+        self.budget.entries_left -= entries;
         let mut faults = faults.to_vec();
         if let FinalAction::Direct(direct) = &action {
             let bytes = entries.saturating_mul(direct.body.len());
-            if bytes > self.body_bytes_left {
+            if bytes > self.budget.body_bytes_left {
+                self.is_limited = true;
                 faults.push(too_much(format!(
                     "the bodies of direct responses, one for each host and matcher, make more than {MAX_BODY_BYTES} bytes; shorten them"
                 )));
             } else {
-                self.body_bytes_left -= bytes;
+                self.budget.body_bytes_left -= bytes;
             }
         }
         self.report(branch, &faults, is_remainder);
@@ -560,7 +625,7 @@ impl<W: World + ?Sized> Walk<'_, W> {
     }
 
     fn spend(&mut self, cost: usize) {
-        self.left = self.left.saturating_sub(cost);
+        self.budget.left = self.budget.left.saturating_sub(cost);
     }
 
     /// Tells the table that holds a faulty route and every ancestor up to the root (R133).

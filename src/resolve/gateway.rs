@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use crate::ir::frozen::AcceptedRoute;
 use crate::ir::route::{Action, DirectResponse, EffectiveLabels, Matcher, Route, RouteBody, RouteFault};
 use crate::ir::upstream::UpstreamId;
 use crate::ir::{GatewayPlan, Guard, Listener, Secret, SecretId, VirtualHost};
@@ -33,8 +34,9 @@ use super::world::World;
 
 pub use binding::{Bindings, Bound, ListenerKey, TableBindings, bind, bind_table};
 pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broken, is_remembered, is_unread};
-pub use growth::{GrownTree, Served, grow, require_auth_findings};
-pub use hosts::{HostKey, Hosts, PlainPort, virtual_host};
+pub use growth::{GrownTree, Segment, Served, require_auth_findings};
+pub use hosts::arranged::{Arranged as ArrangedHost, Difference, changed};
+pub use hosts::{HostKey, Hosts, PlainPort, Rows, virtual_host};
 pub use identity::account_of;
 pub use sharing::{Sharing, extensions, sharing};
 
@@ -130,7 +132,7 @@ fn find_port<'a>(service: &'a Service, port: &Port) -> Option<&'a ServicePort> {
 /// Makes the plan of one class of gateway Envoys.
 ///
 /// # Findings
-/// Those of [`listeners`], [`bodies`], [`virtual_host`] and [`resolve_upstream`].
+/// Those of [`listeners`], [`serve_on`], [`virtual_host`] and [`resolve_upstream`].
 ///
 /// # Cost
 /// In proportion to the routes and endpoints that the gateway serves.
@@ -150,12 +152,13 @@ pub fn compose<W: World + ?Sized>(
         secrets: BTreeMap::new(),
     };
     let Some(owner) = owner_of(world, gateway) else { return plan };
-    let mut hosts = Afresh { world, gateway, owner: &owner, bodies: BTreeMap::new(), findings: Findings::new() };
+    let mut hosts = Afresh { world, gateway, owner: &owner, pieces: BTreeMap::new(), findings: Findings::new() };
     let arranged = listeners(world, gateway, bindings, trees, &mut hosts, findings);
     (plan.listeners, plan.secrets, plan.guard) = (arranged.listeners, arranged.secrets, arranged.guard);
     findings.append(&mut hosts.findings);
-    let shares = hosts.bodies.iter().filter_map(|(root, bodies)| Some(sharing(world, trees.get(root)?, bodies)));
-    let shares: Vec<Sharing> = shares.collect();
+    let pieces = hosts.pieces.iter().filter_map(|(root, pieces)| Some((trees.get(root)?, pieces)));
+    let shares: Vec<Sharing> =
+        pieces.flat_map(|(tree, pieces)| pieces.iter().map(|piece| sharing(world, tree, piece))).collect();
     let owners: BTreeSet<&WorkspaceId> = shares.iter().flat_map(|sharing| &sharing.owners).collect();
     plan.extensions = Arc::new(extensions(world, owners.into_iter(), shares.iter().map(|sharing| &sharing.kept)));
     let mut wanted: BTreeSet<&UpstreamId> = plan.extensions.upstreams().collect();
@@ -295,7 +298,12 @@ fn closed_host() -> VirtualHost {
         fault: None,
     };
     let route = Route { name: "closed".into(), matcher: Matcher::any(), body: Arc::new(body) };
-    VirtualHost { domain: Host::any(), tables: Vec::new(), redirects_to_https: false, routes: vec![route] }
+    VirtualHost {
+        domain: Host::any(),
+        tables: Vec::new(),
+        redirects_to_https: false,
+        routes: [route].into_iter().collect(),
+    }
 }
 
 /// What is looked up once per gateway.
@@ -320,7 +328,7 @@ struct Afresh<'a, W: World + ?Sized> {
     world: &'a W,
     gateway: &'a GatewayId,
     owner: &'a WorkspaceId,
-    bodies: BTreeMap<ObjectRef, Vec<Arc<RouteBody>>>,
+    pieces: BTreeMap<ObjectRef, Vec<Served>>,
     findings: Findings,
 }
 
@@ -328,52 +336,50 @@ impl<W: World + ?Sized> Hosts for Afresh<'_, W> {
     fn host(&mut self, key: HostKey, trees: &[&Arc<GrownTree>]) -> Arc<VirtualHost> {
         for grown in trees {
             let root = &grown.tree.root.id;
-            if !self.bodies.contains_key(root) {
-                let bodies = bodies(self.world, self.gateway, self.owner, grown, &mut self.findings);
-                self.bodies.insert(root.clone(), bodies);
+            if !self.pieces.contains_key(root) {
+                let served = |piece| serve_on(self.world, self.gateway, self.owner, grown, piece, &mut self.findings);
+                self.pieces.insert(root.clone(), grown.pieces().map(served).collect());
             }
         }
-        let trees: Vec<(&GrownTree, &[Arc<RouteBody>])> =
-            trees.iter().map(|grown| (&***grown, self.bodies[&grown.tree.root.id].as_slice())).collect();
-        Arc::new(virtual_host(&key, &trees, &mut self.findings))
+        let rows: Vec<Rows<'_>> =
+            trees.iter().map(|grown| Rows::new(grown, &self.pieces[&grown.tree.root.id])).collect();
+        Arc::new(virtual_host(&key, &rows, &mut self.findings))
     }
 }
 
-/// The bodies of a tree's routes with what is wrong on a gateway only.
+/// A piece of a tree with what is wrong on a gateway only; the same where nothing is.
 ///
 /// # Findings
 /// Faults that hold on this gateway only, on the tables of the chain.
 ///
 /// # Rule
 /// R146.
-pub fn bodies<W: World + ?Sized>(
+pub fn serve_on<W: World + ?Sized>(
     world: &W,
     gateway: &GatewayId,
     owner: &WorkspaceId,
     grown: &GrownTree,
+    piece: &Served,
     findings: &mut Findings,
-) -> Vec<Arc<RouteBody>> {
+) -> Served {
     let mut checked: BTreeMap<&UpstreamId, Option<(Code, String)>> = BTreeMap::new();
-    let mut bodies = Vec::with_capacity(grown.bodies.len());
-    for Served { body, .. } in grown.served() {
+    let mut replaced: Option<Vec<AcceptedRoute>> = None;
+    for (position, route) in piece.iter().enumerate() {
         let mut faults: Vec<(Code, String)> = Vec::new();
-        for upstream in upstreams_of(body) {
+        for upstream in upstreams_of(&route.body) {
             let fault = checked
                 .entry(upstream)
                 .or_insert_with(|| check_on_gateway(world, &gateway.cluster, owner, upstream).err());
             faults.extend(fault.clone());
         }
-        let fault = faults.into_iter().min();
-        bodies.push(match fault {
-            None => body.clone(),
-            Some((code, message)) => {
-                let fault = RouteFault { code, message, gateway_specific: true };
-                report(gateway, body, &fault, grown.frozen.is_some(), findings);
-                Arc::new(growth::misconfigured((**body).clone(), fault))
-            }
-        });
+        if let Some((code, message)) = faults.into_iter().min() {
+            let fault = RouteFault { code, message, gateway_specific: true };
+            report(gateway, &route.body, &fault, grown.frozen.is_some(), findings);
+            let body = growth::misconfigured((*route.body).clone(), fault);
+            replaced.get_or_insert_with(|| piece.to_vec())[position].body = Arc::new(body);
+        }
     }
-    bodies
+    replaced.map_or_else(|| piece.clone(), Into::into)
 }
 
 /// Tells every table of the chain, naming the gateway. Where a frozen route stood says nothing about its table now.

@@ -1,7 +1,7 @@
 //! The resources of one type: a map that shares with its versions before and after what they have in common.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
@@ -16,11 +16,13 @@ use crate::model::Name;
 ///
 /// # Cost
 /// A copy costs nothing, a change the logarithm of the size. Comparing two versions of one map costs what differs.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Resources {
     by_name: OrdMap<Name, Arc<Resource>>,
     /// The sum of what [`digest`] makes of each.
     sum: u128,
+    /// The sum as text, once it was asked for: many hold it, so they share its bytes.
+    version: OnceLock<Version>,
 }
 
 impl Resources {
@@ -32,17 +34,24 @@ impl Resources {
 
     /// Puts a resource under a name; the one that was there.
     pub fn insert(&mut self, name: Name, resource: Arc<Resource>) -> Option<Arc<Resource>> {
-        self.sum = self.sum.wrapping_add(digest(&resource));
+        let came = digest(&resource);
         let before = self.by_name.insert(name, resource);
-        self.sum = self.sum.wrapping_sub(before.as_deref().map_or(0, digest));
+        self.add(came.wrapping_sub(before.as_deref().map_or(0, digest)));
         before
     }
 
     /// Takes a resource away.
     pub fn remove(&mut self, name: &str) -> Option<Arc<Resource>> {
         let before = self.by_name.remove(name);
-        self.sum = self.sum.wrapping_sub(before.as_deref().map_or(0, digest));
+        self.add(before.as_deref().map_or(0, digest).wrapping_neg());
         before
+    }
+
+    fn add(&mut self, difference: u128) {
+        if difference != 0 {
+            self.sum = self.sum.wrapping_add(difference);
+            self.version.take();
+        }
     }
 
     /// Takes all away that a question does not approve.
@@ -59,9 +68,12 @@ impl Resources {
     }
 
     /// The version of all of them together, from names and versions.
+    ///
+    /// # Cost
+    /// None. All who ask the same resources share one text.
     #[must_use]
     pub fn version(&self) -> Version {
-        Version::of_hash(self.sum)
+        self.version.get_or_init(|| Version::of_hash(self.sum)).clone()
     }
 
     /// What differs from an older version.
@@ -83,6 +95,14 @@ impl Resources {
         resources.fold(0, |sum, resource| sum.wrapping_add(digest(resource)))
     }
 }
+
+impl PartialEq for Resources {
+    fn eq(&self, other: &Self) -> bool {
+        self.sum == other.sum && self.by_name == other.by_name
+    }
+}
+
+impl Eq for Resources {}
 
 /// What a resource adds to the sum of its type.
 fn digest(resource: &Resource) -> u128 {
@@ -171,6 +191,8 @@ mod tests {
             let (mut resources, mut expected) = (Resources::new(), BTreeMap::new());
             let mut older = (resources.clone(), expected.clone());
             for (step, (name, body)) in script.into_iter().enumerate() {
+                // A version that was asked for on the way is no obstacle to the next.
+                let _ = resources.version();
                 if step == split {
                     older = (resources.clone(), expected.clone());
                 }

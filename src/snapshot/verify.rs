@@ -30,6 +30,7 @@ use envoy_types::pb::envoy::config::endpoint::v3 as endpoint_pb;
 use envoy_types::pb::envoy::config::listener::v3 as listener_pb;
 use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors_pb;
+use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt_pb;
 use envoy_types::pb::envoy::extensions::filters::http::lua::v3 as lua_pb;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_pb;
@@ -79,8 +80,8 @@ pub fn verify(snapshot: &Snapshot) -> Vec<Violation> {
     for (name, resource) in snapshot.resources(ResourceType::Endpoint).iter() {
         checker.check_endpoints(name, resource, taken.contains(name.as_str()));
     }
-    let chains = checker.check_listeners();
-    checker.check_extensions(&chains.discovered);
+    let mut chains = checker.check_listeners();
+    checker.check_extensions(&mut chains);
     checker.check_scopes(&chains);
     let mut wildcards = scopes::Wildcards::new();
     for (name, resource) in snapshot.resources(ResourceType::Route).iter() {
@@ -104,7 +105,7 @@ struct Chains {
     discovered: extensions::Discovered,
 }
 
-/// A listener, and the names of the HTTP filters of a chain of it.
+/// A listener, and the names of the HTTP filters of a chain of it; where routes name something in a filter, with that.
 type User = (Name, BTreeSet<String>);
 
 impl Chains {
@@ -455,7 +456,7 @@ impl<'a> Checker<'a> {
             .as_ref()
             .map_or(DEFAULT_DIRECT_RESPONSE_BYTES, |limit| limit.value);
         let mut routes = Routes { checker: self, place, users, is_part, largest_body };
-        routes.check_slots(At::default(), configuration.typed_per_filter_config.keys());
+        routes.check_slots(At::default(), &configuration.typed_per_filter_config);
         Some(routes.check_virtual_hosts(&configuration.virtual_hosts, memory))
     }
 
@@ -565,7 +566,7 @@ impl Routes<'_, '_, '_> {
     /// Checks what a virtual host says beside its name and domains.
     fn check_virtual_host(&mut self, host: &route_pb::VirtualHost) {
         let at = At { host: Some(&host.name), route: None };
-        self.check_slots(at, host.typed_per_filter_config.keys());
+        self.check_slots(at, &host.typed_per_filter_config);
         self.check_headers(at, &host.request_headers_to_add, &host.request_headers_to_remove);
         self.check_headers(at, &host.response_headers_to_add, &host.response_headers_to_remove);
         for route in &host.routes {
@@ -578,7 +579,7 @@ impl Routes<'_, '_, '_> {
             Some(matcher) => self.check_match(at, matcher),
             None => self.report(at, "matches nothing"),
         }
-        self.check_slots(at, route.typed_per_filter_config.keys());
+        self.check_slots(at, &route.typed_per_filter_config);
         for config in by_key(&route.typed_per_filter_config) {
             if let Some(cors) = self.checker.unpack::<cors_pb::CorsPolicy>(self.place, Some(config)) {
                 for origin in &cors.allow_origin_string_match {
@@ -635,7 +636,7 @@ impl Routes<'_, '_, '_> {
                 let mut total = 0;
                 for entry in &weighted.clusters {
                     self.check_cluster(at, &entry.name);
-                    self.check_slots(at, entry.typed_per_filter_config.keys());
+                    self.check_slots(at, &entry.typed_per_filter_config);
                     self.check_headers(at, &entry.request_headers_to_add, &entry.request_headers_to_remove);
                     self.check_headers(at, &entry.response_headers_to_add, &entry.response_headers_to_remove);
                     total += entry.weight.as_ref().map_or(0, |weight| u64::from(weight.value));
@@ -681,14 +682,15 @@ impl Routes<'_, '_, '_> {
         }
     }
 
-    fn check_slots<'k>(&mut self, at: At<'_>, slots: impl Iterator<Item = &'k String>) {
-        let slots: BTreeSet<&String> = slots.collect();
+    fn check_slots(&mut self, at: At<'_>, slots: &std::collections::HashMap<String, Any>) {
+        let named = slots.iter().filter_map(|(slot, config)| extensions::named(slot, config));
+        let slots: BTreeSet<String> = slots.keys().cloned().chain(named).collect();
         if let Some(asked) = &mut self.checker.asked {
-            asked.slots.extend(slots.iter().map(|slot| (*slot).clone()));
+            asked.slots.extend(slots.iter().cloned());
         }
         for slot in slots {
             for (listener, filters) in self.users {
-                if !filters.contains(slot) {
+                if !filters.contains(&slot) {
                     self.report(
                         at,
                         format_args!("configures `{slot}`, which `{listener}` does not have, so it would be ignored"),

@@ -8,12 +8,13 @@ use serde_json::Value;
 use super::{cluster_of, compile_manifests, yaml};
 use crate::compile::Compiled;
 use crate::compile::explain::{Request, explain};
-use crate::emit::{EmitOptions, emit_gateway};
-use crate::model::{Approval, Code, GatewayId, ObjectRef};
+use crate::emit::{EmitOptions, beyond, emit_gateway};
+use crate::model::{Approval, Code, EnvoyRelease, GatewayId, ObjectRef};
 use crate::render::to_json;
 use crate::resolve::Options;
 use crate::resolve::attachment::Off;
-use crate::snapshot::ResourceType;
+use crate::snapshot::verify::verify;
+use crate::snapshot::{ResourceType, Snapshot};
 
 /// Every file that mentions the kind, and what it says of it. A rule of the repository compares the list with the files.
 pub(crate) const PLACES: &[(&str, &str)] = &[
@@ -22,6 +23,7 @@ pub(crate) const PLACES: &[(&str, &str)] = &[
     ("src/crd/policy/teapot.rs", "its manifest"),
     ("src/crd/schema.rs", "which manifest type belongs to which kind"),
     ("src/emit/filter/mod.rs", "one line that dispatches to its emission"),
+    ("src/emit/filter/release.rs", "what of it takes a newer Envoy"),
     ("src/emit/filter/teapot.rs", "its form in Envoy"),
     ("src/ir/policy.rs", "its effect"),
     ("src/model/id.rs", "its name, group and plural"),
@@ -113,7 +115,10 @@ fn gateway() -> GatewayId {
 
 /// What Envoy gets for a route, by its name.
 fn envoy_route(compiled: &Compiled, name: &str) -> Value {
-    let snapshot = emit_gateway(&compiled.plans[&gateway()], &EmitOptions::default());
+    route_of(&emit_gateway(&compiled.plans[&gateway()], &EmitOptions::default()), name)
+}
+
+fn route_of(snapshot: &Snapshot, name: &str) -> Value {
     let resources = snapshot.resources(ResourceType::Route);
     let shown: Vec<Value> =
         resources.values().map(|resource| to_json(ResourceType::Route, resource).expect("a known message")).collect();
@@ -177,4 +182,27 @@ fn explain_names_it_and_says_why_others_are_off() {
     let mut expected = [(black, Off::OwnerNotOnChain), (empty, Off::LabelMismatch), (green, Off::LabelMismatch)];
     expected.sort();
     assert_eq!(off, expected);
+}
+
+/// R130: what the release cannot do is closed, and only that.
+#[test]
+fn what_a_release_cannot_do_is_closed_for_it() {
+    let all = compiled(&WORLD.replace("{tea: green}", "{tea: iced}"));
+    let plan = &all.plans[&gateway()];
+    let at = |minor| EmitOptions { release: EnvoyRelease::new(1, minor), ..EmitOptions::default() };
+    let snapshots = [36, 37, 38, 40].map(|minor| emit_gateway(plan, &at(minor)));
+    for (snapshot, minor) in snapshots.iter().zip([36, 37, 38, 40]) {
+        assert_eq!(verify(snapshot), []);
+        let route = route_of(snapshot, "team/cup:pour");
+        let is_closed = route["direct_response"]["status"] == 500;
+        assert_eq!(is_closed, minor < 38, "{route:#}");
+        assert_eq!(route["match"]["prefix"], "/cup");
+        assert_eq!(route["response_headers_to_add"].is_null(), is_closed, "{route:#}");
+        assert_eq!(route_of(snapshot, "shop/www:plain")["direct_response"]["status"], 200);
+        let told = beyond(plan, EnvoyRelease::new(1, minor));
+        let policies: Vec<String> = told.iter().map(|beyond| format!("{} {}", beyond.policy, beyond.since)).collect();
+        let expected = if is_closed { vec!["TeapotPolicy/shop/green@cluster-1 1.38".to_owned()] } else { Vec::new() };
+        assert_eq!(policies, expected);
+    }
+    assert!(snapshots[0] == snapshots[1] && snapshots[2] == snapshots[3]);
 }

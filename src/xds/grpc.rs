@@ -15,10 +15,10 @@ use std::task::{Context, Poll, ready};
 use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
-use tokio::sync::mpsc;
 use tonic::Status;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Response, header};
 
+use super::slot::{Receiver, Sender};
 use super::wire::Message;
 
 /// Bytes before each message.
@@ -27,8 +27,11 @@ pub(super) const HEADER_BYTES: usize = 5;
 /// Bytes that are set aside for a message before any of it has come, whatever length its header claims.
 const RESERVED_BYTES: usize = 64 << 10;
 
-/// What goes to the client: messages, or how the stream ends. On the heap, so that an empty channel is small.
+/// What goes to the client: messages, or how the stream ends. On the heap, so that an empty slot is small.
 pub(super) type Outgoing = Result<Box<Message>, Box<Status>>;
+
+/// Where what goes to a client is put.
+pub(super) type Outbound = Sender<Outgoing>;
 
 /// The messages of a client.
 #[derive(Debug)]
@@ -109,15 +112,15 @@ impl Requests {
 /// The body of an answer: messages until the channel closes, then the status.
 #[derive(Debug)]
 pub(super) struct Responses {
-    outgoing: mpsc::Receiver<Outgoing>,
+    /// None after the last.
+    outgoing: Option<Receiver<Outgoing>>,
     current: Option<Box<Message>>,
-    ended: bool,
 }
 
 impl Responses {
     /// The answer to a request that opened a stream.
-    pub(super) fn answer(outgoing: mpsc::Receiver<Outgoing>) -> Response<Body> {
-        let mut response = Response::new(Body::new(Self { outgoing, current: None, ended: false }));
+    pub(super) fn answer(outgoing: Receiver<Outgoing>) -> Response<Body> {
+        let mut response = Response::new(Body::new(Self { outgoing: Some(outgoing), current: None }));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         response
     }
@@ -137,10 +140,8 @@ impl http_body::Body for Responses {
                 return Poll::Ready(Some(Ok(Frame::data(chunk))));
             }
             self.current = None;
-            if self.ended {
-                return Poll::Ready(None);
-            }
-            let status = match ready!(self.outgoing.poll_recv(task)) {
+            let Some(outgoing) = &mut self.outgoing else { return Poll::Ready(None) };
+            let status = match ready!(outgoing.poll_next(task)) {
                 Some(Ok(message)) => {
                     self.current = Some(message);
                     continue;
@@ -148,8 +149,7 @@ impl http_body::Body for Responses {
                 Some(Err(status)) => *status,
                 None => Status::ok(""),
             };
-            self.ended = true;
-            self.outgoing.close();
+            self.outgoing = None;
             let mut trailers = HeaderMap::with_capacity(2);
             let written = status.add_header(&mut trailers);
             return Poll::Ready(Some(written.map(|()| Frame::trailers(trailers))));

@@ -293,11 +293,11 @@ impl Lane {
         &self.resources
     }
 
-    /// Takes in the resources of a new snapshot; `version` is asked for only if they differ.
+    /// Takes in the resources of a new snapshot.
     ///
     /// # Cost
     /// In proportion to what has changed for this client since the snapshot before; the first stream compares for all.
-    pub(super) fn update(&mut self, resources: Arc<Resources>, version: impl FnOnce() -> Version, commons: &Commons) {
+    pub(super) fn update(&mut self, resources: Arc<Resources>, commons: &Commons) {
         if self.is_served && Arc::ptr_eq(&self.resources, &resources) {
             return;
         }
@@ -315,7 +315,7 @@ impl Lane {
             self.absent.extend(gone.filter(|name| self.interest.names().contains(*name)).cloned());
         }
         self.is_served = true;
-        self.version = commons.version(&resources, version);
+        self.version = resources.version();
         self.resources = resources;
         self.stale = true;
         self.unseen = true;
@@ -328,15 +328,21 @@ impl Lane {
     }
 
     /// Makes sure that the client gets an answer on a resource that it waits for, once it asks for it or if it did.
-    pub(super) fn require(&mut self, name: &str) {
-        if let Some(resource) = self.resources.get(name) {
-            self.again.insert(resource.name.clone());
+    ///
+    /// What is gone is answered as it was `before`, if that is known. Gives back what the answer is; none if it is that
+    /// there is nothing.
+    pub(super) fn require(&mut self, name: &str, before: Option<&Arc<Resource>>) -> Option<Arc<Resource>> {
+        let current = self.resources.get(name);
+        let answer = current.or(before).cloned();
+        if let Some(resource) = &answer {
+            self.again.extend(current.map(|resource| resource.name.clone()));
             self.pinned.insert(resource.name.clone(), resource.clone());
             self.stale = true;
         } else if self.told.remove(name) {
             // That it is missing is an answer too.
             self.stale = true;
         }
+        answer
     }
 
     /// Forgets what a removed cluster would have waited for.

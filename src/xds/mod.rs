@@ -73,6 +73,7 @@ pub mod subscription;
 mod commons;
 mod grpc;
 mod lane;
+mod slot;
 mod spread;
 mod stream;
 mod wire;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tonic::Status;
 use tonic::codegen::http::Response;
 use tonic::transport::server::TcpIncoming;
@@ -18,6 +18,7 @@ use super::grpc::{Requests, Responses};
 use super::inspection::Sessions;
 use super::observation::{Observer, StreamId};
 use super::session::SessionSettings;
+use super::slot;
 use super::source::SnapshotSource;
 use super::spread;
 use super::stream::Stream;
@@ -190,7 +191,7 @@ impl<S: SnapshotSource, O: Observer> Streams<S, O> {
             commons: self.commons.clone(),
             closing: self.closing.clone(),
         };
-        let (outbound, outgoing) = mpsc::channel(1);
+        let (outbound, outgoing) = slot::channel();
         let limit = self.settings.request_bytes.min(REQUEST_BYTES_MAX);
         let inbound = Requests::new(request.into_body(), limit);
         tokio::spawn(async move {

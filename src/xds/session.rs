@@ -10,6 +10,7 @@
 //! # Rule
 //! xDS protocol, "Incremental xDS" and "State of the world"; `reliability.md` sections 1 to 3.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use super::ordering::{Board, Standing, Timeouts};
 use super::subscription::Limits;
 use crate::model::Name;
 use crate::snapshot::diff::endpoints_of;
-use crate::snapshot::{ResourceType, Resources, Snapshot};
+use crate::snapshot::{Resource, ResourceType, Resources, Snapshot};
 
 /// Requests of unknown types that are reported per stream; a client that sends more of them is no news.
 const UNKNOWN_TYPES_REPORTED: usize = 8;
@@ -81,6 +82,9 @@ pub struct Session {
     only: Option<ResourceType>,
     lanes: [Lane; ResourceType::ALL.len()],
     snapshot: Option<Arc<Snapshot>>,
+    /// Where a response carries all clusters: the endpoints that went with the last, until that is acknowledged. A cluster that
+    /// is gone by then is carried on in the version that the client took before, which waits for endpoints again.
+    endpoints_sent: BTreeMap<Name, Arc<Resource>>,
     nonces: u64,
     /// Until when the client may mention further types.
     opens_until: Duration,
@@ -115,6 +119,7 @@ impl Session {
             only: None,
             lanes: ResourceType::ALL.map(|resource_type| Lane::new(resource_type, variant)),
             snapshot: None,
+            endpoints_sent: BTreeMap::new(),
             nonces: 0,
             opens_until: settle,
             settles_at: settle,
@@ -254,6 +259,7 @@ impl Session {
             Some(Answer::Acknowledged) if resource_type == ResourceType::Listener && self.only.is_none() => {
                 self.settles_at = now + self.settings.timeouts.settle;
             }
+            Some(Answer::Acknowledged) if resource_type == ResourceType::Cluster => self.endpoints_sent.clear(),
             Some(Answer::Acknowledged) | None => {}
         }
     }
@@ -262,7 +268,7 @@ impl Session {
     #[must_use]
     pub fn snapshot(&mut self, now: Duration, snapshot: Arc<Snapshot>) -> Vec<Output> {
         for (lane, resource_type) in self.lanes.iter_mut().zip(ResourceType::ALL) {
-            lane.update(snapshot.resources(resource_type), || snapshot.type_version(resource_type), &self.commons);
+            lane.update(snapshot.resources(resource_type), &self.commons);
         }
         self.snapshot = Some(snapshot);
         let mut outputs = Vec::new();
@@ -355,10 +361,15 @@ impl Session {
             self.nonces += 1;
             if resource_type == ResourceType::Cluster {
                 // A cluster that the client may not hold has its endpoints sent with it.
-                let sent = self.lanes[resource_type as usize].unacknowledged();
-                let required: Vec<Name> = sent.iter().map(|cluster| endpoints_of(cluster)).collect();
+                let clusters = &self.lanes[resource_type as usize];
+                let required: Vec<Name> = clusters.unacknowledged().iter().map(|c| endpoints_of(c)).collect();
+                let may_come_again = clusters.carries_all();
                 let endpoints = &mut self.lanes[ResourceType::Endpoint as usize];
-                required.iter().for_each(|name| endpoints.require(name));
+                let before = std::mem::take(&mut self.endpoints_sent);
+                for name in required {
+                    let answer = endpoints.require(&name, before.get(&name)).filter(|_| may_come_again);
+                    self.endpoints_sent.extend(answer.map(|answer| (name, answer)));
+                }
                 response.removed.iter().for_each(|name| endpoints.release(name));
             }
             outputs.push(Output::Respond(response));

@@ -7,12 +7,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 
 use super::commons::Commons;
-use super::grpc::{Outgoing, Requests};
+use super::grpc::{Outbound, Requests};
 use super::inspection::Sessions;
 use super::message::{RequestError, Response};
 use super::node::{Node, NodeError};
@@ -53,19 +53,17 @@ struct Connection<O: Observer> {
 
 impl<S: SnapshotSource, O: Observer> Stream<S, O> {
     /// Serves the stream to its end.
-    pub(super) async fn run<P: Protocol>(mut self, mut inbound: Requests, outbound: mpsc::Sender<Outgoing>) {
+    pub(super) async fn run<P: Protocol>(mut self, mut inbound: Requests, outbound: Outbound) {
         if let Err(status) = self.serve::<P>(&mut inbound, &outbound).await {
             tracing::debug!(stream = self.id.0, code = ?status.code(), reason = ?status.message(), "stream refused");
             // A client that doesn't read doesn't hear the last word either.
-            let _ = tokio::time::timeout(self.settings.drain, outbound.send(Err(Box::new(status)))).await;
+            if tokio::time::timeout(self.settings.drain, outbound.room()).await.is_ok() {
+                outbound.give(Err(Box::new(status)));
+            }
         }
     }
 
-    async fn serve<P: Protocol>(
-        &mut self,
-        inbound: &mut Requests,
-        outbound: &mpsc::Sender<Outgoing>,
-    ) -> Result<End, Status> {
+    async fn serve<P: Protocol>(&mut self, inbound: &mut Requests, outbound: &Outbound) -> Result<End, Status> {
         let first = tokio::select! {
             _ = closed(&mut self.closing) => return Err(stopping()),
             message = tokio::time::timeout(self.settings.first_message, inbound.next()) => message,
@@ -110,10 +108,10 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
         let expiry = tokio::time::sleep_until(begin + spread::age(self.id, self.settings.stream_age));
         tokio::pin!(expiry);
         loop {
-            while let Ok(room) = outbound.try_reserve()
+            while outbound.has_room()
                 && let Some(response) = outbox.pop_front()
             {
-                room.send(Ok(Box::new(Message::of(P::VARIANT, response)?)));
+                outbound.give(Ok(Box::new(Message::of(P::VARIANT, response)?)));
             }
             let deadline = session.next_deadline(begin.elapsed());
             tokio::select! {
@@ -132,8 +130,8 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
                     }
                 }
                 // Room is used above, as soon as there is some.
-                room = outbound.reserve(), if !outbox.is_empty() => {
-                    if room.is_err() {
+                has_room = outbound.room(), if !outbox.is_empty() => {
+                    if !has_room {
                         return Ok(End::Client);
                     }
                 }

@@ -15,6 +15,7 @@ use crate::xds::session::{Output, Session, SessionSettings};
 
 mod cut;
 mod leaving;
+mod releases;
 mod unfit;
 
 /// One workspace with a gateway, two Services, and two teams with a host each. `SHOP` and `TEAM` are their routes.

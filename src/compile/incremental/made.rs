@@ -9,17 +9,18 @@ use imbl::OrdMap;
 use crate::compile::full::{beaten_in, closed, orphan, reached, unimplemented_gateways};
 use crate::compile::inputs::Inputs;
 use crate::ir::GatewayPlan;
-use crate::ir::frozen::Remembered;
+use crate::ir::frozen::{AcceptedRoute, Remembered};
 use crate::memo::Reads;
 use crate::model::{Findings, GatewayId, Kind, ObjectRef};
 use crate::resolve::Options;
 use crate::resolve::attachment::{Beaten, beaten_findings, no_effect};
 use crate::resolve::delegation::expand;
+use crate::resolve::delegation::fragments::share;
 use crate::resolve::destination::backing_services;
 use crate::resolve::facts::{Table, TableRole};
 use crate::resolve::gateway::{
-    Bindings, GrownTree, TableBindings, bind_table, carry_over_table, class_of_one, freeze, grow, known_gateways,
-    require_auth_findings, serves,
+    Bindings, GrownTree, Segment, TableBindings, bind_table, carry_over_table, changed, class_of_one, freeze,
+    known_gateways, require_auth_findings, serves,
 };
 use crate::resolve::lower::Lowered;
 use crate::resolve::policy;
@@ -27,6 +28,7 @@ use crate::resolve::roster::Roster;
 use crate::resolve::trust::KeptRoot;
 use crate::resolve::world::World;
 
+use super::fragments::{self, Keeper};
 use super::outcome::{Count, Origin, Outcome};
 use super::serving::{Around, Claims, Serving, Stale};
 use super::slots::{Dirty, Reader, Recording, Slot, take, touch, touch_object};
@@ -42,6 +44,8 @@ impl Made {
             bindings: Bindings::default(),
             bound: BTreeMap::new(),
             trees: OrdMap::new(),
+            groves: BTreeMap::new(),
+            numbers: 0,
             broken: BTreeSet::new(),
             reached: BTreeMap::new(),
             reaches: BTreeMap::new(),
@@ -184,11 +188,16 @@ impl Made {
         }
     }
 
-    /// Makes the tree of a root table. Returns what is remembered of it; tables that it begins or ceases to reach are added
-    /// to `children`.
+    /// Makes the tree of a root table, of which some fragments are stale. Returns what is remembered of it; tables that it
+    /// begins or ceases to reach are added to `children`.
+    ///
+    /// # Cost
+    /// In proportion to the fragments that are made, with those around them, and a word or two for every other part of the
+    /// tree; if the root table may freeze, in proportion to its routes.
     pub(super) fn grow(
         &mut self,
         root: &ObjectRef,
+        stale: BTreeSet<u64>,
         (before, is_unread): (&Remembered, bool),
         children: &mut BTreeSet<ObjectRef>,
         step: &mut Step,
@@ -204,41 +213,95 @@ impl Made {
         }
         let table = table.filter(|_| self.bindings.gateways.contains_key(root));
         let world = Recording::new(&self.inputs);
-        let tree = table.as_ref().and_then(|table| expand(&world, table));
         let old = self.trees.get(root).cloned();
-        let Some(tree) = tree else {
+        let mut grove = self.groves.remove(root).unwrap_or_default();
+        let tree = table.as_ref().and_then(|table| {
+            let kept = std::mem::take(&mut grove.fragments);
+            let mut keeper = Keeper::new(&self.inputs, root, kept, stale, &mut self.reads, &mut self.numbers);
+            let tree = expand(&world, table, &mut keeper);
+            step.fragments += keeper.made;
+            grove.fragments = keeper.finish();
+            tree
+        });
+        let Some(mut tree) = tree else {
+            fragments::forget(root, grove.fragments, &mut self.reads);
             if old.is_some() {
                 self.reads.forget(&reader);
                 self.outcome.forget(&origin);
                 self.trees.remove(root);
-                self.beat(root, old.as_deref(), None);
+                self.tell(root, &mut grove.told, &[]);
+                self.beat(root, &[], old.as_deref(), None);
                 self.reach(root, BTreeSet::new(), children);
             }
             return after;
         };
         step.trees += 1;
+        if let Some(old) = &old {
+            share(&mut tree.segments, &old.tree.segments);
+        }
         let mut findings = tree.findings.clone();
-        let mut grown = grow(&world, tree);
+        let mut grown = GrownTree::new(tree);
         if may_freeze(&grown.tree.root) {
             world.note(Slot::Broken(root.clone()));
             grown.tree.parents.keys().for_each(|child| world.note(Slot::Broken(child.clone())));
         }
         freeze(&world, &mut grown, &self.broken, before, &mut after, &mut findings);
-        if grown.frozen.is_none() {
-            require_auth_findings(&world, &grown, &mut findings);
-        }
-        findings.extend(closed(&grown));
         self.reads.record(&reader, world.into_slots());
         self.outcome.set(origin.clone(), findings);
+        let others = self.tell(root, &mut grove.told, if grown.frozen.is_none() { &grown.tree.segments } else { &[] });
+        self.groves.insert(root.clone(), grove);
         let is_served = self.bound.get(root).is_some_and(|own| !own.listeners.is_empty());
-        let reach = if is_served { reached(&grown).cloned().collect() } else { BTreeSet::new() };
-        self.reach(root, reach, children);
+        let has_same_parents = old.as_ref().is_some_and(|old| {
+            old.frozen.is_none() && grown.frozen.is_none() && old.tree.parents == grown.tree.parents
+        });
+        if !has_same_parents || self.reaches.contains_key(root) != (is_served && !grown.tree.parents.is_empty()) {
+            let reach = if is_served { reached(&grown).cloned().collect() } else { BTreeSet::new() };
+            self.reach(root, reach, children);
+        }
         if old.as_deref() != Some(&grown) {
-            self.outcome.count(&origin, counts(&grown));
-            self.beat(root, old.as_deref(), Some(&grown));
+            if !has_same_parents {
+                self.outcome.count(&origin, counts(&grown));
+            }
+            self.beat(root, &others, old.as_deref(), Some(&grown));
             self.trees.insert(root.clone(), Arc::new(grown));
         }
         after
+    }
+
+    /// Tells what is wrong with policies on the segments of a tree, and counts these. Returns those that were told before
+    /// and are not now, and those that were not.
+    fn tell(
+        &mut self,
+        root: &ObjectRef,
+        told: &mut Vec<(Arc<Segment>, u64)>,
+        segments: &[Arc<Segment>],
+    ) -> Vec<Arc<Segment>> {
+        let before: Vec<Arc<Segment>> = told.iter().map(|(segment, _)| segment.clone()).collect();
+        let (gone, new) = changed(&before, segments, Arc::ptr_eq);
+        // One that takes another's place says what differs.
+        let mut numbers = told[gone.clone()].iter().map(|(_, number)| *number).collect::<Vec<u64>>().into_iter();
+        let made: Vec<(Arc<Segment>, u64)> = segments[new]
+            .iter()
+            .map(|segment| (segment.clone(), numbers.next().unwrap_or_else(|| self.number())))
+            .collect();
+        let mut others: Vec<Arc<Segment>> = made.iter().map(|(segment, _)| segment.clone()).collect();
+        for (segment, number) in &made {
+            let origin = Origin::Segment(root.clone(), *number);
+            let mut findings = closed(segment);
+            require_auth_findings(&self.inputs, segment, &mut findings);
+            self.outcome.set(origin.clone(), findings);
+            self.outcome.count(&origin, counts_on(segment.served.iter()));
+        }
+        for number in numbers {
+            self.outcome.forget(&Origin::Segment(root.clone(), number));
+        }
+        others.extend(told.splice(gone, made).map(|(segment, _)| segment));
+        others
+    }
+
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
     }
 
     fn reach(&mut self, root: &ObjectRef, now: BTreeSet<ObjectRef>, children: &mut BTreeSet<ObjectRef>) {
@@ -261,12 +324,24 @@ impl Made {
         }
     }
 
-    fn beat(&mut self, root: &ObjectRef, before: Option<&GrownTree>, now: Option<&GrownTree>) {
+    /// Tells who lost to whom, if that may be different: `others` are segments of one of the two trees and not of the other.
+    fn beat(&mut self, root: &ObjectRef, others: &[Arc<Segment>], before: Option<&GrownTree>, now: Option<&GrownTree>) {
+        fn beaten(grown: &GrownTree) -> impl Iterator<Item = (&Beaten, String)> {
+            grown.tree.segments.iter().flat_map(|segment| beaten_in(segment))
+        }
+        let has_same_freezing = before.map(|tree| tree.frozen.is_some()) == now.map(|tree| tree.frozen.is_some());
+        let is_plain = |tree: &GrownTree| tree.frozen.is_none();
+        if has_same_freezing
+            && now.is_some_and(is_plain)
+            && !others.iter().any(|segment| beaten_in(segment).next().is_some())
+        {
+            return;
+        }
         let mut new: BTreeMap<Beaten, Vec<String>> = BTreeMap::new();
-        for (beaten, _) in before.into_iter().flat_map(beaten_in) {
+        for (beaten, _) in before.into_iter().flat_map(beaten) {
             new.entry(beaten.clone()).or_default();
         }
-        for (beaten, route) in now.into_iter().flat_map(beaten_in) {
+        for (beaten, route) in now.into_iter().flat_map(beaten) {
             new.entry(beaten.clone()).or_default().push(route);
         }
         for (beaten, routes) in new {
@@ -388,7 +463,10 @@ impl Made {
         for reader in dirty {
             match reader {
                 Reader::Listeners(gateway) => stale.entry(gateway).or_default().listeners = true,
-                Reader::Bodies(gateway, root) => drop(stale.entry(gateway).or_default().roots.insert(root)),
+                Reader::Piece(gateway, root, number) => {
+                    let pieces = stale.entry(gateway).or_default().roots.entry(root).or_default();
+                    pieces.insert(number);
+                }
                 Reader::Extensions(gateway) => stale.entry(gateway).or_default().extensions = true,
                 Reader::Upstream(gateway, id) => drop(stale.entry(gateway).or_default().upstreams.insert(id)),
                 _ => {}
@@ -414,7 +492,9 @@ impl Made {
             if !domains.is_empty() || !roots.is_empty() {
                 let stale = stale.entry(gateway.clone()).or_default();
                 stale.domains = domains;
-                stale.roots.extend(roots.into_iter().cloned());
+                for root in roots {
+                    stale.roots.entry(root.clone()).or_default();
+                }
             }
         }
         let mut around = Around {
@@ -423,6 +503,7 @@ impl Made {
             trees: &self.trees,
             reads: &mut self.reads,
             outcome: &mut self.outcome,
+            numbers: &mut self.numbers,
             step,
         };
         for (gateway, stale) in stale {
@@ -445,11 +526,23 @@ fn claim(own: &TableBindings, reads: &Reads<Slot, Reader>, dirty: &mut Dirty, cl
     }
 }
 
-/// What a tree adds to counts (R135).
+/// What a tree adds to counts, beside what its segments do while it is not frozen (R135).
 fn counts(grown: &GrownTree) -> Vec<Count> {
+    let mut counts = match grown.frozen {
+        Some(_) => counts_on(grown.served()),
+        None => Vec::new(),
+    };
+    for (child, above) in &grown.tree.parents {
+        counts.extend(above.iter().map(|parent| Count::of(child, "numParentRouteTables", parent)));
+    }
+    counts
+}
+
+/// What routes in force add to counts.
+fn counts_on<'r>(routes: impl Iterator<Item = &'r AcceptedRoute>) -> Vec<Count> {
     let mut selected: BTreeMap<&ObjectRef, usize> = BTreeMap::new();
     let mut applied: BTreeMap<(&ObjectRef, Kind), usize> = BTreeMap::new();
-    for served in grown.served() {
+    for served in routes {
         // One that is on several destinations of a route is on one route.
         let policies: BTreeSet<&ObjectRef> = served.body.attached.iter().map(|a| &a.policy).collect();
         for policy in policies {
@@ -466,9 +559,6 @@ fn counts(grown: &GrownTree) -> Vec<Count> {
     for ((table, kind), policies) in applied {
         let what = format!("numAppliedRoutePolicies.{}, Kind={kind}", kind.group().api_version());
         counts.push(Count::new(table, &what, policies));
-    }
-    for (child, above) in &grown.tree.parents {
-        counts.extend(above.iter().map(|parent| Count::of(child, "numParentRouteTables", parent)));
     }
     counts
 }

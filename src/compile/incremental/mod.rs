@@ -11,10 +11,11 @@
 //! | roster | – | a cluster, workspace, settings or namespace is another; if it differs, all below is made anew |
 //! | binding | root table | what it read changed (`slots`) |
 //! | tree with policies | root table | the same, or where it binds, or what is remembered of it |
-//! | bodies | gateway and tree | the tree, or a destination's sharing, changed |
+//! | fragment | delegation, and table below it, of a tree | what stands above it, or what it read, changed |
+//! | piece | gateway, tree and run of its routes | the routes, or a destination's sharing, changed |
 //! | listeners | gateway | virtual gateways, their Services or secrets changed; bindings too, where there is a port with TLS or TCP |
 //! | domains | gateway and plain HTTP port | tables that claim the domain are others |
-//! | virtual host | gateway and domain | its tables, or their bodies, changed |
+//! | virtual host | gateway and domain | its tables, or their pieces, changed; of many pieces, only those that are others |
 //! | what policies share | gateway | such a policy of an owner of its tables and destinations is another, or there are others |
 //! | upstream | gateway and destination | its object, endpoints or protection changed |
 //! | findings, verdict | object | something else is said or counted about it (`outcome`) |
@@ -22,6 +23,7 @@
 //! Rules see only [`World`], whose recording form notes every question, also those without an answer. A part that comes
 //! out equal is the same part, so that nothing below it is made. Deleting an object frees everything made from it.
 
+mod fragments;
 mod made;
 mod outcome;
 mod serving;
@@ -42,7 +44,7 @@ use crate::model::{Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef};
 use crate::resolve::Options;
 use crate::resolve::attachment::Beaten;
 use crate::resolve::facts::{FailureMode, PolicyObject, Table, TableRole};
-use crate::resolve::gateway::{Bindings, GrownTree, TableBindings, is_remembered, is_unread};
+use crate::resolve::gateway::{Bindings, GrownTree, Segment, TableBindings, is_remembered, is_unread};
 use crate::resolve::lower::{Lowered, lower};
 use crate::resolve::roster::{RosterInputs, resolve_roster};
 use crate::resolve::world::World;
@@ -66,8 +68,10 @@ pub struct Step {
     pub bindings: usize,
     /// Trees that were expanded and got their policies.
     pub trees: usize,
-    /// Trees whose destinations were checked for a gateway.
-    pub bodies: usize,
+    /// Parts of these that were expanded.
+    pub fragments: usize,
+    /// Pieces of trees whose destinations were checked for a gateway.
+    pub pieces: usize,
     /// Gateways whose listeners were arranged.
     pub listeners: usize,
     /// Virtual hosts.
@@ -138,6 +142,10 @@ struct Made {
     bindings: Bindings,
     bound: BTreeMap<ObjectRef, TableBindings>,
     trees: OrdMap<ObjectRef, Arc<GrownTree>>,
+    /// What trees are put together from.
+    groves: BTreeMap<ObjectRef, Grove>,
+    /// Fragments, segments and pieces that were ever made.
+    numbers: u64,
     broken: BTreeSet<ObjectRef>,
     /// How many bound trees serve a table.
     reached: BTreeMap<ObjectRef, usize>,
@@ -150,6 +158,14 @@ struct Made {
     serving: BTreeMap<GatewayId, Serving>,
     plans: OrdMap<GatewayId, Arc<GatewayPlan>>,
     outcome: Outcome,
+}
+
+/// What a tree is put together from.
+#[derive(Debug, Default)]
+struct Grove {
+    fragments: Vec<fragments::Kept>,
+    /// The segments of which something is told, each with its number; none while the tree is frozen.
+    told: Vec<(Arc<Segment>, u64)>,
 }
 
 impl Compiler {
@@ -211,6 +227,7 @@ impl Compiler {
             self.kept.held_back.len(),
             made.bound.len(),
             made.trees.len(),
+            made.groves.values().map(|grove| fragments::count(&grove.fragments) + grove.told.len()).sum(),
             made.targeting.len(),
             made.referring.len(),
             made.broken.len(),
@@ -367,11 +384,18 @@ impl Kept {
                 touch(&made.reads, &Slot::Broken(table), &mut dirty);
             }
         }
+        let mut stale: BTreeMap<ObjectRef, BTreeSet<u64>> = BTreeMap::new();
+        for reader in take(&mut dirty, |reader| matches!(reader, Reader::Fragment(..))) {
+            let Reader::Fragment(root, number) = reader else { continue };
+            stale.entry(root.clone()).or_default().insert(number);
+            dirty.insert(Reader::Tree(root));
+        }
         let mut changed_trees: BTreeSet<ObjectRef> = BTreeSet::new();
         for reader in take(&mut dirty, |reader| matches!(reader, Reader::Tree(_))) {
             let Reader::Tree(root) = &reader else { continue };
             let before = self.made.trees.get(root).cloned();
-            let remembered = self.made.grow(root, (&self.remembered, self.is_unread), &mut children, step);
+            let stale = stale.remove(root).unwrap_or_default();
+            let remembered = self.made.grow(root, stale, (&self.remembered, self.is_unread), &mut children, step);
             self.recall(root, &remembered);
             let now = self.made.trees.get(root);
             if before.as_ref().map(Arc::as_ptr) != now.map(Arc::as_ptr) {

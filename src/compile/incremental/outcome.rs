@@ -29,8 +29,10 @@ pub(super) enum Origin {
     Object(ObjectRef),
     /// Where a root table binds.
     Binding(ObjectRef),
-    /// A tree, and what became of its freezing and policies.
+    /// A tree, and what became of its freezing.
     Tree(ObjectRef),
+    /// What became of policies on a segment of a tree.
+    Segment(ObjectRef, u64),
     /// That nobody delegates to a table.
     Orphan(ObjectRef),
     /// That one policy lost to another.
@@ -43,8 +45,8 @@ pub(super) enum Origin {
     Unimplemented,
     /// The listeners of a gateway.
     Listeners(GatewayId),
-    /// A tree on a gateway.
-    Bodies(GatewayId, ObjectRef),
+    /// A piece of a tree on a gateway.
+    Piece(GatewayId, ObjectRef, u64),
     /// A virtual host of a gateway.
     Host(GatewayId, HostKey),
     /// A destination of a gateway.

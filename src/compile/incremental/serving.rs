@@ -1,19 +1,20 @@
 //! The plan of one class of gateways, kept in parts: bodies per tree, virtual hosts, upstreams.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::OrdMap;
 
 use crate::compile::inputs::Inputs;
-use crate::ir::{GatewayPlan, Listener, RouteBody, Serves, UpstreamId, VirtualHost};
+use crate::ir::{GatewayPlan, Listener, Serves, UpstreamId, VirtualHost};
 use crate::memo::Reads;
 use crate::model::{Findings, GatewayId, Host as Domain, ObjectRef, WorkspaceId};
 use crate::resolve::destination::resolve_upstream;
 use crate::resolve::facts::ListenerProtocol;
 use crate::resolve::gateway::{
-    Bindings, GrownTree, HostKey, Hosts, ListenerKey, PlainPort, Sharing, bodies, is_implemented_by, listeners,
-    owner_of, sharing, upstreams_of, virtual_host,
+    ArrangedHost, Bindings, Difference, GrownTree, HostKey, Hosts, ListenerKey, PlainPort, Rows, Served, Sharing,
+    changed, is_implemented_by, listeners, owner_of, serve_on, sharing, upstreams_of, virtual_host,
 };
 use crate::resolve::world::World;
 
@@ -27,7 +28,7 @@ pub(super) struct Serving {
     pub(super) gateway: GatewayId,
     owner: Option<WorkspaceId>,
     pub(super) plan: Arc<GatewayPlan>,
-    pub(super) bodies: BTreeMap<ObjectRef, Bodies>,
+    pub(super) pieces: BTreeMap<ObjectRef, Pieces>,
     hosts: BTreeMap<HostKey, Host>,
     by_root: BTreeMap<ObjectRef, Vec<HostKey>>,
     /// Ports whose domains are settled one by one.
@@ -40,23 +41,26 @@ pub(super) struct Serving {
     of_streams: BTreeSet<UpstreamId>,
     /// Those that policies share for all routes.
     pub(super) of_extensions: BTreeSet<UpstreamId>,
-    /// How many trees give an owner a say in what policies share.
+    /// How many pieces give an owner a say in what policies share.
     pub(super) sharers: BTreeMap<WorkspaceId, usize>,
     /// Whether what policies share is to be made anew.
     pub(super) is_sharing_stale: bool,
 }
 
+/// The pieces of a tree: as every gateway has them, as this one has them, and their numbers.
 #[derive(Debug)]
-pub(super) struct Bodies {
+pub(super) struct Pieces {
     tree: Arc<GrownTree>,
-    bodies: Vec<Arc<RouteBody>>,
-    pub(super) sharing: Sharing,
+    sources: Vec<Served>,
+    served: Vec<Served>,
+    /// What each says of what policies share.
+    pub(super) sharing: Vec<Sharing>,
+    numbers: Vec<u64>,
 }
 
 #[derive(Debug)]
 struct Host {
-    host: Arc<VirtualHost>,
-    upstreams: BTreeSet<UpstreamId>,
+    arranged: ArrangedHost,
     /// Port and position of the chain, where hosts are in the order of their domains.
     places: Vec<(u16, usize)>,
     is_used: bool,
@@ -69,6 +73,7 @@ pub(super) struct Around<'a> {
     pub(super) trees: &'a OrdMap<ObjectRef, Arc<GrownTree>>,
     pub(super) reads: &'a mut Reads<Slot, Reader>,
     pub(super) outcome: &'a mut Outcome,
+    pub(super) numbers: &'a mut u64,
     pub(super) step: &'a mut Step,
 }
 
@@ -81,8 +86,8 @@ pub(super) struct Stale {
     pub(super) listeners: bool,
     /// Domains, with their port, that other tables may serve.
     pub(super) domains: BTreeSet<(u16, Domain)>,
-    /// Root tables whose tree is another, or goes to other destinations.
-    pub(super) roots: BTreeSet<ObjectRef>,
+    /// Root tables whose tree is another, or of which some pieces go to other destinations.
+    pub(super) roots: BTreeMap<ObjectRef, BTreeSet<u64>>,
     pub(super) extensions: bool,
     pub(super) upstreams: BTreeSet<UpstreamId>,
 }
@@ -101,7 +106,7 @@ impl Serving {
             gateway: gateway.clone(),
             owner: owner_of(inputs, gateway),
             plan: Arc::new(plan),
-            bodies: BTreeMap::new(),
+            pieces: BTreeMap::new(),
             hosts: BTreeMap::new(),
             by_root: BTreeMap::new(),
             plain: BTreeMap::new(),
@@ -116,7 +121,7 @@ impl Serving {
 
     /// Whether a root table is served here.
     pub(super) fn serves(&self, root: &ObjectRef) -> bool {
-        self.bodies.contains_key(root)
+        self.pieces.contains_key(root)
     }
 
     /// The domains of ports here that claims are about.
@@ -137,13 +142,13 @@ impl Serving {
     pub(super) fn update(&mut self, stale: Stale, around: &mut Around<'_>) {
         let Some(owner) = self.owner.clone() else { return };
         let mut moved = BTreeSet::new();
-        for root in &stale.roots {
-            if !self.bodies.contains_key(root) {
+        for (root, numbers) in &stale.roots {
+            if !self.pieces.contains_key(root) {
                 continue;
             }
             match around.trees.get(root) {
                 Some(tree) => {
-                    if self.make_bodies(root, tree, &owner, around) {
+                    if self.make_pieces(root, tree, numbers, &owner, around) {
                         moved.insert(root.clone());
                     }
                 }
@@ -163,7 +168,7 @@ impl Serving {
         } else {
             let (mut counted, made) = self.settle(&stale.domains, &owner, &mut plan, around);
             counted.extend(self.patch(&moved, &made, &mut plan, around));
-            counted.extend(self.share(&mut plan, around));
+            counted.append(&mut self.share(&mut plan, around));
             for id in counted {
                 match (self.wanted.contains_key(&id), plan.upstreams.contains_key(&id)) {
                     (true, false) => drop(touched.insert(id)),
@@ -193,46 +198,96 @@ impl Serving {
         self.plan = plan;
     }
 
-    /// Whether the routes of a tree are others than before.
-    fn make_bodies(
+    /// Whether the routes of a tree are others than before. `stale` are pieces that go to other destinations.
+    fn make_pieces(
         &mut self,
         root: &ObjectRef,
         tree: &Arc<GrownTree>,
+        stale: &BTreeSet<u64>,
         owner: &WorkspaceId,
         around: &mut Around<'_>,
     ) -> bool {
-        around.step.bodies += 1;
-        let (world, mut findings) = (Recording::new(around.inputs), Findings::new());
-        let made = bodies(&world, &self.gateway, owner, tree, &mut findings);
-        let sharing = sharing(&world, tree, &made);
-        around.reads.record(&Reader::Bodies(self.gateway.clone(), root.clone()), world.into_slots());
-        around.outcome.set(Origin::Bodies(self.gateway.clone(), root.clone()), findings);
-        let is_same = self.bodies.get(root).is_some_and(|kept| Arc::ptr_eq(&kept.tree, tree) && kept.bodies == made);
-        let before = self.bodies.get(root).map(|kept| kept.sharing.clone()).unwrap_or_default();
-        self.reshare(&before, &sharing);
-        match self.bodies.get_mut(root) {
-            Some(kept) if is_same => kept.sharing = sharing,
-            _ => drop(self.bodies.insert(root.clone(), Bodies { tree: tree.clone(), bodies: made, sharing })),
+        let (gateway, numbers) = (&self.gateway, &mut *around.numbers);
+        let mut is_other = !self.pieces.contains_key(root);
+        let kept = self.pieces.entry(root.clone()).or_insert_with(|| Pieces {
+            tree: tree.clone(),
+            sources: Vec::new(),
+            served: Vec::new(),
+            sharing: Vec::new(),
+            numbers: Vec::new(),
+        });
+        // Whether it is frozen is told with its routes.
+        is_other |= kept.tree.frozen.is_some() != tree.frozen.is_some();
+        kept.tree = tree.clone();
+        let sources: Vec<Served> = tree.pieces().cloned().collect();
+        let (gone, new) = changed(&kept.sources, &sources, Arc::ptr_eq);
+        is_other |= gone != new;
+        let mut before = kept.numbers[gone.clone()].iter().copied();
+        let mut made = Vec::with_capacity(new.len());
+        for _ in new.clone() {
+            made.push(before.next().unwrap_or_else(|| {
+                *numbers += 1;
+                *numbers
+            }));
         }
-        !is_same
+        for number in before {
+            around.reads.forget(&Reader::Piece(gateway.clone(), root.clone(), number));
+            around.outcome.forget(&Origin::Piece(gateway.clone(), root.clone(), number));
+        }
+        kept.numbers.splice(gone.clone(), made);
+        kept.served.splice(gone.clone(), sources[new.clone()].iter().cloned());
+        let mut reshared: Vec<(Sharing, Sharing)> = kept
+            .sharing
+            .splice(gone, new.clone().map(|_| Sharing::default()))
+            .map(|before| (before, Sharing::default()))
+            .collect();
+        kept.sources = sources;
+        let again = (0..kept.numbers.len()).filter(|at| !stale.is_empty() && stale.contains(&kept.numbers[*at]));
+        let again: Vec<usize> = new.clone().chain(again.filter(|at| !new.contains(at))).collect();
+        for at in again {
+            around.step.pieces += 1;
+            let (world, mut findings) = (Recording::new(around.inputs), Findings::new());
+            let made = serve_on(&world, gateway, owner, tree, &kept.sources[at], &mut findings);
+            let shared = sharing(&world, tree, &made);
+            if kept.sharing[at] != shared {
+                reshared.push((std::mem::replace(&mut kept.sharing[at], shared.clone()), shared));
+            }
+            let number = kept.numbers[at];
+            around.reads.record(&Reader::Piece(gateway.clone(), root.clone(), number), world.into_slots());
+            around.outcome.set(Origin::Piece(gateway.clone(), root.clone(), number), findings);
+            if new.contains(&at) || kept.served[at] != made {
+                is_other = true;
+                kept.served[at] = made;
+            }
+        }
+        // Owners that come before those that go, so that one in both is never gone.
+        reshared.sort_by_key(|(_, now)| now.owners.is_empty());
+        for (before, now) in reshared {
+            self.reshare(&before, &now);
+        }
+        is_other
     }
 
-    /// Makes a virtual host from what is kept of its tables. Returns whether it is another than before.
-    fn make_host(&mut self, key: &HostKey, around: &mut Around<'_>) -> bool {
+    /// Makes a virtual host from what is kept of its tables. Returns how it differs from the one before.
+    fn make_host(&mut self, key: &HostKey, around: &mut Around<'_>) -> Difference {
         around.step.hosts += 1;
-        let kept: Vec<&Bodies> = key.tables.iter().filter_map(|root| self.bodies.get(root)).collect();
-        let trees: Vec<(&GrownTree, &[Arc<RouteBody>])> =
-            kept.iter().map(|kept| (&*kept.tree, kept.bodies.as_slice())).collect();
-        let mut findings = Findings::new();
-        let host = virtual_host(key, &trees, &mut findings);
-        around.outcome.set(Origin::Host(self.gateway.clone(), key.clone()), findings);
-        let is_same = self.hosts.get(key).is_some_and(|kept| *kept.host == host);
-        if !is_same {
-            let upstreams = host.routes.iter().flat_map(|route| upstreams_of(&route.body)).cloned().collect();
-            let places = self.hosts.get(key).map(|kept| kept.places.clone()).unwrap_or_default();
-            self.hosts.insert(key.clone(), Host { host: Arc::new(host), upstreams, places, is_used: true });
-        }
-        !is_same
+        let kept: Vec<&Pieces> = key.tables.iter().filter_map(|root| self.pieces.get(root)).collect();
+        let rows: Vec<Rows<'_>> = kept.iter().map(|kept| Rows::new(&kept.tree, &kept.served)).collect();
+        let (host, difference) = match self.hosts.entry(key.clone()) {
+            Entry::Occupied(host) => {
+                let host = host.into_mut();
+                let difference = host.arranged.update(key, &rows);
+                (host, difference)
+            }
+            Entry::Vacant(place) => {
+                let arranged = ArrangedHost::new(key, &rows);
+                let came = arranged.upstreams().cloned().collect();
+                let difference = Difference { is_other: true, came, gone: Vec::new() };
+                (place.insert(Host { arranged, places: Vec::new(), is_used: true }), difference)
+            }
+        };
+        around.outcome.set(Origin::Host(self.gateway.clone(), key.clone()), host.arranged.findings());
+        difference
     }
 
     /// Settles domains anew of ports where that can be done one by one. Returns the upstreams that more or fewer virtual
@@ -285,7 +340,7 @@ impl Serving {
     fn enter(&mut self, key: &HostKey, port: u16, counted: &mut BTreeSet<UpstreamId>) {
         let Some(host) = self.hosts.get_mut(key) else { return };
         if host.places.is_empty() {
-            for id in &host.upstreams {
+            for id in host.arranged.upstreams() {
                 *self.wanted.entry(id.clone()).or_default() += 1;
                 counted.insert(id.clone());
             }
@@ -307,9 +362,9 @@ impl Serving {
             return;
         }
         if let Some(host) = self.hosts.remove(key) {
-            for id in host.upstreams {
-                self.release(&id);
-                counted.insert(id);
+            for id in host.arranged.upstreams() {
+                self.release(id);
+                counted.insert(id.clone());
             }
         }
         around.outcome.forget(&Origin::Host(self.gateway.clone(), key.clone()));
@@ -318,7 +373,7 @@ impl Serving {
             keys.retain(|other| other != key);
             if keys.is_empty() {
                 self.by_root.remove(root);
-                self.drop_bodies(root, around);
+                self.drop_pieces(root, around);
             }
         }
     }
@@ -333,12 +388,15 @@ impl Serving {
         }
     }
 
-    fn drop_bodies(&mut self, root: &ObjectRef, around: &mut Around<'_>) {
-        if let Some(kept) = self.bodies.remove(root) {
-            self.reshare(&kept.sharing, &Sharing::default());
+    fn drop_pieces(&mut self, root: &ObjectRef, around: &mut Around<'_>) {
+        let Some(kept) = self.pieces.remove(root) else { return };
+        for number in kept.numbers {
+            around.reads.forget(&Reader::Piece(self.gateway.clone(), root.clone(), number));
+            around.outcome.forget(&Origin::Piece(self.gateway.clone(), root.clone(), number));
         }
-        around.reads.forget(&Reader::Bodies(self.gateway.clone(), root.clone()));
-        around.outcome.forget(&Origin::Bodies(self.gateway.clone(), root.clone()));
+        for sharing in kept.sharing {
+            self.reshare(&sharing, &Sharing::default());
+        }
     }
 
     /// Puts other virtual hosts in their places. Returns the upstreams that more or fewer of them name.
@@ -353,8 +411,8 @@ impl Serving {
         let keys: BTreeSet<HostKey> =
             moved.iter().filter_map(|root| self.by_root.get(root)).flatten().cloned().collect();
         for key in keys.into_iter().filter(|key| !made.contains(key)) {
-            let before = self.hosts.get(&key).map(|kept| kept.upstreams.clone()).unwrap_or_default();
-            if !self.make_host(&key, around) {
+            let difference = self.make_host(&key, around);
+            if !difference.is_other {
                 continue;
             }
             let Some(kept) = self.hosts.get(&key) else { continue };
@@ -364,19 +422,21 @@ impl Serving {
                 if let Some(Serves::Http(http)) = chain.map(|chain| &mut chain.serves)
                     && let Ok(position) = http.virtual_hosts.binary_search_by(|host| host.domain.cmp(&key.domain))
                 {
-                    http.virtual_hosts[position] = kept.host.clone();
+                    http.virtual_hosts[position] = kept.arranged.host().clone();
                 }
             }
             // One that another chain serves instead names nothing.
             if kept.places.is_empty() {
                 continue;
             }
-            let now = kept.upstreams.clone();
-            counted.extend(now.symmetric_difference(&before).cloned());
-            for id in now.difference(&before) {
+            for id in difference.came {
                 *self.wanted.entry(id.clone()).or_default() += 1;
+                counted.insert(id);
             }
-            before.difference(&now).for_each(|id| self.release(id));
+            for id in difference.gone {
+                self.release(&id);
+                counted.insert(id);
+            }
         }
         counted
     }
@@ -459,7 +519,7 @@ impl Serving {
             *self.wanted.entry(id.clone()).or_default() += 1;
         }
         for (key, host) in &mut self.hosts {
-            host.places = places.remove(&Arc::as_ptr(&host.host)).unwrap_or_default();
+            host.places = places.remove(&Arc::as_ptr(host.arranged.host())).unwrap_or_default();
             for root in &key.tables {
                 self.by_root.entry(root.clone()).or_default().push(key.clone());
             }
@@ -468,14 +528,14 @@ impl Serving {
             }
             // One that another chain serves instead is made and not used.
             if !host.places.is_empty() {
-                for id in &host.upstreams {
+                for id in host.arranged.upstreams() {
                     *self.wanted.entry(id.clone()).or_default() += 1;
                 }
             }
         }
         let gone: Vec<ObjectRef> =
-            self.bodies.keys().filter(|root| !self.by_root.contains_key(*root)).cloned().collect();
-        gone.iter().for_each(|root| self.drop_bodies(root, around));
+            self.pieces.keys().filter(|root| !self.by_root.contains_key(*root)).cloned().collect();
+        gone.iter().for_each(|root| self.drop_pieces(root, around));
     }
 
     /// Leaves nothing of the gateway behind.
@@ -484,9 +544,11 @@ impl Serving {
         reads.forget(&Reader::Extensions(gateway.clone()));
         reads.forget(&Reader::Listeners(gateway.clone()));
         outcome.forget(&Origin::Listeners(gateway.clone()));
-        for root in self.bodies.keys() {
-            reads.forget(&Reader::Bodies(gateway.clone(), root.clone()));
-            outcome.forget(&Origin::Bodies(gateway.clone(), root.clone()));
+        for (root, kept) in &self.pieces {
+            for number in &kept.numbers {
+                reads.forget(&Reader::Piece(gateway.clone(), root.clone(), *number));
+                outcome.forget(&Origin::Piece(gateway.clone(), root.clone(), *number));
+            }
         }
         for key in self.hosts.keys() {
             outcome.forget(&Origin::Host(gateway.clone(), key.clone()));
@@ -499,7 +561,8 @@ impl Serving {
 
     /// How many parts are held.
     pub(super) fn len(&self) -> usize {
-        let parts = self.bodies.len() + self.hosts.len() + self.by_root.len() + self.domains.len();
+        let pieces: usize = self.pieces.values().map(|kept| kept.numbers.len()).sum();
+        let parts = pieces + self.hosts.len() + self.by_root.len() + self.domains.len();
         parts + self.wanted.len() + self.plan.upstreams.len()
     }
 }
@@ -519,7 +582,7 @@ impl Hosts for Keeper<'_, '_> {
         for tree in trees {
             let root = &tree.tree.root.id;
             if !self.serving.serves(root) {
-                self.serving.make_bodies(root, tree, self.owner, self.around);
+                self.serving.make_pieces(root, tree, &BTreeSet::new(), self.owner, self.around);
             }
         }
         let is_known = self.serving.hosts.contains_key(&key);
@@ -531,7 +594,7 @@ impl Hosts for Keeper<'_, '_> {
         match self.serving.hosts.get_mut(&key) {
             Some(kept) => {
                 kept.is_used = true;
-                kept.host.clone()
+                kept.arranged.host().clone()
             }
             None => Arc::new(virtual_host(&key, &[], &mut Findings::new())),
         }

@@ -16,14 +16,14 @@ impl Serving {
     /// In proportion to its owners.
     pub(super) fn reshare(&mut self, before: &Sharing, now: &Sharing) {
         for owner in now.owners.difference(&before.owners) {
-            let trees = self.sharers.entry(owner.clone()).or_default();
-            *trees += 1;
-            self.is_sharing_stale |= *trees == 1;
+            let pieces = self.sharers.entry(owner.clone()).or_default();
+            *pieces += 1;
+            self.is_sharing_stale |= *pieces == 1;
         }
         for owner in before.owners.difference(&now.owners) {
-            if let Some(trees) = self.sharers.get_mut(owner) {
-                *trees -= 1;
-                if *trees == 0 {
+            if let Some(pieces) = self.sharers.get_mut(owner) {
+                *pieces -= 1;
+                if *pieces == 0 {
                     self.sharers.remove(owner);
                     self.is_sharing_stale = true;
                 }
@@ -38,7 +38,7 @@ impl Serving {
             return BTreeSet::new();
         }
         let world = Recording::new(around.inputs);
-        let kept = self.bodies.values().map(|bodies| &bodies.sharing.kept);
+        let kept = self.pieces.values().flat_map(|pieces| &pieces.sharing).map(|sharing| &sharing.kept);
         let now = extensions(&world, self.sharers.keys(), kept);
         around.reads.record(&Reader::Extensions(self.gateway.clone()), world.into_slots());
         if *plan.extensions == now {

@@ -88,6 +88,8 @@ pub(super) enum Reader {
     Binding(ObjectRef),
     /// The tree of a root table with its policies.
     Tree(ObjectRef),
+    /// What a delegation, or a table below one, brings to the tree of a root table.
+    Fragment(ObjectRef, u64),
     /// The Services behind a virtual destination.
     Backing(ObjectRef),
     /// Whether the selectors of a policy have an effect.
@@ -98,8 +100,8 @@ pub(super) enum Reader {
     Unimplemented,
     /// The listeners of a gateway.
     Listeners(GatewayId),
-    /// What is wrong with a tree's routes on one gateway.
-    Bodies(GatewayId, ObjectRef),
+    /// What is wrong with a piece of a root table's tree on one gateway.
+    Piece(GatewayId, ObjectRef, u64),
     /// What policies share for all routes of a gateway.
     Extensions(GatewayId),
     /// A destination with its endpoints, for one gateway.

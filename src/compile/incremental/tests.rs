@@ -22,6 +22,7 @@ use crate::testing::mutation::{Mutation, WORLDS_AS_WRITTEN, World, apply, mutati
 
 use super::*;
 
+mod large;
 mod layers;
 
 /// How many scripts are tried.

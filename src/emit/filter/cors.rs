@@ -34,7 +34,7 @@ fn joined(names: &[Name]) -> String {
     names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
 }
 
-fn emit_origin(origin: &OriginMatch) -> matcher_pb::StringMatcher {
+pub(super) fn emit_origin(origin: &OriginMatch) -> matcher_pb::StringMatcher {
     use matcher_pb::string_matcher::MatchPattern;
     match &origin.pattern {
         OriginPattern::Exact(text) => pb::string_matcher(MatchPattern::Exact(text.to_string()), origin.ignore_case),

@@ -7,20 +7,24 @@
 //!
 //! To add a policy kind: a variant of [`Policy`], a file here with one function `apply`, a line in `apply`, and, if
 //! it is a filter and not a native field of routes, the neutral form of its slot. The neutral form costs one update of
-//! all listeners, once.
+//! all listeners, once. What only newer releases of Envoy can do has a row in [`NEWER`].
 //!
 //! # Rule
 //! The policy reference in the manual, "HTTP filter order" (order) and "Activation and re-routing" (why filters are
 //! neutral and enabled rather than disabled).
 
 mod cors;
+mod csrf;
 mod fault_injection;
 mod header_manipulation;
 mod jwt;
+mod release;
 mod retry_timeout;
 #[cfg(test)]
 mod teapot;
 
+pub use release::{Beyond, NEWER, Newer, needs};
+pub(super) use release::{beyond, is_beyond};
 pub(super) use retry_timeout::baseline as baseline_retries;
 
 use std::collections::HashMap;
@@ -75,6 +79,8 @@ pub(super) const FAULT: &str = "chancery.fault";
 pub(super) const CORS: &str = "chancery.cors";
 /// Who may call what on the gateway, and in clusters at a destination.
 pub(super) const ACCESS: &str = "chancery.access";
+/// Requests of other origins that change state.
+pub(super) const CSRF: &str = "chancery.csrf";
 const ROUTER: &str = "envoy.filters.http.router";
 /// Authorization by servers, one slot for each set of settings.
 pub(super) const EXT_AUTH: [&str; 4] =
@@ -128,7 +134,7 @@ pub const SLOTS: &[Slot] = &[
     in_place(1150, "chancery.post.4", holder),
     in_place(1160, "chancery.post.5", holder),
     reserved(1200, "chancery.buffer"),
-    in_place(1300, "chancery.csrf", || wire::any(&csrf_unenforced())),
+    in_place(1300, CSRF, || wire::any(&csrf_unenforced())),
     reserved(1400, "chancery.wasm"),
     in_place(1500, ROUTER, || wire::any(&router_pb::Router::default())),
 ];
@@ -181,8 +187,7 @@ fn nobody_to_ask() -> Any {
 }
 
 fn csrf_unenforced() -> csrf_pb::CsrfPolicy {
-    let never = core_pb::RuntimeFractionalPercent { default_value: Some(pb::per_million(0)), ..Default::default() };
-    csrf_pb::CsrfPolicy { filter_enabled: Some(never), ..Default::default() }
+    csrf_pb::CsrfPolicy { filter_enabled: Some(csrf::share(0)), ..Default::default() }
 }
 
 /// The chain of every HTTP listener.
@@ -266,6 +271,7 @@ pub(super) fn apply(policy: &Policy, route: &mut RouteBuilder<'_>) {
         Policy::Jwt(verification) => jwt::apply(verification, route),
         // Clusters and listeners have it.
         Policy::Access(_) => {}
+        Policy::Csrf(policy) => csrf::apply(policy, route),
         #[cfg(test)]
         Policy::Teapot(policy) => teapot::apply(policy, route),
     }

@@ -16,4 +16,6 @@ pub struct Csrf {
     pub shadow: bool,
     /// Further origins that are allowed, as `host` or `host:port`, in the order written.
     pub additional_origins: Vec<OriginMatch>,
+    /// Whether it stands for a policy that is invalid (R130): everything is judged and refused.
+    pub is_strict: bool,
 }

@@ -71,7 +71,7 @@ fn compile(tables: impl IntoIterator<Item = Value>) -> Compiled {
 
 /// What the routes of the root table's tree hold on to.
 fn size(compiled: &Compiled) -> usize {
-    let trees = compiled.trees.values().flat_map(|grown| &grown.tree.routes);
+    let trees = compiled.trees.values().flat_map(|grown| grown.tree.routes());
     trees.map(|route| route.chain.len() + route.labels.iter().count() + route.matchers.len()).sum()
 }
 
@@ -192,7 +192,7 @@ fn r79_bodies_that_hosts_and_matchers_multiply_are_bounded() {
         })
         .sum();
     assert!(bodies < 64 << 20, "{bodies} bytes");
-    let statuses: Vec<u16> = [&routes[0], &routes[routes.len() - 1]]
+    let statuses: Vec<u16> = [routes.iter().next().unwrap(), routes.iter().last().unwrap()]
         .map(|route| match &route.body.action {
             Action::Direct(direct) => direct.status,
             _ => 0,

@@ -10,7 +10,7 @@ use crate::ir::Guard;
 use crate::ir::listener::{
     CertificateSource, Chain, ClientCertificate, HttpHosts, Serves, Tls, TrustSource, VirtualHost,
 };
-use crate::ir::route::{Action, EffectiveLabels, Forward, Hop, Matcher, Route, RouteBody, WeightedDestination};
+use crate::ir::route::{Action, EffectiveLabels, Forward, Hop, Matcher, Route, RouteBody, Routes, WeightedDestination};
 use crate::ir::secret::{AltName, Secret, SecretId, SecretPart};
 use crate::ir::trust::Identity;
 use crate::model::{Code, FieldPath, Finding, Host, Kind, Name, ObjectRef, WorkspaceId};
@@ -272,7 +272,7 @@ fn keep_apart<W: World + ?Sized>(here: &mut OnGateway<'_, W>, chains: &mut [Chai
 }
 
 fn empty_host(domain: Host) -> VirtualHost {
-    VirtualHost { domain, tables: Vec::new(), redirects_to_https: false, routes: Vec::new() }
+    VirtualHost { domain, tables: Vec::new(), redirects_to_https: false, routes: Routes::default() }
 }
 
 // ---- whole connections --------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::ir::frozen::{Accepted, AcceptedRoute, Remembered};
+use crate::ir::frozen::{Accepted, Remembered};
 use crate::ir::route::Action;
 use crate::model::{Code, FieldPath, Finding, Findings, ObjectRef, Severity};
 use crate::resolve::delegation::is_too_large;
@@ -144,8 +144,8 @@ pub fn freeze<W: World + ?Sized>(
     };
     after.accepted.insert(table.id.clone(), accepted.clone());
     let entries: usize = accepted.routes.iter().map(|route| route.matchers.len()).sum();
-    let (bodies, guarded) = guard(world, &accepted);
-    let bytes = accepted.routes.iter().zip(&bodies).map(|(route, body)| match &body.action {
+    let (served, guarded) = guard(world, &accepted);
+    let bytes = served.iter().map(|route| match &route.body.action {
         Action::Direct(direct) => direct.body.len().saturating_mul(route.matchers.len()),
         Action::Forward(_) | Action::Redirect(_) => 0,
     });
@@ -165,7 +165,7 @@ pub fn freeze<W: World + ?Sized>(
         findings.push(Finding::warning(child, Code::FreezeConfig, message).with(&table.id));
     }
     findings.extend(guarded);
-    grown.kept = bodies;
+    grown.kept = served;
     grown.frozen = Some(accepted);
 }
 
@@ -173,7 +173,7 @@ pub fn freeze<W: World + ?Sized>(
 ///
 /// A route that a policy keeps closed (R130) is not: the fault is the policy's.
 fn is_invalid(grown: &GrownTree, broken: &BTreeSet<ObjectRef>) -> bool {
-    grown.tree.routes.iter().any(|route| route.fault.is_some())
+    grown.tree.routes().any(|route| route.fault.is_some())
         // Routes that are left out altogether.
         || grown.tree.findings.iter().any(|finding| finding.severity == Severity::Error)
         || std::iter::once(&grown.tree.root.id).chain(grown.tree.parents.keys()).any(|table| broken.contains(table))
@@ -181,16 +181,9 @@ fn is_invalid(grown: &GrownTree, broken: &BTreeSet<ObjectRef>) -> bool {
 
 /// A tree as it is, for keeping.
 fn accept(grown: &GrownTree) -> Accepted {
-    let routes = grown.tree.routes.iter().zip(&grown.bodies);
     Accepted {
         root: grown.tree.root.id.clone(),
         owner: grown.tree.owner.clone(),
-        routes: routes
-            .map(|(route, body)| AcceptedRoute {
-                matchers: route.matchers.clone(),
-                is_remainder: route.is_remainder,
-                body: body.clone(),
-            })
-            .collect(),
+        routes: grown.tree.segments.iter().flat_map(|segment| segment.served.iter().cloned()).collect(),
     }
 }

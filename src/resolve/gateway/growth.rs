@@ -2,59 +2,118 @@
 
 use std::sync::Arc;
 
-use crate::ir::frozen::Accepted;
-use crate::ir::route::{
-    Action, Attachment, DirectResponse, Forward, Hop, Matcher, RouteBody, RouteFault, WeightedDestination,
-};
+use crate::ir::frozen::{Accepted, AcceptedRoute};
+use crate::ir::policy::Policy;
+use crate::ir::route::{Action, Attachment, DirectResponse, Forward, Hop, RouteBody, RouteFault, WeightedDestination};
 use crate::ir::upstream::UpstreamId;
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Name};
 use crate::resolve::RequireAuth;
 use crate::resolve::attachment::{Attached, attach, kept_route};
 use crate::resolve::delegation::{FinalAction, FinalRoute, Tree};
+use crate::resolve::policy;
 use crate::resolve::world::World;
 
 /// The label by which the default-deny switch finds routes (R51).
 const REQUIRE_AUTH_LABEL: &str = "gateway.gloo.solo.io/require_auth";
 
-/// A tree with what attaches to each of its routes; the same for every gateway.
+/// Final routes that follow each other, with what attaches to each; the same for every gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GrownTree {
-    /// The tree.
-    pub tree: Tree,
-    /// For each of its routes; neighbours share it where they have the same.
+pub struct Segment {
+    /// The routes.
+    pub routes: Vec<FinalRoute>,
+    /// For each of them; neighbours share it where they have the same.
     pub attached: Vec<Arc<Attached>>,
-    /// Each route's body, as it is where nothing gateway-specific is wrong.
-    pub bodies: Vec<Arc<RouteBody>>,
-    /// What is served in place of the routes, while one of them is invalid and the root table freezes (R140).
-    pub frozen: Option<Arc<Accepted>>,
-    /// The bodies of what is served in their place, with what must be refused now (R51, R130).
-    pub kept: Vec<Arc<RouteBody>>,
+    /// Each as it is served where nothing gateway-specific is wrong.
+    pub served: Served,
 }
 
-/// A final route as it is served.
-#[derive(Clone, Copy, Debug)]
-pub struct Served<'t> {
-    /// Alternatives; at least one.
-    pub matchers: &'t [Matcher],
-    /// Whether it is the error route that a delegation leaves for what no valid child serves (R89).
-    pub is_remainder: bool,
-    /// What it does, as it is where nothing gateway-specific is wrong.
-    pub body: &'t Arc<RouteBody>,
+/// Routes that follow each other, as they are served.
+pub type Served = Arc<[AcceptedRoute]>;
+
+impl Segment {
+    /// Attaches policies to routes.
+    ///
+    /// # Cost
+    /// In proportion to the routes and their candidates.
+    pub fn grow(world: &dyn World, mut routes: Vec<FinalRoute>) -> Self {
+        routes.shrink_to_fit();
+        share_destinations(&mut routes);
+        let mut attached: Vec<Arc<Attached>> = Vec::with_capacity(routes.len());
+        for route in &routes {
+            let mut own = attach(world, route);
+            match attached.last() {
+                Some(before) if **before == own => attached.push(before.clone()),
+                Some(before) => {
+                    own.share_with(before);
+                    attached.push(Arc::new(own));
+                }
+                None => attached.push(Arc::new(own)),
+            }
+        }
+        let mut served: Vec<AcceptedRoute> = Vec::with_capacity(routes.len());
+        for (route, attached) in routes.iter().zip(&attached) {
+            let mut own = body(world, route, attached);
+            if let (Action::Forward(own), Some(Action::Forward(before))) =
+                (&mut own.action, served.last().map(|before| &before.body.action))
+                && own.destinations == before.destinations
+            {
+                own.destinations = before.destinations.clone();
+            }
+            let (matchers, is_remainder) = (route.matchers.clone(), route.is_remainder);
+            served.push(AcceptedRoute { matchers, is_remainder, body: Arc::new(own) });
+        }
+        Self { routes, attached, served: served.into() }
+    }
+
+    /// The routes of several segments in the order of a key; equals stay in theirs.
+    pub fn sorted<K: Ord>(segments: &[Arc<Self>], key: impl Fn(&FinalRoute) -> K) -> Self {
+        let all = segments.iter().flat_map(|segment| (0..segment.routes.len()).map(move |at| (segment, at)));
+        let mut order: Vec<(K, (&Arc<Self>, usize))> =
+            all.map(|(segment, at)| (key(&segment.routes[at]), (segment, at))).collect();
+        order.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let order = || order.iter().map(|(_, place)| *place);
+        Self {
+            routes: order().map(|(segment, at)| segment.routes[at].clone()).collect(),
+            attached: order().map(|(segment, at)| segment.attached[at].clone()).collect(),
+            served: order().map(|(segment, at)| segment.served[at].clone()).collect(),
+        }
+    }
+}
+
+/// A tree as it is in force; the same for every gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrownTree {
+    /// The tree, with what attaches to each of its routes.
+    pub tree: Tree,
+    /// What is served in place of the routes, while one of them is invalid and the root table freezes (R140).
+    pub frozen: Option<Arc<Accepted>>,
+    /// The routes that are served in their place, with what must be refused now (R51, R130).
+    pub kept: Served,
 }
 
 impl GrownTree {
-    /// The routes that are in force, in order: the tree's own, or those that it keeps.
-    pub fn served(&self) -> impl Iterator<Item = Served<'_>> {
-        let kept = self.frozen.iter().flat_map(|accepted| &accepted.routes).zip(&self.kept);
-        let kept =
-            kept.map(|(route, body)| Served { matchers: &route.matchers, is_remainder: route.is_remainder, body });
-        let own = if self.frozen.is_some() { 0 } else { self.tree.routes.len() };
-        let own = self.tree.routes.iter().zip(&self.bodies).take(own).map(|(route, body)| Served {
-            matchers: &route.matchers,
-            is_remainder: route.is_remainder,
-            body,
-        });
-        kept.chain(own)
+    /// A tree whose own routes are in force.
+    #[must_use]
+    pub fn new(tree: Tree) -> Self {
+        Self { tree, frozen: None, kept: Arc::default() }
+    }
+
+    /// What is in force, in order: the tree's own routes, or those that it keeps.
+    pub fn pieces(&self) -> impl Iterator<Item = &Served> {
+        let is_frozen = self.frozen.is_some();
+        let own = self.tree.segments.iter().filter(move |_| !is_frozen).map(|segment| &segment.served);
+        std::iter::once(&self.kept).filter(move |_| is_frozen).chain(own)
+    }
+
+    /// The routes that are in force, in order.
+    pub fn served(&self) -> impl Iterator<Item = &AcceptedRoute> {
+        self.pieces().flat_map(|piece| piece.iter())
+    }
+
+    /// The tree's own routes, in order, each with what attaches to it.
+    pub fn own(&self) -> impl Iterator<Item = (&FinalRoute, &Attached)> {
+        let segments = self.tree.segments.iter();
+        segments.flat_map(|segment| segment.routes.iter().zip(segment.attached.iter().map(AsRef::as_ref)))
     }
 
     /// Whether the root table claims its hosts for HTTP: not if it has routes of whole connections alone (R81).
@@ -63,38 +122,6 @@ impl GrownTree {
         let root = &self.tree.root;
         self.frozen.is_some() || !root.routes.is_empty() || root.streams.is_empty()
     }
-}
-
-/// Attaches policies to a tree's routes.
-///
-/// # Cost
-/// In proportion to the routes and their candidates.
-pub fn grow<W: World + ?Sized>(world: &W, mut tree: Tree) -> GrownTree {
-    share_destinations(&mut tree.routes);
-    let mut attached: Vec<Arc<Attached>> = Vec::with_capacity(tree.routes.len());
-    for route in &tree.routes {
-        let mut own = attach(world, route);
-        match attached.last() {
-            Some(before) if **before == own => attached.push(before.clone()),
-            Some(before) => {
-                own.share_with(before);
-                attached.push(Arc::new(own));
-            }
-            None => attached.push(Arc::new(own)),
-        }
-    }
-    let mut bodies: Vec<Arc<RouteBody>> = Vec::with_capacity(tree.routes.len());
-    for (route, attached) in tree.routes.iter().zip(&attached) {
-        let mut own = body(world, route, attached);
-        if let (Action::Forward(own), Some(Action::Forward(before))) =
-            (&mut own.action, bodies.last().map(|before| &before.action))
-            && own.destinations == before.destinations
-        {
-            own.destinations = before.destinations.clone();
-        }
-        bodies.push(Arc::new(own));
-    }
-    GrownTree { tree, attached, bodies, frozen: None, kept: Vec::new() }
 }
 
 /// Lets neighbours share their destinations, which they nearly always have in common.
@@ -190,23 +217,23 @@ fn told_of_auth(last: &Hop) -> Finding {
 /// Warnings on the tables that had the routes. Where a kept route stood says nothing about its table now.
 ///
 /// # Cost
-/// As [`grow`].
+/// As [`Segment::grow`].
 ///
 /// # Rule
 /// R51, R130, R140.
-pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Vec<Arc<RouteBody>>, Findings) {
+pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Served, Findings) {
     let mut findings = Findings::new();
-    let guarded = accepted.routes.iter().map(|route| {
-        let body = &route.body;
+    let mut guarded = |body: &Arc<RouteBody>| {
         if body.fault.is_some() {
             return body.clone();
         }
-        if let Some((policy, fault)) = attach(world, &kept_route(body)).closed {
+        let now = attach(world, &kept_route(body));
+        if let Some((policy, fault)) = &now.closed {
             if let Some(last) = body.chain.last() {
                 let message = format!("route `{}`, as it is kept, answers 500: {}", last.route, fault.message);
-                findings.push(Finding::warning(&last.table, fault.code, message).with(&policy));
+                findings.push(Finding::warning(&last.table, fault.code, message).with(policy));
             }
-            return Arc::new(misconfigured((**body).clone(), fault));
+            return Arc::new(misconfigured((**body).clone(), fault.clone()));
         }
         if lacks_auth(world, body) {
             findings.extend(body.chain.last().map(told_of_auth));
@@ -214,9 +241,25 @@ pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Vec<A
             refuse(&mut refused);
             return Arc::new(refused);
         }
-        body.clone()
-    });
-    (guarded.collect(), findings)
+        match now.route.iter().find(|effect| policy::is_strict(effect)) {
+            Some(strict) => Arc::new(kept_strictly(body, strict, &now)),
+            None => body.clone(),
+        }
+    };
+    let routes = accepted.routes.iter();
+    let served = routes.map(|route| AcceptedRoute { body: guarded(&route.body), ..route.clone() }).collect();
+    (served, findings)
+}
+
+/// A kept route with the strict form of a policy that is invalid now, in place of what it had of the kind.
+fn kept_strictly(body: &RouteBody, strict: &Policy, now: &Attached) -> RouteBody {
+    let kind = strict.kind();
+    let others = body.policies.iter().filter(|policy| policy.kind() != kind);
+    let mut policies: Vec<Policy> = others.chain([strict]).cloned().collect();
+    policies.sort();
+    let before = body.attached.iter().filter(|attachment| attachment.policy.kind != kind);
+    let attached = before.chain(now.attachments.iter().filter(|attachment| attachment.policy.kind == kind));
+    RouteBody { policies: policies.into(), attached: attached.cloned().collect(), ..body.clone() }
 }
 
 /// The direct response of an invalid route; it carries no policies.
@@ -233,8 +276,8 @@ pub(super) fn misconfigured(mut body: RouteBody, fault: RouteFault) -> RouteBody
 }
 
 /// Routes that the default-deny switch refuses, one warning per table (R51).
-pub fn require_auth_findings<W: World + ?Sized>(world: &W, grown: &GrownTree, findings: &mut Findings) {
-    for body in &grown.bodies {
+pub fn require_auth_findings<W: World + ?Sized>(world: &W, segment: &Segment, findings: &mut Findings) {
+    for body in segment.served.iter().map(|route| &route.body) {
         if body.fault.is_none()
             && lacks_auth(world, body)
             && let Some(last) = body.chain.last()

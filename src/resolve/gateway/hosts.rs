@@ -1,16 +1,20 @@
 //! Virtual hosts: the routes of all tables that serve a domain, in the order in which Envoy tries them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use crate::ir::{Matcher, Route, RouteBody, VirtualHost};
+use crate::ir::frozen::AcceptedRoute;
+use crate::ir::{Matcher, Route, Routes, VirtualHost};
 use crate::model::{Code, FieldPath, Finding, Findings, Host, Name, ObjectRef, PathMatch};
 use crate::resolve::world::World;
 
 use super::ports::BoundListener;
-use super::{Bindings, GrownTree, ListenerKey, OnGateway};
+use super::{Bindings, GrownTree, ListenerKey, OnGateway, Served};
+
+pub(super) mod arranged;
 
 /// The virtual hosts that listeners share, in the order of their domains (R64, R67 to R69).
 ///
@@ -125,12 +129,48 @@ fn redirects_to_https(listeners: &[BoundListener], domain: &Host) -> bool {
 }
 
 /// One entry of a virtual host before it has its name.
-struct Entry {
-    matcher: Matcher,
-    body: Arc<RouteBody>,
-    root: ObjectRef,
-    is_remainder: bool,
+#[derive(Clone, Copy)]
+struct Entry<'r> {
+    matcher: &'r Matcher,
+    route: &'r AcceptedRoute,
+    root: &'r ObjectRef,
     is_frozen: bool,
+    /// Which piece of the virtual host it is part of.
+    piece: usize,
+}
+
+/// The pieces of one tree on a gateway.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'t> {
+    root: &'t ObjectRef,
+    is_frozen: bool,
+    pieces: &'t [Served],
+}
+
+impl<'t> Rows<'t> {
+    /// The pieces of a tree with what is wrong on a gateway only.
+    #[must_use]
+    pub fn new(grown: &'t GrownTree, pieces: &'t [Served]) -> Self {
+        Self { root: &grown.tree.root.id, is_frozen: grown.frozen.is_some(), pieces }
+    }
+
+    /// The entries of some pieces that exist behind the ports of a virtual host.
+    fn entries(self, key: &HostKey, pieces: std::ops::Range<usize>) -> impl Iterator<Item = Entry<'t>> {
+        let Self { root, is_frozen, pieces: all } = self;
+        let exists = |matcher: &Matcher| matcher.port.is_none_or(|port| key.service_ports.contains(&port));
+        pieces.flat_map(move |piece| {
+            let routes = all[piece].iter().flat_map(|route| route.matchers.iter().map(move |matcher| (matcher, route)));
+            let own = routes.filter(move |(matcher, _)| exists(matcher));
+            own.map(move |(matcher, route)| Entry { matcher, route, root, is_frozen, piece })
+        })
+    }
+}
+
+/// A piece of a virtual host.
+#[derive(Clone, Debug)]
+struct Stretch {
+    routes: Arc<[Route]>,
+    findings: Findings,
 }
 
 /// What a virtual host is made from, beside the trees of its tables and what is wrong with them on its gateway.
@@ -154,65 +194,118 @@ pub trait Hosts {
 
 /// The routes of one domain: tables in age order, catch-alls of several tables last (R69, D11).
 ///
-/// Each tree comes with the bodies of its routes on this gateway.
-///
 /// # Findings
 /// [`Code::RouteShadowed`] and [`Code::BeatenByOlder`] on tables.
 ///
 /// # Cost
 /// In proportion to the routes.
-pub fn virtual_host(key: &HostKey, trees: &[(&GrownTree, &[Arc<RouteBody>])], findings: &mut Findings) -> VirtualHost {
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut catch_alls: Vec<Entry> = Vec::new();
-    for (grown, bodies) in trees {
-        for (route, body) in grown.served().zip(*bodies) {
-            for matcher in route.matchers {
-                if matcher.port.is_some_and(|port| !key.service_ports.contains(&port)) {
-                    continue;
-                }
-                let entry = Entry {
-                    matcher: matcher.clone(),
-                    body: body.clone(),
-                    root: grown.tree.root.id.clone(),
-                    is_remainder: route.is_remainder,
-                    is_frozen: grown.frozen.is_some(),
-                };
-                if trees.len() > 1 && matcher.is_catch_all() {
-                    catch_alls.push(entry);
-                } else {
-                    entries.push(entry);
-                }
-            }
-        }
-    }
-    entries.append(&mut catch_alls);
-    let entries = unshadowed(entries, &key.domain, findings);
+pub fn virtual_host(key: &HostKey, trees: &[Rows<'_>], findings: &mut Findings) -> VirtualHost {
+    let stretches = stretches(key, trees);
+    let host = assemble(key, &stretches);
+    findings.extend(stretches.into_iter().flat_map(|stretch| stretch.findings));
+    host
+}
+
+fn assemble(key: &HostKey, stretches: &[Stretch]) -> VirtualHost {
+    let pieces = stretches.iter().filter(|stretch| !stretch.routes.is_empty());
     VirtualHost {
         domain: key.domain.clone(),
         tables: key.tables.clone(),
         redirects_to_https: key.redirects_to_https,
-        routes: named(entries),
+        routes: Routes::new(pieces.map(|stretch| stretch.routes.clone()).collect()),
+    }
+}
+
+/// All pieces of a virtual host: those of its trees, and one for the catch-alls of several tables.
+fn stretches(key: &HostKey, trees: &[Rows<'_>]) -> Vec<Stretch> {
+    let mut entries: Vec<Entry<'_>> = Vec::new();
+    let mut catch_alls: Vec<Entry<'_>> = Vec::new();
+    let mut count = 0;
+    for rows in trees {
+        for mut entry in rows.entries(key, 0..rows.pieces.len()) {
+            entry.piece += count;
+            if trees.len() > 1 && entry.matcher.is_catch_all() {
+                catch_alls.push(entry);
+            } else {
+                entries.push(entry);
+            }
+        }
+        count += rows.pieces.len();
+    }
+    if !catch_alls.is_empty() {
+        catch_alls.iter_mut().for_each(|entry| entry.piece = count);
+        entries.append(&mut catch_alls);
+        count += 1;
+    }
+    settle(&entries, count, &key.domain)
+}
+
+/// Leaves out entries that can never match, and names the others.
+fn settle(entries: &[Entry<'_>], count: usize, domain: &Host) -> Vec<Stretch> {
+    let mut findings: Vec<Findings> = vec![Findings::new(); count];
+    let mut routes: Vec<Vec<Route>> = (0..count).map(|_| Vec::new()).collect();
+    let kept = unshadowed(entries, domain, &mut findings);
+    let mut names = Names::default();
+    for entry in kept {
+        let route = Route { name: names.of(entry), matcher: entry.matcher.clone(), body: entry.route.body.clone() };
+        routes[entry.piece].push(route);
+    }
+    let stretches = routes.into_iter().zip(findings);
+    stretches.map(|(routes, findings)| Stretch { routes: routes.into(), findings }).collect()
+}
+
+/// A matcher, whatever its port.
+struct Portless<'m>(&'m Matcher);
+
+impl Portless<'_> {
+    fn conditions(&self) -> impl Eq + Hash {
+        let Matcher { path, ignore_case, method, headers, query_parameters, port: _ } = self.0;
+        (path, ignore_case, method, headers, query_parameters)
+    }
+
+    /// Whether it is a prefix without further conditions.
+    fn bare_prefix(&self) -> Option<&Name> {
+        let Matcher { path, ignore_case, method, headers, query_parameters, port: _ } = self.0;
+        match path {
+            PathMatch::Prefix(path)
+                if !ignore_case && method.is_none() && headers.is_empty() && query_parameters.is_empty() =>
+            {
+                Some(path)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl PartialEq for Portless<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.conditions() == other.conditions()
+    }
+}
+
+impl Eq for Portless<'_> {}
+
+impl Hash for Portless<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.conditions().hash(state);
     }
 }
 
 /// Leaves out entries that an earlier one hides completely: one that takes everything, or the very same matcher, or a prefix
 /// without further conditions.
-fn unshadowed(entries: Vec<Entry>, domain: &Host, findings: &mut Findings) -> Vec<Entry> {
-    let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
-    let mut seen: BTreeMap<Matcher, usize> = BTreeMap::new();
+fn unshadowed<'e, 'r>(entries: &'e [Entry<'r>], domain: &Host, findings: &mut [Findings]) -> Vec<&'e Entry<'r>> {
+    let mut kept: Vec<&Entry<'_>> = Vec::with_capacity(entries.len());
+    let mut seen: HashMap<Portless<'_>, usize> = HashMap::with_capacity(entries.len());
     let mut prefixes: BTreeMap<Name, usize> = BTreeMap::new();
     let mut catch_all: Option<usize> = None;
     for entry in entries {
-        let mut key = entry.matcher.clone();
-        key.port = None;
-        let hidden_by = catch_all.or_else(|| seen.get(&key).copied()).or_else(|| below(&key, &prefixes));
+        let key = Portless(entry.matcher);
+        let hidden_by = catch_all.or_else(|| seen.get(&key).copied()).or_else(|| below(entry.matcher, &prefixes));
         if let Some(position) = hidden_by {
-            shadowed(&entry, &kept[position], domain, findings);
+            shadowed(entry, kept[position], domain, &mut findings[entry.piece]);
             continue;
         }
-        if let PathMatch::Prefix(path) = &key.path
-            && key == (Matcher { path: key.path.clone(), ..Matcher::any() })
-        {
+        if let Some(path) = key.bare_prefix() {
             prefixes.insert(path.clone(), kept.len());
         }
         seen.insert(key, kept.len());
@@ -225,7 +318,7 @@ fn unshadowed(entries: Vec<Entry>, domain: &Host, findings: &mut Findings) -> Ve
 }
 
 /// The prefix, of those that take all requests below them, that takes everything that a matcher does.
-fn below(matcher: &Matcher, prefixes: &BTreeMap<Name, usize>) -> Option<usize> {
+fn below<T: Copy>(matcher: &Matcher, prefixes: &BTreeMap<Name, T>) -> Option<T> {
     let (PathMatch::Exact(path) | PathMatch::Prefix(path)) = &matcher.path else { return None };
     if matcher.ignore_case || prefixes.is_empty() {
         return None;
@@ -234,11 +327,11 @@ fn below(matcher: &Matcher, prefixes: &BTreeMap<Name, usize>) -> Option<usize> {
 }
 
 /// Tells the table whose route can never match.
-fn shadowed(entry: &Entry, by: &Entry, domain: &Host, findings: &mut Findings) {
+fn shadowed(entry: &Entry<'_>, by: &Entry<'_>, domain: &Host, findings: &mut Findings) {
     // The remainder of a delegation is ours, not an author's: where valid children serve everything, nothing is left.
-    let (Some(last), Some(winner)) = (entry.body.chain.last(), by.body.chain.last()) else { return };
+    let (Some(last), Some(winner)) = (entry.route.body.chain.last(), by.route.body.chain.last()) else { return };
     // A frozen route may no longer be what its table says.
-    if entry.is_remainder || entry.is_frozen {
+    if entry.route.is_remainder || entry.is_frozen {
         return;
     }
     let code = if entry.root == by.root { Code::RouteShadowed } else { Code::BeatenByOlder };
@@ -257,17 +350,19 @@ fn shadowed(entry: &Entry, by: &Entry, domain: &Host, findings: &mut Findings) {
     );
 }
 
-/// Gives entries names that are unique within the virtual host and say where they come from.
-fn named(entries: Vec<Entry>) -> Vec<Route> {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    entries
-        .into_iter()
-        .map(|entry| {
-            let base = entry.body.chain.last().map_or_else(|| "route".to_owned(), ToString::to_string);
-            let count = counts.entry(base.clone()).or_insert(0);
-            *count += 1;
-            let name: Name = if *count == 1 { base.into() } else { format!("{base}[{}]", *count - 1).into() };
-            Route { name, matcher: entry.matcher, body: entry.body }
-        })
-        .collect()
+/// Names of entries that are unique within the virtual host and say where they come from.
+#[derive(Default)]
+struct Names(HashMap<String, usize>);
+
+impl Names {
+    fn of(&mut self, entry: &Entry<'_>) -> Name {
+        let base = base_name(entry);
+        let count = self.0.entry(base.clone()).or_insert(0);
+        *count += 1;
+        if *count == 1 { base.into() } else { format!("{base}[{}]", *count - 1).into() }
+    }
+}
+
+fn base_name(entry: &Entry<'_>) -> String {
+    entry.route.body.chain.last().map_or_else(|| "route".to_owned(), ToString::to_string)
 }

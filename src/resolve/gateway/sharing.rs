@@ -1,10 +1,10 @@
 //! What the policies of a gateway share for all its routes.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use crate::ir::extension::{Extensions, Level};
-use crate::ir::route::{Action, RouteBody};
+use crate::ir::frozen::AcceptedRoute;
+use crate::ir::route::Action;
 use crate::model::WorkspaceId;
 use crate::resolve::destination::behind;
 use crate::resolve::facts::PolicyEffect;
@@ -12,7 +12,7 @@ use crate::resolve::world::World;
 
 use super::GrownTree;
 
-/// What a tree on a gateway says of what policies share there.
+/// What a piece of a tree on a gateway says of what policies share there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sharing {
     /// Who may put policies on its routes and on their destinations.
@@ -21,14 +21,14 @@ pub struct Sharing {
     pub kept: Extensions,
 }
 
-/// What a tree says, with its bodies on a gateway.
+/// What a piece of a tree says, as it is served on a gateway.
 ///
 /// # Cost
 /// In proportion to its routes.
-pub fn sharing<W: World + ?Sized>(world: &W, grown: &GrownTree, bodies: &[Arc<RouteBody>]) -> Sharing {
+pub fn sharing<W: World + ?Sized>(world: &W, grown: &GrownTree, piece: &[AcceptedRoute]) -> Sharing {
     let mut sharing = Sharing::default();
     let mut seen = BTreeSet::new();
-    for body in bodies {
+    for body in piece.iter().map(|route| &route.body) {
         for hop in body.chain.iter() {
             if !sharing.owners.contains(&hop.owner) {
                 sharing.owners.insert(hop.owner.clone());
@@ -44,7 +44,7 @@ pub fn sharing<W: World + ?Sized>(world: &W, grown: &GrownTree, bodies: &[Arc<Ro
         }
     }
     if grown.frozen.is_some() {
-        for body in bodies {
+        for body in piece.iter().map(|route| &route.body) {
             body.policies.iter().for_each(|policy| sharing.kept.add(Level::Route, policy));
             if let Action::Forward(forward) = &body.action {
                 let policies = forward.destinations.iter().flat_map(|destination| destination.policies.iter());

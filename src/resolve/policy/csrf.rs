@@ -57,7 +57,20 @@ pub fn lower(id: &ObjectRef, policy: &CsrfPolicy, remarks: &mut Findings) -> Res
 pub fn closed(policy: &CsrfPolicy) -> Csrf {
     let readable = policy.config.iter().flat_map(origins);
     let additional_origins = readable.filter_map(|(field, written)| origin(&field, written).ok()).collect();
-    Csrf { enforced_per_million: 1_000_000, shadow: false, additional_origins }
+    strict(additional_origins)
+}
+
+/// A valid policy, where a younger one is invalid: all that it leaves open is closed, and nothing more is allowed than it
+/// allows.
+///
+/// # Rule
+/// R130: no other policy takes the place of an invalid one, which must open nothing either.
+pub fn harden(csrf: &mut Csrf) {
+    *csrf = strict(std::mem::take(&mut csrf.additional_origins));
+}
+
+fn strict(additional_origins: Vec<OriginMatch>) -> Csrf {
+    Csrf { enforced_per_million: 1_000_000, shadow: false, additional_origins, is_strict: true }
 }
 
 fn origins(config: &written::Csrf) -> impl Iterator<Item = (FieldPath, &crate::crd::common::StringMatch)> {

@@ -166,6 +166,25 @@ pub fn shares(effect: &Policy) -> bool {
     matches!(effect, Policy::Jwt(_))
 }
 
+/// Whether an effect stands for a policy that is invalid, in a strict form that its kind has in place of closing.
+///
+/// # Rule
+/// R130.
+#[must_use]
+pub fn is_strict(effect: &Policy) -> bool {
+    matches!(effect, Policy::Csrf(csrf) if csrf.is_strict)
+}
+
+/// Makes what applies as strict as an invalid policy of its kind, which it has won over.
+///
+/// # Rule
+/// R130.
+pub fn harden(effect: &mut Policy) {
+    if let Policy::Csrf(csrf) = effect {
+        csrf::harden(csrf);
+    }
+}
+
 /// The joint effect of the policies of one kind on one target, oldest first; `None` for none.
 ///
 /// # Findings
@@ -221,7 +240,7 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
             (access::selectors(policy), valid(access.map(|access| Policy::Access(Arc::new(access)))))
         }
         Spec::CsrfPolicy(policy) => {
-            (routes_only(&policy.apply_to_routes), not_emitted_yet(id.kind, csrf::lower(id, policy, &mut remarks)))
+            (routes_only(&policy.apply_to_routes), valid(csrf::lower(id, policy, &mut remarks).map(Policy::Csrf)))
         }
         Spec::ExtAuthPolicy(policy) => (
             routes_and_destinations(&policy.apply_to_routes, &policy.apply_to_destinations),
@@ -258,6 +277,10 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
             findings.extend(remarks);
             effect
         }
+    };
+    let effect = match (effect, &*object.spec()) {
+        (PolicyEffect::Invalid(_), Spec::CsrfPolicy(policy)) => PolicyEffect::Valid(Policy::Csrf(csrf::closed(policy))),
+        (effect, _) => effect,
     };
     let no_spec = object.defects.iter().any(|defect| defect.field == FieldPath::new("spec"));
     let unreadable = |target: Target| no_spec || object.defect_within(&target.field()).is_some();

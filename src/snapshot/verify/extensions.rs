@@ -5,10 +5,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Checker, Place, ResourceType, core_pb, hcm_pb};
+use prost::Message as _;
+
+use super::{Any, Chains, Checker, Place, ResourceType, core_pb, hcm_pb, jwt_pb};
 
 /// Filters that are discovered, by name, with the types that listeners allow.
 pub(super) type Discovered = BTreeMap<String, BTreeSet<String>>;
+
+/// Something that a filter has by name, as it stands among the filters of a chain.
+fn in_filter(filter: &str, name: &str) -> String {
+    format!("{filter}/{name}")
+}
+
+/// What the configuration of a filter on a route names in it.
+pub(super) fn named(filter: &str, config: &Any) -> Option<String> {
+    use jwt_pb::per_route_config::RequirementSpecifier;
+    let wanted = <jwt_pb::PerRouteConfig as prost::Name>::type_url();
+    let config = jwt_pb::PerRouteConfig::decode(config.value.as_slice()).ok().filter(|_| config.type_url == wanted)?;
+    match config.requirement_specifier {
+        Some(RequirementSpecifier::RequirementName(name)) => Some(in_filter(filter, &name)),
+        _ => None,
+    }
+}
 
 impl Checker<'_> {
     /// Finds the filters of a chain that are discovered, and checks that they exist.
@@ -37,8 +55,10 @@ impl Checker<'_> {
         }
     }
 
-    /// Checks what is discovered: of a type that is allowed.
-    pub(super) fn check_extensions(&mut self, discovered: &Discovered) {
+    /// Checks what is discovered: of a type that is allowed, and with everything that it names. What routes may name of it
+    /// joins the filters of the chains.
+    pub(super) fn check_extensions(&mut self, chains: &mut Chains) {
+        let discovered = chains.discovered.clone();
         let extensions =
             self.decode(ResourceType::Extension, |extension: &core_pb::TypedExtensionConfig| extension.name.as_str());
         for (name, extension) in extensions {
@@ -50,6 +70,68 @@ impl Checker<'_> {
             if discovered.get(name.as_str()).is_some_and(|allowed| !allowed.contains(&config.type_url)) {
                 self.report(place, format!("is a {}, which no listener takes", config.type_url));
             }
+            let Some(tokens) = self.unpack::<jwt_pb::JwtAuthentication>(place, Some(config)) else { continue };
+            self.check_tokens(place, &tokens);
+            for user in chains.whole.values_mut().chain(chains.cut.values_mut()).flatten() {
+                if user.1.contains(name.as_str()) {
+                    user.1.extend(tokens.requirement_map.keys().map(|requirement| in_filter(&name, requirement)));
+                }
+            }
+        }
+    }
+
+    /// Checks verifications of tokens: Envoy refuses all of them for one that names what is not there, or has no keys.
+    fn check_tokens(&mut self, place: Place<'_>, tokens: &jwt_pb::JwtAuthentication) {
+        use jwt_pb::jwt_provider::JwksSourceSpecifier;
+        for (name, provider) in tokens.providers.iter().collect::<BTreeMap<_, _>>() {
+            match &provider.jwks_source_specifier {
+                Some(JwksSourceSpecifier::RemoteJwks(remote)) => {
+                    let server = remote.http_uri.as_ref().and_then(|uri| uri.http_upstream_type.clone());
+                    let Some(core_pb::http_uri::HttpUpstreamType::Cluster(cluster)) = server else {
+                        self.report(place, format!("provider `{name}` asks nobody for its keys"));
+                        continue;
+                    };
+                    if !self.exists(ResourceType::Cluster, &cluster) {
+                        self.report(place, format!("provider `{name}` asks cluster `{cluster}`, which does not exist"));
+                    }
+                }
+                Some(JwksSourceSpecifier::LocalJwks(_)) => {}
+                None => self.report(place, format!("provider `{name}` has no keys")),
+            }
+            if provider.payload_in_metadata != *name {
+                self.report(place, format!("provider `{name}` notes payloads as `{}`", provider.payload_in_metadata));
+            }
+        }
+        for (name, requirement) in tokens.requirement_map.iter().collect::<BTreeMap<_, _>>() {
+            self.check_requirement(place, name, requirement, tokens);
+        }
+    }
+
+    fn check_requirement(
+        &mut self,
+        place: Place<'_>,
+        name: &str,
+        requirement: &jwt_pb::JwtRequirement,
+        tokens: &jwt_pb::JwtAuthentication,
+    ) {
+        use jwt_pb::jwt_requirement::RequiresType;
+        match &requirement.requires_type {
+            Some(RequiresType::ProviderName(provider)) if tokens.providers.contains_key(provider) => {}
+            Some(RequiresType::ProviderName(provider)) => {
+                self.report(place, format!("requirement `{name}` names provider `{provider}`, which does not exist"));
+            }
+            Some(RequiresType::RequiresAny(any)) => {
+                let own =
+                    |one: &jwt_pb::JwtRequirement| matches!(one.requires_type, Some(RequiresType::ProviderName(_)));
+                if any.requirements.len() < 2 || !any.requirements.iter().any(own) {
+                    self.report(place, format!("requirement `{name}` has no provider of its own beside another form"));
+                }
+                for one in any.requirements.iter().filter(|one| own(one)) {
+                    self.check_requirement(place, name, one, tokens);
+                }
+            }
+            // Alone, the forms that allow more would verify against the providers of everybody.
+            _ => self.report(place, format!("requirement `{name}` has no provider of its own")),
         }
     }
 }

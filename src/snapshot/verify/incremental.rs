@@ -196,8 +196,8 @@ impl Verifier {
     fn verify_listeners(&mut self, snapshot: &Snapshot) -> bool {
         let mut checker = self.checker(World::Snapshot(snapshot));
         checker.asked = Some(Asked::default());
-        let chains = checker.check_listeners();
-        checker.check_extensions(&chains.discovered);
+        let mut chains = checker.check_listeners();
+        checker.check_extensions(&mut chains);
         checker.check_scopes(&chains);
         self.expressions = checker.expressions;
         let changed = chains != self.listeners.chains;

@@ -57,7 +57,7 @@ pub(in crate::xds) enum Turn {
 
 impl Lane {
     /// Whether a response carries all that the client shall hold of the type.
-    pub(super) fn carries_all(&self) -> bool {
+    pub(in crate::xds) fn carries_all(&self) -> bool {
         self.variant == Variant::StateOfTheWorld && self.resource_type.has_wildcard()
     }
 

@@ -7,6 +7,7 @@ use envoy_types::pb::envoy::service::discovery::v3 as discovery_pb;
 use discovery_pb::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
 use envoy_types::pb::google::rpc;
+use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::Code;

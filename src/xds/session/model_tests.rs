@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
-use crate::snapshot::{Resource, Version};
+use crate::snapshot::Version;
 use crate::xds::message::Recognised;
 use ResourceType::{Cluster, Endpoint, Listener, Route};
 
@@ -537,5 +537,37 @@ proptest! {
     #[test]
     fn state_of_the_world_that_refuses_ends_up_with_all_the_rest(steps in prop::collection::vec(step(), 0..150)) {
         run(Variant::StateOfTheWorld, true, &steps);
+    }
+}
+
+/// Steps as words: `c0` and `e0` change cluster 0 and its endpoints, `r0>1` and `l0>1` lead elsewhere, `-l0` goes, `.` is
+/// a response received, `f0` a type flushed and `!` a connection that breaks.
+fn script(text: &str) -> Vec<Step> {
+    let step = |word: &str| {
+        let number = |at: usize| word.as_bytes()[at] - b'0';
+        match word.as_bytes()[0] {
+            b'c' => Step::Cluster(number(1)),
+            b'e' => Step::Endpoints(number(1)),
+            b'r' => Step::Route(number(1), number(3)),
+            b'l' => Step::Listener(number(1), number(3)),
+            b'-' => Step::Unlisten(number(2)),
+            b'.' => Step::Receive,
+            b'f' => Step::Flush(number(1)),
+            b'!' => Step::Reset,
+            _ => panic!("{word}"),
+        }
+    };
+    text.split_whitespace().map(step).collect()
+}
+
+/// A cluster that the client may have taken goes, with its endpoints, while another of the same response is refused: it is
+/// carried on in the version before, and Envoy waits for its endpoints once more (case 24).
+#[test]
+fn a_cluster_that_is_carried_on_in_another_version_has_its_endpoints_sent() {
+    for steps in [
+        "c0 c0 c2 l0>0 . f0 r1>2 . . l0>0 f1 l0>0 l1>1 c0 . f1 f0 r0>1",
+        "c0 c0 c0 e0 c1 . l0>3 . c2 r2>3 c0 f0 . f1 l1>2 c0 c0 c3 . f0 r2>1 -l0 f1",
+    ] {
+        run_named(Variant::StateOfTheWorld, &script(steps));
     }
 }

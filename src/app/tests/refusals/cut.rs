@@ -11,13 +11,13 @@ use crate::snapshot::verify::verify;
 const LISTENER: &str = "listener/8080";
 
 /// Cuts chains of two routes.
-fn early(bind: IpAddr, _: EnvoyRelease) -> EmitOptions {
-    EmitOptions { bind, cut_from_routes: 2 }
+fn early(bind: IpAddr, release: EnvoyRelease) -> EmitOptions {
+    EmitOptions { bind, cut_from_routes: 2, release }
 }
 
 /// Cuts nothing.
-fn never(bind: IpAddr, _: EnvoyRelease) -> EmitOptions {
-    EmitOptions { bind, cut_from_routes: usize::MAX }
+fn never(bind: IpAddr, release: EnvoyRelease) -> EmitOptions {
+    EmitOptions { bind, cut_from_routes: usize::MAX, release }
 }
 
 fn cutting(first: Paths<'_>) -> World {

@@ -92,11 +92,11 @@ fn route(name: &str, tables: &[&str], policy: &str) -> Route {
 
 #[test]
 fn the_objects_behind_what_changed_are_to_blame() {
-    let host = |domain: &str, root: &str, routes| VirtualHost {
+    let host = |domain: &str, root: &str, routes: Vec<Route>| VirtualHost {
         domain: Host::parse(domain).unwrap(),
         tables: vec![table(root)],
         redirects_to_https: false,
-        routes,
+        routes: routes.into_iter().collect(),
     };
     let virtual_hosts = [
         host("a.example", "a", vec![route("shop/a:x", &["a"], "p"), route("shop/child:y", &["a", "child"], "q")]),

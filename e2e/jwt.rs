@@ -1,0 +1,472 @@
+//! JWTPolicy on a real Envoy: tokens that real keys signed, keys from real servers, and backends that count.
+//!
+//! Workspace `shop` owns the gateway and delegates everything to a table of workspace `team`; policies of both select its
+//! routes by label, and those of `team` its Services.
+
+use serde_json::{Value, json};
+
+use crate::support::backend::{Backend, Echo};
+use crate::support::chancery::{Settings, check};
+use crate::support::http::{Client, Request, Response};
+use crate::support::issuer::{Issuer, KeyServer, now};
+use crate::support::load::{Load, Pace};
+use crate::support::manifests::{self, Manifest, by_annotation, list, text};
+use crate::support::wait::{Not, PATIENCE, until};
+use crate::support::world::Mesh;
+use crate::support::yaml;
+
+const HOST: &str = "www.example.com";
+
+/// `@` stands for the annotation that places an object in `cluster-1`.
+const WORLD: &str = r"
+- apiVersion: admin.gloo.solo.io/v2
+  kind: KubernetesCluster
+  metadata: {name: cluster-1, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
+- apiVersion: admin.gloo.solo.io/v2
+  kind: Workspace
+  metadata: {name: shop, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
+  spec: {workloadClusters: [{name: cluster-1, namespaces: [{name: shop}]}]}
+- apiVersion: admin.gloo.solo.io/v2
+  kind: Workspace
+  metadata: {name: team, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
+  spec: {workloadClusters: [{name: cluster-1, namespaces: [{name: team}]}]}
+- apiVersion: admin.gloo.solo.io/v2
+  kind: WorkspaceSettings
+  metadata: {name: shop, namespace: shop, @}
+  spec:
+    exportTo: [{workspaces: [{name: team}], resources: [{kind: ROUTE_TABLE}]}]
+    importFrom: [{workspaces: [{name: team}], resources: [{kind: SERVICE}]}]
+- apiVersion: admin.gloo.solo.io/v2
+  kind: WorkspaceSettings
+  metadata: {name: team, namespace: team, @}
+  spec:
+    exportTo: [{workspaces: [{name: shop}], resources: [{kind: SERVICE}]}]
+    importFrom: [{workspaces: [{name: shop}], resources: [{kind: ROUTE_TABLE}]}]
+- apiVersion: v1
+  kind: Service
+  metadata: {name: ingress, namespace: shop, @}
+  spec: {selector: {app: ingress}, ports: [{port: 80, targetPort: 8080}]}
+- apiVersion: networking.gloo.solo.io/v2
+  kind: VirtualGateway
+  metadata: {name: ingress, namespace: shop, @}
+  spec: {workloads: [{selector: {labels: {app: ingress}}}], listeners: [{http: {}, port: {number: 80}}]}
+- apiVersion: v1
+  kind: Service
+  metadata: {name: stock, namespace: team, @}
+  spec: {selector: {app: stock}, ports: [{name: http, port: 8080}]}
+- apiVersion: discovery.k8s.io/v1
+  kind: EndpointSlice
+  metadata: {name: stock-1, namespace: team, labels: {kubernetes.io/service-name: stock}, @}
+  ports: [{name: http, port: 8080}]
+  endpoints: [{addresses: [10.1.0.11], targetRef: {kind: Pod, name: stock-0}}]
+- apiVersion: v1
+  kind: Service
+  metadata: {name: vault, namespace: team, labels: {guard: 'yes'}, @}
+  spec: {selector: {app: vault}, ports: [{name: http, port: 8080}]}
+- apiVersion: discovery.k8s.io/v1
+  kind: EndpointSlice
+  metadata: {name: vault-1, namespace: team, labels: {kubernetes.io/service-name: vault}, @}
+  ports: [{name: http, port: 8080}]
+  endpoints: [{addresses: [10.1.0.12], targetRef: {kind: Pod, name: vault-0}}]
+- apiVersion: v1
+  kind: Service
+  metadata: {name: idp, namespace: team, @}
+  spec: {selector: {app: idp}, ports: [{name: http, port: 8080}]}
+- apiVersion: networking.gloo.solo.io/v2
+  kind: RouteTable
+  metadata: {name: www, namespace: shop, @}
+  spec:
+    hosts: [www.example.com]
+    virtualGateways: [{name: ingress}]
+    http: [{name: team, delegate: {routeTables: [{name: child, namespace: team}]}}]
+- apiVersion: networking.gloo.solo.io/v2
+  kind: RouteTable
+  metadata: {name: child, namespace: team, @}
+  spec:
+    http:
+      - {name: plain, matchers: [{uri: {prefix: /plain}}], forwardTo: &stock {destinations: [{ref: {name: stock}}]}}
+      - {name: require, labels: {case: require}, matchers: [{uri: {prefix: /require}}], forwardTo: *stock}
+      - {name: missing, labels: {case: missing}, matchers: [{uri: {prefix: /missing}}], forwardTo: *stock}
+      - {name: failed, labels: {case: failed}, matchers: [{uri: {prefix: /failed}}], forwardTo: *stock}
+      - {name: claims, labels: {case: claims}, matchers: [{uri: {prefix: /claims}}], forwardTo: *stock}
+      - {name: gold, labels: {case: gold}, matchers: [{uri: {prefix: /move}, headers: [{name: x-org, value: gold}]}], forwardTo: *stock}
+      - {name: move, labels: {case: headers}, matchers: [{uri: {prefix: /move}}], forwardTo: *stock}
+      - {name: same, labels: {case: headers}, matchers: [{uri: {prefix: /same}, headers: [{name: x-org, value: gold}]}], directResponse: {status: 299}}
+      - {name: headers, labels: {case: headers}, matchers: [{uri: {prefix: /}, headers: [{name: x-case, value: headers}]}], forwardTo: *stock}
+      - {name: rest, labels: {case: headers}, matchers: [{uri: {prefix: /same}}], forwardTo: *stock}
+      - {name: secret, labels: {case: secret}, matchers: [{uri: {prefix: /secret}}], forwardTo: *stock}
+      - {name: server, labels: {case: server}, matchers: [{uri: {prefix: /server}}], forwardTo: *stock}
+      - {name: lost, labels: {case: lost}, matchers: [{uri: {prefix: /lost}}], forwardTo: *stock}
+      - {name: private, labels: {case: private}, matchers: [{uri: {prefix: /private}}], forwardTo: *stock}
+      - {name: foreign, labels: {case: foreign}, matchers: [{uri: {prefix: /foreign}}], forwardTo: *stock}
+      - {name: vault, matchers: [{uri: {prefix: /vault}}], forwardTo: {destinations: [{ref: {name: vault}}]}}
+      - {name: both, labels: {case: require}, matchers: [{uri: {prefix: /both}}], forwardTo: {destinations: [{ref: {name: vault}}]}}
+      - name: half
+        matchers: [{uri: {prefix: /half}}]
+        forwardTo: {destinations: [{ref: {name: vault}, weight: 50}, {ref: {name: stock}, weight: 50}]}
+- apiVersion: v1
+  kind: Secret
+  metadata: {name: keys, namespace: team, @}
+  stringData: {idp.pem: $PEM_C}
+- apiVersion: v1
+  kind: Secret
+  metadata: {name: keys, namespace: shop, @}
+  stringData: {idp.pem: $PEM_C}
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: JWTPolicy
+  metadata: {name: require, namespace: shop, creationTimestamp: '2024-01-01T00:00:00Z', @}
+  spec:
+    applyToRoutes: [{route: {labels: {case: require}}}]
+    config:
+      providers:
+        a: &a {issuer: https://a, audiences: [shop, other], local: {inline: $PEM_A}}
+        b: &b {issuer: https://b, remote: {url: $URL_B}, tokenSource: {headers: [{name: x-token, prefix: 'T '}], queryParams: [token]}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {name: younger, namespace: team, creationTimestamp: '2024-02-01T00:00:00Z', @}, spec: {applyToRoutes: [{route: {labels: {case: require}}}], config: {providers: {a: *a}, validationPolicy: ALLOW_MISSING_OR_FAILED}}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {name: missing, namespace: shop, @}, spec: {applyToRoutes: [{route: {labels: {case: missing}}}], config: {providers: {a: *a}, validationPolicy: ALLOW_MISSING}}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {name: failed, namespace: shop, @}, spec: {applyToRoutes: [{route: {labels: {case: failed}}}], config: {providers: {a: *a}, validationPolicy: ALLOW_MISSING_OR_FAILED}}}
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: JWTPolicy
+  metadata: {name: claims, namespace: team, @}
+  spec:
+    applyToRoutes: [{route: {labels: {case: claims}}}]
+    config:
+      providers: {a: {issuer: https://a, local: {inline: $PEM_A}}, c: {issuer: https://c, local: {inline: $JWKS_C}}}
+      claims:
+        - {key: groups, values: [admins, 'dev-*', '7', 'true']}
+        - {key: org.team, nestedClaimDelimiter: ., values: ['*']}
+        - {key: banned, notValues: ['true']}
+      requiredScopes: [read]
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: JWTPolicy
+  metadata: {name: headers, namespace: shop, @}
+  spec:
+    applyToRoutes: [{route: {labels: {case: headers}}}]
+    config:
+      providers:
+        a:
+          issuer: https://a
+          local: {inline: $PEM_A}
+          claimsToHeaders:
+            - {claim: org, header: X-Org}
+            - {claim: 'https://a/role', header: x-role}
+            - {claim: deep.er, header: x-deep, append: true}
+          outputPayloadToHeader: x-payload
+          keepToken: true
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {name: gold, namespace: team, @}, spec: {applyToRoutes: [{route: {labels: {case: gold}}}], config: {providers: {c: {issuer: https://c, local: {inline: $JWKS_C}}}}}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {name: secret, namespace: team, @}, spec: {applyToRoutes: [{route: {labels: {case: secret}}}], config: {phase: {postAuthz: {}}, providers: {c: {issuer: https://c, local: {secretRef: {objectRef: {name: keys}, key: idp.pem}}}}}}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {name: server, namespace: team, @}, spec: {applyToRoutes: [{route: {labels: {case: server}}}], config: {providers: {d: {issuer: https://d, remote: {url: 'http://idp.example/keys', destinationRef: {ref: {name: idp}, port: {number: 8080}}, enableAsyncFetch: true, cacheDuration: 1h}}}}}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {name: lost, namespace: team, @}, spec: {applyToRoutes: [{route: {labels: {case: lost}}}], config: {providers: {c: {local: {secretRef: {objectRef: {name: keys}, key: gone}}}}}}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {name: private, namespace: team, @}, spec: {applyToRoutes: [{route: {labels: {case: private}}}], config: {providers: {c: {local: {inline: no keys}}}}}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {name: foreign, namespace: team, @}, spec: {applyToRoutes: [{route: {labels: {case: foreign}}}], config: {providers: {c: {local: {secretRef: {objectRef: {name: keys, namespace: shop}, key: idp.pem}}}}}}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {name: vault, namespace: team, @}, spec: {applyToDestinations: [{selector: {labels: {guard: 'yes'}}}], config: {providers: {c: {issuer: https://c, local: {inline: $JWKS_C}, tokenSource: {headers: [{name: x-vault}]}}}}}}
+";
+
+/// The world with its issuers: `a` has an RSA key, the others EC keys.
+struct World {
+    mesh: Mesh,
+    client: Client,
+    a: Issuer,
+    b: Issuer,
+    c: Issuer,
+    d: Issuer,
+    /// Serves the keys of `b`, by URL, and of `d`, as a Service.
+    servers: [KeyServer; 2],
+}
+
+impl World {
+    async fn start() -> anyhow::Result<Self> {
+        let (a, b) = (Issuer::rsa("https://a")?, Issuer::ec("https://b")?);
+        let (c, d) = (Issuer::ec("https://c")?, Issuer::ec("https://d")?);
+        let servers = [KeyServer::start(b.jwks()).await?, KeyServer::start(d.jwks()).await?];
+        let quoted = |text: String| json!(text).to_string();
+        let world = WORLD
+            .replace('@', "annotations: {cluster.solo.io/cluster: cluster-1}")
+            .replace("$PEM_A", &quoted(a.pem()?))
+            .replace("$PEM_C", &quoted(c.pem()?))
+            .replace("$JWKS_C", &quoted(c.jwks()))
+            .replace("$URL_B", &quoted(format!("http://{}/keys", servers[0].address)));
+        let mut all = Vec::new();
+        for document in yaml::documents(&world)? {
+            all.extend(by_annotation(list(&document, ""))?);
+        }
+        let mesh = Mesh::start(all, Settings::default()).await?;
+        // No echo backend is to answer there.
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": "idp-1", "namespace": "team", "labels": {"kubernetes.io/service-name": "idp"}},
+            "ports": [{"name": "http", "port": servers[1].address.port()}],
+            "endpoints": [{"addresses": ["127.0.0.1"]}],
+        });
+        manifests::write(mesh.directory(), &[Manifest { cluster: "cluster-1".to_owned(), object: slice }])?;
+        let client = Client::new(mesh.entrance("shop/www")?.1);
+        Ok(Self { mesh, client, a, b, c, d, servers })
+    }
+
+    async fn send(&mut self, request: &Request) -> anyhow::Result<Response> {
+        self.client.send(request).await.map_err(|error| self.mesh.with_logs(error))
+    }
+
+    /// The answer to a request with a token in the usual place.
+    async fn bearing(&mut self, path: &str, token: &str) -> anyhow::Result<Response> {
+        self.send(&Request::get(HOST, path).header("authorization", &format!("Bearer {token}"))).await
+    }
+
+    /// How many requests have reached any backend.
+    fn received(&self) -> u64 {
+        self.mesh.backends.iter().map(Backend::requests).sum()
+    }
+
+    /// Asserts the status of requests, and that those which are refused reach no backend.
+    async fn judges(&mut self, rows: &[(&str, Request, u16)]) -> anyhow::Result<()> {
+        for (why, request, status) in rows {
+            let before = self.received();
+            let response = self.send(request).await?;
+            assert_eq!(response.status, *status, "{why}: {}", response.text());
+            let forwarded = u64::from(*status == 200);
+            assert_eq!(self.received() - before, forwarded, "{why}: requests that reach a backend");
+        }
+        Ok(())
+    }
+}
+
+fn with(path: &str, token: &str) -> Request {
+    Request::get(HOST, path).header("authorization", &format!("Bearer {token}"))
+}
+
+fn echo(response: &Response) -> anyhow::Result<Echo> {
+    Ok(serde_json::from_value(response.json()?)?)
+}
+
+#[tokio::test]
+async fn only_good_tokens_pass_and_each_mode_is_its_own() -> anyhow::Result<()> {
+    let mut world = World::start().await?;
+    let good = world.a.token(&json!({"aud": "shop"}))?;
+    let listed = world.a.token(&json!({"aud": ["x", "other"]}))?;
+    let expired = world.a.token(&json!({"aud": "shop", "exp": now() - 3600}))?;
+    let early = world.a.token(&json!({"aud": "shop", "nbf": now() + 3600}))?;
+    let elsewhere = world.a.token(&json!({"aud": "elsewhere"}))?;
+    let stranger = world.a.token(&json!({"aud": "shop", "iss": "https://x"}))?;
+    let forged = Issuer::rsa("https://a")?.token(&json!({"aud": "shop"}))?;
+    let unsigned = world.a.unsigned();
+    let cut = good.rsplit_once('.').map(|(head, _)| format!("{head}.")).unwrap_or_default();
+    let of_b = world.b.token(&json!({}))?;
+    world
+        .judges(&[
+            ("without the policy", Request::get(HOST, "/plain"), 200),
+            ("no token", Request::get(HOST, "/require"), 401),
+            ("a good token", with("/require", &good), 200),
+            ("one of several audiences", with("/require", &listed), 200),
+            ("expired", with("/require", &expired), 401),
+            ("not valid yet", with("/require", &early), 401),
+            ("another audience", with("/require", &elsewhere), 403),
+            ("another issuer", with("/require", &stranger), 401),
+            ("another key", with("/require", &forged), 401),
+            ("alg none", with("/require", &unsigned), 401),
+            ("without its signature", with("/require", &cut), 401),
+            ("no token at all", with("/require", "x"), 401),
+            (
+                "of the other provider, in its header",
+                Request::get(HOST, "/require").header("x-token", &format!("T {of_b}")),
+                200,
+            ),
+            ("in its query parameter", Request::get(HOST, &format!("/require?token={of_b}")), 200),
+            ("of the other provider, in the wrong place", with("/require", &of_b), 401),
+            ("two headers, one bad", with("/require", &good).header("authorization", "Bearer x"), 401),
+            ("missing where that is allowed", Request::get(HOST, "/missing"), 200),
+            ("good where it may be missing", with("/missing", &good), 200),
+            ("bad where it may be missing", with("/missing", &expired), 401),
+            ("missing where it may fail", Request::get(HOST, "/failed"), 200),
+            ("bad where it may fail", with("/failed", &forged), 200),
+        ])
+        .await?;
+    assert!(world.servers[0].requests() > 0, "the keys of b came from its server");
+    let refused = world.send(&Request::get(HOST, "/require?access_token=secret-text")).await?;
+    assert_eq!(refused.status, 401);
+    assert!(!format!("{refused:?}").contains("secret-text"), "the answer repeats no token: {refused:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn claims_and_scopes_are_wanted_of_every_token() -> anyhow::Result<()> {
+    let mut world = World::start().await?;
+    let base = json!({"groups": "admins", "org": {"team": "x"}, "scope": "write read"});
+    let mut rows = Vec::new();
+    for (why, change, status) in [
+        ("all that is asked", json!({}), 200),
+        ("a list of groups", json!({"groups": ["x", "dev-1"]}), 200),
+        ("a number", json!({"groups": 7}), 200),
+        ("a list of numbers", json!({"groups": [1, 7]}), 200),
+        ("a truth", json!({"groups": true}), 200),
+        ("another group", json!({"groups": "users"}), 403),
+        ("a number that is none of them", json!({"groups": 8}), 403),
+        ("no group", json!({"groups": null}), 403),
+        ("no team", json!({"org": {}}), 403),
+        ("the path as one name", json!({"org": null, "org.team": "x"}), 403),
+        ("banned", json!({"banned": true}), 403),
+        ("banned in words", json!({"banned": ["true"]}), 403),
+        ("not banned", json!({"banned": false}), 200),
+        ("another scope", json!({"scope": "write"}), 403),
+        ("half of a scope", json!({"scope": "reading"}), 403),
+        ("scopes as a list", json!({"scope": ["read"]}), 200),
+    ] {
+        let mut claims = base.clone();
+        for (name, value) in change.as_object().into_iter().flatten() {
+            claims[name] = value.clone();
+        }
+        rows.push((why, with("/claims", &world.a.token(&claims)?), status));
+        rows.push((why, with("/claims", &world.c.token(&claims)?), status));
+    }
+    rows.push(("no token", Request::get(HOST, "/claims"), 401));
+    world.judges(&rows).await
+}
+
+#[tokio::test]
+async fn claims_become_headers_and_no_client_can_write_them() -> anyhow::Result<()> {
+    let mut world = World::start().await?;
+    let token = world.a.token(&json!({"org": "iron", "https://a/role": "cook", "deep": {"er": "down"}}))?;
+    let request = with("/", &token).header("x-case", "headers").header("x-role", "king").header("x-deep", "up");
+    let seen = echo(&world.send(&request).await?)?;
+    let header = |name: &str| seen.headers.get(name).map(String::as_str);
+    assert_eq!((header("x-org"), header("x-role"), header("x-deep")), (Some("iron"), Some("cook"), Some("up, down")));
+    assert!(header("x-payload").is_some_and(|payload| payload.len() > 40));
+    assert_eq!(header("authorization"), Some(format!("Bearer {token}").as_str()));
+    let bare = world.a.token(&json!({}))?;
+    let request = with("/", &bare).header("x-case", "headers").header("x-role", "king").header("x-org", "mine");
+    let seen = echo(&world.send(&request).await?)?;
+    assert_eq!((seen.headers.get("x-role"), seen.headers.get("x-org"), seen.headers.get("x-deep")), (None, None, None));
+    let token = world.a.token(&json!({"aud": "shop"}))?;
+    let seen = echo(&world.bearing("/missing", &token).await?)?;
+    assert_eq!(seen.headers.get("authorization"), None, "the token goes no further unless it is kept");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_that_moves_to_another_route_is_judged_there() -> anyhow::Result<()> {
+    let mut world = World::start().await?;
+    let gold = world.a.token(&json!({"org": "gold"}))?;
+    let iron = world.a.token(&json!({"org": "iron"}))?;
+    let of_c = world.c.token(&json!({}))?;
+    world
+        .judges(&[
+            ("stays where it was", with("/move", &iron), 200),
+            ("moved to a route that wants a token of c", with("/move", &gold), 403),
+            ("there by itself, with the token of a", with("/move", &gold).header("x-org", "gold"), 401),
+            ("there by itself, with a token of c", with("/move", &of_c).header("x-org", "gold"), 200),
+            ("nobody", Request::get(HOST, "/move"), 401),
+            ("moved under the same policy", with("/same", &gold), 299),
+            ("not moved under the same policy", with("/same", &iron), 200),
+        ])
+        .await
+}
+
+#[tokio::test]
+async fn keys_come_from_secrets_and_servers_and_bad_sources_close() -> anyhow::Result<()> {
+    let mut world = World::start().await?;
+    let (of_c, of_d) = (world.c.token(&json!({}))?, world.d.token(&json!({}))?);
+    let address = world.mesh.entrance("shop/www")?.1;
+    until(PATIENCE, "the keys of d", async || match Client::new(address).send(&with("/server", &of_d)).await {
+        Ok(response) if response.status == 200 => Ok(()),
+        other => Err(Not::Yet(format!("{other:?}"))),
+    })
+    .await
+    .map_err(|error| world.mesh.with_logs(error))?;
+    world
+        .judges(&[
+            ("by a Secret, after authorization", with("/secret", &of_c), 200),
+            ("another key", with("/secret", &of_d), 401),
+            ("no token", Request::get(HOST, "/secret"), 401),
+            ("by a Service", with("/server", &of_d), 200),
+            ("by a Service, another key", with("/server", &of_c), 401),
+            ("a Secret without the entry", with("/lost", &of_c), 500),
+            ("keys that are none", with("/private", &of_c), 500),
+            ("a Secret of another workspace", with("/foreign", &of_c), 500),
+        ])
+        .await?;
+    let asked = world.servers[1].requests();
+    for _ in 0..50 {
+        assert_eq!(world.bearing("/server", &of_d).await?.status, 200);
+    }
+    assert!(world.servers[1].requests() <= asked + 1, "keys are kept: {} fetches", world.servers[1].requests());
+    let (report, _) = check(world.mesh.directory(), &world.mesh.settings)?;
+    let about = |name: &str| {
+        let object = format!("JWTPolicy/team/{name}@cluster-1");
+        let found = list(&report, "/items").iter().find(|entry| text(entry, "/object") == object);
+        found.map(Value::to_string).unwrap_or_default()
+    };
+    for (name, expected) in [
+        ("younger", "BEATEN_BY_OLDER"),
+        ("younger", "JWTPolicy/shop/require@cluster-1"),
+        ("lost", "has no entry"),
+        ("private", "spec.config.providers.c.local.inline"),
+        ("foreign", "does not exist in workspace `team`"),
+    ] {
+        assert!(about(name).contains(expected), "{name}: {} in {report}", about(name));
+    }
+    Ok(())
+}
+
+/// R118, R122.
+#[tokio::test]
+async fn r118_what_protects_a_destination_holds_on_every_route_to_it() -> anyhow::Result<()> {
+    let mut world = World::start().await?;
+    let (of_a, of_c) = (world.a.token(&json!({"aud": "shop"}))?, world.c.token(&json!({}))?);
+    let vault = |path: &str, token: &str| Request::get(HOST, path).header("x-vault", token);
+    world
+        .judges(&[
+            ("no token", Request::get(HOST, "/vault"), 401),
+            ("a token of the destination's", vault("/vault", &of_c), 200),
+            ("one of another issuer", vault("/vault", &of_a), 401),
+            ("the route's alone", with("/both", &of_a), 401),
+            ("the destination's alone", vault("/both", &of_c), 401),
+            ("both", with("/both", &of_a).header("x-vault", &of_c), 200),
+        ])
+        .await?;
+    let vault = |backend: &&Backend| backend.identity.service == "vault";
+    let reached = world.mesh.backends.iter().filter(vault).map(Backend::requests).sum::<u64>();
+    let mut seen = [0, 0];
+    for _ in 0..60 {
+        let response = world.send(&Request::get(HOST, "/half")).await?;
+        seen[usize::from(response.status == 200)] += 1;
+        assert!([200, 401].contains(&response.status), "{}", response.text());
+    }
+    assert!(seen[0] > 5 && seen[1] > 5, "half of the requests go to a destination without the policy: {seen:?}");
+    assert_eq!(world.mesh.backends.iter().filter(vault).map(Backend::requests).sum::<u64>(), reached);
+    Ok(())
+}
+
+/// Policies come, change and go while requests with good tokens are sent: none fails, and no listener changes.
+#[tokio::test]
+async fn attaching_and_editing_costs_no_request_and_no_listener() -> anyhow::Result<()> {
+    const MISSING: &str = "JWTPolicy/shop/missing@cluster-1";
+    let mut world = World::start().await?;
+    let address = world.mesh.entrance("shop/www")?.1;
+    let listeners = "listener_manager.listener_(modified|added|in_place_updated)";
+    let before = world.mesh.gateways[0].envoy.stats(listeners).await?;
+    let good = world.a.token(&json!({"aud": "shop"}))?;
+    let requests = ["/missing", "/plain", "/require"].map(|path| with(path, &good));
+    let load = Load::start(address, 4, Pace::PerSecond(200), requests.to_vec(), |_, response| {
+        anyhow::ensure!(response.status == 200, "{}: {}", response.status, response.text());
+        Ok(())
+    });
+    for step in 0..12_usize {
+        // In turn: another provider, other routes, and no routes at all.
+        let label = ["missing", "other", "missing"][step % 3];
+        world.mesh.edit(MISSING, |policy| {
+            policy["spec"]["applyToRoutes"] = json!([{"route": {"labels": {"case": label}}}]);
+            policy["spec"]["config"]["providers"]["a"]["clockSkewSeconds"] = json!(60 + step / 3);
+            policy["spec"]["config"]["validationPolicy"] = json!("REQUIRE_VALID");
+        })?;
+        let expected = if label == "missing" { 401 } else { 200 };
+        until(PATIENCE, "the edit", async || match Client::new(address).send(&Request::get(HOST, "/missing")).await {
+            Ok(response) if response.status == expected => Ok(()),
+            other => Err(Not::Yet(format!("{other:?}"))),
+        })
+        .await
+        .map_err(|error| world.mesh.with_logs(error))?;
+    }
+    let sent = load.end().await.map_err(|error| world.mesh.with_logs(error))?;
+    assert!(sent > 100, "{sent} requests");
+    assert_eq!(world.mesh.gateways[0].envoy.stats(listeners).await?, before, "listeners are as they were");
+    assert_eq!(world.send(&Request::get(HOST, "/missing")).await?.status, 401);
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! What only newer releases of Envoy can do, and what becomes of it on older ones.
+//!
+//! Plans know no release. Where a gateway's release lacks what a policy on a route needs, the route is closed for that
+//! release: its match stays and the answer is 500, so that no request passes unprotected. Which policies these are is
+//! told beside the snapshot ([`Beyond`]), and whoever publishes makes findings of it.
+//!
+//! A kind that needs a newer release for all or a part of what it does has a row in [`NEWER`], and nothing else.
+//!
+//! # Rule
+//! The manual's page on policies, "Releases of Envoy"; R130.
+
+use crate::ir::route::Attachment;
+use crate::ir::{Action, Policy, Route, UpstreamId};
+use crate::model::{EnvoyRelease, Kind, ObjectRef};
+
+/// Something that a kind does, which the oldest release that is served cannot do.
+#[derive(Clone, Copy, Debug)]
+pub struct Newer {
+    /// The kind.
+    pub kind: Kind,
+    /// What it is, in words that complete "needs Envoy 1.40 for".
+    pub what: &'static str,
+    /// The first release that can do it.
+    pub since: EnvoyRelease,
+    /// Whether a policy of the kind does it.
+    has: fn(&Policy) -> bool,
+}
+
+/// Everything that takes a newer release than the oldest that is served.
+pub const NEWER: &[Newer] = &[
+    #[cfg(test)]
+    Newer {
+        kind: Kind::TeapotPolicy,
+        what: "iced tea",
+        since: EnvoyRelease::new(1, 38),
+        has: |policy| matches!(policy, Policy::Teapot(teapot) if teapot.tea.contains("iced")),
+    },
+    #[cfg(test)]
+    Newer {
+        kind: Kind::TeapotPolicy,
+        what: "tea without water",
+        since: EnvoyRelease::new(9, 9),
+        has: |policy| matches!(policy, Policy::Teapot(teapot) if teapot.tea.contains("dry")),
+    },
+];
+
+/// The first release that can do what a policy does.
+#[must_use]
+pub fn needs(policy: &Policy) -> EnvoyRelease {
+    newer(policy).map(|row| row.since).max().unwrap_or(EnvoyRelease::OLDEST)
+}
+
+fn newer(policy: &Policy) -> impl Iterator<Item = &'static Newer> {
+    NEWER.iter().filter(move |row| row.kind == policy.kind() && (row.has)(policy))
+}
+
+/// A policy that a release cannot do; its routes are closed there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Beyond {
+    /// The policy.
+    pub policy: ObjectRef,
+    /// What it needs the release for.
+    pub what: &'static str,
+    /// The first release that can do it.
+    pub since: EnvoyRelease,
+}
+
+/// The policies on a route that a release cannot do; of policies that are merged, all of the kind.
+pub(in super::super) fn beyond(route: &Route, release: EnvoyRelease) -> Vec<Beyond> {
+    let mut found = Vec::new();
+    for (policy, destination) in policies(route).filter(|(policy, _)| needs(policy) > release) {
+        let on = |attached: &&Attachment| {
+            attached.policy.kind == policy.kind() && attached.destination.as_ref() == destination
+        };
+        for row in newer(policy).filter(|row| row.since > release) {
+            let tell =
+                |attached: &Attachment| Beyond { policy: attached.policy.clone(), what: row.what, since: row.since };
+            found.extend(route.body.attached.iter().filter(on).map(tell));
+        }
+    }
+    found
+}
+
+/// Whether a release cannot do some policy on a route.
+pub(in super::super) fn is_beyond(route: &Route, release: EnvoyRelease) -> bool {
+    policies(route).any(|(policy, _)| needs(policy) > release)
+}
+
+/// The policies on a route, and on which of its destinations.
+fn policies(route: &Route) -> impl Iterator<Item = (&Policy, Option<&UpstreamId>)> {
+    let destinations = match &route.body.action {
+        Action::Forward(forward) => &forward.destinations[..],
+        Action::Redirect(_) | Action::Direct(_) => &[],
+    };
+    let of_destinations = destinations
+        .iter()
+        .flat_map(|destination| destination.policies.iter().map(|policy| (policy, Some(&destination.upstream))));
+    route.body.policies.iter().map(|policy| (policy, None)).chain(of_destinations)
+}
