@@ -150,7 +150,7 @@ impl State {
     fn new(options: &EmitOptions, cluster: Name) -> Self {
         let mut made = Made::default();
         let extensions = Arc::new(Extensions::default());
-        for extension in filter::emit_extensions(&extensions) {
+        for extension in filter::emit_extensions(&extensions, options.release) {
             put(&mut made.extensions, extension);
         }
         put(&mut made.extensions, filter::emit_guard(None));
@@ -170,7 +170,7 @@ impl State {
         if Arc::ptr_eq(&self.extensions, extensions) || self.extensions == *extensions {
             return;
         }
-        for extension in filter::emit_extensions(extensions) {
+        for extension in filter::emit_extensions(extensions, self.options.release) {
             put(&mut self.made.extensions, extension);
         }
         let (before, now): (BTreeSet<&Dial>, BTreeSet<&Dial>) =

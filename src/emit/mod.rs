@@ -141,7 +141,7 @@ pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &La
         }
     }
     let guard = filter::emit_guard(plan.guard.as_deref());
-    let extensions = filter::emit_extensions(&plan.extensions).chain([guard]);
+    let extensions = filter::emit_extensions(&plan.extensions, options.release).chain([guard]);
     Snapshot::new()
         .with(ResourceType::Cluster, clusters)
         .with(ResourceType::Endpoint, endpoints)

@@ -14,7 +14,7 @@ use crate::compile::Compiled;
 use crate::crd::schema::examples;
 use crate::emit::filter::NEWER;
 use crate::emit::{EmitOptions, emit_gateway};
-use crate::model::{Approval, Kind};
+use crate::model::{Approval, EnvoyRelease, Kind};
 use crate::render::to_json;
 use crate::resolve::Options;
 use crate::snapshot::ResourceType;
@@ -252,6 +252,26 @@ fn every_kind_that_is_built_has_a_row_and_no_other() {
                 && finding.severity == crate::model::Severity::Error
         });
         assert!(told, "{kind} is accepted: give it a row");
+    }
+}
+
+/// R130: a release that does not know a part of one policy gets everybody else's tokens all the same, and closes that one.
+#[test]
+fn r130_claims_by_url_are_left_out_for_releases_that_refuse_them() {
+    let sample = "{providers: {a: {issuer: 'https://a.example', remote: {url: 'https://a.example/keys'}, claimsToHeaders: [{claim: 'https://a.example/org', header: x-org}]}}}";
+    let compiled = compiled(Some((Kind::JwtPolicy, sample)));
+    let plan = compiled.plans.values().next().expect("a gateway");
+    for (minor, can) in [(39, false), (40, true)] {
+        let options = EmitOptions { release: EnvoyRelease::new(1, minor), ..EmitOptions::default() };
+        let snapshot = emit_gateway(plan, &options);
+        let tokens = snapshot.get(ResourceType::Extension, "chancery.jwt.pre.0").expect("the filter");
+        let tokens = to_json(ResourceType::Extension, tokens).expect("known").to_string();
+        assert_eq!(tokens.contains("claim_path"), can, "1.{minor}: {tokens}");
+        let routes = snapshot.resources(ResourceType::Route);
+        let route = to_json(ResourceType::Route, routes.values().next().expect("routes")).expect("known");
+        let answer = &route["virtual_hosts"][0]["routes"][0]["direct_response"]["status"];
+        assert_eq!(answer.as_u64(), (!can).then_some(500), "1.{minor}: {route}");
+        assert_eq!(crate::snapshot::verify::verify(&snapshot), [], "1.{minor}");
     }
 }
 

@@ -14,15 +14,17 @@ use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as rbac_pb;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use envoy_types::pb::google::protobuf::Any;
 
+use crate::ir::Policy;
 use crate::ir::extension::{Extensions, Level};
 use crate::ir::policy::jwt::{
     ClaimCheck, ClaimValue, ClearRouteCache, Fetch, HeaderClaim, KeySource, Literal, Mode, Provider, Verification,
 };
 use crate::ir::policy::{Phase, TextPattern};
-use crate::model::{Name, ObjectRef};
+use crate::model::{EnvoyRelease, Name, ObjectRef};
 
 use super::super::route::RouteBuilder;
 use super::super::{name, pb, wire};
+use super::release::needs;
 
 /// The namespace of dynamic metadata that every instance of the filter writes, whatever it is called.
 const METADATA: &str = "envoy.filters.http.jwt_authn";
@@ -100,19 +102,22 @@ pub(super) fn apply(verification: &Verification, route: &mut RouteBuilder<'_>) {
 }
 
 /// What is verified in a slot, and whose it is; nothing for slots of other kinds.
-pub(super) fn emit_tokens(slot: &str, extensions: &Extensions) -> Option<(Any, Vec<ObjectRef>)> {
+///
+/// What the release cannot do is left out: Envoy would refuse everybody's with it. Its routes are closed there.
+pub(super) fn emit_tokens(slot: &str, extensions: &Extensions, release: EnvoyRelease) -> Option<(Any, Vec<ObjectRef>)> {
     let (phase, level, _) = SLOTS.iter().find(|(.., slots)| slots.tokens == slot)?;
     let none = BTreeMap::new();
     let here = extensions.tokens.get(&(*phase, *level)).unwrap_or(&none);
+    let here = || here.values().filter(|verification| needs(&Policy::Jwt((*verification).clone())) <= release);
     let mut message = jwt_pb::JwtAuthentication { strip_failure_response: true, ..Default::default() };
-    for verification in here.values() {
+    for verification in here() {
         for (index, provider) in verification.jwt.providers.values().enumerate() {
             let name = verification.provider(index);
             message.providers.insert(name.to_string(), emit_provider(verification, &name, provider));
         }
         message.requirement_map.insert(verification.name.to_string(), emit_requirement(verification));
     }
-    Some((wire::any(&message), here.values().map(|verification| verification.policy.clone()).collect()))
+    Some((wire::any(&message), here().map(|verification| verification.policy.clone()).collect()))
 }
 
 /// The forms that allow more stand beside the policy's own providers: alone they would verify against those of everybody.

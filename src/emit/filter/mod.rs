@@ -46,6 +46,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::google::protobuf::Any;
 
 use crate::ir::{Extensions, Guard, Policy};
+use crate::model::EnvoyRelease;
 use crate::snapshot::Resource;
 
 use super::route::RouteBuilder;
@@ -202,13 +203,14 @@ pub(super) fn chain() -> Vec<hcm_pb::HttpFilter> {
 
 /// What the chain's slots have that come over ECDS, each under the name of its slot: what policies share, or the neutral form.
 /// One is left to [`emit_guard`].
-pub(super) fn emit_extensions(extensions: &Extensions) -> impl Iterator<Item = Resource> {
-    SLOTS.iter().filter_map(|slot| {
+pub(super) fn emit_extensions(extensions: &Extensions, release: EnvoyRelease) -> impl Iterator<Item = Resource> {
+    SLOTS.iter().filter_map(move |slot| {
         let Form::Discovered(neutral) = slot.form else { return None };
         if slot.name == ACCESS {
             return None;
         }
-        let (config, owners) = jwt::emit_tokens(slot.name, extensions).unwrap_or_else(|| (neutral(), Vec::new()));
+        let (config, owners) =
+            jwt::emit_tokens(slot.name, extensions, release).unwrap_or_else(|| (neutral(), Vec::new()));
         let message = core_pb::TypedExtensionConfig { name: slot.name.to_owned(), typed_config: Some(config) };
         Some(Resource::from_content(slot.name.into(), wire::encode(&message), pb::owners(&owners)))
     })

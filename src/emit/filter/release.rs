@@ -28,6 +28,13 @@ pub struct Newer {
 
 /// Everything that takes a newer release than the oldest that is served.
 pub const NEWER: &[Newer] = &[
+    // Older ones do not know `claim_path` (validated on 1.36.4, 1.37.0, 1.38.3 and 1.39.3).
+    Newer {
+        kind: Kind::JwtPolicy,
+        what: "claims whose names are URLs",
+        since: EnvoyRelease::new(1, 40),
+        has: |policy| matches!(policy, Policy::Jwt(verification) if verification.reads_url_claims()),
+    },
     #[cfg(test)]
     Newer {
         kind: Kind::TeapotPolicy,

@@ -29,6 +29,12 @@ impl Verification {
         format!("{}/{index}", self.name).into()
     }
 
+    /// Whether a claim whose name is a URL becomes a header.
+    #[must_use]
+    pub fn reads_url_claims(&self) -> bool {
+        self.jwt.providers.values().flat_map(|provider| provider.claims_to_headers.values()).any(|claim| claim.is_url)
+    }
+
     /// What gateways ask for it.
     pub fn servers(&self) -> impl Iterator<Item = &Server> {
         self.jwt.providers.values().filter_map(|provider| match &provider.keys {
