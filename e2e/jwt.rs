@@ -11,54 +11,15 @@ use crate::support::http::{Client, Request, Response};
 use crate::support::issuer::{Issuer, KeyServer, now};
 use crate::support::load::{Load, Pace};
 use crate::support::manifests::{self, Manifest, by_annotation, list, text};
+use crate::support::two_teams::TWO_TEAMS;
 use crate::support::wait::{Not, PATIENCE, until};
 use crate::support::world::Mesh;
 use crate::support::yaml;
 
 const HOST: &str = "www.example.com";
 
-/// `@` stands for the annotation that places an object in `cluster-1`.
+/// Beside [`TWO_TEAMS`]; `@` stands for the annotation that places an object in `cluster-1`.
 const WORLD: &str = r"
-- apiVersion: admin.gloo.solo.io/v2
-  kind: KubernetesCluster
-  metadata: {name: cluster-1, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
-- apiVersion: admin.gloo.solo.io/v2
-  kind: Workspace
-  metadata: {name: shop, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
-  spec: {workloadClusters: [{name: cluster-1, namespaces: [{name: shop}]}]}
-- apiVersion: admin.gloo.solo.io/v2
-  kind: Workspace
-  metadata: {name: team, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
-  spec: {workloadClusters: [{name: cluster-1, namespaces: [{name: team}]}]}
-- apiVersion: admin.gloo.solo.io/v2
-  kind: WorkspaceSettings
-  metadata: {name: shop, namespace: shop, @}
-  spec:
-    exportTo: [{workspaces: [{name: team}], resources: [{kind: ROUTE_TABLE}]}]
-    importFrom: [{workspaces: [{name: team}], resources: [{kind: SERVICE}]}]
-- apiVersion: admin.gloo.solo.io/v2
-  kind: WorkspaceSettings
-  metadata: {name: team, namespace: team, @}
-  spec:
-    exportTo: [{workspaces: [{name: shop}], resources: [{kind: SERVICE}]}]
-    importFrom: [{workspaces: [{name: shop}], resources: [{kind: ROUTE_TABLE}]}]
-- apiVersion: v1
-  kind: Service
-  metadata: {name: ingress, namespace: shop, @}
-  spec: {selector: {app: ingress}, ports: [{port: 80, targetPort: 8080}]}
-- apiVersion: networking.gloo.solo.io/v2
-  kind: VirtualGateway
-  metadata: {name: ingress, namespace: shop, @}
-  spec: {workloads: [{selector: {labels: {app: ingress}}}], listeners: [{http: {}, port: {number: 80}}]}
-- apiVersion: v1
-  kind: Service
-  metadata: {name: stock, namespace: team, @}
-  spec: {selector: {app: stock}, ports: [{name: http, port: 8080}]}
-- apiVersion: discovery.k8s.io/v1
-  kind: EndpointSlice
-  metadata: {name: stock-1, namespace: team, labels: {kubernetes.io/service-name: stock}, @}
-  ports: [{name: http, port: 8080}]
-  endpoints: [{addresses: [10.1.0.11], targetRef: {kind: Pod, name: stock-0}}]
 - apiVersion: v1
   kind: Service
   metadata: {name: vault, namespace: team, labels: {guard: 'yes'}, @}
@@ -179,7 +140,7 @@ impl World {
         let (c, d) = (Issuer::ec("https://c")?, Issuer::ec("https://d")?);
         let servers = [KeyServer::start(b.jwks()).await?, KeyServer::start(d.jwks()).await?];
         let quoted = |text: String| json!(text).to_string();
-        let world = WORLD
+        let world = format!("{TWO_TEAMS}{WORLD}")
             .replace('@', "annotations: {cluster.solo.io/cluster: cluster-1}")
             .replace("$PEM_A", &quoted(a.pem()?))
             .replace("$PEM_C", &quoted(c.pem()?))

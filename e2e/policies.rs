@@ -10,6 +10,7 @@ use crate::support::backend::{Backend, Echo};
 use crate::support::chancery::Settings;
 use crate::support::http::{Client, Request, Response};
 use crate::support::manifests::{Manifest, by_annotation, list};
+use crate::support::two_teams::TWO_TEAMS;
 use crate::support::world::Mesh;
 use crate::support::yaml;
 
@@ -19,48 +20,8 @@ pub(crate) const HOST: &str = "www.example.com";
 /// clock, which on a busy machine lies before the request.
 const ABOUT_300_MS: Duration = Duration::from_millis(200);
 
-/// Where everything is; `@` stands for the annotation that places an object in `cluster-1`.
+/// Where everything is, beside [`TWO_TEAMS`]; `@` stands for the annotation that places an object in `cluster-1`.
 const WORLD: &str = r"
-- apiVersion: admin.gloo.solo.io/v2
-  kind: KubernetesCluster
-  metadata: {name: cluster-1, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
-- apiVersion: admin.gloo.solo.io/v2
-  kind: Workspace
-  metadata: {name: shop, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
-  spec: {workloadClusters: [{name: cluster-1, namespaces: [{name: shop}]}]}
-- apiVersion: admin.gloo.solo.io/v2
-  kind: Workspace
-  metadata: {name: team, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
-  spec: {workloadClusters: [{name: cluster-1, namespaces: [{name: team}]}]}
-- apiVersion: admin.gloo.solo.io/v2
-  kind: WorkspaceSettings
-  metadata: {name: shop, namespace: shop, @}
-  spec:
-    exportTo: [{workspaces: [{name: team}], resources: [{kind: ROUTE_TABLE}]}]
-    importFrom: [{workspaces: [{name: team}], resources: [{kind: SERVICE}]}]
-- apiVersion: admin.gloo.solo.io/v2
-  kind: WorkspaceSettings
-  metadata: {name: team, namespace: team, @}
-  spec:
-    exportTo: [{workspaces: [{name: shop}], resources: [{kind: SERVICE}]}]
-    importFrom: [{workspaces: [{name: shop}], resources: [{kind: ROUTE_TABLE}]}]
-- apiVersion: v1
-  kind: Service
-  metadata: {name: ingress, namespace: shop, @}
-  spec: {selector: {app: ingress}, ports: [{port: 80, targetPort: 8080}]}
-- apiVersion: networking.gloo.solo.io/v2
-  kind: VirtualGateway
-  metadata: {name: ingress, namespace: shop, @}
-  spec: {workloads: [{selector: {labels: {app: ingress}}}], listeners: [{http: {}, port: {number: 80}}]}
-- apiVersion: v1
-  kind: Service
-  metadata: {name: stock, namespace: team, @}
-  spec: {selector: {app: stock}, ports: [{name: http, port: 8080}]}
-- apiVersion: discovery.k8s.io/v1
-  kind: EndpointSlice
-  metadata: {name: stock-1, namespace: team, labels: {kubernetes.io/service-name: stock}, @}
-  ports: [{name: http, port: 8080}]
-  endpoints: [{addresses: [10.1.0.11], targetRef: {kind: Pod, name: stock-0}}]
 - apiVersion: networking.gloo.solo.io/v2
   kind: RouteTable
   metadata: {name: www, namespace: shop, @}
@@ -149,7 +110,7 @@ const WORLD: &str = r"
 
 /// The objects.
 pub(crate) fn manifests() -> anyhow::Result<Vec<Manifest>> {
-    let world = WORLD.replace('@', "annotations: {cluster.solo.io/cluster: cluster-1}");
+    let world = format!("{TWO_TEAMS}{WORLD}").replace('@', "annotations: {cluster.solo.io/cluster: cluster-1}");
     let mut manifests = Vec::new();
     for document in yaml::documents(&world)? {
         manifests.extend(by_annotation(list(&document, ""))?);

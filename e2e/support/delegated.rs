@@ -8,6 +8,7 @@ use super::backend::{Backend, Echo};
 use super::chancery::{self, Settings};
 use super::http::{Client, Request, Response};
 use super::manifests::{Manifest, by_annotation, list, text};
+use super::two_teams::TWO_TEAMS;
 use super::wait::{Not, PATIENCE, until};
 use super::world::Mesh;
 use super::yaml;
@@ -18,48 +19,8 @@ pub(crate) const HOST: &str = "www.example.com";
 /// The gateway.
 pub(crate) const GATEWAY: &str = "cluster-1/shop/ingress";
 
-/// `@` stands for the annotation that places an object in `cluster-1`; a test's text may use it as well.
+/// Beside [`TWO_TEAMS`]; `@` stands for the annotation that places an object in `cluster-1`; a test's text may use it as well.
 const FRAME: &str = r"
-- apiVersion: admin.gloo.solo.io/v2
-  kind: KubernetesCluster
-  metadata: {name: cluster-1, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
-- apiVersion: admin.gloo.solo.io/v2
-  kind: Workspace
-  metadata: {name: shop, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
-  spec: {workloadClusters: [{name: cluster-1, namespaces: [{name: shop}]}]}
-- apiVersion: admin.gloo.solo.io/v2
-  kind: Workspace
-  metadata: {name: team, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
-  spec: {workloadClusters: [{name: cluster-1, namespaces: [{name: team}]}]}
-- apiVersion: admin.gloo.solo.io/v2
-  kind: WorkspaceSettings
-  metadata: {name: shop, namespace: shop, @}
-  spec:
-    exportTo: [{workspaces: [{name: team}], resources: [{kind: ROUTE_TABLE}]}]
-    importFrom: [{workspaces: [{name: team}], resources: [{kind: SERVICE}]}]
-- apiVersion: admin.gloo.solo.io/v2
-  kind: WorkspaceSettings
-  metadata: {name: team, namespace: team, @}
-  spec:
-    exportTo: [{workspaces: [{name: shop}], resources: [{kind: SERVICE}]}]
-    importFrom: [{workspaces: [{name: shop}], resources: [{kind: ROUTE_TABLE}]}]
-- apiVersion: v1
-  kind: Service
-  metadata: {name: ingress, namespace: shop, @}
-  spec: {selector: {app: ingress}, ports: [{port: 80, targetPort: 8080}]}
-- apiVersion: networking.gloo.solo.io/v2
-  kind: VirtualGateway
-  metadata: {name: ingress, namespace: shop, @}
-  spec: {workloads: [{selector: {labels: {app: ingress}}}], listeners: [{http: {}, port: {number: 80}}]}
-- apiVersion: v1
-  kind: Service
-  metadata: {name: stock, namespace: team, @}
-  spec: {selector: {app: stock}, ports: [{name: http, port: 8080}]}
-- apiVersion: discovery.k8s.io/v1
-  kind: EndpointSlice
-  metadata: {name: stock-1, namespace: team, labels: {kubernetes.io/service-name: stock}, @}
-  ports: [{name: http, port: 8080}]
-  endpoints: [{addresses: [10.1.0.11], targetRef: {kind: Pod, name: stock-0}}]
 - apiVersion: networking.gloo.solo.io/v2
   kind: RouteTable
   metadata: {name: www, namespace: shop, @}
@@ -140,7 +101,7 @@ impl Delegated {
 /// The objects of a world.
 pub(crate) fn manifests(objects: &str) -> anyhow::Result<Vec<Manifest>> {
     let mut manifests = Vec::new();
-    for text in [FRAME, objects] {
+    for text in [TWO_TEAMS, FRAME, objects] {
         let text = text.replace('@', "annotations: {cluster.solo.io/cluster: cluster-1}");
         for document in yaml::documents(&text)? {
             manifests.extend(by_annotation(list(&document, ""))?);

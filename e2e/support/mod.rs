@@ -43,6 +43,7 @@ pub(crate) mod proxy;
 pub(crate) mod random;
 pub(crate) mod shop;
 pub(crate) mod tls;
+pub(crate) mod two_teams;
 pub(crate) mod wait;
 pub(crate) mod world;
 pub(crate) mod yaml;
