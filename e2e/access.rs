@@ -459,11 +459,11 @@ async fn policies_come_and_go_under_load() -> anyhow::Result<()> {
             world.becomes(&write, 403).await?;
             world.remove(policy)?;
             world.becomes(&write, 200).await?;
+            load.goes_on(4).await?;
         }
     }
     let tally = load.tally().await?;
     assert_eq!(tally.failed, 0, "{:?}", tally.failures);
-    ensure!(tally.sent > 50, "only {} requests", tally.sent);
     assert_eq!(world.sum("listener_manager.listener_(modified|added)$").await?, modified);
     assert_eq!(world.sum("listener_manager.total_listeners_draining$").await?, 0);
     Ok(())

@@ -173,12 +173,11 @@ async fn mistakes(demo: &Demo) -> anyhow::Result<()> {
             demo.answers(RECS, "/probe", &mended.to_string()).await?;
             demo.answers(RECS, "/batch/x", BATCH.2).await?;
             ensure!(findings(demo)?.0.is_empty(), "check still finds something");
-            Ok(())
+            watch.goes_on(4).await
         };
         let saved = saved.await;
-        let sent = watch.end().await.with_context(|| mistake.name)?;
+        watch.end().await.with_context(|| mistake.name)?;
         saved.with_context(|| mistake.name)?;
-        ensure!(sent > 4, "{}: only {sent} requests were sent meanwhile", mistake.name);
     }
     demo.replace(TABLE, &original)
 }
@@ -337,7 +336,7 @@ async fn what_changes_nothing_sends_nothing_and_endpoints_travel_alone() -> anyh
     Ok(())
 }
 
-/// How long requests are sent while a Service is renamed again and again.
+/// How long requests are sent while a Service is renamed again and again, four times at least.
 const UNDER_LOAD: Duration = Duration::from_secs(2);
 
 #[tokio::test]
@@ -367,18 +366,16 @@ async fn a_mounted_folder_is_swapped_and_a_service_renamed_under_load() -> anyho
     mount(&folder, "0", &files)?;
     let start = Instant::now();
     let mut version = 0;
-    while start.elapsed() < UNDER_LOAD {
+    while start.elapsed() < UNDER_LOAD || version < 4 {
         for (files, wanted) in [(&renamed, "200 recs-two"), (&files, "200 recs")] {
             version += 1;
             mount(&folder, &version.to_string(), files)?;
             std::fs::remove_dir_all(folder.join(format!("..{}", version - 1)))?;
             demo.answers(RECS, "/", wanted).await?;
+            watch.goes_on(20).await?;
         }
     }
-    let sent = watch.end().await.with_context(|| demo.chancery.log_tail())?;
-    let rate = sent as f64 / start.elapsed().as_secs_f64();
-    ensure!(rate >= 100.0, "only {rate:.0} requests per second");
-    ensure!(version >= 4, "only {version} renames in {UNDER_LOAD:?}");
+    watch.end().await.with_context(|| demo.chancery.log_tail())?;
     Ok(())
 }
 

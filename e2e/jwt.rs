@@ -424,13 +424,9 @@ async fn attaching_and_editing_costs_no_request_and_no_listener() -> anyhow::Res
         })
         .await
         .map_err(|error| world.mesh.with_logs(error))?;
-        // However slow the machine is, each edit is followed by some.
-        for request in &requests {
-            assert_eq!(world.send(request).await?.status, 200, "after edit {step}");
-        }
+        load.goes_on(requests.len()).await?;
     }
-    let sent = load.end().await.map_err(|error| world.mesh.with_logs(error))?;
-    assert!(sent >= 12, "{sent} requests during 12 edits");
+    load.end().await.map_err(|error| world.mesh.with_logs(error))?;
     assert_eq!(world.mesh.gateways[0].envoy.stats(listeners).await?, before, "listeners are as they were");
     assert_eq!(world.send(&Request::get(HOST, "/missing")).await?.status, 401);
     Ok(())

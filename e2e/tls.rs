@@ -1,14 +1,13 @@
 //! TLS on a real gateway: who is shown which certificate, who is let in, and what a change does to whom.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::support::chancery::{self, Settings};
 use crate::support::http::{Client, Protocol, Request, get};
+use crate::support::load::{Lasts, Load, Pace};
 use crate::support::manifests::{self, Manifest, list, text};
 use crate::support::net::Network;
 use crate::support::proxy::Proxy;
@@ -220,38 +219,27 @@ async fn r204_a_reused_connection_is_sent_elsewhere_for_another_host() -> anyhow
 async fn r60_a_certificate_is_replaced_under_load_without_a_failed_request() -> anyhow::Result<()> {
     let mut running = Running::start().await?;
     let (dial, address) = (running.dial("shop.example", None)?, running.address(443)?);
-    let stop = Arc::new(AtomicBool::new(false));
+    let client = move || Client::with_tls(address, Protocol::Http1, dial.clone());
     // Half of the clients keep their connection, half open one for each request.
-    let clients: Vec<_> = (0..8)
-        .map(|index| {
-            let (dial, stop) = (dial.clone(), stop.clone());
-            tokio::spawn(async move {
-                let mut client = Client::with_tls(address, Protocol::Http1, dial.clone());
-                let mut sent = 0_u32;
-                while !stop.load(Ordering::Relaxed) {
-                    if index % 2 == 0 {
-                        client = Client::with_tls(address, Protocol::Http1, dial.clone());
-                    }
-                    let status = client.send(&Request::get("shop.example", "/")).await?.status;
-                    ensure!(status == 200, "status {status}");
-                    sent += 1;
-                }
-                anyhow::Ok(sent)
-            })
+    let loads = [Lasts::AllTheTime, Lasts::OneRequest].map(|lasts| {
+        let requests = vec![Request::get("shop.example", "/")];
+        Load::start_with(client.clone(), lasts, 4, Pace::Unbounded, requests, |_, response| {
+            ensure!(response.status == 200, "status {}", response.status);
+            Ok(())
         })
-        .collect();
+    });
     for round in 2..=6 {
         let name = format!("shop-{round}");
         let next = running.authority.sign("shop.example", &name)?.secret("edge", "shop");
         running.mesh.edit(SHOP_SECRET, |object| *object = next)?;
         running.shows("shop.example", &name).await?;
+        for load in &loads {
+            load.goes_on(4).await?;
+        }
     }
-    stop.store(true, Ordering::Relaxed);
-    let mut sent = 0;
-    for client in clients {
-        sent += client.await??;
+    for load in loads {
+        load.end().await?;
     }
-    ensure!(sent > 100, "only {sent} requests while 5 certificates were replaced");
     let updates = running.mesh.gateways[0].envoy.stats("listener_manager.listener_modified").await?;
     assert_eq!(updates.values().sum::<u64>(), 0, "a certificate changes no listener");
     Ok(())

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::http::{Client, Request, Response};
+use super::wait::PATIENCE;
 
 /// How many failures are kept word for word.
 const SHOWN: usize = 10;
@@ -39,6 +41,8 @@ pub(crate) struct Load {
     start: Instant,
     connections: usize,
     clients: JoinSet<Tally>,
+    /// Requests that have ended.
+    ended: watch::Sender<usize>,
 }
 
 /// How requests were answered.
@@ -81,9 +85,10 @@ impl Load {
         let client_of = Arc::new(client);
         let (stop, requests, judge) = (Arc::new(AtomicBool::new(false)), Arc::new(requests), Arc::new(judge));
         let mut clients = JoinSet::new();
+        let ended = watch::Sender::new(0);
         for number in 0..connections {
             let (stop, requests, judge) = (Arc::clone(&stop), Arc::clone(&requests), Arc::clone(&judge));
-            let client_of = Arc::clone(&client_of);
+            let (client_of, ended) = (Arc::clone(&client_of), ended.clone());
             let count = u32::try_from(connections).unwrap_or(u32::MAX);
             clients.spawn(async move {
                 let mut ticks = match pace {
@@ -117,6 +122,7 @@ impl Load {
                             tally.failures.push(format!("request {} to {host}{path}: {error:#}", tally.sent));
                         }
                     }
+                    ended.send_modify(|count| *count += 1);
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
@@ -124,7 +130,18 @@ impl Load {
                 tally
             });
         }
-        Self { stop, start: Instant::now(), connections, clients }
+        Self { stop, start: Instant::now(), connections, clients, ended }
+    }
+
+    /// Waits until so many requests were sent and answered after this call, rightly or not. A test that wants load during
+    /// a step waits for it, and so depends on no machine's speed.
+    pub(crate) async fn goes_on(&self, requests: usize) -> anyhow::Result<()> {
+        let mut ended = self.ended.subscribe();
+        // What is under way now was sent before.
+        let enough = *ended.borrow() + self.connections + requests;
+        let answered = ended.wait_for(|count| *count >= enough);
+        tokio::time::timeout(PATIENCE, answered).await.context("the load stands still")??;
+        Ok(())
     }
 
     /// Ends the requests and says how they were answered.
