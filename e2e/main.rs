@@ -21,6 +21,7 @@ mod kill;
 mod live_view;
 mod matching;
 mod policies;
+mod pressure;
 mod refusals;
 mod restart;
 mod scenarios;
