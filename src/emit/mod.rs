@@ -49,6 +49,7 @@ mod tls;
 mod wire;
 
 pub use emitter::Emitter;
+pub use endpoint::emit_endpoints;
 pub use filter::Beyond;
 pub(crate) use layout::part_suffix;
 pub use layout::{Form, Layout};

@@ -94,6 +94,14 @@ pub fn verify(snapshot: &Snapshot) -> Vec<Violation> {
     checker.verdict()
 }
 
+/// Everything that is wrong with endpoints by themselves, for a snapshot of which a cluster takes endpoints of this name.
+#[must_use]
+pub fn verify_endpoints(resource: &Resource) -> Vec<Violation> {
+    let mut checker = Checker::new(World::Anything);
+    checker.check_endpoints(&resource.name, resource, true);
+    checker.verdict()
+}
+
 /// What uses route configurations, and the HTTP filters there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Chains {

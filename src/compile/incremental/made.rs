@@ -28,6 +28,7 @@ use crate::resolve::roster::Roster;
 use crate::resolve::trust::KeptRoot;
 use crate::resolve::world::World;
 
+use super::endpoints::Backed;
 use super::fragments::{self, Keeper};
 use super::outcome::{Count, Origin, Outcome};
 use super::serving::{Around, Claims, Serving, Stale};
@@ -46,6 +47,7 @@ impl Made {
             trees: OrdMap::new(),
             groves: BTreeMap::new(),
             numbers: 0,
+            backed: Backed::new(),
             broken: BTreeSet::new(),
             reached: BTreeMap::new(),
             reaches: BTreeMap::new(),
@@ -476,7 +478,7 @@ impl Made {
             self.serving.keys().filter(|gateway| !self.classes.contains(*gateway)).cloned().collect();
         for gateway in gone {
             if let Some(serving) = self.serving.remove(&gateway) {
-                serving.forget(&mut self.reads, &mut self.outcome);
+                serving.forget(&mut self.reads, &mut self.backed, &mut self.outcome);
             }
             self.plans.remove(&gateway);
         }
@@ -504,6 +506,7 @@ impl Made {
             reads: &mut self.reads,
             outcome: &mut self.outcome,
             numbers: &mut self.numbers,
+            backed: &mut self.backed,
             step,
         };
         for (gateway, stale) in stale {

@@ -19,6 +19,7 @@ use crate::resolve::gateway::{
 use crate::resolve::world::World;
 
 use super::Step;
+use super::endpoints::{Backed, note_backing};
 use super::outcome::{Count, Origin, Outcome};
 use super::slots::{Reader, Recording, Slot};
 
@@ -74,6 +75,7 @@ pub(super) struct Around<'a> {
     pub(super) reads: &'a mut Reads<Slot, Reader>,
     pub(super) outcome: &'a mut Outcome,
     pub(super) numbers: &'a mut u64,
+    pub(super) backed: &'a mut Backed,
     pub(super) step: &'a mut Step,
 }
 
@@ -179,6 +181,7 @@ impl Serving {
         }
         for id in gone {
             Arc::make_mut(&mut plan).upstreams.remove(&id);
+            note_backing(around.backed, around.reads, (&self.gateway, &id), &BTreeSet::new());
             around.reads.forget(&Reader::Upstream(self.gateway.clone(), id.clone()));
             around.outcome.forget(&Origin::Upstream(self.gateway.clone(), id));
         }
@@ -189,7 +192,9 @@ impl Serving {
             around.step.upstreams += 1;
             let (world, mut findings) = (Recording::new(around.inputs), Findings::new());
             let upstream = resolve_upstream(&world, &self.gateway, &owner, &id, &mut findings);
-            around.reads.record(&Reader::Upstream(self.gateway.clone(), id.clone()), world.into_slots());
+            let slots = world.into_slots();
+            note_backing(around.backed, around.reads, (&self.gateway, &id), &slots);
+            around.reads.record(&Reader::Upstream(self.gateway.clone(), id.clone()), slots);
             around.outcome.set(Origin::Upstream(self.gateway.clone(), id.clone()), findings);
             if plan.upstreams.get(&id).is_none_or(|known| **known != upstream) {
                 Arc::make_mut(&mut plan).upstreams.insert(id, Arc::new(upstream));
@@ -539,7 +544,7 @@ impl Serving {
     }
 
     /// Leaves nothing of the gateway behind.
-    pub(super) fn forget(self, reads: &mut Reads<Slot, Reader>, outcome: &mut Outcome) {
+    pub(super) fn forget(self, reads: &mut Reads<Slot, Reader>, backed: &mut Backed, outcome: &mut Outcome) {
         let gateway = &self.gateway;
         reads.forget(&Reader::Extensions(gateway.clone()));
         reads.forget(&Reader::Listeners(gateway.clone()));
@@ -554,6 +559,7 @@ impl Serving {
             outcome.forget(&Origin::Host(gateway.clone(), key.clone()));
         }
         for id in self.plan.upstreams.keys() {
+            note_backing(backed, reads, (gateway, id), &BTreeSet::new());
             reads.forget(&Reader::Upstream(gateway.clone(), id.clone()));
             outcome.forget(&Origin::Upstream(gateway.clone(), id.clone()));
         }
