@@ -60,6 +60,8 @@ struct State {
     taken: u64,
     /// Everything waits until this batch is compiled.
     waits: Option<u64>,
+    /// Batches that are not compiled yet and have something in them beside tables and slices.
+    others: BTreeSet<u64>,
     /// Services, virtual destinations, and the batches whose compile they wait for.
     waiting: BTreeMap<ObjectRef, u64>,
     /// The youngest change of each slice, Pod and Node that is not compiled yet.
@@ -160,6 +162,10 @@ impl Lane {
         }
         if !is_difference {
             state.pending.clear();
+        }
+        let is_known = |change: &Change| matches!(change.id().kind, Kind::RouteTable | Kind::EndpointSlice);
+        if !is_difference || !changes.iter().all(is_known) {
+            state.others.insert(number);
         }
         for id in
             changes.iter().map(Change::id).filter(|id| matches!(id.kind, Kind::Service | Kind::VirtualDestination))
@@ -277,17 +283,30 @@ impl State {
     /// Takes in what a compile came to.
     fn compiled(&mut self, step: Step) {
         let Step { batches, put_off, endpoints } = step;
-        for (id, batch) in put_off {
-            if self.pending.get(&id).is_some_and(|pending| pending.batch <= batch) {
-                self.pending.remove(&id);
+        let put_off: BTreeMap<ObjectRef, u64> = put_off.into_iter().collect();
+        let mut settled: BTreeSet<ObjectRef> = BTreeSet::new();
+        self.pending.retain(|id, pending| {
+            let last = if pending.is_put_off { put_off.get(id).copied().unwrap_or_default() } else { batches };
+            let is_settled = pending.batch <= last;
+            if is_settled {
+                settled.append(&mut pending.services);
             }
-        }
-        self.pending.retain(|_, pending| pending.is_put_off || pending.batch > batches);
+            !is_settled
+        });
         self.waiting.retain(|_, batch| *batch > batches);
         self.waits = self.waits.filter(|batch| *batch > batches);
-        // Where the compiled upstream is the same, so is what is ahead of it; what is compiled is ahead no more.
+        // Where nothing but tables and other slices was compiled, what is ahead of an upstream that is the same is the same.
         let mut before = std::mem::take(&mut self.ahead);
+        let others = self.others.split_off(&(batches + 1));
+        if !std::mem::replace(&mut self.others, others).is_empty() {
+            before.clear();
+        }
         let mut again = BTreeSet::new();
+        for (gateway, id) in settled.iter().flat_map(|service| endpoints.led_to(service)) {
+            if let Some(own) = before.get_mut(gateway) {
+                own.remove(id);
+            }
+        }
         let services: BTreeSet<&ObjectRef> = self.pending.values().flat_map(|pending| &pending.services).collect();
         for (gateway, id) in services.into_iter().flat_map(|service| endpoints.led_to(service)) {
             let Some(compiled) = endpoints.compiled(gateway, id) else { continue };

@@ -514,8 +514,8 @@ fn replace(
     if state.host != *host {
         weight.remove(&state.host);
         weight.add(host);
-        let encoded = route::encode_host(host, release);
         subtract(beyond, &state.encoded.beyond);
+        let encoded = route::encode_host_after((&state.host, &mut state.encoded), host, release);
         add(beyond, &encoded.beyond);
         let moves_owners = encoded.owners != state.encoded.owners;
         *touched.entry(state.place).or_default() |= moves_owners;

@@ -16,6 +16,7 @@
 mod extensions;
 mod format;
 mod incremental;
+mod runs;
 mod scopes;
 
 pub use incremental::Verifier;
@@ -146,7 +147,7 @@ enum World<'a> {
 #[derive(Clone, Debug, Default)]
 struct Asked {
     /// Whether these exist.
-    resources: BTreeSet<(ResourceType, String)>,
+    resources: BTreeSet<(ResourceType, Name)>,
     /// Whether the listeners have these filters.
     slots: BTreeSet<String>,
 }
@@ -188,7 +189,7 @@ impl<'a> Checker<'a> {
     /// Whether there is a resource of a name.
     fn exists(&mut self, resource_type: ResourceType, name: &str) -> bool {
         if let Some(asked) = &mut self.asked {
-            asked.resources.insert((resource_type, name.to_owned()));
+            asked.resources.insert((resource_type, name.into()));
         }
         match self.world {
             World::Snapshot(snapshot) => snapshot.get(resource_type, name).is_some(),

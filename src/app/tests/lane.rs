@@ -289,6 +289,16 @@ fn many_edits_of_one_slice_are_compiled_once_and_the_last_counts() {
 }
 
 #[test]
+fn a_slice_that_was_served_and_moves_with_something_else_leaves_nothing_behind() {
+    let mut world = World::new(&[table("/x", &DESTINATIONS)]);
+    assert!(world.put(&[slice("one", "a", 1)]));
+    assert!(world.put(&[slice("two", "a", 2)]));
+    assert!(!world.put(&[slice("one", "b", 1), pod("b", "v2")]));
+    world.compile();
+    assert!(world.has(A, "10.0.0.2") && !world.has(A, "10.0.0.1"));
+}
+
+#[test]
 fn what_belongs_together_waits_for_the_compile() {
     for (why, first, together) in [
         ("slices come with a table", vec![], vec![slice("one", "a", 1), table("/y", &DESTINATIONS)]),

@@ -10,6 +10,7 @@ use crate::compile::full::{beaten_in, closed, orphan, reached, unimplemented_gat
 use crate::compile::inputs::Inputs;
 use crate::ir::GatewayPlan;
 use crate::ir::frozen::{AcceptedRoute, Remembered};
+use crate::ir::route::changed;
 use crate::memo::Reads;
 use crate::model::{Findings, GatewayId, Kind, ObjectRef};
 use crate::resolve::Options;
@@ -19,8 +20,8 @@ use crate::resolve::delegation::fragments::share;
 use crate::resolve::destination::backing_services;
 use crate::resolve::facts::{Table, TableRole};
 use crate::resolve::gateway::{
-    Bindings, GrownTree, Segment, TableBindings, bind_table, carry_over_table, changed, class_of_one, freeze,
-    known_gateways, require_auth_findings, serves,
+    Bindings, GrownTree, Segment, TableBindings, bind_table, carry_over_table, class_of_one, freeze, known_gateways,
+    require_auth_findings, serves,
 };
 use crate::resolve::lower::Lowered;
 use crate::resolve::policy;

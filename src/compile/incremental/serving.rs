@@ -7,6 +7,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use crate::compile::inputs::Inputs;
+use crate::ir::route::changed;
 use crate::ir::{GatewayPlan, Listener, Serves, UpstreamId, VirtualHost};
 use crate::memo::Reads;
 use crate::model::{Findings, GatewayId, Host as Domain, ObjectRef, WorkspaceId};
@@ -14,7 +15,7 @@ use crate::resolve::destination::resolve_upstream;
 use crate::resolve::facts::ListenerProtocol;
 use crate::resolve::gateway::{
     ArrangedHost, Bindings, Difference, GrownTree, HostKey, Hosts, ListenerKey, PlainPort, Rows, Served, Sharing,
-    changed, is_implemented_by, listeners, owner_of, serve_on, sharing, upstreams_of, virtual_host,
+    is_implemented_by, listeners, owner_of, serve_on, sharing, upstreams_of, virtual_host,
 };
 use crate::resolve::world::World;
 
