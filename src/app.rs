@@ -17,6 +17,7 @@
 //! What gateways refuse is replaced by what they accepted last, and told to the authors with the next compile
 //! ([`Refusals`]); what they acknowledge never causes a compile.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -44,7 +45,7 @@ use crate::resolve::Options;
 use crate::resolve::gateway::class_of;
 use crate::resolve::world::World;
 use crate::settings::Settings;
-use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
+use crate::snapshot::{ResourceType, Snapshot, Version};
 use crate::source::{self, Batch, Directory, Extent, Places, SourceError};
 use crate::status::Ledger;
 use crate::store::{Applied, Store};
@@ -56,7 +57,7 @@ use crate::xds::server::{ServeError, ServerSettings};
 use crate::xds::source::{SnapshotSource, Subscription};
 
 use audit::{Audit, Sample};
-use emission::{Emission, Serving};
+use emission::{Emission, Serving, StandIns};
 use identities::Identities;
 use keys::Keys;
 
@@ -361,7 +362,7 @@ struct Emitted {
     published: Option<Arc<Snapshot>>,
     kept: BTreeSet<(ResourceType, Name)>,
     /// What stands in for what was replaced, with what that refers to.
-    stand_ins: BTreeMap<(ResourceType, Name), Arc<Resource>>,
+    stand_ins: StandIns,
     /// One with accepted versions that must not be published.
     impossible: Option<Arc<Snapshot>>,
 }
@@ -513,8 +514,8 @@ impl CompileLoop {
             self.is_stale = true;
             self.compile(Instant::now());
         }
-        let refused = self.refused();
-        self.memory.keep(refused);
+        self.memory.keep(|| refused(&self.emitted, &self.refusals));
+        self.memory.share(self.emissions.iter().map(|(key, emission)| (key, emission.shared())));
     }
 
     fn compile(&mut self, begun: Instant) {
@@ -594,6 +595,8 @@ impl CompileLoop {
         self.emitted.retain(|key, _| self.keys.contains(key));
         self.emissions.retain(|key, _| self.keys.contains(key));
         let mut left: Vec<GatewayKey> = Vec::new();
+        let connected = OnceCell::new();
+        let connected = || connected.get_or_init(|| self.ledger.view());
         for (key, mut labels) in self.keys.iter() {
             let still = |labels: &Labels| {
                 class_of(&compiled.inputs, &key.gateway.cluster, &key.gateway.namespace, labels).as_ref()
@@ -609,18 +612,12 @@ impl CompileLoop {
             }
             let Some(plan) = compiled.plans.get(&key.gateway) else { continue };
             let identity = self.identities.wanted(plan);
-            let emission = self.emissions.entry(key.clone()).or_insert_with(Emission::new);
+            let new = || Emission::new(self.memory.shared(key));
+            let emission = self.emissions.entry(key.clone()).or_insert_with(new);
             let before = self.emitted.get_mut(key);
-            let keeps = |wanted: ResourceType| {
-                before.as_ref().is_some_and(|before| before.kept.iter().any(|(of, _)| *of == wanted))
-            };
-            // What stands in for a refused listener may be cut, and need the parts.
-            let is_kept = keeps(ResourceType::Listener);
-            // What stands in for refused routes names what policies shared then.
-            let has_new_routes = !keeps(ResourceType::Route);
-            let is_laid_out_anew = (has_new_routes && emission.let_go(now))
-                | (!is_kept && emission.settle(now))
-                | emission.give_up_cutting(key, &self.refusals.lock());
+            let keeps_listener = |before: &Emitted| before.kept.iter().any(|(of, _)| *of == ResourceType::Listener);
+            let is_kept = before.as_deref().is_some_and(keeps_listener);
+            let is_laid_out_anew = emission.follow(key, (now, is_kept), &self.refusals.lock(), connected);
             let is_same = |before: &Emitted| Arc::ptr_eq(&before.plan, plan) && before.identity == identity;
             if !is_laid_out_anew && before.as_deref().is_some_and(is_same) {
                 continue;
@@ -638,7 +635,7 @@ impl CompileLoop {
                 Some(before) if Arc::ptr_eq(&before.compiled, &snapshot) => {
                     (before.plan, before.identity) = (plan.clone(), identity);
                 }
-                before if emission.is_publishable(key, &snapshot) => {
+                before if emission.is_publishable(key, &snapshot, &StandIns::new()) => {
                     if before.is_none() {
                         self.refusals.lock().recall(key);
                     }
@@ -665,11 +662,12 @@ impl CompileLoop {
         self.look_at_refusals();
         let refusals = self.refusals.copy();
         for (key, emitted) in &mut self.emitted {
-            let emission = self.emissions.entry(key.clone()).or_insert_with(Emission::new);
+            let emission = self.emissions.entry(key.clone()).or_insert_with(|| Emission::new(self.memory.shared(key)));
             if emitted.publish(key, emission, &refusals, &self.refusals, &self.publisher) {
                 self.metrics.published(UNIX_EPOCH.elapsed().unwrap_or_default());
             }
         }
+        self.refusals.await_filters(self.emissions.values().any(Emission::awaits_filters));
     }
 
     /// Forgets refusals of what is no longer wanted and of gateways that have left, and finds out who is to blame for new ones.
@@ -704,18 +702,18 @@ impl CompileLoop {
         }
     }
 
-    /// What is kept of refusals over a restart.
-    fn refused(&self) -> Document {
-        let stand_ins = self.emitted.iter().map(|(key, emitted)| (key, &emitted.stand_ins)).collect();
-        self.refusals.copy().document(&stand_ins)
-    }
-
     /// What the authors of refused resources are told.
     fn refusal_findings(&self) -> Findings {
         let refusals = self.refusals.copy();
         let kept = self.emitted.iter().map(|(key, emitted)| (key, &emitted.kept)).collect();
         refusals::findings(&refusals, &kept)
     }
+}
+
+/// What is kept of refusals over a restart.
+fn refused(emitted: &BTreeMap<GatewayKey, Emitted>, refusals: &refusals::Shared) -> Document {
+    let stand_ins = emitted.iter().map(|(key, emitted)| (key, &emitted.stand_ins)).collect();
+    refusals.copy().document(&stand_ins)
 }
 
 impl Emitted {
@@ -731,6 +729,7 @@ impl Emitted {
     ) -> bool {
         let overlay = self.overlay(key, emission, refused);
         let not_in_force = refusals::not_in_force(key, &self.compiled, refused, &overlay.kept);
+        emission.published(&self.compiled, &overlay.snapshot, &overlay.stand_ins);
         self.kept = overlay.kept;
         self.stand_ins = overlay.stand_ins;
         let mut is_new = false;
@@ -755,7 +754,7 @@ impl Emitted {
         }
         // What was accepted once may not fit to the rest any more.
         if self.impossible.as_ref() != Some(&overlay.snapshot) {
-            if emission.is_publishable(key, &overlay.snapshot) {
+            if emission.is_publishable(key, &overlay.snapshot, &overlay.stand_ins) {
                 return overlay;
             }
             self.impossible = Some(overlay.snapshot);
