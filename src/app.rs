@@ -18,6 +18,7 @@
 //! What gateways refuse is replaced by what they accepted last, and told to the authors with the next compile
 //! ([`Refusals`]); what they acknowledge never causes a compile.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -45,7 +46,7 @@ use crate::resolve::Options;
 use crate::resolve::gateway::class_of;
 use crate::resolve::world::World;
 use crate::settings::Settings;
-use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
+use crate::snapshot::{ResourceType, Snapshot, Version};
 use crate::source::{self, Batch, Directory, Extent, Places, SourceError};
 use crate::status::Ledger;
 use crate::store::{Applied, Store};
@@ -57,7 +58,7 @@ use crate::xds::server::{ServeError, ServerSettings};
 use crate::xds::source::{SnapshotSource, Subscription};
 
 use audit::{Audit, Sample};
-use emission::{Emission, Serving};
+use emission::{Emission, Serving, StandIns};
 use identities::Identities;
 use keys::Keys;
 use lane::{Lane, Made, PutOff, Step};
@@ -381,7 +382,7 @@ struct Emitted {
     published: Option<Arc<Snapshot>>,
     kept: BTreeSet<(ResourceType, Name)>,
     /// What stands in for what was replaced, with what that refers to.
-    stand_ins: BTreeMap<(ResourceType, Name), Arc<Resource>>,
+    stand_ins: StandIns,
     /// One with accepted versions that must not be published.
     impossible: Option<Arc<Snapshot>>,
 }
@@ -557,8 +558,8 @@ impl CompileLoop {
             self.is_stale = true;
             self.compile(Instant::now());
         }
-        let refused = self.refused();
-        self.memory.keep(refused);
+        self.memory.keep(|| refused(&self.emitted, &self.refusals));
+        self.memory.share(self.emissions.iter().map(|(key, emission)| (key, emission.shared())));
     }
 
     fn compile(&mut self, begun: Instant) {
@@ -638,6 +639,8 @@ impl CompileLoop {
         self.emitted.retain(|key, _| self.keys.contains(key));
         self.emissions.retain(|key, _| self.keys.contains(key));
         let mut left: Vec<GatewayKey> = Vec::new();
+        let connected = OnceCell::new();
+        let connected = || connected.get_or_init(|| self.ledger.view());
         for (key, mut labels) in self.keys.iter() {
             let still = |labels: &Labels| {
                 class_of(&compiled.inputs, &key.gateway.cluster, &key.gateway.namespace, labels).as_ref()
@@ -653,18 +656,12 @@ impl CompileLoop {
             }
             let Some(plan) = compiled.plans.get(&key.gateway) else { continue };
             let identity = self.identities.wanted(plan);
-            let emission = self.emissions.entry(key.clone()).or_insert_with(Emission::new);
+            let new = || Emission::new(self.memory.shared(key));
+            let emission = self.emissions.entry(key.clone()).or_insert_with(new);
             let before = self.emitted.get_mut(key);
-            let keeps = |wanted: ResourceType| {
-                before.as_ref().is_some_and(|before| before.kept.iter().any(|(of, _)| *of == wanted))
-            };
-            // What stands in for a refused listener may be cut, and need the parts.
-            let is_kept = keeps(ResourceType::Listener);
-            // What stands in for refused routes names what policies shared then.
-            let has_new_routes = !keeps(ResourceType::Route);
-            let is_laid_out_anew = (has_new_routes && emission.let_go(now))
-                | (!is_kept && emission.settle(now))
-                | emission.give_up_cutting(key, &self.refusals.lock());
+            let keeps_listener = |before: &Emitted| before.kept.iter().any(|(of, _)| *of == ResourceType::Listener);
+            let is_kept = before.as_deref().is_some_and(keeps_listener);
+            let is_laid_out_anew = emission.follow(key, (now, is_kept), &self.refusals.lock(), connected);
             let is_same = |before: &Emitted| Arc::ptr_eq(&before.plan, plan) && before.identity == identity;
             if !is_laid_out_anew && before.as_deref().is_some_and(is_same) {
                 continue;
@@ -682,7 +679,7 @@ impl CompileLoop {
                 Some(before) if Arc::ptr_eq(&before.compiled, &snapshot) => {
                     (before.plan, before.identity) = (plan.clone(), identity);
                 }
-                before if emission.is_publishable(key, &snapshot) => {
+                before if emission.is_publishable(key, &snapshot, &StandIns::new()) => {
                     if before.is_none() {
                         self.refusals.lock().recall(key);
                     }
@@ -710,7 +707,7 @@ impl CompileLoop {
         let refusals = self.refusals.copy();
         let (mut made, mut withheld) = (BTreeMap::new(), Vec::new());
         for (key, emitted) in &mut self.emitted {
-            let emission = self.emissions.entry(key.clone()).or_insert_with(Emission::new);
+            let emission = self.emissions.entry(key.clone()).or_insert_with(|| Emission::new(self.memory.shared(key)));
             let is_of_plan = compiled.plans.get(&key.gateway).is_some_and(|plan| Arc::ptr_eq(plan, &emitted.plan));
             let (snapshot, not_in_force) = emitted.overlaid(key, emission, &refusals);
             made.insert(key.clone(), Made { snapshot, is_of_plan });
@@ -724,6 +721,7 @@ impl CompileLoop {
         for (key, not_in_force) in withheld {
             self.publisher.withhold(&key, not_in_force);
         }
+        self.refusals.await_filters(self.emissions.values().any(Emission::awaits_filters));
     }
 
     /// Forgets refusals of what is no longer wanted and of gateways that have left, and finds out who is to blame for new ones.
@@ -758,18 +756,18 @@ impl CompileLoop {
         }
     }
 
-    /// What is kept of refusals over a restart.
-    fn refused(&self) -> Document {
-        let stand_ins = self.emitted.iter().map(|(key, emitted)| (key, &emitted.stand_ins)).collect();
-        self.refusals.copy().document(&stand_ins)
-    }
-
     /// What the authors of refused resources are told.
     fn refusal_findings(&self) -> Findings {
         let refusals = self.refusals.copy();
         let kept = self.emitted.iter().map(|(key, emitted)| (key, &emitted.kept)).collect();
         refusals::findings(&refusals, &kept)
     }
+}
+
+/// What is kept of refusals over a restart.
+fn refused(emitted: &BTreeMap<GatewayKey, Emitted>, refusals: &refusals::Shared) -> Document {
+    let stand_ins = emitted.iter().map(|(key, emitted)| (key, &emitted.stand_ins)).collect();
+    refusals.copy().document(&stand_ins)
 }
 
 impl Emitted {
@@ -782,6 +780,7 @@ impl Emitted {
     ) -> (Arc<Snapshot>, NotInForce) {
         let overlay = self.overlay(key, emission, refused);
         let not_in_force = refusals::not_in_force(key, &self.compiled, refused, &overlay.kept);
+        emission.published(&self.compiled, &overlay.snapshot, &overlay.stand_ins);
         self.kept = overlay.kept;
         self.stand_ins = overlay.stand_ins;
         self.published = Some(overlay.snapshot.clone());
@@ -796,7 +795,7 @@ impl Emitted {
         }
         // What was accepted once may not fit to the rest any more.
         if self.impossible.as_ref() != Some(&overlay.snapshot) {
-            if emission.is_publishable(key, &overlay.snapshot) {
+            if emission.is_publishable(key, &overlay.snapshot, &overlay.stand_ins) {
                 return overlay;
             }
             self.impossible = Some(overlay.snapshot);

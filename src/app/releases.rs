@@ -1,14 +1,18 @@
-//! What authors are told of policies that a gateway's release of Envoy cannot do.
+//! What authors are told of policies that gateways cannot do, because of their release of Envoy or by their own words.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::emit::Beyond;
-use crate::model::{Code, EnvoyRelease, Finding, Findings, GatewayId};
+use crate::model::{Code, EnvoyRelease, Finding, Findings, GatewayId, ObjectRef};
 use crate::publish::GatewayKey;
+use crate::xds::observation::excerpt;
 
 use super::emission::Emission;
+use super::refusals::WORDS;
 
-/// A finding for each policy, class of gateways and release, as long as gateways of that release ask to be served.
+/// A finding for each policy, class of gateways and release, as long as gateways of that release ask to be served; and for
+/// each policy that gateways refused.
 ///
 /// How many routes are closed is not told: it changes with edits of others, and each change of a message costs a compile.
 ///
@@ -25,5 +29,17 @@ pub(super) fn findings(emissions: &BTreeMap<GatewayKey, Emission>) -> Findings {
         );
         Finding::error(&policy, Code::Unsupported, message)
     };
-    beyond.into_iter().map(tell).collect()
+    beyond.into_iter().map(tell).chain(refused(emissions)).collect()
+}
+
+/// A finding for each policy that gateways refused to verify tokens for.
+fn refused(emissions: &BTreeMap<GatewayKey, Emission>) -> BTreeSet<Finding> {
+    let tell = |key: &GatewayKey, (policy, words): (&ObjectRef, &Arc<str>)| {
+        let (gateway, envoy, words) = (&key.gateway, key.envoy, excerpt(words, WORDS));
+        let message = format!(
+            "Envoys of gateway `{gateway}` refused its verification of tokens as made for Envoy {envoy}; it is left out there, and the policy's routes answer 500; Envoy says: {words:?}"
+        );
+        Finding::error(policy, Code::RefusedByGateway, message)
+    };
+    emissions.iter().flat_map(|(key, emission)| emission.refused().map(move |refused| tell(key, refused))).collect()
 }

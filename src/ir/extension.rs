@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::Policy;
 use super::policy::Phase;
 use super::policy::jwt::Verification;
@@ -14,7 +16,7 @@ use super::upstream::{Dial, Server, UpstreamId};
 use crate::model::Name;
 
 /// What of a request a policy is for. A policy for each may be on one route; then both must let the request pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Level {
     /// The route.
     Route,
@@ -44,6 +46,37 @@ impl Extensions {
             let here = self.tokens.entry(*place).or_default();
             here.extend(verifications.iter().map(|(name, verification)| (name.clone(), verification.clone())));
         }
+    }
+
+    /// What is in this and not in the other.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let mut rest = self.clone();
+        for (place, verifications) in &mut rest.tokens {
+            let Some(others) = other.tokens.get(place) else { continue };
+            verifications.retain(|name, _| !others.contains_key(name));
+        }
+        rest.tokens.retain(|_, verifications| !verifications.is_empty());
+        rest
+    }
+
+    /// Keeps the verifications for which a condition holds.
+    pub fn retain(&mut self, keep: impl Fn(&Verification) -> bool) {
+        for verifications in self.tokens.values_mut() {
+            verifications.retain(|_, verification| keep(verification));
+        }
+        self.tokens.retain(|_, verifications| !verifications.is_empty());
+    }
+
+    /// Everything that has a name which routes may state, with what it is for.
+    pub fn verifications(&self) -> impl Iterator<Item = (Level, &Arc<Verification>)> {
+        self.tokens.iter().flat_map(|((_, level), here)| here.values().map(|verification| (*level, verification)))
+    }
+
+    /// Whether nothing is shared.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tokens.values().all(BTreeMap::is_empty)
     }
 
     /// Whether all of the other is in this.

@@ -91,7 +91,7 @@ pub fn verify(snapshot: &Snapshot) -> Vec<Violation> {
             wildcards.insert(name.clone(), hosts);
         }
     }
-    checker.check_wildcards(&chains, &wildcards);
+    checker.check_wildcards(&chains, &wildcards, &BTreeSet::new());
     checker.verdict()
 }
 

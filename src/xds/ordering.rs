@@ -75,10 +75,20 @@ impl Standing {
         }
     }
 
-    /// Whether the client has everything of this type, so that what it doesn't use there is unused.
-    fn is_quiet(&self) -> bool {
-        self.in_flight.is_none() && !self.additions && !self.removals
+    /// Whether the client has everything of this type, so that what it doesn't use there is unused. What it only has too
+    /// much of may still use something.
+    fn is_quiet(&self, until: Settled) -> bool {
+        self.in_flight.is_none() && !self.additions && (!self.removals || until == Settled::Added)
     }
+}
+
+/// What of a type removals of another wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settled {
+    /// Additions and changes.
+    Added,
+    /// These, and removals.
+    Whole,
 }
 
 /// How all types of one client stand at one time.
@@ -110,21 +120,21 @@ impl Board {
         }
         let standing = self.of(resource_type);
         let overdue = standing.removals_since.is_some_and(|since| self.now >= since + timeouts.removal);
-        overdue || users(resource_type).iter().all(|user| self.is_settled(self.of(*user)))
+        overdue || users(resource_type).iter().all(|(user, until)| self.is_settled(self.of(*user), *until))
     }
 
     /// Whether the client may use removed resources of a type because it refused what stopped using them. As long
     /// as that is so, the wait for the removal doesn't even begin.
     #[must_use]
     pub fn is_clung_to(&self, resource_type: ResourceType) -> bool {
-        users(resource_type).iter().any(|user| self.of(*user).clings)
+        users(resource_type).iter().any(|(user, _)| self.of(*user).clings)
     }
 
     /// Whether what isn't used by a type now will not be used by it until the next snapshot.
-    fn is_settled(&self, user: &Standing) -> bool {
+    fn is_settled(&self, user: &Standing, until: Settled) -> bool {
         let complete = !user.expecting || self.now >= self.settles_at;
         let opened = !user.unopened || self.now >= self.opens_until;
-        user.is_quiet() && complete && opened
+        user.is_quiet(until) && complete && opened
     }
 
     /// When waiting alone may allow something that isn't allowed now; none if nothing waits.
@@ -169,17 +179,21 @@ fn needs(resource_type: ResourceType) -> &'static [ResourceType] {
 }
 
 /// The types that may use resources of a type, and must have stopped before one is removed.
-fn users(resource_type: ResourceType) -> &'static [ResourceType] {
+///
+/// Who waits for the removals of another has them wait for none of its own: what waits in a circle waits until it is overdue.
+fn users(resource_type: ResourceType) -> &'static [(ResourceType, Settled)] {
+    use Settled::{Added, Whole};
     match resource_type {
         // Nothing uses a listener. Envoy takes the removals of a response before its additions, so a new listener can
         // only have an old one's address when both travel together.
         Listener => &[],
-        Extension => &[Listener],
-        // A listener that was told to take its routes from elsewhere uses the old ones until it has the new.
-        ScopedRoute => &[Listener, Route],
-        Route => &[Listener, ScopedRoute],
-        Cluster => &[Listener, Extension, Route],
-        Endpoint | Secret => &[Listener, Extension, Route, Cluster],
+        Extension => &[(Listener, Whole)],
+        // A listener that was told to take its routes from elsewhere uses the old ones until it has the new. Routes that
+        // go use no scope: they go after the scopes that lead to them.
+        ScopedRoute => &[(Listener, Whole), (Route, Added)],
+        Route => &[(Listener, Whole), (ScopedRoute, Whole)],
+        Cluster => &[(Listener, Whole), (Extension, Whole), (Route, Whole)],
+        Endpoint | Secret => &[(Listener, Whole), (Extension, Whole), (Route, Whole), (Cluster, Whole)],
     }
 }
 
@@ -281,6 +295,16 @@ mod tests {
                 "case 31: scopes to remove",
                 board(1, &[(ScopedRoute, removing)]),
                 vec![Secret, Cluster, Endpoint, Listener, Extension, ScopedRoute],
+            ),
+            (
+                "case 31: routes to remove",
+                board(1, &[(Route, removing)]),
+                vec![Listener, Extension, ScopedRoute, Route],
+            ),
+            (
+                "case 31: a part to remove, with its scope",
+                board(1, &[(ScopedRoute, removing), (Route, removing)]),
+                vec![Listener, Extension, ScopedRoute],
             ),
             (
                 "scopes unacknowledged",

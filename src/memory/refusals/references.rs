@@ -3,7 +3,7 @@
 //! Only the fields that name other resources are decoded; every other field is skipped, and bytes that are no such message
 //! refer to nothing. Field numbers as in Envoy 1.40.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::Name;
 use crate::snapshot::ResourceType;
@@ -11,10 +11,15 @@ use crate::snapshot::ResourceType;
 /// `envoy.config.cluster.v3.Cluster.DiscoveryType.EDS`.
 const EDS: i32 = 3;
 
+const MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const TOKENS: &str = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
+const AUTHORIZATION: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz";
+
 /// The resources that one resource needs in order to work.
 ///
-/// A listener its route configurations, filters, secrets and, for plain connections, clusters; a scope its route
-/// configuration; a route configuration its clusters; a cluster its endpoints and secrets; anything else nothing.
+/// A listener its route configurations, filters, secrets and, for plain connections, clusters; a filter the clusters that it
+/// asks; a scope its route configuration; a route configuration its clusters; a cluster its endpoints and secrets; anything
+/// else nothing.
 ///
 /// # Cost
 /// One pass over the bytes.
@@ -29,9 +34,40 @@ pub fn references(resource_type: ResourceType, body: &[u8]) -> BTreeSet<(Resourc
             let scope: ScopedRouteConfiguration = decoded(body);
             found.add(ResourceType::Route, &scope.route_configuration_name);
         }
-        ResourceType::Secret | ResourceType::Endpoint | ResourceType::Extension => {}
+        ResourceType::Extension => found.filter(&decoded(body)),
+        ResourceType::Secret | ResourceType::Endpoint => {}
     }
     found.0
+}
+
+/// The names of the verifications of tokens in a filter; none in another filter.
+///
+/// # Cost
+/// One pass over the bytes.
+#[must_use]
+pub fn verifications(body: &[u8]) -> BTreeSet<Name> {
+    let filter: TypedExtensionConfig = decoded(body);
+    let tokens = filter.typed_config.filter(|config| config.message() == TOKENS);
+    let tokens: JwtAuthentication = tokens.map(|config| decoded(&config.value)).unwrap_or_default();
+    tokens.requirement_map.into_keys().map(Name::from).collect()
+}
+
+/// Whether a listener has a chain that chooses its routes by scopes.
+///
+/// # Cost
+/// One pass over the bytes.
+#[must_use]
+pub fn chooses_scopes(listener: &[u8]) -> bool {
+    let listener: Listener = decoded(listener);
+    let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
+    let mut managers = chains.flat_map(|chain| &chain.filters).filter_map(manager);
+    managers.any(|manager| manager.scoped_routes.is_some())
+}
+
+/// The HTTP connection manager that a network filter is, if it is one.
+fn manager(filter: &Filter) -> Option<HttpConnectionManager> {
+    let config = filter.typed_config.as_ref().filter(|config| config.message() == MANAGER)?;
+    Some(decoded(&config.value))
 }
 
 fn decoded<M: prost::Message + Default>(bytes: &[u8]) -> M {
@@ -53,7 +89,7 @@ impl Found {
             self.transport(chain.transport_socket.as_ref());
             for config in chain.filters.iter().filter_map(|filter| filter.typed_config.as_ref()) {
                 match config.message() {
-                    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
+                    MANAGER => {
                         let manager: HttpConnectionManager = decoded(&config.value);
                         self.add(ResourceType::Route, &manager.rds.unwrap_or_default().route_config_name);
                         for filter in manager.http_filters.iter().filter(|filter| filter.config_discovery.is_some()) {
@@ -71,6 +107,26 @@ impl Found {
                     _ => {}
                 }
             }
+        }
+    }
+
+    fn filter(&mut self, filter: &TypedExtensionConfig) {
+        let Some(config) = &filter.typed_config else { return };
+        match config.message() {
+            TOKENS => {
+                let tokens: JwtAuthentication = decoded(&config.value);
+                for remote in tokens.providers.into_values().filter_map(|provider| provider.remote_jwks) {
+                    self.add(ResourceType::Cluster, &remote.http_uri.unwrap_or_default().cluster);
+                }
+            }
+            AUTHORIZATION => {
+                let asked: ExtAuthz = decoded(&config.value);
+                let grpc = asked.grpc_service.and_then(|service| service.envoy_grpc);
+                let http = asked.http_service.and_then(|service| service.server_uri);
+                self.add(ResourceType::Cluster, &grpc.unwrap_or_default().cluster_name);
+                self.add(ResourceType::Cluster, &http.unwrap_or_default().cluster);
+            }
+            _ => {}
         }
     }
 
@@ -198,6 +254,68 @@ struct HttpConnectionManager {
     route_config: Option<RouteConfiguration>,
     #[prost(message, repeated, tag = "5")]
     http_filters: Vec<HttpFilter>,
+    /// Nothing of it matters but that it is there.
+    #[prost(message, optional, tag = "31")]
+    scoped_routes: Option<Empty>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TypedExtensionConfig {
+    #[prost(message, optional, tag = "2")]
+    typed_config: Option<Any>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct JwtAuthentication {
+    #[prost(btree_map = "string, message", tag = "1")]
+    providers: BTreeMap<String, JwtProvider>,
+    /// Nothing of a requirement matters but its name.
+    #[prost(btree_map = "string, message", tag = "5")]
+    requirement_map: BTreeMap<String, Empty>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct JwtProvider {
+    #[prost(message, optional, tag = "3")]
+    remote_jwks: Option<RemoteJwks>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RemoteJwks {
+    #[prost(message, optional, tag = "1")]
+    http_uri: Option<HttpUri>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct HttpUri {
+    #[prost(string, tag = "2")]
+    cluster: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ExtAuthz {
+    #[prost(message, optional, tag = "1")]
+    grpc_service: Option<GrpcService>,
+    #[prost(message, optional, tag = "3")]
+    http_service: Option<HttpService>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct GrpcService {
+    #[prost(message, optional, tag = "1")]
+    envoy_grpc: Option<EnvoyGrpc>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct EnvoyGrpc {
+    #[prost(string, tag = "1")]
+    cluster_name: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct HttpService {
+    #[prost(message, optional, tag = "1")]
+    server_uri: Option<HttpUri>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

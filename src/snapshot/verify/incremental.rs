@@ -23,6 +23,10 @@ use super::{
 };
 use crate::snapshot::{Changes, Version};
 
+/// Most expressions whose verdict is remembered from one check to the next. Virtual hosts that did not change are not looked
+/// at, so this saves little more than an edit of a host with many; whoever edits on and on must not make it grow.
+const EXPRESSIONS: usize = 4096;
+
 /// Verdicts that do not depend on what else there is, or say on what.
 type Violations = Vec<Violation>;
 
@@ -42,6 +46,8 @@ pub struct Verifier {
     listeners: ListenerFacts,
     routes: BTreeMap<Name, RouteFacts>,
     wildcards: Wildcards,
+    /// Route configurations that stood in for others at the last check.
+    stand_ins: BTreeSet<Name>,
     /// What is wrong, where anything is.
     wrong: BTreeMap<(ResourceType, Name), Violations>,
     /// What is wrong with the listeners, secrets and scopes together, and with wildcards.
@@ -107,6 +113,12 @@ impl Verifier {
 
     /// Everything that is wrong with a snapshot, in order; empty if it may be published.
     pub fn verify(&mut self, snapshot: &Snapshot) -> Vec<Violation> {
+        self.verify_with(snapshot, BTreeSet::new())
+    }
+
+    /// The same of a snapshot in which some route configurations, accepted once, stand in for what gateways refused: as parts
+    /// of a chain, they need not have the wildcards of the others.
+    pub fn verify_with(&mut self, snapshot: &Snapshot, stand_ins: BTreeSet<Name>) -> Vec<Violation> {
         let changes: BTreeMap<ResourceType, Changes> = ResourceType::ALL
             .into_iter()
             .map(|resource_type| (resource_type, snapshot.changes_since(&self.last, resource_type)))
@@ -126,13 +138,18 @@ impl Verifier {
             && self.verify_listeners(snapshot);
         let routes = of(ResourceType::Route);
         let wildcards_changed = self.verify_routes(snapshot, routes, &came_or_went, chains_changed);
-        if chains_changed || wildcards_changed || !of(ResourceType::ScopedRoute).is_empty() {
+        let others_stand_in = self.stand_ins != stand_ins;
+        self.stand_ins = stand_ins;
+        if chains_changed || wildcards_changed || others_stand_in || !of(ResourceType::ScopedRoute).is_empty() {
             let mut checker = self.checker(World::Snapshot(snapshot));
-            checker.check_wildcards(&self.listeners.chains, &self.wildcards);
+            checker.check_wildcards(&self.listeners.chains, &self.wildcards, &self.stand_ins);
             self.wrong_together = checker.violations;
             self.expressions = checker.expressions;
         }
         self.last = snapshot.clone();
+        if self.expressions.len() > EXPRESSIONS {
+            self.expressions = Expressions::new();
+        }
         let mut violations: Vec<Violation> = self.wrong.values().flatten().cloned().collect();
         violations.extend(self.wrong_together.iter().chain(&self.listeners.violations).cloned());
         violations.sort();

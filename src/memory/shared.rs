@@ -1,0 +1,75 @@
+//! What policies shared, kept over a restart: gateways still name it in their routes when they connect again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ir::Extensions;
+use crate::ir::extension::Level;
+use crate::ir::policy::Policy;
+use crate::ir::policy::jwt::Verification;
+use crate::publish::GatewayKey;
+
+use super::refusals::document::Key;
+
+/// Name of the document.
+pub const SHARED: &str = "shared";
+
+/// What is shared, by key of gateways; only keys with something of the kind.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// Of an earlier run, of gateways that are not served yet.
+    earlier: Vec<Kept>,
+    now: BTreeMap<GatewayKey, Arc<Extensions>>,
+}
+
+/// What gateways of one key share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    key: Key,
+    tokens: Vec<(Level, Arc<Verification>)>,
+}
+
+impl Shared {
+    pub(super) fn of_earlier_run(earlier: Vec<Kept>) -> Self {
+        Self { earlier, now: BTreeMap::new() }
+    }
+
+    /// What gateways of a key may name.
+    pub(super) fn of(&self, key: &GatewayKey) -> Extensions {
+        if let Some(now) = self.now.get(key) {
+            return (**now).clone();
+        }
+        let mut extensions = Extensions::default();
+        let kept = self.earlier.iter().filter(|kept| kept.key.is(key)).flat_map(|kept| &kept.tokens);
+        kept.for_each(|(level, verification)| extensions.add(*level, &Policy::Jwt(verification.clone())));
+        extensions
+    }
+
+    /// Takes over what all keys share that are served now; whether anything is another.
+    pub(super) fn replace<'a>(&mut self, now: impl Iterator<Item = (&'a GatewayKey, &'a Arc<Extensions>)>) -> bool {
+        let mut before = std::mem::take(&mut self.now);
+        let mut changed = false;
+        for (key, extensions) in now {
+            let earlier = self.earlier.len();
+            self.earlier.retain(|kept| !kept.key.is(key));
+            changed |= earlier != self.earlier.len();
+            if extensions.is_empty() {
+                continue;
+            }
+            changed |= before.remove(key).is_none_or(|before| !Arc::ptr_eq(&before, extensions));
+            self.now.insert(key.clone(), extensions.clone());
+        }
+        changed || !before.is_empty()
+    }
+
+    /// What is kept.
+    pub(super) fn document(&self) -> Vec<Kept> {
+        let kept = |(key, extensions): (&GatewayKey, &Arc<Extensions>)| Kept {
+            key: key.into(),
+            tokens: extensions.verifications().map(|(level, verification)| (level, verification.clone())).collect(),
+        };
+        self.earlier.iter().cloned().chain(self.now.iter().map(kept)).collect()
+    }
+}
