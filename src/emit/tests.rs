@@ -98,21 +98,21 @@ fn http_filters() -> Vec<Value> {
     let holder = |name: &str| here(name, "composite", "Composite");
     let rules = |name: &str| here(name, "rbac", "RBAC");
     let lane = |lane: &str| {
-        let in_lane = |name: &str| format!("chancery.{name}");
-        vec![
-            holder(&in_lane(&format!("{lane}.0"))),
-            holder(&in_lane(&format!("{lane}.1"))),
-            holder(&in_lane(&format!("{lane}.2"))),
-            found(&in_lane(&format!("jwt.{lane}.0")), "jwt_authn", "JwtAuthentication"),
-            found(&in_lane(&format!("jwt.{lane}.1")), "jwt_authn", "JwtAuthentication"),
-            rules(&in_lane(&format!("jwt-claims.{lane}.0"))),
-            rules(&in_lane(&format!("jwt-claims.{lane}.1"))),
-            here(&in_lane(&format!("jwt-headers.{lane}.0")), "header_mutation", "HeaderMutation"),
-            here(&in_lane(&format!("jwt-headers.{lane}.1")), "header_mutation", "HeaderMutation"),
-            holder(&in_lane(&format!("{lane}.3"))),
-            holder(&in_lane(&format!("{lane}.4"))),
-            holder(&in_lane(&format!("{lane}.5"))),
-        ]
+        let name = |what: &str| format!("chancery.{what}");
+        let headers = |what: &str| here(&name(what), "header_mutation", "HeaderMutation");
+        let holders = |places: [u8; 3]| places.map(|place| holder(&name(&format!("{lane}.{place}"))));
+        let verified = |level: u8| {
+            // After authorization no route is chosen again.
+            let mark =
+                (lane == "pre").then(|| here(&name(&format!("jwt-mark.{lane}.{level}")), "set_filter_state", "Config"));
+            let strip = headers(&format!("jwt-strip.{lane}.{level}"));
+            let tokens = found(&name(&format!("jwt.{lane}.{level}")), "jwt_authn", "JwtAuthentication");
+            mark.into_iter().chain([strip, tokens])
+        };
+        let claims = [0, 1].map(|level| rules(&name(&format!("jwt-claims.{lane}.{level}"))));
+        let appended = [0, 1].map(|level| headers(&format!("jwt-headers.{lane}.{level}")));
+        let before = holders([0, 1, 2]).into_iter().chain(verified(0)).chain(verified(1));
+        before.chain(claims).chain(appended).chain(holders([3, 4, 5])).collect::<Vec<_>>()
     };
     let mut csrf = here("chancery.csrf", "csrf", "CsrfPolicy");
     csrf["typed_config"]["filter_enabled"] = json!({"default_value": {"denominator": "MILLION"}});

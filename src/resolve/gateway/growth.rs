@@ -210,8 +210,8 @@ fn told_of_auth(last: &Hop) -> Finding {
 }
 
 /// The bodies of kept routes with what must be refused all the same: a protecting policy that cannot be applied closes those
-/// that it selects by what was kept, and the default-deny switch asks for authentication. A frozen tree must not be a way
-/// around either.
+/// that it selects by what was kept, the default-deny switch asks for authentication, and owners of destinations say what
+/// holds there. A frozen tree must not be a way around any of them.
 ///
 /// # Findings
 /// Warnings on the tables that had the routes. Where a kept route stood says nothing about its table now.
@@ -220,7 +220,7 @@ fn told_of_auth(last: &Hop) -> Finding {
 /// As [`Segment::grow`].
 ///
 /// # Rule
-/// R51, R130, R140.
+/// R51, R118, R130, R140.
 pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Served, Findings) {
     let mut findings = Findings::new();
     let mut guarded = |body: &Arc<RouteBody>| {
@@ -235,20 +235,44 @@ pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Serve
             }
             return Arc::new(misconfigured((**body).clone(), fault.clone()));
         }
-        if lacks_auth(world, body) {
+        let body = at_destinations(body, &now);
+        if lacks_auth(world, &body) {
             findings.extend(body.chain.last().map(told_of_auth));
-            let mut refused = (**body).clone();
+            let mut refused = (*body).clone();
             refuse(&mut refused);
             return Arc::new(refused);
         }
         match now.route.iter().find(|effect| policy::is_strict(effect)) {
-            Some(strict) => Arc::new(kept_strictly(body, strict, &now)),
-            None => body.clone(),
+            Some(strict) => Arc::new(kept_strictly(&body, strict, &now)),
+            None => body,
         }
     };
     let routes = accepted.routes.iter();
     let served = routes.map(|route| AcceptedRoute { body: guarded(&route.body), ..route.clone() }).collect();
     (served, findings)
+}
+
+/// A kept route with the policies that the owners of its destinations have now: they are no part of the tree, and whoever
+/// keeps it frozen must keep nobody from protecting what is his, or from replacing a key.
+fn at_destinations(body: &Arc<RouteBody>, now: &Attached) -> Arc<RouteBody> {
+    let Action::Forward(forward) = &body.action else { return body.clone() };
+    let destinations = forward.destinations.iter().map(|kept| {
+        let own = kept.policies.iter().filter(|policy| !policy::is_of_destinations_owner(policy.kind()));
+        let theirs = now.destinations.get(&kept.upstream).into_iter().flatten();
+        let theirs = theirs.filter(|policy| policy::is_of_destinations_owner(policy.kind()));
+        WeightedDestination { policies: own.chain(theirs).cloned().collect(), ..kept.clone() }
+    });
+    let destinations: Arc<[WeightedDestination]> = destinations.collect();
+    let is_theirs = |attachment: &&Attachment| {
+        attachment.destination.is_some() && policy::is_of_destinations_owner(attachment.policy.kind)
+    };
+    let own = body.attached.iter().filter(|attachment| !is_theirs(attachment));
+    let attached: Arc<[Attachment]> = own.chain(now.attachments.iter().filter(is_theirs)).cloned().collect();
+    if destinations == forward.destinations && attached == body.attached {
+        return body.clone();
+    }
+    let action = Action::Forward(Forward { destinations, ..forward.clone() });
+    Arc::new(RouteBody { action, attached, ..(**body).clone() })
 }
 
 /// A kept route with the strict form of a policy that is invalid now, in place of what it had of the kind.

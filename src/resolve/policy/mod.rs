@@ -44,6 +44,7 @@ use crate::crd::{Object, Spec};
 use crate::ir::policy::Policy;
 use crate::model::{Code, FieldPath, Finding, Findings, Kind};
 
+use parts::config;
 pub use settling::{refers, settle};
 
 use super::attachment::Beaten;
@@ -96,6 +97,15 @@ impl Target {
             Self::Destinations => "spec.applyToDestinations",
             Self::Workloads => "spec.applyToWorkloads",
         })
+    }
+
+    /// Whether something selects it.
+    fn is_written(self, selectors: &OpaquePolicy) -> bool {
+        match self {
+            Self::Routes => !selectors.apply_to_routes.is_empty(),
+            Self::Destinations => !selectors.apply_to_destinations.is_empty(),
+            Self::Workloads => !selectors.apply_to_workloads.is_empty(),
+        }
     }
 }
 
@@ -164,6 +174,16 @@ pub fn closes(policy: &PolicyObject) -> bool {
 #[must_use]
 pub fn shares(effect: &Policy) -> bool {
     matches!(effect, Policy::Jwt(_))
+}
+
+/// Whether policies of a kind that are limited to a destination come from its owner, whoever owns the route; those of
+/// other kinds select pairs of route and destination.
+///
+/// # Rule
+/// R117, R118.
+#[must_use]
+pub fn is_of_destinations_owner(kind: Kind) -> bool {
+    kind != Kind::HeaderManipulationPolicy
 }
 
 /// Whether an effect stands for a policy that is invalid, in a strict form that its kind has in place of closing.
@@ -283,9 +303,20 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
         (effect, _) => effect,
     };
     let no_spec = object.defects.iter().any(|defect| defect.field == FieldPath::new("spec"));
-    let unreadable = |target: Target| no_spec || object.defect_within(&target.field()).is_some();
+    let is_stray = object.defects.iter().any(|defect| is_stray(&defect.field));
+    let unreadable = |target: Target| {
+        no_spec || object.defect_within(&target.field()).is_some() || (is_stray && !target.is_written(&selectors))
+    };
     let targets = targets(id.kind, &selectors, unreadable);
     Some(PolicyObject { id: id.clone(), age: Age::new(object.meta.created, id), targets, effect })
+}
+
+/// Whether a field stands beside `config` and the selectors: it may be meant to select, and nobody knows what.
+fn is_stray(field: &FieldPath) -> bool {
+    let spec = FieldPath::new("spec");
+    let selectors = [Target::Routes, Target::Destinations, Target::Workloads].map(Target::field);
+    let known = |field: &FieldPath| selectors.iter().chain([&config()]).any(|known| field.is_within(known));
+    *field != spec && field.is_within(&spec) && !known(field)
 }
 
 /// What a policy comes to that refers to nothing.
