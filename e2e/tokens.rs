@@ -1,12 +1,14 @@
 //! Ways around a JWTPolicy, each tried on a real Envoy: requests that move to another route, headers that a client writes in
 //! place of a token, a destination behind a frozen tree; and the largest policy that may be.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
 use crate::support::delegated::{Delegated, echo, request};
 use crate::support::http::Request;
 use crate::support::issuer::Issuer;
-use crate::support::manifests::{self, Manifest};
+use crate::support::wait::PATIENCE;
 
 /// Where `x-org` decides between two routes; `$…` are the policies.
 const ROUTES: &str = r"
@@ -15,8 +17,8 @@ const ROUTES: &str = r"
   metadata: {name: child, namespace: team, @}
   spec:
     http:
-      - {name: gold, labels: {case: gold}, matchers: [{uri: {prefix: /move}, headers: [{name: x-org, value: gold}]}], forwardTo: &stock {destinations: [{ref: {name: stock}}]}}
-      - {name: iron, labels: {case: iron}, matchers: [{uri: {prefix: /move}, headers: [{name: x-org, value: iron}]}], forwardTo: *stock}
+      - {name: gold, labels: {case: gold}, matchers: [{uri: {prefix: /gold}}, {uri: {prefix: /move}, headers: [{name: x-org, value: gold}]}], forwardTo: &stock {destinations: [{ref: {name: stock}}]}}
+      - {name: iron, labels: {case: iron}, matchers: [{uri: {prefix: /iron}}, {uri: {prefix: /move}, headers: [{name: x-org, value: iron}]}], forwardTo: *stock}
       - {name: move, labels: {case: move}, matchers: [{uri: {prefix: /move}}], forwardTo: *stock}
       - {name: same, labels: {case: same}, matchers: [{uri: {prefix: /same}, headers: [{name: x-org, value: gold}]}], forwardTo: *stock}
       - {name: from, labels: {case: same}, matchers: [{uri: {prefix: /same}}], forwardTo: *stock}
@@ -54,7 +56,7 @@ fn with(path: &str, token: &str) -> Request {
 /// What a backend saw of a header.
 async fn seen(world: &mut Delegated, asked: &Request, header: &str) -> anyhow::Result<Option<String>> {
     let response = world.send(asked).await?;
-    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.status, 200, "{asked:?}: {}", response.text());
     Ok(echo(&response)?.headers.get(header).cloned())
 }
 
@@ -82,7 +84,7 @@ async fn a_request_does_not_move_onto_a_route_that_would_not_look_at_it() -> any
             assert_eq!(world.outcome(&asked).await?, (403, 0), "{org}: {asked:?}");
         }
         // There by itself: the policy's own answer.
-        let direct = request("GET", "/move").header("x-org", org);
+        let direct = request("GET", &format!("/{org}"));
         assert_eq!(seen(&mut world, &direct.clone().header("x-user", "king"), "x-user").await?, None, "{org}");
         let known = direct.clone().header("x-token", &c.token(&json!({"email": "a@b"}))?);
         assert_eq!(seen(&mut world, &known, "x-user").await?.as_deref(), Some("a@b"), "{org}");
@@ -97,7 +99,32 @@ async fn a_request_does_not_move_onto_a_route_that_would_not_look_at_it() -> any
     Ok(())
 }
 
-/// Envoy tries no provider after the first that fits, and removes the headers of those alone that it tried.
+/// What becomes of claims under one policy takes nothing from requests on other routes.
+#[tokio::test]
+async fn the_headers_of_a_policy_are_removed_on_its_own_routes_alone() -> anyhow::Result<()> {
+    let a = Issuer::ec("https://a")?;
+    let claims =
+        json!({"claimsToHeaders": [{"claim": "role", "header": "x-role"}], "outputPayloadToHeader": "x-payload"});
+    let early = on("several", &json!({"providers": {"a": provider(&a, &claims)?}}));
+    let late = on("late", &json!({"providers": {"a": provider(&a, &claims)?}, "phase": {"postAuthz": {}}}));
+    let mut world = Delegated::start(&format!("{ROUTES}{early}{late}")).await?;
+    let token = a.token(&json!({"role": "cook"}))?;
+    for header in ["x-role", "x-payload"] {
+        let open = request("GET", "/").header(header, "own");
+        assert_eq!(seen(&mut world, &open, header).await?.as_deref(), Some("own"), "{header}");
+        for path in ["/several", "/late"] {
+            let found = seen(&mut world, &with(path, &token).header(header, "king"), header).await?;
+            assert!(
+                found.as_ref().is_some_and(|found| found != "king" && found != "own"),
+                "{path} {header}: {found:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Envoy before 1.40 tries no provider after the first that fits, and removes the headers of those alone
+/// that it tried.
 #[tokio::test]
 async fn with_several_providers_no_client_writes_the_header_of_any() -> anyhow::Result<()> {
     let (a, b) = (Issuer::ec("https://a")?, Issuer::ec("https://b")?);
@@ -130,7 +157,18 @@ async fn r140_owners_of_destinations_protect_them_behind_frozen_trees_too() -> a
     const ROOT: &str = "RouteTable/shop/www@cluster-1";
     const GUARD: &str = "JWTPolicy/team/guard@cluster-1";
     let (old, new) = (Issuer::ec("https://old")?, Issuer::ec("https://new")?);
-    let mut world = Delegated::start(ROUTES).await?;
+    let guard = json!({
+        "apiVersion": "security.policy.gloo.solo.io/v2", "kind": "JWTPolicy",
+        "metadata": {"name": "guard", "namespace": "team", "annotations": {"cluster.solo.io/cluster": "cluster-1"}},
+        "spec": {
+            "applyToDestinations": [{"selector": {"name": "other"}}],
+            "config": {"providers": {"p": provider(&old, &json!({}))?}},
+        },
+    });
+    let selects = |policy: &mut Value, name: &str| {
+        policy["spec"]["applyToDestinations"][0]["selector"]["name"] = json!(name);
+    };
+    let mut world = Delegated::start(&format!("{ROUTES}- {guard}\n")).await?;
     let own = json!({
         "name": "own", "matchers": [{"uri": {"prefix": "/own"}}],
         "forwardTo": {"destinations": [{"ref": {"name": "stock", "namespace": "team"}}]},
@@ -146,15 +184,7 @@ async fn r140_owners_of_destinations_protect_them_behind_frozen_trees_too() -> a
     })?;
     world.answers(&request("GET", "/"), 299).await?;
     world.mesh.edit(ROOT, |table| table["spec"]["http"] = json!([lost, own]))?;
-    let guard = json!({
-        "apiVersion": "security.policy.gloo.solo.io/v2", "kind": "JWTPolicy",
-        "metadata": {"name": "guard", "namespace": "team"},
-        "spec": {
-            "applyToDestinations": [{"selector": {"name": "stock"}}],
-            "config": {"providers": {"p": provider(&old, &json!({}))?}},
-        },
-    });
-    manifests::write(world.mesh.directory(), &[Manifest { cluster: "cluster-1".to_owned(), object: guard.clone() }])?;
+    world.mesh.edit(GUARD, |policy| selects(policy, "stock"))?;
     world.answers(&request("GET", "/own"), 401).await?;
     assert_eq!(world.outcome(&request("GET", "/")).await?, (299, 0), "the tree is frozen");
     let (by_old, by_new) = (with("/own", &old.token(&json!({}))?), with("/own", &new.token(&json!({}))?));
@@ -165,7 +195,7 @@ async fn r140_owners_of_destinations_protect_them_behind_frozen_trees_too() -> a
     world.answers(&by_new, 200).await?;
     assert_eq!(world.outcome(&by_old).await?, (401, 0));
     // The owner lets go.
-    world.mesh.edit(GUARD, |policy| policy["spec"]["applyToDestinations"][0]["selector"]["name"] = json!("other"))?;
+    world.mesh.edit(GUARD, |policy| selects(policy, "other"))?;
     world.answers(&request("GET", "/own"), 200).await?;
     assert_eq!(world.outcome(&request("GET", "/")).await?, (299, 0), "the tree is frozen");
     Ok(())
@@ -218,5 +248,41 @@ async fn the_largest_policy_that_is_accepted_is_taken_by_envoy() -> anyhow::Resu
     assert_eq!(world.outcome(&request("GET", "/large")).await?, (401, 0));
     let refused = world.mesh.gateways[0].envoy.stats("(update_rejected|config_fail)$").await?;
     assert!(refused.values().all(|count| *count == 0), "{refused:?}");
+    Ok(())
+}
+
+/// R122: a JWTPolicy is no way to call a Service whose owner does not let the gateway.
+#[tokio::test]
+async fn r122_gateways_ask_no_service_for_keys_whose_owner_does_not_let_them() -> anyhow::Result<()> {
+    const GUARD: &str = "AccessPolicy/team/guard@cluster-1";
+    let issuer = Issuer::ec("https://a")?;
+    let keys = json!({"url": "http://keys/secrets", "destinationRef": {"ref": {"name": "stock", "namespace": "team"}}});
+    let asking = on("several", &json!({"providers": {"a": {"issuer": issuer.name, "remote": keys}}}));
+    let guard = json!({
+        "apiVersion": "security.policy.gloo.solo.io/v2", "kind": "AccessPolicy",
+        "metadata": {"name": "guard", "namespace": "team", "annotations": {"cluster.solo.io/cluster": "cluster-1"}},
+        "spec": {
+            "applyToDestinations": [{"selector": {"name": "stock"}}],
+            "config": {"authzList": [{"allowedClients": [{}]}]},
+        },
+    });
+    let mut world = Delegated::start(&format!("{ROUTES}{asking}- {guard}\n")).await?;
+    let asked = with("/several", &issuer.token(&json!({}))?);
+    let (status, received) = world.outcome(&asked).await?;
+    assert_eq!(status, 401, "what the backend answers are no keys");
+    assert!(received > 0, "the gateway has asked for them");
+    world.mesh.edit(GUARD, |policy| policy["spec"]["config"]["authzList"] = json!([{"allowedMethods": ["GET"]}]))?;
+    world.answers(&request("POST", "/"), 403).await?;
+    // The endpoints that are gone come by themselves.
+    let before = world.mesh.gateways[0].envoy.stats("update_rejected$").await?;
+    let (mut quiet, started) = (0, Instant::now());
+    while quiet < 5 {
+        assert!(started.elapsed() < PATIENCE, "the gateway goes on asking");
+        let (status, received) = world.outcome(&asked).await?;
+        assert_eq!(status, 401);
+        quiet = if received == 0 { quiet + 1 } else { 0 };
+    }
+    assert_eq!(world.outcome(&request("GET", "/")).await?, (200, 1), "the owner lets requests of clients pass");
+    assert_eq!(world.mesh.gateways[0].envoy.stats("update_rejected$").await?, before);
     Ok(())
 }

@@ -234,6 +234,10 @@ fn closed_destinations() {
 
 #[test]
 fn route_configuration_golden() {
+    let unverified = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig",
+        "disabled": true,
+    });
     let off = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
         "disabled": true,
@@ -245,6 +249,8 @@ fn route_configuration_golden() {
         "max_direct_response_body_size_bytes": 1_048_576,
         "typed_per_filter_config": {
             "chancery.extauth.0": off, "chancery.extauth.1": off, "chancery.extauth.2": off, "chancery.extauth.3": off,
+            "chancery.jwt.pre.0": unverified, "chancery.jwt.pre.1": unverified, "chancery.jwt.post.0": unverified,
+            "chancery.jwt.post.1": unverified,
         },
         "validate_clusters": false,
         "virtual_hosts": [{

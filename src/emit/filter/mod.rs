@@ -234,12 +234,15 @@ pub(super) fn emit_guard(guard: Option<&Guard>) -> Resource {
     Resource::from_content(ACCESS.into(), wire::encode(&message), owners)
 }
 
-/// What routes have of slots unless they bring their own: authorization by a server, which has no form that asks nobody,
-/// is off.
+/// What routes have of slots unless they bring their own. Authorization by a server, which has no form that asks nobody, is
+/// off. So is the verification of tokens: from 1.40 on it removes from every request the headers that any of its providers
+/// sets, whoever's they are.
 pub(super) fn by_default() -> HashMap<String, Any> {
     use ext_authz_pb::ext_authz_per_route::Override;
     let off = ext_authz_pb::ExtAuthzPerRoute { r#override: Some(Override::Disabled(true)) };
-    EXT_AUTH.iter().map(|slot| ((*slot).to_owned(), wire::any(&off))).collect()
+    let nobody_asked = EXT_AUTH.iter().map(|slot| ((*slot).to_owned(), wire::any(&off)));
+    let unverified = jwt::SLOTS.iter().map(|(.., slots)| (slots.tokens.to_owned(), wire::any(&jwt::emit_off())));
+    nobody_asked.chain(unverified).collect()
 }
 
 /// An HTTP filter with its configuration in place.

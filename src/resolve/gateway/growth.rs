@@ -16,6 +16,9 @@ use crate::resolve::world::World;
 /// The label by which the default-deny switch finds routes (R51).
 const REQUIRE_AUTH_LABEL: &str = "gateway.gloo.solo.io/require_auth";
 
+/// Most bytes of policies on the routes of one segment, counted for each entry; as much as of direct responses on a tree.
+const MAX_POLICY_BYTES: usize = 64 << 20;
+
 /// Final routes that follow each other, with what attaches to each; the same for every gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -33,14 +36,21 @@ pub type Served = Arc<[AcceptedRoute]>;
 impl Segment {
     /// Attaches policies to routes.
     ///
+    /// What policies on routes come to has an end: from where it is too much, the routes that have some are closed.
+    ///
     /// # Cost
     /// In proportion to the routes and their candidates.
     pub fn grow(world: &dyn World, mut routes: Vec<FinalRoute>) -> Self {
         routes.shrink_to_fit();
         share_destinations(&mut routes);
         let mut attached: Vec<Arc<Attached>> = Vec::with_capacity(routes.len());
+        let mut bytes: usize = 0;
         for route in &routes {
             let mut own = attach(world, route);
+            bytes = bytes.saturating_add(own.bytes().saturating_mul(route.matchers.len()));
+            if bytes > MAX_POLICY_BYTES {
+                own.close_as_too_large(MAX_POLICY_BYTES);
+            }
             match attached.last() {
                 Some(before) if **before == own => attached.push(before.clone()),
                 Some(before) => {
@@ -310,3 +320,6 @@ pub fn require_auth_findings<W: World + ?Sized>(world: &W, segment: &Segment, fi
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,6 +38,32 @@ pub(super) const LONGEST_CACHE: Duration = Duration::from_secs(4_611_686_017);
 /// Tolerance for times in tokens, in seconds.
 const CLOCK_SKEW: u32 = 60;
 
+/// Headers of clients that no claim may become: Envoy removes what clients send under the name, from 1.40 on also on the
+/// routes of everybody else's policies of the phase.
+const OF_CLIENTS: &[&str] = &[
+    "accept",
+    "accept-*",
+    "access-control-*",
+    "authorization",
+    "cache-control",
+    "content-*",
+    "cookie",
+    "date",
+    "expect",
+    "forwarded",
+    "grpc-*",
+    "if-*",
+    "origin",
+    "range",
+    "referer",
+    "sec-*",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "via",
+    "x-request-id",
+];
+
 /// Most providers of a policy. Every route that it is on asks for each claim of each of them.
 const MOST_PROVIDERS: usize = 16;
 
@@ -115,7 +141,7 @@ pub fn lower(id: &ObjectRef, policy: &JwtPolicy, remarks: &mut Findings) -> Resu
 }
 
 /// Roughly the bytes that the conditions on a token take on a route: each value is written twice, for texts and for lists.
-fn conditions(claims: &BTreeSet<ClaimCheck>, scopes: &BTreeSet<Name>) -> usize {
+pub(super) fn conditions(claims: &BTreeSet<ClaimCheck>, scopes: &BTreeSet<Name>) -> usize {
     /// What stands around a value, and around a condition.
     const AROUND: usize = 32;
     let text = |value: &ClaimValue| match &value.text {
@@ -156,6 +182,13 @@ fn provider(
     let parameters = parameters.collect::<Result<_, _>>()?;
     let mut set_once = |field: &FieldPath, written: &str| {
         let name = settable_header(field, written)?;
+        if OF_CLIENTS.iter().any(|own| name == *own || own.strip_suffix('*').is_some_and(|head| name.starts_with(head)))
+        {
+            let message = format!(
+                "`{name}` is a header of clients, and gateways would take it from requests; choose a name of your own"
+            );
+            return Err(fault(field, message));
+        }
         if headers.insert(name.clone()) {
             return Ok(name);
         }

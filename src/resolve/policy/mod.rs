@@ -41,7 +41,7 @@ use std::sync::Arc;
 
 use crate::crd::policy::{OpaquePolicy, selector};
 use crate::crd::{Object, Spec};
-use crate::ir::policy::Policy;
+use crate::ir::policy::{OriginMatch, OriginPattern, Policy};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind};
 
 use parts::config;
@@ -184,6 +184,45 @@ pub fn shares(effect: &Policy) -> bool {
 #[must_use]
 pub fn is_of_destinations_owner(kind: Kind) -> bool {
     kind != Kind::HeaderManipulationPolicy
+}
+
+/// Roughly the bytes that an effect takes on each entry that it is on.
+#[must_use]
+pub fn bytes(effect: &Policy) -> usize {
+    /// What a filter's configuration takes without any text.
+    const LEAST: usize = 64;
+    let texts = |texts: &mut dyn Iterator<Item = usize>| texts.map(|text| text + LEAST).sum::<usize>();
+    LEAST
+        + match effect {
+            Policy::Jwt(verification) => {
+                let jwt = &verification.jwt;
+                let headers = jwt.providers.values().flat_map(|provider| provider.claims_to_headers.iter());
+                let headers = texts(&mut headers.map(|(header, claim)| header.len() + claim.claim.len()));
+                headers + jwt::conditions(&jwt.claims, &jwt.scopes).saturating_mul(jwt.providers.len())
+            }
+            Policy::HeaderManipulation(headers) => {
+                let added = headers.append_request.iter().chain(&headers.append_response);
+                let removed = headers.remove_request.iter().chain(&headers.remove_response);
+                texts(&mut added.map(|(name, value)| name.len() + value.len()).chain(removed.map(|name| name.len())))
+            }
+            Policy::Cors(cors) => {
+                let lists = cors.allow_methods.iter().chain(&cors.allow_headers).chain(&cors.expose_headers);
+                texts(&mut lists.map(|text| text.len())) + origins(&cors.allow_origins)
+            }
+            Policy::Csrf(csrf) => origins(&csrf.additional_origins),
+            // A few numbers, or nothing on routes.
+            _ => 0,
+        }
+}
+
+fn origins(origins: &[OriginMatch]) -> usize {
+    let text = |origin: &OriginMatch| match &origin.pattern {
+        OriginPattern::Exact(text)
+        | OriginPattern::Prefix(text)
+        | OriginPattern::Suffix(text)
+        | OriginPattern::Regex(text) => text.len() + 32,
+    };
+    origins.iter().map(text).sum()
 }
 
 /// Whether an effect stands for a policy that is invalid, in a strict form that its kind has in place of closing.

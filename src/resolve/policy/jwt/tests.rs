@@ -305,10 +305,16 @@ fn r130_lists_have_an_end() {
     }
 }
 
-/// A token would decide where its request ends, or what other proxies are told.
+/// A token would decide where its request ends, or what other proxies are told; and what clients send under a name is removed,
+/// also from the requests of others.
 #[test]
-fn r130_no_claim_becomes_a_header_that_frames_messages() {
+fn r130_no_claim_becomes_a_header_that_frames_messages_or_is_the_clients_own() {
     for name in [
+        "Authorization",
+        "cookie",
+        "content-type",
+        "accept-language",
+        "If-Match",
         "Content-Length",
         "transfer-encoding",
         "connection",
