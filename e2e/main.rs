@@ -29,6 +29,7 @@ mod support;
 mod the_bench;
 mod the_demo;
 mod tls;
+mod tokens;
 mod trust;
 mod variants;
 mod versions;
