@@ -163,7 +163,7 @@ pub fn closes(policy: &PolicyObject) -> bool {
 /// [`Extensions::add`]: crate::ir::Extensions::add
 #[must_use]
 pub fn shares(effect: &Policy) -> bool {
-    matches!(effect, Policy::Jwt(_))
+    matches!(effect, Policy::Jwt(_) | Policy::ExtAuth(_))
 }
 
 /// Whether an effect stands for a policy that is invalid, in a strict form that its kind has in place of closing.
@@ -244,7 +244,7 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
         }
         Spec::ExtAuthPolicy(policy) => (
             routes_and_destinations(&policy.apply_to_routes, &policy.apply_to_destinations),
-            not_emitted_yet(id.kind, ext_auth::lower(id, policy, &mut remarks)),
+            ext_auth::lower(id, policy, &mut remarks).map(|auth| PolicyEffect::Draft(Draft::ExtAuth(Arc::new(auth)))),
         ),
         Spec::JwtPolicy(policy) => (
             routes_and_destinations(&policy.apply_to_routes, &policy.apply_to_destinations),
@@ -311,7 +311,6 @@ pub(super) fn check_referenced(object: &Object, findings: &mut Findings) {
     let id = &object.meta.id;
     let mut remarks = Findings::new();
     let checked = match &*object.spec() {
-        Spec::ExtAuthServer(server) => ext_auth::server(id, server).map(drop),
         Spec::RateLimitClientConfig(config) => rate_limit::client(id, config, &mut remarks).map(drop),
         Spec::RateLimitServerConfig(config) => rate_limit::rules(id, config, &mut remarks).map(drop),
         Spec::RateLimitServerSettings(settings) => rate_limit::server(id, settings).map(drop),

@@ -10,6 +10,7 @@ use crate::ir::policy::ext_auth::{
     AccessToken, ApiKey, Basic, CheckRetries, GrpcServer, HttpServer, Method, SecretEntry,
 };
 use crate::ir::policy::jwt::{Keys, RemoteKeys};
+use crate::ir::policy::sealed::Sealed;
 use crate::model::{FieldPath, Findings, Kind, ObjectRef};
 use crate::resolve::facts::Fault;
 use crate::resolve::lower::labels;
@@ -33,11 +34,10 @@ const BACK_OFF: Duration = Duration::from_secs(1);
 /// Longest time between retries that Envoy takes and that can be meant.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(3600);
 
-/// A method; `index` is its position in the policy's list.
+/// A method.
 pub(super) fn lower(
     id: &ObjectRef,
     field: &FieldPath,
-    index: usize,
     written: &written::AuthMethod,
     remarks: &mut Findings,
 ) -> Result<Method, Fault> {
@@ -48,9 +48,8 @@ pub(super) fn lower(
     match written {
         written::AuthMethod { basic_auth: Some(basic), .. } => {
             let field = field.field("basicAuth");
-            basic::users(&field, basic)?;
-            let realm = optional_text(&field.field("realm"), &basic.realm)?;
-            Ok(Method::Basic(Basic { realm, policy: id.clone(), config: index }))
+            let users = Sealed::new(basic::users(&field, basic)?);
+            Ok(Method::Basic(Basic { realm: optional_text(&field.field("realm"), &basic.realm)?, users }))
         }
         written::AuthMethod { api_key_auth: Some(key), .. } => {
             api_key(id, &field.field("apiKeyAuth"), key, remarks).map(Method::ApiKey)
