@@ -97,12 +97,13 @@ const ROWS: &[Row] = &[
     Row {
         kind: Kind::AccessPolicy,
         sample: "{authzList: [{allowedMethods: [GET]}]}",
-        lacks: "`requestIdentityMatcher`; traffic that passes no gateway",
+        lacks: "traffic that passes no gateway",
         shown_by: &[
             "access::a_destination_is_called_by_those_who_may",
             "access::a_refused_request_makes_no_connection",
             "access::policies_unite_and_an_invalid_one_closes",
             "access::a_gateway_is_called_by_those_who_may",
+            "principals::who_bears_a_token_is_told_from_others",
         ],
     },
 ];

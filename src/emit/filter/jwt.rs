@@ -24,10 +24,11 @@ use crate::model::{EnvoyRelease, Name, ObjectRef};
 
 use super::super::route::RouteBuilder;
 use super::super::{name, pb, wire};
+use super::principal;
 use super::release::needs;
 
 /// The namespace of dynamic metadata that every instance of the filter writes, whatever it is called.
-const METADATA: &str = "envoy.filters.http.jwt_authn";
+pub(super) const METADATA: &str = "envoy.filters.http.jwt_authn";
 
 /// The slots of one lane and level.
 pub(super) struct Slots {
@@ -93,6 +94,7 @@ pub(super) fn apply(verification: &Verification, route: &mut RouteBuilder<'_>) {
     if jwt.mode == Mode::RequireValid || !(jwt.claims.is_empty() && jwt.scopes.is_empty()) {
         scope.slots.insert(slots.claims, wire::any(&emit_claims(verification)));
     }
+    scope.slots.insert(principal::SLOT, principal::emit(verification, level));
     let appended = emit_appended(verification);
     if !appended.is_empty() {
         let mutations = header_mutation_pb::Mutations { request_mutations: appended, ..Default::default() };

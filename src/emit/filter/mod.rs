@@ -19,6 +19,7 @@ mod ext_auth;
 mod fault_injection;
 mod header_manipulation;
 mod jwt;
+pub(super) mod principal;
 mod release;
 mod retry_timeout;
 #[cfg(test)]
@@ -109,7 +110,7 @@ pub const SLOTS: &[Slot] = &[
     in_place(540, "chancery.pre.3", holder),
     in_place(550, "chancery.pre.4", holder),
     in_place(560, "chancery.pre.5", holder),
-    in_place(600, "chancery.principal", || wire::any(&set_filter_state_pb::Config::default())),
+    in_place(600, principal::SLOT, || wire::any(&set_filter_state_pb::Config::default())),
     discovered(700, ACCESS, rules),
     reserved(800, "chancery.auth.oauth2"),
     discovered(810, "chancery.auth.jwt", tokens),

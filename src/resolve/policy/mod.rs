@@ -236,7 +236,7 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
             (routes_only(&policy.apply_to_routes), valid(cors::lower(policy).map(Policy::Cors)))
         }
         Spec::AccessPolicy(policy) => {
-            let access = access::lower(id, policy, &mut remarks).and_then(access::enforceable);
+            let access = access::lower(id, policy, &mut remarks);
             (access::selectors(policy), valid(access.map(|access| Policy::Access(Arc::new(access)))))
         }
         Spec::CsrfPolicy(policy) => {
