@@ -68,9 +68,8 @@ impl Shared {
     fn with_leaving<'p>(&mut self, plan: &'p GatewayPlan, now: Instant) -> Cow<'p, GatewayPlan> {
         if std::mem::take(&mut self.is_left) || plan.extensions.covers(&self.extensions) {
             self.leaving = None;
-            let mut extensions = Extensions::clone(&plan.extensions);
-            extensions.keep_slots(&self.extensions);
             self.upstreams = plan.upstreams.clone();
+            let extensions = plan.extensions.after(&self.extensions, false);
             if extensions == *plan.extensions {
                 self.extensions = plan.extensions.clone();
                 return Cow::Borrowed(plan);
@@ -80,9 +79,7 @@ impl Shared {
             }
             return Cow::Owned(GatewayPlan { extensions: self.extensions.clone(), ..plan.clone() });
         }
-        let mut all = Extensions::clone(&plan.extensions);
-        all.join(&self.extensions);
-        all.keep_slots(&self.extensions);
+        let all = plan.extensions.after(&self.extensions, true);
         if self.leaving.is_none() || all != *self.extensions {
             self.leaving = Some(now);
         }

@@ -117,7 +117,7 @@ fn http_filters() -> Vec<Value> {
     let mut csrf = here("chancery.csrf", "csrf", "CsrfPolicy");
     csrf["typed_config"]["filter_enabled"] = json!({"default_value": {"denominator": "MILLION"}});
     let mut key_headers = here("chancery.auth.key-headers", "lua", "Lua");
-    let script = filter::key_headers_script();
+    let script = super::filter::key_headers_script();
     key_headers["typed_config"]["source_codes"] = json!({"key-headers": {"inline_string": script}});
     [
         vec![here("chancery.fault", "fault", "HTTPFault"), here("chancery.cors", "cors", "Cors")],

@@ -51,6 +51,8 @@ pub struct CheckUse {
     pub policies: BTreeSet<ObjectRef>,
     /// The servers that are asked.
     pub servers: BTreeSet<Server>,
+    /// Whether no policy uses it any more, and only routes may that gateways have not replaced yet.
+    pub is_leaving: bool,
 }
 
 /// Everything that the policies of a gateway share.
@@ -106,7 +108,6 @@ impl Extensions {
             let here = self.checks.entry(set.clone()).or_default();
             here.policies.extend(uses.policies.iter().cloned());
             here.servers.extend(uses.servers.iter().cloned());
-            here.slot = here.slot.or(uses.slot);
         }
     }
 
@@ -139,34 +140,50 @@ impl Extensions {
         }
     }
 
-    /// Lets sets of settings stay where they are in `before`. One that comes and finds its slot taken gets another, or has to
-    /// wait for one.
-    pub fn keep_slots(&mut self, before: &Self) {
+    /// This, after `before` was in force: sets of settings stay where they are, and with `with_leaving` everything of before
+    /// is there still. One that comes and finds its slot taken gets another.
+    ///
+    /// Where none is free, it takes that of a set that leaves, if it [may stand in](CheckSettings::stands_in_for) for that
+    /// one. Else it has to wait.
+    #[must_use]
+    pub fn after(&self, before: &Self, with_leaving: bool) -> Self {
+        let mut now = self.clone();
+        if with_leaving {
+            now.join(before);
+            for (set, uses) in &mut now.checks {
+                uses.is_leaving = !self.checks.contains_key(set);
+            }
+        }
         let mut free: BTreeSet<usize> = (0..CHECK_SLOTS).collect();
-        let mut coming: Vec<CheckSet> = Vec::new();
-        for (set, uses) in &mut self.checks {
-            match before.checks.get(set).and_then(|uses| uses.slot) {
-                Some(slot) => {
-                    free.remove(&slot);
-                    uses.slot = Some(slot);
-                }
-                None => coming.extend(uses.slot.is_some().then(|| set.clone())),
+        let mut coming: Vec<(CheckSet, usize)> = Vec::new();
+        for (set, uses) in &mut now.checks {
+            let wanted = self.checks.get(set).map(|uses| uses.slot);
+            uses.slot = before.checks.get(set).and_then(|uses| uses.slot).filter(|_| wanted != Some(None));
+            match (uses.slot, wanted.flatten()) {
+                (Some(slot), _) => drop(free.remove(&slot)),
+                (None, Some(wanted)) => coming.push((set.clone(), wanted)),
+                (None, None) => {}
             }
         }
-        for set in coming {
-            if let Some(uses) = self.checks.get_mut(&set) {
-                uses.slot = match uses.slot.filter(|slot| free.remove(slot)) {
-                    None => free_slot(&set, &mut free),
-                    slot => slot,
-                };
+        for (set, wanted) in coming {
+            let slot = Some(wanted).filter(|wanted| free.remove(wanted)).or_else(|| free_slot(&set, &mut free));
+            let slot = slot.or_else(|| {
+                let mut leaving = now.checks.iter_mut().filter(|(_, uses)| uses.is_leaving && uses.slot.is_some());
+                let (_, left) = leaving.find(|(left, _)| set.settings.stands_in_for(&left.settings))?;
+                left.slot.take()
+            });
+            if let Some(uses) = now.checks.get_mut(&set) {
+                uses.slot = slot;
             }
         }
+        now
     }
 
     /// Whether routes that were made with the other's slots may be different with these.
     #[must_use]
     pub fn moves_slots_of(&self, before: &Self) -> bool {
-        self.checks.iter().any(|(set, uses)| before.checks.get(set).is_some_and(|before| before.slot != uses.slot))
+        let mut wanted = self.checks.iter().filter(|(_, uses)| !uses.is_leaving);
+        wanted.any(|(set, uses)| before.checks.get(set).is_some_and(|before| before.slot != uses.slot))
     }
 
     /// What gateways ask because of it.
@@ -249,19 +266,38 @@ mod tests {
         for gone in [401, 402, 403, 404] {
             let before = shared(&[401, 402, 403, 404]);
             let rest: Vec<u16> = [401, 402, 403, 404, 405].into_iter().filter(|status| *status != gone).collect();
-            let mut now = shared(&rest);
-            now.keep_slots(&before);
+            let plan = shared(&rest);
+            let both = plan.after(&before, true);
             for status in rest.iter().filter(|status| **status != 405) {
-                assert_eq!(slot(&now, *status), slot(&before, *status));
+                assert_eq!(slot(&both, *status), slot(&before, *status));
             }
-            assert_eq!(slot(&now, 405), slot(&before, gone), "the one that is left");
-            assert!(!now.moves_slots_of(&before));
-            let mut both = shared(&rest);
-            both.join(&before);
-            both.keep_slots(&before);
-            assert_eq!(slot(&both, gone), slot(&before, gone));
-            assert_eq!(slot(&both, 405), None, "it has to wait");
-            assert!(now.moves_slots_of(&both), "routes are made again");
+            assert_eq!(slot(&both, 405), slot(&before, gone), "it may stand in for the one that leaves");
+            assert!(!both.moves_slots_of(&before));
+            let now = plan.after(&both, false);
+            assert!(!now.moves_slots_of(&both) && !now.checks.contains_key(&set(gone)));
         }
+    }
+
+    #[test]
+    fn a_set_that_lets_more_pass_waits_for_one_that_leaves() {
+        let before = shared(&[401, 402, 403, 404]);
+        let mut open = set(405);
+        open.settings.failure_mode_allow = true;
+        let mut plan = shared(&[401, 402, 403]);
+        plan.checks.insert(open.clone(), CheckUse { slot: slot(&before, 404), ..CheckUse::default() });
+        let both = plan.after(&before, true);
+        assert_eq!((both.checks[&open].slot, slot(&both, 404)), (None, slot(&before, 404)));
+        let now = plan.after(&both, false);
+        assert_eq!(now.checks[&open].slot, slot(&before, 404));
+        assert!(now.moves_slots_of(&both), "its routes are made again");
+    }
+
+    #[test]
+    fn a_set_that_has_no_room_by_the_plan_has_none_whatever_was_before() {
+        let before = shared(&[402, 403, 404, 405]);
+        let now = shared(&[401, 402, 403, 404, 405]).after(&before, false);
+        assert_eq!(slot(&now, 405), None);
+        assert_eq!(slot(&now, 401), slot(&before, 405));
+        assert!(now.moves_slots_of(&before));
     }
 }

@@ -131,6 +131,7 @@ fn emit_check(check: &Check) -> ext_authz_pb::ExtAuthzPerRoute {
 fn emit_grpc(check: &Check, retries: Option<&CheckRetries>) -> core_pb::GrpcService {
     let server = core_pb::grpc_service::EnvoyGrpc {
         cluster_name: name::server(&check.server).to_string(),
+        authority: name::authority(&check.server),
         ..Default::default()
     };
     core_pb::GrpcService {
@@ -151,7 +152,7 @@ fn emit_grpc(check: &Check, retries: Option<&CheckRetries>) -> core_pb::GrpcServ
 
 fn emit_http(check: &Check, call: &HttpCall) -> ext_authz_pb::HttpService {
     let uri = core_pb::HttpUri {
-        uri: call.uri.to_string(),
+        uri: format!("http://{}", name::authority(&check.server)),
         timeout: Some(pb::duration(check.timeout)),
         http_upstream_type: Some(core_pb::http_uri::HttpUpstreamType::Cluster(name::server(&check.server).to_string())),
     };

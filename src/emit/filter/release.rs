@@ -52,7 +52,7 @@ pub const NEWER: &[Newer] = &[
         kind: Kind::ExtAuthPolicy,
         what: "API keys",
         since: EnvoyRelease::new(1, 40),
-        has: |policy| matches!(policy, Policy::ExtAuth(auth) if auth.key.is_some()),
+        has: |policy| matches!(policy, Policy::ExtAuth(auth) if auth.key.as_ref().is_some_and(|key| !key.is_optional)),
     },
     #[cfg(test)]
     Newer {

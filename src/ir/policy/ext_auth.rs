@@ -13,10 +13,10 @@ use super::jwt::{Keys, Verification};
 use super::reference::{DestinationRef, HostPort, HttpUrl};
 use super::sealed::Sealed;
 use crate::ir::upstream::Server;
-use crate::model::{Labels, Name, ObjectRef, SecretBytes};
+use crate::model::{FieldPath, Labels, Name, ObjectRef, SecretBytes};
 
 /// How a request is checked.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ExtAuth {
     /// By a server of the author's own.
     Custom(CustomAuth),
@@ -34,7 +34,7 @@ pub struct CustomAuth {
 }
 
 /// Methods that are built in.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AuthChain {
     /// The methods that count, in the order written; at least one.
     pub methods: Vec<AuthMethod>,
@@ -47,10 +47,12 @@ pub struct AuthChain {
 }
 
 /// A method with its name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AuthMethod {
     /// Unique within the policy.
     pub name: Name,
+    /// Where it is written.
+    pub field: FieldPath,
     /// What it is.
     pub method: Method,
 }
@@ -69,7 +71,7 @@ pub enum AuthRule<M = usize> {
 }
 
 /// A way to show who sends a request.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Method {
     /// User name and password.
     Basic(Basic),
@@ -103,12 +105,12 @@ pub struct Basic {
 }
 
 /// A key in a header.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ApiKey {
     /// Lower case.
     pub header: Name,
-    /// Secrets by name.
-    pub secrets: BTreeSet<ObjectRef>,
+    /// Secrets by name, with the place that names each.
+    pub secrets: BTreeMap<ObjectRef, FieldPath>,
     /// Further Secrets by label; never empty.
     pub secret_labels: Option<Labels>,
     /// Request headers, in lower case, out of other entries of the client's Secret.
@@ -246,7 +248,7 @@ pub struct Authorization {
     pub tokens: Option<Arc<AccessTokens>>,
     /// User name and password.
     pub basic: Option<BasicCheck>,
-    /// A key in a header that every request must have.
+    /// A key in a header.
     pub key: Option<KeyCheck>,
     /// What must hold beside that.
     pub rule: Option<AuthRule<Shown>>,
@@ -292,8 +294,6 @@ pub enum Call {
 /// A request to a server. Header names are lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HttpCall {
-    /// Where it is called, for its clients to read; who answers is [`Check::server`].
-    pub uri: Name,
     /// Which path is asked.
     pub path: CallPath,
     /// Headers to set, by name.
@@ -361,6 +361,8 @@ pub struct KeyCheck {
     pub clients: Sealed<Vec<ApiClient>>,
     /// Request headers, in lower case, that come from the client's Secret alone.
     pub headers: BTreeSet<Name>,
+    /// Let all requests pass, as a rule asks for the key; only the headers are set.
+    pub is_optional: bool,
 }
 
 /// Someone who has a key.
@@ -385,6 +387,15 @@ pub enum Place {
     Key,
     /// A rule over several.
     Rule,
+}
+
+impl CheckSettings {
+    /// Whether routes that were made for the other may meet these for a moment: a server is asked in the same way, and what
+    /// passes then would pass otherwise.
+    #[must_use]
+    pub fn stands_in_for(&self, other: &Self) -> bool {
+        (other.failure_mode_allow || !self.failure_mode_allow) && self.body == other.body && self.http == other.http
+    }
 }
 
 impl Authorization {

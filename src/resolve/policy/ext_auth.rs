@@ -78,7 +78,8 @@ fn lower_chain(
             let why = format!("{} is the name of two methods; give each its own", quoted(&name));
             return Err(fault(&place.field("name"), why));
         }
-        methods.push(AuthMethod { name, method: method::lower(id, &place, config, remarks)? });
+        let method = method::lower(id, &place, config, remarks)?;
+        methods.push(AuthMethod { name, field: place, method });
     }
     let place = field.field("booleanExpr");
     let (mandatory, rule) = if written.boolean_expr.trim().is_empty() {

@@ -41,19 +41,27 @@ const CLIENT: &str = "x-chancery-api-client";
 /// The script that sets headers by whose key a request has.
 const SCRIPT: &str = "key-headers";
 
-/// Sets the headers of the client whose key the request has. Everything that could fail is within a call that is watched, and
-/// then the request is refused: by itself, Envoy would let it pass.
+/// Sets the headers of the client whose key the request has: as the filter before says whose it is, or by the key itself
+/// where that filter lets all pass. Everything that could fail is within a call that is watched, and then the request is
+/// refused: by itself, Envoy would let it pass.
 pub(in super::super) const SCRIPT_CODE: &str = r#"
 function envoy_on_request(handle)
   local done = pcall(function()
     local headers = handle:headers()
     local context = handle:filterContext()
-    local client = headers:get("x-chancery-api-client")
+    local shown = headers:get(context:get("source"))
     headers:remove("x-chancery-api-client")
     for _, name in ipairs(context:get("headers")) do
       headers:remove(name)
     end
-    for name, value in pairs(context:get("clients")[client]) do
+    local client = nil
+    if shown ~= nil then
+      client = context:get("clients")[shown]
+    end
+    if client == nil and not context:get("optional") then
+      error("no client")
+    end
+    for name, value in pairs(client or {}) do
       headers:replace(name, value)
     end
   end)
@@ -92,7 +100,9 @@ pub(super) fn apply(authorization: &Authorization, route: &mut RouteBuilder<'_>)
         scope.slots.insert(BASIC, wire::any(&held("basic", emit_basic(basic))));
     }
     if let Some(key) = &authorization.key {
-        scope.slots.insert(KEY, wire::any(&held("key", wire::any(&emit_key(key)))));
+        if !key.is_optional {
+            scope.slots.insert(KEY, wire::any(&held("key", wire::any(&emit_key(key)))));
+        }
         if !key.headers.is_empty() {
             scope.slots.insert(KEY_HEADERS, wire::any(&emit_key_headers(key)));
         }
@@ -217,11 +227,18 @@ fn emit_key_headers(key: &KeyCheck) -> lua_pb::LuaPerRoute {
     let object = |fields: HashMap<String, google_pb::Value>| value(Kind::StructValue(google_pb::Struct { fields }));
     let clients = key.clients.get().into_iter().flatten().map(|client| {
         let headers = client.headers.iter().map(|(name, value)| (name.to_string(), string(text(value.expose()))));
-        (named(client), object(headers.collect()))
+        let shown = if key.is_optional { text(client.key.expose()) } else { named(client) };
+        (shown, object(headers.collect()))
     });
     let headers = key.headers.iter().map(|name| string(name.to_string())).collect();
     let headers = value(Kind::ListValue(google_pb::ListValue { values: headers }));
-    let fields = [("headers".to_owned(), headers), ("clients".to_owned(), object(clients.collect()))];
+    let source = if key.is_optional { key.header.to_string() } else { CLIENT.to_owned() };
+    let fields = [
+        ("source".to_owned(), string(source)),
+        ("optional".to_owned(), value(Kind::BoolValue(key.is_optional))),
+        ("headers".to_owned(), headers),
+        ("clients".to_owned(), object(clients.collect())),
+    ];
     lua_pb::LuaPerRoute {
         filter_context: Some(google_pb::Struct { fields: fields.into() }),
         r#override: Some(lua_pb::lua_per_route::Override::Name(SCRIPT.to_owned())),

@@ -25,19 +25,18 @@ const KEY: &str = "api-key";
 pub(super) fn clients<W: World + ?Sized>(
     references: &mut References<'_, W>,
     field: &FieldPath,
-    method: &Name,
     key: &ApiKey,
 ) -> Result<Vec<ApiClient>, Fault> {
-    let field = field.field("configs");
-    let about = |id: &ObjectRef, what: &str| format!("{}: `{id}` {what}", quoted(method));
+    let field = field.field("apiKeyAuth");
+    let about = |id: &ObjectRef, what: &str| format!("`{id}` {what}");
     let mut found: BTreeMap<_, Arc<Secret>> = BTreeMap::new();
-    for id in &key.secrets {
+    for (id, place) in &key.secrets {
         let secret = references.world.secret(id);
         let Some(secret) = secret.filter(|_| references.world.roster().owner_of(id) == Some(references.owner)) else {
             let message = format!("does not exist in workspace `{}`; check the reference", references.owner);
-            return Err(fault(&field, about(id, &message)));
+            return Err(fault(place, about(id, &message)));
         };
-        read(&secret).map_err(|reason| fault(&field, about(id, reason)))?;
+        read(&secret).map_err(|reason| fault(place, about(id, reason)))?;
         found.insert(secret.age.clone(), secret);
     }
     if let Some(labels) = &key.secret_labels {
@@ -74,7 +73,7 @@ pub(super) fn clients<W: World + ?Sized>(
         }
     }
     if clients.is_empty() {
-        references.remark(&field, format!("{}: there is no key, so no request has one", quoted(method)));
+        references.remark(&field, "there is no key, so no request has one");
     }
     Ok(clients)
 }

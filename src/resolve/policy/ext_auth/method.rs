@@ -107,9 +107,11 @@ fn api_key(
         None => (field.clone(), &written.label_selector, &written.api_key_secret_refs),
     };
     let list = place.field("apiKeySecretRefs");
-    let secrets: Result<BTreeSet<ObjectRef>, Fault> =
-        refs.iter().enumerate().map(|(index, secret)| secret_reference(&list.index(index), secret, id)).collect();
-    let secrets = secrets?;
+    let mut secrets = BTreeMap::new();
+    for (index, secret) in refs.iter().enumerate() {
+        let place = list.index(index);
+        secrets.insert(secret_reference(&place, secret, id)?, place);
+    }
     let secret_labels = (!wanted.is_empty()).then(|| labels(wanted));
     if secrets.is_empty() && secret_labels.is_none() {
         let why = "there are no keys: write `labelSelector` or `apiKeySecretRefs` below `k8sSecretApikeyStorage`";

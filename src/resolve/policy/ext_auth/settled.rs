@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ir::policy::ext_auth::{
-    AccessToken, AccessTokens, AuthChain, AuthRule, AuthServer, Authorization, BasicCheck, Call, CallPath, Check,
-    CheckSettings, CustomAuth, ExtAuth, GrpcServer, HttpCall, HttpServer, KeyCheck, Method, Protocol, Shown,
+    AccessToken, AccessTokens, ApiClient, ApiKey, AuthChain, AuthMethod, AuthRule, AuthServer, Authorization, Basic,
+    BasicCheck, BodyToServer, Call, CallPath, Check, CheckSettings, CustomAuth, ExtAuth, GrpcServer, HttpCall,
+    HttpServer, KeyCheck, Method, Protocol, Shown,
 };
 use crate::ir::policy::jwt::{ClearRouteCache, Fetch, Jwt, KeySource, Keys, Mode, Provider, Verification};
 use crate::ir::policy::reference::{DestinationRef, HttpUrl};
@@ -93,15 +94,13 @@ fn check_custom<W: World + ?Sized>(references: &mut References<'_, W>, custom: &
                     .remark(&field, "servers that speak HTTP are told nothing of this; let the server speak gRPC");
             }
             let call = HttpCall {
-                uri: shown(&called),
                 path: CallPath::Prefix(path_prefix.clone().unwrap_or_default()),
                 added_headers: added_headers.clone(),
                 upstream_headers: upstream_headers.clone(),
                 upstream_append: BTreeSet::new(),
                 client_headers: client_headers.clone(),
             };
-            let body =
-                server.body.clone().map(|body| crate::ir::policy::ext_auth::BodyToServer { as_bytes: false, ..body });
+            let body = server.body.clone().map(|body| BodyToServer { as_bytes: false, ..body });
             (Some(request_headers.clone()), Call::Http(call), body)
         }
     };
@@ -139,18 +138,6 @@ fn called<W: World + ?Sized>(
     References { world, policy: id, owner, remarks: &mut *references.remarks }.server(&field, &destination, purpose)
 }
 
-/// A server as the host of a URL.
-fn shown(server: &Server) -> Name {
-    match server {
-        Server::Upstream(id) => format!("http://{}.{}:{}", id.object.name, id.object.namespace, id.port).into(),
-        Server::Dial(dial) => {
-            let scheme = if dial.tls { "https" } else { "http" };
-            let host = if dial.host.contains(':') { format!("[{}]", dial.host) } else { dial.host.to_string() };
-            format!("{scheme}://{host}:{}", dial.port).into()
-        }
-    }
-}
-
 fn settle_chain<W: World + ?Sized>(
     references: &mut References<'_, W>,
     chain: &AuthChain,
@@ -159,7 +146,6 @@ fn settle_chain<W: World + ?Sized>(
     let mandatory: BTreeSet<usize> = chain.mandatory.iter().copied().collect();
     let mut made = Making {
         references,
-        field: field.clone(),
         checks: Vec::new(),
         basic: None,
         key: None,
@@ -169,7 +155,7 @@ fn settle_chain<W: World + ?Sized>(
     let mut factors: Vec<AuthRule<Shown>> = Vec::new();
     for index in &mandatory {
         let Some(method) = chain.methods.get(*index) else { continue };
-        if made.require(&method.name, &method.method)? {
+        if made.require(method)? {
             factors.push(AuthRule::Method(Shown::Jwt));
         }
     }
@@ -195,16 +181,19 @@ fn settle_chain<W: World + ?Sized>(
     let Making { references, checks, basic, key, tokens, .. } = made;
     let tokens = match tokens.is_empty() {
         true => None,
-        false => Some(Arc::new(settle_tokens(references, &field, tokens)?)),
+        false => Some(Arc::new(settle_tokens(references, tokens)?)),
     };
     Ok(Authorization { policy: references.policy.clone(), checks, tokens, basic, key, rule })
 }
 
+/// Access tokens by the names of their methods, with their places, and whether a request must have them.
+type Tokens<'c> = BTreeMap<&'c Name, (&'c AccessToken, &'c FieldPath, bool)>;
+
 /// The access tokens of a policy by the names of their methods, and whether a request must have them.
-fn tokens<'c>(chain: &'c AuthChain, mandatory: &BTreeSet<usize>) -> BTreeMap<&'c Name, (&'c AccessToken, bool)> {
+fn tokens<'c>(chain: &'c AuthChain, mandatory: &BTreeSet<usize>) -> Tokens<'c> {
     let all = chain.methods.iter().enumerate();
     let tokens = all.filter_map(|(index, method)| match &method.method {
-        Method::AccessToken(token) => Some((&method.name, (token, mandatory.contains(&index)))),
+        Method::AccessToken(token) => Some((&method.name, (token, &method.field, mandatory.contains(&index)))),
         _ => None,
     });
     tokens.collect()
@@ -220,45 +209,59 @@ enum Truth {
 /// An authorization while methods are added.
 struct Making<'m, 'c, 'w, W: World + ?Sized> {
     references: &'m mut References<'w, W>,
-    field: FieldPath,
     checks: Vec<Check>,
     basic: Option<BasicCheck>,
     key: Option<KeyCheck>,
-    tokens: BTreeMap<&'c Name, (&'c AccessToken, bool)>,
+    tokens: Tokens<'c>,
     /// What rules ask of keys, by the name of the method.
     keys: BTreeMap<Name, Shown>,
 }
 
 impl<W: World + ?Sized> Making<'_, '_, '_, W> {
     /// Adds a method that every request must pass; whether it asks what a JWTPolicy found.
-    fn require(&mut self, name: &Name, method: &Method) -> Result<bool, Fault> {
-        match method {
-            Method::Basic(basic) => {
-                self.only_one(name, self.basic.is_some(), "basicAuth")?;
-                self.basic =
-                    Some(BasicCheck { realm: basic.realm.clone(), users: basic.users.clone(), is_optional: false });
-            }
+    fn require(&mut self, method: &AuthMethod) -> Result<bool, Fault> {
+        match &method.method {
+            Method::Basic(basic) => self.put_basic(method, basic, false)?,
             Method::ApiKey(key) => {
-                self.only_one(name, self.key.is_some(), "apiKeyAuth")?;
-                let clients = keys::clients(self.references, &self.field, name, key)?;
-                let headers = key.headers.keys().cloned().collect();
-                self.key = Some(KeyCheck { header: key.header.clone(), clients: Sealed::new(clients), headers });
+                let clients = keys::clients(self.references, &method.field, key)?;
+                self.put_key(method, key, Sealed::new(clients), false)?;
             }
             // All of them are in `tokens`.
             Method::AccessToken(_) => {}
             Method::Jwt => return Ok(true),
-            Method::Grpc(server) => self.checks.push(check_grpc(self.references, &self.field, server)?),
-            Method::Http(server) => self.checks.push(check_http(self.references, &self.field, server)?),
+            Method::Grpc(server) => self.checks.push(check_grpc(self.references, &method.field, server)?),
+            Method::Http(server) => self.checks.push(check_http(self.references, &method.field, server)?),
         }
         Ok(false)
     }
 
-    fn only_one(&self, name: &Name, is_there: bool, what: &str) -> Result<(), Fault> {
-        if !is_there {
-            return Ok(());
+    fn put_basic(&mut self, method: &AuthMethod, basic: &Basic, is_optional: bool) -> Result<(), Fault> {
+        let own = BasicCheck { realm: basic.realm.clone(), users: basic.users.clone(), is_optional };
+        match &self.basic {
+            Some(other) if *other != own => Err(second(method, "basicAuth")),
+            _ => {
+                self.basic = Some(own);
+                Ok(())
+            }
         }
-        let why = format!("{} is the second {what} of the policy, and there is room for one only", quoted(name));
-        Err(unsupported(&self.field.field("configs"), why))
+    }
+
+    fn put_key(
+        &mut self,
+        method: &AuthMethod,
+        key: &ApiKey,
+        clients: Sealed<Vec<ApiClient>>,
+        is_optional: bool,
+    ) -> Result<(), Fault> {
+        let headers = key.headers.keys().cloned().collect();
+        let own = KeyCheck { header: key.header.clone(), clients, headers, is_optional };
+        match &self.key {
+            Some(other) if *other != own => Err(second(method, "apiKeyAuth")),
+            _ => {
+                self.key = Some(own);
+                Ok(())
+            }
+        }
     }
 
     /// A rule in which methods that every request passes hold.
@@ -266,7 +269,7 @@ impl<W: World + ?Sized> Making<'_, '_, '_, W> {
         Ok(match rule {
             AuthRule::Method(index) if mandatory.contains(index) => Truth::Always,
             AuthRule::Method(index) => match chain.methods.get(*index) {
-                Some(method) => Truth::When(AuthRule::Method(self.ask(&method.name, &method.method)?)),
+                Some(method) => Truth::When(AuthRule::Method(self.ask(method)?)),
                 None => Truth::Never,
             },
             AuthRule::Not(inner) => match self.rule(chain, mandatory, inner)? {
@@ -298,41 +301,41 @@ impl<W: World + ?Sized> Making<'_, '_, '_, W> {
     }
 
     /// What a rule asks about a method without which a request may pass.
-    fn ask(&mut self, name: &Name, method: &Method) -> Result<Shown, Fault> {
-        match method {
+    fn ask(&mut self, method: &AuthMethod) -> Result<Shown, Fault> {
+        match &method.method {
             Method::Basic(basic) => {
-                let own = BasicCheck { realm: basic.realm.clone(), users: basic.users.clone(), is_optional: true };
-                self.only_one(name, self.basic.as_ref().is_some_and(|other| *other != own), "basicAuth")?;
-                self.basic = Some(own);
+                self.put_basic(method, basic, true)?;
                 Ok(Shown::User)
             }
             Method::ApiKey(key) => {
-                if let Some(known) = self.keys.get(name) {
+                if let Some(known) = self.keys.get(&method.name) {
                     return Ok(known.clone());
                 }
+                let clients = Sealed::new(keys::clients(self.references, &method.field, key)?);
                 if !key.headers.is_empty() {
-                    let why = format!(
-                        "{} sets headers from its Secrets, which works only where every request must have a key",
-                        quoted(name)
-                    );
-                    return Err(unsupported(&self.field.field("configs"), why));
+                    self.put_key(method, key, clients.clone(), true)?;
                 }
-                let clients = keys::clients(self.references, &self.field, name, key)?;
-                let shown = Shown::Key(key.header.clone(), Sealed::new(clients));
-                self.keys.insert(name.clone(), shown.clone());
+                let shown = Shown::Key(key.header.clone(), clients);
+                self.keys.insert(method.name.clone(), shown.clone());
                 Ok(shown)
             }
             Method::AccessToken(_) => {
-                let position = self.tokens.keys().position(|other| *other == name);
-                position.map(Shown::Token).ok_or_else(|| fault(&self.field, "a token is missing"))
+                let position = self.tokens.keys().position(|other| **other == method.name);
+                position.map(Shown::Token).ok_or_else(|| fault(&method.field, "a token is missing"))
             }
             Method::Jwt => Ok(Shown::Jwt),
             Method::Grpc(_) | Method::Http(_) => {
-                let why = format!("{} calls a server, so it cannot stand below `||` or `!`", quoted(name));
-                Err(unsupported(&self.field.field("booleanExpr"), why))
+                let why = "it calls a server, so it cannot stand below `||` or `!`";
+                Err(unsupported(&method.field.field("passThroughAuth"), why))
             }
         }
     }
+}
+
+/// There is one filter of a kind for users, and one for keys.
+fn second(method: &AuthMethod, what: &str) -> Fault {
+    let why = format!("{} is the second {what} of the policy, and there is room for one only", quoted(&method.name));
+    unsupported(&method.field.field(what), why)
 }
 
 fn check_grpc<W: World + ?Sized>(
@@ -341,7 +344,11 @@ fn check_grpc<W: World + ?Sized>(
     server: &GrpcServer,
 ) -> Result<Check, Fault> {
     Ok(Check {
-        server: references.dial(&field.field("configs"), &server.address, (server.tls, true))?,
+        server: references.dial(
+            &field.field("passThroughAuth").field("grpc").field("address"),
+            &server.address,
+            (server.tls, true),
+        )?,
         timeout: server.timeout,
         context: BTreeMap::new(),
         settings: CheckSettings {
@@ -361,9 +368,9 @@ fn check_http<W: World + ?Sized>(
     server: &HttpServer,
 ) -> Result<Check, Fault> {
     let HttpUrl { tls, authority, path } = &server.url;
-    let called = references.dial(&field.field("configs"), authority, (*tls, false))?;
+    let called =
+        references.dial(&field.field("passThroughAuth").field("http").field("url"), authority, (*tls, false))?;
     let call = HttpCall {
-        uri: shown(&called),
         path: CallPath::Fixed(path.clone()),
         added_headers: server.added_headers.clone(),
         upstream_headers: server.upstream_overwrite.clone(),
@@ -385,26 +392,24 @@ fn check_http<W: World + ?Sized>(
     })
 }
 
-fn settle_tokens<W: World + ?Sized>(
-    references: &References<'_, W>,
-    field: &FieldPath,
-    tokens: BTreeMap<&Name, (&AccessToken, bool)>,
-) -> Result<AccessTokens, Fault> {
+fn settle_tokens<W: World + ?Sized>(references: &References<'_, W>, tokens: Tokens<'_>) -> Result<AccessTokens, Fault> {
     let mandatory: BTreeSet<usize> =
-        tokens.values().enumerate().filter_map(|(index, (_, is_mandatory))| is_mandatory.then_some(index)).collect();
-    let scopes = tokens.values().map(|(token, _)| token.scopes.clone()).collect();
+        tokens.values().enumerate().filter_map(|(index, (.., is_mandatory))| is_mandatory.then_some(index)).collect();
+    let scopes = tokens.values().map(|(token, ..)| token.scopes.clone()).collect();
     let mut providers = BTreeMap::new();
-    for (name, (token, _)) in tokens {
+    for (name, (token, field, _)) in tokens {
+        let jwt = field.field("oauth2").field("accessTokenValidation").field("jwt");
+        let url = jwt.field("remoteJwks").field("url");
         let keys = match &token.keys {
             Keys::Inline(jwks) => KeySource::Inline(jwks.clone()),
             Keys::Remote(remote) => KeySource::Remote(Fetch {
                 url: remote.url.clone(),
-                server: references.dial(&field.field("configs"), &remote.url.authority, (remote.url.tls, false))?,
+                server: references.dial(&url, &remote.url.authority, (remote.url.tls, false))?,
                 cache: remote.cache,
                 timeout: remote.timeout,
                 fetch_early: remote.fetch_early,
             }),
-            Keys::Secret { .. } => return Err(fault(field, "the keys of access tokens are in no Secret")),
+            Keys::Secret { .. } => return Err(fault(&jwt, "the keys of access tokens are in no Secret")),
         };
         let provider = Provider {
             issuer: token.issuer.clone(),

@@ -65,9 +65,8 @@ fn users_of_basic_auth_are_sealed() {
     let Method::Basic(basic) = method(&config) else { panic!() };
     assert_eq!(basic.realm.as_deref(), Some("shop"));
     let effect = methods(&config).valid();
-    for shown in [format!("{effect:?}"), serde_json::to_string(&effect).unwrap()] {
-        assert!(!shown.contains("alice") && !shown.contains(&HEX[..8]) && !shown.contains(&BASE64[..8]), "{shown}");
-    }
+    let shown = format!("{effect:?}");
+    assert!(!shown.contains("alice") && !shown.contains(&HEX[..8]) && !shown.contains(&BASE64[..8]), "{shown}");
     let users = basic.users.get().unwrap();
     let expected: Vec<u8> = (0..20).map(|i| u8::from_str_radix(&HEX[2 * i..2 * i + 2], 16).unwrap()).collect();
     for name in ["alice", "bob", "carol"] {
@@ -123,7 +122,8 @@ fn api_keys_are_found_by_label_and_by_name() {
          headersFromMetadata: {x-user: {name: old}, x-plan: {name: plan}}}");
     let secret = |namespace: &str, name: &str| ObjectRef::new(Kind::Secret, "cluster-1", namespace, name);
     assert_eq!(found.header, "x-key");
-    assert_eq!(found.secrets, [secret("other", "b"), secret("shop", "a")].into());
+    let named: Vec<ObjectRef> = found.secrets.keys().cloned().collect();
+    assert_eq!(named, [secret("other", "b"), secret("shop", "a")]);
     assert_eq!(found.secret_labels, Some([("team".into(), "a".into())].into()));
     assert_eq!((found.headers["x-user"].name.as_str(), found.headers["x-user"].required), ("user", true));
     assert_eq!(found.headers["x-plan"].name, "plan");
