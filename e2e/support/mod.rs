@@ -5,6 +5,7 @@
 //!
 //! | module | is |
 //! |---|---|
+//! | [`authorizer`] | authorization servers, gRPC and HTTP, that count what they are asked |
 //! | [`backend`] | echo backends, in this process |
 //! | [`bench_world`] | the world that the bench measures |
 //! | [`chancery`] | the `chancery` binary: `serve`, and the commands that answer once |
@@ -27,6 +28,7 @@
 
 #![allow(dead_code, reason = "compiled into several binaries, each of which uses its part")]
 
+pub(crate) mod authorizer;
 pub(crate) mod backend;
 pub(crate) mod bench_world;
 pub(crate) mod chancery;

@@ -89,14 +89,21 @@ const ROWS: &[Row] = &[
         ],
     },
     Row {
+        kind: Kind::ExtAuthPolicy,
+        sample: "{glooAuth: {configs: [{name: a, basicAuth: {realm: r, encryption: {sha1: {}}, userList: {users: {u: {hashedPassword: e5e9fa1ba31ecd1ae84f75caaa474f3a663f05f4}}}}}, {name: b, apiKeyAuth: {headersFromMetadataEntry: {x-a: {name: a}}, k8sSecretApikeyStorage: {labelSelector: {a: b}}}}, {name: c, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://a.example/keys'}}}}}, {name: d, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://b.example/keys'}}}}}, {name: e, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://c.example/keys'}}}}}, {name: f, passThroughAuth: {grpc: {address: 'a.example:80'}}}], booleanExpr: 'a && b && c && f && (d || e)'}}",
+        lacks: "OpenID Connect and OAuth2 logins, introspection, OPA, LDAP, HMAC, plugins; `clearRouteCache`; more than four sets of settings for servers",
+        shown_by: &[],
+    },
+    Row {
         kind: Kind::AccessPolicy,
         sample: "{authzList: [{allowedMethods: [GET]}]}",
-        lacks: "`requestIdentityMatcher`; traffic that passes no gateway",
+        lacks: "traffic that passes no gateway",
         shown_by: &[
             "access::a_destination_is_called_by_those_who_may",
             "access::a_refused_request_makes_no_connection",
             "access::policies_unite_and_an_invalid_one_closes",
             "access::a_gateway_is_called_by_those_who_may",
+            "principals::who_bears_a_token_is_told_from_others",
         ],
     },
 ];

@@ -152,6 +152,36 @@ fn connections_are_judged_first_by_what_is_known_of_them() {
     assert_eq!(network.rules.unwrap().policies.keys().collect::<Vec<_>>(), ["cluster-1/shop/read#2"]);
 }
 
+/// Tokens are known by the keys that routes set: one for each provider, since several tokens may have been verified.
+#[test]
+fn bearers_of_tokens_are_found_under_every_key() {
+    let mut by_token = entry(0);
+    by_token.clients = Some(vec![Caller {
+        principals: [TextPattern::Any].into(),
+        not_principals: [TextPattern::Prefix("https://bad/".into())].into(),
+        ..Caller::default()
+    }]);
+    let shown = filters(vec![guard(Some(vec![by_token]), None)]);
+    let rules = &shown[0]["typed_config"]["rules"]["policies"]["cluster-1/shop/read#0"]["principals"][0];
+    let state = |key: &str, matcher: Value| json!({"filter_state": {"key": key, "string_match": matcher}});
+    let keys =
+        ["route", "destination"].map(|level| (0..4).map(move |index| format!("chancery.principal.{level}.{index}")));
+    let keys: Vec<String> = keys.into_iter().flatten().collect();
+    // Where no token was verified the key holds `-/-`.
+    let some = |key: &String| {
+        let any = state(key, json!({"safe_regex": {"regex": r"\C+"}}));
+        json!({"and_ids": {"ids": [any, {"not_id": state(key, json!({"exact": "-/-"}))}]}})
+    };
+    let bad = |key: &String| state(key, json!({"prefix": "https://bad/"}));
+    let expected = json!({"and_ids": {"ids": [
+        {"or_ids": {"ids": keys.iter().map(some).collect::<Vec<_>>()}},
+        {"not_id": {"or_ids": {"ids": keys.iter().map(bad).collect::<Vec<_>>()}}},
+        // Where tokens are verified that nobody writes down, nobody is told from others.
+        {"not_id": state("chancery.principal.more", json!({"exact": "yes"}))},
+    ]}});
+    assert_eq!(*rules, expected);
+}
+
 /// A repeated header reaches the filter as one, joined by commas: `notValues` holds for each value, whatever stands around.
 #[test]
 fn none_of_several_values_of_a_header_hides_behind_others() {

@@ -173,7 +173,7 @@ pub fn closes(policy: &PolicyObject) -> bool {
 /// [`Extensions::add`]: crate::ir::Extensions::add
 #[must_use]
 pub fn shares(effect: &Policy) -> bool {
-    matches!(effect, Policy::Jwt(_))
+    matches!(effect, Policy::Jwt(_) | Policy::ExtAuth(_))
 }
 
 /// Whether policies of a kind that are limited to a destination come from its owner, whoever owns the route; those of
@@ -295,7 +295,7 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
             (routes_only(&policy.apply_to_routes), valid(cors::lower(policy).map(Policy::Cors)))
         }
         Spec::AccessPolicy(policy) => {
-            let access = access::lower(id, policy, &mut remarks).and_then(access::enforceable);
+            let access = access::lower(id, policy, &mut remarks);
             (access::selectors(policy), valid(access.map(|access| Policy::Access(Arc::new(access)))))
         }
         Spec::CsrfPolicy(policy) => {
@@ -303,7 +303,7 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
         }
         Spec::ExtAuthPolicy(policy) => (
             routes_and_destinations(&policy.apply_to_routes, &policy.apply_to_destinations),
-            not_emitted_yet(id.kind, ext_auth::lower(id, policy, &mut remarks)),
+            ext_auth::lower(id, policy, &mut remarks).map(|auth| PolicyEffect::Draft(Draft::ExtAuth(Arc::new(auth)))),
         ),
         Spec::JwtPolicy(policy) => (
             routes_and_destinations(&policy.apply_to_routes, &policy.apply_to_destinations),
@@ -381,7 +381,6 @@ pub(super) fn check_referenced(object: &Object, findings: &mut Findings) {
     let id = &object.meta.id;
     let mut remarks = Findings::new();
     let checked = match &*object.spec() {
-        Spec::ExtAuthServer(server) => ext_auth::server(id, server).map(drop),
         Spec::RateLimitClientConfig(config) => rate_limit::client(id, config, &mut remarks).map(drop),
         Spec::RateLimitServerConfig(config) => rate_limit::rules(id, config, &mut remarks).map(drop),
         Spec::RateLimitServerSettings(settings) => rate_limit::server(id, settings).map(drop),

@@ -29,8 +29,8 @@ use crate::resolve::facts::{
 use crate::resolve::selection::Holder;
 use crate::resolve::world::World;
 
-use super::jwt;
 use super::parts::{fault, quoted};
+use super::{ext_auth, jwt};
 
 /// Whether a policy has references that are to be followed.
 #[must_use]
@@ -56,6 +56,9 @@ pub fn settle<W: World + ?Sized>(world: &W, policy: &PolicyObject, findings: &mu
             let mut references = References { world, policy: &policy.id, owner, remarks: &mut remarks };
             match draft {
                 Draft::Jwt(jwt) => jwt::settle(&mut references, jwt).map(|jwt| Policy::Jwt(Arc::new(jwt))),
+                Draft::ExtAuth(auth) => {
+                    ext_auth::settle(&mut references, auth).map(|auth| Policy::ExtAuth(Arc::new(auth)))
+                }
             }
         }
         None => Err(fault(&FieldPath::root(), "no workspace owns the policy")),
@@ -77,8 +80,8 @@ pub fn settle<W: World + ?Sized>(world: &W, policy: &PolicyObject, findings: &mu
 pub(super) struct References<'a, W: World + ?Sized> {
     pub(super) world: &'a W,
     pub(super) policy: &'a ObjectRef,
-    owner: &'a WorkspaceId,
-    remarks: &'a mut Findings,
+    pub(super) owner: &'a WorkspaceId,
+    pub(super) remarks: &'a mut Findings,
 }
 
 impl<W: World + ?Sized> References<'_, W> {

@@ -189,7 +189,8 @@ spec:
 ";
     let with = |(shop, team, service): Paths<'_>, wild: &str| {
         let text = WORLD.replace("SHOP", shop).replace("TEAM", team).replace("SERVICE", service);
-        let text = text.replace("directResponse: {status: 200}}]", &format!("directResponse: {{status: 200}}}}{many}]"));
+        let text =
+            text.replace("directResponse: {status: 200}}]", &format!("directResponse: {{status: 200}}}}{many}]"));
         batch_of(&format!("{text}{wild}"))
     };
     let mut world = cutting(GOOD);
