@@ -120,9 +120,10 @@ pub fn emit_gateway(plan: &GatewayPlan, options: &EmitOptions) -> Snapshot {
 #[must_use]
 pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &Layout) -> Snapshot {
     let gateway_cluster = &plan.gateway.cluster;
-    let clusters = plan.upstreams.values().map(|upstream| cluster::emit_cluster(upstream, gateway_cluster));
+    let upstreams = || plan.upstreams.values().map(|upstream| filter::as_served(upstream, options.release));
+    let clusters = upstreams().map(|upstream| cluster::emit_cluster(&upstream, gateway_cluster));
     let clusters = clusters.chain(plan.extensions.dials().map(cluster::emit_dialled));
-    let endpoints = plan.upstreams.values().map(|upstream| endpoint::emit_endpoints(upstream));
+    let endpoints = upstreams().map(|upstream| endpoint::emit_endpoints(&upstream));
     let secrets = plan.secrets.iter().map(|(id, secret)| secret::emit_secret(id, secret));
     let form = |port: u16, chain: &Chain| {
         chain.serves.http().map_or(Form::Whole, |http| {
@@ -152,15 +153,16 @@ pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &La
         .with(ResourceType::Secret, secrets)
 }
 
-/// The policies of a plan that a release cannot do, whose routes are closed there.
+/// The policies of a plan that a release cannot do.
 ///
 /// # Cost
-/// Linear in routes; [`Emitter::beyond`] knows it of what it made.
+/// Linear in routes and upstreams; [`Emitter::beyond`] knows it of what it made.
 #[must_use]
 pub fn beyond(plan: &GatewayPlan, release: EnvoyRelease) -> BTreeSet<Beyond> {
     let chains = plan.listeners.values().flat_map(|listener| &listener.chains);
     let hosts = chains.filter_map(|chain| chain.serves.http()).flat_map(|http| &http.virtual_hosts);
-    hosts.flat_map(|host| route::beyond(host, release)).collect()
+    let of_routes = hosts.flat_map(|host| route::beyond(host, release));
+    of_routes.chain(plan.upstreams.values().flat_map(|upstream| filter::beyond_at(upstream, release))).collect()
 }
 
 fn emit_chain_routes(

@@ -25,7 +25,7 @@ mod retry_timeout;
 mod teapot;
 
 pub use release::{Beyond, NEWER, Newer, needs};
-pub(super) use release::{beyond, is_beyond};
+pub(super) use release::{as_served, beyond, beyond_at, is_beyond};
 pub(super) use retry_timeout::baseline as baseline_retries;
 
 use std::collections::HashMap;
