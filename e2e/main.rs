@@ -21,6 +21,7 @@ mod kill;
 mod live_view;
 mod matching;
 mod policies;
+mod rate_limit;
 mod refusals;
 mod restart;
 mod scenarios;

@@ -29,7 +29,7 @@ pub fn references(resource_type: ResourceType, body: &[u8]) -> BTreeSet<(Resourc
             let scope: ScopedRouteConfiguration = decoded(body);
             found.add(ResourceType::Route, &scope.route_configuration_name);
         }
-        ResourceType::Secret | ResourceType::Endpoint | ResourceType::Extension => {}
+        ResourceType::Secret | ResourceType::Endpoint | ResourceType::Extension | ResourceType::RateLimit => {}
     }
     found.0
 }
