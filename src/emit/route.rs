@@ -198,7 +198,7 @@ fn build(route: &Route) -> RouteBuilder<'_> {
         let own = &route.body.policies;
         let is_split = forward.destinations.iter().any(|destination| lanes::limits(&destination.policies).is_some());
         if let (false, Some(limits)) = (is_split, lanes::limits(own)) {
-            lanes::fill(limits, own.iter(), builder.scope());
+            lanes::fill(limits, &own.iter(), builder.scope());
         }
         for (index, destination) in forward.destinations.iter().enumerate() {
             builder.level = Level::Destination(index);
@@ -206,7 +206,7 @@ fn build(route: &Route) -> RouteBuilder<'_> {
                 filter::apply(policy, &mut builder);
             }
             if let Some(limits) = lanes::limits(&destination.policies) {
-                lanes::fill(limits, own.iter().chain(&destination.policies), builder.scope());
+                lanes::fill(limits, &own.iter().chain(&destination.policies), builder.scope());
             }
         }
     }

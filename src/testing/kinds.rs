@@ -79,7 +79,7 @@ const ROWS: &[Row] = &[
     Row {
         kind: Kind::JwtPolicy,
         sample: "{providers: {a: {issuer: 'https://a.example', remote: {url: 'https://a.example/keys'}, claimsToHeaders: [{claim: org, header: x-org, append: true}]}}, claims: [{key: org, values: [a]}]}",
-        lacks: "`priority` within a phase; claims that are URLs cannot be appended",
+        lacks: "claims that are URLs cannot be appended",
         shown_by: &[
             "jwt::only_good_tokens_pass_and_each_mode_is_its_own",
             "jwt::claims_and_scopes_are_wanted_of_every_token",

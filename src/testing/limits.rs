@@ -1,10 +1,11 @@
 //! Limits as lines of text: who is asked about which requests, and what rate-limit services are told.
 
+use std::sync::Arc;
+
 use crate::compile::Compiled;
 use crate::ir::policy::rate_limit::{LimitAction, LimitItem, LimitNode, Limits, steps};
 use crate::ir::policy::{Phase, lane};
-use crate::ir::{Action, Policy, Route};
-use std::sync::Arc;
+use crate::ir::{Action, Listener, Policy, Route};
 
 /// For each route with limits, and for each of its destinations where they differ:
 /// `gateway route [-> upstream]: phase.rank server items; …`. Then for each service and configuration:
@@ -12,7 +13,7 @@ use std::sync::Arc;
 pub(super) fn listing(compiled: &Compiled) -> Vec<String> {
     let mut list = Vec::new();
     for plan in compiled.plans.values() {
-        for route in plan.listeners.values().flat_map(|listener| listener.routes()) {
+        for route in plan.listeners.values().flat_map(Listener::routes) {
             list.extend(of_route(route).into_iter().map(|line| format!("{} {line}", plan.gateway)));
         }
     }

@@ -158,9 +158,8 @@ impl Board {
 fn needs(resource_type: ResourceType) -> &'static [ResourceType] {
     match resource_type {
         // A cluster or listener that is warming waits for its secret and its endpoints, so these never wait for it.
-        Secret | Endpoint => &[],
-        // Rate-limit services ask for nothing else.
-        RateLimit => &[],
+        // Rate-limit services ask for nothing but their limits.
+        Secret | Endpoint | RateLimit => &[],
         Cluster => &[Secret],
         Listener => &[Secret, Cluster, Endpoint],
         Extension => &[Secret, Cluster, Endpoint, Listener],

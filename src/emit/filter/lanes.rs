@@ -49,7 +49,7 @@ pub(in super::super) fn limits(policies: &[Policy]) -> Option<&[Arc<Limits>]> {
 /// The plan has no more steps than there are places.
 pub(in super::super) fn fill<'a>(
     limits: &[Arc<Limits>],
-    beside: impl Iterator<Item = &'a Policy> + Clone,
+    beside: &(impl Iterator<Item = &'a Policy> + Clone),
     scope: &mut Scope,
 ) {
     for (phase, holders) in HOLDERS {

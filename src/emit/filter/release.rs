@@ -39,7 +39,7 @@ pub const NEWER: &[Newer] = &[
     // 1.37.0, 1.38.3 and 1.39.3).
     Newer {
         kind: Kind::RateLimitPolicy,
-        what: "limits",
+        what: "the limiting of requests",
         since: EnvoyRelease::new(1, 40),
         has: |policy| matches!(policy, Policy::RateLimit(limits) if !limits.is_empty()),
     },
