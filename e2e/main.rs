@@ -23,6 +23,7 @@ mod live_view;
 mod matching;
 mod policies;
 mod principals;
+mod rate_limit;
 mod refusals;
 mod restart;
 mod scenarios;

@@ -24,7 +24,7 @@ use crate::ir::{Action, Matcher, Route, RouteBody, VirtualHost};
 use crate::model::{EnvoyRelease, Host, Name, ObjectRef};
 use crate::snapshot::Resource;
 
-use super::filter::Beyond;
+use super::filter::{Beyond, lanes};
 use super::{filter, name, pb, wire};
 
 /// The most that a direct response may answer with; Envoy's default is 4 KiB.
@@ -195,10 +195,18 @@ fn build(route: &Route) -> RouteBuilder<'_> {
         filter::apply(policy, &mut builder);
     }
     if let Action::Forward(forward) = &route.body.action {
+        let own = &route.body.policies;
+        let is_split = forward.destinations.iter().any(|destination| lanes::limits(&destination.policies).is_some());
+        if let (false, Some(limits)) = (is_split, lanes::limits(own)) {
+            lanes::fill(limits, &own.iter(), builder.scope());
+        }
         for (index, destination) in forward.destinations.iter().enumerate() {
             builder.level = Level::Destination(index);
             for policy in &destination.policies {
                 filter::apply(policy, &mut builder);
+            }
+            if let Some(limits) = lanes::limits(&destination.policies) {
+                lanes::fill(limits, &own.iter().chain(&destination.policies), builder.scope());
             }
         }
     }

@@ -10,6 +10,7 @@ pub mod access;
 pub mod csrf;
 pub mod ext_auth;
 pub mod jwt;
+pub mod lane;
 pub mod rate_limit;
 pub mod reference;
 
@@ -38,6 +39,9 @@ pub enum Policy {
     Access(Arc<access::Access>),
     /// JWTPolicy.
     Jwt(Arc<jwt::Verification>),
+    /// RateLimitPolicy: each by itself, by phase, priority and age. Where one of a route's destinations has this, each has
+    /// all that holds on the way to it, and the route's own is not looked at.
+    RateLimit(Vec<Arc<rate_limit::Limits>>),
     /// The made-up kind of the tests: answers with a header of its own.
     #[cfg(test)]
     Teapot(Teapot),
@@ -55,6 +59,7 @@ impl Policy {
             Self::Csrf(_) => Kind::CsrfPolicy,
             Self::Access(_) => Kind::AccessPolicy,
             Self::Jwt(_) => Kind::JwtPolicy,
+            Self::RateLimit(_) => Kind::RateLimitPolicy,
             #[cfg(test)]
             Self::Teapot(_) => Kind::TeapotPolicy,
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::ir::listener::TlsVersion;
 use crate::ir::policy::Policy;
 use crate::ir::policy::jwt::Jwt;
+use crate::ir::policy::rate_limit::RateLimit;
 use crate::ir::route::{DirectResponse, HostRewrite, Matcher, PathRewrite, Redirect};
 use crate::ir::trust::Terms;
 use crate::ir::upstream::UpstreamProtocol;
@@ -766,6 +767,8 @@ pub enum PolicyEffect {
 pub enum Draft {
     /// JWTPolicy.
     Jwt(Arc<Jwt>),
+    /// RateLimitPolicy.
+    RateLimit(Arc<RateLimit>),
 }
 
 /// What a policy selects.

@@ -587,9 +587,11 @@ impl Lane {
         let limit = match self.resource_type {
             // A refusal of these names nobody, and takes down all that travel together.
             ResourceType::Secret | ResourceType::Extension | ResourceType::Route => 1,
-            ResourceType::Cluster | ResourceType::Endpoint | ResourceType::Listener | ResourceType::ScopedRoute => {
-                usize::MAX
-            }
+            ResourceType::Cluster
+            | ResourceType::Endpoint
+            | ResourceType::Listener
+            | ResourceType::ScopedRoute
+            | ResourceType::RateLimit => usize::MAX,
         };
         let Some(batch) = self.batches.pop_front() else { return take_resources(&mut self.additions, room, limit) };
         let resources = self.resources.clone();

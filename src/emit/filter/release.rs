@@ -48,6 +48,14 @@ pub const NEWER: &[Newer] = &[
         since: EnvoyRelease::new(1, 40),
         has: |policy| matches!(policy, Policy::Jwt(verification) if verification.reads_url_claims()),
     },
+    // The holder takes no filter from routes before 1.39, and none that asks a service before 1.40 (validated on 1.36.4,
+    // 1.37.0, 1.38.3 and 1.39.3).
+    Newer {
+        kind: Kind::RateLimitPolicy,
+        what: "the limiting of requests",
+        since: EnvoyRelease::new(1, 40),
+        has: |policy| matches!(policy, Policy::RateLimit(limits) if !limits.is_empty()),
+    },
     #[cfg(test)]
     Newer {
         kind: Kind::TeapotPolicy,

@@ -200,6 +200,13 @@ pub fn merge(policies: &[(&PolicyObject, &Policy)], beaten: &mut Vec<Beaten>) ->
             });
             Policy::HeaderManipulation(header_manipulation::merge(all, beaten))
         }
+        Policy::RateLimit(_) => {
+            let all = policies.iter().flat_map(|(_, effect)| match effect {
+                Policy::RateLimit(limits) => limits.as_slice(),
+                _ => &[],
+            });
+            Policy::RateLimit(all.cloned().collect())
+        }
         // Exclusive kinds have one policy left here.
         _ => (*first).clone(),
     })
@@ -252,7 +259,8 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
         ),
         Spec::RateLimitPolicy(policy) => (
             routes_and_destinations(&policy.apply_to_routes, &policy.apply_to_destinations),
-            not_emitted_yet(id.kind, rate_limit::lower(id, policy, &mut remarks)),
+            rate_limit::lower(id, policy, &mut remarks)
+                .map(|limits| PolicyEffect::Draft(Draft::RateLimit(Arc::new(limits)))),
         ),
         #[cfg(test)]
         Spec::TeapotPolicy(policy) => {
@@ -306,19 +314,15 @@ fn not_emitted_yet<T>(kind: Kind, checked: Result<T, Fault>) -> Result<PolicyEff
 /// Checks a configuration that policies refer to and that is not emitted yet.
 ///
 /// # Findings
-/// [`Code::InvalidField`] and [`Code::Unsupported`] as errors, [`Code::PolicyRemark`] as warnings, on the object.
+/// [`Code::InvalidField`] and [`Code::Unsupported`] as errors on the object.
 pub(super) fn check_referenced(object: &Object, findings: &mut Findings) {
     let id = &object.meta.id;
-    let mut remarks = Findings::new();
     let checked = match &*object.spec() {
         Spec::ExtAuthServer(server) => ext_auth::server(id, server).map(drop),
-        Spec::RateLimitClientConfig(config) => rate_limit::client(id, config, &mut remarks).map(drop),
-        Spec::RateLimitServerConfig(config) => rate_limit::rules(id, config, &mut remarks).map(drop),
-        Spec::RateLimitServerSettings(settings) => rate_limit::server(id, settings).map(drop),
         _ => Ok(()),
     };
     match checked {
-        Ok(()) => findings.extend(remarks),
+        Ok(()) => {}
         // The decoder has reported defects of fields already.
         Err(_) if !object.defects.is_empty() => {}
         Err(fault) => findings.push(Finding::error(id, fault.code, fault.message).at(fault.field)),
