@@ -213,7 +213,9 @@ async fn a_grpc_server_judges_each_request() -> anyhow::Result<()> {
     })?;
     world.team.answers(&nobody("/custom").header("x-pass", "younger"), 200).await?;
     world.judges(&[("nobody", nobody("/custom"), (401, 0, 1))]).await?;
-    world.team.mesh.edit(YOUNGER, |policy| policy["spec"]["applyToRoutes"] = json!([]))?;
+    world.team.mesh.edit(YOUNGER, |policy| {
+        policy["spec"]["applyToRoutes"] = json!([{"route": {"labels": {"case": "none"}}}]);
+    })?;
     world.team.answers(&nobody("/custom"), 200).await?;
     world.judges(&[("nothing protects it", nobody("/custom"), (200, 1, 0))]).await
 }
@@ -428,7 +430,7 @@ fn faults() -> Vec<(Value, &'static str)> {
         (json!({"disable": false}), "spec.config.disable"),
         (chain(json!([])), "spec.config.glooAuth.configs"),
         (chain(json!([{}])), at("")),
-        (chain(json!([{"apiKeyAuth": key, "jwt": {}}])), at("")),
+        (chain(json!([{"apiKeyAuth": key, "jwt": {}}])), at(".jwt")),
         (chain(json!([{"apiKeyAuth": {}}])), at(".apiKeyAuth")),
         (
             json!({"glooAuth": {"configs": [{"name": "a", "apiKeyAuth": key}], "booleanExpr": "a ||"}}),

@@ -54,6 +54,8 @@ struct Shared {
     upstreams: OrdMap<UpstreamId, Arc<Upstream>>,
     /// When something in it was wanted the last time, if anything in it is wanted no more.
     leaving: Option<Instant>,
+    /// Routes were taken over that name nothing of what is wanted no more.
+    is_left: bool,
 }
 
 impl Shared {
@@ -61,16 +63,23 @@ impl Shared {
         self.leaving.map(|since| since + TAKEN_OVER)
     }
 
-    /// A plan together with what routes of a moment ago name. Names never mean something else, so the two do not clash.
+    /// A plan together with what routes of a moment ago name. Names never mean something else, so the two do not clash; sets
+    /// of settings stay in the slots that they have.
     fn with_leaving<'p>(&mut self, plan: &'p GatewayPlan, now: Instant) -> Cow<'p, GatewayPlan> {
-        if plan.extensions.covers(&self.extensions) {
+        if std::mem::take(&mut self.is_left) || plan.extensions.covers(&self.extensions) {
             self.leaving = None;
-            self.extensions = plan.extensions.clone();
             self.upstreams = plan.upstreams.clone();
-            return Cow::Borrowed(plan);
+            let extensions = plan.extensions.after(&self.extensions, false);
+            if extensions == *plan.extensions {
+                self.extensions = plan.extensions.clone();
+                return Cow::Borrowed(plan);
+            }
+            if extensions != *self.extensions {
+                self.extensions = Arc::new(extensions);
+            }
+            return Cow::Owned(GatewayPlan { extensions: self.extensions.clone(), ..plan.clone() });
         }
-        let mut all = Extensions::clone(&plan.extensions);
-        all.join(&self.extensions);
+        let all = plan.extensions.after(&self.extensions, true);
         if self.leaving.is_none() || all != *self.extensions {
             self.leaving = Some(now);
         }
@@ -164,7 +173,7 @@ impl Emission {
     pub(super) fn let_go(&mut self, now: Instant) -> bool {
         let is_due = self.shared.due().is_some_and(|due| due <= now);
         if is_due {
-            self.shared = Shared::default();
+            (self.shared.leaving, self.shared.is_left) = (None, true);
         }
         is_due
     }

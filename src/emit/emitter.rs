@@ -16,7 +16,7 @@ use crate::ir::upstream::Dial;
 use crate::ir::{
     Chain, Extensions, GatewayPlan, Guard, Listener, Secret, SecretId, Serves, Upstream, UpstreamId, VirtualHost,
 };
-use crate::model::{EnvoyRelease, Host, Name, ObjectRef};
+use crate::model::{Host, Name, ObjectRef};
 use crate::snapshot::{Resource, ResourceType, Resources, Snapshot};
 
 use super::filter::Beyond;
@@ -51,11 +51,13 @@ impl Emitter {
 
     /// Everything that the Envoys of one gateway should hold.
     ///
-    /// Another address to bind, another release or a gateway of another cluster makes everything new.
+    /// Another address to bind, another release or a gateway of another cluster makes everything new, and so does a set of
+    /// settings that gets or loses the filter which routes name for it.
     pub fn emit(&mut self, plan: &GatewayPlan, options: &EmitOptions) -> Snapshot {
         let fits = |state: &State| {
             (state.options.bind, state.options.release) == (options.bind, options.release)
                 && state.cluster == plan.gateway.cluster
+                && !plan.extensions.moves_slots_of(&state.extensions)
         };
         if !self.state.as_ref().is_some_and(fits) {
             self.state = None;
@@ -235,7 +237,8 @@ impl State {
         }
         for (port, listener) in listeners {
             let state = self.listeners.entry(*port).or_default();
-            state.update(listener, &self.options, layout, &mut self.made);
+            let target = route::Target { release: self.options.release, extensions: &self.extensions };
+            state.update(listener, (&self.options, target), layout, &mut self.made);
         }
         layout.emitted();
         layout.retain(|port, chain| self.listeners.get(&port).is_some_and(|state| state.chains.contains_key(chain)));
@@ -282,7 +285,13 @@ struct ListenerState {
 }
 
 impl ListenerState {
-    fn update(&mut self, listener: &Listener, options: &EmitOptions, layout: &mut Layout, made: &mut Made) {
+    fn update(
+        &mut self,
+        listener: &Listener,
+        (options, target): (&EmitOptions, route::Target<'_>),
+        layout: &mut Layout,
+        made: &mut Made,
+    ) {
         let port = listener.bind_port;
         let http: BTreeMap<&Name, (&Chain, &HttpHosts)> =
             listener.chains.iter().filter_map(|chain| Some((&chain.name, (chain, chain.serves.http()?)))).collect();
@@ -293,7 +302,7 @@ impl ListenerState {
         let mut cut: BTreeSet<Name> = BTreeSet::new();
         for (name, (chain, http)) in http {
             let state = self.chains.entry(name.clone()).or_default();
-            let hosts = state.update_hosts(&http.virtual_hosts, options.release);
+            let hosts = state.update_hosts(&http.virtual_hosts, target);
             let before = layout.form(port, name);
             let form = state.weight.form(&http.misdirected, before, layout.is_settled(), options);
             layout.set(port, name, form);
@@ -360,8 +369,8 @@ struct HostState {
 }
 
 impl HostState {
-    fn new(host: &Arc<VirtualHost>, release: EnvoyRelease) -> Self {
-        Self { host: host.clone(), place: Place::of(&host.domain), encoded: route::encode_host(host, release) }
+    fn new(host: &Arc<VirtualHost>, target: route::Target<'_>) -> Self {
+        Self { host: host.clone(), place: Place::of(&host.domain), encoded: route::encode_host(host, target) }
     }
 }
 
@@ -429,7 +438,7 @@ impl ChainState {
     }
 
     /// Takes the hosts of a plan over; where they stand that differ.
-    fn update_hosts(&mut self, hosts: &[Arc<VirtualHost>], release: EnvoyRelease) -> Touched {
+    fn update_hosts(&mut self, hosts: &[Arc<VirtualHost>], target: route::Target<'_>) -> Touched {
         let mut touched = Touched::new();
         let same_domains = self.hosts.len() == hosts.len()
             && self
@@ -440,7 +449,7 @@ impl ChainState {
         if same_domains {
             for (before, host) in self.hosts.iter_mut().zip(hosts) {
                 if !Arc::ptr_eq(&before.host, host) {
-                    replace(before, host, release, (&mut self.weight, &mut self.beyond), &mut touched);
+                    replace(before, host, target, (&mut self.weight, &mut self.beyond), &mut touched);
                 }
             }
             return touched;
@@ -452,12 +461,12 @@ impl ChainState {
             let state = match before.remove(&host.domain) {
                 Some(mut state) => {
                     if !Arc::ptr_eq(&state.host, host) {
-                        replace(&mut state, host, release, (&mut self.weight, &mut self.beyond), &mut touched);
+                        replace(&mut state, host, target, (&mut self.weight, &mut self.beyond), &mut touched);
                     }
                     state
                 }
                 None => {
-                    let state = HostState::new(host, release);
+                    let state = HostState::new(host, target);
                     self.weight.add(host);
                     add(&mut self.beyond, &state.encoded.beyond);
                     touched.insert(state.place, true);
@@ -518,14 +527,14 @@ impl ChainState {
 fn replace(
     state: &mut HostState,
     host: &Arc<VirtualHost>,
-    release: EnvoyRelease,
+    target: route::Target<'_>,
     (weight, beyond): (&mut Weight, &mut BTreeMap<Beyond, usize>),
     touched: &mut Touched,
 ) {
     if state.host != *host {
         weight.remove(&state.host);
         weight.add(host);
-        let encoded = route::encode_host(host, release);
+        let encoded = route::encode_host(host, target);
         subtract(beyond, &state.encoded.beyond);
         add(beyond, &encoded.beyond);
         let moves_owners = encoded.owners != state.encoded.owners;

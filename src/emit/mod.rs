@@ -140,7 +140,8 @@ pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &La
     let (mut routes, mut scopes) = (Vec::new(), Vec::new());
     for (port, chain) in plan.listeners.values().flat_map(|l| l.chains.iter().map(move |chain| (l.bind_port, chain))) {
         if let Some(http) = chain.serves.http() {
-            emit_chain_routes((port, chain, http), form(port, chain), options.release, (&mut routes, &mut scopes));
+            let target = route::Target { release: options.release, extensions: &plan.extensions };
+            emit_chain_routes((port, chain, http), form(port, chain), target, (&mut routes, &mut scopes));
         }
     }
     let guard = filter::emit_guard(plan.guard.as_deref());
@@ -170,10 +171,10 @@ pub fn beyond(plan: &GatewayPlan, release: EnvoyRelease) -> BTreeSet<Beyond> {
 fn emit_chain_routes(
     (port, chain, http): (u16, &Chain, &HttpHosts),
     form: Form,
-    release: EnvoyRelease,
+    target: route::Target<'_>,
     (routes, scopes): (&mut Vec<Resource>, &mut Vec<Resource>),
 ) {
-    let encode = |host: &Arc<VirtualHost>| (layout::Place::of(&host.domain), route::encode_host(host, release));
+    let encode = |host: &Arc<VirtualHost>| (layout::Place::of(&host.domain), route::encode_host(host, target));
     let hosts: Vec<_> = http.virtual_hosts.iter().map(encode).collect();
     let misdirected = layout::encode_all_misdirected(http, form);
     for piece in form.pieces() {

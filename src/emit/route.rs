@@ -20,7 +20,7 @@ use envoy_types::pb::google::protobuf::Any;
 
 use crate::ir::extension;
 use crate::ir::route::{DirectResponse, Forward, HostRewrite, PathRewrite, Redirect};
-use crate::ir::{Action, Matcher, Route, RouteBody, VirtualHost};
+use crate::ir::{Action, Extensions, Matcher, Policy, Route, RouteBody, VirtualHost};
 use crate::model::{EnvoyRelease, Host, Name, ObjectRef};
 use crate::snapshot::Resource;
 
@@ -36,6 +36,15 @@ const MISDIRECTED: u16 = 421;
 /// Number of the field `virtual_hosts` of a route configuration.
 const VIRTUAL_HOSTS: u32 = 2;
 
+/// What routes are emitted for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target<'a> {
+    /// The release of the Envoys.
+    pub(super) release: EnvoyRelease,
+    /// What policies share there.
+    pub(super) extensions: &'a Extensions,
+}
+
 /// A virtual host, encoded, and the objects that a refusal of it concerns.
 #[derive(Clone, Debug)]
 pub(super) struct HostPart {
@@ -48,9 +57,9 @@ pub(super) struct HostPart {
 /// Encodes one virtual host.
 ///
 /// One at a time: as messages, the routes of a large mesh take twenty times the memory of their bytes.
-pub(super) fn encode_host(host: &VirtualHost, release: EnvoyRelease) -> HostPart {
-    let part = wire::Part::new(VIRTUAL_HOSTS, &emit_virtual_host(host, release));
-    HostPart { part, owners: pb::owners(concerned(host)), beyond: beyond(host, release) }
+pub(super) fn encode_host(host: &VirtualHost, target: Target<'_>) -> HostPart {
+    let part = wire::Part::new(VIRTUAL_HOSTS, &emit_virtual_host(host, target));
+    HostPart { part, owners: pb::owners(concerned(host)), beyond: beyond(host, target.release) }
 }
 
 /// The policies of a virtual host that a release cannot do, once for each route that is closed for it.
@@ -133,10 +142,10 @@ fn concerned(host: &VirtualHost) -> BTreeSet<&ObjectRef> {
     objects
 }
 
-fn emit_virtual_host(host: &VirtualHost, release: EnvoyRelease) -> route_pb::VirtualHost {
+fn emit_virtual_host(host: &VirtualHost, target: Target<'_>) -> route_pb::VirtualHost {
     let routes = match host.redirects_to_https {
         true => vec![emit_https_redirect()],
-        false => host.routes.iter().flat_map(|route| emit_route(route, release)).collect(),
+        false => host.routes.iter().flat_map(|route| emit_route(route, target)).collect(),
     };
     let forwards =
         !host.redirects_to_https && host.routes.iter().any(|route| matches!(route.body.action, Action::Forward(_)));
@@ -176,21 +185,22 @@ fn any_request() -> route_pb::RouteMatch {
     }
 }
 
-/// A route; closed where the release cannot do one of its policies.
-fn emit_route(route: &Route, release: EnvoyRelease) -> Vec<route_pb::Route> {
-    let builder = build(route);
-    if filter::is_beyond(route, release) { builder.close() } else { builder.finish() }
+/// A route; closed where the release cannot do one of its policies, or the gateway has no room for it.
+fn emit_route(route: &Route, target: Target<'_>) -> Vec<route_pb::Route> {
+    let builder = build(route, target.extensions);
+    let is_closed = builder.is_closed || filter::is_beyond(route, target.release);
+    if is_closed { builder.close() } else { builder.finish() }
 }
 
 /// The names and matchers that a route of the plan has in Envoy's list, in order. Nearly always its own.
 #[must_use]
 pub fn route_entries(route: &Route) -> Vec<(Name, Matcher)> {
-    build(route).entries()
+    build(route, &Extensions::default()).entries()
 }
 
 /// A route with its policies on it.
-fn build(route: &Route) -> RouteBuilder<'_> {
-    let mut builder = RouteBuilder::new(route);
+fn build<'a>(route: &'a Route, extensions: &'a Extensions) -> RouteBuilder<'a> {
+    let mut builder = RouteBuilder::new(route, extensions);
     for policy in route.body.policies.iter() {
         filter::apply(policy, &mut builder);
     }
@@ -217,10 +227,14 @@ fn build(route: &Route) -> RouteBuilder<'_> {
 #[derive(Debug)]
 pub(super) struct RouteBuilder<'a> {
     route: &'a Route,
+    /// What policies share on the gateway.
+    pub(super) extensions: &'a Extensions,
     level: Level,
     own: Scope,
     destinations: Vec<Scope>,
     takes_preflights: bool,
+    /// Whether nothing may pass, because a policy cannot be put on the route.
+    pub(super) is_closed: bool,
     /// Of the whole request, retries included; zero is none.
     pub(super) timeout: Duration,
     /// Retries in place of the virtual host's.
@@ -255,17 +269,19 @@ pub(super) struct HeaderChanges {
 }
 
 impl<'a> RouteBuilder<'a> {
-    fn new(route: &'a Route) -> Self {
+    fn new(route: &'a Route, extensions: &'a Extensions) -> Self {
         let destinations = match &route.body.action {
             Action::Forward(forward) => forward.destinations.iter().map(|_| Scope::default()).collect(),
             Action::Redirect(_) | Action::Direct(_) => Vec::new(),
         };
         Self {
             route,
+            extensions,
             level: Level::Route,
             own: Scope::default(),
             destinations,
             takes_preflights: false,
+            is_closed: false,
             timeout: Duration::ZERO,
             retry: None,
         }
@@ -284,6 +300,15 @@ impl<'a> RouteBuilder<'a> {
         match self.level {
             Level::Route => extension::Level::Route,
             Level::Destination(_) => extension::Level::Destination,
+        }
+    }
+
+    /// The policies on what the policy at hand is for.
+    pub(super) fn policies(&self) -> &'a [Policy] {
+        match (self.level, &self.route.body.action) {
+            (Level::Route, _) => &self.route.body.policies,
+            (Level::Destination(index), Action::Forward(forward)) => &forward.destinations[index].policies,
+            (Level::Destination(_), Action::Redirect(_) | Action::Direct(_)) => &[],
         }
     }
 

@@ -118,6 +118,9 @@ fn http_filters() -> Vec<Value> {
     };
     let mut csrf = here("chancery.csrf", "csrf", "CsrfPolicy");
     csrf["typed_config"]["filter_enabled"] = json!({"default_value": {"denominator": "MILLION"}});
+    let mut key_headers = here("chancery.auth.key-headers", "lua", "Lua");
+    let script = super::filter::key_headers_script();
+    key_headers["typed_config"]["source_codes"] = json!({"key-headers": {"inline_string": script}});
     [
         vec![here("chancery.fault", "fault", "HTTPFault"), here("chancery.cors", "cors", "Cors")],
         lane("pre"),
@@ -128,7 +131,7 @@ fn http_filters() -> Vec<Value> {
             rules("chancery.auth.jwt-claims"),
             holder("chancery.auth.basic"),
             holder("chancery.auth.key"),
-            here("chancery.auth.key-headers", "lua", "Lua"),
+            key_headers,
             found("chancery.extauth.0", "ext_authz", "ExtAuthz"),
             found("chancery.extauth.1", "ext_authz", "ExtAuthz"),
             found("chancery.extauth.2", "ext_authz", "ExtAuthz"),

@@ -149,6 +149,9 @@ pub fn attach<W: World + ?Sized>(world: &W, route: &FinalRoute) -> Attached {
     for (upstream, _) in forwards_to(route) {
         attach_to_destination(world, upstream, &mut gathered);
     }
+    if gathered.closed.is_none() {
+        gathered.closed = policy::ext_auth::clash(&gathered.route, &gathered.destinations);
+    }
     let told = fit_limits(route, &mut gathered);
     if let Some(closed) = gathered.closed {
         // A closed route carries no policies, so nothing wins or loses there.

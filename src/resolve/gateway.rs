@@ -161,7 +161,8 @@ pub fn compose<W: World + ?Sized>(
     let shares: Vec<Sharing> =
         pieces.flat_map(|(tree, pieces)| pieces.iter().map(|piece| sharing(world, tree, piece))).collect();
     let owners: BTreeSet<&WorkspaceId> = shares.iter().flat_map(|sharing| &sharing.owners).collect();
-    plan.extensions = Arc::new(extensions(world, owners.into_iter(), shares.iter().map(|sharing| &sharing.kept)));
+    let kept = shares.iter().map(|sharing| &sharing.kept);
+    plan.extensions = Arc::new(extensions(world, gateway, owners.into_iter(), kept, findings));
     let mut wanted: BTreeSet<&UpstreamId> = plan.extensions.upstreams().collect();
     for route in plan.listeners.values().flat_map(Listener::routes) {
         wanted.extend(upstreams_of(&route.body));

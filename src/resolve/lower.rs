@@ -22,8 +22,9 @@ use crate::crd::{Object, Spec};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Labels, Name};
 
 use super::facts::{
-    Account, Cluster, DestinationKind, DestinationSelector, ExternalService, Node, Pod, PolicyObject, Port, Reference,
-    Secret, Selector, Service, Settings, Slice, Table, TrustPolicy, VirtualDestination, VirtualGateway, Workspace,
+    Account, AuthServerObject, Cluster, DestinationKind, DestinationSelector, ExternalService, Node, Pod, PolicyObject,
+    Port, Reference, Secret, Selector, Service, Settings, Slice, Table, TrustPolicy, VirtualDestination,
+    VirtualGateway, Workspace,
 };
 use super::policy;
 use super::policy::rate_limit::LimitObject;
@@ -59,6 +60,8 @@ pub enum Lowered {
     ExternalService(Arc<ExternalService>),
     /// A Secret.
     Secret(Arc<Secret>),
+    /// An ExtAuthServer.
+    AuthServer(Arc<AuthServerObject>),
     /// A RootTrustPolicy.
     Trust(Arc<TrustPolicy>),
     /// A policy of any kind.
@@ -101,8 +104,10 @@ pub fn lower(object: &Object) -> (Lowered, Findings) {
             Lowered::ExternalService(Arc::new(discovery::external_service(object)))
         }
         Spec::RootTrustPolicy(spec) => Lowered::Trust(Arc::new(trust::trust_policy(object, spec, &mut findings))),
-        Spec::ExternalEndpoint(_) | Spec::ExtAuthServer(_) | Spec::Unsupported => {
-            policy::check_referenced(object, &mut findings);
+        Spec::ExtAuthServer(spec) => {
+            Lowered::AuthServer(Arc::new(policy::ext_auth::server_object(object, spec, &mut findings)))
+        }
+        Spec::ExternalEndpoint(_) | Spec::Unsupported => {
             not_supported(object, &mut findings);
             Lowered::Nothing
         }

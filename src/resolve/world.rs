@@ -14,8 +14,8 @@ use crate::model::{Labels, Name, ObjectRef, WorkspaceId};
 
 use super::Options;
 use super::facts::{
-    Account, Age, ExternalService, Node, Pod, PolicyEffect, PolicyObject, Secret, Selector, Service, Slice, Table,
-    VirtualDestination, VirtualGateway,
+    Account, Age, AuthServerObject, ExternalService, Node, Pod, PolicyEffect, PolicyObject, Secret, Selector, Service,
+    Slice, Table, VirtualDestination, VirtualGateway,
 };
 use super::policy;
 use super::policy::rate_limit::LimitObject;
@@ -51,6 +51,12 @@ pub trait World {
     fn trust(&self) -> &RootOfTrust;
     /// One Secret.
     fn secret(&self, id: &ObjectRef) -> Option<Arc<Secret>>;
+    /// All Secrets that a selector picks, whoever owns them.
+    fn secrets(&self, selector: &Selector) -> Vec<Arc<Secret>>;
+    /// One ExtAuthServer.
+    fn auth_server(&self, id: &ObjectRef) -> Option<Arc<AuthServerObject>>;
+    /// All ExtAuthServers, whoever owns them.
+    fn auth_servers(&self) -> Vec<Arc<AuthServerObject>>;
     /// The slices of a Service.
     fn slices(&self, service: &ObjectRef) -> Vec<Arc<Slice>>;
     /// One Pod.

@@ -102,6 +102,22 @@ const ROWS: &[Row] = &[
         ],
     },
     Row {
+        kind: Kind::ExtAuthPolicy,
+        sample: "{glooAuth: {configs: [{name: a, basicAuth: {realm: r, encryption: {sha1: {}}, userList: {users: {u: {hashedPassword: e5e9fa1ba31ecd1ae84f75caaa474f3a663f05f4}}}}}, {name: b, apiKeyAuth: {headersFromMetadataEntry: {x-a: {name: a}}, k8sSecretApikeyStorage: {labelSelector: {a: b}}}}, {name: c, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://a.example/keys'}}}}}, {name: d, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://b.example/keys'}}}}}, {name: e, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://c.example/keys'}}}}}, {name: f, passThroughAuth: {grpc: {address: 'a.example:80'}}}], booleanExpr: 'a && b && c && f && (d || e)'}}",
+        lacks: "OpenID Connect and OAuth2 logins, introspection, OPA, LDAP, HMAC, plugins; `clearRouteCache`; more than four sets of settings for servers",
+        shown_by: &[
+            "ext_auth::a_grpc_server_judges_each_request",
+            "ext_auth::an_http_server_judges_each_request",
+            "ext_auth::servers_may_stand_in_the_policy",
+            "ext_auth::r118_a_route_and_its_destination_are_each_asked_about",
+            "ext_auth::a_request_that_moves_to_another_route_is_judged_there",
+            "ext_auth/methods::passwords_are_compared_by_the_gateway",
+            "ext_auth/methods::api_keys_are_those_of_secrets",
+            "ext_auth/methods::access_tokens_are_verified_with_their_scopes",
+            "ext_auth/methods::methods_are_combined_as_the_expression_says",
+        ],
+    },
+    Row {
         kind: Kind::AccessPolicy,
         sample: "{authzList: [{allowedMethods: [GET]}]}",
         lacks: "traffic that passes no gateway",

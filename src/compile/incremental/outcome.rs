@@ -49,6 +49,8 @@ pub(super) enum Origin {
     Unimplemented,
     /// The listeners of a gateway.
     Listeners(GatewayId),
+    /// What policies share for all routes of a gateway.
+    Extensions(GatewayId),
     /// A piece of a tree on a gateway.
     Piece(GatewayId, ObjectRef, u64),
     /// A virtual host of a gateway.

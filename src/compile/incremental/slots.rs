@@ -11,8 +11,8 @@ use crate::memo::Reads;
 use crate::model::{GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
 use crate::resolve::Options;
 use crate::resolve::facts::{
-    Account, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, VirtualDestination,
-    VirtualGateway,
+    Account, AuthServerObject, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table,
+    VirtualDestination, VirtualGateway,
 };
 use crate::resolve::lower::Lowered;
 use crate::resolve::policy::rate_limit::LimitObject;
@@ -168,8 +168,9 @@ pub(super) fn touch_object(
                 }
             }
         }
+        Lowered::Secret(secret) => labels = Some(&secret.labels),
+        Lowered::AuthServer(_) => labels = Some(&no_labels),
         Lowered::Namespace(_)
-        | Lowered::Secret(_)
         | Lowered::Trust(_)
         | Lowered::Limits(_)
         | Lowered::Cluster(_)
@@ -304,6 +305,21 @@ impl World for Recording<'_> {
     fn secret(&self, id: &ObjectRef) -> Option<Arc<Secret>> {
         self.object(id);
         self.inputs.secret(id)
+    }
+
+    fn secrets(&self, selector: &Selector) -> Vec<Arc<Secret>> {
+        self.selected(Kind::Secret, selector);
+        self.inputs.secrets(selector)
+    }
+
+    fn auth_server(&self, id: &ObjectRef) -> Option<Arc<AuthServerObject>> {
+        self.object(id);
+        self.inputs.auth_server(id)
+    }
+
+    fn auth_servers(&self) -> Vec<Arc<AuthServerObject>> {
+        self.selected(Kind::ExtAuthServer, &Selector::default());
+        self.inputs.auth_servers()
     }
 
     fn slices(&self, service: &ObjectRef) -> Vec<Arc<Slice>> {

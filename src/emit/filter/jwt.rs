@@ -144,7 +144,11 @@ fn emit_requirement(verification: &Verification) -> jwt_pb::JwtRequirement {
     }
 }
 
-fn emit_provider(verification: &Verification, name: &Name, provider: &Provider<KeySource>) -> jwt_pb::JwtProvider {
+pub(super) fn emit_provider(
+    verification: &Verification,
+    name: &Name,
+    provider: &Provider<KeySource>,
+) -> jwt_pb::JwtProvider {
     use jwt_pb::jwt_provider::{JwksSourceSpecifier, NormalizePayload};
     let keys = match &provider.keys {
         KeySource::Inline(jwks) => JwksSourceSpecifier::LocalJwks(core_pb::DataSource {
@@ -287,7 +291,7 @@ fn emit_claim(provider: &Name, claim: &ClaimCheck) -> Vec<rules_pb::Permission> 
 }
 
 /// A condition on the payload of a provider's token, or on a claim in it.
-fn payload(provider: &Name, path: &[Name], value: matcher_pb::ValueMatcher) -> rules_pb::Permission {
+pub(super) fn payload(provider: &Name, path: &[Name], value: matcher_pb::ValueMatcher) -> rules_pb::Permission {
     use matcher_pb::metadata_matcher::{PathSegment, path_segment::Segment};
     let segments = std::iter::once(provider).chain(path);
     let segments = segments.map(|name| PathSegment { segment: Some(Segment::Key(name.to_string())) });
@@ -318,17 +322,17 @@ fn one_of(values: &std::collections::BTreeSet<ClaimValue>) -> matcher_pb::ValueM
     }
 }
 
-fn present() -> matcher_pb::ValueMatcher {
+pub(super) fn present() -> matcher_pb::ValueMatcher {
     matcher_pb::ValueMatcher { match_pattern: Some(matcher_pb::value_matcher::MatchPattern::PresentMatch(true)) }
 }
 
-fn in_list(item: matcher_pb::ValueMatcher) -> matcher_pb::ValueMatcher {
+pub(super) fn in_list(item: matcher_pb::ValueMatcher) -> matcher_pb::ValueMatcher {
     use matcher_pb::list_matcher::MatchPattern;
     let list = matcher_pb::ListMatcher { match_pattern: Some(MatchPattern::OneOf(Box::new(item))) };
     matcher_pb::ValueMatcher { match_pattern: Some(matcher_pb::value_matcher::MatchPattern::ListMatch(Box::new(list))) }
 }
 
-fn text(pattern: &TextPattern) -> matcher_pb::ValueMatcher {
+pub(super) fn text(pattern: &TextPattern) -> matcher_pb::ValueMatcher {
     use matcher_pb::string_matcher::MatchPattern;
     let pattern = match pattern {
         TextPattern::Any => return present(),

@@ -56,6 +56,25 @@ pub const NEWER: &[Newer] = &[
         since: EnvoyRelease::new(1, 40),
         has: |policy| matches!(policy, Policy::RateLimit(limits) if !limits.is_empty()),
     },
+    // Before, a holder does not take the filter, or is refused itself (validated on 1.36.4, 1.37.0, 1.38.3 and 1.39.3).
+    Newer {
+        kind: Kind::ExtAuthPolicy,
+        what: "user name and password",
+        since: EnvoyRelease::new(1, 39),
+        has: |policy| matches!(policy, Policy::ExtAuth(auth) if auth.basic.is_some()),
+    },
+    Newer {
+        kind: Kind::ExtAuthPolicy,
+        what: "the `realm` of user name and password",
+        since: EnvoyRelease::new(1, 40),
+        has: |policy| matches!(policy, Policy::ExtAuth(auth) if auth.basic.as_ref().is_some_and(|basic| basic.realm.is_some())),
+    },
+    Newer {
+        kind: Kind::ExtAuthPolicy,
+        what: "API keys",
+        since: EnvoyRelease::new(1, 40),
+        has: |policy| matches!(policy, Policy::ExtAuth(auth) if auth.key.as_ref().is_some_and(|key| !key.is_optional)),
+    },
     #[cfg(test)]
     Newer {
         kind: Kind::TeapotPolicy,

@@ -15,9 +15,6 @@
 //! the draft, and `settle` of its file makes the [`Policy`] of it, once for all routes (`settling.rs` says how). One that
 //! shares something for all routes of a gateway adds it in `ir/extension.rs`, and `emit/filter/` emits it from there.
 //!
-//! A kind can be checked before it is emitted: its `lower` is called through `not_emitted_yet`, so that a valid policy is
-//! reported as not supported and closes what it protects. It leaves that function when step 5 is done.
-//!
 //! Selection, delegation, age order, findings, status, counts and `explain` need nothing. `testing/teapot.rs` shows it
 //! with a made-up kind and lists every file that knows of one.
 
@@ -163,7 +160,7 @@ pub fn closes(policy: &PolicyObject) -> bool {
 /// [`Extensions::add`]: crate::ir::Extensions::add
 #[must_use]
 pub fn shares(effect: &Policy) -> bool {
-    matches!(effect, Policy::Jwt(_))
+    matches!(effect, Policy::Jwt(_) | Policy::ExtAuth(_))
 }
 
 /// Whether an effect stands for a policy that is invalid, in a strict form that its kind has in place of closing.
@@ -251,7 +248,7 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
         }
         Spec::ExtAuthPolicy(policy) => (
             routes_and_destinations(&policy.apply_to_routes, &policy.apply_to_destinations),
-            not_emitted_yet(id.kind, ext_auth::lower(id, policy, &mut remarks)),
+            ext_auth::lower(id, policy, &mut remarks).map(|auth| PolicyEffect::Draft(Draft::ExtAuth(Arc::new(auth)))),
         ),
         Spec::JwtPolicy(policy) => (
             routes_and_destinations(&policy.apply_to_routes, &policy.apply_to_destinations),
@@ -299,34 +296,6 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
 /// What a policy comes to that refers to nothing.
 fn valid(checked: Result<Policy, Fault>) -> Result<PolicyEffect, Fault> {
     checked.map(PolicyEffect::Valid)
-}
-
-/// What a policy comes to whose kind is checked and not emitted yet: its own fault, or that it is not supported.
-///
-/// A kind leaves this function by becoming a variant of [`Policy`], and of [`Draft`] if it refers to other objects.
-///
-/// # Rule
-/// R130.
-fn not_emitted_yet<T>(kind: Kind, checked: Result<T, Fault>) -> Result<PolicyEffect, Fault> {
-    checked.and_then(|_| Err(unsupported(kind)))
-}
-
-/// Checks a configuration that policies refer to and that is not emitted yet.
-///
-/// # Findings
-/// [`Code::InvalidField`] and [`Code::Unsupported`] as errors on the object.
-pub(super) fn check_referenced(object: &Object, findings: &mut Findings) {
-    let id = &object.meta.id;
-    let checked = match &*object.spec() {
-        Spec::ExtAuthServer(server) => ext_auth::server(id, server).map(drop),
-        _ => Ok(()),
-    };
-    match checked {
-        Ok(()) => {}
-        // The decoder has reported defects of fields already.
-        Err(_) if !object.defects.is_empty() => {}
-        Err(fault) => findings.push(Finding::error(id, fault.code, fault.message).at(fault.field)),
-    }
 }
 
 fn unsupported(kind: Kind) -> Fault {

@@ -31,7 +31,7 @@ use crate::resolve::world::World;
 
 use super::parts::{fault, quoted};
 use super::rate_limit::LimitObject;
-use super::{jwt, rate_limit};
+use super::{ext_auth, jwt, rate_limit};
 
 /// Whether a policy has references that are to be followed.
 #[must_use]
@@ -58,6 +58,9 @@ pub fn settle<W: World + ?Sized>(world: &W, policy: &PolicyObject, findings: &mu
             match draft {
                 Draft::Jwt(jwt) => jwt::settle(&mut references, jwt).map(|jwt| Policy::Jwt(Arc::new(jwt))),
                 Draft::RateLimit(limits) => rate_limit::settle(&mut references, limits).map(Policy::RateLimit),
+                Draft::ExtAuth(auth) => {
+                    ext_auth::settle(&mut references, auth).map(|auth| Policy::ExtAuth(Arc::new(auth)))
+                }
             }
         }
         None => Err(fault(&FieldPath::root(), "no workspace owns the policy")),
@@ -80,7 +83,7 @@ pub(super) struct References<'a, W: World + ?Sized> {
     pub(super) world: &'a W,
     pub(super) policy: &'a ObjectRef,
     pub(super) owner: &'a WorkspaceId,
-    remarks: &'a mut Findings,
+    pub(super) remarks: &'a mut Findings,
 }
 
 impl<W: World + ?Sized> References<'_, W> {
