@@ -6,6 +6,8 @@
 
 mod access;
 mod agreement;
+mod all_at_once;
+mod an_attachment_under_load;
 mod an_edit_under_load;
 mod bypasses;
 mod command_line;
@@ -24,6 +26,7 @@ mod matching;
 mod policies;
 mod pressure;
 mod principals;
+mod rate_limit;
 mod refusals;
 mod restart;
 mod scenarios;

@@ -56,6 +56,7 @@ impl Mesh {
             compiled: receiver,
             ledger: Arc::new(Ledger::new()),
             publisher,
+            limits: Arc::default(),
             places: loaded.places,
             metrics: Metrics::new(),
         };

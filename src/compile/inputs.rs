@@ -15,6 +15,7 @@ use crate::resolve::facts::{
 };
 use crate::resolve::lower::{Lowered, lower};
 use crate::resolve::policy;
+use crate::resolve::policy::rate_limit::LimitObject;
 use crate::resolve::roster::{Roster, RosterInputs, resolve_roster};
 use crate::resolve::trust::{self, KeptRoot, RootOfTrust, resolve_trust};
 use crate::resolve::world::{PolicyIndex, World};
@@ -44,6 +45,8 @@ pub struct Inputs {
     virtual_destinations: Collection<VirtualDestination>,
     external_services: Collection<ExternalService>,
     policies: OrdMap<WorkspaceId, PolicyIndex>,
+    /// What RateLimitPolicies refer to.
+    limits: OrdMap<ObjectRef, Arc<LimitObject>>,
     /// Objects of the v2 API that count: owned and read for configuration, or admin objects in their place.
     counted: OrdSet<ObjectRef>,
 }
@@ -258,6 +261,7 @@ impl Inputs {
             virtual_destinations: Collection::default(),
             external_services: Collection::default(),
             policies: OrdMap::new(),
+            limits: OrdMap::new(),
             counted: OrdSet::new(),
         }
     }
@@ -293,6 +297,7 @@ impl Inputs {
             // Rules see it once its references are followed.
             Lowered::Policy(policy) if policy::refers(policy) => {}
             Lowered::Policy(policy) => self.admit_policy(policy),
+            Lowered::Limits(limits) => drop(self.limits.insert(limits.id.clone(), limits.clone())),
             Lowered::Namespace(_)
             | Lowered::Cluster(_)
             | Lowered::Workspace(_)
@@ -322,6 +327,7 @@ impl Inputs {
             Lowered::ExternalService(service) => self.external_services.remove(service),
             Lowered::Policy(policy) if policy::refers(policy) => {}
             Lowered::Policy(policy) => self.dismiss_policy(policy),
+            Lowered::Limits(limits) => drop(self.limits.remove(&limits.id)),
             Lowered::Namespace(_)
             | Lowered::Cluster(_)
             | Lowered::Workspace(_)
@@ -364,6 +370,11 @@ impl Inputs {
     /// All tables, in age order.
     pub fn all_tables(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.tables.by_age.values()
+    }
+
+    /// All objects that RateLimitPolicies refer to.
+    pub fn all_limits(&self) -> impl Iterator<Item = &Arc<LimitObject>> {
+        self.limits.values()
     }
 
     /// All virtual destinations, in age order.
@@ -510,6 +521,10 @@ impl World for Inputs {
 
     fn external_services(&self, selector: &Selector) -> Vec<Arc<ExternalService>> {
         self.external_services.select(selector)
+    }
+
+    fn limit_object(&self, id: &ObjectRef) -> Option<Arc<LimitObject>> {
+        self.limits.get(id).cloned()
     }
 
     fn candidates(&self, owner: &WorkspaceId, labels: &EffectiveLabels) -> Vec<Arc<PolicyObject>> {

@@ -74,14 +74,16 @@ impl Emitter {
         state.made.snapshot()
     }
 
-    /// The policies that the release cannot do, whose routes are closed.
+    /// The policies that the release cannot do.
     ///
     /// # Cost
     /// In proportion to these policies and to the chains.
     #[must_use]
     pub fn beyond(&self) -> BTreeSet<Beyond> {
         let listeners = self.state.iter().flat_map(|state| state.listeners.values());
-        listeners.flat_map(|listener| listener.chains.values()).flat_map(|chain| chain.beyond.keys().cloned()).collect()
+        let of_routes = listeners.flat_map(|listener| listener.chains.values()).flat_map(|chain| chain.beyond.keys());
+        let of_upstreams = self.state.iter().flat_map(|state| state.beyond.values().flatten());
+        of_routes.chain(of_upstreams).cloned().collect()
     }
 
     /// How the chains are laid out now.
@@ -142,6 +144,8 @@ struct State {
     extensions: Arc<Extensions>,
     guard: Option<Arc<Guard>>,
     upstreams: OrdMap<UpstreamId, Arc<Upstream>>,
+    /// By upstream: the policies on it that the release cannot do. Nearly always empty.
+    beyond: BTreeMap<UpstreamId, Vec<Beyond>>,
     secrets: BTreeMap<SecretId, Secret>,
     listeners: BTreeMap<u16, ListenerState>,
     made: Made,
@@ -161,6 +165,7 @@ impl State {
             extensions,
             guard: None,
             upstreams: OrdMap::new(),
+            beyond: BTreeMap::new(),
             secrets: BTreeMap::new(),
             listeners: BTreeMap::new(),
             made,
@@ -194,10 +199,16 @@ impl State {
                     let name = name::cluster(id);
                     remove(&mut self.made.clusters, &name);
                     remove(&mut self.made.endpoints, &name);
+                    self.beyond.remove(id);
                 }
-                DiffItem::Add(_, upstream) | DiffItem::Update { new: (_, upstream), .. } => {
-                    put(&mut self.made.clusters, cluster::emit_cluster(upstream, &self.cluster));
-                    put(&mut self.made.endpoints, endpoint::emit_endpoints(upstream));
+                DiffItem::Add(id, upstream) | DiffItem::Update { new: (id, upstream), .. } => {
+                    let served = filter::as_served(upstream, self.options.release);
+                    put(&mut self.made.clusters, cluster::emit_cluster(&served, &self.cluster));
+                    put(&mut self.made.endpoints, endpoint::emit_endpoints(&served));
+                    match filter::beyond_at(upstream, self.options.release) {
+                        none if none.is_empty() => self.beyond.remove(id),
+                        some => self.beyond.insert(id.clone(), some),
+                    };
                 }
             }
         }

@@ -24,7 +24,7 @@ use crate::ir::{Action, Extensions, Matcher, Policy, Route, RouteBody, VirtualHo
 use crate::model::{EnvoyRelease, Host, Name, ObjectRef};
 use crate::snapshot::Resource;
 
-use super::filter::Beyond;
+use super::filter::{Beyond, lanes};
 use super::{filter, name, pb, wire};
 
 /// The most that a direct response may answer with; Envoy's default is 4 KiB.
@@ -256,10 +256,18 @@ fn build<'a>(route: &'a Route, extensions: &'a Extensions) -> RouteBuilder<'a> {
         filter::apply(policy, &mut builder);
     }
     if let Action::Forward(forward) = &route.body.action {
+        let own = &route.body.policies;
+        let is_split = forward.destinations.iter().any(|destination| lanes::limits(&destination.policies).is_some());
+        if let (false, Some(limits)) = (is_split, lanes::limits(own)) {
+            lanes::fill(limits, &own.iter(), builder.scope());
+        }
         for (index, destination) in forward.destinations.iter().enumerate() {
             builder.level = Level::Destination(index);
             for policy in &destination.policies {
                 filter::apply(policy, &mut builder);
+            }
+            if let Some(limits) = lanes::limits(&destination.policies) {
+                lanes::fill(limits, &own.iter().chain(&destination.policies), builder.scope());
             }
         }
     }

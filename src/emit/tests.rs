@@ -19,6 +19,8 @@ use crate::render::to_json;
 use crate::snapshot::verify::verify;
 use crate::snapshot::{ResourceType, Snapshot};
 
+mod limits;
+
 use super::testing::*;
 use super::{EmitOptions, emit_gateway};
 

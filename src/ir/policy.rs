@@ -10,6 +10,7 @@ pub mod access;
 pub mod csrf;
 pub mod ext_auth;
 pub mod jwt;
+pub mod lane;
 pub mod rate_limit;
 pub mod reference;
 pub mod sealed;
@@ -39,6 +40,9 @@ pub enum Policy {
     Access(Arc<access::Access>),
     /// JWTPolicy.
     Jwt(Arc<jwt::Verification>),
+    /// RateLimitPolicy: each by itself, by phase, priority and age. Where one of a route's destinations has this, each has
+    /// all that holds on the way to it, and the route's own is not looked at.
+    RateLimit(Vec<Arc<rate_limit::Limits>>),
     /// ExtAuthPolicy.
     ExtAuth(Arc<ext_auth::Authorization>),
     /// The made-up kind of the tests: answers with a header of its own.
@@ -58,6 +62,7 @@ impl Policy {
             Self::Csrf(_) => Kind::CsrfPolicy,
             Self::Access(_) => Kind::AccessPolicy,
             Self::Jwt(_) => Kind::JwtPolicy,
+            Self::RateLimit(_) => Kind::RateLimitPolicy,
             Self::ExtAuth(_) => Kind::ExtAuthPolicy,
             #[cfg(test)]
             Self::Teapot(_) => Kind::TeapotPolicy,

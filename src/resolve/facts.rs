@@ -11,6 +11,7 @@ use crate::ir::listener::TlsVersion;
 use crate::ir::policy::Policy;
 use crate::ir::policy::ext_auth::{AuthServer, ExtAuth};
 use crate::ir::policy::jwt::Jwt;
+use crate::ir::policy::rate_limit::RateLimit;
 use crate::ir::route::{DirectResponse, HostRewrite, Matcher, PathRewrite, Redirect};
 use crate::ir::trust::Terms;
 use crate::ir::upstream::UpstreamProtocol;
@@ -773,6 +774,8 @@ pub enum PolicyEffect {
 pub enum Draft {
     /// JWTPolicy.
     Jwt(Arc<Jwt>),
+    /// RateLimitPolicy.
+    RateLimit(Arc<RateLimit>),
     /// ExtAuthPolicy.
     ExtAuth(Arc<ExtAuth>),
 }

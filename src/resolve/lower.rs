@@ -27,6 +27,7 @@ use super::facts::{
     VirtualGateway, Workspace,
 };
 use super::policy;
+use super::policy::rate_limit::LimitObject;
 
 /// The checked form of an object.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +66,8 @@ pub enum Lowered {
     Trust(Arc<TrustPolicy>),
     /// A policy of any kind.
     Policy(Arc<PolicyObject>),
+    /// An object that RateLimitPolicies refer to.
+    Limits(Arc<LimitObject>),
     /// Nothing that routing needs.
     Nothing,
 }
@@ -104,14 +107,13 @@ pub fn lower(object: &Object) -> (Lowered, Findings) {
         Spec::ExtAuthServer(spec) => {
             Lowered::AuthServer(Arc::new(policy::ext_auth::server_object(object, spec, &mut findings)))
         }
-        Spec::ExternalEndpoint(_)
-        | Spec::RateLimitServerSettings(_)
-        | Spec::RateLimitServerConfig(_)
-        | Spec::RateLimitClientConfig(_)
-        | Spec::Unsupported => {
-            policy::check_referenced(object, &mut findings);
+        Spec::ExternalEndpoint(_) | Spec::Unsupported => {
             not_supported(object, &mut findings);
             Lowered::Nothing
+        }
+        Spec::RateLimitServerSettings(_) | Spec::RateLimitServerConfig(_) | Spec::RateLimitClientConfig(_) => {
+            let referenced = policy::rate_limit::referenced(object, &mut findings);
+            referenced.map_or(Lowered::Nothing, |limits| Lowered::Limits(Arc::new(limits)))
         }
         Spec::Secret(secret) => Lowered::Secret(Arc::new(discovery::secret(object, secret))),
         Spec::ConfigMap(_) => Lowered::Nothing,

@@ -18,6 +18,7 @@ use super::facts::{
     Slice, Table, VirtualDestination, VirtualGateway,
 };
 use super::policy;
+use super::policy::rate_limit::LimitObject;
 use super::roster::Roster;
 use super::trust::RootOfTrust;
 
@@ -72,6 +73,8 @@ pub trait World {
     fn external_service(&self, id: &ObjectRef) -> Option<Arc<ExternalService>>;
     /// All external services that a selector picks, whoever owns them.
     fn external_services(&self, selector: &Selector) -> Vec<Arc<ExternalService>>;
+    /// One object that RateLimitPolicies refer to.
+    fn limit_object(&self, id: &ObjectRef) -> Option<Arc<LimitObject>>;
     /// The policies of a workspace whose route selectors may match a route with these labels, in age order.
     fn candidates(&self, owner: &WorkspaceId, labels: &EffectiveLabels) -> Vec<Arc<PolicyObject>>;
     /// The policies of a workspace that select destinations, and close them because they cannot be applied.

@@ -25,6 +25,10 @@ pub(super) enum Origin {
     Trust,
     /// What the references of a policy lead to.
     Policy(ObjectRef),
+    /// Which rate-limit services get a configuration.
+    Delivery(ObjectRef),
+    /// What has no room on a rate-limit service.
+    LimitServer(ObjectRef),
     /// An object by itself, and where it stands.
     Object(ObjectRef),
     /// Where a root table binds.

@@ -15,6 +15,7 @@ use crate::resolve::facts::{
     VirtualDestination, VirtualGateway,
 };
 use crate::resolve::lower::Lowered;
+use crate::resolve::policy::rate_limit::LimitObject;
 use crate::resolve::roster::Roster;
 use crate::resolve::trust::RootOfTrust;
 use crate::resolve::world::{DestinationKey, PolicyPlace, World};
@@ -84,6 +85,8 @@ pub(super) enum Reader {
     Trust,
     /// What a policy with references comes to.
     Policy(ObjectRef),
+    /// Which rate-limit services get a configuration.
+    Delivery(ObjectRef),
     /// Where a root table binds.
     Binding(ObjectRef),
     /// The tree of a root table with its policies.
@@ -169,6 +172,7 @@ pub(super) fn touch_object(
         Lowered::AuthServer(_) => labels = Some(&no_labels),
         Lowered::Namespace(_)
         | Lowered::Trust(_)
+        | Lowered::Limits(_)
         | Lowered::Cluster(_)
         | Lowered::Workspace(_)
         | Lowered::Settings(_)
@@ -356,6 +360,11 @@ impl World for Recording<'_> {
     fn external_services(&self, selector: &Selector) -> Vec<Arc<ExternalService>> {
         self.selected(Kind::ExternalService, selector);
         self.inputs.external_services(selector)
+    }
+
+    fn limit_object(&self, id: &ObjectRef) -> Option<Arc<LimitObject>> {
+        self.object(id);
+        self.inputs.limit_object(id)
     }
 
     fn candidates(&self, owner: &WorkspaceId, labels: &EffectiveLabels) -> Vec<Arc<PolicyObject>> {

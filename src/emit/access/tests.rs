@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::emit::testing::{object, plan, upstream};
-use crate::emit::{EmitOptions, emit_gateway};
+use crate::emit::{EmitOptions, Emitter, beyond, emit_gateway};
 use crate::ir::policy::access::Access;
+use crate::ir::upstream::Closed;
 use crate::ir::{GatewayPlan, Upstream};
-use crate::model::Kind;
+use crate::model::{EnvoyRelease, Kind};
 use crate::render::to_json;
 use crate::snapshot::ResourceType;
 use crate::snapshot::verify::verify;
@@ -242,5 +243,38 @@ fn hosts_are_alike_in_either_case_with_a_dot_at_their_end_and_with_any_port() {
     ] {
         let regex = format!("(?i)^(?:{})$", host(&pattern).replace(r"\C", "(?s-u:.)"));
         assert_eq!(Regex::new(&regex).unwrap().is_match(text.as_bytes()), expected, "{pattern:?} {text}");
+    }
+}
+
+/// R130: a release that refuses the filter gets a cluster without it, and where it would refuse requests, without hosts.
+#[test]
+fn r130_a_release_that_cannot_guard_a_destination_sends_nothing_there() {
+    let judged = |guard: Guard| plan([], [Upstream { guards: vec![guard], ..upstream("cart") }]);
+    let invalid = plan([], [Upstream { closed: Some(Closed::Deny), ..upstream("cart") }]);
+    for (plan, is_served, told) in [
+        (judged(guard(Some(vec![entry(0)]), None)), false, vec![true]),
+        (judged(guard(Some(vec![]), None)), false, vec![true]),
+        // What is evaluated only is left out.
+        (judged(guard(None, Some(vec![entry(0)]))), true, vec![false]),
+        // Its policy says already that it is invalid.
+        (invalid, false, vec![]),
+    ] {
+        for (minor, can) in [(36, false), (38, false), (39, true)] {
+            let options = EmitOptions { release: EnvoyRelease::new(1, minor), ..EmitOptions::default() };
+            let snapshot = emit_gateway(&plan, &options);
+            assert_eq!(verify(&snapshot), [], "1.{minor}");
+            let shown = |kind| {
+                let resource = snapshot.get(kind, "svc/cluster-1/shop/cart/80").unwrap();
+                to_json(kind, resource).unwrap().to_string()
+            };
+            assert_eq!(shown(ResourceType::Cluster).contains("rbac"), can, "1.{minor}");
+            assert_eq!(shown(ResourceType::Endpoint).contains("lb_endpoints"), can || is_served, "1.{minor}");
+            let beyond = beyond(&plan, options.release);
+            let closes: Vec<bool> = beyond.iter().map(|beyond| beyond.closes).collect();
+            assert_eq!(closes, if can { vec![] } else { told.clone() }, "1.{minor}");
+            let mut emitter = Emitter::default();
+            assert_eq!(emitter.emit(&plan, &options), snapshot, "1.{minor}");
+            assert_eq!(emitter.beyond(), beyond, "1.{minor}");
+        }
     }
 }

@@ -19,14 +19,17 @@ mod ext_auth;
 mod fault_injection;
 mod header_manipulation;
 mod jwt;
+pub(super) mod lanes;
 pub(super) mod principal;
+mod rate_limit;
 mod release;
 mod retry_timeout;
 #[cfg(test)]
 mod teapot;
 
+pub(super) use rate_limit::DOMAIN;
 pub use release::{Beyond, NEWER, Newer, needs};
-pub(super) use release::{beyond, is_beyond};
+pub(super) use release::{as_served, beyond, beyond_at, is_beyond};
 pub(super) use retry_timeout::baseline as baseline_retries;
 
 use std::collections::HashMap;
@@ -287,8 +290,8 @@ pub(super) fn apply(policy: &Policy, route: &mut RouteBuilder<'_>) {
         Policy::Jwt(verification) => jwt::apply(verification, route),
         Policy::ExtAuth(authorization) => ext_auth::apply(authorization, route),
         Policy::Csrf(policy) => csrf::apply(policy, route),
-        // Clusters and listeners have it.
-        Policy::Access(_) => {}
+        // Clusters and listeners have the one; the other goes into lanes, all at once.
+        Policy::Access(_) | Policy::RateLimit(_) => {}
         #[cfg(test)]
         Policy::Teapot(policy) => teapot::apply(policy, route),
     }
