@@ -5,10 +5,18 @@
 //! routes by label, and those of `team` its Services. Limits are per day, so that no window ends during a test, and each
 //! test counts by values of its own.
 
+use anyhow::Context;
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use envoy_types::pb::ratelimit::config::ratelimit::v3::RateLimitConfig;
+use prost::Message;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tonic::{Code, Status, Streaming};
 
 use crate::support::backend::Backend;
-use crate::support::chancery::{Settings, check};
+use crate::support::chancery::{Settings, check, status};
 use crate::support::http::{Client, Request, Response};
 use crate::support::issuer::Issuer;
 use crate::support::limiter::Limiter;
@@ -17,6 +25,7 @@ use crate::support::two_teams::TWO_TEAMS;
 use crate::support::wait::{Not, PATIENCE, until};
 use crate::support::world::Mesh;
 use crate::support::yaml;
+use crate::xds_port::node;
 
 const HOST: &str = "www.example.com";
 
@@ -415,5 +424,98 @@ async fn bad_policies_limit_nothing_and_say_why() -> anyhow::Result<()> {
         let told = world.told(&format!("RateLimitPolicy/team/{name}@cluster-1"))?;
         assert!(told.contains(approval) && told.contains(expected), "{name}: {told}");
     }
+    Ok(())
+}
+
+const LIMITS: &str = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig";
+const CLUSTERS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+
+/// A client of the xDS port that asks for everything of one type.
+struct Subscriber {
+    requests: mpsc::Sender<DiscoveryRequest>,
+    responses: Streaming<DiscoveryResponse>,
+    type_url: &'static str,
+}
+
+impl Subscriber {
+    async fn start(xds: std::net::SocketAddr, node: Node, type_url: &'static str) -> anyhow::Result<Self> {
+        let (requests, outgoing) = mpsc::channel(8);
+        let first = DiscoveryRequest { node: Some(node), type_url: type_url.to_owned(), ..DiscoveryRequest::default() };
+        requests.send(first).await?;
+        let mut client = AggregatedDiscoveryServiceClient::connect(format!("http://{xds}")).await?;
+        let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
+        let responses = client.stream_aggregated_resources(outgoing).await?.into_inner();
+        Ok(Self { requests, responses, type_url })
+    }
+
+    /// The next response, which is acknowledged.
+    async fn next(&mut self) -> Result<DiscoveryResponse, Status> {
+        let response = tokio::time::timeout(PATIENCE, self.responses.message()).await;
+        let response = response.map_err(|_| Status::deadline_exceeded("no response"))??;
+        let response = response.ok_or_else(|| Status::cancelled("the stream ended"))?;
+        let answer = DiscoveryRequest {
+            type_url: self.type_url.to_owned(),
+            version_info: response.version_info.clone(),
+            response_nonce: response.nonce.clone(),
+            ..DiscoveryRequest::default()
+        };
+        let _ = self.requests.send(answer).await;
+        Ok(response)
+    }
+
+    /// The configurations of the next response, which has at most one resource.
+    async fn configurations(&mut self) -> anyhow::Result<Vec<String>> {
+        let response = self.next().await?;
+        assert!(response.resources.len() < 2, "one domain");
+        let Some(resource) = response.resources.first() else { return Ok(Vec::new()) };
+        let config = RateLimitConfig::decode(resource.value.as_slice()).context("limits")?;
+        assert_eq!((config.name.as_str(), config.domain.as_str()), ("chancery", "chancery"));
+        Ok(config.descriptors.into_iter().map(|node| format!("{}={}", node.key, node.value)).collect())
+    }
+}
+
+/// What a rate-limit service gets, and others do not.
+#[tokio::test]
+async fn a_service_gets_its_own_limits_and_nothing_else() -> anyhow::Result<()> {
+    let mut world = World::start().await?;
+    let xds = world.mesh.chancery.xds();
+    let service = |name: &str| node(&format!("ratelimit~cluster-1~team~{name}"), &[]);
+    let mut subscriber = Subscriber::start(xds, service("limiter"), LIMITS).await?;
+    let [orders, trees] = ["orders", "trees"].map(|name| format!("chancery.config=cluster-1/team/{name}"));
+    assert_eq!(subscriber.configurations().await?, [orders.clone(), trees.clone()]);
+    // Edits of routes and policies send it nothing: the next response is the one with other rules.
+    world.mesh.edit("RouteTable/team/child@cluster-1", |table| {
+        table["spec"]["http"][0]["matchers"][0]["uri"]["prefix"] = json!("/plain-again");
+    })?;
+    world.answers("/plain-again", 200).await?;
+    world.mesh.edit("RateLimitServerConfig/team/trees@cluster-1", |config| {
+        config["spec"]["destinationServers"][0]["ref"]["name"] = json!("nobody");
+    })?;
+    assert_eq!(subscriber.configurations().await?, [orders]);
+    assert_eq!(Subscriber::start(xds, service("nobody"), LIMITS).await?.configurations().await?, [trees]);
+    // Of what gateways get it has nothing, and a gateway nothing of this.
+    assert_eq!(Subscriber::start(xds, service("limiter"), CLUSTERS).await?.next().await?.resources, []);
+    let labels = crate::xds_port::labels(&[("app", "ingress")]);
+    let gateway = node(
+        "gw",
+        &[
+            ("cluster", crate::xds_port::text("cluster-1")),
+            ("namespace", crate::xds_port::text("shop")),
+            ("labels", labels),
+        ],
+    );
+    assert_eq!(Subscriber::start(xds, gateway, LIMITS).await?.next().await?.resources, []);
+    for id in ["ratelimit~cluster-1~team~gone", "ratelimit~cluster-1", "ratelimit~"] {
+        let refused = Subscriber::start(xds, node(id, &[]), LIMITS).await?.next().await.err().context("no refusal")?;
+        assert_eq!(refused.code(), Code::NotFound, "{id}: {refused}");
+        assert!(refused.message().contains("ratelimit~<cluster>~<namespace>~<Service>"), "{refused}");
+    }
+    // An operator sees it among the gateways.
+    let shown = status(world.mesh.chancery.admin())?;
+    let entry =
+        list(&shown, "/gateways").iter().find(|entry| text(entry, "/gateway") == "ratelimit~cluster-1~team~limiter");
+    let types = entry.map(|entry| list(entry, "/types").to_vec()).unwrap_or_default();
+    let limits = types.iter().find(|of_type| text(of_type, "/typeUrl") == LIMITS).context("its limits")?;
+    assert_eq!(text(limits, "/state"), "acknowledged", "{shown:#}");
     Ok(())
 }
