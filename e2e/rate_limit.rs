@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming};
 
 use crate::support::backend::Backend;
-use crate::support::chancery::{Settings, check, status};
+use crate::support::chancery::{Settings, check, explain, status};
 use crate::support::http::{Client, Request, Response};
 use crate::support::issuer::Issuer;
 use crate::support::limiter::Limiter;
@@ -71,6 +71,7 @@ const WORLD: &str = r"
       - {name: first, labels: {case: first}, matchers: [{uri: {prefix: /first}}], forwardTo: *stock}
       - {name: then, labels: {case: then}, matchers: [{uri: {prefix: /then}}], forwardTo: *stock}
       - {name: last, labels: {case: last}, matchers: [{uri: {prefix: /last}}], forwardTo: *stock}
+      - {name: claims, labels: {case: claims}, matchers: [{uri: {prefix: /claims}}], forwardTo: *stock}
       - {name: open, labels: {case: open}, matchers: [{uri: {prefix: /open}}], forwardTo: *stock}
       - {name: shut, labels: {case: shut}, matchers: [{uri: {prefix: /shut}}], forwardTo: *stock}
       - {name: absent, labels: {case: absent}, matchers: [{uri: {prefix: /absent}}], forwardTo: *stock}
@@ -97,6 +98,7 @@ const WORLD: &str = r"
             - {key: plan, value: free pass}
         - {key: who, rateLimit: {unit: DAY, requestsPerUnit: 2}}
         - {key: whose, rateLimit: {unit: DAY, requestsPerUnit: 3}}
+        - {key: org, rateLimit: {unit: DAY, requestsPerUnit: 2}}
         - {key: header_match, value: robot, rateLimit: {unit: DAY, requestsPerUnit: 1}}
       setDescriptors:
         - {simpleDescriptors: [{key: account}, {key: tier, value: free}], rateLimit: {unit: DAY, requestsPerUnit: 1}}
@@ -142,7 +144,11 @@ fn policies() -> String {
         ),
         usual("who", "who", "ratelimitClientConfig: {name: who}"),
         usual("both-who", "both", WHO),
-        usual("both-whose", "both", &format!("phase: {{preAuthz: {{}}}}, {WHOSE}")),
+        usual(
+            "claims",
+            "claims",
+            "raw: {rateLimits: [{actions: [{metadata: {descriptorKey: org, metadataKey: {key: envoy.filters.http.jwt_authn, path: [{key: a}, {key: org}]}}}], limit: {dynamicMetadata: {metadataKey: {key: envoy.filters.http.jwt_authn, path: [{key: a}, {key: limit}]}}}}]}",
+        ),
         usual("first", "first", &format!("phase: {{preAuthz: {{priority: -7}}}}, {WHO}")),
         usual("then", "then", &format!("phase: {{preAuthz: {{}}}}, {WHO}")),
         usual("last", "last", WHO),
@@ -185,7 +191,13 @@ fn policies() -> String {
 - {apiVersion: admin.gloo.solo.io/v2, kind: RateLimitServerConfig, metadata: {name: trees, namespace: team, @}, spec: {destinationServers: [{ref: {name: limiter}, port: {name: grpc}}], raw: {descriptors: [{key: remote_address, rateLimit: {unit: DAY, requestsPerUnit: 1}}]}}}
 - {apiVersion: trafficcontrol.policy.gloo.solo.io/v2, kind: RateLimitPolicy, metadata: {name: vault, namespace: team, @}, spec: {applyToDestinations: [{selector: {labels: {guard: 'yes'}}}], config: {ratelimitServerConfig: {name: orders}, serverSettings: {name: ours}, $WHOSE}}}
 ".replace("$WHOSE", WHOSE));
-    for case in ["first", "then", "last"] {
+    // The gateway's owner limits as well, by rules of its own and the same service.
+    all.push(format!(r"
+- {{apiVersion: admin.gloo.solo.io/v2, kind: RateLimitServerConfig, metadata: {{name: theirs, namespace: shop, @}}, spec: {{destinationServers: [{{ref: {{name: limiter, namespace: team}}}}], raw: {{descriptors: [{{key: whose, rateLimit: {{unit: DAY, requestsPerUnit: 3}}}}]}}}}}}
+- {{apiVersion: admin.gloo.solo.io/v2, kind: RateLimitServerSettings, metadata: {{name: theirs, namespace: shop, @}}, spec: {{destinationServer: {{ref: {{name: limiter, namespace: team}}}}, requestTimeout: 10s}}}}
+- {{apiVersion: trafficcontrol.policy.gloo.solo.io/v2, kind: RateLimitPolicy, metadata: {{name: both-whose, namespace: shop, @}}, spec: {{applyToRoutes: [{{route: {{labels: {{case: both}}}}}}], config: {{phase: {{preAuthz: {{}}}}, ratelimitServerConfig: {{name: theirs}}, serverSettings: {{name: theirs}}, {WHOSE}}}}}}}
+"));
+    for case in ["first", "then", "last", "claims"] {
         all.push(format!(
             "- {{apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {{name: {case}, namespace: shop, @}}, spec: {{applyToRoutes: [{{route: {{labels: {{case: {case}}}}}}}], config: {{providers: {{a: {{issuer: https://a, local: {{inline: $PEM}}}}}}}}}}}}\n"
         ));
@@ -328,6 +340,15 @@ async fn r123_all_policies_of_a_route_and_its_destination_apply() -> anyhow::Res
         }
     }
     assert!(refused > 0 && passed_after > 0, "{refused} refused, {passed_after} passed after that");
+    let shown = explain(world.mesh.directory(), &world.mesh.settings, "cluster-1/shop/ingress", &get("/half", &[]))?;
+    let on_the_way = list(&shown, "/destinations").iter().map(|destination| list(destination, "/limits").len());
+    assert_eq!((on_the_way.collect::<Vec<_>>(), list(&shown, "/limits").len()), (vec![1, 1], 0), "{shown:#}");
+    let of_vault = text(&shown, "/destinations/0/limits/0");
+    assert!(
+        of_vault.contains("after authorization, priority 0: asks Service/team/limiter@cluster-1:8081#grpc"),
+        "{of_vault}"
+    );
+    assert!(of_vault.contains("cluster-1/team/orders who; cluster-1/team/orders whose"), "{of_vault}");
     // Nothing that Envoy answers itself is counted, and the policy says so.
     for _ in 0..5 {
         assert_eq!(world.send(&get("/direct", &[("x-who", "e")])).await?.status, 299);
@@ -356,7 +377,13 @@ async fn r125_limits_stand_before_tokens_or_behind_them() -> anyhow::Result<()> 
         }
         world.allows(good(path, path), 2).await?;
     }
-    Ok(())
+    // What a token claims is counted, and may bring a limit of its own.
+    let bearing = |token: String| get("/claims", &[("authorization", &format!("Bearer {token}"))]);
+    world.allows(bearing(world.issuer.token(&json!({"org": "a"}))?), 2).await?;
+    world.allows(bearing(world.issuer.token(&json!({"org": "b"}))?), 2).await?;
+    let own = json!({"org": "c", "limit": {"requests_per_unit": 5, "unit": "DAY"}});
+    world.allows(bearing(world.issuer.token(&own)?), 5).await?;
+    world.allows_all(bearing(world.issuer.token(&json!({}))?)).await
 }
 
 #[tokio::test]
@@ -377,9 +404,9 @@ async fn limits_change_while_the_service_runs_and_faulty_ones_change_nothing() -
     let told = world.told("RateLimitServerConfig/team/trees@cluster-1")?;
     assert!(told.contains("spec.raw.descriptors[1]"), "{told}");
     world.allows(get("/who", &[("x-who", "c")]), 5).await?;
-    // Without any, nothing is limited, and the service says so.
+    // Without rules nothing is limited.
     world.mesh.edit(ORDERS, |config| config["spec"]["destinationServers"][0]["ref"]["name"] = json!("nobody"))?;
-    world.limiter.shows("no limits", str::is_empty).await?;
+    world.limiter.shows("the rules of others alone", |limits| !limits.contains("team/")).await?;
     world.allows_all(get("/who", &[("x-who", "c")])).await?;
     let log = world.mesh.chancery.log()?;
     assert!(!log.contains("refused its limits"), "{log}");
@@ -481,8 +508,9 @@ async fn a_service_gets_its_own_limits_and_nothing_else() -> anyhow::Result<()> 
     let xds = world.mesh.chancery.xds();
     let service = |name: &str| node(&format!("ratelimit~cluster-1~team~{name}"), &[]);
     let mut subscriber = Subscriber::start(xds, service("limiter"), LIMITS).await?;
-    let [orders, trees] = ["orders", "trees"].map(|name| format!("chancery.config=cluster-1/team/{name}"));
-    assert_eq!(subscriber.configurations().await?, [orders.clone(), trees.clone()]);
+    let [orders, trees, theirs] =
+        ["team/orders", "team/trees", "shop/theirs"].map(|name| format!("chancery.config=cluster-1/{name}"));
+    assert_eq!(subscriber.configurations().await?, [theirs.clone(), orders.clone(), trees.clone()]);
     // Edits of routes and policies send it nothing: the next response is the one with other rules.
     world.mesh.edit("RouteTable/team/child@cluster-1", |table| {
         table["spec"]["http"][0]["matchers"][0]["uri"]["prefix"] = json!("/plain-again");
@@ -491,7 +519,7 @@ async fn a_service_gets_its_own_limits_and_nothing_else() -> anyhow::Result<()> 
     world.mesh.edit("RateLimitServerConfig/team/trees@cluster-1", |config| {
         config["spec"]["destinationServers"][0]["ref"]["name"] = json!("nobody");
     })?;
-    assert_eq!(subscriber.configurations().await?, [orders]);
+    assert_eq!(subscriber.configurations().await?, [theirs, orders]);
     assert_eq!(Subscriber::start(xds, service("nobody"), LIMITS).await?.configurations().await?, [trees]);
     // Of what gateways get it has nothing, and a gateway nothing of this.
     assert_eq!(Subscriber::start(xds, service("limiter"), CLUSTERS).await?.next().await?.resources, []);
