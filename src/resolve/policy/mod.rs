@@ -13,7 +13,8 @@
 //!
 //! A kind that refers to Secrets, servers, destinations or configurations has a variant of [`Draft`] as well: `lower` gives
 //! the draft, and `settle` of its file makes the [`Policy`] of it, once for all routes (`settling.rs` says how). One that
-//! shares something for all routes of a gateway adds it in `ir/extension.rs`, and `emit/filter/` emits it from there.
+//! shares something for all routes of a gateway adds it in `ir/extension.rs`, and `emit/filter/` emits it from there. One
+//! whose filter a route brings whole stands in a lane: `ir/policy/lane.rs` ranks it, `emit/filter/lanes.rs` holds it.
 //!
 //! A kind can be checked before it is emitted: its `lower` is called through `not_emitted_yet`, so that a valid policy is
 //! reported as not supported and closes what it protects. It leaves that function when step 5 is done.
