@@ -49,7 +49,9 @@ impl Audit {
             while let Ok(sample) = inbox.recv() {
                 // What a panic leaves behind is dropped, and the next sample begins anew.
                 let counted = catch_unwind(AssertUnwindSafe(|| judge(&sample))).unwrap_or_else(|_| {
-                    tracing::error!("compiling from scratch failed, this is a fault of Chancery; counted as a difference");
+                    tracing::error!(
+                        "compiling from scratch failed, this is a fault of Chancery; counted as a difference"
+                    );
                     1
                 });
                 metrics.audited(counted);
@@ -105,7 +107,13 @@ mod tests {
             given: Arc::default(),
             wanted: BTreeSet::new(),
             remembered: Arc::default(),
-            compiled: Arc::new(compile(&Default::default(), &[], &Options::default(), &BTreeSet::new(), &Default::default())),
+            compiled: Arc::new(compile(
+                &Default::default(),
+                &[],
+                &Options::default(),
+                &BTreeSet::new(),
+                &Default::default(),
+            )),
         };
         // A thread takes each only when it is done with the one before; the third shows that the second was counted.
         for _ in 0..3 {

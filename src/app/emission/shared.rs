@@ -188,7 +188,12 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn names(shown: &GatewayPlan) -> String {
-        shown.extensions.verifications().map(|(_, verification)| verification.name.as_str()).collect::<Vec<_>>().join(" ")
+        shown
+            .extensions
+            .verifications()
+            .map(|(_, verification)| verification.name.as_str())
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     /// What has changed hands, step by step, with a gateway that takes what it is told to.
@@ -211,7 +216,8 @@ mod tests {
         }
 
         fn publishes(&mut self, routes: &str, stand_ins: &[&'static str]) {
-            let stand_in = |body: &&'static str| Arc::new(Resource::from_content("r".into(), (*body).into(), [].into()));
+            let stand_in =
+                |body: &&'static str| Arc::new(Resource::from_content("r".into(), (*body).into(), [].into()));
             let stand_ins: Vec<Arc<Resource>> = stand_ins.iter().map(stand_in).collect();
             self.shared.published(|| Version::new(routes), stand_ins.iter());
         }
