@@ -807,7 +807,7 @@ impl Emitted {
 
     /// What to publish: the compiled snapshot with what was accepted in place of what was refused, if that fits.
     fn overlay(&mut self, key: &GatewayKey, emission: &mut Emission, refused: &Refusals) -> Overlay {
-        let overlay = refused.overlay(key, &self.compiled);
+        let overlay = emission.overlay(key, &self.compiled, refused);
         if overlay.kept.is_empty() || self.published.as_ref() == Some(&overlay.snapshot) {
             return overlay;
         }

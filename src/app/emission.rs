@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::emit::{Beyond, EmitOptions, Emitter, Layout};
 use crate::ir::{Extensions, GatewayPlan};
-use crate::memory::refusals::references::chooses_scopes;
-use crate::memory::refusals::{Bytes, GRACE, Refusals};
+use crate::memory::refusals::references::{Known, chooses_scopes};
+use crate::memory::refusals::{Bytes, GRACE, Overlay, Refusals};
 use crate::model::{EnvoyRelease, GatewayId, Name, ObjectRef};
 use crate::publish::GatewayKey;
 use crate::snapshot::verify::Verifier;
@@ -56,6 +56,8 @@ pub(super) struct Emission {
     /// Set while chains are not cut because a listener was refused with a chain that was: some Envoys are built without what
     /// that takes.
     uncut: Option<Uncut>,
+    /// What refers to what, of what stands in for something.
+    known: Known,
 }
 
 /// A listener of which some Envoys refused a chain that is cut.
@@ -81,6 +83,7 @@ impl Emission {
             barred: Barred::default(),
             is_filled: false,
             uncut: None,
+            known: Known::default(),
         }
     }
 
@@ -152,6 +155,11 @@ impl Emission {
             tracing::error!(gateway = %key, "not published, this is a fault of Chancery: {violation}");
         }
         violations.is_empty()
+    }
+
+    /// A compiled snapshot with what was accepted in place of what was refused.
+    pub(super) fn overlay(&mut self, key: &GatewayKey, compiled: &Arc<Snapshot>, refusals: &Refusals) -> Overlay {
+        refusals.overlay_with(key, compiled, &mut self.known)
     }
 
     /// Notes that a compiled snapshot is published, as far as nothing stands in for what it has.

@@ -88,3 +88,57 @@ impl Shared {
         self.earlier.iter().cloned().chain(self.now.iter().map(kept)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::policy::jwt::{ClearRouteCache, Jwt, Mode};
+    use crate::ir::policy::{Phase, Place};
+    use crate::model::{EnvoyRelease, Kind, ObjectRef};
+
+    fn key(minor: u32) -> GatewayKey {
+        GatewayKey {
+            gateway: "c1/edge/web".parse().unwrap(),
+            bind: "0.0.0.0".into(),
+            envoy: EnvoyRelease::serving(Some((1, minor))),
+        }
+    }
+
+    fn extensions(name: &str) -> Arc<Extensions> {
+        let verification = Verification {
+            name: name.into(),
+            policy: ObjectRef::new(Kind::JwtPolicy, "c1", "shop", "p"),
+            jwt: Jwt {
+                providers: [].into(),
+                mode: Mode::RequireValid,
+                place: Place { phase: Phase::PostAuthz, priority: 0 },
+                clear_route_cache: ClearRouteCache::Auto,
+                claims: [].into(),
+                scopes: [].into(),
+            },
+        };
+        let mut extensions = Extensions::default();
+        extensions.add(Level::Destination, &Policy::Jwt(Arc::new(verification)));
+        Arc::new(extensions)
+    }
+
+    #[test]
+    fn what_gateways_may_name_is_known_after_a_restart() {
+        let (own, other, none) = (key(40), key(36), Arc::new(Extensions::default()));
+        let mut before = Shared::default();
+        let (a, b) = (extensions("a"), extensions("b"));
+        assert!(before.replace([(&own, &a), (&other, &b)].into_iter()));
+        assert!(!before.replace([(&own, &a), (&other, &b)].into_iter()), "nothing new");
+        assert_eq!(before.of(&own), *a, "nor after a panic");
+        let text = serde_json::to_string(&before.document()).unwrap();
+
+        let mut after = Shared::of_earlier_run(serde_json::from_str(&text).unwrap());
+        assert_eq!((after.of(&own), after.of(&other)), ((*a).clone(), (*b).clone()));
+        assert!(after.replace([(&own, &none)].into_iter()), "nothing is named any more");
+        assert_eq!((after.of(&own), after.of(&other)), (Extensions::default(), (*b).clone()));
+        assert_eq!(after.document().len(), 1, "of gateways that did not come yet all is kept on");
+        assert!(after.replace([(&other, &b)].into_iter()));
+        assert!(after.replace(std::iter::empty()), "nobody is left");
+        assert_eq!(after.document(), []);
+    }
+}

@@ -4,10 +4,11 @@
 //! refer to nothing. Field numbers as in Envoy 1.40.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::model::Name;
-use crate::snapshot::ResourceType;
 use crate::snapshot::verify::asked_cluster;
+use crate::snapshot::{Resource, ResourceType, Version};
 
 /// `envoy.config.cluster.v3.Cluster.DiscoveryType.EDS`.
 const EDS: i32 = 3;
@@ -69,6 +70,42 @@ pub fn chooses_scopes(listener: &[u8]) -> bool {
 fn manager(filter: &Filter) -> Option<HttpConnectionManager> {
     let config = filter.typed_config.as_ref().filter(|config| config.message() == MANAGER)?;
     Some(decoded(&config.value))
+}
+
+/// What resources refer to, remembered from one question to the next: what stands in for something stays the same from edit
+/// to edit.
+#[derive(Debug, Default)]
+pub struct Known {
+    now: BTreeMap<Bytes, Arc<References>>,
+    before: BTreeMap<Bytes, Arc<References>>,
+}
+
+/// Types and names.
+type References = BTreeSet<(ResourceType, Name)>;
+
+/// Equal versions mean equal bytes.
+type Bytes = (ResourceType, Name, Version);
+
+impl Known {
+    /// The resources that one needs in order to work.
+    ///
+    /// # Cost
+    /// A lookup, if it was asked in this round or the last; else one pass over the bytes.
+    pub fn references(&mut self, resource_type: ResourceType, resource: &Resource) -> Arc<References> {
+        let bytes = (resource_type, resource.name.clone(), resource.version.clone());
+        if let Some(known) = self.now.get(&bytes) {
+            return known.clone();
+        }
+        let known = self.before.remove(&bytes);
+        let found = known.unwrap_or_else(|| Arc::new(references(resource_type, &resource.body)));
+        self.now.insert(bytes, found.clone());
+        found
+    }
+
+    /// Begins a round: what is not asked in it is forgotten with the next.
+    pub(super) fn begin(&mut self) {
+        self.before = std::mem::take(&mut self.now);
+    }
 }
 
 fn decoded<M: prost::Message + Default>(bytes: &[u8]) -> M {

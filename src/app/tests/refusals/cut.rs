@@ -174,8 +174,8 @@ fn chains_are_cut_again_when_those_that_refused_it_have_gone() {
 
 #[test]
 fn case_6_a_refused_part_keeps_the_one_before_when_others_get_a_wildcard() {
-    let many: String = (0..300)
-        .map(|n| format!(", {{name: r{n}, matchers: [{{uri: {{prefix: /r{n}}}}}], directResponse: {{status: 200}}}}"))
+    let many: String = (0..1100)
+        .map(|n| format!(", {{name: r{n}, matchers: [{{uri: {{prefix: /r{n}/}}}}], directResponse: {{status: 200}}}}"))
         .collect();
     let wild = "
 ---

@@ -76,6 +76,19 @@ fn what_a_gateway_that_does_not_read_still_names_stays() {
 }
 
 #[test]
+fn one_that_has_said_nothing_yet_may_have_old_routes() {
+    let mut world = issued("a", "b");
+    let mut good = world.connect(1, 40, "");
+    let silent = world.begin(2, web(2, 40), "");
+    world.issues("new", "b", &mut [&mut good]);
+    world.pass(LONG, &mut [&mut good]);
+    assert!(good.verifies("a"));
+    world.disconnect(silent);
+    world.pass(LONG, &mut [&mut good]);
+    assert!(!good.verifies("a") && good.verifies("new"));
+}
+
+#[test]
 fn what_routes_name_that_stand_in_stays_however_long() {
     let mut world = issued("a", "b");
     let mut picky = world.connect(1, 40, "poison");
@@ -139,4 +152,23 @@ fn case_8_of_verifications_that_are_refused_together_the_bad_one_is_found() {
     assert_eq!((world.policy("shop").0, world.policy("team").0), (Approval::Accepted, Approval::Failed));
     assert!(envoy.routes().contains("REFUSED_BY_GATEWAY") && !envoy.routes_hold(OLD));
     assert_eq!(verify(&world.publisher.current(&key(40)).expect("a snapshot")), []);
+}
+
+#[test]
+fn a_filter_needs_the_clusters_that_it_asks() {
+    use crate::memory::refusals::references::{references, verifications};
+    let mut world = issued("a", "b");
+    world.connect(1, 40, "");
+    let served = world.publisher.current(&key(40)).expect("a snapshot");
+    let filter = served.get(ResourceType::Extension, "chancery.jwt.pre.0").expect("a filter");
+    let needed = references(ResourceType::Extension, &filter.body);
+    assert_eq!(needed.len(), 2, "{needed:?}");
+    for (resource_type, name) in &needed {
+        assert!(*resource_type == ResourceType::Cluster && served.get(*resource_type, name).is_some(), "{name}");
+    }
+    assert_eq!(verifications(&filter.body).len(), 2);
+    let listener = served.get(ResourceType::Listener, "listener/8080").expect("a listener");
+    assert!(
+        references(ResourceType::Listener, &listener.body).contains(&(ResourceType::Extension, filter.name.clone()))
+    );
 }
