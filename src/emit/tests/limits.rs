@@ -133,7 +133,8 @@ fn tokens(phase: Phase, priority: i32) -> Policy {
 /// The slots of lanes, with the fixed values that each asks about.
 fn lanes(slots: &Value) -> Vec<String> {
     let slots = slots.as_object().cloned().unwrap_or_default();
-    let of_lanes = slots.iter().filter(|(slot, _)| !slot.contains("jwt"));
+    let is_of_lane = |slot: &str| slot.starts_with("chancery.pre.") || slot.starts_with("chancery.post.");
+    let of_lanes = slots.iter().filter(|(slot, _)| is_of_lane(slot));
     let line = |(slot, config): (&String, &Value)| {
         let filter = held(config);
         let values = filter["rate_limits"].as_array().unwrap().iter();
