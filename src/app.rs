@@ -8,9 +8,9 @@
 //! ```
 //!
 //! One thread compiles, one batch at a time; whatever arrives meanwhile joins the next. Endpoints don't wait for it: the
-//! [lane](Lane) serves them. Nothing is published before the
-//! first complete list (R10). A snapshot that `verify` objects to is not published: its gateway keeps what it has. So does
-//! every gateway when compiling panics: the next batch compiles from scratch.
+//! lane serves them. Nothing is published before the first complete list (R10). A snapshot that `verify` objects to is not
+//! published: its gateway keeps what it has. So does every gateway when compiling panics: the next batch compiles from
+//! scratch.
 //!
 //! Certificates of gateways that are due for renewal wake the thread too; they change secrets and compile nothing
 //! ([`trust`](crate::trust)).
