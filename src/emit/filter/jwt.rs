@@ -34,8 +34,8 @@ pub(super) const METADATA: &str = "envoy.filters.http.jwt_authn";
 
 /// The slots of one lane and level.
 pub(super) struct Slots {
-    /// Notes which verification judges a request, where another filter after it may choose the route again.
-    mark: Option<&'static str>,
+    /// Notes which verification judges a request, before anything may choose the route again.
+    mark: &'static str,
     /// Removes what a client sends under the names of headers that claims become.
     strip: &'static str,
     /// Verifies tokens.
@@ -50,7 +50,7 @@ pub(super) const SLOTS: [(Phase, Level, Slots); 4] = [
         Phase::PreAuthz,
         Level::Route,
         Slots {
-            mark: Some("chancery.jwt-mark.pre.0"),
+            mark: "chancery.jwt-mark.pre.0",
             strip: "chancery.jwt-strip.pre.0",
             tokens: "chancery.jwt.pre.0",
             claims: "chancery.jwt-claims.pre.0",
@@ -61,7 +61,7 @@ pub(super) const SLOTS: [(Phase, Level, Slots); 4] = [
         Phase::PreAuthz,
         Level::Destination,
         Slots {
-            mark: Some("chancery.jwt-mark.pre.1"),
+            mark: "chancery.jwt-mark.pre.1",
             strip: "chancery.jwt-strip.pre.1",
             tokens: "chancery.jwt.pre.1",
             claims: "chancery.jwt-claims.pre.1",
@@ -72,7 +72,7 @@ pub(super) const SLOTS: [(Phase, Level, Slots); 4] = [
         Phase::PostAuthz,
         Level::Route,
         Slots {
-            mark: None,
+            mark: "chancery.jwt-mark.post.0",
             strip: "chancery.jwt-strip.post.0",
             tokens: "chancery.jwt.post.0",
             claims: "chancery.jwt-claims.post.0",
@@ -83,7 +83,7 @@ pub(super) const SLOTS: [(Phase, Level, Slots); 4] = [
         Phase::PostAuthz,
         Level::Destination,
         Slots {
-            mark: None,
+            mark: "chancery.jwt-mark.post.1",
             strip: "chancery.jwt-strip.post.1",
             tokens: "chancery.jwt.post.1",
             claims: "chancery.jwt-claims.post.1",
@@ -108,9 +108,9 @@ pub(super) fn apply(verification: &Verification, route: &mut RouteBuilder<'_>) {
     // none is asked for, it has not the mark.
     if jwt.mode == Mode::RequireValid || !(jwt.claims.is_empty() && jwt.scopes.is_empty()) {
         scope.slots.insert(slots.claims, wire::any(&emit_claims(verification)));
-    } else if let Some(mark) = slots.mark {
-        scope.slots.insert(mark, wire::any(&emit_mark(mark, verification)));
-        scope.slots.insert(slots.claims, wire::any(&emit_marked(mark, verification)));
+    } else {
+        scope.slots.insert(slots.mark, wire::any(&emit_mark(slots.mark, verification)));
+        scope.slots.insert(slots.claims, wire::any(&emit_marked(slots.mark, verification)));
     }
     let stripped = emit_stripped(jwt);
     if !stripped.is_empty() {
@@ -125,12 +125,6 @@ pub(super) fn apply(verification: &Verification, route: &mut RouteBuilder<'_>) {
         let mutations = header_mutation_pb::HeaderMutationPerRoute { mutations: Some(mutations) };
         scope.slots.insert(slots.headers, wire::any(&mutations));
     }
-}
-
-/// Verifies nothing, and leaves requests as they are.
-pub(super) fn emit_off() -> jwt_pb::PerRouteConfig {
-    let disabled = jwt_pb::per_route_config::RequirementSpecifier::Disabled(true);
-    jwt_pb::PerRouteConfig { requirement_specifier: Some(disabled) }
 }
 
 /// What is verified in a slot, and whose it is; nothing for slots of other kinds.

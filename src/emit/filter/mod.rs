@@ -1,7 +1,7 @@
 //! Policies on routes: the HTTP filters of the chain, and one file per policy kind.
 //!
 //! A listener's chain is fixed: every filter that a policy may need stands in it from the start, enabled and doing
-//! nothing, and a route that has the policy brings the configuration for its slot. Order comes from the ranks of
+//! nothing ([`by_default`] says which are off), and a route that has the policy brings the configuration for its slot. Order comes from the ranks of
 //! [`SLOTS`], never from what is attached. Envoy ignores configuration for a slot that the chain does not have, without
 //! a word: only names of this table are ever written, and `snapshot::verify` checks it from the bytes.
 //!
@@ -36,6 +36,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
+use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use envoy_types::pb::envoy::extensions::filters::http::composite::v3 as composite_pb;
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors_pb;
 use envoy_types::pb::envoy::extensions::filters::http::csrf::v3 as csrf_pb;
@@ -96,7 +97,14 @@ pub(super) const EXT_AUTH: [&str; 4] =
 /// Reserved rows keep the order decided for kinds that are still to come. A lane stands on both sides of authentication
 /// and authorization, `pre` and `post`: six holders, with the verification of tokens between the third and the fourth. There
 /// is one for routes and one for destinations, and claims are checked after both, on the route that the second may lead to.
+///
+/// Marks come before everything, so that they are of the route that a request was on first: the verification of tokens is
+/// [off](by_default) where nothing needs it, and then Envoy makes no filter for a request, wherever that ends.
 pub const SLOTS: &[Slot] = &[
+    in_place(10, "chancery.jwt-mark.pre.0", state_of_requests),
+    in_place(11, "chancery.jwt-mark.pre.1", state_of_requests),
+    in_place(12, "chancery.jwt-mark.post.0", state_of_requests),
+    in_place(13, "chancery.jwt-mark.post.1", state_of_requests),
     in_place(100, FAULT, || wire::any(&fault_pb::HttpFault::default())),
     in_place(200, CORS, || wire::any(&cors_pb::Cors::default())),
     reserved(300, "chancery.dlp"),
@@ -104,10 +112,8 @@ pub const SLOTS: &[Slot] = &[
     in_place(500, "chancery.pre.0", holder),
     in_place(510, "chancery.pre.1", holder),
     in_place(520, "chancery.pre.2", holder),
-    in_place(528, "chancery.jwt-mark.pre.0", state_of_requests),
     in_place(529, "chancery.jwt-strip.pre.0", header_changes),
     discovered(530, "chancery.jwt.pre.0", tokens),
-    in_place(531, "chancery.jwt-mark.pre.1", state_of_requests),
     in_place(532, "chancery.jwt-strip.pre.1", header_changes),
     discovered(533, "chancery.jwt.pre.1", tokens),
     in_place(534, "chancery.jwt-claims.pre.0", rules),
@@ -239,13 +245,18 @@ pub(super) fn emit_guard(guard: Option<&Guard>) -> Resource {
 }
 
 /// What routes have of slots unless they bring their own. Authorization by a server, which has no form that asks nobody, is
-/// off. So is the verification of tokens: from 1.40 on it removes from every request the headers that any of its providers
-/// sets, whoever's they are.
+/// off.
+///
+/// So is the verification of tokens, and in the way that makes no filter at all: from 1.40 on it removes from every request
+/// the headers that any of its providers sets, whoever's they are, and even where its own configuration of the route is off.
+/// A request that begins on such a route and moves to one with a policy is refused there by the rules for claims, which want
+/// what that policy alone leaves behind.
 pub(super) fn by_default() -> HashMap<String, Any> {
     use ext_authz_pb::ext_authz_per_route::Override;
     let off = ext_authz_pb::ExtAuthzPerRoute { r#override: Some(Override::Disabled(true)) };
     let nobody_asked = EXT_AUTH.iter().map(|slot| ((*slot).to_owned(), wire::any(&off)));
-    let unverified = jwt::SLOTS.iter().map(|(.., slots)| (slots.tokens.to_owned(), wire::any(&jwt::emit_off())));
+    let no_filter = wire::any(&route_pb::FilterConfig { disabled: true, ..Default::default() });
+    let unverified = jwt::SLOTS.iter().map(|(.., slots)| (slots.tokens.to_owned(), no_filter.clone()));
     nobody_asked.chain(unverified).collect()
 }
 
@@ -309,7 +320,8 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), SLOTS.len());
         let chain: Vec<String> = chain().into_iter().map(|filter| filter.name).collect();
-        assert_eq!(chain.first().map(String::as_str), Some(FAULT));
+        let first = chain.iter().find(|name| !name.starts_with("chancery.jwt-mark."));
+        assert_eq!(first.map(String::as_str), Some(FAULT), "but for what marks requests");
         assert_eq!(chain.last().map(String::as_str), Some(ROUTER));
     }
 }
