@@ -30,6 +30,7 @@ use envoy_types::pb::envoy::config::endpoint::v3 as endpoint_pb;
 use envoy_types::pb::envoy::config::listener::v3 as listener_pb;
 use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors_pb;
+use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3 as ext_authz_pb;
 use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt_pb;
 use envoy_types::pb::envoy::extensions::filters::http::lua::v3 as lua_pb;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
@@ -683,6 +684,13 @@ impl Routes<'_, '_, '_> {
     }
 
     fn check_slots(&mut self, at: At<'_>, slots: &std::collections::HashMap<String, Any>) {
+        for config in by_key(slots) {
+            if let Some(server) = extensions::asked(config)
+                && !self.checker.exists(ResourceType::Cluster, &server)
+            {
+                self.report(at, format_args!("asks cluster `{server}`, which does not exist"));
+            }
+        }
         let named = slots.iter().filter_map(|(slot, config)| extensions::named(slot, config));
         let slots: BTreeSet<String> = slots.keys().cloned().chain(named).collect();
         if let Some(asked) = &mut self.checker.asked {

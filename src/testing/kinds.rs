@@ -92,7 +92,17 @@ const ROWS: &[Row] = &[
         kind: Kind::ExtAuthPolicy,
         sample: "{glooAuth: {configs: [{name: a, basicAuth: {realm: r, encryption: {sha1: {}}, userList: {users: {u: {hashedPassword: e5e9fa1ba31ecd1ae84f75caaa474f3a663f05f4}}}}}, {name: b, apiKeyAuth: {headersFromMetadataEntry: {x-a: {name: a}}, k8sSecretApikeyStorage: {labelSelector: {a: b}}}}, {name: c, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://a.example/keys'}}}}}, {name: d, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://b.example/keys'}}}}}, {name: e, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://c.example/keys'}}}}}, {name: f, passThroughAuth: {grpc: {address: 'a.example:80'}}}], booleanExpr: 'a && b && c && f && (d || e)'}}",
         lacks: "OpenID Connect and OAuth2 logins, introspection, OPA, LDAP, HMAC, plugins; `clearRouteCache`; more than four sets of settings for servers",
-        shown_by: &[],
+        shown_by: &[
+            "ext_auth::a_grpc_server_judges_each_request",
+            "ext_auth::an_http_server_judges_each_request",
+            "ext_auth::servers_may_stand_in_the_policy",
+            "ext_auth::r118_a_route_and_its_destination_are_each_asked_about",
+            "ext_auth::a_request_that_moves_to_another_route_is_judged_there",
+            "ext_auth/methods::passwords_are_compared_by_the_gateway",
+            "ext_auth/methods::api_keys_are_those_of_secrets",
+            "ext_auth/methods::access_tokens_are_verified_with_their_scopes",
+            "ext_auth/methods::methods_are_combined_as_the_expression_says",
+        ],
     },
     Row {
         kind: Kind::AccessPolicy,
@@ -143,9 +153,13 @@ fn compiled(policy: Option<(Kind, &str)>) -> Compiled {
     let mut manifests = yaml::documents(WORLD).expect("the world is YAML");
     if let Some((kind, sample)) = policy {
         let config = yaml::documents(sample).expect("the sample is YAML").pop().unwrap_or(Value::Null);
+        let mut spec = json!({"config": config});
+        if selects(kind).iter().any(|field| field.contains("applyToRoutes")) {
+            spec["applyToRoutes"] = json!([{"route": {}}]);
+        }
         manifests.push(json!({
             "apiVersion": kind.group().api_version(), "kind": kind.as_str(),
-            "metadata": {"name": "sample", "namespace": "shop"}, "spec": {"config": config},
+            "metadata": {"name": "sample", "namespace": "shop"}, "spec": spec,
         }));
     }
     compile_manifests(manifests.into_iter().map(|manifest| (cluster_of(&manifest), manifest)), &Options::default())
@@ -279,6 +293,31 @@ fn r130_claims_by_url_are_left_out_for_releases_that_refuse_them() {
         let answer = &route["virtual_hosts"][0]["routes"][0]["direct_response"]["status"];
         assert_eq!(answer.as_u64(), (!can).then_some(500), "1.{minor}: {route}");
         assert_eq!(crate::snapshot::verify::verify(&snapshot), [], "1.{minor}");
+    }
+}
+
+/// R130: what only newer releases know of ExtAuthPolicy is closed on older ones, method by method.
+#[test]
+fn r130_methods_that_a_release_does_not_have_are_closed_there() {
+    const USERS: &str =
+        "encryption: {sha1: {}}, userList: {users: {u: {hashedPassword: e5e9fa1ba31ecd1ae84f75caaa474f3a663f05f4}}}";
+    let basic = |rest: &str| format!("{{basicAuth: {{{rest}{USERS}}}}}");
+    let key = "{apiKeyAuth: {k8sSecretApikeyStorage: {labelSelector: {a: b}}}}".to_owned();
+    let http = "{passThroughAuth: {http: {url: 'http://a.example/x'}}}".to_owned();
+    let grpc = "{passThroughAuth: {grpc: {address: 'a.example:80'}}}".to_owned();
+    for (method, since) in [(grpc, 36), (http, 38), (basic(""), 39), (basic("realm: r, "), 40), (key, 40)] {
+        let compiled = compiled(Some((Kind::ExtAuthPolicy, &format!("{{glooAuth: {{configs: [{method}]}}}}"))));
+        let plan = compiled.plans.values().next().expect("a gateway");
+        for minor in 36..=40 {
+            let options = EmitOptions { release: EnvoyRelease::new(1, minor), ..EmitOptions::default() };
+            let snapshot = emit_gateway(plan, &options);
+            let routes = snapshot.resources(ResourceType::Route);
+            let route = to_json(ResourceType::Route, routes.values().next().expect("routes")).expect("known");
+            let answer = &route["virtual_hosts"][0]["routes"][0]["direct_response"]["status"];
+            assert_eq!(answer.as_u64(), (minor < since).then_some(500), "1.{minor}, {method}: {route}");
+            assert_eq!(crate::snapshot::verify::verify(&snapshot), [], "1.{minor}, {method}");
+            assert!(!route.to_string().contains("5en6G6MezRroT3XKqkdPOmY"), "passwords are in no text: {route}");
+        }
     }
 }
 
