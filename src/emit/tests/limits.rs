@@ -133,7 +133,7 @@ fn tokens(phase: Phase, priority: i32) -> Policy {
 /// The slots of lanes, with the fixed values that each asks about.
 fn lanes(slots: &Value) -> Vec<String> {
     let slots = slots.as_object().cloned().unwrap_or_default();
-    let of_lanes = slots.iter().filter(|(slot, _)| !slot.contains("jwt"));
+    let of_lanes = slots.iter().filter(|(slot, _)| !slot.contains("jwt") && *slot != "chancery.principal");
     let line = |(slot, config): (&String, &Value)| {
         let filter = held(config);
         let values = filter["rate_limits"].as_array().unwrap().iter();
