@@ -17,13 +17,14 @@ use tonic::{Code, Status, Streaming};
 
 use crate::support::backend::Backend;
 use crate::support::chancery::{Settings, check, explain, status};
+use crate::support::envoy::{OLDEST, find_release};
 use crate::support::http::{Client, Request, Response};
 use crate::support::issuer::Issuer;
 use crate::support::limiter::Limiter;
 use crate::support::manifests::{self, Manifest, by_annotation, list, text};
 use crate::support::two_teams::TWO_TEAMS;
 use crate::support::wait::{Not, PATIENCE, until};
-use crate::support::world::Mesh;
+use crate::support::world::{self, Mesh, Speech};
 use crate::support::yaml;
 use crate::xds_port::node;
 
@@ -348,7 +349,8 @@ async fn r123_all_policies_of_a_route_and_its_destination_apply() -> anyhow::Res
         of_vault.contains("after authorization, priority 0: asks Service/team/limiter@cluster-1:8081#grpc"),
         "{of_vault}"
     );
-    assert!(of_vault.contains("cluster-1/team/orders who; cluster-1/team/orders whose"), "{of_vault}");
+    // Of policies without an age the name decides: `vault`, then `who`.
+    assert!(of_vault.contains("cluster-1/team/orders whose; cluster-1/team/orders who"), "{of_vault}");
     // Nothing that Envoy answers itself is counted, and the policy says so.
     for _ in 0..5 {
         assert_eq!(world.send(&get("/direct", &[("x-who", "e")])).await?.status, 299);
@@ -433,6 +435,31 @@ async fn without_its_service_a_policy_does_what_its_settings_say() -> anyhow::Re
     world.allows_all(get("/absent", &[("x-who", "a")])).await?;
     let told = world.told("RateLimitPolicy/team/absent@cluster-1")?;
     assert!(told.contains("FAILED") && told.contains("does not exist"), "{told}");
+    Ok(())
+}
+
+/// R130: what a release cannot do is closed there, and told to the policy; newer gateways beside it go on.
+#[tokio::test]
+async fn r130_an_envoy_that_cannot_limit_serves_no_limited_route() -> anyhow::Result<()> {
+    let mut world = World::start().await?;
+    let (gateway, _) = world::gateway_of(&world.mesh.manifests, ("cluster-1", "shop", "ingress"))?;
+    let (binary, bind) = (find_release(OLDEST)?, world.mesh.free_address("cluster-1")?);
+    let running = world.mesh.join(&gateway, bind, &Speech { binary: Some(&binary), ..Speech::default() }).await?;
+    let address = running.address(80)?;
+    running.envoy.listens(address).await?;
+    let mut old = Client::new(address);
+    assert_eq!(old.send(&get("/plain", &[])).await?.status, 200);
+    let before = world.received();
+    for path in ["/who", "/half", "/vault", "/both"] {
+        assert_eq!(old.send(&get(path, &[("x-who", "a")])).await?.status, 500, "{path}");
+    }
+    assert_eq!(world.received(), before, "refused requests reach no backend");
+    world.allows(get("/who", &[("x-who", "a")]), 2).await?;
+    let shown = status(world.mesh.chancery.admin())?;
+    let entry =
+        list(&shown, "/items").iter().find(|entry| text(entry, "/object") == "RateLimitPolicy/team/who@cluster-1");
+    let told = entry.map(Value::to_string).unwrap_or_default();
+    assert!(told.contains("UNSUPPORTED") && told.contains("the limiting of requests needs 1.40 or newer"), "{told}");
     Ok(())
 }
 
