@@ -147,3 +147,6 @@ pub fn plan<'a>(
     }
     LimitPlan { server: server.clone(), configurations: configurations.into_values().collect() }
 }
+
+#[cfg(test)]
+mod tests;
