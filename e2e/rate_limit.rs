@@ -5,18 +5,28 @@
 //! routes by label, and those of `team` its Services. Limits are per day, so that no window ends during a test, and each
 //! test counts by values of its own.
 
+use anyhow::Context;
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use envoy_types::pb::ratelimit::config::ratelimit::v3::RateLimitConfig;
+use prost::Message;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tonic::{Code, Status, Streaming};
 
 use crate::support::backend::Backend;
-use crate::support::chancery::{Settings, check};
+use crate::support::chancery::{Settings, check, explain, status};
+use crate::support::envoy::{OLDEST, find_release};
 use crate::support::http::{Client, Request, Response};
 use crate::support::issuer::Issuer;
 use crate::support::limiter::Limiter;
 use crate::support::manifests::{self, Manifest, by_annotation, list, text};
 use crate::support::two_teams::TWO_TEAMS;
 use crate::support::wait::{Not, PATIENCE, until};
-use crate::support::world::Mesh;
+use crate::support::world::{self, Mesh, Speech};
 use crate::support::yaml;
+use crate::xds_port::node;
 
 const HOST: &str = "www.example.com";
 
@@ -62,6 +72,7 @@ const WORLD: &str = r"
       - {name: first, labels: {case: first}, matchers: [{uri: {prefix: /first}}], forwardTo: *stock}
       - {name: then, labels: {case: then}, matchers: [{uri: {prefix: /then}}], forwardTo: *stock}
       - {name: last, labels: {case: last}, matchers: [{uri: {prefix: /last}}], forwardTo: *stock}
+      - {name: claims, labels: {case: claims}, matchers: [{uri: {prefix: /claims}}], forwardTo: *stock}
       - {name: open, labels: {case: open}, matchers: [{uri: {prefix: /open}}], forwardTo: *stock}
       - {name: shut, labels: {case: shut}, matchers: [{uri: {prefix: /shut}}], forwardTo: *stock}
       - {name: absent, labels: {case: absent}, matchers: [{uri: {prefix: /absent}}], forwardTo: *stock}
@@ -88,6 +99,7 @@ const WORLD: &str = r"
             - {key: plan, value: free pass}
         - {key: who, rateLimit: {unit: DAY, requestsPerUnit: 2}}
         - {key: whose, rateLimit: {unit: DAY, requestsPerUnit: 3}}
+        - {key: org, rateLimit: {unit: DAY, requestsPerUnit: 2}}
         - {key: header_match, value: robot, rateLimit: {unit: DAY, requestsPerUnit: 1}}
       setDescriptors:
         - {simpleDescriptors: [{key: account}, {key: tier, value: free}], rateLimit: {unit: DAY, requestsPerUnit: 1}}
@@ -133,7 +145,11 @@ fn policies() -> String {
         ),
         usual("who", "who", "ratelimitClientConfig: {name: who}"),
         usual("both-who", "both", WHO),
-        usual("both-whose", "both", &format!("phase: {{preAuthz: {{}}}}, {WHOSE}")),
+        usual(
+            "claims",
+            "claims",
+            "raw: {rateLimits: [{actions: [{metadata: {descriptorKey: org, metadataKey: {key: envoy.filters.http.jwt_authn, path: [{key: a}, {key: org}]}}}], limit: {dynamicMetadata: {metadataKey: {key: envoy.filters.http.jwt_authn, path: [{key: a}, {key: limit}]}}}}]}",
+        ),
         usual("first", "first", &format!("phase: {{preAuthz: {{priority: -7}}}}, {WHO}")),
         usual("then", "then", &format!("phase: {{preAuthz: {{}}}}, {WHO}")),
         usual("last", "last", WHO),
@@ -176,7 +192,13 @@ fn policies() -> String {
 - {apiVersion: admin.gloo.solo.io/v2, kind: RateLimitServerConfig, metadata: {name: trees, namespace: team, @}, spec: {destinationServers: [{ref: {name: limiter}, port: {name: grpc}}], raw: {descriptors: [{key: remote_address, rateLimit: {unit: DAY, requestsPerUnit: 1}}]}}}
 - {apiVersion: trafficcontrol.policy.gloo.solo.io/v2, kind: RateLimitPolicy, metadata: {name: vault, namespace: team, @}, spec: {applyToDestinations: [{selector: {labels: {guard: 'yes'}}}], config: {ratelimitServerConfig: {name: orders}, serverSettings: {name: ours}, $WHOSE}}}
 ".replace("$WHOSE", WHOSE));
-    for case in ["first", "then", "last"] {
+    // The gateway's owner limits as well, by rules of its own and the same service.
+    all.push(format!(r"
+- {{apiVersion: admin.gloo.solo.io/v2, kind: RateLimitServerConfig, metadata: {{name: theirs, namespace: shop, @}}, spec: {{destinationServers: [{{ref: {{name: limiter, namespace: team}}}}], raw: {{descriptors: [{{key: whose, rateLimit: {{unit: DAY, requestsPerUnit: 3}}}}]}}}}}}
+- {{apiVersion: admin.gloo.solo.io/v2, kind: RateLimitServerSettings, metadata: {{name: theirs, namespace: shop, @}}, spec: {{destinationServer: {{ref: {{name: limiter, namespace: team}}}}, requestTimeout: 10s}}}}
+- {{apiVersion: trafficcontrol.policy.gloo.solo.io/v2, kind: RateLimitPolicy, metadata: {{name: both-whose, namespace: shop, @}}, spec: {{applyToRoutes: [{{route: {{labels: {{case: both}}}}}}], config: {{phase: {{preAuthz: {{}}}}, ratelimitServerConfig: {{name: theirs}}, serverSettings: {{name: theirs}}, {WHOSE}}}}}}}
+"));
+    for case in ["first", "then", "last", "claims"] {
         all.push(format!(
             "- {{apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {{name: {case}, namespace: shop, @}}, spec: {{applyToRoutes: [{{route: {{labels: {{case: {case}}}}}}}], config: {{providers: {{a: {{issuer: https://a, local: {{inline: $PEM}}}}}}}}}}}}\n"
         ));
@@ -319,6 +341,16 @@ async fn r123_all_policies_of_a_route_and_its_destination_apply() -> anyhow::Res
         }
     }
     assert!(refused > 0 && passed_after > 0, "{refused} refused, {passed_after} passed after that");
+    let shown = explain(world.mesh.directory(), &world.mesh.settings, "cluster-1/shop/ingress", &get("/half", &[]))?;
+    let on_the_way = list(&shown, "/destinations").iter().map(|destination| list(destination, "/limits").len());
+    assert_eq!((on_the_way.collect::<Vec<_>>(), list(&shown, "/limits").len()), (vec![1, 1], 0), "{shown:#}");
+    let of_vault = text(&shown, "/destinations/0/limits/0");
+    assert!(
+        of_vault.contains("after authorization, priority 0: asks Service/team/limiter@cluster-1:8081#grpc"),
+        "{of_vault}"
+    );
+    // Of policies without an age the name decides: `vault`, then `who`.
+    assert!(of_vault.contains("cluster-1/team/orders whose; cluster-1/team/orders who"), "{of_vault}");
     // Nothing that Envoy answers itself is counted, and the policy says so.
     for _ in 0..5 {
         assert_eq!(world.send(&get("/direct", &[("x-who", "e")])).await?.status, 299);
@@ -347,7 +379,13 @@ async fn r125_limits_stand_before_tokens_or_behind_them() -> anyhow::Result<()> 
         }
         world.allows(good(path, path), 2).await?;
     }
-    Ok(())
+    // What a token claims is counted, and may bring a limit of its own.
+    let bearing = |token: String| get("/claims", &[("authorization", &format!("Bearer {token}"))]);
+    world.allows(bearing(world.issuer.token(&json!({"org": "a"}))?), 2).await?;
+    world.allows(bearing(world.issuer.token(&json!({"org": "b"}))?), 2).await?;
+    let own = json!({"org": "c", "limit": {"requests_per_unit": 5, "unit": "DAY"}});
+    world.allows(bearing(world.issuer.token(&own)?), 5).await?;
+    world.allows_all(bearing(world.issuer.token(&json!({}))?)).await
 }
 
 #[tokio::test]
@@ -368,9 +406,9 @@ async fn limits_change_while_the_service_runs_and_faulty_ones_change_nothing() -
     let told = world.told("RateLimitServerConfig/team/trees@cluster-1")?;
     assert!(told.contains("spec.raw.descriptors[1]"), "{told}");
     world.allows(get("/who", &[("x-who", "c")]), 5).await?;
-    // Without any, nothing is limited, and the service says so.
+    // Without rules nothing is limited.
     world.mesh.edit(ORDERS, |config| config["spec"]["destinationServers"][0]["ref"]["name"] = json!("nobody"))?;
-    world.limiter.shows("no limits", str::is_empty).await?;
+    world.limiter.shows("the rules of others alone", |limits| !limits.contains("team/")).await?;
     world.allows_all(get("/who", &[("x-who", "c")])).await?;
     let log = world.mesh.chancery.log()?;
     assert!(!log.contains("refused its limits"), "{log}");
@@ -400,6 +438,31 @@ async fn without_its_service_a_policy_does_what_its_settings_say() -> anyhow::Re
     Ok(())
 }
 
+/// R130: what a release cannot do is closed there, and told to the policy; newer gateways beside it go on.
+#[tokio::test]
+async fn r130_an_envoy_that_cannot_limit_serves_no_limited_route() -> anyhow::Result<()> {
+    let mut world = World::start().await?;
+    let (gateway, _) = world::gateway_of(&world.mesh.manifests, ("cluster-1", "shop", "ingress"))?;
+    let (binary, bind) = (find_release(OLDEST)?, world.mesh.free_address("cluster-1")?);
+    let running = world.mesh.join(&gateway, bind, &Speech { binary: Some(&binary), ..Speech::default() }).await?;
+    let address = running.address(80)?;
+    running.envoy.listens(address).await?;
+    let mut old = Client::new(address);
+    assert_eq!(old.send(&get("/plain", &[])).await?.status, 200);
+    let before = world.received();
+    for path in ["/who", "/half", "/vault", "/both"] {
+        assert_eq!(old.send(&get(path, &[("x-who", "a")])).await?.status, 500, "{path}");
+    }
+    assert_eq!(world.received(), before, "refused requests reach no backend");
+    world.allows(get("/who", &[("x-who", "a")]), 2).await?;
+    let shown = status(world.mesh.chancery.admin())?;
+    let entry =
+        list(&shown, "/items").iter().find(|entry| text(entry, "/object") == "RateLimitPolicy/team/who@cluster-1");
+    let told = entry.map(Value::to_string).unwrap_or_default();
+    assert!(told.contains("UNSUPPORTED") && told.contains("the limiting of requests needs 1.40 or newer"), "{told}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn bad_policies_limit_nothing_and_say_why() -> anyhow::Result<()> {
     let mut world = World::start().await?;
@@ -415,5 +478,99 @@ async fn bad_policies_limit_nothing_and_say_why() -> anyhow::Result<()> {
         let told = world.told(&format!("RateLimitPolicy/team/{name}@cluster-1"))?;
         assert!(told.contains(approval) && told.contains(expected), "{name}: {told}");
     }
+    Ok(())
+}
+
+const LIMITS: &str = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig";
+const CLUSTERS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+
+/// A client of the xDS port that asks for everything of one type.
+struct Subscriber {
+    requests: mpsc::Sender<DiscoveryRequest>,
+    responses: Streaming<DiscoveryResponse>,
+    type_url: &'static str,
+}
+
+impl Subscriber {
+    async fn start(xds: std::net::SocketAddr, node: Node, type_url: &'static str) -> anyhow::Result<Self> {
+        let (requests, outgoing) = mpsc::channel(8);
+        let first = DiscoveryRequest { node: Some(node), type_url: type_url.to_owned(), ..DiscoveryRequest::default() };
+        requests.send(first).await?;
+        let mut client = AggregatedDiscoveryServiceClient::connect(format!("http://{xds}")).await?;
+        let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
+        let responses = client.stream_aggregated_resources(outgoing).await?.into_inner();
+        Ok(Self { requests, responses, type_url })
+    }
+
+    /// The next response, which is acknowledged.
+    async fn next(&mut self) -> Result<DiscoveryResponse, Status> {
+        let response = tokio::time::timeout(PATIENCE, self.responses.message()).await;
+        let response = response.map_err(|_| Status::deadline_exceeded("no response"))??;
+        let response = response.ok_or_else(|| Status::cancelled("the stream ended"))?;
+        let answer = DiscoveryRequest {
+            type_url: self.type_url.to_owned(),
+            version_info: response.version_info.clone(),
+            response_nonce: response.nonce.clone(),
+            ..DiscoveryRequest::default()
+        };
+        let _ = self.requests.send(answer).await;
+        Ok(response)
+    }
+
+    /// The configurations of the next response, which has at most one resource.
+    async fn configurations(&mut self) -> anyhow::Result<Vec<String>> {
+        let response = self.next().await?;
+        assert!(response.resources.len() < 2, "one domain");
+        let Some(resource) = response.resources.first() else { return Ok(Vec::new()) };
+        let config = RateLimitConfig::decode(resource.value.as_slice()).context("limits")?;
+        assert_eq!((config.name.as_str(), config.domain.as_str()), ("chancery", "chancery"));
+        Ok(config.descriptors.into_iter().map(|node| format!("{}={}", node.key, node.value)).collect())
+    }
+}
+
+/// What a rate-limit service gets, and others do not.
+#[tokio::test]
+async fn a_service_gets_its_own_limits_and_nothing_else() -> anyhow::Result<()> {
+    let mut world = World::start().await?;
+    let xds = world.mesh.chancery.xds();
+    let service = |name: &str| node(&format!("ratelimit~cluster-1~team~{name}"), &[]);
+    let mut subscriber = Subscriber::start(xds, service("limiter"), LIMITS).await?;
+    let [orders, trees, theirs] =
+        ["team/orders", "team/trees", "shop/theirs"].map(|name| format!("chancery.config=cluster-1/{name}"));
+    assert_eq!(subscriber.configurations().await?, [theirs.clone(), orders.clone(), trees.clone()]);
+    // Edits of routes and policies send it nothing: the next response is the one with other rules.
+    world.mesh.edit("RouteTable/team/child@cluster-1", |table| {
+        table["spec"]["http"][0]["matchers"][0]["uri"]["prefix"] = json!("/plain-again");
+    })?;
+    world.answers("/plain-again", 200).await?;
+    world.mesh.edit("RateLimitServerConfig/team/trees@cluster-1", |config| {
+        config["spec"]["destinationServers"][0]["ref"]["name"] = json!("nobody");
+    })?;
+    assert_eq!(subscriber.configurations().await?, [theirs, orders]);
+    assert_eq!(Subscriber::start(xds, service("nobody"), LIMITS).await?.configurations().await?, [trees]);
+    // Of what gateways get it has nothing, and a gateway nothing of this.
+    assert_eq!(Subscriber::start(xds, service("limiter"), CLUSTERS).await?.next().await?.resources, []);
+    let labels = crate::xds_port::labels(&[("app", "ingress")]);
+    let gateway = node(
+        "gw",
+        &[
+            ("cluster", crate::xds_port::text("cluster-1")),
+            ("namespace", crate::xds_port::text("shop")),
+            ("labels", labels),
+        ],
+    );
+    assert_eq!(Subscriber::start(xds, gateway, LIMITS).await?.next().await?.resources, []);
+    for id in ["ratelimit~cluster-1~team~gone", "ratelimit~cluster-1", "ratelimit~"] {
+        let refused = Subscriber::start(xds, node(id, &[]), LIMITS).await?.next().await.err().context("no refusal")?;
+        assert_eq!(refused.code(), Code::NotFound, "{id}: {refused}");
+        assert!(refused.message().contains("ratelimit~<cluster>~<namespace>~<Service>"), "{refused}");
+    }
+    // An operator sees it among the gateways.
+    let shown = status(world.mesh.chancery.admin())?;
+    let entry =
+        list(&shown, "/gateways").iter().find(|entry| text(entry, "/gateway") == "ratelimit~cluster-1~team~limiter");
+    let types = entry.map(|entry| list(entry, "/types").to_vec()).unwrap_or_default();
+    let limits = types.iter().find(|of_type| text(of_type, "/typeUrl") == LIMITS).context("its limits")?;
+    assert_eq!(text(limits, "/state"), "acknowledged", "{shown:#}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Ring 6: the current snapshot of every class of gateways.
+//! Ring 6: the current snapshot of every class of gateways, and of every rate-limit service.
 //!
 //! The compile loop publishes, streams subscribe. Publishing compares before it wakes: an equal snapshot wakes nobody.
 //! A slow reader sees the newest snapshot only. What is published is immutable behind [`Arc`].

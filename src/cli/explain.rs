@@ -254,6 +254,12 @@ fn route_text(document: &RequestDocument, route: &RoutePart, out: &mut impl Writ
         .iter()
         .flat_map(|destination| destination.access.iter().map(|line| vec![destination.upstream.clone(), line.clone()]));
     let access: Vec<Vec<String>> = on_gateway.chain(at_destinations).collect();
+    let on_route = document.limits.iter().map(|line| vec!["the route".to_owned(), line.clone()]);
+    let on_the_way = document
+        .destinations
+        .iter()
+        .flat_map(|destination| destination.limits.iter().map(|line| vec![destination.upstream.clone(), line.clone()]));
+    let limits: Vec<Vec<String>> = on_route.chain(on_the_way).collect();
     for (headers, rows) in [
         (&["LABEL", "FROM"][..], labels),
         (&["POLICY", "WORKSPACE", "SELECTED BY"][..], attached),
@@ -261,6 +267,7 @@ fn route_text(document: &RequestDocument, route: &RoutePart, out: &mut impl Writ
         (&["NOT ATTACHED", "WHY", "REASON"][..], off),
         (&["DESTINATION", "WEIGHT", "ENDPOINTS"][..], destinations),
         (&["AT", "ACCESS"][..], access),
+        (&["ON", "LIMITS"][..], limits),
     ] {
         if !rows.is_empty() {
             writeln!(out)?;

@@ -99,6 +99,7 @@ const ROWS: &[Row] = &[
             "rate_limit::limits_change_while_the_service_runs_and_faulty_ones_change_nothing",
             "rate_limit::without_its_service_a_policy_does_what_its_settings_say",
             "rate_limit::bad_policies_limit_nothing_and_say_why",
+            "rate_limit::r130_an_envoy_that_cannot_limit_serves_no_limited_route",
         ],
     },
     Row {

@@ -2,10 +2,18 @@
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use crate::compile::Compiled;
+use crate::emit::emit_limits;
 use crate::ir::policy::rate_limit::{LimitAction, LimitItem, LimitNode, Limits, steps};
 use crate::ir::policy::{Phase, lane};
 use crate::ir::{Action, Listener, Policy, Route};
+use crate::resolve::Options;
+use crate::resolve::policy::rate_limit::serving::bytes;
+use crate::snapshot::ResourceType;
+
+use super::{cluster_of, compile_manifests, yaml};
 
 /// For each route with limits, and for each of its destinations where they differ:
 /// `gateway route [-> upstream]: phase.rank server items; …`. Then for each service and configuration:
@@ -83,4 +91,32 @@ fn of_node(node: &LimitNode, above: &str, leaves: &mut Vec<String>) {
         leaves.push(format!("{path} {}/{:?}", named.limit.requests, named.limit.unit));
     }
     node.nodes.iter().for_each(|below| of_node(below, &format!("{path}>"), leaves));
+}
+
+/// The service takes only so many bytes at once, so what is left out for that must be known before it is written.
+#[test]
+fn rules_are_never_longer_than_was_thought() {
+    let shared = include_str!("../cases/limits.md").split("```").nth(1).and_then(|block| block.strip_prefix("yaml"));
+    let mut manifests = yaml::documents(shared.expect("what the cases share")).expect("YAML");
+    let limit = json!({"unit": "DAY", "requestsPerUnit": u32::MAX});
+    let rule = |number: usize| {
+        let entry = json!({"key": format!("k{number}"), "value": "v".repeat(number * 4)});
+        json!({"simpleDescriptors": [entry], "rateLimit": limit})
+    };
+    let rules: Vec<Value> = (0..60).map(rule).collect();
+    let tree = json!([{"key": "a", "descriptors": [{"key": "b", "value": "c", "rateLimit": limit, "weight": 2}]}]);
+    manifests.push(json!({
+        "apiVersion": "admin.gloo.solo.io/v2", "kind": "RateLimitServerConfig",
+        "metadata": {"name": "many", "namespace": "team"},
+        "spec": {"destinationServers": [{"ref": {"name": "limiter"}}], "raw": {"setDescriptors": rules, "descriptors": tree}},
+    }));
+    let manifests = manifests.into_iter().map(|manifest| (cluster_of(&manifest), manifest));
+    let compiled = compile_manifests(manifests, &Options::default());
+    let plan = compiled.limits.values().next().expect("a service");
+    assert_eq!(plan.configurations.len(), 2);
+    let thought: usize = plan.configurations.iter().map(|configuration| bytes(&configuration.node)).sum();
+    let snapshot = emit_limits(plan);
+    let resource = snapshot.get(ResourceType::RateLimit, "chancery").expect("its limits");
+    let is = resource.body.len();
+    assert!(is <= thought && thought <= 2 * is, "{is} bytes, thought to be {thought}");
 }

@@ -52,12 +52,13 @@ pub(in super::super) fn fill<'a>(
     beside: &(impl Iterator<Item = &'a Policy> + Clone),
     scope: &mut Scope,
 ) {
+    let payloads = rate_limit::payloads(beside.clone());
     for (phase, holders) in HOLDERS {
         let steps = steps(limits, phase);
         let priorities: Vec<i32> = steps.iter().map(|step| step.priority).collect();
         let ranks = lane::ranks(&priorities, lane::tokens(beside.clone(), phase));
         for (rank, step) in ranks.unwrap_or_else(|| (0..lane::RANKS).collect()).into_iter().zip(&steps) {
-            scope.slots.insert(holders[rank], held("chancery.limit", rate_limit::emit(step)));
+            scope.slots.insert(holders[rank], held("chancery.limit", rate_limit::emit(step, &payloads)));
         }
     }
 }

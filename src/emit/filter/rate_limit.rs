@@ -3,6 +3,8 @@
 //! # Rule
 //! The policy reference in the manual, RateLimitPolicy.
 
+use std::collections::BTreeMap;
+
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
 use envoy_types::pb::envoy::config::ratelimit::v3 as service_pb;
 use envoy_types::pb::envoy::config::route::v3 as route_pb;
@@ -12,19 +14,39 @@ use envoy_types::pb::envoy::r#type::metadata::v3 as metadata_pb;
 use envoy_types::pb::envoy::r#type::v3 as type_pb;
 use envoy_types::pb::google::protobuf::Any;
 
+use crate::ir::Policy;
 use crate::ir::policy::TextPattern;
 use crate::ir::policy::rate_limit::{
     LimitAction, LimitHeader, LimitHeaderValue, LimitItem, LimitService, LimitStep, MetadataPath, MetadataSource,
 };
 use crate::ir::upstream::UpstreamId;
+use crate::model::Name;
 
 use super::super::{name, pb, wire};
 
 /// What services tell all that Chancery asks them from what others do.
 pub(in super::super) const DOMAIN: &str = "chancery";
 
+/// The namespace of metadata in which tokens' payloads are noted.
+const TOKENS: &str = "envoy.filters.http.jwt_authn";
+
+/// The names under which payloads are noted, by what the authors of policies beside a limit call their providers.
+pub(super) type Payloads<'a> = BTreeMap<&'a Name, Name>;
+
+/// The payloads of the verifications beside a limit; of two providers with one name the first's, the route's.
+pub(super) fn payloads<'a>(beside: impl Iterator<Item = &'a Policy>) -> Payloads<'a> {
+    let mut payloads = Payloads::new();
+    for policy in beside {
+        let Policy::Jwt(verification) = policy else { continue };
+        for (index, provider) in verification.jwt.providers.keys().enumerate() {
+            payloads.entry(provider).or_insert_with(|| verification.provider(index));
+        }
+    }
+    payloads
+}
+
 /// The filter of one step.
-pub(super) fn emit(step: &LimitStep<'_>) -> Any {
+pub(super) fn emit(step: &LimitStep<'_>, payloads: &Payloads<'_>) -> Any {
     let LimitService { server, timeout, deny_on_fail } = step.service;
     wire::any(&rate_limit_pb::RateLimit {
         domain: DOMAIN.to_owned(),
@@ -35,7 +57,7 @@ pub(super) fn emit(step: &LimitStep<'_>) -> Any {
             grpc_service: Some(emit_service(server)),
             transport_api_version: core_pb::ApiVersion::V3.into(),
         }),
-        rate_limits: step.items.iter().map(|item| emit_item(item)).collect(),
+        rate_limits: step.items.iter().map(|item| emit_item(item, payloads)).collect(),
         ..Default::default()
     })
 }
@@ -51,17 +73,18 @@ fn emit_service(server: &UpstreamId) -> core_pb::GrpcService {
     core_pb::GrpcService { target_specifier: Some(TargetSpecifier::EnvoyGrpc(target)), ..Default::default() }
 }
 
-fn emit_item(item: &LimitItem) -> route_pb::RateLimit {
+fn emit_item(item: &LimitItem, payloads: &Payloads<'_>) -> route_pb::RateLimit {
     use route_pb::rate_limit::Override;
     use route_pb::rate_limit::r#override::{DynamicMetadata, OverrideSpecifier};
     let limit = item.limit.as_ref().map(|path| {
-        let metadata = DynamicMetadata { metadata_key: Some(emit_path(path)) };
+        let metadata = DynamicMetadata { metadata_key: Some(emit_path(path, payloads)) };
         Override { override_specifier: Some(OverrideSpecifier::DynamicMetadata(metadata)) }
     });
-    route_pb::RateLimit { actions: item.actions.iter().map(emit_action).collect(), limit, ..Default::default() }
+    let actions = item.actions.iter().map(|action| emit_action(action, payloads));
+    route_pb::RateLimit { actions: actions.collect(), limit, ..Default::default() }
 }
 
-fn emit_action(action: &LimitAction) -> route_pb::rate_limit::Action {
+fn emit_action(action: &LimitAction, payloads: &Payloads<'_>) -> route_pb::rate_limit::Action {
     use route_pb::rate_limit::action as action_pb;
     use route_pb::rate_limit::action::ActionSpecifier;
     let specifier = match action {
@@ -94,7 +117,7 @@ fn emit_action(action: &LimitAction) -> route_pb::rate_limit::Action {
             };
             ActionSpecifier::Metadata(action_pb::MetaData {
                 descriptor_key: key.to_string(),
-                metadata_key: Some(emit_path(path)),
+                metadata_key: Some(emit_path(path, payloads)),
                 default_value: default.as_ref().map(ToString::to_string).unwrap_or_default(),
                 source: source.into(),
                 skip_if_absent: false,
@@ -104,11 +127,18 @@ fn emit_action(action: &LimitAction) -> route_pb::rate_limit::Action {
     route_pb::rate_limit::Action { action_specifier: Some(specifier) }
 }
 
-fn emit_path(path: &MetadataPath) -> metadata_pb::MetadataKey {
+/// A provider is called there as its author calls it, and in Envoy by a name that no other has.
+fn emit_path(path: &MetadataPath, payloads: &Payloads<'_>) -> metadata_pb::MetadataKey {
     use metadata_pb::metadata_key::PathSegment;
     use metadata_pb::metadata_key::path_segment::Segment;
-    let segment = |step: &crate::model::Name| PathSegment { segment: Some(Segment::Key(step.to_string())) };
-    metadata_pb::MetadataKey { key: path.filter.to_string(), path: path.steps.iter().map(segment).collect() }
+    let segment = |step: &Name| PathSegment { segment: Some(Segment::Key(step.to_string())) };
+    let mut steps = path.steps.clone();
+    if let (TOKENS, Some(first)) = (path.filter.as_str(), steps.first_mut())
+        && let Some(payload) = payloads.get(first)
+    {
+        *first = payload.clone();
+    }
+    metadata_pb::MetadataKey { key: path.filter.to_string(), path: steps.iter().map(segment).collect() }
 }
 
 /// An absent header satisfies an inverted condition: it counts as an empty one, which satisfies none that is not inverted.

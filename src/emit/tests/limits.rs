@@ -176,6 +176,48 @@ fn r125_priority_gives_each_limit_its_place() {
     );
 }
 
+/// A provider of a JWTPolicy beside the limit is meant by the name that its author gave it.
+#[test]
+fn claims_are_named_by_their_provider() {
+    let path = |filter: &str, provider: &str| MetadataPath {
+        filter: filter.into(),
+        steps: vec![provider.into(), "org".into()],
+    };
+    let claim = |filter: &str, provider: &str| LimitAction::Metadata {
+        key: "org".into(),
+        path: path(filter, provider),
+        default: None,
+        source: MetadataSource::Dynamic,
+    };
+    let jwt = "envoy.filters.http.jwt_authn";
+    let actions = vec![claim(jwt, "a"), claim(jwt, "other"), claim("some.filter", "a")];
+    let Policy::Jwt(mut verification) = tokens(Phase::PreAuthz, 0) else { panic!() };
+    let provider = crate::ir::policy::jwt::Provider {
+        issuer: None,
+        audiences: [].into(),
+        headers: Vec::new(),
+        parameters: Vec::new(),
+        keys: crate::ir::policy::jwt::KeySource::Inline(crate::ir::policy::jwt::Jwks("{}".into())),
+        claims_to_headers: [].into(),
+        payload_header: None,
+        keep_token: false,
+        clock_skew_seconds: 60,
+    };
+    Arc::make_mut(&mut verification).jwt.providers = [("a".into(), provider)].into();
+    let limits = limits("p", Phase::PostAuthz, 0, actions);
+    let route = route("a").forward("cart", 1).policy(Policy::RateLimit(vec![limits])).policy(Policy::Jwt(verification));
+    let snapshot = emit_gateway(&plan([host("shop.example", [route])], [upstream("cart")]), &EmitOptions::default());
+    let shown = show(&snapshot, ResourceType::Route, "route/8080")["virtual_hosts"][0]["routes"][0].clone();
+    let actions = held(&shown["typed_per_filter_config"]["chancery.post.0"])["rate_limits"][0]["actions"].clone();
+    let keys: Vec<&str> = actions
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| a["metadata"]["metadata_key"]["path"][0]["key"].as_str().unwrap())
+        .collect();
+    assert_eq!(keys, ["v/0", "other", "a"]);
+}
+
 #[test]
 fn limits_of_a_destination_stand_on_each_and_not_on_the_route() {
     let of = |name: &str| limits(name, Phase::PostAuthz, 0, generic(name));

@@ -8,6 +8,7 @@ use crate::ir::route::{Action, Forward, RouteBody, WeightedDestination};
 use crate::ir::{Policy, UpstreamId};
 use crate::model::{Code, Finding, Findings, GatewayId, Kind, ObjectRef, WorkspaceId};
 use crate::resolve::destination::check_on_gateway;
+use crate::resolve::policy::rate_limit::serving::reaches;
 use crate::resolve::visibility::is_visible;
 use crate::resolve::world::World;
 
@@ -30,11 +31,13 @@ pub(super) struct Reach<'a, W: World + ?Sized> {
     owner: &'a WorkspaceId,
     /// By service and the policy that asks it.
     known: BTreeMap<(UpstreamId, ObjectRef), Result<UpstreamId, String>>,
+    /// Policies whose rules the service does not get that this gateway asks in place of the one that they name.
+    unruled: BTreeSet<(ObjectRef, UpstreamId)>,
 }
 
 impl<'a, W: World + ?Sized> Reach<'a, W> {
     pub(super) fn new(world: &'a W, gateway: &'a GatewayId, owner: &'a WorkspaceId) -> Self {
-        Self { world, gateway, owner, known: BTreeMap::new() }
+        Self { world, gateway, owner, known: BTreeMap::new(), unruled: BTreeSet::new() }
     }
 
     /// A route with the services that this gateway asks; nothing where they are those that it names.
@@ -83,8 +86,14 @@ impl<'a, W: World + ?Sized> Reach<'a, W> {
     /// The service that the gateway asks, or why there is none.
     fn find(&mut self, limits: &Limits) -> &Result<UpstreamId, String> {
         let (server, policy) = (&limits.service.server, &limits.policy);
-        let key = (server.clone(), policy.clone());
-        self.known.entry(key).or_insert_with(|| look(self.world, self.gateway, self.owner, server, policy))
+        let (world, unruled) = (self.world, &mut self.unruled);
+        self.known.entry((server.clone(), policy.clone())).or_insert_with(|| {
+            let found = look(world, self.gateway, self.owner, server, policy)?;
+            if found != *server && !reaches(world, limits, &found) {
+                unruled.insert((policy.clone(), found.clone()));
+            }
+            Ok(found)
+        })
     }
 
     /// What authors of limits are told that this gateway cannot ask about.
@@ -95,7 +104,14 @@ impl<'a, W: World + ?Sized> Reach<'a, W> {
             let message = format!("nothing of this policy is limited on gateway `{}`: {reason}", self.gateway);
             Finding::error(policy, Code::Unsupported, message)
         };
-        lost.into_iter().map(tell).collect()
+        let warn = |(policy, server): &(ObjectRef, UpstreamId)| {
+            let message = format!(
+                "gateway `{}` asks `{server}`, which does not get the rules, so nothing is limited there: name it in `destinationServers` too",
+                self.gateway
+            );
+            Finding::warning(policy, Code::PolicyRemark, message)
+        };
+        lost.into_iter().map(tell).chain(self.unruled.iter().map(warn)).collect()
     }
 }
 

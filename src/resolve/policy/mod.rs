@@ -13,7 +13,8 @@
 //!
 //! A kind that refers to Secrets, servers, destinations or configurations has a variant of [`Draft`] as well: `lower` gives
 //! the draft, and `settle` of its file makes the [`Policy`] of it, once for all routes (`settling.rs` says how). One that
-//! shares something for all routes of a gateway adds it in `ir/extension.rs`, and `emit/filter/` emits it from there.
+//! shares something for all routes of a gateway adds it in `ir/extension.rs`, and `emit/filter/` emits it from there. One
+//! whose filter a route brings whole stands in a lane: `ir/policy/lane.rs` ranks it, `emit/filter/lanes.rs` holds it.
 //!
 //! Selection, delegation, age order, findings, status, counts and `explain` need nothing. `testing/teapot.rs` shows it
 //! with a made-up kind and lists every file that knows of one.

@@ -135,6 +135,14 @@ fn prefix(config: &ObjectRef) -> LimitAction {
     LimitAction::Generic { key: Some(CONFIG_KEY.into()), value: config_name(config).into() }
 }
 
+/// The configuration whose rules an item is for.
+#[must_use]
+pub fn configuration_of(item: &LimitItem) -> Option<ObjectRef> {
+    let mut parts = item.actions.first()?.fixed_value()?.split('/');
+    let (cluster, namespace, name) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(ObjectRef::new(Kind::RateLimitServerConfig, cluster, namespace, name))
+}
+
 /// What gateways send for actions whose order counts, for the rules of a configuration that are trees.
 #[must_use]
 pub fn ordered_item(config: &ObjectRef, actions: &[LimitAction], limit: Option<&MetadataPath>) -> LimitItem {

@@ -74,6 +74,11 @@ impl<T: std::fmt::Debug> Checked<T> {
         self.effect.unwrap_or_else(|(_, field, reason)| panic!("invalid: {field}: {reason}"))
     }
 
+    /// The value of a spec, if it is valid.
+    pub(super) fn accepted(self) -> Option<T> {
+        self.effect.ok()
+    }
+
     /// The field of a wrong value.
     pub(super) fn fault(self) -> String {
         match self.effect {

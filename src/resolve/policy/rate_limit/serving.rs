@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::policy::rate_limit::{ConfigurationLimits, LimitNode, LimitPlan, LimitRules};
+use crate::ir::policy::rate_limit::{ConfigurationLimits, LimitNode, LimitPlan, LimitRules, Limits};
 use crate::ir::policy::reference::DestinationRef;
 use crate::ir::upstream::{Purpose, UpstreamId};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, ObjectRef, WorkspaceId};
@@ -81,6 +81,15 @@ pub fn deliver<W: World + ?Sized>(world: &W, object: &LimitObject, findings: &mu
     (!servers.is_empty()).then(|| Delivery { servers, age: object.age.clone(), limits: Arc::new(limits), bytes })
 }
 
+/// Whether a service gets the rules that limits are asked by.
+pub fn reaches<W: World + ?Sized>(world: &W, limits: &Limits, server: &UpstreamId) -> bool {
+    let Some(id) = limits.items.first().and_then(super::configuration_of) else { return false };
+    let (Some(object), Some(owner)) = (world.limit_object(&id), world.roster().owner_of(&id)) else { return false };
+    let Ok(LimitContent::Rules(rules)) = &object.content else { return false };
+    let reached = destinations(world, &id, owner, &rules.servers, &mut Vec::new());
+    services(world, server).any(|service| reached.contains(&service))
+}
+
 /// The Services that a configuration names, those behind virtual destinations too. What is wrong with others is added to
 /// `lost`.
 pub(super) fn destinations<W: World + ?Sized>(
@@ -138,3 +147,6 @@ pub fn plan<'a>(
     }
     LimitPlan { server: server.clone(), configurations: configurations.into_values().collect() }
 }
+
+#[cfg(test)]
+mod tests;
