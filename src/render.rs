@@ -283,6 +283,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_routes_have_of_secrets_is_hidden() {
+        let config = |message: &str, rest: Value| {
+            let mut config = json!({"@type": format!("type.googleapis.com/envoy.{message}")});
+            config.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+            config
+        };
+        let mut route = json!({"typed_per_filter_config": {
+            "a": {"action": config("BasicAuth", json!({"users": {"inline_string": "CANARY"}}))},
+            "b": {"action": config("ApiKeyAuth", json!({"credentials": [{"key": "CANARY", "client": "c"}]}))},
+            "c": config("LuaPerRoute", json!({"name": "s", "filter_context": {"clients": {"CANARY": {"a": "CANARY"}}}})),
+            "chancery.auth.or": {"rules": [
+                {"header": {"name": "x-key", "string_match": {"exact": "CANARY"}}}, {"not_rule": {"any": true}},
+            ]},
+            "chancery.jwt-claims.pre.0": {"rules": [{"header": {"name": "x-org", "string_match": {"exact": "seen"}}}]},
+        }});
+        redact_credentials(&mut route);
+        let shown = route.to_string();
+        assert!(!shown.contains("CANARY"), "{shown}");
+        assert!(["x-key", "seen", "not_rule", "BasicAuth"].iter().all(|text| shown.contains(text)), "{shown}");
+    }
+
+    #[test]
     fn yaml_keeps_types_under_yaml_1_1() {
         let value = json!({
             "name": "n",

@@ -178,6 +178,9 @@ pub struct Policy {
     pub selected_by: String,
     /// The destination that it is on; none for the whole route.
     pub destination: Option<String>,
+    /// What gateways ask for it: authorization servers, and issuers for their keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<String>,
     /// What is wrong with it, in words: an invalid one may stand on the route in a strict form, and one that a gateway's
     /// release cannot do closes the route there.
     #[serde(default)]
@@ -508,6 +511,7 @@ impl RequestDocument {
             owner: attached.owner.to_string(),
             selected_by: attached.selected_by.to_string(),
             destination: attached.destination.as_ref().map(ToString::to_string),
+            servers: body.servers_of(&attached.policy).iter().map(ToString::to_string).collect(),
             errors: Vec::new(),
         });
         self.policies = attached.collect();

@@ -229,6 +229,11 @@ fn route_text(document: &RequestDocument, route: &RoutePart, out: &mut impl Writ
         route.labels.iter().map(|(key, label)| vec![format!("{key}={}", label.value), label.from.clone()]).collect();
     let attached: Vec<Vec<String>> =
         document.policies.iter().map(|a| vec![a.policy.clone(), a.owner.clone(), a.selected_by.clone()]).collect();
+    let asked: Vec<Vec<String>> = document
+        .policies
+        .iter()
+        .flat_map(|policy| policy.servers.iter().map(|server| vec![policy.policy.clone(), server.clone()]))
+        .collect();
     let off: Vec<Vec<String>> = document
         .not_attached
         .iter()
@@ -258,6 +263,7 @@ fn route_text(document: &RequestDocument, route: &RoutePart, out: &mut impl Writ
     for (headers, rows) in [
         (&["LABEL", "FROM"][..], labels),
         (&["POLICY", "WORKSPACE", "SELECTED BY"][..], attached),
+        (&["POLICY", "ASKS"][..], asked),
         (&["NOT ATTACHED", "WHY", "REASON"][..], off),
         (&["DESTINATION", "WEIGHT", "ENDPOINTS"][..], destinations),
         (&["AT", "ACCESS"][..], access),

@@ -35,6 +35,7 @@ use envoy_types::pb::envoy::config::listener::v3 as listener_pb;
 use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use envoy_types::pb::envoy::extensions::filters::http::composite::v3 as composite_pb;
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors_pb;
+use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3 as ext_authz_pb;
 use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3 as header_mutation_pb;
 use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt_pb;
 use envoy_types::pb::envoy::extensions::filters::http::lua::v3 as lua_pb;
@@ -701,7 +702,8 @@ impl Routes<'_, '_, '_> {
     }
 
     fn check_slots(&mut self, at: At<'_>, slots: &std::collections::HashMap<String, Any>) {
-        let asked = slots.values().filter_map(|config| asked_cluster(&config.type_url, &config.value));
+        let asked = by_key(slots)
+            .filter_map(|config| extensions::asked(config).or_else(|| asked_cluster(&config.type_url, &config.value)));
         for cluster in asked.collect::<BTreeSet<String>>() {
             if !self.checker.exists(ResourceType::Cluster, &cluster) {
                 self.report(at, format_args!("asks cluster `{cluster}`, which does not exist"));

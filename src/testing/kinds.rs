@@ -186,9 +186,13 @@ fn compiled(policy: Option<(Kind, &str)>) -> Compiled {
     let mut manifests = yaml::documents(WORLD).expect("the world is YAML");
     if let Some((kind, sample)) = policy {
         let config = yaml::documents(sample).expect("the sample is YAML").pop().unwrap_or(Value::Null);
+        let mut spec = json!({"config": config});
+        if selects(kind).iter().any(|field| field.contains("applyToRoutes")) {
+            spec["applyToRoutes"] = json!([{"route": {}}]);
+        }
         manifests.push(json!({
             "apiVersion": kind.group().api_version(), "kind": kind.as_str(),
-            "metadata": {"name": "sample", "namespace": "shop"}, "spec": {"config": config},
+            "metadata": {"name": "sample", "namespace": "shop"}, "spec": spec,
         }));
     }
     compile_manifests(manifests.into_iter().map(|manifest| (cluster_of(&manifest), manifest)), &Options::default())
@@ -338,6 +342,31 @@ fn the_service_of_a_limit_stays_as_long_as_its_routes() {
     let found = crate::memory::refusals::references::references(ResourceType::Route, body);
     let limiter = "svc/cluster-1/shop/limiter/8081#grpc".into();
     assert!(found.contains(&(ResourceType::Cluster, limiter)), "{found:?}");
+}
+
+/// R130: what only newer releases know of ExtAuthPolicy is closed on older ones, method by method.
+#[test]
+fn r130_methods_that_a_release_does_not_have_are_closed_there() {
+    const USERS: &str =
+        "encryption: {sha1: {}}, userList: {users: {u: {hashedPassword: e5e9fa1ba31ecd1ae84f75caaa474f3a663f05f4}}}";
+    let basic = |rest: &str| format!("{{basicAuth: {{{rest}{USERS}}}}}");
+    let key = "{apiKeyAuth: {k8sSecretApikeyStorage: {labelSelector: {a: b}}}}".to_owned();
+    let http = "{passThroughAuth: {http: {url: 'http://a.example/x'}}}".to_owned();
+    let grpc = "{passThroughAuth: {grpc: {address: 'a.example:80'}}}".to_owned();
+    for (method, since) in [(grpc, 36), (http, 38), (basic(""), 39), (basic("realm: r, "), 40), (key, 40)] {
+        let compiled = compiled(Some((Kind::ExtAuthPolicy, &format!("{{glooAuth: {{configs: [{method}]}}}}"))));
+        let plan = compiled.plans.values().next().expect("a gateway");
+        for minor in 36..=40 {
+            let options = EmitOptions { release: EnvoyRelease::new(1, minor), ..EmitOptions::default() };
+            let snapshot = emit_gateway(plan, &options);
+            let routes = snapshot.resources(ResourceType::Route);
+            let route = to_json(ResourceType::Route, routes.values().next().expect("routes")).expect("known");
+            let answer = &route["virtual_hosts"][0]["routes"][0]["direct_response"]["status"];
+            assert_eq!(answer.as_u64(), (minor < since).then_some(500), "1.{minor}, {method}: {route}");
+            assert_eq!(crate::snapshot::verify::verify(&snapshot), [], "1.{minor}, {method}");
+            assert!(!route.to_string().contains("5en6G6MezRroT3XKqkdPOmY"), "passwords are in no text: {route}");
+        }
+    }
 }
 
 #[test]

@@ -253,6 +253,11 @@ fn access(world: &mut World, beside: Index, which: Index) {
         pod("two"),
     ];
     let object = (cluster.clone(), which.get(&objects).clone());
+    replace(world, object);
+}
+
+/// Puts an object in place of the one that has its name.
+fn replace(world: &mut World, object: (String, Value)) {
     let id = |(cluster, object): &(String, Value)| {
         (
             cluster.clone(),
@@ -317,6 +322,55 @@ fn limit(world: &mut World, beside: Index, which: Index) {
     world.push(object);
 }
 
+/// An ExtAuthPolicy beside a Service, or a server or key that one may be about, in place of what was there.
+fn ext_auth(world: &mut World, beside: Index, which: Index) {
+    let services: Vec<&(String, Value)> = world.iter().filter(|(_, object)| object["kind"] == "Service").collect();
+    if services.is_empty() {
+        return;
+    }
+    let (cluster, service) = beside.get(&services);
+    let port = &service["spec"]["ports"][0]["port"];
+    let metadata =
+        |name: &str| json!({"name": name, "namespace": service["metadata"]["namespace"], "labels": {"keys": "yes"}});
+    let policy = |name: &str, targets: Value, config: Value| {
+        let mut spec = targets;
+        spec["config"] = config;
+        json!({
+            "apiVersion": "security.policy.gloo.solo.io/v2", "kind": "ExtAuthPolicy", "metadata": metadata(name), "spec": spec,
+        })
+    };
+    let server = |name: &str, spec: Value| json!({"apiVersion": "admin.gloo.solo.io/v2", "kind": "ExtAuthServer", "metadata": metadata(name), "spec": spec});
+    let key = |name: &str, kind: &str, key: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": metadata(name), "stringData": {"api-key": key},
+        })
+    };
+    let reference = json!({"ref": {"name": service["metadata"]["name"]}, "port": {"number": port}});
+    let (routes, all) = (json!({"applyToRoutes": [{"route": {}}]}), json!({}));
+    let keys = json!({"k8sSecretApikeyStorage": {"labelSelector": {"keys": "yes"}}});
+    let named = json!({"k8sSecretApikeyStorage": {"apiKeySecretRefs": [{"name": "key"}]}});
+    let either =
+        json!({"configs": [{"name": "a", "apiKeyAuth": keys}, {"name": "b", "jwt": {}}], "booleanExpr": "a || b"});
+    const KIND: &str = "extauth.solo.io/apikey";
+    let objects = [
+        policy("ask", routes.clone(), json!({"customAuth": {}})),
+        policy("ask", all.clone(), json!({"customAuth": {}, "server": {"name": "other"}})),
+        policy("keys", routes.clone(), json!({"glooAuth": {"configs": [{"apiKeyAuth": keys}]}})),
+        policy("keys", all, json!({"glooAuth": {"configs": [{"apiKeyAuth": named}]}})),
+        policy("keys", routes, json!({"glooAuth": either})),
+        server("first", json!({"destinationServer": reference})),
+        server("first", json!({"destinationServer": reference, "failureModeAllow": true})),
+        server("other", json!({"destinationServer": reference, "statusOnError": 503, "httpService": {}})),
+        server("other", json!({"destinationServer": {"ref": {"name": "lost"}}})),
+        key("key", KIND, "one"),
+        key("key", "Opaque", "one"),
+        key("twin", KIND, "one"),
+        key("twin", KIND, "two"),
+    ];
+    let object = (cluster.clone(), which.get(&objects).clone());
+    replace(world, object);
+}
+
 /// What changes beside objects.
 #[derive(Clone, Debug)]
 enum Around {
@@ -349,6 +403,8 @@ enum Act {
     Access(Index, Index),
     /// Requests are limited, or by other rules.
     Limit(Index, Index),
+    /// Requests have to show who sends them, or are asked about by others.
+    ExtAuth(Index, Index),
     /// Something else than objects.
     Around(Around),
     /// Nothing changes.
@@ -374,6 +430,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => any::<Index>().prop_map(Act::Guard),
         5 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::Access(beside, which)),
         8 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::Limit(beside, which)),
+        5 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::ExtAuth(beside, which)),
         4 => around().prop_map(Act::Around),
         1 => Just(Act::Nothing),
     ]
@@ -397,6 +454,7 @@ fn play(world: &mut World, first: &World, act: &Act) {
         Act::Guard(beside) => guard(world, *beside),
         Act::Access(beside, which) => access(world, *beside, *which),
         Act::Limit(beside, which) => limit(world, *beside, *which),
+        Act::ExtAuth(beside, which) => ext_auth(world, *beside, *which),
         Act::Around(_) | Act::Nothing => {}
     }
 }

@@ -56,6 +56,13 @@ pub const NEWER: &[Newer] = &[
         since: EnvoyRelease::new(1, 40),
         has: |policy| matches!(policy, Policy::RateLimit(limits) if !limits.is_empty()),
     },
+    // Older ones do not know `path_override` (validated on 1.36.4 and 1.37.0), and would ask for the client's path.
+    Newer {
+        kind: Kind::ExtAuthPolicy,
+        what: "`passThroughAuth` over HTTP",
+        since: EnvoyRelease::new(1, 38),
+        has: |policy| matches!(policy, Policy::ExtAuth(auth) if auth.asks_fixed_paths()),
+    },
     // Before, a holder does not take the filter, or is refused itself (validated on 1.36.4, 1.37.0, 1.38.3 and 1.39.3).
     Newer {
         kind: Kind::ExtAuthPolicy,

@@ -399,6 +399,12 @@ impl CheckSettings {
 }
 
 impl Authorization {
+    /// What gateways ask for it.
+    pub fn servers(&self) -> impl Iterator<Item = &Server> {
+        let tokens = self.tokens.iter().flat_map(|tokens| tokens.verification.servers());
+        self.checks.iter().map(|check| &check.server).chain(tokens)
+    }
+
     /// The places that it takes.
     pub fn places(&self) -> impl Iterator<Item = Place> {
         [
@@ -409,6 +415,15 @@ impl Authorization {
         ]
         .into_iter()
         .filter_map(|(place, is_taken)| is_taken.then_some(place))
+    }
+
+    /// Whether a server is asked for a path of its own.
+    #[must_use]
+    pub fn asks_fixed_paths(&self) -> bool {
+        self.checks.iter().any(|check| match &check.call {
+            Call::Http(call) => matches!(call.path, CallPath::Fixed(_)),
+            Call::Grpc(_) => false,
+        })
     }
 
     /// Whether it asks what a JWTPolicy on the same target found.
@@ -482,6 +497,63 @@ impl<M> AuthRule<M> {
             Self::Method(method) => vec![method],
             Self::Not(inner) => inner.methods_mut(),
             Self::All(rules) | Self::Any(rules) => rules.iter_mut().flat_map(Self::methods_mut).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Kind;
+
+    fn authorization(key: Option<&str>) -> Authorization {
+        let client = |key: &str| ApiClient {
+            secret: ObjectRef::new(Kind::Secret, "c1", "shop", "key"),
+            key: SecretBytes::new(key.as_bytes()),
+            headers: [].into(),
+        };
+        let clients = || key.map(|key| Sealed::new(vec![client(key)])).unwrap_or_default();
+        let users = [(Name::from("u"), SecretBytes::new(b"hash"))].into();
+        Authorization {
+            policy: ObjectRef::new(Kind::ExtAuthPolicy, "c1", "shop", "p"),
+            checks: Vec::new(),
+            tokens: None,
+            basic: key.map(|_| BasicCheck { realm: None, users: Sealed::new(users), is_optional: true }),
+            key: Some(KeyCheck { header: "k".into(), clients: clients(), headers: [].into(), is_optional: false }),
+            rule: Some(AuthRule::Any(vec![
+                AuthRule::Method(Shown::User),
+                AuthRule::Method(Shown::Key("k".into(), clients())),
+            ])),
+        }
+    }
+
+    #[test]
+    fn what_was_kept_in_a_file_has_the_secrets_of_now_or_none() {
+        let kept = serde_json::to_string(&authorization(Some("CANARY"))).expect("JSON");
+        assert!(!kept.contains("CANARY") && !kept.contains("hash"), "{kept}");
+        let kept: Authorization = serde_json::from_str(&kept).expect("read");
+        assert!(!kept.is_complete());
+        let now = authorization(Some("other"));
+        assert_eq!(kept.with_secrets_of(Some(&now)), now);
+        assert_eq!(authorization(Some("withdrawn")).with_secrets_of(Some(&now)), now);
+        assert!(!authorization(Some("withdrawn")).with_secrets_of(None).is_complete(), "the policy is gone");
+        let mut elsewhere = now.clone();
+        elsewhere.key = None;
+        assert!(!now.with_secrets_of(Some(&elsewhere)).is_complete(), "the policy asks for no key any more");
+    }
+
+    #[test]
+    fn a_rule_says_whether_a_request_may_pass_without_a_token_of_the_jwt_policy() {
+        let rule = |rule: AuthRule<Shown>| Authorization { rule: Some(rule), ..authorization(None) };
+        let (jwt, user) = (AuthRule::Method(Shown::Jwt), AuthRule::Method(Shown::User));
+        for (rule, asks, passes) in [
+            (rule(jwt.clone()), true, false),
+            (rule(AuthRule::All(vec![user.clone(), jwt.clone()])), true, false),
+            (rule(AuthRule::Any(vec![user.clone(), jwt.clone()])), true, true),
+            (rule(AuthRule::Not(Box::new(jwt))), true, true),
+            (rule(user), false, true),
+        ] {
+            assert_eq!((rule.asks_jwt(), rule.passes_without_jwt()), (asks, passes), "{rule:?}");
         }
     }
 }

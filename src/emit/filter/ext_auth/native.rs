@@ -339,3 +339,17 @@ fn allow(condition: rules_pb::Permission) -> rbac_pb::RbacPerRoute {
     };
     rbac_pb::RbacPerRoute { rbac: Some(rbac_pb::Rbac { rules: Some(rules), ..Default::default() }) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_rows() {
+        for (bytes, expected) in
+            [(&b""[..], ""), (b"f", "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v"), (b"\xff\xef\xbe\x00", "/+++AA==")]
+        {
+            assert_eq!(base64(bytes), expected, "{bytes:?}");
+        }
+    }
+}

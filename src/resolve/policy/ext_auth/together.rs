@@ -25,7 +25,7 @@ pub fn clash(route: &[Policy], destinations: &BTreeMap<UpstreamId, Vec<Policy>>)
     for (destination, policies) in targets {
         let Some(own) = authorization(policies) else { continue };
         if let Some((code, why)) = lacks(own, policies) {
-            return Some(closed(own, code, why));
+            return Some(closed(own, code, &why));
         }
         let (Some(of_route), Some(destination)) = (of_route, destination) else { continue };
         if let Some(place) = own.places().find(|place| of_route.places().any(|other| other == *place)) {
@@ -39,13 +39,13 @@ pub fn clash(route: &[Policy], destinations: &BTreeMap<UpstreamId, Vec<Policy>>)
                 "it asks for {what}, and so does `{}` on the route to `{destination}`; a request can be asked once: leave it to one of them, or ask a server",
                 of_route.policy
             );
-            return Some(closed(own, Code::Unsupported, why));
+            return Some(closed(own, Code::Unsupported, &why));
         }
     }
     None
 }
 
-fn closed(own: &Authorization, code: Code, why: String) -> (ObjectRef, RouteFault) {
+fn closed(own: &Authorization, code: Code, why: &str) -> (ObjectRef, RouteFault) {
     let message = format!("closed by `{}`, which protects it and cannot be applied: {why}", own.policy);
     (own.policy.clone(), RouteFault { code, message, gateway_specific: false })
 }
