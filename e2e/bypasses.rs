@@ -195,3 +195,31 @@ async fn a_value_of_a_header_leads_nowhere_else() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// A host is the same with a port behind it, as it is where the route is chosen.
+#[tokio::test]
+async fn a_port_behind_the_host_leads_around_nothing() -> anyhow::Result<()> {
+    let policy = |rule: &str| {
+        format!(
+            "{WORLD}- {{apiVersion: security.policy.gloo.solo.io/v2, kind: AccessPolicy, metadata: {{name: hosts, \
+             namespace: team, @}}, spec: {{applyToDestinations: [{{selector: {{name: stock}}}}], config: {{authzList: \
+             [{{match: {{request: {{headers: {{Host: {rule}}}}}}}}}]}}}}}}\n"
+        )
+    };
+    for (rule, expected) in [
+        ("{notValues: [www.example.com]}", (403, 0)),
+        ("{notValues: ['*.example.com']}", (403, 0)),
+        ("{values: [www.example.com]}", (200, 1)),
+    ] {
+        let mut world = Delegated::start(&policy(rule)).await?;
+        let address = world.mesh.entrance("shop/www")?.1;
+        for host in ["www.example.com", "WWW.example.com", "www.example.com:80", "www.EXAMPLE.com:8443"] {
+            let before = world.received();
+            let status = raw(address, &["GET / HTTP/1.1", &format!("Host: {host}")]).await?;
+            assert_eq!((status, world.received() - before), expected, "{rule} {host}");
+        }
+        let asked = Request { host: "www.example.com:81".to_owned(), ..request("GET", "/") };
+        assert_eq!(world.outcome(&asked).await?, expected, "{rule}");
+    }
+    Ok(())
+}

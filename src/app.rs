@@ -1,13 +1,14 @@
 //! Composition root: joins source, compiler, publisher and xDS server; the closed event enum and its loop.
 //!
 //! ```text
-//! directory ──► events ──► compile thread ──► publisher ──► streams ──► ledger, refusals
-//!                 ▲              │                             │
-//!   a stream asks ┤              └──► state (nodes, health)    │
-//!                 └── a gateway refused something new, or left ┘
+//! directory ──► lane ──► events ──► compile thread ──► lane ──► publisher ──► streams ──► ledger, refusals
+//!                          ▲              │                                      │
+//!            a stream asks ┤              └──► state (nodes, health)             │
+//!                          └──────────── a gateway refused something new, or left ┘
 //! ```
 //!
-//! One thread compiles, one batch at a time; whatever arrives meanwhile joins the next. Nothing is published before the
+//! One thread compiles, one batch at a time; whatever arrives meanwhile joins the next. Endpoints don't wait for it: the
+//! [lane](Lane) serves them. Nothing is published before the
 //! first complete list (R10). A snapshot that `verify` objects to is not published: its gateway keeps what it has. So does
 //! every gateway when compiling panics: the next batch compiles from scratch.
 //!
@@ -40,7 +41,7 @@ use crate::memory::Memory;
 use crate::memory::refusals::document::Document;
 use crate::memory::refusals::{Overlay, Refusals};
 use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, Severity};
-use crate::publish::{GatewayKey, Publisher};
+use crate::publish::{GatewayKey, NotInForce, Publisher};
 use crate::resolve::Options;
 use crate::resolve::gateway::class_of;
 use crate::resolve::world::World;
@@ -60,12 +61,14 @@ use audit::{Audit, Sample};
 use emission::{Emission, Serving, StandIns};
 use identities::Identities;
 use keys::Keys;
+use lane::{Lane, Made, PutOff, Step};
 
 mod audit;
 mod emission;
 mod expiry;
 pub(crate) mod identities;
 mod keys;
+mod lane;
 mod refusals;
 mod releases;
 
@@ -78,6 +81,8 @@ const OTHERS_REFUSE: Duration = Duration::from_millis(100);
 enum Event {
     /// The source has something new.
     Source(Batch),
+    /// The source has slices that are others, and the lane serves them already.
+    Endpoints(Batch),
     /// A gateway with these Pod labels asks for the snapshots of a key, as long as it holds them.
     Gateway(GatewayKey, Arc<Labels>),
     /// Some gateway refused something that it, or anybody, had not refused before. At most one waits.
@@ -179,7 +184,8 @@ pub async fn serve(
     let identities = Identities::open(settings.state.as_deref(), jiff::Timestamp::now);
     let compiler = CompileLoop::new(options, publisher.clone(), state_sender, places, memory, told);
     let mut compiler = compiler.with_identities(identities);
-    compiler.metrics = sources.metrics.clone();
+    let lane = Arc::new(Lane::new(publisher.clone(), shared.clone(), sources.metrics.clone()));
+    (compiler.metrics, compiler.lane) = (sources.metrics.clone(), lane.clone());
     if let Some(every) = settings.audit {
         compiler.audit = Some(Audit::start(every, sources.metrics.clone()).map_err(AppError::Thread)?);
     }
@@ -190,13 +196,20 @@ pub async fn serve(
             drop(at_work);
         })
         .map_err(AppError::Thread)?;
+    lane.take(&first);
     // The receiver lives as long as this function's senders, so sending cannot fail before the end.
     let _ = events.send(Event::Source(first));
     let batches = events.clone();
     let follow = async move {
         loop {
-            let batch = directory.next().await;
-            if batches.send(Event::Source(batch)).is_err() {
+            let (batch, lane) = (directory.next().await, lane.clone());
+            let taken = tokio::task::spawn_blocking(move || (lane.take(&batch), batch)).await;
+            let event = match taken {
+                Ok((true, batch)) => Event::Endpoints(batch),
+                Ok((false, batch)) => Event::Source(batch),
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            };
+            if batches.send(event).is_err() {
                 return;
             }
         }
@@ -320,11 +333,18 @@ struct CompileLoop {
     /// Compares with compiling from scratch, where it is asked for.
     audit: Option<Audit>,
     publisher: Arc<Publisher>,
+    lane: Arc<Lane>,
     state: watch::Sender<Option<Arc<Compiled>>>,
     places: Places,
     memory: Memory,
     identities: Identities,
     store: Store,
+    /// How many batches came.
+    batches: u64,
+    /// Endpoints that the lane serves and the store does not have yet.
+    put_off: PutOff,
+    /// Those of them that the store has by now, each with its batch, since the lane was told.
+    taken_up: Vec<(ObjectRef, u64)>,
     /// Whether a complete list has arrived.
     is_listed: bool,
     /// Whether something changed since the last compile that was finished.
@@ -358,7 +378,7 @@ struct Emitted {
     identity: Option<Version>,
     /// The plan's snapshot.
     compiled: Arc<Snapshot>,
-    /// The same with accepted versions in place of refused ones, and what was replaced. None before it was published.
+    /// The same with accepted versions in place of refused ones, and what was replaced. None before there was one to publish.
     published: Option<Arc<Snapshot>>,
     kept: BTreeSet<(ResourceType, Name)>,
     /// What stands in for what was replaced, with what that refers to.
@@ -381,12 +401,16 @@ impl CompileLoop {
             options,
             compile: Compiler::step,
             audit: None,
+            lane: Arc::new(Lane::new(publisher.clone(), refusals.clone(), Metrics::new())),
             publisher,
             state,
             places,
             memory,
             identities: Identities::open(None, jiff::Timestamp::now),
             store: Store::default(),
+            batches: 0,
+            put_off: PutOff::default(),
+            taken_up: Vec::new(),
             is_listed: false,
             is_stale: true,
             source_findings: Findings::new(),
@@ -428,7 +452,7 @@ impl CompileLoop {
             };
             let next = match first {
                 Some(Event::Refused) => inbox.recv_timeout(OTHERS_REFUSE).ok(),
-                Some(Event::Source(_) | Event::Gateway(..) | Event::Left) | None => None,
+                Some(Event::Source(_) | Event::Endpoints(_) | Event::Gateway(..) | Event::Left) | None => None,
             };
             // What arrived while the last step ran joins this one.
             self.step(first.into_iter().chain(next).chain(inbox.try_iter()));
@@ -440,20 +464,27 @@ impl CompileLoop {
         let renewal = self.state.borrow().as_ref().and_then(|compiled| self.identities.due(compiled));
         let standing_by = self.emissions.values().filter_map(Emission::due).min();
         let forgetting = [self.keys.due(), self.refusals.lock().due(), standing_by].into_iter().flatten().min();
+        let wait = |at: Instant| at.saturating_duration_since((self.now)());
         // Never at once: what could not be done must not be tried without a pause.
-        let forgetting = forgetting.map(|at| at.saturating_duration_since((self.now)()).max(Duration::from_secs(1)));
-        renewal.into_iter().chain(forgetting).min()
+        let forgetting = forgetting.map(|at| wait(at).max(Duration::from_secs(1)));
+        renewal.into_iter().chain(forgetting).chain(self.put_off.due().map(wait)).min()
     }
 
     /// Takes events in, compiles if need be, publishes.
     fn step(&mut self, events: impl Iterator<Item = Event>) {
-        let begun = Instant::now();
+        let (begun, mut is_all_served) = (Instant::now(), None);
         for event in events {
+            is_all_served = Some(is_all_served != Some(false) && matches!(event, Event::Endpoints(_)));
             self.is_stale |= self.take(event);
         }
+        let taken_up = self.put_off.take((self.now)());
         // R10: gateways keep what they have until there is a complete list.
-        if !self.is_listed {
+        if !self.is_listed || (is_all_served == Some(true) && taken_up.is_empty() && !self.is_stale) {
             return;
+        }
+        for (batch, change) in taken_up {
+            self.taken_up.push((change.id().clone(), batch));
+            self.is_stale |= self.store.apply([change]) == Applied::Changed;
         }
         // What a panic leaves behind is whole: a snapshot is published or not, and everything else is made anew.
         if let Err(panicked) = catch_unwind(AssertUnwindSafe(|| self.work(begun))) {
@@ -470,11 +501,15 @@ impl CompileLoop {
     /// Takes an event in; whether it makes a compile necessary.
     fn take(&mut self, event: Event) -> bool {
         match event {
+            Event::Endpoints(batch) => {
+                self.batches += 1;
+                self.put_off.add(self.batches, batch.changes, (self.now)());
+                self.take_findings(batch.findings)
+            }
             Event::Source(batch) => {
-                let findings_changed = self.source_findings != batch.findings;
-                if findings_changed {
-                    (self.source_findings, self.given) = (batch.findings, None);
-                }
+                self.batches += 1;
+                self.put_off.replaced_by(&batch);
+                let findings_changed = self.take_findings(batch.findings);
                 if batch.extent == Extent::Complete {
                     self.store = Store::default();
                     self.is_listed = true;
@@ -497,6 +532,15 @@ impl CompileLoop {
                 false
             }
         }
+    }
+
+    /// Takes over what is wrong with the source; whether that is something else than before.
+    fn take_findings(&mut self, findings: Findings) -> bool {
+        let is_other = self.source_findings != findings;
+        if is_other {
+            (self.source_findings, self.given) = (findings, None);
+        }
+        is_other
     }
 
     fn work(&mut self, begun: Instant) {
@@ -661,11 +705,21 @@ impl CompileLoop {
         self.identities.retain(&self.emitted.values().filter_map(|emitted| emitted.identity.as_ref()).collect());
         self.look_at_refusals();
         let refusals = self.refusals.copy();
+        let (mut made, mut withheld) = (BTreeMap::new(), Vec::new());
         for (key, emitted) in &mut self.emitted {
             let emission = self.emissions.entry(key.clone()).or_insert_with(|| Emission::new(self.memory.shared(key)));
-            if emitted.publish(key, emission, &refusals, &self.refusals, &self.publisher) {
-                self.metrics.published(UNIX_EPOCH.elapsed().unwrap_or_default());
-            }
+            let is_of_plan = compiled.plans.get(&key.gateway).is_some_and(|plan| Arc::ptr_eq(plan, &emitted.plan));
+            let (snapshot, not_in_force) = emitted.overlaid(key, emission, &refusals);
+            made.insert(key.clone(), Made { snapshot, is_of_plan });
+            withheld.push((key.clone(), not_in_force));
+        }
+        let (put_off, endpoints) = (std::mem::take(&mut self.taken_up), self.compiler.endpoints(&compiled));
+        for key in self.lane.publish(Step { batches: self.batches, put_off, endpoints }, made) {
+            let kept = self.emitted.get(&key).map_or(0, |emitted| emitted.kept.len());
+            tracing::info!(gateway = %key, kept, "published");
+        }
+        for (key, not_in_force) in withheld {
+            self.publisher.withhold(&key, not_in_force);
         }
         self.refusals.await_filters(self.emissions.values().any(Emission::awaits_filters));
     }
@@ -717,33 +771,20 @@ fn refused(emitted: &BTreeMap<GatewayKey, Emitted>, refusals: &refusals::Shared)
 }
 
 impl Emitted {
-    /// Publishes the snapshot with accepted versions in place of refused ones, if it isn't what is published already; whether
-    /// it did.
-    fn publish(
+    /// The snapshot with accepted versions in place of refused ones, and what of the compiled one is not in force then.
+    fn overlaid(
         &mut self,
         key: &GatewayKey,
         emission: &mut Emission,
         refused: &Refusals,
-        refusals: &refusals::Shared,
-        publisher: &Publisher,
-    ) -> bool {
+    ) -> (Arc<Snapshot>, NotInForce) {
         let overlay = self.overlay(key, emission, refused);
         let not_in_force = refusals::not_in_force(key, &self.compiled, refused, &overlay.kept);
         emission.published(&self.compiled, &overlay.snapshot, &overlay.stand_ins);
         self.kept = overlay.kept;
         self.stand_ins = overlay.stand_ins;
-        let mut is_new = false;
-        if self.published.as_ref() != Some(&overlay.snapshot) {
-            // First, so that no acknowledgement of it can come too early.
-            refusals.lock().published(key, &overlay.snapshot);
-            is_new = publisher.publish(key, overlay.snapshot.clone());
-            if is_new {
-                tracing::info!(gateway = %key, kept = self.kept.len(), "published");
-            }
-            self.published = Some(overlay.snapshot);
-        }
-        publisher.withhold(key, not_in_force);
-        is_new
+        self.published = Some(overlay.snapshot.clone());
+        (overlay.snapshot, not_in_force)
     }
 
     /// What to publish: the compiled snapshot with what was accepted in place of what was refused, if that fits.

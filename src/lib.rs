@@ -55,7 +55,8 @@
 //!
 //! 1. [`source::directory`] reads `DIR/<cluster>/**/*.yaml` and follows changes. [`crd::yaml`] turns text into
 //!    [objects](crd::Object) with places; a value that cannot be read becomes a defect of its field, not of the object.
-//! 2. [`app`] holds the one writer: a thread that applies batches to the [`store`] and compiles.
+//! 2. [`app`] holds the one writer: a thread that applies batches to the [`store`] and compiles. Beside it is a lane for
+//!    endpoints, which serves slices that changed without waiting for it.
 //! 3. [`compile::full`] asks [`resolve`] for everything: [`resolve::lower`] checks each object by itself,
 //!    [`resolve::roster`] decides who owns what, [`resolve::policy::settle`] follows the references of policies,
 //!    [`resolve::gateway::bind`] which root table binds to which listener,

@@ -91,14 +91,15 @@ impl<K: Ord + Clone> Publisher<K> {
     /// An equal snapshot is dropped and wakes nobody.
     pub fn publish(&self, key: &K, snapshot: Arc<Snapshot>) -> bool {
         let mut channels = self.lock();
-        let channel = channels.entry(key.clone()).or_default();
-        channel.sender.send_if_modified(|current| {
-            if current.as_ref() == Some(&snapshot) {
-                return false;
-            }
-            *current = Some(snapshot);
-            true
-        })
+        replace(&channels.entry(key.clone()).or_default().sender, snapshot)
+    }
+
+    /// The same for a key under which something is published already, and nothing for others: whoever does not know which keys
+    /// are served brings none back.
+    pub fn renew(&self, key: &K, snapshot: Arc<Snapshot>) -> bool {
+        let channels = self.lock();
+        let sender = channels.get(key).map(|channel| &channel.sender);
+        sender.filter(|sender| sender.borrow().is_some()).is_some_and(|sender| replace(sender, snapshot))
     }
 
     /// Notes what of a key's compiled snapshot is not in the published one.
@@ -166,6 +167,17 @@ impl<K: Ord + Clone> Publisher<K> {
     }
 }
 
+/// Puts a snapshot in the place of another; whether it differs.
+fn replace(sender: &watch::Sender<Watched>, snapshot: Arc<Snapshot>) -> bool {
+    sender.send_if_modified(|current| {
+        if current.as_ref() == Some(&snapshot) {
+            return false;
+        }
+        *current = Some(snapshot);
+        true
+    })
+}
+
 impl Channel {
     fn is_watched(&self) -> bool {
         self.sender.receiver_count() > 0
@@ -213,6 +225,19 @@ mod tests {
         assert!(publisher.remove(&"api"));
         assert!(web.has_changed().is_ok());
         assert!(api.has_changed().is_err());
+    }
+
+    #[test]
+    fn renewing_brings_no_key_back() {
+        let publisher = Publisher::<&str>::new();
+        let mut watched = publisher.subscribe(&"web");
+        assert!(!publisher.renew(&"web", snapshot("1")), "nothing is published yet");
+        publisher.publish(&"web", snapshot("1"));
+        assert!(publisher.renew(&"web", snapshot("2")) && !publisher.renew(&"web", snapshot("2")));
+        assert_eq!(*watched.borrow_and_update(), Some(snapshot("2")));
+        publisher.remove(&"web");
+        assert!(!publisher.renew(&"web", snapshot("3")));
+        assert_eq!(publisher.keys(), [""; 0]);
     }
 
     #[test]

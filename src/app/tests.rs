@@ -9,6 +9,7 @@ use crate::model::EnvoyRelease;
 use crate::testing::decode;
 
 mod identities;
+mod lane;
 mod refusals;
 
 /// Two overlapping gateway Services in `edge`, one elsewhere, one without selector, and a Pod.

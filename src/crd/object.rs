@@ -175,3 +175,14 @@ pub enum Change {
     /// An object is gone.
     Delete(ObjectRef),
 }
+
+impl Change {
+    /// The object that it is about.
+    #[must_use]
+    pub fn id(&self) -> &ObjectRef {
+        match self {
+            Self::Put(object) => &object.meta.id,
+            Self::Delete(id) => id,
+        }
+    }
+}

@@ -63,7 +63,7 @@ fn permission(entry: &AccessEntry<Caller>) -> rules_pb::Permission {
         all.push(any_rule(entry.paths.iter().map(path)));
     }
     if !entry.methods.is_empty() {
-        let method = |method: &Name| header(":method", MatchPattern::Exact(method.to_string()), false);
+        let method = |method: &Name| header(":method", MatchPattern::Exact(method.to_string()));
         all.push(any_rule(entry.methods.iter().map(method)));
     }
     for (name, rule) in &entry.headers {
@@ -92,18 +92,22 @@ fn path(pattern: &TextPattern) -> Rule {
 }
 
 fn header_rules(name: &Name, rule: &HeaderRule) -> Vec<Rule> {
-    // Envoy keeps the host as a part of the request line, and hosts are alike in either case.
-    let (name, ignore_case) = if name == "host" { (":authority", true) } else { (name.as_str(), false) };
+    // Envoy keeps the host as a part of the request line.
+    let (name, is_host) = if name == "host" { (":authority", true) } else { (name.as_str(), false) };
+    let value = |pattern: &TextPattern| match is_host {
+        true => MatchPattern::SafeRegex(pb::regex(&format!("(?i){}", host(pattern)))),
+        false => text(pattern),
+    };
     let mut rules = Vec::new();
     if rule.values.contains(&TextPattern::Any) {
         rules.push(present(name));
     } else if !rule.values.is_empty() {
-        rules.push(any_rule(rule.values.iter().map(|pattern| header(name, text(pattern), ignore_case))));
+        rules.push(any_rule(rule.values.iter().map(|pattern| header(name, value(pattern)))));
     }
     for pattern in &rule.not_values {
         let found = match pattern {
             TextPattern::Any => present(name),
-            pattern => header(name, MatchPattern::SafeRegex(pb::regex(&among_values(pattern, ignore_case))), false),
+            pattern => header(name, MatchPattern::SafeRegex(pb::regex(&among_values(pattern, is_host)))),
         };
         rules.push(Rule::NotRule(Box::new(rules_pb::Permission { rule: Some(found) })));
     }
@@ -114,25 +118,34 @@ fn header_rules(name: &Name, rule: &HeaderRule) -> Vec<Rule> {
 /// before it compares, so that a value in the middle would hide behind others.
 ///
 /// `\C` is any byte: `.` is a character, and a byte that is none would hide what follows it.
-fn among_values(pattern: &TextPattern, ignore_case: bool) -> String {
-    let one = match pattern {
+fn among_values(pattern: &TextPattern, is_host: bool) -> String {
+    let (flags, one) = if is_host { ("(?i)", host(pattern)) } else { ("", bytes(pattern)) };
+    format!(r"{flags}(?:\C*,)?[ \t]*(?:{one})[ \t]*(?:,\C*)?")
+}
+
+/// The expression for a host: hosts are alike in either case, with the dot of a whole name, and with any port, as where the
+/// route was chosen (R68).
+fn host(pattern: &TextPattern) -> String {
+    format!(r"(?:{})\.?(?::[0-9]*)?", bytes(pattern))
+}
+
+/// The expression for a text.
+fn bytes(pattern: &TextPattern) -> String {
+    match pattern {
         TextPattern::Any => r"\C*".to_owned(),
         TextPattern::Exact(text) => regex::escape(text),
         TextPattern::Prefix(text) => format!(r"{}\C*", regex::escape(text)),
         TextPattern::Suffix(text) => format!(r"\C*{}", regex::escape(text)),
         // Made of literal parts, in which neither character stands by itself, and of `.*` between them.
         TextPattern::Regex(glob) => glob.replace(".*", r"\C*"),
-    };
-    let flags = if ignore_case { "(?i)" } else { "" };
-    format!(r"{flags}(?:\C*,)?[ \t]*(?:{one})[ \t]*(?:,\C*)?")
+    }
 }
 
-fn header(name: &str, pattern: MatchPattern, ignore_case: bool) -> Rule {
+fn header(name: &str, pattern: MatchPattern) -> Rule {
     use route_pb::header_matcher::HeaderMatchSpecifier;
-    let ignore_case = ignore_case && !matches!(pattern, MatchPattern::SafeRegex(_));
     Rule::Header(route_pb::HeaderMatcher {
         name: name.to_owned(),
-        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(pb::string_matcher(pattern, ignore_case))),
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(pb::string_matcher(pattern, false))),
         ..Default::default()
     })
 }

@@ -1,6 +1,8 @@
 //! Clusters: how to speak to a destination, and what stands in the way.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as cluster_pb;
@@ -14,7 +16,7 @@ use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http_pb;
 
 use crate::ir::upstream::{Closed, Dial, UpstreamProtocol};
-use crate::ir::{Guard, Upstream};
+use crate::ir::{Extensions, Guard, Upstream};
 use crate::model::{Name, ObjectRef};
 use crate::snapshot::Resource;
 
@@ -57,8 +59,15 @@ pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name) -> Resou
     Resource::from_content(name, wire::encode(&message), pb::owners(&concerned))
 }
 
+/// The clusters of addresses outside the mesh that gateways ask, each with the policies because of which they do.
+pub(super) fn dialled(extensions: &Extensions) -> BTreeMap<&Dial, Arc<[ObjectRef]>> {
+    let askers = extensions.askers();
+    let owners = |dial: &Dial| pb::owners(askers.get(dial).into_iter().flatten().copied());
+    extensions.dials().map(|dial| (dial, owners(dial))).collect()
+}
+
 /// The cluster of an address outside the mesh: Envoy looks its name up, and verifies who answers.
-pub(super) fn emit_dialled(dial: &Dial) -> Resource {
+pub(super) fn emit_dialled(dial: &Dial, owners: Arc<[ObjectRef]>) -> Resource {
     use cluster_pb::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily};
 
     let name = name::dial(dial);
@@ -91,7 +100,7 @@ pub(super) fn emit_dialled(dial: &Dial) -> Resource {
         typed_extension_protocol_options: [(PROTOCOL_OPTIONS.to_owned(), wire::any(&explicit(protocol)))].into(),
         ..Default::default()
     };
-    Resource::from_content(name, wire::encode(&message), [].into())
+    Resource::from_content(name, wire::encode(&message), owners)
 }
 
 fn explicit(protocol: UpstreamProtocol) -> upstream_http_pb::HttpProtocolOptions {

@@ -12,7 +12,6 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
 use crate::ir::listener::HttpHosts;
-use crate::ir::upstream::Dial;
 use crate::ir::{
     Chain, Extensions, GatewayPlan, Guard, Listener, Secret, SecretId, Serves, Upstream, UpstreamId, VirtualHost,
 };
@@ -173,13 +172,14 @@ impl State {
         for extension in filter::emit_extensions(extensions, self.options.release) {
             put(&mut self.made.extensions, extension);
         }
-        let (before, now): (BTreeSet<&Dial>, BTreeSet<&Dial>) =
-            (self.extensions.dials().collect(), extensions.dials().collect());
-        for gone in before.difference(&now) {
+        let (before, now) = (cluster::dialled(&self.extensions), cluster::dialled(extensions));
+        for gone in before.keys().filter(|dial| !now.contains_key(*dial)) {
             remove(&mut self.made.clusters, &name::dial(gone));
         }
-        for new in now.difference(&before) {
-            put(&mut self.made.clusters, cluster::emit_dialled(new));
+        for (dial, owners) in now {
+            if before.get(dial) != Some(&owners) {
+                put(&mut self.made.clusters, cluster::emit_dialled(dial, owners));
+            }
         }
         self.extensions = extensions.clone();
     }
@@ -514,8 +514,8 @@ fn replace(
     if state.host != *host {
         weight.remove(&state.host);
         weight.add(host);
-        let encoded = route::encode_host(host, release);
         subtract(beyond, &state.encoded.beyond);
+        let encoded = route::encode_host_after((&state.host, &mut state.encoded), host, release);
         add(beyond, &encoded.beyond);
         let moves_owners = encoded.owners != state.encoded.owners;
         *touched.entry(state.place).or_default() |= moves_owners;

@@ -49,6 +49,7 @@ mod tls;
 mod wire;
 
 pub use emitter::Emitter;
+pub use endpoint::emit_endpoints;
 pub use filter::Beyond;
 pub(crate) use layout::part_suffix;
 pub use layout::{Form, Layout};
@@ -121,7 +122,8 @@ pub fn emit_gateway(plan: &GatewayPlan, options: &EmitOptions) -> Snapshot {
 pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &Layout) -> Snapshot {
     let gateway_cluster = &plan.gateway.cluster;
     let clusters = plan.upstreams.values().map(|upstream| cluster::emit_cluster(upstream, gateway_cluster));
-    let clusters = clusters.chain(plan.extensions.dials().map(cluster::emit_dialled));
+    let dialled = cluster::dialled(&plan.extensions);
+    let clusters = clusters.chain(dialled.into_iter().map(|(dial, owners)| cluster::emit_dialled(dial, owners)));
     let endpoints = plan.upstreams.values().map(|upstream| endpoint::emit_endpoints(upstream));
     let secrets = plan.secrets.iter().map(|(id, secret)| secret::emit_secret(id, secret));
     let form = |port: u16, chain: &Chain| {

@@ -98,21 +98,21 @@ fn http_filters() -> Vec<Value> {
     let holder = |name: &str| here(name, "composite", "Composite");
     let rules = |name: &str| here(name, "rbac", "RBAC");
     let lane = |lane: &str| {
-        let in_lane = |name: &str| format!("chancery.{name}");
-        vec![
-            holder(&in_lane(&format!("{lane}.0"))),
-            holder(&in_lane(&format!("{lane}.1"))),
-            holder(&in_lane(&format!("{lane}.2"))),
-            found(&in_lane(&format!("jwt.{lane}.0")), "jwt_authn", "JwtAuthentication"),
-            found(&in_lane(&format!("jwt.{lane}.1")), "jwt_authn", "JwtAuthentication"),
-            rules(&in_lane(&format!("jwt-claims.{lane}.0"))),
-            rules(&in_lane(&format!("jwt-claims.{lane}.1"))),
-            here(&in_lane(&format!("jwt-headers.{lane}.0")), "header_mutation", "HeaderMutation"),
-            here(&in_lane(&format!("jwt-headers.{lane}.1")), "header_mutation", "HeaderMutation"),
-            holder(&in_lane(&format!("{lane}.3"))),
-            holder(&in_lane(&format!("{lane}.4"))),
-            holder(&in_lane(&format!("{lane}.5"))),
-        ]
+        let name = |what: &str| format!("chancery.{what}");
+        let headers = |what: &str| here(&name(what), "header_mutation", "HeaderMutation");
+        let holders = |places: [u8; 3]| places.map(|place| holder(&name(&format!("{lane}.{place}"))));
+        let verified = |level: u8| {
+            // After authorization no route is chosen again.
+            let mark =
+                (lane == "pre").then(|| here(&name(&format!("jwt-mark.{lane}.{level}")), "set_filter_state", "Config"));
+            let strip = headers(&format!("jwt-strip.{lane}.{level}"));
+            let tokens = found(&name(&format!("jwt.{lane}.{level}")), "jwt_authn", "JwtAuthentication");
+            mark.into_iter().chain([strip, tokens])
+        };
+        let claims = [0, 1].map(|level| rules(&name(&format!("jwt-claims.{lane}.{level}"))));
+        let appended = [0, 1].map(|level| headers(&format!("jwt-headers.{lane}.{level}")));
+        let before = holders([0, 1, 2]).into_iter().chain(verified(0)).chain(verified(1));
+        before.chain(claims).chain(appended).chain(holders([3, 4, 5])).collect::<Vec<_>>()
     };
     let mut csrf = here("chancery.csrf", "csrf", "CsrfPolicy");
     csrf["typed_config"]["filter_enabled"] = json!({"default_value": {"denominator": "MILLION"}});
@@ -234,6 +234,10 @@ fn closed_destinations() {
 
 #[test]
 fn route_configuration_golden() {
+    let unverified = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig",
+        "disabled": true,
+    });
     let off = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
         "disabled": true,
@@ -245,6 +249,8 @@ fn route_configuration_golden() {
         "max_direct_response_body_size_bytes": 1_048_576,
         "typed_per_filter_config": {
             "chancery.extauth.0": off, "chancery.extauth.1": off, "chancery.extauth.2": off, "chancery.extauth.3": off,
+            "chancery.jwt.pre.0": unverified, "chancery.jwt.pre.1": unverified, "chancery.jwt.post.0": unverified,
+            "chancery.jwt.post.1": unverified,
         },
         "validate_clusters": false,
         "virtual_hosts": [{

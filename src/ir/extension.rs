@@ -4,7 +4,7 @@
 //! changes routes alone. An entry never changes: what is different has another name. So what routes name before a change
 //! and after it can stand side by side for the time between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use super::Policy;
 use super::policy::Phase;
 use super::policy::jwt::Verification;
 use super::upstream::{Dial, Server, UpstreamId};
-use crate::model::Name;
+use crate::model::{Name, ObjectRef};
 
 /// What of a request a policy is for. A policy for each may be on one route; then both must let the request pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -98,6 +98,20 @@ impl Extensions {
             Server::Upstream(upstream) => Some(upstream),
             Server::Dial(_) => None,
         })
+    }
+
+    /// The policies because of which gateways ask addresses outside the mesh.
+    #[must_use]
+    pub fn askers(&self) -> BTreeMap<&Dial, BTreeSet<&ObjectRef>> {
+        let mut askers: BTreeMap<&Dial, BTreeSet<&ObjectRef>> = BTreeMap::new();
+        for verification in self.tokens.values().flat_map(BTreeMap::values) {
+            for server in verification.servers() {
+                if let Server::Dial(dial) = server {
+                    askers.entry(dial).or_default().insert(&verification.policy);
+                }
+            }
+        }
+        askers
     }
 
     /// Addresses outside the mesh that gateways ask.

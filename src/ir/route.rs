@@ -1,6 +1,7 @@
 //! Routes of a virtual host: what they match, what they do, and who said so.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,15 @@ impl FromIterator<Route> for Routes {
     fn from_iter<I: IntoIterator<Item = Route>>(routes: I) -> Self {
         Self(vec![routes.into_iter().collect()])
     }
+}
+
+/// Where two lists differ, between what both begin and end with.
+#[must_use]
+pub fn changed<T>(older: &[T], newer: &[T], is_same: impl Fn(&T, &T) -> bool) -> (Range<usize>, Range<usize>) {
+    let front = older.iter().zip(newer).take_while(|(old, new)| is_same(old, new)).count();
+    let back = older[front..].iter().rev().zip(newer[front..].iter().rev());
+    let back = back.take_while(|(old, new)| is_same(old, new)).count();
+    (front..older.len() - back, front..newer.len() - back)
 }
 
 /// Conditions that must all hold.

@@ -29,9 +29,9 @@ pub enum Purpose {
     /// Routes that forward to it.
     #[default]
     Routes,
-    /// A filter that asks it over HTTP. Policies for the destination do not apply.
+    /// A filter that asks it over HTTP. Policies for the destination decide whether it may at all.
     HttpServer,
-    /// A filter that asks it over gRPC, so always HTTP/2. Policies for the destination do not apply.
+    /// A filter that asks it over gRPC, so always HTTP/2. Policies for the destination decide whether it may at all.
     GrpcServer,
 }
 

@@ -33,11 +33,31 @@ pub struct Attached {
     pub attachments: Arc<[Attachment]>,
     /// Who lost to whom on this route: loser, winner, and what was lost in words.
     pub beaten: Vec<Beaten>,
+    /// Of these the policies of which others apply at a destination of the route; what was lost is all there.
+    pub beaten_there: Vec<(UpstreamId, Beaten)>,
     /// Set when a protecting policy cannot be honoured: the route is closed (R130).
     pub closed: Option<(ObjectRef, RouteFault)>,
 }
 
 impl Attached {
+    /// Roughly the bytes that the policies take on each entry of the route.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.route.iter().chain(self.destinations.values().flatten()).map(policy::bytes).sum()
+    }
+
+    /// Closes the route, if it has policies: they are too much together with those of the routes before.
+    pub fn close_as_too_large(&mut self, most: usize) {
+        let Some(first) = self.attachments.first() else { return };
+        let message = format!(
+            "the policies of the routes around come to more than {most} bytes, copied for each of them; shorten what \
+             policies such as `{}` say, or let them select fewer routes",
+            first.policy
+        );
+        let fault = RouteFault { code: Code::LimitExceeded, message, gateway_specific: false };
+        *self = Self { closed: Some((first.policy.clone(), fault)), ..Self::default() };
+    }
+
     /// Shares what is equal with what another route has; neighbours of one table nearly always have the same.
     pub fn share_with(&mut self, other: &Self) {
         if self.route == other.route {
@@ -148,9 +168,9 @@ pub fn attach<W: World + ?Sized>(world: &W, route: &FinalRoute) -> Attached {
         // A closed route carries no policies, so nothing wins or loses there.
         return Attached { closed: Some(closed), ..Attached::default() };
     }
-    let Gathered { mut route, destinations, attachments, beaten, closed: _ } = gathered;
+    let Gathered { mut route, destinations, attachments, beaten, beaten_there, closed: _ } = gathered;
     route.sort();
-    Attached { route: route.into(), destinations, attachments: attachments.into(), beaten, closed: None }
+    Attached { route: route.into(), destinations, attachments: attachments.into(), beaten, beaten_there, closed: None }
 }
 
 /// [`Attached`] while it grows.
@@ -160,6 +180,7 @@ struct Gathered {
     destinations: BTreeMap<UpstreamId, Vec<Policy>>,
     attachments: Vec<Attachment>,
     beaten: Vec<Beaten>,
+    beaten_there: Vec<(UpstreamId, Beaten)>,
     closed: Option<(ObjectRef, RouteFault)>,
 }
 
@@ -188,6 +209,7 @@ fn attach_to_destination<W: World + ?Sized>(world: &W, upstream: &UpstreamId, at
                 let winner = candidates[0].0.id.clone();
                 for (loser, _) in candidates.drain(1..) {
                     let beaten = Beaten { loser: loser.id.clone(), winner: winner.clone(), part: String::new() };
+                    attached.beaten_there.push((upstream.clone(), beaten.clone()));
                     if !attached.beaten.contains(&beaten) {
                         attached.beaten.push(beaten);
                     }
@@ -323,8 +345,11 @@ fn attach_kind<W: World + ?Sized>(
     let is_strict = on_route.iter().any(|(_, effect)| policy::is_strict(effect));
     if policy::combine(kind) == Combine::Oldest {
         beat(&mut on_route, attached);
-        for policies in on_destination.values_mut() {
+        for (upstream, policies) in &mut on_destination {
+            let before = attached.beaten.len();
             beat(policies, attached);
+            let there = attached.beaten[before..].iter().map(|beaten| (upstream.clone(), beaten.clone()));
+            attached.beaten_there.extend(there.collect::<Vec<_>>());
         }
         attachments.retain(|attachment| {
             let kept = match &attachment.destination {
@@ -521,13 +546,22 @@ fn explain_off_where<W: World + ?Sized>(
     let owners: Vec<&WorkspaceId> = route.chain.iter().map(|hop| &hop.owner).collect();
     for owner in world.policy_owners() {
         for policy in world.policies(&owner).iter().filter(|policy| wanted(&policy.id)) {
-            if policy.targets.routes.is_empty() && policy.targets.route_destinations.is_empty() {
-                continue;
-            }
             if attached.attachments.iter().any(|a| a.policy == policy.id) {
                 continue;
             }
-            let (off, reason) = judge(world, route, attached, &owners, &owner, policy);
+            let there = attached.beaten_there.iter().find(|(_, beaten)| beaten.loser == policy.id);
+            let older = there.map(|(upstream, beaten)| {
+                (Off::OlderPolicyWins, format!("at `{upstream}` `{}` is older and of the same kind", beaten.winner))
+            });
+            let selects_routes = !(policy.targets.routes.is_empty() && policy.targets.route_destinations.is_empty());
+            let judged = selects_routes.then(|| judge(world, route, attached, &owners, &owner, policy));
+            let not_for_it = |off: &Off| matches!(off, Off::LabelMismatch | Off::OwnerNotOnChain);
+            let (off, reason) = match (judged, older) {
+                (None, None) => continue,
+                (Some(judged), None) => judged,
+                (Some(judged), Some(_)) if !not_for_it(&judged.0) => judged,
+                (_, Some(older)) => older,
+            };
             list.push(NotAttached { policy: policy.id.clone(), off, reason });
         }
     }
@@ -549,9 +583,8 @@ fn judge<W: World + ?Sized>(
     if !owners.contains(&owner) {
         return (Off::OwnerNotOnChain, format!("workspace `{owner}` owns no table on the way to the route"));
     }
-    let selected =
-        selects_route(world, route, policy).is_some() || !selected_destinations(world, route, policy).is_empty();
-    if !selected {
+    let on_route = selects_route(world, route, policy).is_some();
+    if !on_route && selected_destinations(world, route, policy).is_empty() {
         return (Off::LabelMismatch, mismatch(route, policy));
     }
     if let PolicyEffect::Invalid(fault) = &policy.effect {
@@ -560,9 +593,10 @@ fn judge<W: World + ?Sized>(
     if let Some((closer, _)) = &attached.closed {
         return (Off::RouteInvalid, format!("the route is closed by `{closer}` and carries no policies"));
     }
-    let winner = attached.beaten.iter().find(|beaten| beaten.loser == policy.id);
+    let is_winner = |other: &&Attachment| other.policy.kind == policy.id.kind && other.destination.is_none();
+    let winner = attached.attachments.iter().find(is_winner).filter(|_| on_route);
     match winner {
-        Some(beaten) => (Off::OlderPolicyWins, format!("`{}` is older and of the same kind", beaten.winner)),
+        Some(winner) => (Off::OlderPolicyWins, format!("`{}` is older and of the same kind", winner.policy)),
         None => (Off::LabelMismatch, mismatch(route, policy)),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::ir::Guard;
 use crate::ir::upstream::{Closed, Endpoint, Locality, Purpose, Upstream, UpstreamId, UpstreamProtocol};
 use crate::model::labels::contains_all;
 use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
@@ -302,11 +303,12 @@ pub fn resolve_upstream<W: World + ?Sized>(
     findings: &mut Findings,
 ) -> Upstream {
     let gateway_cluster = &gateway.cluster;
-    // What a filter asks is no request of a client: policies for the destination do not judge it.
-    let (closed, guards) = match id.purpose {
-        Purpose::Routes => (closed_by_policy(world, id), access::at_destination(world, gateway, id)),
-        Purpose::HttpServer | Purpose::GrpcServer => (None, Vec::new()),
-    };
+    let (closed, guards) = (closed_by_policy(world, id), access::at_destination(world, gateway, id));
+    // Envoy judges no request that a filter of its own makes (seen on 1.40), so that it is decided here whether there may be
+    // any at all.
+    let is_asked = id.purpose != Purpose::Routes;
+    let is_barred = is_asked && (closed.is_some() || bar(gateway, id, &guards, findings));
+    let (closed, guards) = if is_asked { (None, Vec::new()) } else { (closed, guards) };
     let domain = |cluster: &Name| {
         world.roster().clusters.get(cluster).map_or_else(|| Name::from("cluster.local"), |c| c.domain.clone())
     };
@@ -319,7 +321,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
         guards,
     };
     // Filters of all gateways ask it, also of those that may not forward to it.
-    if id.purpose != Purpose::Routes && check_on_gateway(world, gateway_cluster, gateway_owner, id).is_err() {
+    if is_asked && (is_barred || check_on_gateway(world, gateway_cluster, gateway_owner, id).is_err()) {
         return upstream;
     }
     match id.object.kind {
@@ -359,10 +361,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
                     }
                     match service_port(&service, Some(&port.target)) {
                         // What protects the Service holds on every way to it (R130).
-                        Ok(target)
-                            if id.purpose == Purpose::Routes
-                                && closed_by_policy(world, &upstream_of(&service, target)).is_some() =>
-                        {
+                        Ok(target) if closed_by_policy(world, &upstream_of(&service, target)).is_some() => {
                             findings.push(
                                 Finding::warning(
                                     &vd.id,
@@ -403,6 +402,26 @@ pub fn resolve_upstream<W: World + ?Sized>(
         list.dedup();
     }
     upstream
+}
+
+/// Whether the filters of a gateway may not ask a destination: its owner says who may call what there, and lets this gateway
+/// call nothing, or not everything.
+///
+/// # Findings
+/// [`Code::PolicyRemark`] on the policies that say so.
+fn bar(gateway: &GatewayId, id: &UpstreamId, guards: &[Guard], findings: &mut Findings) -> bool {
+    let mut is_barred = false;
+    for guard in guards.iter().filter(|guard| !guard.allows_everything()) {
+        is_barred = true;
+        let message = format!(
+            "filters of gateway `{gateway}` do not ask `{}`, because no entry lets its account call everything there: Envoy does not compare what a filter asks with paths, methods, headers and addresses",
+            id.object
+        );
+        let told = guard.policies.iter();
+        findings
+            .extend(told.map(|policy| Finding::warning(policy, Code::PolicyRemark, message.clone()).with(&id.object)));
+    }
+    is_barred
 }
 
 fn upstream_of(service: &Service, port: &ServicePort) -> UpstreamId {

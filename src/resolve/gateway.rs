@@ -35,7 +35,7 @@ use super::world::World;
 pub use binding::{Bindings, Bound, ListenerKey, TableBindings, bind, bind_table};
 pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broken, is_remembered, is_unread};
 pub use growth::{GrownTree, Segment, Served, require_auth_findings};
-pub use hosts::arranged::{Arranged as ArrangedHost, Difference, changed};
+pub use hosts::arranged::{Arranged as ArrangedHost, Difference};
 pub use hosts::{HostKey, Hosts, PlainPort, Rows, virtual_host};
 pub use identity::account_of;
 pub use sharing::{Sharing, extensions, sharing};

@@ -111,6 +111,14 @@ impl Version {
         xxhash_rust::xxh3::xxh3_128(bytes)
     }
 
+    /// The same of bytes that lie in stretches.
+    #[must_use]
+    pub fn hash_of<'a>(stretches: impl Iterator<Item = &'a [u8]>) -> u128 {
+        let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
+        stretches.for_each(|stretch| hasher.update(stretch));
+        hasher.digest128()
+    }
+
     fn of_hash(mut hash: u128) -> Self {
         const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
         let mut text = String::with_capacity(12);
@@ -257,5 +265,10 @@ mod tests {
         assert_eq!(Version::of_content(b"chancery").as_str().len(), 12);
         assert_eq!(Version::of_content(b"chancery"), Version::of_content(b"chancery"));
         assert_ne!(Version::of_content(b"chancery"), Version::of_content(b"Chancery"));
+        let bytes: Vec<u8> = (0..2_000_u32).map(|at| (at % 251) as u8).collect();
+        for size in [1, 7, 300, 1_999, 2_000] {
+            assert_eq!(Version::hash_of(bytes.chunks(size)), Version::hash(&bytes), "in stretches of {size}");
+        }
+        assert_eq!(Version::hash_of([].into_iter()), Version::hash(b""));
     }
 }

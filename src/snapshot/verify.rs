@@ -16,6 +16,7 @@
 mod extensions;
 mod format;
 mod incremental;
+mod runs;
 mod scopes;
 
 pub use incremental::Verifier;
@@ -25,11 +26,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::cluster::v3 as cluster_pb;
+use envoy_types::pb::envoy::config::common::mutation_rules::v3 as mutation_pb;
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint_pb;
 use envoy_types::pb::envoy::config::listener::v3 as listener_pb;
 use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors_pb;
+use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3 as header_mutation_pb;
 use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt_pb;
 use envoy_types::pb::envoy::extensions::filters::http::lua::v3 as lua_pb;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
@@ -94,6 +97,14 @@ pub fn verify(snapshot: &Snapshot) -> Vec<Violation> {
     checker.verdict()
 }
 
+/// Everything that is wrong with endpoints by themselves, for a snapshot of which a cluster takes endpoints of this name.
+#[must_use]
+pub fn verify_endpoints(resource: &Resource) -> Vec<Violation> {
+    let mut checker = Checker::new(World::Anything);
+    checker.check_endpoints(&resource.name, resource, true);
+    checker.verdict()
+}
+
 /// What uses route configurations, and the HTTP filters there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Chains {
@@ -138,7 +149,7 @@ enum World<'a> {
 #[derive(Clone, Debug, Default)]
 struct Asked {
     /// Whether these exist.
-    resources: BTreeSet<(ResourceType, String)>,
+    resources: BTreeSet<(ResourceType, Name)>,
     /// Whether the listeners have these filters.
     slots: BTreeSet<String>,
 }
@@ -180,7 +191,7 @@ impl<'a> Checker<'a> {
     /// Whether there is a resource of a name.
     fn exists(&mut self, resource_type: ResourceType, name: &str) -> bool {
         if let Some(asked) = &mut self.asked {
-            asked.resources.insert((resource_type, name.to_owned()));
+            asked.resources.insert((resource_type, name.into()));
         }
         match self.world {
             World::Snapshot(snapshot) => snapshot.get(resource_type, name).is_some(),
@@ -580,6 +591,7 @@ impl Routes<'_, '_, '_> {
             None => self.report(at, "matches nothing"),
         }
         self.check_slots(at, &route.typed_per_filter_config);
+        self.check_mutations(at, &route.typed_per_filter_config);
         for config in by_key(&route.typed_per_filter_config) {
             if let Some(cors) = self.checker.unpack::<cors_pb::CorsPolicy>(self.place, Some(config)) {
                 for origin in &cors.allow_origin_string_match {
@@ -637,6 +649,7 @@ impl Routes<'_, '_, '_> {
                 for entry in &weighted.clusters {
                     self.check_cluster(at, &entry.name);
                     self.check_slots(at, &entry.typed_per_filter_config);
+                    self.check_mutations(at, &entry.typed_per_filter_config);
                     self.check_headers(at, &entry.request_headers_to_add, &entry.request_headers_to_remove);
                     self.check_headers(at, &entry.response_headers_to_add, &entry.response_headers_to_remove);
                     total += entry.weight.as_ref().map_or(0, |weight| u64::from(weight.value));
@@ -701,16 +714,47 @@ impl Routes<'_, '_, '_> {
     }
 
     fn check_headers(&mut self, at: At<'_>, added: &[core_pb::HeaderValueOption], removed: &[String]) {
-        let refused = |name: &str| name.starts_with(':') || name.eq_ignore_ascii_case("host");
         for header in added.iter().filter_map(|option| option.header.as_ref()) {
-            if refused(&header.key) || !format::is_token(&header.key) {
-                self.report(at, format_args!("adds header `{}`", header.key));
-            }
-            if let Err(problem) = format::check(&header.value) {
-                self.report(at, format_args!("value of header `{}`: {problem}", header.key));
+            self.check_added(at, header);
+        }
+        for name in removed {
+            self.check_removed(at, name);
+        }
+    }
+
+    /// Checks headers that a filter changes on a route or a destination.
+    fn check_mutations(&mut self, at: At<'_>, slots: &std::collections::HashMap<String, Any>) {
+        use mutation_pb::header_mutation::Action;
+        for config in by_key(slots) {
+            let config = self.checker.unpack::<header_mutation_pb::HeaderMutationPerRoute>(self.place, Some(config));
+            let Some(mutations) = config.and_then(|config| config.mutations) else { continue };
+            for mutation in mutations.request_mutations.iter().chain(&mutations.response_mutations) {
+                match &mutation.action {
+                    Some(Action::Remove(name)) => self.check_removed(at, name),
+                    Some(Action::Append(option)) => match &option.header {
+                        Some(header) => self.check_added(at, header),
+                        None => self.report(at, "adds a header without a name"),
+                    },
+                    _ => self.report(at, "changes headers in a way that is not known here"),
+                }
             }
         }
-        for name in removed.iter().filter(|name| refused(name) || !format::is_token(name)) {
+    }
+
+    fn check_added(&mut self, at: At<'_>, header: &core_pb::HeaderValue) {
+        if format::is_refused(&header.key) {
+            self.report(at, format_args!("adds header `{}`", header.key));
+        }
+        if header.key.len().max(header.value.len()) > format::LONGEST {
+            self.report(at, format_args!("adds a header or value of more than {} bytes", format::LONGEST));
+        }
+        if let Err(problem) = format::check(&header.value) {
+            self.report(at, format_args!("value of header `{}`: {problem}", header.key));
+        }
+    }
+
+    fn check_removed(&mut self, at: At<'_>, name: &str) {
+        if format::is_refused(name) {
             self.report(at, format_args!("removes header `{name}`"));
         }
     }

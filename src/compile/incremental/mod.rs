@@ -23,6 +23,7 @@
 //! Rules see only [`World`], whose recording form notes every question, also those without an answer. A part that comes
 //! out equal is the same part, so that nothing below it is made. Deleting an object frees everything made from it.
 
+mod endpoints;
 mod fragments;
 mod made;
 mod outcome;
@@ -30,6 +31,8 @@ mod serving;
 mod settling;
 mod sharing;
 mod slots;
+
+pub use endpoints::{Endpoints, Led, Moved};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -52,6 +55,7 @@ use crate::store::Store;
 
 use super::full::Compiled;
 use super::inputs::{Inputs, misplaced, namespace_of};
+use endpoints::Backed;
 use outcome::{Origin, Outcome};
 use serving::{Claims, Serving};
 use settling::Referring;
@@ -146,6 +150,7 @@ struct Made {
     groves: BTreeMap<ObjectRef, Grove>,
     /// Fragments, segments and pieces that were ever made.
     numbers: u64,
+    backed: Backed,
     broken: BTreeSet<ObjectRef>,
     /// How many bound trees serve a table.
     reached: BTreeMap<ObjectRef, usize>,
@@ -207,6 +212,12 @@ impl Compiler {
         compiled
     }
 
+    /// The endpoints of what the last step came to, to go on with.
+    #[must_use]
+    pub fn endpoints(&self, compiled: &Compiled) -> Endpoints {
+        Endpoints::new(compiled, self.kept.made.backed.clone())
+    }
+
     /// What the last step made.
     #[must_use]
     pub fn last(&self) -> Step {
@@ -235,6 +246,7 @@ impl Compiler {
             made.reaches.len(),
             made.beaten.len(),
             made.known.len(),
+            made.backed.len(),
         ];
         readers + slots + serving + made.outcome.len() + maps.iter().sum::<usize>()
     }

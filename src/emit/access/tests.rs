@@ -183,7 +183,7 @@ fn none_of_several_values_of_a_header_hides_behind_others() {
 }
 
 #[test]
-fn hosts_are_alike_in_either_case() {
+fn hosts_are_alike_in_either_case_with_a_dot_at_their_end_and_with_any_port() {
     let mut inside = entry(0);
     let (values, not_values) =
         ([TextPattern::Exact("a.example".into())].into(), [TextPattern::Exact("b.example".into())].into());
@@ -191,9 +191,26 @@ fn hosts_are_alike_in_either_case() {
     let all = filters(vec![guard(Some(vec![inside]), None)]);
     let rules = &all[0]["typed_config"]["rules"]["policies"]["cluster-1/shop/read#0"]["permissions"][0];
     let expected = json!({"and_rules": {"rules": [
-        {"header": {"name": ":authority", "string_match": {"exact": "a.example", "ignore_case": true}}},
+        {"header": {"name": ":authority", "string_match": {
+            "safe_regex": {"regex": r"(?i)(?:a\.example)\.?(?::[0-9]*)?"}}}},
         {"not_rule": {"header": {"name": ":authority", "string_match": {
-            "safe_regex": {"regex": r"(?i)(?:\C*,)?[ \t]*(?:b\.example)[ \t]*(?:,\C*)?"}}}}},
+            "safe_regex": {"regex": r"(?i)(?:\C*,)?[ \t]*(?:(?:b\.example)\.?(?::[0-9]*)?)[ \t]*(?:,\C*)?"}}}}},
     ]}});
     assert_eq!(*rules, expected);
+    for (pattern, text, expected) in [
+        (TextPattern::Exact("a.example".into()), "A.example", true),
+        (TextPattern::Exact("a.example".into()), "a.example:8080", true),
+        (TextPattern::Exact("a.example".into()), "a.example.:80", true),
+        (TextPattern::Exact("a.example".into()), "a.example:", true),
+        (TextPattern::Exact("a.example:8080".into()), "a.example:8080", true),
+        (TextPattern::Exact("a.example:8080".into()), "a.example", false),
+        (TextPattern::Exact("a.example".into()), "a.example.net", false),
+        (TextPattern::Suffix(".example".into()), "b.example:1", true),
+        (TextPattern::Suffix(".example".into()), "b.example.net:1", false),
+        (TextPattern::Prefix("a.".into()), "a.b:1", true),
+        (TextPattern::Regex(r"(?s)a.*\.example".into()), "ab.example.:443", true),
+    ] {
+        let regex = format!("(?i)^(?:{})$", host(&pattern).replace(r"\C", "(?s-u:.)"));
+        assert_eq!(Regex::new(&regex).unwrap().is_match(text.as_bytes()), expected, "{pattern:?} {text}");
+    }
 }

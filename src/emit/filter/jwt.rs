@@ -6,18 +6,20 @@
 
 use std::collections::BTreeMap;
 
+use envoy_types::pb::envoy::config::common::mutation_rules::v3 as mutation_pb;
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
 use envoy_types::pb::envoy::config::rbac::v3 as rules_pb;
 use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3 as header_mutation_pb;
 use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt_pb;
 use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as rbac_pb;
+use envoy_types::pb::envoy::extensions::filters::http::set_filter_state::v3 as set_filter_state_pb;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use envoy_types::pb::google::protobuf::Any;
 
 use crate::ir::Policy;
 use crate::ir::extension::{Extensions, Level};
 use crate::ir::policy::jwt::{
-    ClaimCheck, ClaimValue, ClearRouteCache, Fetch, HeaderClaim, KeySource, Literal, Mode, Provider, Verification,
+    ClaimCheck, ClaimValue, ClearRouteCache, Fetch, HeaderClaim, Jwt, KeySource, Literal, Mode, Provider, Verification,
 };
 use crate::ir::policy::{Phase, TextPattern};
 use crate::model::{EnvoyRelease, Name, ObjectRef};
@@ -31,6 +33,10 @@ const METADATA: &str = "envoy.filters.http.jwt_authn";
 
 /// The slots of one lane and level.
 pub(super) struct Slots {
+    /// Notes which verification judges a request, where another filter after it may choose the route again.
+    mark: Option<&'static str>,
+    /// Removes what a client sends under the names of headers that claims become.
+    strip: &'static str,
     /// Verifies tokens.
     pub(super) tokens: &'static str,
     claims: &'static str,
@@ -43,6 +49,8 @@ pub(super) const SLOTS: [(Phase, Level, Slots); 4] = [
         Phase::PreAuthz,
         Level::Route,
         Slots {
+            mark: Some("chancery.jwt-mark.pre.0"),
+            strip: "chancery.jwt-strip.pre.0",
             tokens: "chancery.jwt.pre.0",
             claims: "chancery.jwt-claims.pre.0",
             headers: "chancery.jwt-headers.pre.0",
@@ -52,6 +60,8 @@ pub(super) const SLOTS: [(Phase, Level, Slots); 4] = [
         Phase::PreAuthz,
         Level::Destination,
         Slots {
+            mark: Some("chancery.jwt-mark.pre.1"),
+            strip: "chancery.jwt-strip.pre.1",
             tokens: "chancery.jwt.pre.1",
             claims: "chancery.jwt-claims.pre.1",
             headers: "chancery.jwt-headers.pre.1",
@@ -61,6 +71,8 @@ pub(super) const SLOTS: [(Phase, Level, Slots); 4] = [
         Phase::PostAuthz,
         Level::Route,
         Slots {
+            mark: None,
+            strip: "chancery.jwt-strip.post.0",
             tokens: "chancery.jwt.post.0",
             claims: "chancery.jwt-claims.post.0",
             headers: "chancery.jwt-headers.post.0",
@@ -70,6 +82,8 @@ pub(super) const SLOTS: [(Phase, Level, Slots); 4] = [
         Phase::PostAuthz,
         Level::Destination,
         Slots {
+            mark: None,
+            strip: "chancery.jwt-strip.post.1",
             tokens: "chancery.jwt.post.1",
             claims: "chancery.jwt-claims.post.1",
             headers: "chancery.jwt-headers.post.1",
@@ -89,9 +103,19 @@ pub(super) fn apply(verification: &Verification, route: &mut RouteBuilder<'_>) {
     let scope = route.scope();
     scope.slots.insert(slots.tokens, wire::any(&requirement));
     let jwt = &verification.jwt;
-    // A request that another route's policy let pass, and that came here afterwards, has no payload of this one's.
+    // A request that another route's policy let pass, and that came here afterwards, has no payload of this one's. Where
+    // none is asked for, it has not the mark.
     if jwt.mode == Mode::RequireValid || !(jwt.claims.is_empty() && jwt.scopes.is_empty()) {
         scope.slots.insert(slots.claims, wire::any(&emit_claims(verification)));
+    } else if let Some(mark) = slots.mark {
+        scope.slots.insert(mark, wire::any(&emit_mark(mark, verification)));
+        scope.slots.insert(slots.claims, wire::any(&emit_marked(mark, verification)));
+    }
+    let stripped = emit_stripped(jwt);
+    if !stripped.is_empty() {
+        let mutations = header_mutation_pb::Mutations { request_mutations: stripped, ..Default::default() };
+        let mutations = header_mutation_pb::HeaderMutationPerRoute { mutations: Some(mutations) };
+        scope.slots.insert(slots.strip, wire::any(&mutations));
     }
     let appended = emit_appended(verification);
     if !appended.is_empty() {
@@ -99,6 +123,12 @@ pub(super) fn apply(verification: &Verification, route: &mut RouteBuilder<'_>) {
         let mutations = header_mutation_pb::HeaderMutationPerRoute { mutations: Some(mutations) };
         scope.slots.insert(slots.headers, wire::any(&mutations));
     }
+}
+
+/// Verifies nothing, and leaves requests as they are.
+pub(super) fn emit_off() -> jwt_pb::PerRouteConfig {
+    let disabled = jwt_pb::per_route_config::RequirementSpecifier::Disabled(true);
+    jwt_pb::PerRouteConfig { requirement_specifier: Some(disabled) }
 }
 
 /// What is verified in a slot, and whose it is; nothing for slots of other kinds.
@@ -217,11 +247,62 @@ fn emit_claim_header(header: &Name, claim: &HeaderClaim) -> jwt_pb::JwtClaimToHe
     }
 }
 
-fn emit_appended(
-    verification: &Verification,
-) -> Vec<envoy_types::pb::envoy::config::common::mutation_rules::v3::HeaderMutation> {
+/// The name of the verification that judges a request, as the filter state of its slot's name.
+fn emit_mark(mark: &str, verification: &Verification) -> set_filter_state_pb::Config {
+    use core_pb::substitution_format_string::Format;
+    use envoy_types::pb::envoy::extensions::filters::common::set_filter_state::v3 as state_pb;
+    let source = core_pb::data_source::Specifier::InlineString(verification.name.to_string());
+    let format = core_pb::SubstitutionFormatString {
+        format: Some(Format::TextFormatSource(core_pb::DataSource { specifier: Some(source), ..Default::default() })),
+        ..Default::default()
+    };
+    let value = state_pb::FilterStateValue {
+        key: Some(state_pb::filter_state_value::Key::ObjectKey(mark.to_owned())),
+        factory_key: "envoy.string".to_owned(),
+        value: Some(state_pb::filter_state_value::Value::FormatString(format)),
+        ..Default::default()
+    };
+    set_filter_state_pb::Config { on_request_headers: vec![value], ..Default::default() }
+}
+
+/// Whether this verification is the one that has judged the request.
+fn emit_marked(mark: &str, verification: &Verification) -> rbac_pb::RbacPerRoute {
+    let matcher = matcher_pb::FilterStateMatcher {
+        key: mark.to_owned(),
+        matcher: Some(matcher_pb::filter_state_matcher::Matcher::StringMatch(pb::string_matcher(
+            matcher_pb::string_matcher::MatchPattern::Exact(verification.name.to_string()),
+            false,
+        ))),
+    };
+    let judged = rules_pb::Principal { identifier: Some(rules_pb::principal::Identifier::FilterState(matcher)) };
+    let anything = rules_pb::Permission { rule: Some(rules_pb::permission::Rule::Any(true)) };
+    let policy = rules_pb::Policy { permissions: vec![anything], principals: vec![judged], ..Default::default() };
+    let rules = rules_pb::Rbac {
+        action: rules_pb::rbac::Action::Allow.into(),
+        policies: [(verification.name.to_string(), policy)].into(),
+        ..Default::default()
+    };
+    rbac_pb::RbacPerRoute { rbac: Some(rbac_pb::Rbac { rules: Some(rules), ..Default::default() }) }
+}
+
+/// With several providers Envoy before 1.40 removes from a request the headers of those that it tries, and it tries none
+/// after the first that fits (seen on 1.36.4 and 1.39.3). So all are removed before.
+fn emit_stripped(jwt: &Jwt<KeySource>) -> Vec<mutation_pb::HeaderMutation> {
+    if jwt.providers.len() == 1 {
+        return Vec::new();
+    }
+    let set = |provider: &Provider<KeySource>| -> Vec<Name> {
+        let claims = provider.claims_to_headers.iter().filter(|(_, claim)| !claim.append);
+        claims.map(|(header, _)| header.clone()).chain(provider.payload_header.clone()).collect()
+    };
+    let removed = |header: Name| mutation_pb::HeaderMutation {
+        action: Some(mutation_pb::header_mutation::Action::Remove(header.to_string())),
+    };
+    jwt.providers.values().flat_map(set).map(removed).collect()
+}
+
+fn emit_appended(verification: &Verification) -> Vec<mutation_pb::HeaderMutation> {
     use core_pb::header_value_option::HeaderAppendAction;
-    use envoy_types::pb::envoy::config::common::mutation_rules::v3 as mutation_pb;
     let mut mutations = Vec::new();
     for (index, provider) in verification.jwt.providers.values().enumerate() {
         let key = verification.provider(index);

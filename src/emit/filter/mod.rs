@@ -100,16 +100,20 @@ pub const SLOTS: &[Slot] = &[
     in_place(500, "chancery.pre.0", holder),
     in_place(510, "chancery.pre.1", holder),
     in_place(520, "chancery.pre.2", holder),
+    in_place(528, "chancery.jwt-mark.pre.0", state_of_requests),
+    in_place(529, "chancery.jwt-strip.pre.0", header_changes),
     discovered(530, "chancery.jwt.pre.0", tokens),
-    discovered(531, "chancery.jwt.pre.1", tokens),
-    in_place(532, "chancery.jwt-claims.pre.0", rules),
-    in_place(533, "chancery.jwt-claims.pre.1", rules),
-    in_place(534, "chancery.jwt-headers.pre.0", header_changes),
-    in_place(535, "chancery.jwt-headers.pre.1", header_changes),
+    in_place(531, "chancery.jwt-mark.pre.1", state_of_requests),
+    in_place(532, "chancery.jwt-strip.pre.1", header_changes),
+    discovered(533, "chancery.jwt.pre.1", tokens),
+    in_place(534, "chancery.jwt-claims.pre.0", rules),
+    in_place(535, "chancery.jwt-claims.pre.1", rules),
+    in_place(536, "chancery.jwt-headers.pre.0", header_changes),
+    in_place(537, "chancery.jwt-headers.pre.1", header_changes),
     in_place(540, "chancery.pre.3", holder),
     in_place(550, "chancery.pre.4", holder),
     in_place(560, "chancery.pre.5", holder),
-    in_place(600, "chancery.principal", || wire::any(&set_filter_state_pb::Config::default())),
+    in_place(600, "chancery.principal", state_of_requests),
     discovered(700, ACCESS, rules),
     reserved(800, "chancery.auth.oauth2"),
     discovered(810, "chancery.auth.jwt", tokens),
@@ -125,12 +129,14 @@ pub const SLOTS: &[Slot] = &[
     in_place(1100, "chancery.post.0", holder),
     in_place(1110, "chancery.post.1", holder),
     in_place(1120, "chancery.post.2", holder),
+    in_place(1129, "chancery.jwt-strip.post.0", header_changes),
     discovered(1130, "chancery.jwt.post.0", tokens),
-    discovered(1131, "chancery.jwt.post.1", tokens),
-    in_place(1132, "chancery.jwt-claims.post.0", rules),
-    in_place(1133, "chancery.jwt-claims.post.1", rules),
-    in_place(1134, "chancery.jwt-headers.post.0", header_changes),
-    in_place(1135, "chancery.jwt-headers.post.1", header_changes),
+    in_place(1131, "chancery.jwt-strip.post.1", header_changes),
+    discovered(1132, "chancery.jwt.post.1", tokens),
+    in_place(1133, "chancery.jwt-claims.post.0", rules),
+    in_place(1134, "chancery.jwt-claims.post.1", rules),
+    in_place(1135, "chancery.jwt-headers.post.0", header_changes),
+    in_place(1136, "chancery.jwt-headers.post.1", header_changes),
     in_place(1140, "chancery.post.3", holder),
     in_place(1150, "chancery.post.4", holder),
     in_place(1160, "chancery.post.5", holder),
@@ -165,6 +171,10 @@ fn tokens() -> Any {
 /// Without rules everything is allowed.
 fn rules() -> Any {
     wire::any(&rbac_pb::Rbac::default())
+}
+
+fn state_of_requests() -> Any {
+    wire::any(&set_filter_state_pb::Config::default())
 }
 
 fn header_changes() -> Any {
@@ -224,12 +234,15 @@ pub(super) fn emit_guard(guard: Option<&Guard>) -> Resource {
     Resource::from_content(ACCESS.into(), wire::encode(&message), owners)
 }
 
-/// What routes have of slots unless they bring their own: authorization by a server, which has no form that asks nobody,
-/// is off.
+/// What routes have of slots unless they bring their own. Authorization by a server, which has no form that asks nobody, is
+/// off. So is the verification of tokens: from 1.40 on it removes from every request the headers that any of its providers
+/// sets, whoever's they are.
 pub(super) fn by_default() -> HashMap<String, Any> {
     use ext_authz_pb::ext_authz_per_route::Override;
     let off = ext_authz_pb::ExtAuthzPerRoute { r#override: Some(Override::Disabled(true)) };
-    EXT_AUTH.iter().map(|slot| ((*slot).to_owned(), wire::any(&off))).collect()
+    let nobody_asked = EXT_AUTH.iter().map(|slot| ((*slot).to_owned(), wire::any(&off)));
+    let unverified = jwt::SLOTS.iter().map(|(.., slots)| (slots.tokens.to_owned(), wire::any(&jwt::emit_off())));
+    nobody_asked.chain(unverified).collect()
 }
 
 /// An HTTP filter with its configuration in place.

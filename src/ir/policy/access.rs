@@ -93,6 +93,20 @@ impl Guard {
         Self { policies: self.policies.clone(), access: Access { enforced, dry_run: None, ..self.access.clone() } }
     }
 
+    /// Whether some entry lets every request pass, or nothing is denied at all.
+    #[must_use]
+    pub fn allows_everything(&self) -> bool {
+        let asks_nothing = |entry: &AccessEntry<Caller>| {
+            entry.clients.is_none()
+                && entry.paths.is_empty()
+                && entry.methods.is_empty()
+                && entry.headers.is_empty()
+                && entry.peers.is_empty()
+                && entry.remotes.is_empty()
+        };
+        self.access.enforced.as_ref().is_none_or(|entries| entries.iter().any(asks_nothing))
+    }
+
     /// Whether nothing can pass.
     #[must_use]
     pub fn denies_everything(&self) -> bool {

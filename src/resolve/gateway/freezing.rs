@@ -12,6 +12,7 @@ use crate::ir::route::Action;
 use crate::model::{Code, FieldPath, Finding, Findings, ObjectRef, Severity};
 use crate::resolve::delegation::is_too_large;
 use crate::resolve::facts::{FailureMode, RootTable, Table, TableRole};
+use crate::resolve::policy;
 use crate::resolve::world::World;
 
 use super::growth::{GrownTree, guard};
@@ -145,9 +146,14 @@ pub fn freeze<W: World + ?Sized>(
     after.accepted.insert(table.id.clone(), accepted.clone());
     let entries: usize = accepted.routes.iter().map(|route| route.matchers.len()).sum();
     let (served, guarded) = guard(world, &accepted);
-    let bytes = served.iter().map(|route| match &route.body.action {
-        Action::Direct(direct) => direct.body.len().saturating_mul(route.matchers.len()),
-        Action::Forward(_) | Action::Redirect(_) => 0,
+    let bytes = served.iter().map(|route| {
+        let own = route.body.policies.iter().map(policy::bytes).sum::<usize>();
+        let there = match &route.body.action {
+            Action::Direct(direct) => direct.body.len(),
+            Action::Forward(forward) => forward.destinations.iter().flat_map(|d| &d.policies).map(policy::bytes).sum(),
+            Action::Redirect(_) => 0,
+        };
+        own.saturating_add(there).saturating_mul(route.matchers.len())
     });
     let hosts = root.hosts.len().max(1);
     if is_too_large(entries.saturating_mul(hosts), bytes.sum::<usize>().saturating_mul(hosts)) {

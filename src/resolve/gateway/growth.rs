@@ -16,6 +16,9 @@ use crate::resolve::world::World;
 /// The label by which the default-deny switch finds routes (R51).
 const REQUIRE_AUTH_LABEL: &str = "gateway.gloo.solo.io/require_auth";
 
+/// Most bytes of policies on the routes of one segment, counted for each entry; as much as of direct responses on a tree.
+const MAX_POLICY_BYTES: usize = 64 << 20;
+
 /// Final routes that follow each other, with what attaches to each; the same for every gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -33,14 +36,21 @@ pub type Served = Arc<[AcceptedRoute]>;
 impl Segment {
     /// Attaches policies to routes.
     ///
+    /// What policies on routes come to has an end: from where it is too much, the routes that have some are closed.
+    ///
     /// # Cost
     /// In proportion to the routes and their candidates.
     pub fn grow(world: &dyn World, mut routes: Vec<FinalRoute>) -> Self {
         routes.shrink_to_fit();
         share_destinations(&mut routes);
         let mut attached: Vec<Arc<Attached>> = Vec::with_capacity(routes.len());
+        let mut bytes: usize = 0;
         for route in &routes {
             let mut own = attach(world, route);
+            bytes = bytes.saturating_add(own.bytes().saturating_mul(route.matchers.len()));
+            if bytes > MAX_POLICY_BYTES {
+                own.close_as_too_large(MAX_POLICY_BYTES);
+            }
             match attached.last() {
                 Some(before) if **before == own => attached.push(before.clone()),
                 Some(before) => {
@@ -210,8 +220,8 @@ fn told_of_auth(last: &Hop) -> Finding {
 }
 
 /// The bodies of kept routes with what must be refused all the same: a protecting policy that cannot be applied closes those
-/// that it selects by what was kept, and the default-deny switch asks for authentication. A frozen tree must not be a way
-/// around either.
+/// that it selects by what was kept, the default-deny switch asks for authentication, and owners of destinations say what
+/// holds there. A frozen tree must not be a way around any of them.
 ///
 /// # Findings
 /// Warnings on the tables that had the routes. Where a kept route stood says nothing about its table now.
@@ -220,7 +230,7 @@ fn told_of_auth(last: &Hop) -> Finding {
 /// As [`Segment::grow`].
 ///
 /// # Rule
-/// R51, R130, R140.
+/// R51, R118, R130, R140.
 pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Served, Findings) {
     let mut findings = Findings::new();
     let mut guarded = |body: &Arc<RouteBody>| {
@@ -235,20 +245,44 @@ pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Serve
             }
             return Arc::new(misconfigured((**body).clone(), fault.clone()));
         }
-        if lacks_auth(world, body) {
+        let body = at_destinations(body, &now);
+        if lacks_auth(world, &body) {
             findings.extend(body.chain.last().map(told_of_auth));
-            let mut refused = (**body).clone();
+            let mut refused = (*body).clone();
             refuse(&mut refused);
             return Arc::new(refused);
         }
         match now.route.iter().find(|effect| policy::is_strict(effect)) {
-            Some(strict) => Arc::new(kept_strictly(body, strict, &now)),
-            None => body.clone(),
+            Some(strict) => Arc::new(kept_strictly(&body, strict, &now)),
+            None => body,
         }
     };
     let routes = accepted.routes.iter();
     let served = routes.map(|route| AcceptedRoute { body: guarded(&route.body), ..route.clone() }).collect();
     (served, findings)
+}
+
+/// A kept route with the policies that the owners of its destinations have now: they are no part of the tree, and whoever
+/// keeps it frozen must keep nobody from protecting what is his, or from replacing a key.
+fn at_destinations(body: &Arc<RouteBody>, now: &Attached) -> Arc<RouteBody> {
+    let Action::Forward(forward) = &body.action else { return body.clone() };
+    let destinations = forward.destinations.iter().map(|kept| {
+        let own = kept.policies.iter().filter(|policy| !policy::is_of_destinations_owner(policy.kind()));
+        let theirs = now.destinations.get(&kept.upstream).into_iter().flatten();
+        let theirs = theirs.filter(|policy| policy::is_of_destinations_owner(policy.kind()));
+        WeightedDestination { policies: own.chain(theirs).cloned().collect(), ..kept.clone() }
+    });
+    let destinations: Arc<[WeightedDestination]> = destinations.collect();
+    let is_theirs = |attachment: &&Attachment| {
+        attachment.destination.is_some() && policy::is_of_destinations_owner(attachment.policy.kind)
+    };
+    let own = body.attached.iter().filter(|attachment| !is_theirs(attachment));
+    let attached: Arc<[Attachment]> = own.chain(now.attachments.iter().filter(is_theirs)).cloned().collect();
+    if destinations == forward.destinations && attached == body.attached {
+        return body.clone();
+    }
+    let action = Action::Forward(Forward { destinations, ..forward.clone() });
+    Arc::new(RouteBody { action, attached, ..(**body).clone() })
 }
 
 /// A kept route with the strict form of a policy that is invalid now, in place of what it had of the kind.
@@ -286,3 +320,6 @@ pub fn require_auth_findings<W: World + ?Sized>(world: &W, segment: &Segment, fi
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,18 +8,16 @@ use crate::model::{Code, FieldPath, Finding, Findings, Name, ObjectRef};
 use crate::resolve::attachment::Beaten;
 use crate::resolve::facts::Fault;
 
+use super::parts::{MAX_TEXT, is_framing};
 use super::{config_fault, is_header_name, no_config};
-
-/// Longest name or value that Envoy takes, in bytes; one that is longer costs the whole route configuration.
-const MAX_TEXT: usize = 16_384;
 
 /// Most headers that Envoy adds in one direction on one target.
 const MAX_ADDED: usize = 1_000;
 
 /// What a HeaderManipulationPolicy means.
 ///
-/// `Host` or `:authority` among the appended request headers becomes the rewritten host; other pseudo-headers are skipped
-/// with a remark.
+/// `Host` or `:authority` among the appended request headers becomes the rewritten host; other pseudo-headers, and headers
+/// that frame messages, are skipped with a remark.
 ///
 /// # Errors
 /// A name that is no token or is added twice, a value with a line break or NUL, texts or lists beyond Envoy's limits.
@@ -85,6 +83,9 @@ pub fn lower(
                 }
                 HeaderName::Reserved => {
                     skip(place, "pseudo-headers and a response's `Host` cannot be added; the entry is skipped");
+                }
+                HeaderName::Plain(name) if is_framing(&name) => {
+                    skip(place, "the header says where a message ends and cannot be added; the entry is skipped");
                 }
                 HeaderName::Plain(name) => {
                     let appended = if request { &mut headers.append_request } else { &mut headers.append_response };

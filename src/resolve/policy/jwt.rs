@@ -21,8 +21,8 @@ pub(super) use settled::settle;
 
 use super::no_config;
 use super::parts::{
-    LONGEST_CALL, MILLISECOND, config, destination, destination_kinds, fault, glob, header, optional_text, place,
-    quoted, reference, remark, set, settable_header, span, text, url,
+    LONGEST_CALL, MILLISECOND, at_most, config, destination, destination_kinds, fault, glob, header, optional_text,
+    place, quoted, reference, remark, set, settable_header, span, text, url,
 };
 
 /// How long fetched keys are kept.
@@ -31,11 +31,51 @@ pub(super) const CACHE: Duration = Duration::from_secs(300);
 /// Time for fetching keys.
 pub(super) const FETCH: Duration = Duration::from_secs(5);
 
-/// Longest time that keys may be kept: what Envoy takes.
-pub(super) const LONGEST_CACHE: Duration = Duration::from_secs(9_000_000_000);
+/// Longest time that keys may be kept, 146 years: Envoy refuses twice as much as fits into nanoseconds of 63 bits, and with
+/// it the keys of everybody.
+pub(super) const LONGEST_CACHE: Duration = Duration::from_secs(4_611_686_017);
 
 /// Tolerance for times in tokens, in seconds.
 const CLOCK_SKEW: u32 = 60;
+
+/// Headers of clients that no claim may become: Envoy removes what clients send under the name, from 1.40 on also on the
+/// routes of everybody else's policies of the phase.
+const OF_CLIENTS: &[&str] = &[
+    "accept",
+    "accept-*",
+    "access-control-*",
+    "authorization",
+    "cache-control",
+    "content-*",
+    "cookie",
+    "date",
+    "expect",
+    "forwarded",
+    "grpc-*",
+    "if-*",
+    "origin",
+    "range",
+    "referer",
+    "sec-*",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "via",
+    "x-request-id",
+];
+
+/// Most providers of a policy. Every route that it is on asks for each claim of each of them.
+const MOST_PROVIDERS: usize = 16;
+
+/// Most items of the lists of a provider, and of the list of claims.
+const MOST_ITEMS: usize = 64;
+
+/// Most values of a claim, of each of both sorts, and most scopes.
+const MOST_VALUES: usize = 256;
+
+/// Most that the conditions on claims and scopes may come to on one route, in bytes, as [`conditions`] counts. A hundred
+/// thousand routes with as much are as large as a gateway's memory.
+const MOST_CONDITIONS: usize = 65_536;
 
 /// What a JWTPolicy means.
 ///
@@ -53,6 +93,7 @@ pub fn lower(id: &ObjectRef, policy: &JwtPolicy, remarks: &mut Findings) -> Resu
     if config.providers.is_empty() {
         return Err(fault(&list, "there is no provider: name one with its `issuer` and its keys"));
     }
+    at_most(&list, config.providers.len(), MOST_PROVIDERS)?;
     let mut providers = BTreeMap::new();
     let mut headers = BTreeSet::new();
     for (name, written) in &config.providers {
@@ -71,7 +112,15 @@ pub fn lower(id: &ObjectRef, policy: &JwtPolicy, remarks: &mut Findings) -> Resu
         remark(id, &root.field("allowMissingOrFailed"), text, remarks);
     }
     let claims = claims(&root.field("claims"), &config.claims)?;
+    at_most(&root.field("requiredScopes"), config.required_scopes.len(), MOST_VALUES)?;
     let scopes = set(&root.field("requiredScopes"), &config.required_scopes, scope)?;
+    if conditions(&claims, &scopes).saturating_mul(providers.len()) > MOST_CONDITIONS {
+        let message = format!(
+            "claims and scopes come to more than {MOST_CONDITIONS} bytes for all providers together, which each route would \
+             have; use fewer or shorter values"
+        );
+        return Err(fault(&root.field("claims"), message));
+    }
     if mode != Mode::RequireValid && !(claims.is_empty() && scopes.is_empty()) {
         let text =
             "requests without a valid token are refused all the same, because `claims` or `requiredScopes` want one";
@@ -91,6 +140,23 @@ pub fn lower(id: &ObjectRef, policy: &JwtPolicy, remarks: &mut Findings) -> Resu
     })
 }
 
+/// Roughly the bytes that the conditions on a token take on a route: each value is written twice, for texts and for lists.
+pub(super) fn conditions(claims: &BTreeSet<ClaimCheck>, scopes: &BTreeSet<Name>) -> usize {
+    /// What stands around a value, and around a condition.
+    const AROUND: usize = 32;
+    let text = |value: &ClaimValue| match &value.text {
+        TextPattern::Any => AROUND,
+        TextPattern::Exact(text) | TextPattern::Prefix(text) | TextPattern::Suffix(text) | TextPattern::Regex(text) => {
+            2 * (text.len() + AROUND)
+        }
+    };
+    let claim = |check: &ClaimCheck| -> usize {
+        let path = check.path.iter().map(|name| name.len() + AROUND).sum::<usize>();
+        4 * AROUND + 2 * path + check.values.iter().chain(&check.not_values).map(text).sum::<usize>()
+    };
+    claims.iter().map(claim).sum::<usize>() + scopes.iter().map(|scope| scope.len() + 4 * AROUND).sum::<usize>()
+}
+
 /// `headers` collects what tokens of this policy set.
 fn provider(
     id: &ObjectRef,
@@ -101,6 +167,9 @@ fn provider(
 ) -> Result<Provider, Fault> {
     let source = written.token_source.clone().unwrap_or_default();
     let place = field.field("tokenSource");
+    at_most(&place, source.headers.len() + source.query_params.len(), MOST_ITEMS)?;
+    at_most(&field.field("audiences"), written.audiences.len(), MOST_VALUES)?;
+    at_most(&field.field("claimsToHeaders"), written.claims_to_headers.len(), MOST_ITEMS)?;
     let mut token_headers = Vec::new();
     for (index, written) in source.headers.iter().enumerate() {
         let field = place.field("headers").index(index);
@@ -113,6 +182,13 @@ fn provider(
     let parameters = parameters.collect::<Result<_, _>>()?;
     let mut set_once = |field: &FieldPath, written: &str| {
         let name = settable_header(field, written)?;
+        if OF_CLIENTS.iter().any(|own| name == *own || own.strip_suffix('*').is_some_and(|head| name.starts_with(head)))
+        {
+            let message = format!(
+                "`{name}` is a header of clients, and gateways would take it from requests; choose a name of your own"
+            );
+            return Err(fault(field, message));
+        }
         if headers.insert(name.clone()) {
             return Ok(name);
         }
@@ -130,6 +206,15 @@ fn provider(
         "" => None,
         name => Some(set_once(&field.field("outputPayloadToHeader"), name)?),
     };
+    let clock_skew_seconds = match written.clock_skew_seconds {
+        None => CLOCK_SKEW,
+        Some(0) => {
+            let text = "Envoy takes 0 for 60 seconds, so 1 second is allowed";
+            remark(id, &field.field("clockSkewSeconds"), text, remarks);
+            1
+        }
+        Some(seconds) => seconds,
+    };
     Ok(Provider {
         issuer: optional_text(&field.field("issuer"), &written.issuer)?,
         audiences: set(&field.field("audiences"), &written.audiences, text)?,
@@ -139,7 +224,7 @@ fn provider(
         claims_to_headers,
         payload_header,
         keep_token: written.keep_token,
-        clock_skew_seconds: written.clock_skew_seconds.unwrap_or(CLOCK_SKEW),
+        clock_skew_seconds,
     })
 }
 
@@ -189,7 +274,7 @@ pub(super) fn inline_keys(
     written: &str,
     remarks: &mut Findings,
 ) -> Result<Keys, Fault> {
-    let read = jwks::read(written, jwks::From::Policy).map_err(|reason| fault(field, reason))?;
+    let read = jwks::read(written).map_err(|reason| fault(field, reason))?;
     if let Some(left_out) = read.left_out {
         remark(id, field, left_out, remarks);
     }
@@ -208,6 +293,7 @@ pub(super) fn scope(field: &FieldPath, written: &str) -> Result<Name, Fault> {
 }
 
 fn claims(list: &FieldPath, written: &[written::JwtClaim]) -> Result<BTreeSet<ClaimCheck>, Fault> {
+    at_most(list, written.len(), MOST_ITEMS)?;
     let mut checks = BTreeSet::new();
     for (index, claim) in written.iter().enumerate() {
         let field = list.index(index);
@@ -222,6 +308,8 @@ fn claims(list: &FieldPath, written: &[written::JwtClaim]) -> Result<BTreeSet<Cl
         if claim.values.is_empty() && claim.not_values.is_empty() {
             return Err(fault(&field, "the claim has no condition: write `values` or `notValues`"));
         }
+        at_most(&field.field("values"), claim.values.len(), MOST_VALUES)?;
+        at_most(&field.field("notValues"), claim.not_values.len(), MOST_VALUES)?;
         checks.insert(ClaimCheck {
             path,
             values: set(&field.field("values"), &claim.values, claim_value)?,

@@ -41,9 +41,10 @@ use std::sync::Arc;
 
 use crate::crd::policy::{OpaquePolicy, selector};
 use crate::crd::{Object, Spec};
-use crate::ir::policy::Policy;
+use crate::ir::policy::{OriginMatch, OriginPattern, Policy};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind};
 
+use parts::config;
 pub use settling::{refers, settle};
 
 use super::attachment::Beaten;
@@ -96,6 +97,15 @@ impl Target {
             Self::Destinations => "spec.applyToDestinations",
             Self::Workloads => "spec.applyToWorkloads",
         })
+    }
+
+    /// Whether something selects it.
+    fn is_written(self, selectors: &OpaquePolicy) -> bool {
+        match self {
+            Self::Routes => !selectors.apply_to_routes.is_empty(),
+            Self::Destinations => !selectors.apply_to_destinations.is_empty(),
+            Self::Workloads => !selectors.apply_to_workloads.is_empty(),
+        }
     }
 }
 
@@ -164,6 +174,55 @@ pub fn closes(policy: &PolicyObject) -> bool {
 #[must_use]
 pub fn shares(effect: &Policy) -> bool {
     matches!(effect, Policy::Jwt(_))
+}
+
+/// Whether policies of a kind that are limited to a destination come from its owner, whoever owns the route; those of
+/// other kinds select pairs of route and destination.
+///
+/// # Rule
+/// R117, R118.
+#[must_use]
+pub fn is_of_destinations_owner(kind: Kind) -> bool {
+    kind != Kind::HeaderManipulationPolicy
+}
+
+/// Roughly the bytes that an effect takes on each entry that it is on.
+#[must_use]
+pub fn bytes(effect: &Policy) -> usize {
+    /// What a filter's configuration takes without any text.
+    const LEAST: usize = 64;
+    let texts = |texts: &mut dyn Iterator<Item = usize>| texts.map(|text| text + LEAST).sum::<usize>();
+    LEAST
+        + match effect {
+            Policy::Jwt(verification) => {
+                let jwt = &verification.jwt;
+                let headers = jwt.providers.values().flat_map(|provider| provider.claims_to_headers.iter());
+                let headers = texts(&mut headers.map(|(header, claim)| header.len() + claim.claim.len()));
+                headers + jwt::conditions(&jwt.claims, &jwt.scopes).saturating_mul(jwt.providers.len())
+            }
+            Policy::HeaderManipulation(headers) => {
+                let added = headers.append_request.iter().chain(&headers.append_response);
+                let removed = headers.remove_request.iter().chain(&headers.remove_response);
+                texts(&mut added.map(|(name, value)| name.len() + value.len()).chain(removed.map(|name| name.len())))
+            }
+            Policy::Cors(cors) => {
+                let lists = cors.allow_methods.iter().chain(&cors.allow_headers).chain(&cors.expose_headers);
+                texts(&mut lists.map(|text| text.len())) + origins(&cors.allow_origins)
+            }
+            Policy::Csrf(csrf) => origins(&csrf.additional_origins),
+            // A few numbers, or nothing on routes.
+            _ => 0,
+        }
+}
+
+fn origins(origins: &[OriginMatch]) -> usize {
+    let text = |origin: &OriginMatch| match &origin.pattern {
+        OriginPattern::Exact(text)
+        | OriginPattern::Prefix(text)
+        | OriginPattern::Suffix(text)
+        | OriginPattern::Regex(text) => text.len() + 32,
+    };
+    origins.iter().map(text).sum()
 }
 
 /// Whether an effect stands for a policy that is invalid, in a strict form that its kind has in place of closing.
@@ -283,9 +342,20 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
         (effect, _) => effect,
     };
     let no_spec = object.defects.iter().any(|defect| defect.field == FieldPath::new("spec"));
-    let unreadable = |target: Target| no_spec || object.defect_within(&target.field()).is_some();
+    let is_stray = object.defects.iter().any(|defect| is_stray(&defect.field));
+    let unreadable = |target: Target| {
+        no_spec || object.defect_within(&target.field()).is_some() || (is_stray && !target.is_written(&selectors))
+    };
     let targets = targets(id.kind, &selectors, unreadable);
     Some(PolicyObject { id: id.clone(), age: Age::new(object.meta.created, id), targets, effect })
+}
+
+/// Whether a field stands beside `config` and the selectors: it may be meant to select, and nobody knows what.
+fn is_stray(field: &FieldPath) -> bool {
+    let spec = FieldPath::new("spec");
+    let selectors = [Target::Routes, Target::Destinations, Target::Workloads].map(Target::field);
+    let known = |field: &FieldPath| selectors.iter().chain([&config()]).any(|known| field.is_within(known));
+    *field != spec && field.is_within(&spec) && !known(field)
 }
 
 /// What a policy comes to that refers to nothing.

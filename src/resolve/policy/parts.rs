@@ -18,6 +18,13 @@ use crate::resolve::lower::{labels, lower_port, optional};
 
 use super::is_header_name;
 
+/// Longest name or value of a header that Envoy takes, in bytes; one that is longer costs the whole route configuration.
+pub(super) const MAX_TEXT: usize = 16_384;
+
+/// Longest text of other sorts, in bytes. It stands in format strings and, escaped and wrapped, in expressions: of this
+/// length Envoy takes both.
+pub(super) const LONGEST: usize = 4096;
+
 /// Least time that Envoy counts.
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -44,8 +51,11 @@ pub(super) fn remark(id: &ObjectRef, field: &FieldPath, message: impl Into<Strin
     remarks.push(Finding::warning(id, Code::PolicyRemark, message).at(field.clone()));
 }
 
-/// A text that is there and has no control characters.
+/// A text that is there, is not longer than [`LONGEST`], and has no control characters.
 pub(super) fn text(field: &FieldPath, written: &str) -> Result<Name, Fault> {
+    if written.len() > LONGEST {
+        return Err(fault(field, format!("the text is longer than {LONGEST} bytes; shorten it")));
+    }
     if written.is_empty() {
         return Err(fault(field, "the text is empty; write it or leave the entry out"));
     }
@@ -62,6 +72,9 @@ pub(super) fn optional_text(field: &FieldPath, written: &str) -> Result<Option<N
 
 /// The name of a header in lower case.
 pub(super) fn header(field: &FieldPath, written: &str) -> Result<Name, Fault> {
+    if written.len() > MAX_TEXT {
+        return Err(fault(field, format!("the name is longer than {MAX_TEXT} bytes; shorten it")));
+    }
     if is_header_name(written) {
         return Ok(written.to_ascii_lowercase().into());
     }
@@ -74,8 +87,33 @@ pub(super) fn settable_header(field: &FieldPath, written: &str) -> Result<Name, 
     if name == "host" {
         return Err(fault(field, "`Host` decides the route and cannot be set here; choose another header"));
     }
+    let frames = is_framing(&name) || SETTLED_BY_PROXIES.iter().any(|head| name.starts_with(head));
+    if frames || name == "te" {
+        let name = quoted(&name);
+        let message = format!("{name} is between the gateway and its neighbours and cannot be set; choose another");
+        return Err(fault(field, message));
+    }
     Ok(name)
 }
+
+/// Whether a header, in lower case, says where a message ends or what the connection is for. Envoy sends it as it is told
+/// (seen on 1.40), so that what was the body of one request could be the next request on a shared connection.
+pub(super) fn is_framing(name: &str) -> bool {
+    const FRAMING: &[&str] = &[
+        "connection",
+        "content-length",
+        "http2-settings",
+        "keep-alive",
+        "proxy-connection",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    FRAMING.contains(&name)
+}
+
+/// How headers begin that proxies write for each other; what a token or a server says must not be among it.
+const SETTLED_BY_PROXIES: &[&str] = &["proxy-", "x-envoy-", "x-forwarded-"];
 
 /// Headers that a server of the author's own gets beside the client's, by their name in lower case.
 pub(super) fn added_headers(
@@ -98,9 +136,9 @@ pub(super) fn added_headers(
 
 /// A user's text in a message: short, and without line breaks.
 pub(super) fn quoted(written: &str) -> String {
-    const LONGEST: usize = 60;
-    let short: String = written.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let more = if written.chars().count() > LONGEST { "…" } else { "" };
+    const SHOWN: usize = 60;
+    let short: String = written.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let more = if written.chars().count() > SHOWN { "…" } else { "" };
     format!("`{short}{more}`")
 }
 
@@ -147,6 +185,16 @@ pub(super) fn edge_glob(field: &FieldPath, written: &str) -> Result<TextPattern,
             Err(fault(field, format!("{} has a `*` inside; it stands at one end only", quoted(written))))
         }
         pattern => Ok(pattern),
+    }
+}
+
+/// Checks that a list has not more items than that.
+///
+/// Routes copy what policies say of them, so a list without bound would cost every gateway.
+pub(super) fn at_most(field: &FieldPath, items: usize, most: usize) -> Result<(), Fault> {
+    match items > most {
+        true => Err(fault(field, format!("there are {items} items, and at most {most} can be; leave some out"))),
+        false => Ok(()),
     }
 }
 

@@ -168,7 +168,8 @@ fn may_reach_itself(host: &str) -> bool {
     }
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or(host);
     let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
-    is_number || last == "localhost" || last == "localdomain"
+    // What the files of hosts on common systems name so.
+    is_number || ["localhost", "localdomain", "ip6-localhost", "ip6-loopback"].contains(&last)
 }
 
 #[cfg(test)]
@@ -191,6 +192,8 @@ mod tests {
             ("localhost.", true),
             ("a.localhost", true),
             ("localhost.localdomain", true),
+            ("ip6-localhost", true),
+            ("ip6-loopback.", true),
             ("10.1.2.3", false),
             ("2001:db8::1", false),
             ("issuer.example.com", false),

@@ -169,6 +169,34 @@ fn r130_a_misspelt_field_is_a_fault_of_a_policy_that_protects() {
     assert!(object.expect("an object").defects.is_empty());
 }
 
+/// R130: what a misspelt selector was to select, nobody knows, so everything of the sorts that no other selector is for.
+#[test]
+fn r130_a_misspelt_selector_beside_a_good_one_closes_what_it_may_have_meant() {
+    use crate::resolve::facts::RouteSelector;
+    let targets = |kind: Kind, spec: Value| {
+        let manifest = json!({
+            "apiVersion": kind.group().api_version(), "kind": kind.as_str(),
+            "metadata": {"name": "p", "namespace": "shop"}, "spec": spec,
+        });
+        let (object, _) = decode_value(manifest, &"cluster-1".into());
+        let policy = lower(&object.expect("an object"), &mut Vec::new()).expect("a policy");
+        assert!(super::closes(&policy), "{kind}");
+        policy.targets
+    };
+    let one = json!([{"selector": {"labels": {"app": "a"}}}]);
+    let found = targets(Kind::JwtPolicy, json!({"applyToRouts": [{}], "applyToDestinations": one, "config": {}}));
+    assert_eq!((found.routes.as_slice(), found.destinations.len()), ([RouteSelector::All].as_slice(), 1));
+    let found = targets(
+        Kind::JwtPolicy,
+        json!({"applyToRoutes": [{"route": {"labels": {"a": "b"}}}], "applyToDestination": one, "config": {}}),
+    );
+    assert!(!found.routes.contains(&RouteSelector::All), "{found:?}");
+    assert_eq!(found.destinations.len(), 3, "of every kind: {found:?}");
+    // A field inside of `config` or of a selector says nothing about other selectors.
+    let found = targets(Kind::JwtPolicy, json!({"applyToDestinations": one, "config": {"claimz": []}}));
+    assert_eq!((found.routes.len(), found.destinations.len()), (0, 1));
+}
+
 /// Asserts for rows of spec and field that the field is at fault.
 pub(super) fn faults<T: std::fmt::Debug>(rows: &[(&str, &str)], check: impl Fn(&str) -> Checked<T>) {
     for (field, spec) in rows {

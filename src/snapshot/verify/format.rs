@@ -9,6 +9,14 @@ pub(super) fn is_token(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
+/// Longest name or value of a header that Envoy takes, in bytes.
+pub(super) const LONGEST: usize = 16_384;
+
+/// Whether Envoy refuses to add or remove a header of a name.
+pub(super) fn is_refused(name: &str) -> bool {
+    name.starts_with(':') || name.eq_ignore_ascii_case("host") || !is_token(name)
+}
+
 /// Whether a value reads as a format string: `%%`, and `%COMMAND%`, `%COMMAND(arguments)%`, `%COMMAND:10%`.
 ///
 /// Names of commands are not compared with Envoy's list.

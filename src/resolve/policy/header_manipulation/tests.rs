@@ -65,6 +65,13 @@ fn host_and_pseudo_headers_that_envoy_refuses_are_skipped_with_a_remark() {
     };
     let kept = "appendRequestHeaders: {x-kept: '1'}";
     for (field, config) in [
+        ("appendRequestHeaders.Content-Length", "appendRequestHeaders: {x-kept: '1', Content-Length: '3'}".to_owned()),
+        (
+            "appendRequestHeaders.transfer-encoding",
+            "appendRequestHeaders: {x-kept: '1', transfer-encoding: chunked}".to_owned(),
+        ),
+        ("appendResponseHeaders.content-length", format!("{kept}\nappendResponseHeaders: {{content-length: '3'}}")),
+        ("appendRequestHeaders.connection", "appendRequestHeaders: {x-kept: '1', connection: x-a}".to_owned()),
         ("removeRequestHeaders[0]", format!("{kept}\nremoveRequestHeaders: [Host]")),
         ("removeRequestHeaders[0]", format!("{kept}\nremoveRequestHeaders: [':path']")),
         ("removeResponseHeaders[0]", format!("{kept}\nremoveResponseHeaders: [':status']")),

@@ -27,15 +27,6 @@ const MAX_LENGTH: usize = 65_536;
 /// Sizes of RSA keys, in bits: the least that RFC 7518 allows for signatures, and the most that Envoy's library takes.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=16_384;
 
-/// Where keys were written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
-    /// In a policy, which everybody may read and which is remembered: public keys alone.
-    Policy,
-    /// In a Secret. Symmetric keys are allowed.
-    Secret,
-}
-
 /// Keys that were read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Read {
@@ -47,17 +38,17 @@ pub struct Read {
 
 /// Reads public keys in PEM, or a JWKS document.
 ///
-/// With keys from a Secret the document may hold symmetric ones, and is then as secret as those.
+/// Keys of Secrets too must be public: what attaches is remembered in files.
 ///
 /// # Errors
 /// One sentence for the author, without any part of the keys.
-pub fn read(text: &str, from: From) -> Result<Read, String> {
+pub fn read(text: &str) -> Result<Read, String> {
     if text.len() > MAX_LENGTH {
         return Err(format!("the keys are longer than {MAX_LENGTH} bytes; leave out those that are not used"));
     }
     let (keys, left_out) = match text.trim_start().as_bytes().first() {
         None => return Err("there are no keys: write public keys in PEM, or a JWKS document".to_owned()),
-        Some(b'{' | b'[') => of_document(text, from)?,
+        Some(b'{' | b'[') => of_document(text)?,
         Some(_) => (of_pem(text)?, None),
     };
     Ok(Read { jwks: Jwks(json!({ "keys": keys }).to_string().into()), left_out })
@@ -130,7 +121,7 @@ fn of_info(info: &SubjectPublicKeyInfo<'_>) -> Result<Value, String> {
 }
 
 /// The keys of a document, and what to say about those that are left out.
-fn of_document(text: &str, from: From) -> Result<(Vec<Value>, Option<String>), String> {
+fn of_document(text: &str) -> Result<(Vec<Value>, Option<String>), String> {
     let document: Value = serde_json::from_str(text).map_err(|_| "the JWKS document is not JSON".to_owned())?;
     let list = match &document {
         Value::Object(map) if map.contains_key("kty") => std::slice::from_ref(&document),
@@ -146,7 +137,7 @@ fn of_document(text: &str, from: From) -> Result<(Vec<Value>, Option<String>), S
         let Value::Object(written) = written else {
             return Err(format!("key {index} of the JWKS document is no object"));
         };
-        match of_jwk(written, from).map_err(|reason| format!("key {index} of the JWKS document: {reason}"))? {
+        match of_jwk(written).map_err(|reason| format!("key {index} of the JWKS document: {reason}"))? {
             Some(key) => keys.push(key),
             None => unused.push(index.to_string()),
         }
@@ -162,7 +153,7 @@ fn of_document(text: &str, from: From) -> Result<(Vec<Value>, Option<String>), S
 }
 
 /// The public part of a key with what names and restricts it; nothing for keys that verify no tokens.
-fn of_jwk(written: &Map<String, Value>, from: From) -> Result<Option<Value>, String> {
+fn of_jwk(written: &Map<String, Value>) -> Result<Option<Value>, String> {
     let text = |field: &str| written.get(field).and_then(Value::as_str).unwrap_or_default();
     let bytes =
         |field: &str| base64url_decode(text(field)).ok_or_else(|| format!("`{field}` is missing or not base64url"));
@@ -185,15 +176,9 @@ fn of_jwk(written: &Map<String, Value>, from: From) -> Result<Option<Value>, Str
             ec(curve, &[&[4], x.as_slice(), y.as_slice()].concat())?
         }
         "OKP" if text("crv") == "Ed25519" => ed25519(&bytes("x")?)?,
-        "oct" if from == From::Policy => {
-            return Err("a symmetric key is a secret; keep the document in a Secret and write `secretRef`".to_owned());
-        }
         "oct" => {
-            let secret = bytes("k")?;
-            if secret.is_empty() {
-                return Err("`k` is empty".to_owned());
-            }
-            json!({"kty": "oct", "k": base64url(&secret)})
+            let why = "a symmetric key cannot be used: gateways hold public keys alone; sign by RSA, EC or Ed25519";
+            return Err(why.to_owned());
         }
         "" => return Err("`kty` is missing".to_owned()),
         _ => return Ok(None),
@@ -218,8 +203,7 @@ fn check_algorithm(key: &Value) -> Result<(), String> {
         (Some("EC"), Some("P-256")) => &["ES256"],
         (Some("EC"), Some("P-384")) => &["ES384"],
         (Some("EC"), _) => &["ES512"],
-        (Some("OKP"), _) => &["EdDSA"],
-        _ => &["HS256", "HS384", "HS512"],
+        _ => &["EdDSA"],
     };
     if fitting.contains(&algorithm) {
         return Ok(());

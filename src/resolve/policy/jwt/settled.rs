@@ -91,7 +91,7 @@ fn keys<W: World + ?Sized>(
             let wrong = |reason: &str| fault(&field, format!("entry `{key}` of `{secret}`: {reason}"));
             let text = std::str::from_utf8(content.expose()).map_err(|_| wrong("it is no text"))?;
             // What attaches is remembered in files, so nothing secret may come of it.
-            let read = jwks::read(text, jwks::From::Policy).map_err(|reason| wrong(&reason))?;
+            let read = jwks::read(text).map_err(|reason| wrong(&reason))?;
             if let Some(left_out) = read.left_out {
                 references.remark(&field, left_out);
             }

@@ -32,7 +32,7 @@ fn every_field_of_a_provider_has_its_effect() {
     let found = provider(
         "issuer: 'https://issuer', audiences: [b, a], tokenSource: {headers: [{name: X-Token, prefix: 'Bearer '}, \
          {name: jwt}], queryParams: [token]}, claimsToHeaders: [{claim: org, header: X-Org}, {claim: 'https://a/b', \
-         header: x-url, append: true}], outputPayloadToHeader: X-Payload, keepToken: true, clockSkewSeconds: 0, \
+         header: x-url, append: true}], outputPayloadToHeader: X-Payload, keepToken: true, clockSkewSeconds: 7, \
          remote: {url: 'https://issuer:8443/keys', destinationRef: {ref: {name: idp}, kind: EXTERNAL_SERVICE, \
          port: {number: 443}}, cacheDuration: 1h, timeout: 500ms, enableAsyncFetch: true}",
     );
@@ -48,7 +48,7 @@ fn every_field_of_a_provider_has_its_effect() {
     );
     assert_eq!(found.payload_header.as_deref(), Some("x-payload"));
     assert!(found.keep_token);
-    assert_eq!(found.clock_skew_seconds, 0);
+    assert_eq!(found.clock_skew_seconds, 7);
     let Keys::Remote(remote) = found.keys else { panic!() };
     assert_eq!((remote.url.authority.port, remote.url.path.as_str()), (8443, "/keys"));
     assert_eq!(remote.destination.unwrap().object.to_string(), "ExternalService/shop/idp@cluster-1");
@@ -237,4 +237,100 @@ fn r130_bad_input_makes_the_policy_invalid() {
     let function = "remote: {url: 'https://a', destinationRef: {awsLambda: {function: f}}}";
     let (field, _) = policy(&format!("{{providers: {{p: {{{function}}}}}}}")).unsupported();
     assert_eq!(field, "spec.config.providers.p.remote.destinationRef.awsLambda");
+}
+
+/// Envoy takes 0 for its default of 60 seconds.
+#[test]
+fn no_tolerance_at_all_is_a_second_and_remarked() {
+    let found = policy("{providers: {p: {clockSkewSeconds: 0, remote: {url: 'https://a/k'}}}}");
+    assert_eq!(found.remarks, ["spec.config.providers.p.clockSkewSeconds"]);
+    assert_eq!(found.valid().providers["p"].clock_skew_seconds, 1);
+}
+
+/// What is longer, Envoy refuses together with the policies of everybody else.
+#[test]
+fn r130_what_is_too_long_for_envoy_is_refused_here() {
+    let remote = "remote: {url: 'https://a/k'}";
+    let keys = |cache: &str| provider(&format!("remote: {{url: 'https://a/k', cacheDuration: {cache}}}")).keys;
+    let Keys::Remote(found) = keys("4611686017s") else { panic!() };
+    assert_eq!(found.cache, LONGEST_CACHE);
+    let (name, claim) = (|length| "x".repeat(length), |length| "c".repeat(length));
+    provider(&format!(
+        "claimsToHeaders: [{{claim: {}, header: {}, append: true}}], {remote}",
+        claim(4096),
+        name(16_384)
+    ));
+    for (field, fields) in [
+        (".remote.cacheDuration", "remote: {url: 'https://a/k', cacheDuration: 4611686018s}".to_owned()),
+        (".claimsToHeaders[0].header", format!("claimsToHeaders: [{{claim: a, header: {}}}], {remote}", name(16_385))),
+        (".claimsToHeaders[0].claim", format!("claimsToHeaders: [{{claim: {}, header: a}}], {remote}", claim(4097))),
+        (".outputPayloadToHeader", format!("outputPayloadToHeader: {}, {remote}", name(16_385))),
+        (".tokenSource.headers[0].name", format!("tokenSource: {{headers: [{{name: {}}}]}}, {remote}", name(16_385))),
+    ] {
+        let expected = format!("spec.config.providers.p{field}");
+        assert_eq!(policy(&format!("{{providers: {{p: {{{fields}}}}}}}")).fault(), expected);
+    }
+}
+
+/// Routes copy what policies ask of tokens.
+#[test]
+fn r130_lists_have_an_end() {
+    let list = |items: usize, item: &str| vec![item; items].join(", ");
+    let providers = |count: usize| {
+        let all: Vec<String> =
+            (0..count).map(|index| format!("p{index}: {{remote: {{url: 'https://a/k'}}}}")).collect();
+        all.join(", ")
+    };
+    let few = |fields: &str| policy(&format!("{{providers: {{{}}}, {fields}}}", providers(16)));
+    assert_eq!(few("requiredScopes: [a]").valid().providers.len(), 16);
+    assert_eq!(policy(&format!("{{providers: {{{}}}}}", providers(17))).fault(), "spec.config.providers");
+    for (field, fields) in [
+        ("claims", format!("claims: [{}]", list(65, "{key: a, values: [b]}"))),
+        ("claims[0].values", format!("claims: [{{key: a, values: [{}]}}]", list(257, "b"))),
+        ("claims[0].notValues", format!("claims: [{{key: a, notValues: [{}]}}]", list(257, "b"))),
+        ("requiredScopes", format!("requiredScopes: [{}]", list(257, "b"))),
+        // Each of them may be, but not for all providers.
+        ("claims", format!("claims: [{{key: a, values: [{}]}}]", "b".repeat(4096))),
+    ] {
+        assert_eq!(few(&fields).fault(), format!("spec.config.{field}"));
+    }
+    with(&format!("claims: [{{key: a, values: [{}]}}]", "b".repeat(4096))).valid();
+    for (field, fields) in [
+        (".audiences", format!("audiences: [{}]", list(257, "a"))),
+        (".tokenSource", format!("tokenSource: {{queryParams: [{}]}}", list(65, "a"))),
+        (".claimsToHeaders", format!("claimsToHeaders: [{}]", list(65, "{claim: a, header: b}"))),
+    ] {
+        let found = policy(&format!("{{providers: {{p: {{{fields}, remote: {{url: 'https://a/k'}}}}}}}}"));
+        assert_eq!(found.fault(), format!("spec.config.providers.p{field}"));
+    }
+}
+
+/// A token would decide where its request ends, or what other proxies are told; and what clients send under a name is removed,
+/// also from the requests of others.
+#[test]
+fn r130_no_claim_becomes_a_header_that_frames_messages_or_is_the_clients_own() {
+    for name in [
+        "Authorization",
+        "cookie",
+        "content-type",
+        "accept-language",
+        "If-Match",
+        "Content-Length",
+        "transfer-encoding",
+        "connection",
+        "te",
+        "upgrade",
+        "keep-alive",
+        "trailer",
+        "proxy-authorization",
+        "x-envoy-upstream-rq-timeout-ms",
+        "X-Forwarded-For",
+    ] {
+        let fields = format!("claimsToHeaders: [{{claim: a, header: {name}}}], remote: {{url: 'https://a/k'}}");
+        let found = policy(&format!("{{providers: {{p: {{{fields}}}}}}}"));
+        assert_eq!(found.fault(), "spec.config.providers.p.claimsToHeaders[0].header", "{name}");
+        let fields = format!("outputPayloadToHeader: {name}, remote: {{url: 'https://a/k'}}");
+        let found = policy(&format!("{{providers: {{p: {{{fields}}}}}}}"));
+        assert_eq!(found.fault(), "spec.config.providers.p.outputPayloadToHeader", "{name}");
+    }
 }

@@ -23,6 +23,7 @@ fn stars_stand_for_any_run_of_characters() {
     }
     assert!(glob(&at(), "").is_err() && glob(&at(), "a\nb").is_err());
     assert!(glob(&at(), &format!("a*{}c*d", "b".repeat(10_000))).is_err(), "longer than an expression may be");
+    assert!(glob(&at(), &"b".repeat(4096)).is_ok() && glob(&at(), &"b".repeat(4097)).is_err());
     assert!(edge_glob(&at(), "a*b").is_err() && edge_glob(&at(), "*a*").is_err());
     assert_eq!(edge_glob(&at(), "a*"), Ok(Prefix("a".into())));
 }
