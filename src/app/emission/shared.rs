@@ -116,11 +116,7 @@ impl Shared {
     }
 
     /// Notes that what was made last is published, with routes of a version, some of which stand in for refused ones.
-    pub(super) fn published<'r>(
-        &mut self,
-        routes: impl FnOnce() -> Version,
-        stand_ins: impl Iterator<Item = &'r Arc<Resource>> + Clone,
-    ) {
+    pub(super) fn published(&mut self, routes: impl FnOnce() -> Version, stand_ins: &[&Arc<Resource>]) {
         if self.leaving.is_empty() {
             self.numbers.clear();
             return;
@@ -133,7 +129,7 @@ impl Shared {
         }
         for leaving in &mut self.leaving {
             let mut names = leaving.extensions.verifications().map(|(_, verification)| verification.name.as_bytes());
-            if names.any(|name| stand_ins.clone().any(|routes| contains(&routes.body, name))) {
+            if names.any(|name| stand_ins.iter().any(|routes| contains(&routes.body, name))) {
                 leaving.from = self.number + 1;
             }
         }
@@ -219,7 +215,7 @@ mod tests {
             let stand_in =
                 |body: &&'static str| Arc::new(Resource::from_content("r".into(), (*body).into(), [].into()));
             let stand_ins: Vec<Arc<Resource>> = stand_ins.iter().map(stand_in).collect();
-            self.shared.published(|| Version::new(routes), stand_ins.iter());
+            self.shared.published(|| Version::new(routes), &stand_ins.iter().collect::<Vec<_>>());
         }
 
         fn takes(&mut self, routes: &str) {
