@@ -584,10 +584,10 @@ async fn leave_out(stage: &mut Stage, speech: &Speech<'_>) -> anyhow::Result<()>
     }
     let load = stage.guarded(0)?;
     issuer(&mut stage.mesh, BAD_ISSUER)?;
-    stage.refuses(&first, "TypedExtensionConfig", "JwksSourceSpecifier").await?;
+    stage.refuses(&first, "TypedExtensionConfig", "jwks_source_specifier").await?;
     stage.answers_with(0, 81, "/says", 500).await.context("what cannot be verified is closed")?;
     stage.answers_with(0, 81, "/cart", 200).await.context("a route without the policy")?;
-    stage.owner_is_told("JWTPolicy/shop/other@cluster-1", "cluster-1/shop/ingress", "JwksSourceSpecifier").await?;
+    stage.owner_is_told("JWTPolicy/shop/other@cluster-1", "cluster-1/shop/ingress", "jwks_source_specifier").await?;
     load.goes_on(20).await?;
 
     let second = stage.join(bind, speech).await?;

@@ -170,7 +170,7 @@ impl Emission {
         // What is not what was emitted last may name anything.
         if self.is_filled && self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, compiled)) {
             let routes = stand_ins.iter().filter(|((of, _), _)| *of == ResourceType::Route).map(|(_, routes)| routes);
-            self.shared.published(|| published.type_version(ResourceType::Route), routes);
+            self.shared.published(|| published.type_version(ResourceType::Route), &routes.collect::<Vec<_>>());
         }
     }
 

@@ -125,11 +125,7 @@ impl Shared {
     }
 
     /// Notes that what was made last is published, with routes of a version, some of which stand in for refused ones.
-    pub(super) fn published<'r>(
-        &mut self,
-        routes: impl FnOnce() -> Version,
-        stand_ins: impl Iterator<Item = &'r Arc<Resource>> + Clone,
-    ) {
+    pub(super) fn published(&mut self, routes: impl FnOnce() -> Version, stand_ins: &[&Arc<Resource>]) {
         if self.leaving.is_empty() {
             self.numbers.clear();
             return;
@@ -143,8 +139,8 @@ impl Shared {
         for leaving in &mut self.leaving {
             let mut names = leaving.extensions.verifications().map(|verification| verification.name.as_bytes());
             // Which of the sets of settings they use cannot be seen in routes.
-            let may_check = !leaving.extensions.checks.is_empty() && stand_ins.clone().next().is_some();
-            if may_check || names.any(|name| stand_ins.clone().any(|routes| contains(&routes.body, name))) {
+            let may_check = !leaving.extensions.checks.is_empty() && !stand_ins.is_empty();
+            if may_check || names.any(|name| stand_ins.iter().any(|routes| contains(&routes.body, name))) {
                 leaving.from = self.number + 1;
             }
         }
@@ -226,7 +222,7 @@ mod tests {
             let stand_in =
                 |body: &&'static str| Arc::new(Resource::from_content("r".into(), (*body).into(), [].into()));
             let stand_ins: Vec<Arc<Resource>> = stand_ins.iter().map(stand_in).collect();
-            self.shared.published(|| Version::new(routes), stand_ins.iter());
+            self.shared.published(|| Version::new(routes), &stand_ins.iter().collect::<Vec<_>>());
         }
 
         fn takes(&mut self, routes: &str) {
