@@ -19,6 +19,7 @@ const ROUTES: &str = r"
     http:
       - {name: gold, labels: {case: gold}, matchers: [{uri: {prefix: /gold}}, {uri: {prefix: /move}, headers: [{name: x-org, value: gold}]}], forwardTo: &stock {destinations: [{ref: {name: stock}}]}}
       - {name: iron, labels: {case: iron}, matchers: [{uri: {prefix: /iron}}, {uri: {prefix: /move}, headers: [{name: x-org, value: iron}]}], forwardTo: *stock}
+      - {name: steel, labels: {case: steel}, matchers: [{uri: {prefix: /steel}}, {uri: {prefix: /move}, headers: [{name: x-org, value: steel}]}], forwardTo: *stock}
       - {name: move, labels: {case: move}, matchers: [{uri: {prefix: /move}}], forwardTo: *stock}
       - {name: same, labels: {case: same}, matchers: [{uri: {prefix: /same}, headers: [{name: x-org, value: gold}]}], forwardTo: *stock}
       - {name: from, labels: {case: same}, matchers: [{uri: {prefix: /same}}], forwardTo: *stock}
@@ -70,15 +71,18 @@ async fn a_request_does_not_move_onto_a_route_that_would_not_look_at_it() -> any
     let open = |mode: &str| -> anyhow::Result<Value> {
         Ok(json!({"providers": {"c": provider(&c, &user)?}, "validationPolicy": mode}))
     };
+    let mut late = open("ALLOW_MISSING")?;
+    late["phase"] = json!({"postAuthz": {}});
     let policies = [
         on("move", &json!({"providers": {"a": provider(&a, &moving)?}})),
         on("gold", &open("ALLOW_MISSING")?),
         on("iron", &open("ALLOW_MISSING_OR_FAILED")?),
+        on("steel", &late),
         on("same", &json!({"providers": {"a": provider(&a, &moving)?}, "validationPolicy": "ALLOW_MISSING"})),
     ]
     .concat();
     let mut world = Delegated::start(&format!("{ROUTES}{policies}")).await?;
-    for org in ["gold", "iron"] {
+    for org in ["gold", "iron", "steel"] {
         let moved = with("/move", &a.token(&json!({"org": org}))?);
         for asked in [moved.clone(), moved.clone().header("x-user", "king"), moved.header("x-token", "bad")] {
             assert_eq!(world.outcome(&asked).await?, (403, 0), "{org}: {asked:?}");
@@ -89,7 +93,7 @@ async fn a_request_does_not_move_onto_a_route_that_would_not_look_at_it() -> any
         let known = direct.clone().header("x-token", &c.token(&json!({"email": "a@b"}))?);
         assert_eq!(seen(&mut world, &known, "x-user").await?.as_deref(), Some("a@b"), "{org}");
         let bad = world.outcome(&direct.header("x-token", "bad")).await?;
-        assert_eq!(bad, if org == "gold" { (401, 0) } else { (200, 1) }, "{org}");
+        assert_eq!(bad, if org == "iron" { (200, 1) } else { (401, 0) }, "{org}");
     }
     // What stays, and what moves under the same policy, passes.
     assert_eq!(world.outcome(&with("/move", &a.token(&json!({"org": "tin"}))?)).await?, (200, 1));

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! One thread compiles, one batch at a time; whatever arrives meanwhile joins the next. Endpoints don't wait for it: the
-//! [lane](Lane) serves them. Nothing is published before the
-//! first complete list (R10). A snapshot that `verify` objects to is not published: its gateway keeps what it has. So does
-//! every gateway when compiling panics: the next batch compiles from scratch.
+//! lane serves them. Nothing is published before the first complete list (R10). A snapshot that `verify` objects to is not
+//! published: its gateway keeps what it has. So does every gateway when compiling panics: the next batch compiles from
+//! scratch.
 //!
 //! Certificates of gateways that are due for renewal wake the thread too; they change secrets and compile nothing
 //! ([`trust`](crate::trust)).
@@ -41,7 +41,7 @@ use crate::memory::Memory;
 use crate::memory::refusals::document::Document;
 use crate::memory::refusals::{Overlay, Refusals};
 use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, Severity};
-use crate::publish::{GatewayKey, NotInForce, Publisher};
+use crate::publish::{GatewayKey, NotInForce, Publisher, limit_server};
 use crate::resolve::Options;
 use crate::resolve::gateway::class_of;
 use crate::resolve::world::World;
@@ -62,6 +62,7 @@ use emission::{Emission, Serving, StandIns};
 use identities::Identities;
 use keys::Keys;
 use lane::{Lane, Made, PutOff, Step};
+use limits::LimitServers;
 
 mod audit;
 mod emission;
@@ -69,6 +70,7 @@ mod expiry;
 pub(crate) mod identities;
 mod keys;
 mod lane;
+mod limits;
 mod refusals;
 mod releases;
 
@@ -85,6 +87,8 @@ enum Event {
     Endpoints(Batch),
     /// A gateway with these Pod labels asks for the snapshots of a key, as long as it holds them.
     Gateway(GatewayKey, Arc<Labels>),
+    /// A rate-limit service asks for its limits.
+    LimitServer,
     /// Some gateway refused something that it, or anybody, had not refused before. At most one waits.
     Refused,
     /// Some stream ended. At most one waits.
@@ -163,7 +167,7 @@ pub async fn serve(
     let xds = listen(settings.xds_address, "xDS", "xds-address").await?;
     let admin = listen(settings.admin_address, "health", "admin-address").await?;
 
-    let publisher = Arc::new(Publisher::new());
+    let (publisher, limits) = (Arc::new(Publisher::new()), Arc::new(Publisher::new()));
     let (events, inbox) = std_mpsc::channel();
     let (state_sender, mut state) = watch::channel(None);
     let memory = match &settings.state {
@@ -176,6 +180,7 @@ pub async fn serve(
         compiled: state.clone(),
         ledger: ledger.clone(),
         publisher: publisher.clone(),
+        limits: limits.clone(),
         places: directory.places().clone(),
         metrics: Metrics::new(),
     };
@@ -186,6 +191,7 @@ pub async fn serve(
     let mut compiler = compiler.with_identities(identities);
     let lane = Arc::new(Lane::new(publisher.clone(), shared.clone(), sources.metrics.clone()));
     (compiler.metrics, compiler.lane) = (sources.metrics.clone(), lane.clone());
+    compiler.limits = LimitServers::new(limits.clone());
     if let Some(every) = settings.audit {
         compiler.audit = Some(Audit::start(every, sources.metrics.clone()).map_err(AppError::Thread)?);
     }
@@ -219,7 +225,7 @@ pub async fn serve(
     let addresses = (local_address(&xds)?, local_address(&admin)?);
     let witness = refusals::Witness { ledger, shared, events: events.clone() };
     let observer = Arc::new(Metered { observer: witness, metrics: sources.metrics.clone() });
-    let gateways = Arc::new(Gateways { state: state.clone(), publisher, events });
+    let gateways = Arc::new(Gateways { state: state.clone(), publisher, limits, events });
     let sessions = Sessions::default();
     let services = tonic::service::Routes::new(crate::xds::csds::service(sessions.clone()));
     let settings_of_server = ServerSettings::default();
@@ -275,23 +281,27 @@ fn write_ready_file(file: &Path, (xds, admin): (SocketAddr, SocketAddr)) -> Resu
 struct Gateways {
     state: State,
     publisher: Arc<Publisher>,
+    limits: Arc<Publisher<ObjectRef>>,
     events: std_mpsc::Sender<Event>,
 }
 
 impl SnapshotSource for Gateways {
     async fn subscribe(&self, node: &Node) -> Result<Subscription, NodeError> {
         let mut state = self.state.clone();
-        let gone = |_| NodeError::Unavailable("the control plane is stopping: connect again".to_owned());
-        let compiled = state.wait_for(Option::is_some).await.map_err(gone)?.clone();
+        let stopping = || NodeError::Unavailable("the control plane is stopping: connect again".to_owned());
+        let compiled = state.wait_for(Option::is_some).await.map_err(|_| stopping())?.clone();
         let Some(compiled) = compiled else {
             return Err(NodeError::Unavailable("nothing is compiled yet: connect again".to_owned()));
         };
+        if let Some(server) = limit_server(&node.id) {
+            let snapshots = limits::subscribe(&self.limits, &compiled, &server)?;
+            self.events.send(Event::LimitServer).map_err(|_| stopping())?;
+            return Ok(Subscription { gateway: node.id.clone(), snapshots, held: None });
+        }
         let (gateway, labels) = match_node(&compiled, node)?;
         let key = refusals::key(gateway.clone(), node);
         let (snapshots, labels) = (self.publisher.subscribe(&key), Arc::new(labels));
-        if self.events.send(Event::Gateway(key, labels.clone())).is_err() {
-            return Err(NodeError::Unavailable("the control plane is stopping: connect again".to_owned()));
-        }
+        self.events.send(Event::Gateway(key, labels.clone())).map_err(|_| stopping())?;
         Ok(Subscription { gateway: gateway.to_string().into(), snapshots, held: Some(labels) })
     }
 }
@@ -334,6 +344,7 @@ struct CompileLoop {
     audit: Option<Audit>,
     publisher: Arc<Publisher>,
     lane: Arc<Lane>,
+    limits: LimitServers,
     state: watch::Sender<Option<Arc<Compiled>>>,
     places: Places,
     memory: Memory,
@@ -403,6 +414,7 @@ impl CompileLoop {
             audit: None,
             lane: Arc::new(Lane::new(publisher.clone(), refusals.clone(), Metrics::new())),
             publisher,
+            limits: LimitServers::default(),
             state,
             places,
             memory,
@@ -452,7 +464,10 @@ impl CompileLoop {
             };
             let next = match first {
                 Some(Event::Refused) => inbox.recv_timeout(OTHERS_REFUSE).ok(),
-                Some(Event::Source(_) | Event::Endpoints(_) | Event::Gateway(..) | Event::Left) | None => None,
+                Some(
+                    Event::Source(_) | Event::Endpoints(_) | Event::Gateway(..) | Event::LimitServer | Event::Left,
+                )
+                | None => None,
             };
             // What arrived while the last step ran joins this one.
             self.step(first.into_iter().chain(next).chain(inbox.try_iter()));
@@ -521,6 +536,8 @@ impl CompileLoop {
                 self.keys.ask(key, &labels);
                 !known
             }
+            // It gets them when gateways get theirs.
+            Event::LimitServer => false,
             Event::Left => {
                 self.refusals.looked_who_left();
                 self.keys.left();
@@ -634,6 +651,7 @@ impl CompileLoop {
     /// Brings every key that is asked for up to date, and closes those whose Services select other Pods now.
     fn publish(&mut self) {
         let Some(compiled) = self.state.borrow().clone() else { return };
+        self.limits.publish(&compiled);
         let now = (self.now)();
         self.keys.tidy(&self.publisher, now);
         self.emitted.retain(|key, _| self.keys.contains(key));

@@ -70,6 +70,9 @@
 //! 5. [`publish`] wakes the streams whose snapshot changed; [`xds::session`] decides what to send, in which order, and what
 //!    a client holds: make before break, endpoints again with every cluster that is sent again.
 //!
+//! Rate-limit services are clients too: [`Compiled::limits`](compile::Compiled) is what each is told, [`emit::emit_limits`]
+//! its snapshot, and the node id says which service a client is ([`publish::limit_server`]).
+//!
 //! # Where to start
 //!
 //! * **A new policy kind:** [`resolve::policy`] says which files and which lines; a made-up kind that only tests see shows

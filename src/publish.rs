@@ -1,4 +1,4 @@
-//! Ring 6: the current snapshot of every class of gateways.
+//! Ring 6: the current snapshot of every class of gateways, and of every rate-limit service.
 //!
 //! The compile loop publishes, streams subscribe. Publishing compares before it wakes: an equal snapshot wakes nobody.
 //! A slow reader sees the newest snapshot only. What is published is immutable behind [`Arc`].
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::model::{EnvoyRelease, GatewayId, Name, ObjectRef};
+use crate::model::{EnvoyRelease, GatewayId, Kind, Name, ObjectRef};
 use crate::snapshot::{ResourceType, Snapshot, Version};
 
 /// Which gateways share one snapshot: a class, the address that its listeners bind, and a release of Envoy.
@@ -33,6 +33,21 @@ impl fmt::Display for GatewayKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{} (Envoy {})", self.gateway, self.bind, self.envoy)
     }
+}
+
+/// How the node ids of rate-limit services begin.
+const LIMIT_SERVER: &str = "ratelimit~";
+
+/// Which rate-limit service a client is, by its node id: `ratelimit~<cluster>~<namespace>~<Service>`; none for gateways.
+///
+/// Names of Kubernetes objects hold no `~`. An id of this kind that names nothing names a Service that there is not.
+#[must_use]
+pub fn limit_server(node_id: &str) -> Option<ObjectRef> {
+    let rest = node_id.strip_prefix(LIMIT_SERVER)?;
+    let mut parts = rest.splitn(3, '~');
+    let mut part = || parts.next().unwrap_or_default();
+    let (cluster, namespace, name) = (part(), part(), part());
+    Some(ObjectRef::new(Kind::Service, cluster, namespace, name))
 }
 
 /// What a subscriber watches; `None` until something was published under the key.
@@ -261,6 +276,16 @@ mod tests {
             drop(publisher.subscribe(&key));
         }
         assert!(publisher.keys().len() <= 1);
+    }
+
+    #[test]
+    fn rate_limit_services_are_told_by_their_ids() {
+        let shown = |id: &str| limit_server(id).map(|server| server.to_string());
+        assert_eq!(shown("ratelimit~c1~shop~limiter").as_deref(), Some("Service/shop/limiter@c1"));
+        assert_eq!(shown("ratelimit~c1~shop~limiter~x").as_deref(), Some("Service/shop/limiter~x@c1"), "there is none");
+        assert!(shown("ratelimit~").is_some(), "no gateway is meant");
+        assert_eq!(shown("ratelimit-7"), None);
+        assert_eq!(shown("edge/gw-1"), None);
     }
 
     #[test]

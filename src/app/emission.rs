@@ -137,7 +137,7 @@ impl Emission {
     /// The policies whose verification gateways refused, with Envoy's words: their routes are closed.
     pub(super) fn refused(&self) -> impl Iterator<Item = (&ObjectRef, &Arc<str>)> {
         self.barred.names().filter_map(|(name, words)| {
-            let mut wanted = self.shared.wanted().verifications().map(|(_, verification)| verification);
+            let mut wanted = self.shared.wanted().verifications();
             wanted.find(|verification| verification.name == *name).map(|verification| (&verification.policy, words))
         })
     }

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::compile::{Endpoints, Led, Moved};
 use crate::crd::Change;
-use crate::emit::emit_endpoints;
+use crate::emit::{emit_endpoints, is_served_whole};
 use crate::ir::{Upstream, UpstreamId};
 use crate::memory::refusals::Bytes;
 use crate::model::{GatewayId, Kind, ObjectRef};
@@ -227,7 +227,12 @@ impl Lane {
         let before = snapshot.resources(ResourceType::Endpoint);
         let (mut resources, mut is_all): (Option<Resources>, bool) = (None, true);
         let refused = self.refusals.lock();
-        for Ahead { resource, .. } in ahead {
+        for Ahead { resource, compiled } in ahead {
+            // Where the release can serve less, the compile decides what.
+            if !is_served_whole(compiled, key.envoy) {
+                is_all = false;
+                continue;
+            }
             let Some(known) = before.get(&resource.name) else {
                 is_all = false;
                 continue;

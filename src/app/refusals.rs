@@ -153,7 +153,14 @@ impl Witness {
 
     fn refused(&self, peer: &Peer, refusal: &Refusal) {
         // What is only suspected travels again in parts, and what is bad among it is refused by itself (F3).
-        let (Some(key), Blame::Exact) = (self.shared.key_of(peer), refusal.blame) else { return };
+        let Some(key) = self.shared.key_of(peer) else {
+            // A rate-limit service, which keeps what it had.
+            tracing::error!(client = %peer.gateway.escape_debug(), reason = %refusal.message.escape_debug(), "refused its limits, this is a fault of Chancery");
+            return;
+        };
+        if refusal.blame != Blame::Exact {
+            return;
+        }
         let mut is_news = false;
         for resource in &refusal.resources {
             let RefusedResource { name, version, owners } = resource;

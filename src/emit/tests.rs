@@ -19,6 +19,8 @@ use crate::render::to_json;
 use crate::snapshot::verify::verify;
 use crate::snapshot::{ResourceType, Snapshot};
 
+mod limits;
+
 use super::testing::*;
 use super::{EmitOptions, emit_gateway};
 
@@ -102,12 +104,8 @@ fn http_filters() -> Vec<Value> {
         let headers = |what: &str| here(&name(what), "header_mutation", "HeaderMutation");
         let holders = |places: [u8; 3]| places.map(|place| holder(&name(&format!("{lane}.{place}"))));
         let verified = |level: u8| {
-            // After authorization no route is chosen again.
-            let mark =
-                (lane == "pre").then(|| here(&name(&format!("jwt-mark.{lane}.{level}")), "set_filter_state", "Config"));
             let strip = headers(&format!("jwt-strip.{lane}.{level}"));
-            let tokens = found(&name(&format!("jwt.{lane}.{level}")), "jwt_authn", "JwtAuthentication");
-            mark.into_iter().chain([strip, tokens])
+            [strip, found(&name(&format!("jwt.{lane}.{level}")), "jwt_authn", "JwtAuthentication")]
         };
         let claims = [0, 1].map(|level| rules(&name(&format!("jwt-claims.{lane}.{level}"))));
         let appended = [0, 1].map(|level| headers(&format!("jwt-headers.{lane}.{level}")));
@@ -116,7 +114,13 @@ fn http_filters() -> Vec<Value> {
     };
     let mut csrf = here("chancery.csrf", "csrf", "CsrfPolicy");
     csrf["typed_config"]["filter_enabled"] = json!({"default_value": {"denominator": "MILLION"}});
+    let mut key_headers = here("chancery.auth.key-headers", "lua", "Lua");
+    let script = super::filter::key_headers_script();
+    key_headers["typed_config"]["source_codes"] = json!({"key-headers": {"inline_string": script}});
+    let marks = ["pre.0", "pre.1", "post.0", "post.1"]
+        .map(|place| here(&format!("chancery.jwt-mark.{place}"), "set_filter_state", "Config"));
     [
+        marks.to_vec(),
         vec![here("chancery.fault", "fault", "HTTPFault"), here("chancery.cors", "cors", "Cors")],
         lane("pre"),
         vec![
@@ -126,7 +130,7 @@ fn http_filters() -> Vec<Value> {
             rules("chancery.auth.jwt-claims"),
             holder("chancery.auth.basic"),
             holder("chancery.auth.key"),
-            here("chancery.auth.key-headers", "lua", "Lua"),
+            key_headers,
             found("chancery.extauth.0", "ext_authz", "ExtAuthz"),
             found("chancery.extauth.1", "ext_authz", "ExtAuthz"),
             found("chancery.extauth.2", "ext_authz", "ExtAuthz"),
@@ -234,10 +238,7 @@ fn closed_destinations() {
 
 #[test]
 fn route_configuration_golden() {
-    let unverified = json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig",
-        "disabled": true,
-    });
+    let unverified = json!({"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": true});
     let off = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
         "disabled": true,

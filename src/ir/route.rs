@@ -1,5 +1,6 @@
 //! Routes of a virtual host: what they match, what they do, and who said so.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Code, Name, ObjectRef, PathMatch, WorkspaceId};
 
+use super::upstream::Server;
 use super::{Policy, UpstreamId};
 
 /// One entry of a virtual host: one way to match, and the body that all ways of one final route share.
@@ -191,6 +193,27 @@ pub struct RouteBody {
 }
 
 impl RouteBody {
+    /// What gateways ask for a policy that is on the route or on one of its destinations.
+    #[must_use]
+    pub fn servers_of(&self, policy: &ObjectRef) -> BTreeSet<&Server> {
+        let destinations = match &self.action {
+            Action::Forward(forward) => &forward.destinations[..],
+            Action::Redirect(_) | Action::Direct(_) => &[],
+        };
+        let on_destinations = destinations.iter().flat_map(|destination| &destination.policies);
+        let mut servers = BTreeSet::new();
+        for effect in self.policies.iter().chain(on_destinations) {
+            match effect {
+                Policy::ExtAuth(authorization) if authorization.policy == *policy => {
+                    servers.extend(authorization.servers());
+                }
+                Policy::Jwt(verification) if verification.policy == *policy => servers.extend(verification.servers()),
+                _ => {}
+            }
+        }
+        servers
+    }
+
     /// The owners of the chain's tables, in order, each once.
     #[must_use]
     pub fn owners(&self) -> Vec<WorkspaceId> {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::ir::Extensions;
-use crate::ir::extension::Level;
+use crate::ir::extension::{CheckSet, CheckUse, Level};
 use crate::ir::policy::Policy;
+use crate::ir::policy::ext_auth::AccessTokens;
 use crate::ir::policy::jwt::Verification;
 use crate::publish::GatewayKey;
 
@@ -29,6 +30,10 @@ pub(super) struct Shared {
 pub(super) struct Kept {
     key: Key,
     tokens: Vec<(Level, Arc<Verification>)>,
+    #[serde(default)]
+    access_tokens: Vec<Arc<AccessTokens>>,
+    #[serde(default)]
+    checks: Vec<(CheckSet, CheckUse)>,
 }
 
 impl Shared {
@@ -42,8 +47,14 @@ impl Shared {
             return (**now).clone();
         }
         let mut extensions = Extensions::default();
-        let kept = self.earlier.iter().filter(|kept| kept.key.is(key)).flat_map(|kept| &kept.tokens);
-        kept.for_each(|(level, verification)| extensions.add(*level, &Policy::Jwt(verification.clone())));
+        for kept in self.earlier.iter().filter(|kept| kept.key.is(key)) {
+            for (level, verification) in &kept.tokens {
+                extensions.add(*level, &Policy::Jwt(verification.clone()));
+            }
+            let access_tokens = kept.access_tokens.iter();
+            extensions.access_tokens.extend(access_tokens.map(|own| (own.verification.name.clone(), own.clone())));
+            extensions.checks.extend(kept.checks.iter().cloned());
+        }
         extensions
     }
 
@@ -68,7 +79,11 @@ impl Shared {
     pub(super) fn document(&self) -> Vec<Kept> {
         let kept = |(key, extensions): (&GatewayKey, &Arc<Extensions>)| Kept {
             key: key.into(),
-            tokens: extensions.verifications().map(|(level, verification)| (level, verification.clone())).collect(),
+            tokens: (extensions.tokens.iter())
+                .flat_map(|((_, level), here)| here.values().map(|verification| (*level, verification.clone())))
+                .collect(),
+            access_tokens: extensions.access_tokens.values().cloned().collect(),
+            checks: extensions.checks.iter().map(|(set, uses)| (set.clone(), uses.clone())).collect(),
         };
         self.earlier.iter().cloned().chain(self.now.iter().map(kept)).collect()
     }

@@ -595,9 +595,11 @@ impl Lane {
         let goes_alone = move |name: &Name| match of {
             ResourceType::Secret | ResourceType::Extension => true,
             ResourceType::Route => suspects.contains(name),
-            ResourceType::Cluster | ResourceType::Endpoint | ResourceType::Listener | ResourceType::ScopedRoute => {
-                false
-            }
+            ResourceType::Cluster
+            | ResourceType::Endpoint
+            | ResourceType::Listener
+            | ResourceType::ScopedRoute
+            | ResourceType::RateLimit => false,
         };
         let Some(batch) = self.batches.pop_front() else {
             return take_resources(&mut self.additions, room, goes_alone);

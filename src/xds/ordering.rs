@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::snapshot::ResourceType;
 
-use ResourceType::{Cluster, Endpoint, Extension, Listener, Route, ScopedRoute, Secret};
+use ResourceType::{Cluster, Endpoint, Extension, Listener, RateLimit, Route, ScopedRoute, Secret};
 
 /// How long one type waits for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +168,8 @@ impl Board {
 fn needs(resource_type: ResourceType) -> &'static [ResourceType] {
     match resource_type {
         // A cluster or listener that is warming waits for its secret and its endpoints, so these never wait for it.
-        Secret | Endpoint => &[],
+        // Rate-limit services ask for nothing but their limits.
+        Secret | Endpoint | RateLimit => &[],
         Cluster => &[Secret],
         Listener => &[Secret, Cluster, Endpoint],
         Extension => &[Secret, Cluster, Endpoint, Listener],
@@ -186,7 +187,7 @@ fn users(resource_type: ResourceType) -> &'static [(ResourceType, Settled)] {
     match resource_type {
         // Nothing uses a listener. Envoy takes the removals of a response before its additions, so a new listener can
         // only have an old one's address when both travel together.
-        Listener => &[],
+        Listener | RateLimit => &[],
         Extension => &[(Listener, Whole)],
         // A listener that was told to take its routes from elsewhere uses the old ones until it has the new. Routes that
         // go use no scope: they go after the scopes that lead to them.
@@ -227,7 +228,18 @@ mod tests {
 
     /// The types of which additions, or removals, may be sent.
     fn allowed(board: &Board, may: impl Fn(&Board, ResourceType, &Timeouts) -> bool) -> Vec<ResourceType> {
-        ResourceType::ALL.into_iter().filter(|resource_type| may(board, *resource_type, &TIMEOUTS)).collect()
+        of_gateways().into_iter().filter(|resource_type| may(board, *resource_type, &TIMEOUTS)).collect()
+    }
+
+    /// The types that gateways have.
+    fn of_gateways() -> Vec<ResourceType> {
+        ResourceType::ALL.into_iter().filter(|resource_type| *resource_type != RateLimit).collect()
+    }
+
+    #[test]
+    fn limits_wait_for_nobody() {
+        let board = board(1, &[(Cluster, in_flight(0)), (Route, adding()), (Secret, adding())]);
+        assert!(board.may_add(RateLimit, &TIMEOUTS) && board.may_remove(RateLimit, &TIMEOUTS));
     }
 
     #[test]
@@ -240,7 +252,7 @@ mod tests {
     #[test]
     fn additions_wait_for_what_they_need() {
         for (name, board, expected) in [
-            ("nothing going on", board(0, &[]), ResourceType::ALL.to_vec()),
+            ("nothing going on", board(0, &[]), of_gateways()),
             (
                 "case 24: clusters not asked for yet",
                 board(1, &[(Cluster, Standing { unopened: true, held_back_since: Some(seconds(0)), ..adding() })]),
@@ -249,7 +261,7 @@ mod tests {
             (
                 "case 24: clusters never asked for",
                 board(20, &[(Cluster, Standing { unopened: true, held_back_since: Some(seconds(0)), ..adding() })]),
-                ResourceType::ALL.to_vec(),
+                of_gateways(),
             ),
             ("clusters unacknowledged", board(1, &[(Cluster, in_flight(0))]), vec![Secret, Cluster, Endpoint]),
             ("secrets waiting", board(1, &[(Secret, adding())]), vec![Secret, Endpoint]),
@@ -258,12 +270,12 @@ mod tests {
                 board(1, &[(Listener, in_flight(0))]),
                 vec![Secret, Cluster, Endpoint, Listener],
             ),
-            ("routes unacknowledged", board(1, &[(Route, in_flight(0))]), ResourceType::ALL.to_vec()),
-            ("case 32: clusters never acknowledged", board(20, &[(Cluster, in_flight(0))]), ResourceType::ALL.to_vec()),
+            ("routes unacknowledged", board(1, &[(Route, in_flight(0))]), of_gateways()),
+            ("case 32: clusters never acknowledged", board(20, &[(Cluster, in_flight(0))]), of_gateways()),
             (
                 "endpoints of known clusters unacknowledged",
                 board(1, &[(Endpoint, Standing { opens: false, ..in_flight(0) })]),
-                ResourceType::ALL.to_vec(),
+                of_gateways(),
             ),
         ] {
             assert_eq!(allowed(&board, Board::may_add), expected, "{name}");
@@ -282,7 +294,7 @@ mod tests {
         let clings = Standing { clings: true, ..Standing::default() };
         let removing = Standing { removals: true, ..Standing::default() };
         for (name, board, expected) in [
-            ("nothing going on", board(0, &[]), ResourceType::ALL.to_vec()),
+            ("nothing going on", board(0, &[]), of_gateways()),
             ("case 31: routes unacknowledged", board(1, &[(Route, in_flight(0))]), vec![Listener, Extension, Route]),
             ("routes waiting", board(1, &[(Route, adding())]), vec![Listener, Extension, Route]),
             ("listeners to remove", board(1, &[(Listener, removing)]), vec![Listener]),
@@ -312,7 +324,7 @@ mod tests {
                 vec![Secret, Cluster, Endpoint, Listener, Extension, ScopedRoute],
             ),
             ("an older route in use", board(100, &[(Route, clings)]), vec![Listener, Extension, Route]),
-            ("endpoints changing", board(1, &[(Endpoint, in_flight(0))]), ResourceType::ALL.to_vec()),
+            ("endpoints changing", board(1, &[(Endpoint, in_flight(0))]), of_gateways()),
         ] {
             assert_eq!(allowed(&board, Board::may_remove), expected, "{name}");
         }

@@ -107,7 +107,7 @@ impl Barred {
     /// R130, shape poison.
     pub(super) fn close<'p>(&mut self, plan: Cow<'p, GatewayPlan>) -> Cow<'p, GatewayPlan> {
         let mut wanted: BTreeSet<&Name> = BTreeSet::new();
-        wanted.extend(plan.extensions.verifications().map(|(_, verification)| &verification.name));
+        wanted.extend(plan.extensions.verifications().map(|verification| &verification.name));
         for group in self.groups.iter_mut().chain(&mut self.tried) {
             group.names.retain(|name| wanted.contains(name));
         }
@@ -161,7 +161,11 @@ fn closed(host: &Arc<VirtualHost>, names: &BTreeSet<Name>) -> Arc<VirtualHost> {
 
 /// Whether a route, or a destination of it, names one of some verifications.
 fn states(route: &Route, names: &BTreeSet<Name>) -> bool {
-    let is_one = |policy: &Policy| matches!(policy, Policy::Jwt(verification) if names.contains(&verification.name));
+    let is_one = |policy: &Policy| match policy {
+        Policy::Jwt(verification) => names.contains(&verification.name),
+        Policy::ExtAuth(own) => own.tokens.as_ref().is_some_and(|tokens| names.contains(&tokens.verification.name)),
+        _ => false,
+    };
     let destinations = match &route.body.action {
         Action::Forward(forward) => &forward.destinations[..],
         Action::Redirect(_) | Action::Direct(_) => &[],

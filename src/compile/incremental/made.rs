@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use crate::compile::full::{beaten_in, closed, orphan, reached, unimplemented_gateways};
+use crate::compile::full::{beaten_in, closed, orphan, reached, told as told_of, unimplemented_gateways};
 use crate::compile::inputs::Inputs;
 use crate::ir::GatewayPlan;
 use crate::ir::frozen::{AcceptedRoute, Remembered};
@@ -41,6 +41,8 @@ impl Made {
         Self {
             targeting: BTreeMap::new(),
             referring: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            limits: OrdMap::new(),
             inputs: Inputs::empty(options, roster),
             reads: Reads::default(),
             bindings: Bindings::default(),
@@ -292,6 +294,7 @@ impl Made {
             let origin = Origin::Segment(root.clone(), *number);
             let mut findings = closed(segment);
             require_auth_findings(&self.inputs, segment, &mut findings);
+            findings.extend(told_of(segment));
             self.outcome.set(origin.clone(), findings);
             self.outcome.count(&origin, counts_on(segment.served.iter()));
         }

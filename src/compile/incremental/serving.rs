@@ -548,6 +548,7 @@ impl Serving {
     pub(super) fn forget(self, reads: &mut Reads<Slot, Reader>, backed: &mut Backed, outcome: &mut Outcome) {
         let gateway = &self.gateway;
         reads.forget(&Reader::Extensions(gateway.clone()));
+        outcome.forget(&Origin::Extensions(gateway.clone()));
         reads.forget(&Reader::Listeners(gateway.clone()));
         outcome.forget(&Origin::Listeners(gateway.clone()));
         for (root, kept) in &self.pieces {

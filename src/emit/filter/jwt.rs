@@ -26,15 +26,16 @@ use crate::model::{EnvoyRelease, Name, ObjectRef};
 
 use super::super::route::RouteBuilder;
 use super::super::{name, pb, wire};
+use super::principal;
 use super::release::needs;
 
 /// The namespace of dynamic metadata that every instance of the filter writes, whatever it is called.
-const METADATA: &str = "envoy.filters.http.jwt_authn";
+pub(super) const METADATA: &str = "envoy.filters.http.jwt_authn";
 
 /// The slots of one lane and level.
 pub(super) struct Slots {
-    /// Notes which verification judges a request, where another filter after it may choose the route again.
-    mark: Option<&'static str>,
+    /// Notes which verification judges a request, before anything may choose the route again.
+    mark: &'static str,
     /// Removes what a client sends under the names of headers that claims become.
     strip: &'static str,
     /// Verifies tokens.
@@ -49,7 +50,7 @@ pub(super) const SLOTS: [(Phase, Level, Slots); 4] = [
         Phase::PreAuthz,
         Level::Route,
         Slots {
-            mark: Some("chancery.jwt-mark.pre.0"),
+            mark: "chancery.jwt-mark.pre.0",
             strip: "chancery.jwt-strip.pre.0",
             tokens: "chancery.jwt.pre.0",
             claims: "chancery.jwt-claims.pre.0",
@@ -60,7 +61,7 @@ pub(super) const SLOTS: [(Phase, Level, Slots); 4] = [
         Phase::PreAuthz,
         Level::Destination,
         Slots {
-            mark: Some("chancery.jwt-mark.pre.1"),
+            mark: "chancery.jwt-mark.pre.1",
             strip: "chancery.jwt-strip.pre.1",
             tokens: "chancery.jwt.pre.1",
             claims: "chancery.jwt-claims.pre.1",
@@ -71,7 +72,7 @@ pub(super) const SLOTS: [(Phase, Level, Slots); 4] = [
         Phase::PostAuthz,
         Level::Route,
         Slots {
-            mark: None,
+            mark: "chancery.jwt-mark.post.0",
             strip: "chancery.jwt-strip.post.0",
             tokens: "chancery.jwt.post.0",
             claims: "chancery.jwt-claims.post.0",
@@ -82,7 +83,7 @@ pub(super) const SLOTS: [(Phase, Level, Slots); 4] = [
         Phase::PostAuthz,
         Level::Destination,
         Slots {
-            mark: None,
+            mark: "chancery.jwt-mark.post.1",
             strip: "chancery.jwt-strip.post.1",
             tokens: "chancery.jwt.post.1",
             claims: "chancery.jwt-claims.post.1",
@@ -107,9 +108,9 @@ pub(super) fn apply(verification: &Verification, route: &mut RouteBuilder<'_>) {
     // none is asked for, it has not the mark.
     if jwt.mode == Mode::RequireValid || !(jwt.claims.is_empty() && jwt.scopes.is_empty()) {
         scope.slots.insert(slots.claims, wire::any(&emit_claims(verification)));
-    } else if let Some(mark) = slots.mark {
-        scope.slots.insert(mark, wire::any(&emit_mark(mark, verification)));
-        scope.slots.insert(slots.claims, wire::any(&emit_marked(mark, verification)));
+    } else {
+        scope.slots.insert(slots.mark, wire::any(&emit_mark(slots.mark, verification)));
+        scope.slots.insert(slots.claims, wire::any(&emit_marked(slots.mark, verification)));
     }
     let stripped = emit_stripped(jwt);
     if !stripped.is_empty() {
@@ -117,18 +118,13 @@ pub(super) fn apply(verification: &Verification, route: &mut RouteBuilder<'_>) {
         let mutations = header_mutation_pb::HeaderMutationPerRoute { mutations: Some(mutations) };
         scope.slots.insert(slots.strip, wire::any(&mutations));
     }
+    scope.slots.insert(principal::SLOT, principal::emit(verification, level));
     let appended = emit_appended(verification);
     if !appended.is_empty() {
         let mutations = header_mutation_pb::Mutations { request_mutations: appended, ..Default::default() };
         let mutations = header_mutation_pb::HeaderMutationPerRoute { mutations: Some(mutations) };
         scope.slots.insert(slots.headers, wire::any(&mutations));
     }
-}
-
-/// Verifies nothing, and leaves requests as they are.
-pub(super) fn emit_off() -> jwt_pb::PerRouteConfig {
-    let disabled = jwt_pb::per_route_config::RequirementSpecifier::Disabled(true);
-    jwt_pb::PerRouteConfig { requirement_specifier: Some(disabled) }
 }
 
 /// What is verified in a slot, and whose it is; nothing for slots of other kinds.
@@ -172,7 +168,11 @@ fn emit_requirement(verification: &Verification) -> jwt_pb::JwtRequirement {
     }
 }
 
-fn emit_provider(verification: &Verification, name: &Name, provider: &Provider<KeySource>) -> jwt_pb::JwtProvider {
+pub(super) fn emit_provider(
+    verification: &Verification,
+    name: &Name,
+    provider: &Provider<KeySource>,
+) -> jwt_pb::JwtProvider {
     use jwt_pb::jwt_provider::{JwksSourceSpecifier, NormalizePayload};
     let keys = match &provider.keys {
         KeySource::Inline(jwks) => JwksSourceSpecifier::LocalJwks(core_pb::DataSource {
@@ -366,7 +366,7 @@ fn emit_claim(provider: &Name, claim: &ClaimCheck) -> Vec<rules_pb::Permission> 
 }
 
 /// A condition on the payload of a provider's token, or on a claim in it.
-fn payload(provider: &Name, path: &[Name], value: matcher_pb::ValueMatcher) -> rules_pb::Permission {
+pub(super) fn payload(provider: &Name, path: &[Name], value: matcher_pb::ValueMatcher) -> rules_pb::Permission {
     use matcher_pb::metadata_matcher::{PathSegment, path_segment::Segment};
     let segments = std::iter::once(provider).chain(path);
     let segments = segments.map(|name| PathSegment { segment: Some(Segment::Key(name.to_string())) });
@@ -397,17 +397,17 @@ fn one_of(values: &std::collections::BTreeSet<ClaimValue>) -> matcher_pb::ValueM
     }
 }
 
-fn present() -> matcher_pb::ValueMatcher {
+pub(super) fn present() -> matcher_pb::ValueMatcher {
     matcher_pb::ValueMatcher { match_pattern: Some(matcher_pb::value_matcher::MatchPattern::PresentMatch(true)) }
 }
 
-fn in_list(item: matcher_pb::ValueMatcher) -> matcher_pb::ValueMatcher {
+pub(super) fn in_list(item: matcher_pb::ValueMatcher) -> matcher_pb::ValueMatcher {
     use matcher_pb::list_matcher::MatchPattern;
     let list = matcher_pb::ListMatcher { match_pattern: Some(MatchPattern::OneOf(Box::new(item))) };
     matcher_pb::ValueMatcher { match_pattern: Some(matcher_pb::value_matcher::MatchPattern::ListMatch(Box::new(list))) }
 }
 
-fn text(pattern: &TextPattern) -> matcher_pb::ValueMatcher {
+pub(super) fn text(pattern: &TextPattern) -> matcher_pb::ValueMatcher {
     use matcher_pb::string_matcher::MatchPattern;
     let pattern = match pattern {
         TextPattern::Any => return present(),

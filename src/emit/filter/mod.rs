@@ -1,7 +1,7 @@
 //! Policies on routes: the HTTP filters of the chain, and one file per policy kind.
 //!
 //! A listener's chain is fixed: every filter that a policy may need stands in it from the start, enabled and doing
-//! nothing, and a route that has the policy brings the configuration for its slot. Order comes from the ranks of
+//! nothing ([`by_default`] says which are off), and a route that has the policy brings the configuration for its slot. Order comes from the ranks of
 //! [`SLOTS`], never from what is attached. Envoy ignores configuration for a slot that the chain does not have, without
 //! a word: only names of this table are ever written, and `snapshot::verify` checks it from the bytes.
 //!
@@ -15,22 +15,28 @@
 
 mod cors;
 mod csrf;
+mod ext_auth;
 mod fault_injection;
 mod header_manipulation;
 mod jwt;
+pub(super) mod lanes;
+pub(super) mod principal;
+mod rate_limit;
 mod release;
 mod retry_timeout;
 #[cfg(test)]
 mod teapot;
 
+pub(super) use rate_limit::DOMAIN;
 pub use release::{Beyond, NEWER, Newer, needs};
-pub(super) use release::{beyond, is_beyond};
+pub(super) use release::{as_served, beyond, beyond_at, is_beyond};
 pub(super) use retry_timeout::baseline as baseline_retries;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
+use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use envoy_types::pb::envoy::extensions::filters::http::composite::v3 as composite_pb;
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors_pb;
 use envoy_types::pb::envoy::extensions::filters::http::csrf::v3 as csrf_pb;
@@ -38,7 +44,6 @@ use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3 as ext_auth
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault_pb;
 use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3 as header_mutation_pb;
 use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt_pb;
-use envoy_types::pb::envoy::extensions::filters::http::lua::v3 as lua_pb;
 use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as rbac_pb;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router_pb;
 use envoy_types::pb::envoy::extensions::filters::http::set_filter_state::v3 as set_filter_state_pb;
@@ -92,7 +97,14 @@ pub(super) const EXT_AUTH: [&str; 4] =
 /// Reserved rows keep the order decided for kinds that are still to come. A lane stands on both sides of authentication
 /// and authorization, `pre` and `post`: six holders, with the verification of tokens between the third and the fourth. There
 /// is one for routes and one for destinations, and claims are checked after both, on the route that the second may lead to.
+///
+/// Marks come before everything, so that they are of the route that a request was on first: the verification of tokens is
+/// [off](by_default) where nothing needs it, and then Envoy makes no filter for a request, wherever that ends.
 pub const SLOTS: &[Slot] = &[
+    in_place(10, "chancery.jwt-mark.pre.0", state_of_requests),
+    in_place(11, "chancery.jwt-mark.pre.1", state_of_requests),
+    in_place(12, "chancery.jwt-mark.post.0", state_of_requests),
+    in_place(13, "chancery.jwt-mark.post.1", state_of_requests),
     in_place(100, FAULT, || wire::any(&fault_pb::HttpFault::default())),
     in_place(200, CORS, || wire::any(&cors_pb::Cors::default())),
     reserved(300, "chancery.dlp"),
@@ -100,10 +112,8 @@ pub const SLOTS: &[Slot] = &[
     in_place(500, "chancery.pre.0", holder),
     in_place(510, "chancery.pre.1", holder),
     in_place(520, "chancery.pre.2", holder),
-    in_place(528, "chancery.jwt-mark.pre.0", state_of_requests),
     in_place(529, "chancery.jwt-strip.pre.0", header_changes),
     discovered(530, "chancery.jwt.pre.0", tokens),
-    in_place(531, "chancery.jwt-mark.pre.1", state_of_requests),
     in_place(532, "chancery.jwt-strip.pre.1", header_changes),
     discovered(533, "chancery.jwt.pre.1", tokens),
     in_place(534, "chancery.jwt-claims.pre.0", rules),
@@ -113,14 +123,14 @@ pub const SLOTS: &[Slot] = &[
     in_place(540, "chancery.pre.3", holder),
     in_place(550, "chancery.pre.4", holder),
     in_place(560, "chancery.pre.5", holder),
-    in_place(600, "chancery.principal", state_of_requests),
+    in_place(600, principal::SLOT, state_of_requests),
     discovered(700, ACCESS, rules),
     reserved(800, "chancery.auth.oauth2"),
     discovered(810, "chancery.auth.jwt", tokens),
     in_place(811, "chancery.auth.jwt-claims", rules),
     in_place(820, "chancery.auth.basic", holder),
     in_place(830, "chancery.auth.key", holder),
-    in_place(831, "chancery.auth.key-headers", || wire::any(&lua_pb::Lua::default())),
+    in_place(831, "chancery.auth.key-headers", || wire::any(&ext_auth::scripts())),
     discovered(900, EXT_AUTH[0], nobody_to_ask),
     discovered(901, EXT_AUTH[1], nobody_to_ask),
     discovered(902, EXT_AUTH[2], nobody_to_ask),
@@ -158,6 +168,12 @@ const fn discovered(rank: u16, name: &'static str, neutral: fn() -> Any) -> Slot
     Slot { rank, name, form: Form::Discovered(neutral) }
 }
 
+/// The script that sets headers by whose key a request has.
+#[cfg(test)]
+pub(super) fn key_headers_script() -> &'static str {
+    ext_auth::SCRIPT_CODE
+}
+
 /// A holder of one filter, which a route brings whole.
 fn holder() -> Any {
     wire::any(&composite_pb::Composite::default())
@@ -181,18 +197,11 @@ fn header_changes() -> Any {
     wire::any(&header_mutation_pb::HeaderMutation::default())
 }
 
-/// Asks a cluster that does not exist, so that a route that names the slot too early is refused. Other routes have the
-/// slot [off](by_default).
+/// Asks a cluster that does not exist. Routes have the slot [off](by_default) unless they say who is asked.
 fn nobody_to_ask() -> Any {
-    use ext_authz_pb::ext_authz::Services;
-    let nobody = core_pb::grpc_service::EnvoyGrpc { cluster_name: "chancery.nobody".to_owned(), ..Default::default() };
-    let service = core_pb::GrpcService {
-        target_specifier: Some(core_pb::grpc_service::TargetSpecifier::EnvoyGrpc(nobody)),
-        ..Default::default()
-    };
     wire::any(&ext_authz_pb::ExtAuthz {
         transport_api_version: core_pb::ApiVersion::V3.into(),
-        services: Some(Services::GrpcService(service)),
+        services: Some(ext_authz_pb::ext_authz::Services::GrpcService(ext_auth::nobody())),
         ..Default::default()
     })
 }
@@ -219,8 +228,9 @@ pub(super) fn emit_extensions(extensions: &Extensions, release: EnvoyRelease) ->
         if slot.name == ACCESS {
             return None;
         }
-        let (config, owners) =
-            jwt::emit_tokens(slot.name, extensions, release).unwrap_or_else(|| (neutral(), Vec::new()));
+        let (config, owners) = jwt::emit_tokens(slot.name, extensions, release)
+            .or_else(|| ext_auth::emit_shared(slot.name, extensions))
+            .unwrap_or_else(|| (neutral(), Vec::new()));
         let message = core_pb::TypedExtensionConfig { name: slot.name.to_owned(), typed_config: Some(config) };
         Some(Resource::from_content(slot.name.into(), wire::encode(&message), pb::owners(&owners)))
     })
@@ -235,13 +245,18 @@ pub(super) fn emit_guard(guard: Option<&Guard>) -> Resource {
 }
 
 /// What routes have of slots unless they bring their own. Authorization by a server, which has no form that asks nobody, is
-/// off. So is the verification of tokens: from 1.40 on it removes from every request the headers that any of its providers
-/// sets, whoever's they are.
+/// off.
+///
+/// So is the verification of tokens, and in the way that makes no filter at all: from 1.40 on it removes from every request
+/// the headers that any of its providers sets, whoever's they are, and even where its own configuration of the route is off.
+/// A request that begins on such a route and moves to one with a policy is refused there by the rules for claims, which want
+/// what that policy alone leaves behind.
 pub(super) fn by_default() -> HashMap<String, Any> {
     use ext_authz_pb::ext_authz_per_route::Override;
     let off = ext_authz_pb::ExtAuthzPerRoute { r#override: Some(Override::Disabled(true)) };
     let nobody_asked = EXT_AUTH.iter().map(|slot| ((*slot).to_owned(), wire::any(&off)));
-    let unverified = jwt::SLOTS.iter().map(|(.., slots)| (slots.tokens.to_owned(), wire::any(&jwt::emit_off())));
+    let no_filter = wire::any(&route_pb::FilterConfig { disabled: true, ..Default::default() });
+    let unverified = jwt::SLOTS.iter().map(|(.., slots)| (slots.tokens.to_owned(), no_filter.clone()));
     nobody_asked.chain(unverified).collect()
 }
 
@@ -284,9 +299,10 @@ pub(super) fn apply(policy: &Policy, route: &mut RouteBuilder<'_>) {
         Policy::FaultInjection(policy) => fault_injection::apply(policy, route),
         Policy::Cors(policy) => cors::apply(policy, route),
         Policy::Jwt(verification) => jwt::apply(verification, route),
+        Policy::ExtAuth(authorization) => ext_auth::apply(authorization, route),
         Policy::Csrf(policy) => csrf::apply(policy, route),
-        // Clusters and listeners have it.
-        Policy::Access(_) => {}
+        // Clusters and listeners have the one; the other goes into lanes, all at once.
+        Policy::Access(_) | Policy::RateLimit(_) => {}
         #[cfg(test)]
         Policy::Teapot(policy) => teapot::apply(policy, route),
     }
@@ -304,7 +320,8 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), SLOTS.len());
         let chain: Vec<String> = chain().into_iter().map(|filter| filter.name).collect();
-        assert_eq!(chain.first().map(String::as_str), Some(FAULT));
+        let first = chain.iter().find(|name| !name.starts_with("chancery.jwt-mark."));
+        assert_eq!(first.map(String::as_str), Some(FAULT), "but for what marks requests");
         assert_eq!(chain.last().map(String::as_str), Some(ROUTER));
     }
 }

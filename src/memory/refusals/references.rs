@@ -3,10 +3,11 @@
 //! Only the fields that name other resources are decoded; every other field is skipped, and bytes that are no such message
 //! refer to nothing. Field numbers as in Envoy 1.40.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::model::Name;
+use crate::snapshot::verify::asked_cluster;
 use crate::snapshot::{Resource, ResourceType, Version};
 
 /// `envoy.config.cluster.v3.Cluster.DiscoveryType.EDS`.
@@ -19,8 +20,8 @@ const AUTHORIZATION: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
 /// The resources that one resource needs in order to work.
 ///
 /// A listener its route configurations, filters, secrets and, for plain connections, clusters; a filter the clusters that it
-/// asks; a scope its route configuration; a route configuration its clusters; a cluster its endpoints and secrets; anything
-/// else nothing.
+/// asks; a scope its route configuration; a route configuration its clusters, also those that filters on routes ask; a
+/// cluster its endpoints and secrets; anything else nothing.
 ///
 /// # Cost
 /// One pass over the bytes.
@@ -36,7 +37,7 @@ pub fn references(resource_type: ResourceType, body: &[u8]) -> BTreeSet<(Resourc
             found.add(ResourceType::Route, &scope.route_configuration_name);
         }
         ResourceType::Extension => found.filter(&decoded(body)),
-        ResourceType::Secret | ResourceType::Endpoint => {}
+        ResourceType::Secret | ResourceType::Endpoint | ResourceType::RateLimit => {}
     }
     found.0
 }
@@ -169,6 +170,7 @@ impl Found {
 
     fn route_configuration(&mut self, configuration: &RouteConfiguration) {
         for route in configuration.virtual_hosts.iter().flat_map(|host| &host.routes) {
+            self.slots(&route.slots);
             let Some(action) = &route.route else { continue };
             self.add(ResourceType::Cluster, &action.cluster);
             self.weighted(action.weighted_clusters.clone());
@@ -181,6 +183,14 @@ impl Found {
     fn weighted(&mut self, clusters: Option<WeightedClusters>) {
         for cluster in clusters.unwrap_or_default().clusters {
             self.add(ResourceType::Cluster, &cluster.name);
+            self.slots(&cluster.slots);
+        }
+    }
+
+    /// What filters ask that are configured here.
+    fn slots(&mut self, slots: &HashMap<String, Any>) {
+        for cluster in slots.values().filter_map(|config| asked_cluster(&config.type_url, &config.value)) {
+            self.add(ResourceType::Cluster, &cluster);
         }
     }
 
@@ -397,6 +407,8 @@ struct VirtualHost {
 struct Route {
     #[prost(message, optional, tag = "2")]
     route: Option<RouteAction>,
+    #[prost(map = "string, message", tag = "13")]
+    slots: HashMap<String, Any>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -426,6 +438,8 @@ struct WeightedClusters {
 struct WeightedCluster {
     #[prost(string, tag = "1")]
     name: String,
+    #[prost(map = "string, message", tag = "10")]
+    slots: HashMap<String, Any>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

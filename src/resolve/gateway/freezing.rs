@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::ir::frozen::{Accepted, Remembered};
-use crate::ir::route::Action;
+use crate::ir::route::{Action, RouteBody};
 use crate::model::{Code, FieldPath, Finding, Findings, ObjectRef, Severity};
 use crate::resolve::delegation::is_too_large;
 use crate::resolve::facts::{FailureMode, RootTable, Table, TableRole};
@@ -146,17 +146,14 @@ pub fn freeze<W: World + ?Sized>(
     after.accepted.insert(table.id.clone(), accepted.clone());
     let entries: usize = accepted.routes.iter().map(|route| route.matchers.len()).sum();
     let (served, guarded) = guard(world, &accepted);
-    let bytes = served.iter().map(|route| {
-        let own = route.body.policies.iter().map(policy::bytes).sum::<usize>();
-        let there = match &route.body.action {
-            Action::Direct(direct) => direct.body.len(),
-            Action::Forward(forward) => forward.destinations.iter().flat_map(|d| &d.policies).map(policy::bytes).sum(),
-            Action::Redirect(_) => 0,
-        };
-        own.saturating_add(there).saturating_mul(route.matchers.len())
-    });
     let hosts = root.hosts.len().max(1);
-    if is_too_large(entries.saturating_mul(hosts), bytes.sum::<usize>().saturating_mul(hosts)) {
+    let in_all = |bytes: fn(&RouteBody) -> usize| -> usize {
+        let entries = served.iter().map(|route| bytes(&route.body).saturating_mul(route.matchers.len()));
+        entries.sum::<usize>().saturating_mul(hosts)
+    };
+    let entries = entries.saturating_mul(hosts);
+    // Bodies have a limit, and policies as much.
+    if is_too_large(entries, in_all(bytes_of_body)) || is_too_large(entries, in_all(bytes_of_policies)) {
         let message = "the configuration that is kept is too large for the hosts that the table has now, so invalid routes answer 500; use fewer hosts, or correct the routes";
         findings.push(Finding::error(&table.id, Code::LimitExceeded, message).at(FieldPath::new("spec.hosts")));
         return;
@@ -173,6 +170,23 @@ pub fn freeze<W: World + ?Sized>(
     findings.extend(guarded);
     grown.kept = served;
     grown.frozen = Some(accepted);
+}
+
+/// What a direct response carries.
+fn bytes_of_body(body: &RouteBody) -> usize {
+    match &body.action {
+        Action::Direct(direct) => direct.body.len(),
+        Action::Forward(_) | Action::Redirect(_) => 0,
+    }
+}
+
+/// What policies take, of the route and of its destinations.
+fn bytes_of_policies(body: &RouteBody) -> usize {
+    let there = match &body.action {
+        Action::Forward(forward) => &forward.destinations[..],
+        Action::Direct(_) | Action::Redirect(_) => &[],
+    };
+    body.policies.iter().chain(there.iter().flat_map(|destination| &destination.policies)).map(policy::bytes).sum()
 }
 
 /// Whether some route of a tree is invalid, wherever it is served.

@@ -123,7 +123,10 @@ impl Parts {
                 }
                 ResourceType::Listener => vec![resource("l", &self.listener)],
                 ResourceType::Route => vec![resource("routes", &self.routes)],
-                ResourceType::Secret | ResourceType::Extension | ResourceType::ScopedRoute => Vec::new(),
+                ResourceType::Secret
+                | ResourceType::Extension
+                | ResourceType::ScopedRoute
+                | ResourceType::RateLimit => Vec::new(),
             };
             let more = self.more.iter().filter(|(other, _)| *other == resource_type);
             resources.extend(more.map(|(_, resource)| resource.clone()));
@@ -344,6 +347,37 @@ fn header_changes_are_such_as_envoy_takes() {
 }
 
 /// A chain that ends TLS for `h.example`, shows secret `s` and passes connections on to cluster `c`.
+/// Envoy counts bytes of names and values, and refuses the whole configuration for one too many (seen on 1.40).
+#[test]
+fn headers_that_a_filter_changes_are_checked_too() {
+    use mutation_pb::header_mutation::Action;
+    let long = |length: usize| "v".repeat(length);
+    let slots = |actions: Vec<Action>| {
+        let request_mutations =
+            actions.into_iter().map(|action| mutation_pb::HeaderMutation { action: Some(action) }).collect();
+        let mutations = header_mutation_pb::Mutations { request_mutations, ..Default::default() };
+        let config = header_mutation_pb::HeaderMutationPerRoute { mutations: Some(mutations) };
+        std::collections::HashMap::from([("slot".to_owned(), any(&config))])
+    };
+    check(&[], |parts| {
+        let name = long(16_384);
+        parts.route().typed_per_filter_config =
+            slots(vec![Action::Append(header(&name, &name)), Action::Remove("a".to_owned())]);
+    });
+    let at = "Route `routes`: host `h`, route `r`:";
+    let too_long = format!("{at} adds a header or value of more than 16384 bytes");
+    check(&[&too_long, &too_long], |parts| {
+        let (name, value) = (long(16_385), long(16_385));
+        parts.route().typed_per_filter_config =
+            slots(vec![Action::Append(header(&name, "a")), Action::Append(header("a", &value))]);
+    });
+    let said = [format!("{at} adds header `host`"), format!("{at} removes header `:path`")];
+    check(&[&said[0], &said[1]], |parts| {
+        parts.route().typed_per_filter_config =
+            slots(vec![Action::Append(header("host", "a")), Action::Remove(":path".to_owned())]);
+    });
+}
+
 fn tls_chain() -> listener_pb::FilterChain {
     let sds = tls_pb::SdsSecretConfig { name: "s".to_owned(), ..Default::default() };
     let context = tls_pb::DownstreamTlsContext {
