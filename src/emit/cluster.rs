@@ -17,7 +17,7 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http_pb;
 
 use crate::ir::upstream::{Closed, Dial, UpstreamProtocol};
 use crate::ir::{Extensions, Guard, Upstream};
-use crate::model::{EnvoyRelease, Name, ObjectRef};
+use crate::model::{Name, ObjectRef};
 use crate::snapshot::Resource;
 
 use super::{access, filter, name, pb, tls, wire};
@@ -29,9 +29,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Envoy's own thresholds (1,024 connections, pending and active requests, 3 retries) throttle without a word.
 const UNLIMITED: u32 = u32::MAX;
 
-/// The first release that has `rbac` among the HTTP filters of clusters (validated on 1.36.4, 1.37.0, 1.38.3 and 1.39.3).
-const JUDGES_AT_CLUSTERS: EnvoyRelease = EnvoyRelease::new(1, 39);
-
 /// The key of what says how a cluster speaks HTTP.
 const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
@@ -40,20 +37,11 @@ const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolO
 /// # Rule
 /// The baseline for clusters of the policy reference in the manual; R130 and the failure shapes D2 and D4 for a
 /// destination that is kept closed.
-///
-/// A release that has no `rbac` for clusters would refuse the cluster, and go on with the one that it has. There nothing
-/// passes that would have to be judged: 503.
-pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name, release: EnvoyRelease) -> Resource {
+pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name) -> Resource {
     use cluster_pb::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig};
 
     let name = name::cluster(&upstream.id);
-    let mut options = protocol_options(upstream);
-    let mut breakers = unlimited();
-    if release < JUDGES_AT_CLUSTERS && !options.http_filters.is_empty() {
-        options.http_filters.clear();
-        breakers = nothing_passes();
-    }
-    let protocol_options = wire::any(&options);
+    let protocol_options = wire::any(&protocol_options(upstream));
     let policies = upstream.guards.iter().flat_map(|guard| &guard.policies);
     let concerned: Vec<ObjectRef> = [&upstream.id.object].into_iter().chain(policies).cloned().collect();
     let message = cluster_pb::Cluster {
@@ -63,7 +51,7 @@ pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name, release:
         eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(pb::over_ads()), ..Default::default() }),
         connect_timeout: Some(pb::duration(CONNECT_TIMEOUT)),
         load_balancing_policy: Some(least_request()),
-        circuit_breakers: Some(breakers),
+        circuit_breakers: Some(unlimited()),
         typed_extension_protocol_options: [(PROTOCOL_OPTIONS.to_owned(), protocol_options)].into(),
         metadata: pb::provenance("objects", &concerned),
         ..Default::default()
@@ -179,20 +167,11 @@ fn least_request() -> cluster_pb::LoadBalancingPolicy {
 }
 
 fn unlimited() -> cluster_pb::CircuitBreakers {
-    at_most(UNLIMITED)
-}
-
-/// Answers every request with 503 and closes every connection, whatever endpoints there are.
-fn nothing_passes() -> cluster_pb::CircuitBreakers {
-    at_most(0)
-}
-
-fn at_most(most: u32) -> cluster_pb::CircuitBreakers {
     let thresholds = cluster_pb::circuit_breakers::Thresholds {
-        max_connections: pb::uint32(most),
-        max_pending_requests: pb::uint32(most),
-        max_requests: pb::uint32(most),
-        max_retries: pb::uint32(most),
+        max_connections: pb::uint32(UNLIMITED),
+        max_pending_requests: pb::uint32(UNLIMITED),
+        max_requests: pb::uint32(UNLIMITED),
+        max_retries: pb::uint32(UNLIMITED),
         ..Default::default()
     };
     cluster_pb::CircuitBreakers { thresholds: vec![thresholds], per_host_thresholds: Vec::new() }

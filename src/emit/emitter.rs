@@ -194,7 +194,7 @@ impl State {
                     remove(&mut self.made.endpoints, &name);
                 }
                 DiffItem::Add(_, upstream) | DiffItem::Update { new: (_, upstream), .. } => {
-                    put(&mut self.made.clusters, cluster::emit_cluster(upstream, &self.cluster, self.options.release));
+                    put(&mut self.made.clusters, cluster::emit_cluster(upstream, &self.cluster));
                     put(&mut self.made.endpoints, endpoint::emit_endpoints(upstream));
                 }
             }

@@ -120,8 +120,7 @@ pub fn emit_gateway(plan: &GatewayPlan, options: &EmitOptions) -> Snapshot {
 #[must_use]
 pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &Layout) -> Snapshot {
     let gateway_cluster = &plan.gateway.cluster;
-    let clusters =
-        plan.upstreams.values().map(|upstream| cluster::emit_cluster(upstream, gateway_cluster, options.release));
+    let clusters = plan.upstreams.values().map(|upstream| cluster::emit_cluster(upstream, gateway_cluster));
     let dialled = cluster::dialled(&plan.extensions);
     let clusters = clusters.chain(dialled.into_iter().map(|(dial, owners)| cluster::emit_dialled(dial, owners)));
     let endpoints = plan.upstreams.values().map(|upstream| endpoint::emit_endpoints(upstream));

@@ -214,26 +214,3 @@ fn hosts_are_alike_in_either_case_with_a_dot_at_their_end_and_with_any_port() {
         assert_eq!(Regex::new(&regex).unwrap().is_match(text.as_bytes()), expected, "{pattern:?} {text}");
     }
 }
-
-/// Older releases refuse a cluster with such a filter, and would go on with what they have, which judges nothing.
-#[test]
-fn r130_releases_that_cannot_judge_at_clusters_let_nothing_pass() {
-    use crate::ir::upstream::Closed;
-    use crate::model::EnvoyRelease;
-    let judged = Upstream { guards: vec![guard(Some(vec![entry(0)]), None)], ..upstream("judged") };
-    let denied = Upstream { closed: Some(Closed::Deny), ..upstream("denied") };
-    let plan = plan([], [judged, denied, upstream("open")]);
-    for (minor, can) in [(36, false), (38, false), (39, true), (40, true)] {
-        let options = EmitOptions { release: EnvoyRelease::new(1, minor), ..EmitOptions::default() };
-        let snapshot = emit_gateway(&plan, &options);
-        assert_eq!(verify(&snapshot), [], "1.{minor}");
-        for (name, passes) in [("judged", can), ("denied", can), ("open", true)] {
-            let cluster = snapshot.get(ResourceType::Cluster, &format!("svc/cluster-1/shop/{name}/80")).unwrap();
-            let cluster = to_json(ResourceType::Cluster, cluster).unwrap();
-            let most = &cluster["circuit_breakers"]["thresholds"][0]["max_requests"];
-            assert_eq!(most.as_u64(), Some(if passes { u64::from(u32::MAX) } else { 0 }), "1.{minor} {name}");
-            let text = cluster.to_string();
-            assert_eq!(text.contains("http.rbac"), can && name != "open", "1.{minor} {name}: {text}");
-        }
-    }
-}
