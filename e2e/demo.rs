@@ -30,6 +30,8 @@ use support::world::{self, RunningGateway};
 const NETWORK: &str = "127.0.10.";
 /// The file whose weights are edited, and the host that it serves.
 const SPLIT: (&str, &str) = ("cluster-1/gateway/web.yaml", "web.istioinaction.io");
+/// A token of the shop for `alice`, good until 2100. The key that signed it was thrown away.
+const TOKEN: &str = "Bearer eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJodHRwczovL3Nob3AuaXN0aW9pbmFjdGlvbi5pbyIsInN1YiI6ImFsaWNlIiwiZXhwIjo0MTAyNDQ0ODAwfQ.iEiMFLCeRN9R6nsquAhDgyefBup6dv098OOxWDpAzfwAiAy9cS1bnHjFVCRZFDinXCitAhIa6UGdu-ZRubQ76g";
 /// Requests by which the split is judged: with 90 to 10, one standard deviation is 1.3 %.
 const SPLIT_REQUESTS: u32 = 500;
 /// Requests that a window of the moving split looks at.
@@ -60,6 +62,8 @@ fn requests() -> Vec<Request> {
         Request::get(recommendation, "/"),
         Request::get(recommendation, "/").header("origin", "https://shop.istioinaction.io"),
         Request::get(recommendation, "/batch/today"),
+        Request::get(recommendation, "/mine"),
+        Request::get(recommendation, "/mine").header("authorization", TOKEN),
         Request::get("nobody.istioinaction.io", "/"),
     ]
 }
@@ -220,7 +224,8 @@ impl Demo {
     /// What is not as explained.
     fn compare(&self, request: &Request, explanation: &Value, response: &Response, observed: &Observed) -> Vec<String> {
         let mut differences = Vec::new();
-        let direct = explanation.pointer("/outcome/status").and_then(Value::as_u64);
+        let refused = self.refusal(request, explanation);
+        let direct = explanation.pointer("/outcome/status").and_then(Value::as_u64).or(refused);
         let expected = direct.unwrap_or(200);
         if u64::from(response.status) != expected {
             differences.push(format!("explained {expected}, answered {}", response.status));
@@ -237,7 +242,8 @@ impl Demo {
             (None, Some(_)) => {}
         }
         let attached = policies(explanation);
-        for effect in self.effects.iter().filter(|effect| effect.would_show(request)) {
+        let shows = |effect: &&Effect| effect.would_show(request) && (refused.is_none() || effect.side == Side::Answer);
+        for effect in self.effects.iter().filter(shows) {
             let explained = attached.contains(&effect.policy);
             if explained != observed.marks.contains(&effect.mark()) {
                 let (said, saw) = if explained { ("attached", "absent") } else { ("not attached", "present") };
@@ -245,6 +251,14 @@ impl Demo {
             }
         }
         differences
+    }
+
+    /// The answer to a request without a token, where an attached policy wants one.
+    fn refusal(&self, request: &Request, explanation: &Value) -> Option<u64> {
+        let attached = policies(explanation);
+        let mut effects =
+            self.effects.iter().filter(|effect| effect.side == Side::Answer && effect.would_show(request));
+        effects.find(|effect| attached.contains(&effect.policy)).and_then(|effect| effect.value.parse().ok())
     }
 
     /// Compares the shares of the two versions with the explained weights.
@@ -331,6 +345,8 @@ Running until Ctrl-C. To try:
                         --gateway {gateway} --host test.recommendation.istioinaction.io --path /
   Take a policy away  rm {directory}/cluster-1/gateway/edge-headers.yaml
                       and ask both again: the header x-edge is gone, and so is its reason
+  Take a guard away   rm {directory}/cluster-1/recommendation/recs-tokens.yaml
+                      and ask for /mine on that host: 200, to anybody
   Revoke consent      delete the exportTo of {directory}/cluster-1/gateway/settings.yaml
                       and ask both again: 500 on the delegated host; web.istioinaction.io does not notice
   What is wrong       {program} check {directory} {flags}
@@ -348,8 +364,18 @@ struct Effect {
     side: Side,
     header: String,
     value: String,
-    /// The effect shows only on requests with this Origin.
-    origin: Option<String>,
+    on: On,
+}
+
+/// The requests on which an effect shows.
+enum On {
+    All,
+    /// With this Origin.
+    Origin(String),
+    /// With a token.
+    Token,
+    /// Without one.
+    NoToken,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -358,17 +384,25 @@ enum Side {
     Backend,
     /// In what the client received.
     Client,
+    /// The status that the client received.
+    Answer,
 }
 
 impl Effect {
     fn would_show(&self, request: &Request) -> bool {
-        let origin = request.headers.iter().find(|(name, _)| name == "origin").map(|(_, value)| value);
-        self.origin.as_ref().is_none_or(|wanted| origin == Some(wanted))
+        let header = |wanted: &str| request.headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
+        match &self.on {
+            On::All => true,
+            On::Origin(wanted) => header("origin") == Some(wanted),
+            On::Token => header("authorization").is_some(),
+            On::NoToken => header("authorization").is_none(),
+        }
     }
 
-    /// The header with an arrow in its direction.
+    /// The header, or the status, with an arrow in its direction.
     fn mark(&self) -> String {
         match self.side {
+            Side::Answer => format!("<{}", self.value),
             Side::Backend => format!(">{}", self.header),
             Side::Client => format!("<{}", self.header),
         }
@@ -380,36 +414,40 @@ fn effects(manifests: &[Manifest]) -> Vec<Effect> {
     let mut effects = Vec::new();
     for manifest in manifests {
         let policy = format!("{}/{}", manifest.namespace(), manifest.name());
-        let mut add = |side, header: &str, value: &str, origin: Option<&str>| {
-            let origin = origin.map(str::to_owned);
-            effects.push(Effect {
-                policy: policy.clone(),
-                side,
-                header: header.to_owned(),
-                value: value.to_owned(),
-                origin,
-            });
+        let mut add = |side, header: &str, value: &str, on| {
+            let (policy, header, value) = (policy.clone(), header.to_owned(), value.to_owned());
+            effects.push(Effect { policy, side, header, value, on });
         };
         match manifest.kind() {
             "HeaderManipulationPolicy" => {
                 for (name, value) in texts(&manifest.object, "/spec/config/appendRequestHeaders") {
-                    add(Side::Backend, &name, &value, None);
+                    add(Side::Backend, &name, &value, On::All);
                 }
                 for (name, value) in texts(&manifest.object, "/spec/config/appendResponseHeaders") {
-                    add(Side::Client, &name, &value, None);
+                    add(Side::Client, &name, &value, On::All);
                 }
             }
             "CORSPolicy" => {
                 let origins = list(&manifest.object, "/spec/config/allowOrigins");
                 for exact in origins.iter().map(|origin| text(origin, "/exact")).filter(|exact| !exact.is_empty()) {
-                    add(Side::Client, "access-control-allow-origin", exact, Some(exact));
+                    add(Side::Client, "access-control-allow-origin", exact, On::Origin(exact.to_owned()));
                 }
             }
             "RetryTimeoutPolicy" => {
                 // Envoy tells the backend how long it will wait, when it does not wait for ever.
                 let timeout = text(&manifest.object, "/spec/config/requestTimeout");
                 if let Some(seconds) = timeout.strip_suffix('s').and_then(|number| number.parse::<u64>().ok()) {
-                    add(Side::Backend, "x-envoy-expected-rq-timeout-ms", &(seconds * 1000).to_string(), None);
+                    add(Side::Backend, "x-envoy-expected-rq-timeout-ms", &(seconds * 1000).to_string(), On::All);
+                }
+            }
+            "JWTPolicy" => {
+                add(Side::Answer, "", "401", On::NoToken);
+                let providers = manifest.object.pointer("/spec/config/providers").and_then(Value::as_object);
+                let claims =
+                    providers.into_iter().flat_map(|all| all.values()).flat_map(|one| list(one, "/claimsToHeaders"));
+                // Whose the demo's token is.
+                for claim in claims.filter(|claim| text(claim, "/claim") == "sub") {
+                    add(Side::Backend, text(claim, "/header"), "alice", On::Token);
                 }
             }
             _ => {}
@@ -430,6 +468,7 @@ impl Observed {
         let echo: Option<Echo> = serde_json::from_slice(&response.body).ok();
         let seen = |effect: &&Effect| {
             let value = match effect.side {
+                Side::Answer => Some(response.status.to_string()),
                 Side::Backend => echo.as_ref().and_then(|echo| echo.headers.get(&effect.header).cloned()),
                 Side::Client => response.header(&effect.header),
             };
@@ -512,8 +551,12 @@ fn renumber(directory: &Path, network: &str) -> anyhow::Result<()> {
 }
 
 fn shown(request: &Request) -> String {
-    let origin = if request.headers.is_empty() { "" } else { " (with Origin)" };
-    format!("{} {}{}{origin}", request.method, request.host, request.path)
+    let header = match request.headers.first().map(|(name, _)| name.as_str()) {
+        None => "",
+        Some("origin") => " (with Origin)",
+        Some(_) => " (with a token)",
+    };
+    format!("{} {}{}{header}", request.method, request.host, request.path)
 }
 
 fn or_dash(text: &str) -> String {

@@ -129,8 +129,8 @@ const MISTAKES: &[Mistake] = &[
     },
     Mistake {
         name: "a wrong type in one route",
-        old: "number: 8080\n    - name: probe",
-        new: "number: eighty\n    - name: probe",
+        old: "number: 8080\n    - name: personal",
+        new: "number: eighty\n    - name: personal",
         at: "number: eighty",
         code: "INVALID_FIELD",
         says: &["expected a whole number", "the text `eighty`", "route `batch`"],
@@ -139,8 +139,8 @@ const MISTAKES: &[Mistake] = &[
     },
     Mistake {
         name: "a reference to nothing",
-        old: "              name: recs\n              namespace: recommendation\n            port:\n              number: 8080\n    - name: probe",
-        new: "              name: rcs\n              namespace: recommendation\n            port:\n              number: 8080\n    - name: probe",
+        old: "              name: recs\n              namespace: recommendation\n            port:\n              number: 8080\n    - name: personal",
+        new: "              name: rcs\n              namespace: recommendation\n            port:\n              number: 8080\n    - name: personal",
         at: "ref:\n              name: rcs",
         code: "DESTINATION_NOT_FOUND",
         says: &["Service/recommendation/rcs@cluster-1", "check the reference"],

@@ -81,7 +81,7 @@ async fn status_shows_a_real_envoy_that_acknowledged_all_types() -> anyhow::Resu
     );
     let row: Vec<&str> = lines[1].split_whitespace().collect();
     assert_eq!((row[0], row[2], &row[4..]), (GATEWAY, "1.40.0", &["ok"; 5][..]), "{shown}");
-    assert!(shown.ends_with("26 objects: 18 accepted, 8 of Kubernetes\n"), "{shown}");
+    assert!(shown.ends_with("27 objects: 19 accepted, 8 of Kubernetes\n"), "{shown}");
 
     // An object that is wrong, with its place and what to do.
     let table = demo.read("recommendation/table.yaml")?;
@@ -118,7 +118,7 @@ async fn who_watches_is_told_what_changed_and_that_the_server_is_gone() -> anyho
         })
         .await
     };
-    shows("26 objects: 18 accepted").await?;
+    shows("27 objects: 19 accepted").await?;
     let table = demo.read("recommendation/table.yaml")?;
     demo.replace("recommendation/table.yaml", &table.replacen("kind: RouteTable", "kind: RouteTable\nodd: 1", 1))?;
     let text = shows("UNKNOWN_FIELD").await?;

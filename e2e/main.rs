@@ -6,6 +6,8 @@
 
 mod access;
 mod agreement;
+mod all_at_once;
+mod an_attachment_under_load;
 mod an_edit_under_load;
 mod bypasses;
 mod command_line;
@@ -13,6 +15,7 @@ mod cors;
 mod csrf;
 mod cut;
 mod edits;
+mod ext_auth;
 mod forbidden;
 mod freeze;
 mod harness_works;
@@ -21,6 +24,9 @@ mod kill;
 mod live_view;
 mod matching;
 mod policies;
+mod pressure;
+mod principals;
+mod rate_limit;
 mod refusals;
 mod restart;
 mod scenarios;

@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, ensure};
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{Route, RouteConfiguration};
 use envoy_types::pb::envoy::extensions::filters::http::composite::v3::CompositePerRoute;
+use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3::JwtAuthentication;
 use envoy_types::pb::google::protobuf::{Any, Duration};
 use prost::{Message, Name};
 use serde_json::{Value, json};
@@ -34,6 +36,9 @@ const HOST: &str = "www.example.com";
 /// The path that makes a route configuration unacceptable to every Envoy, and the one that only a new one accepts.
 const POISON: &str = "/poison-me";
 const ONLY_NEW: &str = "/only-new";
+
+/// The issuer of tokens that makes the filter unacceptable that verifies everybody's.
+const BAD_ISSUER: &str = "https://poison";
 
 /// Answers in a row, each on a connection of its own, after which every worker counts as changed: the kernel spreads them
 /// by chance, so the odds that all of them meet one of two workers are one to two thousand.
@@ -157,6 +162,17 @@ fn poison(port: &PoisonedPort, kind: &str, name: &str, bytes: &[u8]) -> Option<V
             }
             is_changed.then(|| configuration.encode_to_vec())
         }
+        "TypedExtensionConfig" => {
+            let mut filter: TypedExtensionConfig = decoded(bytes)?;
+            let config =
+                filter.typed_config.as_mut().filter(|config| config.type_url == JwtAuthentication::type_url())?;
+            let mut tokens: JwtAuthentication = decoded(&config.value)?;
+            let mut bad = tokens.providers.values_mut().filter(|provider| provider.issuer == BAD_ISSUER).peekable();
+            bad.peek()?;
+            bad.for_each(|provider| provider.jwks_source_specifier = None);
+            config.value = tokens.encode_to_vec();
+            Some(filter.encode_to_vec())
+        }
         _ => None,
     }
 }
@@ -184,7 +200,12 @@ struct Stage {
 impl Stage {
     /// Without any gateway.
     async fn set() -> anyhow::Result<Self> {
-        let world = WORLD.replace('@', "annotations: {cluster.solo.io/cluster: cluster-1}");
+        Self::set_with("").await
+    }
+
+    /// With further objects.
+    async fn set_with(more: &str) -> anyhow::Result<Self> {
+        let world = format!("{WORLD}{more}").replace('@', "annotations: {cluster.solo.io/cluster: cluster-1}");
         let mut manifests: Vec<Manifest> = Vec::new();
         for document in yaml::documents(&world)? {
             manifests.extend(by_annotation(list(&document, ""))?);
@@ -503,6 +524,93 @@ async fn what_an_old_envoy_does_not_know_is_refused_by_it_alone() -> anyhow::Res
     for (variant, speech) in [("delta", Speech::default()), ("state of the world", STATE_OF_THE_WORLD)] {
         let mut stage = Stage::set().await?;
         let outcome = old_and_new(&mut stage, &speech).await.context(variant);
+        outcome.map_err(|error| stage.mesh.with_logs(error))?;
+    }
+    Ok(())
+}
+
+/// A policy for a route of each table, for tokens that nobody has.
+const TOKENS: &str = r"
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: JWTPolicy
+  metadata: {name: www, namespace: shop, @}
+  spec: {applyToRoutes: [{route: {labels: {tokens: www}}}], config: {providers: {p: {issuer: 'https://www', remote: {url: 'http://127.0.0.1:1/www'}}}}}
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: JWTPolicy
+  metadata: {name: other, namespace: shop, @}
+  spec: {applyToRoutes: [{route: {labels: {tokens: other}}}], config: {providers: {p: {issuer: 'https://other', remote: {url: 'http://127.0.0.1:1/other'}}}}}
+";
+
+impl Stage {
+    /// Waits until a gateway answers with a status.
+    async fn answers_with(&self, gateway: usize, port: u16, path: &str, status: u16) -> anyhow::Result<()> {
+        let address = self.address(gateway, port)?;
+        until(PATIENCE, &format!("status {status} from {path} on port {port} of gateway {gateway}"), async || {
+            for _ in 0..IN_A_ROW {
+                let answer = http::get(address, HOST, path).await.map_err(|error| format!("{error:#}"))?;
+                if answer.status != status {
+                    return Err(Not::Yet(format!("{} {}", answer.status, answer.text())));
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Requests that a policy for tokens answers, and such as none is for.
+    fn guarded(&self, gateway: usize) -> anyhow::Result<Load> {
+        let requests = ["/says", "/stock"].iter().map(|path| Request::get(HOST, path)).collect();
+        Ok(Load::start(self.address(gateway, 80)?, 4, Pace::PerSecond(50), requests, |index, response| {
+            ensure!(response.status == [401, 200][index], "{}: {}", response.status, response.text());
+            Ok(())
+        }))
+    }
+}
+
+/// Of the filter that verifies all tokens, only what is refused is left out, also at a gateway that comes later.
+async fn leave_out(stage: &mut Stage, speech: &Speech<'_>) -> anyhow::Result<()> {
+    let issuer = |mesh: &mut Mesh, issuer: &str| {
+        mesh.edit("JWTPolicy/shop/other@cluster-1", |policy| {
+            policy["spec"]["config"]["providers"]["p"]["issuer"] = json!(issuer);
+        })
+    };
+    for (table, label) in [(WWW, "www"), (OTHER, "other")] {
+        stage.mesh.edit(table, |table| table["spec"]["http"][0]["labels"] = json!({"tokens": label}))?;
+    }
+    let bind = stage.mesh.bind(&stage.gateway);
+    let first = stage.join(bind, speech).await?;
+    for port in [80, 81] {
+        stage.answers_with(0, port, "/says", 401).await?;
+    }
+    let load = stage.guarded(0)?;
+    issuer(&mut stage.mesh, BAD_ISSUER)?;
+    stage.refuses(&first, "TypedExtensionConfig", "jwks_source_specifier").await?;
+    stage.answers_with(0, 81, "/says", 500).await.context("what cannot be verified is closed")?;
+    stage.answers_with(0, 81, "/cart", 200).await.context("a route without the policy")?;
+    stage.owner_is_told("JWTPolicy/shop/other@cluster-1", "cluster-1/shop/ingress", "jwks_source_specifier").await?;
+    load.goes_on(20).await?;
+
+    let second = stage.join(bind, speech).await?;
+    load.end().await.context("the other policy's tokens, meanwhile")?;
+    stage.mesh.gateways.swap_remove(0);
+    stage.answers_with(0, 80, "/says", 401).await.context("at a gateway that came later")?;
+    stage.answers_with(0, 80, "/stock", 200).await?;
+    stage.answers_with(0, 81, "/says", 500).await?;
+    let refused = stage.proxy.refused();
+    ensure!(refused.iter().all(|refused| refused.node != second), "the second refused something: {refused:?}");
+
+    let load = stage.guarded(0)?;
+    issuer(&mut stage.mesh, "https://fixed")?;
+    stage.answers_with(0, 81, "/says", 401).await.context("the fix")?;
+    stage.all_is_well().await?;
+    load.end().await.map(drop)
+}
+
+#[tokio::test]
+async fn r130_a_refused_verification_of_tokens_closes_its_own_routes_only() -> anyhow::Result<()> {
+    for (variant, speech) in [("delta", Speech::default()), ("state of the world", STATE_OF_THE_WORLD)] {
+        let mut stage = Stage::set_with(TOKENS).await?;
+        let outcome = leave_out(&mut stage, &speech).await.context(variant);
         outcome.map_err(|error| stage.mesh.with_logs(error))?;
     }
     Ok(())

@@ -2,7 +2,7 @@
 //! long anything takes.
 
 #[path = "bench/cells.rs"]
-mod cells;
+pub(crate) mod cells;
 
 use anyhow::{Context, ensure};
 use cells::report::{Report, Scale};
@@ -43,6 +43,13 @@ async fn compiling_one_edit_is_measured_for_every_kind() -> anyhow::Result<()> {
     let text = small("step").await?;
     row(&text, "1000 ")?;
     row(&text, "a leaf of a tree of    10")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn memory_is_looked_at_over_many_edits() -> anyhow::Result<()> {
+    let text = small("churn").await?;
+    row(&text, "200 ")?;
     Ok(())
 }
 

@@ -36,7 +36,15 @@ fn the_demo_answers_as_explained() -> anyhow::Result<()> {
     let output = demo(&[])?;
     let text = shown(&output);
     assert!(output.status.success(), "{text}");
-    for part in ["REQUEST", "gateway/edge-headers", "recommendation/recs-headers", "web-api/web-api"] {
+    for part in [
+        "REQUEST",
+        "gateway/edge-headers",
+        "recommendation/recs-headers",
+        "recommendation/recs-tokens",
+        "<401",
+        ">x-person",
+        "web-api/web-api",
+    ] {
         assert!(text.contains(part), "`{part}` is not in the table:\n{text}");
     }
     Ok(())
@@ -49,5 +57,17 @@ fn a_deleted_policy_file_changes_explanation_and_answer() -> anyhow::Result<()> 
     assert!(output.status.success(), "explanation and answers differ:\n{text}");
     assert!(!text.contains("gateway/edge-headers"), "the deleted policy is still in the table:\n{text}");
     assert!(text.contains("recommendation/recs-headers"), "another policy is gone too:\n{text}");
+    Ok(())
+}
+
+#[test]
+fn a_deleted_guard_lets_everybody_in_and_the_demo_knows() -> anyhow::Result<()> {
+    let output = demo(&["cluster-1/recommendation/recs-tokens.yaml"])?;
+    let text = shown(&output);
+    assert!(output.status.success(), "explanation and answers differ:\n{text}");
+    assert!(
+        !text.contains("<401") && !text.contains("recs-tokens"),
+        "the deleted policy is still in the table:\n{text}"
+    );
     Ok(())
 }

@@ -33,19 +33,24 @@ async fn raw(address: SocketAddr, bytes: &[u8]) -> anyhow::Result<()> {
     closed.map(drop).context("the connection stays open")
 }
 
-fn text(text: &str) -> Value {
+pub(crate) fn text(text: &str) -> Value {
     Value { kind: Some(Kind::StringValue(text.to_owned())) }
 }
 
-fn node(id: &str, metadata: &[(&str, Value)]) -> Node {
+/// A map of texts.
+pub(crate) fn labels(labels: &[(&str, &str)]) -> Value {
+    let fields = labels.iter().map(|(key, value)| ((*key).to_owned(), text(value))).collect();
+    Value { kind: Some(Kind::StructValue(Struct { fields })) }
+}
+
+pub(crate) fn node(id: &str, metadata: &[(&str, Value)]) -> Node {
     let fields = metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
     Node { id: id.to_owned(), metadata: Some(Struct { fields }), ..Node::default() }
 }
 
 /// A node that is matched to the demo's gateway.
 fn gateway_node(id: &str) -> Node {
-    let app = [("app".to_owned(), text("ingress-gateway"))];
-    let labels = Value { kind: Some(Kind::StructValue(Struct { fields: app.into_iter().collect() })) };
+    let labels = labels(&[("app", "ingress-gateway")]);
     node(id, &[("cluster", text("cluster-1")), ("namespace", text("gateway")), ("labels", labels)])
 }
 

@@ -1,15 +1,16 @@
 //! Composition root: joins source, compiler, publisher and xDS server; the closed event enum and its loop.
 //!
 //! ```text
-//! directory ──► events ──► compile thread ──► publisher ──► streams ──► ledger, refusals
-//!                 ▲              │                             │
-//!   a stream asks ┤              └──► state (nodes, health)    │
-//!                 └── a gateway refused something new, or left ┘
+//! directory ──► lane ──► events ──► compile thread ──► lane ──► publisher ──► streams ──► ledger, refusals
+//!                          ▲              │                                      │
+//!            a stream asks ┤              └──► state (nodes, health)             │
+//!                          └──────────── a gateway refused something new, or left ┘
 //! ```
 //!
-//! One thread compiles, one batch at a time; whatever arrives meanwhile joins the next. Nothing is published before the
-//! first complete list (R10). A snapshot that `verify` objects to is not published: its gateway keeps what it has. So does
-//! every gateway when compiling panics: the next batch compiles from scratch.
+//! One thread compiles, one batch at a time; whatever arrives meanwhile joins the next. Endpoints don't wait for it: the
+//! lane serves them. Nothing is published before the first complete list (R10). A snapshot that `verify` objects to is not
+//! published: its gateway keeps what it has. So does every gateway when compiling panics: the next batch compiles from
+//! scratch.
 //!
 //! Certificates of gateways that are due for renewal wake the thread too; they change secrets and compile nothing
 //! ([`trust`](crate::trust)).
@@ -17,6 +18,7 @@
 //! What gateways refuse is replaced by what they accepted last, and told to the authors with the next compile
 //! ([`Refusals`]); what they acknowledge never causes a compile.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -39,12 +41,12 @@ use crate::memory::Memory;
 use crate::memory::refusals::document::Document;
 use crate::memory::refusals::{Overlay, Refusals};
 use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, Severity};
-use crate::publish::{GatewayKey, Publisher};
+use crate::publish::{GatewayKey, NotInForce, Publisher, limit_server};
 use crate::resolve::Options;
 use crate::resolve::gateway::class_of;
 use crate::resolve::world::World;
 use crate::settings::Settings;
-use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
+use crate::snapshot::{ResourceType, Snapshot, Version};
 use crate::source::{self, Batch, Directory, Extent, Places, SourceError};
 use crate::status::Ledger;
 use crate::store::{Applied, Store};
@@ -56,15 +58,19 @@ use crate::xds::server::{ServeError, ServerSettings};
 use crate::xds::source::{SnapshotSource, Subscription};
 
 use audit::{Audit, Sample};
-use emission::{Emission, Serving};
+use emission::{Emission, Serving, StandIns};
 use identities::Identities;
 use keys::Keys;
+use lane::{Lane, Made, PutOff, Step};
+use limits::LimitServers;
 
 mod audit;
 mod emission;
 mod expiry;
 pub(crate) mod identities;
 mod keys;
+mod lane;
+mod limits;
 mod refusals;
 mod releases;
 
@@ -77,8 +83,12 @@ const OTHERS_REFUSE: Duration = Duration::from_millis(100);
 enum Event {
     /// The source has something new.
     Source(Batch),
+    /// The source has slices that are others, and the lane serves them already.
+    Endpoints(Batch),
     /// A gateway with these Pod labels asks for the snapshots of a key, as long as it holds them.
     Gateway(GatewayKey, Arc<Labels>),
+    /// A rate-limit service asks for its limits.
+    LimitServer,
     /// Some gateway refused something that it, or anybody, had not refused before. At most one waits.
     Refused,
     /// Some stream ended. At most one waits.
@@ -157,7 +167,7 @@ pub async fn serve(
     let xds = listen(settings.xds_address, "xDS", "xds-address").await?;
     let admin = listen(settings.admin_address, "health", "admin-address").await?;
 
-    let publisher = Arc::new(Publisher::new());
+    let (publisher, limits) = (Arc::new(Publisher::new()), Arc::new(Publisher::new()));
     let (events, inbox) = std_mpsc::channel();
     let (state_sender, mut state) = watch::channel(None);
     let memory = match &settings.state {
@@ -170,6 +180,7 @@ pub async fn serve(
         compiled: state.clone(),
         ledger: ledger.clone(),
         publisher: publisher.clone(),
+        limits: limits.clone(),
         places: directory.places().clone(),
         metrics: Metrics::new(),
     };
@@ -178,7 +189,9 @@ pub async fn serve(
     let identities = Identities::open(settings.state.as_deref(), jiff::Timestamp::now);
     let compiler = CompileLoop::new(options, publisher.clone(), state_sender, places, memory, told);
     let mut compiler = compiler.with_identities(identities);
-    compiler.metrics = sources.metrics.clone();
+    let lane = Arc::new(Lane::new(publisher.clone(), shared.clone(), sources.metrics.clone()));
+    (compiler.metrics, compiler.lane) = (sources.metrics.clone(), lane.clone());
+    compiler.limits = LimitServers::new(limits.clone());
     if let Some(every) = settings.audit {
         compiler.audit = Some(Audit::start(every, sources.metrics.clone()).map_err(AppError::Thread)?);
     }
@@ -189,13 +202,20 @@ pub async fn serve(
             drop(at_work);
         })
         .map_err(AppError::Thread)?;
+    lane.take(&first);
     // The receiver lives as long as this function's senders, so sending cannot fail before the end.
     let _ = events.send(Event::Source(first));
     let batches = events.clone();
     let follow = async move {
         loop {
-            let batch = directory.next().await;
-            if batches.send(Event::Source(batch)).is_err() {
+            let (batch, lane) = (directory.next().await, lane.clone());
+            let taken = tokio::task::spawn_blocking(move || (lane.take(&batch), batch)).await;
+            let event = match taken {
+                Ok((true, batch)) => Event::Endpoints(batch),
+                Ok((false, batch)) => Event::Source(batch),
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            };
+            if batches.send(event).is_err() {
                 return;
             }
         }
@@ -205,7 +225,7 @@ pub async fn serve(
     let addresses = (local_address(&xds)?, local_address(&admin)?);
     let witness = refusals::Witness { ledger, shared, events: events.clone() };
     let observer = Arc::new(Metered { observer: witness, metrics: sources.metrics.clone() });
-    let gateways = Arc::new(Gateways { state: state.clone(), publisher, events });
+    let gateways = Arc::new(Gateways { state: state.clone(), publisher, limits, events });
     let sessions = Sessions::default();
     let services = tonic::service::Routes::new(crate::xds::csds::service(sessions.clone()));
     let settings_of_server = ServerSettings::default();
@@ -261,23 +281,27 @@ fn write_ready_file(file: &Path, (xds, admin): (SocketAddr, SocketAddr)) -> Resu
 struct Gateways {
     state: State,
     publisher: Arc<Publisher>,
+    limits: Arc<Publisher<ObjectRef>>,
     events: std_mpsc::Sender<Event>,
 }
 
 impl SnapshotSource for Gateways {
     async fn subscribe(&self, node: &Node) -> Result<Subscription, NodeError> {
         let mut state = self.state.clone();
-        let gone = |_| NodeError::Unavailable("the control plane is stopping: connect again".to_owned());
-        let compiled = state.wait_for(Option::is_some).await.map_err(gone)?.clone();
+        let stopping = || NodeError::Unavailable("the control plane is stopping: connect again".to_owned());
+        let compiled = state.wait_for(Option::is_some).await.map_err(|_| stopping())?.clone();
         let Some(compiled) = compiled else {
             return Err(NodeError::Unavailable("nothing is compiled yet: connect again".to_owned()));
         };
+        if let Some(server) = limit_server(&node.id) {
+            let snapshots = limits::subscribe(&self.limits, &compiled, &server)?;
+            self.events.send(Event::LimitServer).map_err(|_| stopping())?;
+            return Ok(Subscription { gateway: node.id.clone(), snapshots, held: None });
+        }
         let (gateway, labels) = match_node(&compiled, node)?;
         let key = refusals::key(gateway.clone(), node);
         let (snapshots, labels) = (self.publisher.subscribe(&key), Arc::new(labels));
-        if self.events.send(Event::Gateway(key, labels.clone())).is_err() {
-            return Err(NodeError::Unavailable("the control plane is stopping: connect again".to_owned()));
-        }
+        self.events.send(Event::Gateway(key, labels.clone())).map_err(|_| stopping())?;
         Ok(Subscription { gateway: gateway.to_string().into(), snapshots, held: Some(labels) })
     }
 }
@@ -319,11 +343,19 @@ struct CompileLoop {
     /// Compares with compiling from scratch, where it is asked for.
     audit: Option<Audit>,
     publisher: Arc<Publisher>,
+    lane: Arc<Lane>,
+    limits: LimitServers,
     state: watch::Sender<Option<Arc<Compiled>>>,
     places: Places,
     memory: Memory,
     identities: Identities,
     store: Store,
+    /// How many batches came.
+    batches: u64,
+    /// Endpoints that the lane serves and the store does not have yet.
+    put_off: PutOff,
+    /// Those of them that the store has by now, each with its batch, since the lane was told.
+    taken_up: Vec<(ObjectRef, u64)>,
     /// Whether a complete list has arrived.
     is_listed: bool,
     /// Whether something changed since the last compile that was finished.
@@ -357,11 +389,11 @@ struct Emitted {
     identity: Option<Version>,
     /// The plan's snapshot.
     compiled: Arc<Snapshot>,
-    /// The same with accepted versions in place of refused ones, and what was replaced. None before it was published.
+    /// The same with accepted versions in place of refused ones, and what was replaced. None before there was one to publish.
     published: Option<Arc<Snapshot>>,
     kept: BTreeSet<(ResourceType, Name)>,
     /// What stands in for what was replaced, with what that refers to.
-    stand_ins: BTreeMap<(ResourceType, Name), Arc<Resource>>,
+    stand_ins: StandIns,
     /// One with accepted versions that must not be published.
     impossible: Option<Arc<Snapshot>>,
 }
@@ -380,12 +412,17 @@ impl CompileLoop {
             options,
             compile: Compiler::step,
             audit: None,
+            lane: Arc::new(Lane::new(publisher.clone(), refusals.clone(), Metrics::new())),
             publisher,
+            limits: LimitServers::default(),
             state,
             places,
             memory,
             identities: Identities::open(None, jiff::Timestamp::now),
             store: Store::default(),
+            batches: 0,
+            put_off: PutOff::default(),
+            taken_up: Vec::new(),
             is_listed: false,
             is_stale: true,
             source_findings: Findings::new(),
@@ -427,7 +464,10 @@ impl CompileLoop {
             };
             let next = match first {
                 Some(Event::Refused) => inbox.recv_timeout(OTHERS_REFUSE).ok(),
-                Some(Event::Source(_) | Event::Gateway(..) | Event::Left) | None => None,
+                Some(
+                    Event::Source(_) | Event::Endpoints(_) | Event::Gateway(..) | Event::LimitServer | Event::Left,
+                )
+                | None => None,
             };
             // What arrived while the last step ran joins this one.
             self.step(first.into_iter().chain(next).chain(inbox.try_iter()));
@@ -439,20 +479,27 @@ impl CompileLoop {
         let renewal = self.state.borrow().as_ref().and_then(|compiled| self.identities.due(compiled));
         let standing_by = self.emissions.values().filter_map(Emission::due).min();
         let forgetting = [self.keys.due(), self.refusals.lock().due(), standing_by].into_iter().flatten().min();
+        let wait = |at: Instant| at.saturating_duration_since((self.now)());
         // Never at once: what could not be done must not be tried without a pause.
-        let forgetting = forgetting.map(|at| at.saturating_duration_since((self.now)()).max(Duration::from_secs(1)));
-        renewal.into_iter().chain(forgetting).min()
+        let forgetting = forgetting.map(|at| wait(at).max(Duration::from_secs(1)));
+        renewal.into_iter().chain(forgetting).chain(self.put_off.due().map(wait)).min()
     }
 
     /// Takes events in, compiles if need be, publishes.
     fn step(&mut self, events: impl Iterator<Item = Event>) {
-        let begun = Instant::now();
+        let (begun, mut is_all_served) = (Instant::now(), None);
         for event in events {
+            is_all_served = Some(is_all_served != Some(false) && matches!(event, Event::Endpoints(_)));
             self.is_stale |= self.take(event);
         }
+        let taken_up = self.put_off.take((self.now)());
         // R10: gateways keep what they have until there is a complete list.
-        if !self.is_listed {
+        if !self.is_listed || (is_all_served == Some(true) && taken_up.is_empty() && !self.is_stale) {
             return;
+        }
+        for (batch, change) in taken_up {
+            self.taken_up.push((change.id().clone(), batch));
+            self.is_stale |= self.store.apply([change]) == Applied::Changed;
         }
         // What a panic leaves behind is whole: a snapshot is published or not, and everything else is made anew.
         if let Err(panicked) = catch_unwind(AssertUnwindSafe(|| self.work(begun))) {
@@ -469,11 +516,15 @@ impl CompileLoop {
     /// Takes an event in; whether it makes a compile necessary.
     fn take(&mut self, event: Event) -> bool {
         match event {
+            Event::Endpoints(batch) => {
+                self.batches += 1;
+                self.put_off.add(self.batches, batch.changes, (self.now)());
+                self.take_findings(batch.findings)
+            }
             Event::Source(batch) => {
-                let findings_changed = self.source_findings != batch.findings;
-                if findings_changed {
-                    (self.source_findings, self.given) = (batch.findings, None);
-                }
+                self.batches += 1;
+                self.put_off.replaced_by(&batch);
+                let findings_changed = self.take_findings(batch.findings);
                 if batch.extent == Extent::Complete {
                     self.store = Store::default();
                     self.is_listed = true;
@@ -485,6 +536,8 @@ impl CompileLoop {
                 self.keys.ask(key, &labels);
                 !known
             }
+            // It gets them when gateways get theirs.
+            Event::LimitServer => false,
             Event::Left => {
                 self.refusals.looked_who_left();
                 self.keys.left();
@@ -496,6 +549,15 @@ impl CompileLoop {
                 false
             }
         }
+    }
+
+    /// Takes over what is wrong with the source; whether that is something else than before.
+    fn take_findings(&mut self, findings: Findings) -> bool {
+        let is_other = self.source_findings != findings;
+        if is_other {
+            (self.source_findings, self.given) = (findings, None);
+        }
+        is_other
     }
 
     fn work(&mut self, begun: Instant) {
@@ -513,8 +575,8 @@ impl CompileLoop {
             self.is_stale = true;
             self.compile(Instant::now());
         }
-        let refused = self.refused();
-        self.memory.keep(refused);
+        self.memory.keep(|| refused(&self.emitted, &self.refusals));
+        self.memory.share(self.emissions.iter().map(|(key, emission)| (key, emission.shared())));
     }
 
     fn compile(&mut self, begun: Instant) {
@@ -589,11 +651,14 @@ impl CompileLoop {
     /// Brings every key that is asked for up to date, and closes those whose Services select other Pods now.
     fn publish(&mut self) {
         let Some(compiled) = self.state.borrow().clone() else { return };
+        self.limits.publish(&compiled);
         let now = (self.now)();
         self.keys.tidy(&self.publisher, now);
         self.emitted.retain(|key, _| self.keys.contains(key));
         self.emissions.retain(|key, _| self.keys.contains(key));
         let mut left: Vec<GatewayKey> = Vec::new();
+        let connected = OnceCell::new();
+        let connected = || connected.get_or_init(|| self.ledger.view());
         for (key, mut labels) in self.keys.iter() {
             let still = |labels: &Labels| {
                 class_of(&compiled.inputs, &key.gateway.cluster, &key.gateway.namespace, labels).as_ref()
@@ -609,18 +674,12 @@ impl CompileLoop {
             }
             let Some(plan) = compiled.plans.get(&key.gateway) else { continue };
             let identity = self.identities.wanted(plan);
-            let emission = self.emissions.entry(key.clone()).or_insert_with(Emission::new);
+            let new = || Emission::new(self.memory.shared(key));
+            let emission = self.emissions.entry(key.clone()).or_insert_with(new);
             let before = self.emitted.get_mut(key);
-            let keeps = |wanted: ResourceType| {
-                before.as_ref().is_some_and(|before| before.kept.iter().any(|(of, _)| *of == wanted))
-            };
-            // What stands in for a refused listener may be cut, and need the parts.
-            let is_kept = keeps(ResourceType::Listener);
-            // What stands in for refused routes names what policies shared then.
-            let has_new_routes = !keeps(ResourceType::Route);
-            let is_laid_out_anew = (has_new_routes && emission.let_go(now))
-                | (!is_kept && emission.settle(now))
-                | emission.give_up_cutting(key, &self.refusals.lock());
+            let keeps_listener = |before: &Emitted| before.kept.iter().any(|(of, _)| *of == ResourceType::Listener);
+            let is_kept = before.as_deref().is_some_and(keeps_listener);
+            let is_laid_out_anew = emission.follow(key, (now, is_kept), &self.refusals.lock(), connected);
             let is_same = |before: &Emitted| Arc::ptr_eq(&before.plan, plan) && before.identity == identity;
             if !is_laid_out_anew && before.as_deref().is_some_and(is_same) {
                 continue;
@@ -638,7 +697,7 @@ impl CompileLoop {
                 Some(before) if Arc::ptr_eq(&before.compiled, &snapshot) => {
                     (before.plan, before.identity) = (plan.clone(), identity);
                 }
-                before if emission.is_publishable(key, &snapshot) => {
+                before if emission.is_publishable(key, &snapshot, &StandIns::new()) => {
                     if before.is_none() {
                         self.refusals.lock().recall(key);
                     }
@@ -664,12 +723,23 @@ impl CompileLoop {
         self.identities.retain(&self.emitted.values().filter_map(|emitted| emitted.identity.as_ref()).collect());
         self.look_at_refusals();
         let refusals = self.refusals.copy();
+        let (mut made, mut withheld) = (BTreeMap::new(), Vec::new());
         for (key, emitted) in &mut self.emitted {
-            let emission = self.emissions.entry(key.clone()).or_insert_with(Emission::new);
-            if emitted.publish(key, emission, &refusals, &self.refusals, &self.publisher) {
-                self.metrics.published(UNIX_EPOCH.elapsed().unwrap_or_default());
-            }
+            let emission = self.emissions.entry(key.clone()).or_insert_with(|| Emission::new(self.memory.shared(key)));
+            let is_of_plan = compiled.plans.get(&key.gateway).is_some_and(|plan| Arc::ptr_eq(plan, &emitted.plan));
+            let (snapshot, not_in_force) = emitted.overlaid(key, emission, &refusals);
+            made.insert(key.clone(), Made { snapshot, is_of_plan });
+            withheld.push((key.clone(), not_in_force));
         }
+        let (put_off, endpoints) = (std::mem::take(&mut self.taken_up), self.compiler.endpoints(&compiled));
+        for key in self.lane.publish(Step { batches: self.batches, put_off, endpoints }, made) {
+            let kept = self.emitted.get(&key).map_or(0, |emitted| emitted.kept.len());
+            tracing::info!(gateway = %key, kept, "published");
+        }
+        for (key, not_in_force) in withheld {
+            self.publisher.withhold(&key, not_in_force);
+        }
+        self.refusals.await_filters(self.emissions.values().any(Emission::awaits_filters));
     }
 
     /// Forgets refusals of what is no longer wanted and of gateways that have left, and finds out who is to blame for new ones.
@@ -704,12 +774,6 @@ impl CompileLoop {
         }
     }
 
-    /// What is kept of refusals over a restart.
-    fn refused(&self) -> Document {
-        let stand_ins = self.emitted.iter().map(|(key, emitted)| (key, &emitted.stand_ins)).collect();
-        self.refusals.copy().document(&stand_ins)
-    }
-
     /// What the authors of refused resources are told.
     fn refusal_findings(&self) -> Findings {
         let refusals = self.refusals.copy();
@@ -718,44 +782,38 @@ impl CompileLoop {
     }
 }
 
+/// What is kept of refusals over a restart.
+fn refused(emitted: &BTreeMap<GatewayKey, Emitted>, refusals: &refusals::Shared) -> Document {
+    let stand_ins = emitted.iter().map(|(key, emitted)| (key, &emitted.stand_ins)).collect();
+    refusals.copy().document(&stand_ins)
+}
+
 impl Emitted {
-    /// Publishes the snapshot with accepted versions in place of refused ones, if it isn't what is published already; whether
-    /// it did.
-    fn publish(
+    /// The snapshot with accepted versions in place of refused ones, and what of the compiled one is not in force then.
+    fn overlaid(
         &mut self,
         key: &GatewayKey,
         emission: &mut Emission,
         refused: &Refusals,
-        refusals: &refusals::Shared,
-        publisher: &Publisher,
-    ) -> bool {
+    ) -> (Arc<Snapshot>, NotInForce) {
         let overlay = self.overlay(key, emission, refused);
         let not_in_force = refusals::not_in_force(key, &self.compiled, refused, &overlay.kept);
+        emission.published(&self.compiled, &overlay.snapshot, &overlay.stand_ins);
         self.kept = overlay.kept;
         self.stand_ins = overlay.stand_ins;
-        let mut is_new = false;
-        if self.published.as_ref() != Some(&overlay.snapshot) {
-            // First, so that no acknowledgement of it can come too early.
-            refusals.lock().published(key, &overlay.snapshot);
-            is_new = publisher.publish(key, overlay.snapshot.clone());
-            if is_new {
-                tracing::info!(gateway = %key, kept = self.kept.len(), "published");
-            }
-            self.published = Some(overlay.snapshot);
-        }
-        publisher.withhold(key, not_in_force);
-        is_new
+        self.published = Some(overlay.snapshot.clone());
+        (overlay.snapshot, not_in_force)
     }
 
     /// What to publish: the compiled snapshot with what was accepted in place of what was refused, if that fits.
     fn overlay(&mut self, key: &GatewayKey, emission: &mut Emission, refused: &Refusals) -> Overlay {
-        let overlay = refused.overlay(key, &self.compiled);
+        let overlay = emission.overlay(key, &self.compiled, refused);
         if overlay.kept.is_empty() || self.published.as_ref() == Some(&overlay.snapshot) {
             return overlay;
         }
         // What was accepted once may not fit to the rest any more.
         if self.impossible.as_ref() != Some(&overlay.snapshot) {
-            if emission.is_publishable(key, &overlay.snapshot) {
+            if emission.is_publishable(key, &overlay.snapshot, &overlay.stand_ins) {
                 return overlay;
             }
             self.impossible = Some(overlay.snapshot);

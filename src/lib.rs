@@ -55,7 +55,8 @@
 //!
 //! 1. [`source::directory`] reads `DIR/<cluster>/**/*.yaml` and follows changes. [`crd::yaml`] turns text into
 //!    [objects](crd::Object) with places; a value that cannot be read becomes a defect of its field, not of the object.
-//! 2. [`app`] holds the one writer: a thread that applies batches to the [`store`] and compiles.
+//! 2. [`app`] holds the one writer: a thread that applies batches to the [`store`] and compiles. Beside it is a lane for
+//!    endpoints, which serves slices that changed without waiting for it.
 //! 3. [`compile::full`] asks [`resolve`] for everything: [`resolve::lower`] checks each object by itself,
 //!    [`resolve::roster`] decides who owns what, [`resolve::policy::settle`] follows the references of policies,
 //!    [`resolve::gateway::bind`] which root table binds to which listener,
@@ -68,6 +69,9 @@
 //!    [`Emitter`](emit::Emitter) and a [`Verifier`](snapshot::verify::Verifier) do both for what an edit changed.
 //! 5. [`publish`] wakes the streams whose snapshot changed; [`xds::session`] decides what to send, in which order, and what
 //!    a client holds: make before break, endpoints again with every cluster that is sent again.
+//!
+//! Rate-limit services are clients too: [`Compiled::limits`](compile::Compiled) is what each is told, [`emit::emit_limits`]
+//! its snapshot, and the node id says which service a client is ([`publish::limit_server`]).
 //!
 //! # Where to start
 //!

@@ -1,4 +1,4 @@
-//! Ring 6: the current snapshot of every class of gateways.
+//! Ring 6: the current snapshot of every class of gateways, and of every rate-limit service.
 //!
 //! The compile loop publishes, streams subscribe. Publishing compares before it wakes: an equal snapshot wakes nobody.
 //! A slow reader sees the newest snapshot only. What is published is immutable behind [`Arc`].
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::model::{EnvoyRelease, GatewayId, Name, ObjectRef};
+use crate::model::{EnvoyRelease, GatewayId, Kind, Name, ObjectRef};
 use crate::snapshot::{ResourceType, Snapshot, Version};
 
 /// Which gateways share one snapshot: a class, the address that its listeners bind, and a release of Envoy.
@@ -33,6 +33,21 @@ impl fmt::Display for GatewayKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{} (Envoy {})", self.gateway, self.bind, self.envoy)
     }
+}
+
+/// How the node ids of rate-limit services begin.
+const LIMIT_SERVER: &str = "ratelimit~";
+
+/// Which rate-limit service a client is, by its node id: `ratelimit~<cluster>~<namespace>~<Service>`; none for gateways.
+///
+/// Names of Kubernetes objects hold no `~`. An id of this kind that names nothing names a Service that there is not.
+#[must_use]
+pub fn limit_server(node_id: &str) -> Option<ObjectRef> {
+    let rest = node_id.strip_prefix(LIMIT_SERVER)?;
+    let mut parts = rest.splitn(3, '~');
+    let mut part = || parts.next().unwrap_or_default();
+    let (cluster, namespace, name) = (part(), part(), part());
+    Some(ObjectRef::new(Kind::Service, cluster, namespace, name))
 }
 
 /// What a subscriber watches; `None` until something was published under the key.
@@ -91,14 +106,15 @@ impl<K: Ord + Clone> Publisher<K> {
     /// An equal snapshot is dropped and wakes nobody.
     pub fn publish(&self, key: &K, snapshot: Arc<Snapshot>) -> bool {
         let mut channels = self.lock();
-        let channel = channels.entry(key.clone()).or_default();
-        channel.sender.send_if_modified(|current| {
-            if current.as_ref() == Some(&snapshot) {
-                return false;
-            }
-            *current = Some(snapshot);
-            true
-        })
+        replace(&channels.entry(key.clone()).or_default().sender, snapshot)
+    }
+
+    /// The same for a key under which something is published already, and nothing for others: whoever does not know which keys
+    /// are served brings none back.
+    pub fn renew(&self, key: &K, snapshot: Arc<Snapshot>) -> bool {
+        let channels = self.lock();
+        let sender = channels.get(key).map(|channel| &channel.sender);
+        sender.filter(|sender| sender.borrow().is_some()).is_some_and(|sender| replace(sender, snapshot))
     }
 
     /// Notes what of a key's compiled snapshot is not in the published one.
@@ -166,6 +182,17 @@ impl<K: Ord + Clone> Publisher<K> {
     }
 }
 
+/// Puts a snapshot in the place of another; whether it differs.
+fn replace(sender: &watch::Sender<Watched>, snapshot: Arc<Snapshot>) -> bool {
+    sender.send_if_modified(|current| {
+        if current.as_ref() == Some(&snapshot) {
+            return false;
+        }
+        *current = Some(snapshot);
+        true
+    })
+}
+
 impl Channel {
     fn is_watched(&self) -> bool {
         self.sender.receiver_count() > 0
@@ -216,6 +243,19 @@ mod tests {
     }
 
     #[test]
+    fn renewing_brings_no_key_back() {
+        let publisher = Publisher::<&str>::new();
+        let mut watched = publisher.subscribe(&"web");
+        assert!(!publisher.renew(&"web", snapshot("1")), "nothing is published yet");
+        publisher.publish(&"web", snapshot("1"));
+        assert!(publisher.renew(&"web", snapshot("2")) && !publisher.renew(&"web", snapshot("2")));
+        assert_eq!(*watched.borrow_and_update(), Some(snapshot("2")));
+        publisher.remove(&"web");
+        assert!(!publisher.renew(&"web", snapshot("3")));
+        assert_eq!(publisher.keys(), [""; 0]);
+    }
+
+    #[test]
     fn keys_are_retired_unless_somebody_watches_them() {
         let publisher = Publisher::<&str>::new();
         let watched = publisher.subscribe(&"web");
@@ -236,6 +276,16 @@ mod tests {
             drop(publisher.subscribe(&key));
         }
         assert!(publisher.keys().len() <= 1);
+    }
+
+    #[test]
+    fn rate_limit_services_are_told_by_their_ids() {
+        let shown = |id: &str| limit_server(id).map(|server| server.to_string());
+        assert_eq!(shown("ratelimit~c1~shop~limiter").as_deref(), Some("Service/shop/limiter@c1"));
+        assert_eq!(shown("ratelimit~c1~shop~limiter~x").as_deref(), Some("Service/shop/limiter~x@c1"), "there is none");
+        assert!(shown("ratelimit~").is_some(), "no gateway is meant");
+        assert_eq!(shown("ratelimit-7"), None);
+        assert_eq!(shown("edge/gw-1"), None);
     }
 
     #[test]

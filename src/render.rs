@@ -74,8 +74,10 @@ pub fn to_json(resource_type: ResourceType, resource: &Resource) -> Result<Value
         .serialize_with_options(serde_json::value::Serializer, &options)
         .map_err(|source| RenderError::NotJson { name: name(), source })?;
     let mut value = ordered(value);
-    if resource_type == ResourceType::Secret {
-        redact(&mut value);
+    match resource_type {
+        ResourceType::Secret => redact(&mut value),
+        ResourceType::Route => redact_credentials(&mut value),
+        _ => {}
     }
     Ok(value)
 }
@@ -92,6 +94,48 @@ fn redact(value: &mut Value) {
             object.iter_mut().filter(|(key, _)| key.as_str() != "name").for_each(|(_, value)| redact(value));
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Hides what routes have of passwords and keys: what the filters compare, and what comes of a Secret.
+fn redact_credentials(value: &mut Value) {
+    const RULE: &str = "chancery.auth.or";
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(redact_credentials),
+        Value::Object(object) => {
+            let message = object.get("@type").and_then(Value::as_str).unwrap_or_default();
+            let message = message.rsplit('.').next().unwrap_or_default();
+            let secret = match message {
+                "BasicAuth" => Some("users"),
+                "ApiKeyAuth" => Some("credentials"),
+                "LuaPerRoute" => Some("filter_context"),
+                _ => None,
+            };
+            if let Some(secret) = secret.and_then(|field| object.get_mut(field)) {
+                *secret = Value::from(REDACTED);
+            }
+            if let Some(rule) = object.get_mut(RULE) {
+                redact_headers(rule);
+            }
+            object.values_mut().for_each(redact_credentials);
+        }
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Hides what headers are compared with.
+fn redact_headers(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(redact_headers),
+        Value::Object(object) => {
+            for (key, value) in object {
+                match (key.as_str(), value.get_mut("string_match")) {
+                    ("header", Some(compared)) => redact(compared),
+                    _ => redact_headers(value),
+                }
+            }
+        }
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -237,6 +281,28 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_routes_have_of_secrets_is_hidden() {
+        let config = |message: &str, rest: Value| {
+            let mut config = json!({"@type": format!("type.googleapis.com/envoy.{message}")});
+            config.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+            config
+        };
+        let mut route = json!({"typed_per_filter_config": {
+            "a": {"action": config("BasicAuth", json!({"users": {"inline_string": "CANARY"}}))},
+            "b": {"action": config("ApiKeyAuth", json!({"credentials": [{"key": "CANARY", "client": "c"}]}))},
+            "c": config("LuaPerRoute", json!({"name": "s", "filter_context": {"clients": {"CANARY": {"a": "CANARY"}}}})),
+            "chancery.auth.or": {"rules": [
+                {"header": {"name": "x-key", "string_match": {"exact": "CANARY"}}}, {"not_rule": {"any": true}},
+            ]},
+            "chancery.jwt-claims.pre.0": {"rules": [{"header": {"name": "x-org", "string_match": {"exact": "seen"}}}]},
+        }});
+        redact_credentials(&mut route);
+        let shown = route.to_string();
+        assert!(!shown.contains("CANARY"), "{shown}");
+        assert!(["x-key", "seen", "not_rule", "BasicAuth"].iter().all(|text| shown.contains(text)), "{shown}");
+    }
 
     #[test]
     fn yaml_keeps_types_under_yaml_1_1() {

@@ -127,7 +127,7 @@ fn edits(scene: &Scene) -> Vec<Edit> {
     let (policy, text) = crate::support::bench_world::reaching_policy(scene.directory(), 20, "nobody");
     let nobody = text.replace("reach-20: 'yes'", "reach-20: 'no'");
     edit("a policy that selects nothing", &policy, nobody.clone(), false);
-    edit("another value in it", &policy, nobody.replace("x-reach: nobody", "x-reach: somebody"), false);
+    edit("another value in it", &policy, nobody.replace(": nobody", ": somebody"), false);
     edit("one route again", &file, probe.table("first"), true);
     all
 }

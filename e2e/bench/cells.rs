@@ -5,6 +5,7 @@
 //! | [`compile`] | compiling from scratch, [`measure`] one run of it |
 //! | [`step`] | compiling one edit |
 //! | [`b1`] to [`b8`] | one question each |
+//! | [`churn`] | memory before and after a million edits |
 //! | [`ads`] | a light client of ADS |
 //! | [`cpu`] | run time and memory of processes |
 //! | [`crowd`] | many of those clients |
@@ -15,7 +16,7 @@
 
 use anyhow::bail;
 
-mod ads;
+pub(crate) mod ads;
 mod b1;
 mod b2;
 mod b3;
@@ -24,6 +25,7 @@ mod b5;
 mod b6;
 mod b7;
 mod b8;
+mod churn;
 pub(crate) mod compile;
 mod cpu;
 mod crowd;
@@ -31,7 +33,7 @@ mod floor;
 pub(crate) mod measure;
 mod probe;
 pub(crate) mod report;
-mod scene;
+pub(crate) mod scene;
 mod step;
 
 use report::Report;
@@ -49,6 +51,7 @@ pub(crate) const CELLS: &[(&str, &str)] = &[
     ("B6", "endpoints that change all the time"),
     ("B7", "many gateways connect to another replica"),
     ("B8", "wrong answers while routes come and go"),
+    ("churn", "whether memory grows while nothing but content changes"),
 ];
 
 /// Answers one question.
@@ -67,6 +70,7 @@ pub(crate) async fn run(name: &str, report: &mut Report<'_>) -> anyhow::Result<(
         "B6" => b6::run(report).await,
         "B7" => b7::run(report).await,
         "B8" => b8::run(report).await,
+        "churn" => churn::run(report).await,
         _ => bail!("there is no {name}"),
     }
 }

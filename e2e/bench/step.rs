@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, ensure};
 use chancery::compile::{Compiled, Compiler, compile};
 use chancery::crd::{Change, yaml};
+use chancery::ir::GatewayPlan;
 use chancery::ir::frozen::Remembered;
 use chancery::resolve::Options;
 use chancery::source;
@@ -24,8 +25,10 @@ use crate::support::bench_world::{
 type Edit = (&'static str, fn(World) -> [Vec<Step>; 2]);
 
 /// A file that is written, or whose object is deleted.
-enum Step {
+pub(crate) enum Step {
+    /// Written.
     Put(String),
+    /// Deleted.
     Delete(String),
 }
 
@@ -101,7 +104,7 @@ fn large_tree_leaf(children: usize, answer: &str) -> String {
 }
 
 /// A world that is compiled step by step.
-struct Kept {
+pub(crate) struct Kept {
     store: Store,
     compiler: Compiler,
     remembered: Arc<Remembered>,
@@ -109,7 +112,8 @@ struct Kept {
 }
 
 impl Kept {
-    fn load(world: World) -> anyhow::Result<Self> {
+    /// Reads a world.
+    pub(crate) fn load(world: World) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("make a folder for the manifests")?;
         world.write(folder.path())?;
         let loaded = source::read(&[folder.path().to_owned()], &source::Options::default())?;
@@ -129,7 +133,13 @@ impl Kept {
         compiled
     }
 
-    fn edit(&mut self, steps: &[Step]) -> anyhow::Result<Duration> {
+    /// The plan of the first gateway.
+    pub(crate) fn plan(&self) -> Option<&GatewayPlan> {
+        self.last.as_ref()?.plans.values().next().map(|plan| &**plan)
+    }
+
+    /// Makes an edit, and says how long the store and the compiler took.
+    pub(crate) fn edit(&mut self, steps: &[Step]) -> anyhow::Result<Duration> {
         let mut changes = Vec::new();
         for step in steps {
             let (Step::Put(text) | Step::Delete(text)) = step;

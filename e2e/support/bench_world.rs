@@ -185,7 +185,8 @@ endpoints:
     )
 }
 
-/// The file and the text of a policy that reaches as many routes as `reach` says, one of [`REACHES`].
+/// The file and the text of a policy that reaches as many routes as `reach` says, one of [`REACHES`]. Each has a header of its
+/// own: of several policies for one header on a route, one wins.
 pub(crate) fn reaching_policy(directory: &Path, reach: usize, value: &str) -> (PathBuf, String) {
     let text = format!(
         "\
@@ -200,7 +201,7 @@ spec:
         labels:
           reach-{reach}: 'yes'
   config:
-    appendResponseHeaders: {{x-reach: {value}}}
+    appendResponseHeaders: {{x-reach-{reach}: {value}}}
 ",
         team = team_name(0)
     );

@@ -29,18 +29,31 @@ pub(crate) struct Request {
     pub(crate) path: String,
     /// Further headers, in order.
     pub(crate) headers: Vec<(String, String)>,
+    /// Body, empty unless stated.
+    pub(crate) body: Bytes,
 }
 
 impl Request {
     /// A GET.
     pub(crate) fn get(host: &str, path: &str) -> Self {
-        Self { method: "GET".to_owned(), host: host.to_owned(), path: path.to_owned(), headers: Vec::new() }
+        Self {
+            method: "GET".to_owned(),
+            host: host.to_owned(),
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
     }
 
     /// The same request with one more header.
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// The same request with a body.
+    pub(crate) fn with_body(self, body: impl Into<Bytes>) -> Self {
+        Self { body: body.into(), ..self }
     }
 }
 
@@ -214,7 +227,8 @@ fn build(request: &Request, protocol: Protocol) -> anyhow::Result<hyper::Request
         Protocol::Http1 => request.path.clone(),
         Protocol::Http2 => format!("http://{}{}", request.host, request.path),
     };
-    let mut outgoing = hyper::Request::builder().method(request.method.as_str()).uri(uri).body(Full::default())?;
+    let outgoing = hyper::Request::builder().method(request.method.as_str()).uri(uri);
+    let mut outgoing = outgoing.body(Full::from(request.body.clone()))?;
     let headers = outgoing.headers_mut();
     if protocol == Protocol::Http1 {
         headers.insert(hyper::header::HOST, HeaderValue::from_str(&request.host)?);

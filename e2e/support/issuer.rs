@@ -54,9 +54,7 @@ impl Issuer {
             Key::Ec(key) => key.public_key().as_der(),
         }
         .context("encode a key")?;
-        let text = encode(der.as_ref(), b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
-        let padding = "=".repeat((4 - text.len() % 4) % 4);
-        Ok(format!("-----BEGIN PUBLIC KEY-----\n{text}{padding}\n-----END PUBLIC KEY-----\n"))
+        Ok(format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", base64(der.as_ref())))
     }
 
     /// The public key of an EC issuer as a JWKS document.
@@ -101,6 +99,13 @@ impl Issuer {
 /// Seconds since 1970.
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Base64 as in PEM and `Authorization`.
+pub(crate) fn base64(bytes: impl AsRef<[u8]>) -> String {
+    let text = encode(bytes.as_ref(), b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
+    let padding = "=".repeat((4 - text.len() % 4) % 4);
+    format!("{text}{padding}")
 }
 
 fn url(bytes: impl AsRef<[u8]>) -> String {

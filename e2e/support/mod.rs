@@ -5,6 +5,7 @@
 //!
 //! | module | is |
 //! |---|---|
+//! | [`authorizer`] | authorization servers, gRPC and HTTP, that count what they are asked |
 //! | [`backend`] | echo backends, in this process |
 //! | [`bench_world`] | the world that the bench measures |
 //! | [`chancery`] | the `chancery` binary: `serve`, and the commands that answer once |
@@ -13,6 +14,7 @@
 //! | [`envoy`] | an Envoy process with its admin interface |
 //! | [`http`] | a client that keeps address and Host apart |
 //! | [`issuer`] | signs tokens, and serves the keys that verify them |
+//! | [`limiter`] | the real rate-limit service, which reads its limits from a control plane |
 //! | [`load`] | steady requests over many connections, and how they were answered |
 //! | [`manifests`] | reading and writing directories of objects |
 //! | [`net`] | a 127.x network of its own per cluster |
@@ -27,6 +29,7 @@
 
 #![allow(dead_code, reason = "compiled into several binaries, each of which uses its part")]
 
+pub(crate) mod authorizer;
 pub(crate) mod backend;
 pub(crate) mod bench_world;
 pub(crate) mod chancery;
@@ -35,6 +38,7 @@ pub(crate) mod demo;
 pub(crate) mod envoy;
 pub(crate) mod http;
 pub(crate) mod issuer;
+pub(crate) mod limiter;
 pub(crate) mod load;
 pub(crate) mod manifests;
 pub(crate) mod net;

@@ -124,13 +124,17 @@ impl Authority {
                 builder.with_client_auth_cert(chain, key)?
             }
         };
-        config.alpn_protocols = vec![match protocol {
-            Protocol::Http1 => b"http/1.1".to_vec(),
-            Protocol::Http2 => b"h2".to_vec(),
-        }];
+        config.alpn_protocols = vec![alpn(protocol)];
         // Each connection is a handshake of its own, so that what is shown is what is in force.
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Dial { config: Arc::new(config), server_name: ServerName::try_from(server_name.to_owned())? })
+    }
+}
+
+fn alpn(protocol: Protocol) -> Vec<u8> {
+    match protocol {
+        Protocol::Http1 => b"http/1.1".to_vec(),
+        Protocol::Http2 => b"h2".to_vec(),
     }
 }
 
@@ -175,9 +179,20 @@ impl Dial {
                 builder.with_client_auth_cert(chain, key)?
             }
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![alpn(Protocol::Http1)];
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Self { config: Arc::new(config), server_name: ServerName::try_from("gateway.example")? })
+    }
+
+    /// The same, asking for another server name, or for none, to speak a protocol.
+    pub(crate) fn asking(mut self, server_name: Option<&str>, protocol: Protocol) -> anyhow::Result<Self> {
+        let config = Arc::make_mut(&mut self.config);
+        config.enable_sni = server_name.is_some();
+        config.alpn_protocols = vec![alpn(protocol)];
+        if let Some(name) = server_name {
+            self.server_name = ServerName::try_from(name.to_owned())?;
+        }
+        Ok(self)
     }
 
     /// The URIs in the certificate that is shown at an address.

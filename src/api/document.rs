@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::pb;
 use crate::compile::Compiled;
 use crate::compile::explain::{
-    MatchedRoute, ObjectExplanation, Request, describe, describe_guard, explain, explain_object,
+    MatchedRoute, ObjectExplanation, Request, describe, describe_guard, describe_limits, explain, explain_object,
 };
-use crate::ir::Upstream;
+use crate::ir::route::RouteBody;
+use crate::ir::{Action, Policy as Effect, Upstream, UpstreamId};
 use crate::model::{Finding, GatewayId, ObjectRef, Severity};
 use crate::source::Places;
 
@@ -46,6 +47,10 @@ pub struct RequestDocument {
     pub policies: Vec<Policy>,
     /// What is not.
     pub not_attached: Vec<NotOnRoute>,
+    /// What rate-limit services are asked on every way that the route goes; none where nothing is, or each destination has
+    /// its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
     /// Where it may go.
     pub destinations: Vec<Destination>,
     /// How far the connected gateways are with it; only from a server.
@@ -173,6 +178,9 @@ pub struct Policy {
     pub selected_by: String,
     /// The destination that it is on; none for the whole route.
     pub destination: Option<String>,
+    /// What gateways ask for it: authorization servers, and issuers for their keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<String>,
     /// What is wrong with it, in words: an invalid one may stand on the route in a strict form, and one that a gateway's
     /// release cannot do closes the route there.
     #[serde(default)]
@@ -202,6 +210,9 @@ pub struct Destination {
     /// What policies for it allow, an entry each; none where they say nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub access: Vec<String>,
+    /// What rate-limit services are asked on the way to it, where that differs between destinations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
 }
 
 /// What became of an object.
@@ -454,6 +465,7 @@ pub fn of_request(compiled: &Compiled, gateway: &GatewayId, request: &Request) -
         route: None,
         policies: Vec::new(),
         not_attached: Vec::new(),
+        limits: Vec::new(),
         destinations: Vec::new(),
         acknowledged: None,
     };
@@ -499,6 +511,7 @@ impl RequestDocument {
             owner: attached.owner.to_string(),
             selected_by: attached.selected_by.to_string(),
             destination: attached.destination.as_ref().map(ToString::to_string),
+            servers: body.servers_of(&attached.policy).iter().map(ToString::to_string).collect(),
             errors: Vec::new(),
         });
         self.policies = attached.collect();
@@ -513,9 +526,20 @@ impl RequestDocument {
             weight: *weight,
             endpoints: upstream.map(|upstream| endpoints(upstream)).unwrap_or_default(),
             access: upstream.iter().flat_map(|upstream| &upstream.guards).flat_map(describe_guard).collect(),
+            limits: describe_limits(policies_for(body, id)),
         });
         self.destinations = destinations.collect();
+        if self.destinations.iter().all(|destination| destination.limits.is_empty()) {
+            self.limits = describe_limits(&body.policies);
+        }
     }
+}
+
+/// What policies that are limited to a destination of a route do.
+fn policies_for<'a>(body: &'a RouteBody, id: &UpstreamId) -> &'a [Effect] {
+    let Action::Forward(forward) = &body.action else { return &[] };
+    let destination = forward.destinations.iter().find(|destination| destination.upstream == *id);
+    destination.map(|destination| destination.policies.as_slice()).unwrap_or_default()
 }
 
 fn endpoints(upstream: &Upstream) -> Vec<String> {

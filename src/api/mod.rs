@@ -16,6 +16,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::compile::Compiled;
+use crate::model::ObjectRef;
 use crate::publish::Publisher;
 use crate::source::Places;
 use crate::status::Ledger;
@@ -41,6 +42,8 @@ pub struct Sources {
     pub ledger: Arc<Ledger>,
     /// What gateways should hold.
     pub publisher: Arc<Publisher>,
+    /// What rate-limit services should hold.
+    pub limits: Arc<Publisher<ObjectRef>>,
     /// Where objects stand in files.
     pub places: Places,
     /// What was counted.

@@ -12,7 +12,7 @@ use super::{Sources, pb};
 use crate::compile::Compiled;
 use crate::emit::{listener_name, part_suffix, route_configuration_name};
 use crate::model::{Approval, EnvoyRelease, Finding, Kind, Name, ObjectRef};
-use crate::publish::{GatewayKey, Withheld};
+use crate::publish::{GatewayKey, Withheld, limit_server};
 use crate::snapshot::{ResourceType, Snapshot, Version};
 use crate::status::View;
 use crate::status::view::{NodeView, RefusalView, Standing, StreamView, TypeView};
@@ -91,7 +91,10 @@ fn key(gateway: &Name, stream: &StreamView) -> Option<GatewayKey> {
 
 /// The snapshot that a stream is served.
 fn snapshot(sources: &Sources, gateway: &Name, stream: &StreamView) -> Option<Arc<Snapshot>> {
-    sources.publisher.current(&key(gateway, stream)?)
+    match limit_server(gateway) {
+        Some(server) => sources.limits.current(&server),
+        None => sources.publisher.current(&key(gateway, stream)?),
+    }
 }
 
 fn gateway_state(sources: &Sources, gateway: &Name, node: &Name, view: &NodeView, now: jiff::Timestamp) -> pb::Gateway {
@@ -223,9 +226,8 @@ fn holdings(
     for (gateway, node, view) in nodes(&view) {
         let mut of_node: BTreeMap<(ResourceType, String), pb::Holding> = BTreeMap::new();
         for stream in view.streams.values() {
-            let Some(key) = key(gateway, stream) else { continue };
-            let Some(snapshot) = sources.publisher.current(&key) else { continue };
-            let not_in_force = sources.publisher.not_in_force(&key);
+            let Some(snapshot) = snapshot(sources, gateway, stream) else { continue };
+            let not_in_force = key(gateway, stream).map(|key| sources.publisher.not_in_force(&key)).unwrap_or_default();
             for resource_type in ResourceType::ALL {
                 let (resources, version) = (snapshot.resources(resource_type), snapshot.type_version(resource_type));
                 let on_stream = stream.types.get(&resource_type);

@@ -56,6 +56,7 @@ impl Mesh {
             compiled: receiver,
             ledger: Arc::new(Ledger::new()),
             publisher,
+            limits: Arc::default(),
             places: loaded.places,
             metrics: Metrics::new(),
         };
@@ -170,7 +171,7 @@ fn a_gateway_that_holds_everything_is_told_so() {
     let warned = status.objects.iter().find(|object| object.object.starts_with("EndpointSlice/")).unwrap();
     let place = warned.findings[0].location.as_ref().unwrap();
     assert!(place.file.ends_with(".yaml") && place.line > 0, "{place:?}");
-    assert_eq!(status.counts.iter().map(|count| count.objects).sum::<u64>(), 26);
+    assert_eq!(status.counts.iter().map(|count| count.objects).sum::<u64>(), 27);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! and counts what is different. Nothing ever should be.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -38,10 +39,22 @@ impl Audit {
     /// # Errors
     /// The system has no thread to give.
     pub(super) fn start(every: Duration, metrics: Metrics) -> std::io::Result<Self> {
+        Self::start_with(every, metrics, differences)
+    }
+
+    /// The same with another judge, who says how many differences there are.
+    fn start_with(every: Duration, metrics: Metrics, judge: fn(&Sample) -> u64) -> std::io::Result<Self> {
         let (samples, inbox) = sync_channel::<Sample>(0);
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
             while let Ok(sample) = inbox.recv() {
-                metrics.audited(differences(&sample));
+                // What a panic leaves behind is dropped, and the next sample begins anew.
+                let counted = catch_unwind(AssertUnwindSafe(|| judge(&sample))).unwrap_or_else(|_| {
+                    tracing::error!(
+                        "compiling from scratch failed, this is a fault of Chancery; counted as a difference"
+                    );
+                    1
+                });
+                metrics.audited(counted);
             }
         })?;
         Ok(Self { every, last: Instant::now(), samples })
@@ -78,4 +91,36 @@ pub(super) fn differences(sample: &Sample) -> u64 {
     }
     tracing::debug!(differences, "audited");
     differences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::{Exposition, Gauges};
+
+    #[test]
+    fn a_panic_counts_as_a_difference_and_ends_nothing() {
+        let metrics = Metrics::new();
+        let audit = Audit::start_with(Duration::ZERO, metrics.clone(), |_| panic!("from scratch")).expect("a thread");
+        let sample = || Sample {
+            options: Options::default(),
+            given: Arc::default(),
+            wanted: BTreeSet::new(),
+            remembered: Arc::default(),
+            compiled: Arc::new(compile(
+                &Default::default(),
+                &[],
+                &Options::default(),
+                &BTreeSet::new(),
+                &Default::default(),
+            )),
+        };
+        // A thread takes each only when it is done with the one before; the third shows that the second was counted.
+        for _ in 0..3 {
+            audit.samples.send(sample()).expect("the thread goes on");
+        }
+        let text = metrics.write(&Gauges::default(), Exposition::Text);
+        let counted = text.lines().find_map(|line| line.strip_prefix("chancery_audit_differences_total "));
+        assert!(counted.is_some_and(|counted| ["2", "3"].contains(&counted)), "{text}");
+    }
 }

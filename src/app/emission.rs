@@ -2,32 +2,39 @@
 //!
 //! The clock enters here: parts that stand by for connections of a time when their chain was cut
 //! ([`Form::StandingBy`](crate::emit::Form)) go when such connections have ended; what policies shared for routes goes when
-//! gateways have other routes.
+//! gateways have other routes ([`shared`]); a chain is cut again when the Envoys that refused that have gone.
 
-use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use imbl::OrdMap;
-
 use crate::emit::{Beyond, EmitOptions, Emitter, Layout};
-use crate::ir::{Extensions, GatewayPlan, Upstream, UpstreamId};
-use crate::memory::refusals::{Bytes, Refusals};
-use crate::model::EnvoyRelease;
+use crate::ir::{Extensions, GatewayPlan};
+use crate::memory::refusals::references::{Known, chooses_scopes};
+use crate::memory::refusals::{Bytes, GRACE, Overlay, Refusals};
+use crate::model::{EnvoyRelease, GatewayId, Name, ObjectRef};
 use crate::publish::GatewayKey;
 use crate::snapshot::verify::Verifier;
-use crate::snapshot::{ResourceType, Snapshot};
+use crate::snapshot::{Resource, ResourceType, Snapshot};
+use crate::status::View;
+
+use super::refusals::{have_all_taken, is_some_connected};
+use barred::Barred;
+use shared::Shared;
+
+mod barred;
+mod shared;
+
+/// What Envoy says of a listener whose address it cannot have, which says nothing about its chains.
+const CANNOT_BIND: &[&str] = &["cannot bind", "Address already in use", "Permission denied"];
+
+/// By type and name: what stands in for what was refused, with what that refers to.
+pub(super) type StandIns = BTreeMap<(ResourceType, Name), Arc<Resource>>;
 
 /// How long after a chain was put together again its parts stand by. Envoy drains connections for ten minutes unless it
 /// is started with another `--drain-time-s`; half of this loses requests, double keeps parts twice as long for nobody.
 pub(super) const DRAINED: Duration = Duration::from_secs(15 * 60);
-
-/// How long what policies share no more is held for gateways whose routes still name it: without it, they refuse the
-/// requests of those routes. Ample for a gateway to take its routes over; double fetches the keys of issuers that are gone for
-/// longer.
-pub(super) const TAKEN_OVER: Duration = Duration::from_secs(15);
 
 /// The settings for gateways of a release: [`EmitOptions::serving`], unless a test cuts earlier.
 pub(super) type Serving = fn(IpAddr, EnvoyRelease) -> EmitOptions;
@@ -40,63 +47,43 @@ pub(super) struct Emission {
     last: Option<Arc<Snapshot>>,
     /// When something began to stand by, the last time.
     standing_by: Option<Instant>,
-    /// What policies share, as it was emitted last.
+    /// Whether that has to wait: what stands in for a refused listener may be cut, and need the parts.
+    is_held: bool,
     shared: Shared,
-    /// Whether a listener was refused while a chain of it was cut: some Envoys are built without what that takes.
-    refuses_cuts: bool,
+    barred: Barred,
+    /// Whether what was emitted last could be filled.
+    is_filled: bool,
+    /// Set while chains are not cut because a listener was refused with a chain that was: some Envoys are built without what
+    /// that takes.
+    uncut: Option<Uncut>,
+    /// What refers to what, of what stands in for something.
+    known: Known,
 }
 
-/// What policies share, as it was emitted last.
-#[derive(Debug, Default)]
-struct Shared {
-    extensions: Arc<Extensions>,
-    /// All upstreams of that time, for those that it names.
-    upstreams: OrdMap<UpstreamId, Arc<Upstream>>,
-    /// When something in it was wanted the last time, if anything in it is wanted no more.
-    leaving: Option<Instant>,
-}
-
-impl Shared {
-    fn due(&self) -> Option<Instant> {
-        self.leaving.map(|since| since + TAKEN_OVER)
-    }
-
-    /// A plan together with what routes of a moment ago name. Names never mean something else, so the two do not clash.
-    fn with_leaving<'p>(&mut self, plan: &'p GatewayPlan, now: Instant) -> Cow<'p, GatewayPlan> {
-        if plan.extensions.covers(&self.extensions) {
-            self.leaving = None;
-            self.extensions = plan.extensions.clone();
-            self.upstreams = plan.upstreams.clone();
-            return Cow::Borrowed(plan);
-        }
-        let mut all = Extensions::clone(&plan.extensions);
-        all.join(&self.extensions);
-        if self.leaving.is_none() || all != *self.extensions {
-            self.leaving = Some(now);
-        }
-        let mut plan = plan.clone();
-        for id in all.upstreams() {
-            if let (None, Some(upstream)) = (plan.upstreams.get(id), self.upstreams.get(id)) {
-                plan.upstreams.insert(id.clone(), upstream.clone());
-            }
-        }
-        self.extensions = Arc::new(all);
-        self.upstreams = plan.upstreams.clone();
-        plan.extensions = self.extensions.clone();
-        Cow::Owned(plan)
-    }
+/// A listener of which some Envoys refused a chain that is cut.
+#[derive(Debug)]
+struct Uncut {
+    nodes: BTreeMap<GatewayId, BTreeSet<Name>>,
+    /// Whether none of them was connected at the last look.
+    have_left: bool,
+    look_at: Instant,
 }
 
 impl Emission {
-    /// Of gateways that may hold anything, from an earlier run or another replica.
-    pub(super) fn new() -> Self {
+    /// Of gateways that may hold anything, from an earlier run or another replica; what policies shared there, as far as
+    /// it is known.
+    pub(super) fn new(shared: Extensions) -> Self {
         Self {
             emitter: Emitter::new(Layout::uncertain()),
             verifier: Verifier::new(),
             last: None,
             standing_by: None,
-            shared: Shared::default(),
-            refuses_cuts: false,
+            is_held: false,
+            shared: Shared::of_earlier_run(shared),
+            barred: Barred::default(),
+            is_filled: false,
+            uncut: None,
+            known: Known::default(),
         }
     }
 
@@ -111,11 +98,12 @@ impl Emission {
         now: Instant,
         fill: impl FnOnce(Snapshot) -> Result<Snapshot, String>,
     ) -> Result<Arc<Snapshot>, String> {
-        if self.refuses_cuts {
+        if self.uncut.is_some() {
             options.cut_from_routes = usize::MAX;
         }
+        self.is_filled = false;
         let before = self.emitter.layout().clone();
-        let plan = self.shared.with_leaving(plan, now);
+        let plan = self.barred.close(self.shared.with_leaving(plan, now));
         let emitted = self.emitter.emit(&plan, &options);
         #[cfg(test)]
         {
@@ -131,6 +119,7 @@ impl Emission {
             self.standing_by = Some(now);
         }
         let filled = fill(emitted)?;
+        self.is_filled = true;
         match &self.last {
             Some(last) if **last == filled => Ok(last.clone()),
             last => {
@@ -145,33 +134,82 @@ impl Emission {
         self.emitter.beyond()
     }
 
-    /// Whether the checker has nothing against a snapshot; what it has is logged.
-    pub(super) fn is_publishable(&mut self, key: &GatewayKey, snapshot: &Snapshot) -> bool {
-        let violations = self.verifier.verify(snapshot);
+    /// The policies whose verification gateways refused, with Envoy's words: their routes are closed.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (&ObjectRef, &Arc<str>)> {
+        self.barred.names().filter_map(|(name, words)| {
+            let mut wanted = self.shared.wanted().verifications();
+            wanted.find(|verification| verification.name == *name).map(|verification| (&verification.policy, words))
+        })
+    }
+
+    /// What routes of these gateways may name, to be known after a restart.
+    pub(super) fn shared(&self) -> &Arc<Extensions> {
+        self.shared.all()
+    }
+
+    /// Whether the checker has nothing against a snapshot, in which some resources stand in for others; what it has is logged.
+    pub(super) fn is_publishable(&mut self, key: &GatewayKey, snapshot: &Snapshot, stand_ins: &StandIns) -> bool {
+        let routes = stand_ins.keys().filter(|(of, _)| *of == ResourceType::Route).map(|(_, name)| name.clone());
+        let violations = self.verifier.verify_with(snapshot, routes.collect());
         for violation in &violations {
             tracing::error!(gateway = %key, "not published, this is a fault of Chancery: {violation}");
         }
         violations.is_empty()
     }
 
-    /// When what stands by, or is left over, may go.
-    pub(super) fn due(&self) -> Option<Instant> {
-        let drained = self.standing_by.map(|since| since + DRAINED);
-        drained.into_iter().chain(self.shared.due()).min()
+    /// A compiled snapshot with what was accepted in place of what was refused.
+    pub(super) fn overlay(&mut self, key: &GatewayKey, compiled: &Arc<Snapshot>, refusals: &Refusals) -> Overlay {
+        refusals.overlay_with(key, compiled, &mut self.known)
     }
 
-    /// Lets go what policies shared and share no more, once no route names it; whether there is such.
-    pub(super) fn let_go(&mut self, now: Instant) -> bool {
-        let is_due = self.shared.due().is_some_and(|due| due <= now);
-        if is_due {
-            self.shared = Shared::default();
+    /// Notes that a compiled snapshot is published, as far as nothing stands in for what it has.
+    ///
+    /// # Cost
+    /// None, unless policies shared something that they share no more; then a look at the bytes of routes that stand in.
+    pub(super) fn published(&mut self, compiled: &Arc<Snapshot>, published: &Snapshot, stand_ins: &StandIns) {
+        // What is not what was emitted last may name anything.
+        if self.is_filled && self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, compiled)) {
+            let routes = stand_ins.iter().filter(|((of, _), _)| *of == ResourceType::Route).map(|(_, routes)| routes);
+            self.shared.published(|| published.type_version(ResourceType::Route), &routes.collect::<Vec<_>>());
         }
-        is_due
+    }
+
+    /// When something is to be looked at again, or what stands by may go.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let drained = self.standing_by.filter(|_| !self.is_held).map(|since| since + DRAINED);
+        let uncut = self.uncut.as_ref().map(|uncut| uncut.look_at);
+        drained.into_iter().chain(uncut).chain(self.shared.due()).min()
+    }
+
+    /// Does what time allows, and what gateways said asks for; whether something is to be emitted otherwise now.
+    ///
+    /// `is_kept` says whether something stands in for a refused listener.
+    ///
+    /// # Cost
+    /// A lookup per refused resource and filter; `connected` is asked when something is due.
+    pub(super) fn follow<'v>(
+        &mut self,
+        key: &GatewayKey,
+        (now, is_kept): (Instant, bool),
+        refusals: &Refusals,
+        connected: impl Fn() -> &'v View,
+    ) -> bool {
+        let has_let_go = self.shared.let_go(now, |is_new| have_all_taken(connected(), key, is_new));
+        let is_settled = self.settle(now, is_kept);
+        let is_whole = self.give_up_cutting(key, now, refusals) || self.cut_again(key, now, connected);
+        let is_barred = self.last.as_ref().is_some_and(|last| self.barred.look(key, last, refusals));
+        has_let_go || is_settled || is_whole || is_barred
+    }
+
+    /// Whether what gateways acknowledge makes a difference.
+    pub(super) fn awaits_filters(&self) -> bool {
+        self.barred.is_open()
     }
 
     /// Lets go what has stood by long enough; whether there is such.
-    pub(super) fn settle(&mut self, now: Instant) -> bool {
-        let is_due = self.standing_by.is_some_and(|since| since + DRAINED <= now);
+    fn settle(&mut self, now: Instant, is_kept: bool) -> bool {
+        self.is_held = is_kept;
+        let is_due = !is_kept && self.standing_by.is_some_and(|since| since + DRAINED <= now);
         if is_due {
             self.standing_by = None;
             self.emitter.settle();
@@ -179,28 +217,45 @@ impl Emission {
         is_due
     }
 
-    /// Stops cutting, if the gateways refused a listener with a chain that is cut; whether that is so since now.
-    ///
-    /// Whatever the reason was: the whole is what every Envoy understands.
-    pub(super) fn give_up_cutting(&mut self, key: &GatewayKey, refusals: &Refusals) -> bool {
-        if self.refuses_cuts || refusals.is_empty() || !self.emitter.layout().is_cut() {
+    /// Stops cutting, if the gateways refused a listener for a chain that is cut, as far as they say; whether that is so since
+    /// now. The whole is what every Envoy understands.
+    fn give_up_cutting(&mut self, key: &GatewayKey, now: Instant, refusals: &Refusals) -> bool {
+        if self.uncut.is_some() || refusals.is_empty() || !self.emitter.layout().is_cut() {
             return false;
         }
         let listeners = self.last.as_ref().map(|last| last.resources(ResourceType::Listener)).unwrap_or_default();
-        let refused = listeners.values().find(|listener| {
+        let refused = listeners.values().find_map(|listener| {
             let bytes = Bytes::new(key, ResourceType::Listener, &listener.name, &listener.version);
-            refusals.get(&bytes).is_some()
+            let refused = refusals.get(&bytes).filter(|_| chooses_scopes(&listener.body))?;
+            let is_for_its_address = CANNOT_BIND.iter().any(|words| refused.message.contains(words));
+            (!is_for_its_address).then_some((listener, refused))
         });
-        if let Some(listener) = refused {
-            tracing::warn!(gateway = %key, listener = %listener.name, "refused while routes are cut; they are sent whole");
-            self.refuses_cuts = true;
+        let Some((listener, refused)) = refused else { return false };
+        tracing::warn!(gateway = %key, listener = %listener.name, "refused while routes are cut; they are sent whole");
+        self.uncut = Some(Uncut { nodes: refused.nodes.clone(), have_left: false, look_at: now + GRACE });
+        true
+    }
+
+    /// Cuts again, if none of those that refused it was connected at two looks; whether that is so since now.
+    fn cut_again<'v>(&mut self, key: &GatewayKey, now: Instant, connected: impl Fn() -> &'v View) -> bool {
+        let Some(uncut) = self.uncut.as_mut().filter(|uncut| uncut.look_at <= now) else { return false };
+        uncut.look_at = now + GRACE;
+        let view = connected();
+        let are_here = uncut.nodes.iter().any(|(class, nodes)| is_some_connected(view, key.envoy, class, nodes));
+        let is_over = !are_here && uncut.have_left;
+        uncut.have_left = !are_here;
+        if is_over {
+            tracing::info!(gateway = %key, "who refused cut routes has gone; they are cut again");
+            self.uncut = None;
         }
-        refused.is_some()
+        is_over
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use imbl::OrdMap;
+
     use super::*;
     use crate::ir::Policy;
     use crate::ir::extension::Level;
@@ -223,7 +278,8 @@ mod tests {
         }))
     }
 
-    fn plan(names: &[&str]) -> GatewayPlan {
+    /// One that shares verifications of some names and has nothing else.
+    pub(super) fn plan(names: &[&str]) -> GatewayPlan {
         let mut extensions = Extensions::default();
         names.iter().for_each(|name| extensions.add(Level::Route, &verification(name)));
         GatewayPlan {
@@ -234,29 +290,5 @@ mod tests {
             upstreams: OrdMap::new(),
             secrets: [].into(),
         }
-    }
-
-    #[test]
-    fn what_policies_share_no_more_is_held_until_routes_are_taken_over() {
-        let (mut shared, start) = (Shared::default(), Instant::now());
-        let second = Duration::from_secs(1);
-        let mut names = |names: &[&str], at: Instant| -> (Vec<String>, Option<Instant>) {
-            let plan = plan(names);
-            let shown = shared.with_leaving(&plan, at);
-            let shown = shown.extensions.tokens.values().flat_map(|own| own.keys().map(ToString::to_string)).collect();
-            (shown, shared.due())
-        };
-        let owned = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        assert_eq!(names(&["a"], start), (owned(&["a"]), None));
-        assert_eq!(names(&["b"], start + second), (owned(&["a", "b"]), Some(start + second + TAKEN_OVER)));
-        let later = start + 2 * second;
-        assert_eq!(
-            names(&["b"], later),
-            (owned(&["a", "b"]), Some(start + second + TAKEN_OVER)),
-            "nothing else leaves"
-        );
-        assert_eq!(names(&["c"], later), (owned(&["a", "b", "c"]), Some(later + TAKEN_OVER)), "b leaves too");
-        assert_eq!(names(&["a", "b", "c"], later + second), (owned(&["a", "b", "c"]), None), "they are back");
-        assert_eq!(names(&[], later + second), (owned(&["a", "b", "c"]), Some(later + second + TAKEN_OVER)));
     }
 }

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as std_mpsc};
+use std::time::Duration;
 
 use crate::ir::GatewayPlan;
 use crate::memory::refusals::blame::{blamed, changes};
@@ -18,7 +19,8 @@ use crate::memory::refusals::document::Document;
 use crate::memory::refusals::{Bytes, Refusals, Refused};
 use crate::model::{Code, EnvoyRelease, Finding, Findings, GatewayId, Name, ObjectRef};
 use crate::publish::{GatewayKey, NotInForce, Withheld};
-use crate::snapshot::{Resource, ResourceType, Snapshot};
+use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
+use crate::status::view::StreamView;
 use crate::status::{Ledger, View};
 use crate::xds::node::Node;
 use crate::xds::observation::{Acknowledgement, Blame, Observation, Observer, Peer, Refusal, RefusedResource, excerpt};
@@ -26,10 +28,14 @@ use crate::xds::observation::{Acknowledgement, Blame, Observation, Observer, Pee
 use super::Event;
 
 /// Most bytes of Envoy's words in a finding, which has 2 KiB for everything. The whole stands in the log and the status.
-const WORDS: usize = 1024;
+pub(super) const WORDS: usize = 1024;
 
 /// Most classes of gateways that a finding names, and most nodes of each.
 const NAMED: usize = 3;
+
+/// After which a gateway that has asked for no routes has none, from an earlier connection either: Envoy asks for what it
+/// has as soon as it may, at the latest when it gives up warming clusters after 15 s. Half of it would do.
+const UNASKED: Duration = Duration::from_secs(60);
 
 /// Most classes of gateways whose texts are remembered; few have as many.
 const CLASSES: usize = 1024;
@@ -42,6 +48,8 @@ pub(super) struct Shared {
     is_told: AtomicBool,
     /// The same of streams that ended.
     is_told_who_left: AtomicBool,
+    /// Whether it makes a difference what filters gateways take.
+    awaits_filters: AtomicBool,
     /// Classes by their text, as streams bear it.
     classes: Mutex<BTreeMap<Name, GatewayId>>,
 }
@@ -80,6 +88,11 @@ impl Shared {
         }
         classes.insert(peer.gateway.clone(), class.clone());
         Some(key(class, &peer.node))
+    }
+
+    /// Whether the compile thread is to be woken when a gateway takes filters.
+    pub(super) fn await_filters(&self, awaits: bool) {
+        self.awaits_filters.store(awaits, Ordering::SeqCst);
     }
 
     /// The compile thread looks now: what comes later wakes it again.
@@ -125,7 +138,8 @@ impl Witness {
         refusals.accept(&key, held.resource_type, &held.version, held.resources.iter(), held.outstanding);
         let has_ended = refusals.reconsider(&key, &peer.node.id, held.resource_type, held.resources.iter());
         drop(refusals);
-        if has_ended {
+        let is_filter = held.resource_type == ResourceType::Extension;
+        if has_ended || (is_filter && self.shared.awaits_filters.load(Ordering::SeqCst)) {
             self.wake();
         }
     }
@@ -139,7 +153,14 @@ impl Witness {
 
     fn refused(&self, peer: &Peer, refusal: &Refusal) {
         // What is only suspected travels again in parts, and what is bad among it is refused by itself (F3).
-        let (Some(key), Blame::Exact) = (self.shared.key_of(peer), refusal.blame) else { return };
+        let Some(key) = self.shared.key_of(peer) else {
+            // A rate-limit service, which keeps what it had.
+            tracing::error!(client = %peer.gateway.escape_debug(), reason = %refusal.message.escape_debug(), "refused its limits, this is a fault of Chancery");
+            return;
+        };
+        if refusal.blame != Blame::Exact {
+            return;
+        }
         let mut is_news = false;
         for resource in &refusal.resources {
             let RefusedResource { name, version, owners } = resource;
@@ -179,6 +200,22 @@ pub(super) fn is_some_connected(
     let Some(class) = connected.gateways.get(class.to_string().as_str()) else { return false };
     let mut present = nodes.iter().filter_map(|node| class.nodes.get(node));
     present.any(|node| node.streams.values().any(|stream| release(&stream.node) == envoy))
+}
+
+/// Whether every connected gateway of a key has taken routes of a version for which a condition holds, and may hold no others.
+///
+/// One that has asked for no routes for [`UNASKED`] has none.
+pub(super) fn have_all_taken(connected: &View, key: &GatewayKey, is_new: impl Fn(&Version) -> bool) -> bool {
+    let Some(class) = connected.gateways.get(key.gateway.to_string().as_str()) else { return true };
+    let is_own = |stream: &&StreamView| stream.node.bind == key.bind && release(&stream.node) == key.envoy;
+    let routes = |stream: &StreamView| stream.types.get(&ResourceType::Route).map(|routes| routes.acknowledged.clone());
+    class.nodes.values().all(|node| {
+        let own: Vec<&StreamView> = node.streams.values().filter(is_own).collect();
+        let mut asked = own.iter().filter_map(|stream| routes(stream)).peekable();
+        let is_silent = asked.peek().is_none();
+        asked.all(|taken| taken.as_ref().is_some_and(&is_new))
+            && (!is_silent || own.iter().all(|stream| stream.connected_for >= UNASKED))
+    })
 }
 
 /// What of a compiled snapshot is not in force: what was kept in its place was accepted before.

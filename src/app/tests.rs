@@ -9,6 +9,7 @@ use crate::model::EnvoyRelease;
 use crate::testing::decode;
 
 mod identities;
+mod lane;
 mod refusals;
 
 /// Two overlapping gateway Services in `edge`, one elsewhere, one without selector, and a Pod.
@@ -119,7 +120,7 @@ fn r10_nothing_is_served_before_the_first_complete_list() {
 async fn r10_an_envoy_that_comes_early_waits() {
     let (sender, state) = watch::channel(None);
     let (events, _inbox) = std_mpsc::channel();
-    let gateways = Gateways { state, publisher: Arc::new(Publisher::new()), events };
+    let gateways = Gateways { state, publisher: Arc::new(Publisher::new()), limits: Arc::default(), events };
     let node = node("cluster-1", "edge", None, &[("app", "web")]);
     let mut subscribed = Box::pin(gateways.subscribe(&node));
     tokio::select! {

@@ -229,6 +229,11 @@ fn route_text(document: &RequestDocument, route: &RoutePart, out: &mut impl Writ
         route.labels.iter().map(|(key, label)| vec![format!("{key}={}", label.value), label.from.clone()]).collect();
     let attached: Vec<Vec<String>> =
         document.policies.iter().map(|a| vec![a.policy.clone(), a.owner.clone(), a.selected_by.clone()]).collect();
+    let asked: Vec<Vec<String>> = document
+        .policies
+        .iter()
+        .flat_map(|policy| policy.servers.iter().map(|server| vec![policy.policy.clone(), server.clone()]))
+        .collect();
     let off: Vec<Vec<String>> = document
         .not_attached
         .iter()
@@ -249,12 +254,20 @@ fn route_text(document: &RequestDocument, route: &RoutePart, out: &mut impl Writ
         .iter()
         .flat_map(|destination| destination.access.iter().map(|line| vec![destination.upstream.clone(), line.clone()]));
     let access: Vec<Vec<String>> = on_gateway.chain(at_destinations).collect();
+    let on_route = document.limits.iter().map(|line| vec!["the route".to_owned(), line.clone()]);
+    let on_the_way = document
+        .destinations
+        .iter()
+        .flat_map(|destination| destination.limits.iter().map(|line| vec![destination.upstream.clone(), line.clone()]));
+    let limits: Vec<Vec<String>> = on_route.chain(on_the_way).collect();
     for (headers, rows) in [
         (&["LABEL", "FROM"][..], labels),
         (&["POLICY", "WORKSPACE", "SELECTED BY"][..], attached),
+        (&["POLICY", "ASKS"][..], asked),
         (&["NOT ATTACHED", "WHY", "REASON"][..], off),
         (&["DESTINATION", "WEIGHT", "ENDPOINTS"][..], destinations),
         (&["AT", "ACCESS"][..], access),
+        (&["ON", "LIMITS"][..], limits),
     ] {
         if !rows.is_empty() {
             writeln!(out)?;

@@ -70,7 +70,7 @@ fn timeless(status: &pb::StatusResponse) -> pb::StatusResponse {
 }
 
 /// The columns of types, in the order in which they are sent.
-const COLUMNS: [(ResourceType, &str); 7] = [
+const COLUMNS: [(ResourceType, &str); 8] = [
     (ResourceType::Cluster, "CLUSTERS"),
     (ResourceType::Endpoint, "ENDPOINTS"),
     (ResourceType::Listener, "LISTENERS"),
@@ -78,6 +78,7 @@ const COLUMNS: [(ResourceType, &str); 7] = [
     (ResourceType::Secret, "SECRETS"),
     (ResourceType::Extension, "EXTENSIONS"),
     (ResourceType::ScopedRoute, "SCOPES"),
+    (ResourceType::RateLimit, "LIMITS"),
 ];
 
 fn text(status: &pb::StatusResponse, now: jiff::Timestamp, out: &mut impl Write) -> anyhow::Result<()> {

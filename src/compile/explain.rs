@@ -3,6 +3,7 @@
 //! Reads the same plan that is emitted, and matches as Envoy does (`wire`). Nothing here decides anything.
 
 mod access;
+mod limits;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use crate::resolve::delegation::FinalRoute;
 use super::full::Compiled;
 use super::report::Verdict;
 pub use access::describe_guard;
+pub use limits::describe_limits;
 use wire::{Wire, host_of, whole};
 
 /// Parts per million that are all.

@@ -10,6 +10,7 @@ use imbl::OrdMap;
 
 use crate::ir::GatewayPlan;
 use crate::ir::frozen::Remembered;
+use crate::ir::policy::rate_limit::LimitPlan;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, ObjectRef};
 use crate::resolve::Options;
 use crate::resolve::attachment::{Beaten, beaten_findings, no_effect_findings};
@@ -21,6 +22,8 @@ use crate::resolve::gateway::{
     Bindings, GrownTree, Segment, bind, broken_tables, carry_over, compose, freeze, has_port, is_implemented_by,
     is_unread, known_gateways, require_auth_findings,
 };
+use crate::resolve::policy::rate_limit::fitting;
+use crate::resolve::policy::rate_limit::serving::{self, Delivery};
 use crate::resolve::world::World;
 use crate::store::Store;
 
@@ -46,6 +49,8 @@ pub struct Compiled {
     pub findings: Reported,
     /// The verdict on every object of the v2 API.
     pub verdicts: OrdMap<ObjectRef, Arc<Verdict>>,
+    /// What each rate-limit service is told that some configuration names.
+    pub limits: OrdMap<ObjectRef, Arc<LimitPlan>>,
     /// For the next compile.
     pub remembered: Arc<Remembered>,
     /// Every object that there is.
@@ -89,6 +94,7 @@ pub fn compile(
             if grown.frozen.is_none() {
                 for segment in &grown.tree.segments {
                     require_auth_findings(&inputs, segment, &mut findings);
+                    findings.extend(told(segment));
                 }
             }
             trees.insert(table.id.clone(), Arc::new(grown));
@@ -98,6 +104,7 @@ pub fn compile(
     findings.extend(beaten_findings(&beaten(&trees)));
     let in_force = trees.values().filter(|grown| grown.frozen.is_none());
     findings.extend(in_force.flat_map(|grown| &grown.tree.segments).flat_map(|segment| closed(segment)));
+    let limits = limits(&inputs, &mut findings);
     for vd in inputs.all_virtual_destinations() {
         backing_services(&inputs, vd, &mut findings);
     }
@@ -114,7 +121,27 @@ pub fn compile(
     let verdicts = verdicts(store, &inputs, &trees, &bindings, &plans, &findings);
     let objects = store.clone();
     let remembered = Arc::new(handed_on);
-    Compiled { inputs, trees, bindings, plans, findings, verdicts, remembered, objects }
+    Compiled { inputs, trees, bindings, plans, findings, verdicts, limits, remembered, objects }
+}
+
+/// What each rate-limit service is told that some configuration names.
+fn limits(inputs: &Inputs, findings: &mut Findings) -> OrdMap<ObjectRef, Arc<LimitPlan>> {
+    let deliveries: Vec<Delivery> =
+        inputs.all_limits().filter_map(|object| serving::deliver(inputs, object, findings)).collect();
+    let servers: BTreeSet<&ObjectRef> = deliveries.iter().flat_map(|delivery| &delivery.servers).collect();
+    let plan = |server: &ObjectRef| {
+        let own = deliveries.iter().filter(|delivery| delivery.servers.contains(server));
+        (server.clone(), Arc::new(serving::plan(server, own, findings)))
+    };
+    servers.into_iter().map(plan).collect()
+}
+
+/// What the authors of limits are told of the routes of a segment.
+pub(super) fn told(segment: &Segment) -> Findings {
+    let routes = segment.routes.iter().zip(&segment.attached);
+    let told = routes.filter_map(|(route, attached)| Some((route.chain.last()?.to_string(), attached)));
+    let told = told.flat_map(|(route, attached)| attached.told.iter().map(move |told| (told, route.clone())));
+    fitting::findings(told)
 }
 
 /// Child tables that no bound root table reaches (R91).

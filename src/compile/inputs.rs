@@ -10,11 +10,12 @@ use crate::ir::trust::Terms;
 use crate::model::{Code, Finding, Findings, Kind, Labels, Name, ObjectRef, WorkspaceId};
 use crate::resolve::Options;
 use crate::resolve::facts::{
-    Account, Age, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, TableRole,
-    TrustPolicy, VirtualDestination, VirtualGateway,
+    Account, Age, AuthServerObject, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table,
+    TableRole, TrustPolicy, VirtualDestination, VirtualGateway,
 };
 use crate::resolve::lower::{Lowered, lower};
 use crate::resolve::policy;
+use crate::resolve::policy::rate_limit::LimitObject;
 use crate::resolve::roster::{Roster, RosterInputs, resolve_roster};
 use crate::resolve::trust::{self, KeptRoot, RootOfTrust, resolve_trust};
 use crate::resolve::world::{PolicyIndex, World};
@@ -36,13 +37,16 @@ pub struct Inputs {
     slices: OrdMap<(ObjectRef, ObjectRef), Arc<Slice>>,
     pods: OrdMap<ObjectRef, Arc<Pod>>,
     nodes: OrdMap<(Name, Name), Arc<Node>>,
-    secrets: OrdMap<ObjectRef, Arc<Secret>>,
+    secrets: Collection<Secret>,
+    auth_servers: Collection<AuthServerObject>,
     trust_policies: OrdMap<ObjectRef, Arc<TrustPolicy>>,
     /// What the policies, their Secrets and the kept root come down to.
     trust: trust::Resolved,
     virtual_destinations: Collection<VirtualDestination>,
     external_services: Collection<ExternalService>,
     policies: OrdMap<WorkspaceId, PolicyIndex>,
+    /// What RateLimitPolicies refer to.
+    limits: OrdMap<ObjectRef, Arc<LimitObject>>,
     /// Objects of the v2 API that count: owned and read for configuration, or admin objects in their place.
     counted: OrdSet<ObjectRef>,
 }
@@ -87,10 +91,10 @@ macro_rules! members {
     };
 }
 
-members!(Table, Service, Account, VirtualDestination, ExternalService; |member| &member.labels);
-members!(VirtualGateway; |_| &NO_LABELS);
+members!(Table, Service, Account, Secret, VirtualDestination, ExternalService; |member| &member.labels);
+members!(VirtualGateway, AuthServerObject; |_| &NO_LABELS);
 
-/// Nothing selects virtual gateways by label here.
+/// Nothing selects virtual gateways and servers by label here.
 static NO_LABELS: Labels = Labels::new();
 
 impl<T: Member> Collection<T> {
@@ -230,7 +234,7 @@ impl Inputs {
         let policies: Vec<Arc<TrustPolicy>> = self.trust_policies.values().cloned().collect();
         let secret = |id: &ObjectRef| {
             read(id);
-            self.secrets.get(id).cloned()
+            self.secrets.get(id)
         };
         let trust = resolve_trust(&policies, secret, kept, findings);
         let is_other = trust != self.trust;
@@ -250,12 +254,14 @@ impl Inputs {
             slices: OrdMap::new(),
             pods: OrdMap::new(),
             nodes: OrdMap::new(),
-            secrets: OrdMap::new(),
+            secrets: Collection::default(),
+            auth_servers: Collection::default(),
             trust_policies: OrdMap::new(),
             trust: resolve_trust(&[], |_| None, &options.kept_root, &mut Findings::new()),
             virtual_destinations: Collection::default(),
             external_services: Collection::default(),
             policies: OrdMap::new(),
+            limits: OrdMap::new(),
             counted: OrdSet::new(),
         }
     }
@@ -281,7 +287,8 @@ impl Inputs {
             Lowered::Node(node) => {
                 self.nodes.insert((node.id.cluster.clone(), node.id.name.clone()), node.clone());
             }
-            Lowered::Secret(secret) => drop(self.secrets.insert(secret.id.clone(), secret.clone())),
+            Lowered::Secret(secret) => self.secrets.insert(secret),
+            Lowered::AuthServer(server) => self.auth_servers.insert(server),
             Lowered::Trust(policy) => drop(self.trust_policies.insert(policy.id.clone(), policy.clone())),
             Lowered::Gateway(gateway) => self.gateways.insert(gateway),
             Lowered::Table(table) => self.tables.insert(table),
@@ -290,6 +297,7 @@ impl Inputs {
             // Rules see it once its references are followed.
             Lowered::Policy(policy) if policy::refers(policy) => {}
             Lowered::Policy(policy) => self.admit_policy(policy),
+            Lowered::Limits(limits) => drop(self.limits.insert(limits.id.clone(), limits.clone())),
             Lowered::Namespace(_)
             | Lowered::Cluster(_)
             | Lowered::Workspace(_)
@@ -310,7 +318,8 @@ impl Inputs {
             Lowered::Slice(slice) => drop(self.slices.remove(&(slice.service.clone(), slice.id.clone()))),
             Lowered::Pod(pod) => drop(self.pods.remove(&pod.id)),
             Lowered::Node(node) => drop(self.nodes.remove(&(node.id.cluster.clone(), node.id.name.clone()))),
-            Lowered::Secret(secret) => drop(self.secrets.remove(&secret.id)),
+            Lowered::Secret(secret) => self.secrets.remove(secret),
+            Lowered::AuthServer(server) => self.auth_servers.remove(server),
             Lowered::Trust(policy) => drop(self.trust_policies.remove(&policy.id)),
             Lowered::Gateway(gateway) => self.gateways.remove(gateway),
             Lowered::Table(table) => self.tables.remove(table),
@@ -318,6 +327,7 @@ impl Inputs {
             Lowered::ExternalService(service) => self.external_services.remove(service),
             Lowered::Policy(policy) if policy::refers(policy) => {}
             Lowered::Policy(policy) => self.dismiss_policy(policy),
+            Lowered::Limits(limits) => drop(self.limits.remove(&limits.id)),
             Lowered::Namespace(_)
             | Lowered::Cluster(_)
             | Lowered::Workspace(_)
@@ -360,6 +370,11 @@ impl Inputs {
     /// All tables, in age order.
     pub fn all_tables(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.tables.by_age.values()
+    }
+
+    /// All objects that RateLimitPolicies refer to.
+    pub fn all_limits(&self) -> impl Iterator<Item = &Arc<LimitObject>> {
+        self.limits.values()
     }
 
     /// All virtual destinations, in age order.
@@ -454,7 +469,19 @@ impl World for Inputs {
     }
 
     fn secret(&self, id: &ObjectRef) -> Option<Arc<Secret>> {
-        self.secrets.get(id).cloned()
+        self.secrets.get(id)
+    }
+
+    fn secrets(&self, selector: &Selector) -> Vec<Arc<Secret>> {
+        self.secrets.select(selector)
+    }
+
+    fn auth_server(&self, id: &ObjectRef) -> Option<Arc<AuthServerObject>> {
+        self.auth_servers.get(id)
+    }
+
+    fn auth_servers(&self) -> Vec<Arc<AuthServerObject>> {
+        self.auth_servers.by_age.values().cloned().collect()
     }
 
     fn slices(&self, service: &ObjectRef) -> Vec<Arc<Slice>> {
@@ -494,6 +521,10 @@ impl World for Inputs {
 
     fn external_services(&self, selector: &Selector) -> Vec<Arc<ExternalService>> {
         self.external_services.select(selector)
+    }
+
+    fn limit_object(&self, id: &ObjectRef) -> Option<Arc<LimitObject>> {
+        self.limits.get(id).cloned()
     }
 
     fn candidates(&self, owner: &WorkspaceId, labels: &EffectiveLabels) -> Vec<Arc<PolicyObject>> {

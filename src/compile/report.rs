@@ -10,6 +10,7 @@ use crate::ir::GatewayPlan;
 use crate::model::{Approval, Code, Finding, GatewayId, Kind, ObjectRef, Severity};
 use crate::resolve::access::reach;
 use crate::resolve::gateway::{Bindings, GrownTree};
+use crate::resolve::policy::rate_limit::serving::deliver;
 use crate::resolve::world::World;
 use crate::store::Store;
 
@@ -79,7 +80,10 @@ fn approval(kind: Kind, findings: &[Finding], counted: bool) -> Approval {
     let errors: Vec<&Finding> = findings.iter().filter(|f| f.severity == Severity::Error).collect();
     if !errors.is_empty() {
         let is_refused = errors.iter().any(|f| f.code == Code::RefusedByGateway);
-        let is_beyond_envoy = kind != Kind::RouteTable && errors.iter().all(|f| f.code == Code::Unsupported);
+        // Limits are valid without the service that they are asked of, and nothing comes of them.
+        let has_nobody_to_ask = |code: Code| kind == Kind::RateLimitPolicy && code == Code::DestinationNotFound;
+        let is_beyond_envoy =
+            kind != Kind::RouteTable && errors.iter().all(|f| f.code == Code::Unsupported || has_nobody_to_ask(f.code));
         return if is_refused || is_beyond_envoy { Approval::Failed } else { Approval::Invalid };
     }
     if findings.iter().any(|f| f.severity == Severity::Warning) { Approval::Warning } else { Approval::Accepted }
@@ -177,6 +181,10 @@ fn count(
                 add(&policy.id, what, number);
             }
         }
+    }
+    for object in inputs.all_limits() {
+        let servers = deliver(inputs, object, &mut Vec::new()).map_or(0, |delivery| delivery.servers.len());
+        add(&object.id, "numSelectedDestinationServers", servers);
     }
     for (id, member) in &inputs.roster().workspaces {
         let owned: Vec<_> = inputs.roster().namespaces_of(id).collect();

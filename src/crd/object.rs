@@ -137,6 +137,16 @@ impl Kept {
         (Self(Form::Text(kind, text.into_boxed_str())), Ok(()))
     }
 
+    /// Whether two are kept as the same bytes, which is seen without reading them; of two that are not, both may say the same.
+    #[must_use]
+    pub fn is_kept_alike(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Form::Text(kind, text), Form::Text(other_kind, other_text)) => (kind, text) == (other_kind, other_text),
+            (Form::Whole(spec), Form::Whole(other)) => spec == other,
+            _ => false,
+        }
+    }
+
     fn read(&self) -> Cow<'_, Spec> {
         match &self.0 {
             Form::Text(kind, text) => Cow::Owned(schema::read_spec(*kind, text).0),
@@ -174,4 +184,15 @@ pub enum Change {
     Put(Arc<Object>),
     /// An object is gone.
     Delete(ObjectRef),
+}
+
+impl Change {
+    /// The object that it is about.
+    #[must_use]
+    pub fn id(&self) -> &ObjectRef {
+        match self {
+            Self::Put(object) => &object.meta.id,
+            Self::Delete(id) => id,
+        }
+    }
 }

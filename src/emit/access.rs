@@ -1,5 +1,7 @@
 //! Who may call what, as rules of Envoy's `rbac` filters: of clusters, of HTTP listeners, and of whole connections.
 
+use std::collections::BTreeSet;
+
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
 use envoy_types::pb::envoy::config::rbac::v3 as rules_pb;
 use envoy_types::pb::envoy::config::route::v3 as route_pb;
@@ -14,6 +16,7 @@ use crate::ir::policy::TextPattern;
 use crate::ir::policy::access::{AccessEntry, Caller, Cidr, HeaderRule};
 use crate::model::{Name, ObjectRef};
 
+use super::filter::principal;
 use super::{pb, wire};
 
 use matcher_pb::string_matcher::MatchPattern;
@@ -214,7 +217,36 @@ fn caller(caller: &Caller) -> Identifier {
     if let Some(identities) = &caller.identities {
         all.push(any_id(identities.iter().map(identity)));
     }
+    if !caller.principals.is_empty() {
+        all.push(bears_one(&caller.principals));
+    }
+    if !caller.not_principals.is_empty() {
+        let not = |identifier| Identifier::NotId(Box::new(rules_pb::Principal { identifier: Some(identifier) }));
+        all.push(not(bears_one(&caller.not_principals)));
+        all.push(not(state(principal::MORE, MatchPattern::Exact("yes".to_owned()))));
+    }
     all_ids(all).identifier.unwrap_or(Identifier::Any(true))
+}
+
+/// Whose request has a verified token of one of these principals.
+fn bears_one(principals: &BTreeSet<TextPattern>) -> Identifier {
+    any_id(principal::keys().flat_map(|key| principals.iter().map(move |pattern| bears(&key, pattern))))
+}
+
+fn bears(key: &str, pattern: &TextPattern) -> Identifier {
+    let matched = state(key, text(pattern));
+    if *pattern != TextPattern::Any {
+        return matched;
+    }
+    let nobody =
+        rules_pb::Principal { identifier: Some(state(key, MatchPattern::Exact(principal::NO_TOKEN.to_owned()))) };
+    all_ids(vec![matched, Identifier::NotId(Box::new(nobody))]).identifier.unwrap_or(Identifier::Any(false))
+}
+
+/// What the state of a request has under a key; without the key nothing matches.
+fn state(key: &str, pattern: MatchPattern) -> Identifier {
+    let matcher = matcher_pb::filter_state_matcher::Matcher::StringMatch(pb::string_matcher(pattern, false));
+    Identifier::FilterState(matcher_pb::FilterStateMatcher { key: key.to_owned(), matcher: Some(matcher) })
 }
 
 /// Who has a verified certificate with this URI.

@@ -15,7 +15,7 @@ use crate::ir::listener::HttpHosts;
 use crate::ir::{
     Chain, Extensions, GatewayPlan, Guard, Listener, Secret, SecretId, Serves, Upstream, UpstreamId, VirtualHost,
 };
-use crate::model::{EnvoyRelease, Host, Name, ObjectRef};
+use crate::model::{Host, Name, ObjectRef};
 use crate::snapshot::{Resource, ResourceType, Resources, Snapshot};
 
 use super::filter::Beyond;
@@ -50,11 +50,13 @@ impl Emitter {
 
     /// Everything that the Envoys of one gateway should hold.
     ///
-    /// Another address to bind, another release or a gateway of another cluster makes everything new.
+    /// Another address to bind, another release or a gateway of another cluster makes everything new, and so does a set of
+    /// settings that gets or loses the filter which routes name for it.
     pub fn emit(&mut self, plan: &GatewayPlan, options: &EmitOptions) -> Snapshot {
         let fits = |state: &State| {
             (state.options.bind, state.options.release) == (options.bind, options.release)
                 && state.cluster == plan.gateway.cluster
+                && !plan.extensions.moves_slots_of(&state.extensions)
         };
         if !self.state.as_ref().is_some_and(fits) {
             self.state = None;
@@ -72,14 +74,16 @@ impl Emitter {
         state.made.snapshot()
     }
 
-    /// The policies that the release cannot do, whose routes are closed.
+    /// The policies that the release cannot do.
     ///
     /// # Cost
     /// In proportion to these policies and to the chains.
     #[must_use]
     pub fn beyond(&self) -> BTreeSet<Beyond> {
         let listeners = self.state.iter().flat_map(|state| state.listeners.values());
-        listeners.flat_map(|listener| listener.chains.values()).flat_map(|chain| chain.beyond.keys().cloned()).collect()
+        let of_routes = listeners.flat_map(|listener| listener.chains.values()).flat_map(|chain| chain.beyond.keys());
+        let of_upstreams = self.state.iter().flat_map(|state| state.beyond.values().flatten());
+        of_routes.chain(of_upstreams).cloned().collect()
     }
 
     /// How the chains are laid out now.
@@ -140,6 +144,8 @@ struct State {
     extensions: Arc<Extensions>,
     guard: Option<Arc<Guard>>,
     upstreams: OrdMap<UpstreamId, Arc<Upstream>>,
+    /// By upstream: the policies on it that the release cannot do. Nearly always empty.
+    beyond: BTreeMap<UpstreamId, Vec<Beyond>>,
     secrets: BTreeMap<SecretId, Secret>,
     listeners: BTreeMap<u16, ListenerState>,
     made: Made,
@@ -159,6 +165,7 @@ impl State {
             extensions,
             guard: None,
             upstreams: OrdMap::new(),
+            beyond: BTreeMap::new(),
             secrets: BTreeMap::new(),
             listeners: BTreeMap::new(),
             made,
@@ -192,10 +199,16 @@ impl State {
                     let name = name::cluster(id);
                     remove(&mut self.made.clusters, &name);
                     remove(&mut self.made.endpoints, &name);
+                    self.beyond.remove(id);
                 }
-                DiffItem::Add(_, upstream) | DiffItem::Update { new: (_, upstream), .. } => {
-                    put(&mut self.made.clusters, cluster::emit_cluster(upstream, &self.cluster));
-                    put(&mut self.made.endpoints, endpoint::emit_endpoints(upstream));
+                DiffItem::Add(id, upstream) | DiffItem::Update { new: (id, upstream), .. } => {
+                    let served = filter::as_served(upstream, self.options.release);
+                    put(&mut self.made.clusters, cluster::emit_cluster(&served, &self.cluster));
+                    put(&mut self.made.endpoints, endpoint::emit_endpoints(&served));
+                    match filter::beyond_at(upstream, self.options.release) {
+                        none if none.is_empty() => self.beyond.remove(id),
+                        some => self.beyond.insert(id.clone(), some),
+                    };
                 }
             }
         }
@@ -224,7 +237,8 @@ impl State {
         }
         for (port, listener) in listeners {
             let state = self.listeners.entry(*port).or_default();
-            state.update(listener, &self.options, layout, &mut self.made);
+            let target = route::Target { release: self.options.release, extensions: &self.extensions };
+            state.update(listener, (&self.options, target), layout, &mut self.made);
         }
         layout.emitted();
         layout.retain(|port, chain| self.listeners.get(&port).is_some_and(|state| state.chains.contains_key(chain)));
@@ -271,7 +285,13 @@ struct ListenerState {
 }
 
 impl ListenerState {
-    fn update(&mut self, listener: &Listener, options: &EmitOptions, layout: &mut Layout, made: &mut Made) {
+    fn update(
+        &mut self,
+        listener: &Listener,
+        (options, target): (&EmitOptions, route::Target<'_>),
+        layout: &mut Layout,
+        made: &mut Made,
+    ) {
         let port = listener.bind_port;
         let http: BTreeMap<&Name, (&Chain, &HttpHosts)> =
             listener.chains.iter().filter_map(|chain| Some((&chain.name, (chain, chain.serves.http()?)))).collect();
@@ -282,7 +302,7 @@ impl ListenerState {
         let mut cut: BTreeSet<Name> = BTreeSet::new();
         for (name, (chain, http)) in http {
             let state = self.chains.entry(name.clone()).or_default();
-            let hosts = state.update_hosts(&http.virtual_hosts, options.release);
+            let hosts = state.update_hosts(&http.virtual_hosts, target);
             let before = layout.form(port, name);
             let form = state.weight.form(&http.misdirected, before, layout.is_settled(), options);
             layout.set(port, name, form);
@@ -349,8 +369,8 @@ struct HostState {
 }
 
 impl HostState {
-    fn new(host: &Arc<VirtualHost>, release: EnvoyRelease) -> Self {
-        Self { host: host.clone(), place: Place::of(&host.domain), encoded: route::encode_host(host, release) }
+    fn new(host: &Arc<VirtualHost>, target: route::Target<'_>) -> Self {
+        Self { host: host.clone(), place: Place::of(&host.domain), encoded: route::encode_host(host, target) }
     }
 }
 
@@ -418,7 +438,7 @@ impl ChainState {
     }
 
     /// Takes the hosts of a plan over; where they stand that differ.
-    fn update_hosts(&mut self, hosts: &[Arc<VirtualHost>], release: EnvoyRelease) -> Touched {
+    fn update_hosts(&mut self, hosts: &[Arc<VirtualHost>], target: route::Target<'_>) -> Touched {
         let mut touched = Touched::new();
         let same_domains = self.hosts.len() == hosts.len()
             && self
@@ -429,7 +449,7 @@ impl ChainState {
         if same_domains {
             for (before, host) in self.hosts.iter_mut().zip(hosts) {
                 if !Arc::ptr_eq(&before.host, host) {
-                    replace(before, host, release, (&mut self.weight, &mut self.beyond), &mut touched);
+                    replace(before, host, target, (&mut self.weight, &mut self.beyond), &mut touched);
                 }
             }
             return touched;
@@ -441,12 +461,12 @@ impl ChainState {
             let state = match before.remove(&host.domain) {
                 Some(mut state) => {
                     if !Arc::ptr_eq(&state.host, host) {
-                        replace(&mut state, host, release, (&mut self.weight, &mut self.beyond), &mut touched);
+                        replace(&mut state, host, target, (&mut self.weight, &mut self.beyond), &mut touched);
                     }
                     state
                 }
                 None => {
-                    let state = HostState::new(host, release);
+                    let state = HostState::new(host, target);
                     self.weight.add(host);
                     add(&mut self.beyond, &state.encoded.beyond);
                     touched.insert(state.place, true);
@@ -507,15 +527,15 @@ impl ChainState {
 fn replace(
     state: &mut HostState,
     host: &Arc<VirtualHost>,
-    release: EnvoyRelease,
+    target: route::Target<'_>,
     (weight, beyond): (&mut Weight, &mut BTreeMap<Beyond, usize>),
     touched: &mut Touched,
 ) {
     if state.host != *host {
         weight.remove(&state.host);
         weight.add(host);
-        let encoded = route::encode_host(host, release);
         subtract(beyond, &state.encoded.beyond);
+        let encoded = route::encode_host_after((&state.host, &mut state.encoded), host, target);
         add(beyond, &encoded.beyond);
         let moves_owners = encoded.owners != state.encoded.owners;
         *touched.entry(state.place).or_default() |= moves_owners;

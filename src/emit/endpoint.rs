@@ -15,7 +15,8 @@ use super::{name, pb, wire};
 ///
 /// # Rule
 /// R143: a destination without ready endpoints answers 503. D4 of the failure shapes: so does a black hole.
-pub(super) fn emit_endpoints(upstream: &Upstream) -> Resource {
+#[must_use]
+pub fn emit_endpoints(upstream: &Upstream) -> Resource {
     let name = name::cluster(&upstream.id);
     let endpoints = match upstream.closed {
         Some(Closed::BlackHole) => Vec::new(),

@@ -36,6 +36,7 @@ mod emitter;
 mod emitter_tests;
 mod endpoint;
 mod layout;
+mod limits;
 mod listener;
 mod name;
 mod pb;
@@ -49,19 +50,22 @@ mod tls;
 mod wire;
 
 pub use emitter::Emitter;
+pub use endpoint::emit_endpoints;
 pub use filter::Beyond;
 pub(crate) use layout::part_suffix;
 pub use layout::{Form, Layout};
+pub use limits::emit_limits;
 pub(crate) use name::{listener as listener_name, route_configuration as route_configuration_name};
 pub use route::route_entries;
 pub use secret::emit_issued;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::ir::listener::HttpHosts;
-use crate::ir::{Chain, GatewayPlan, VirtualHost};
+use crate::ir::{Chain, GatewayPlan, Upstream, VirtualHost};
 use crate::model::EnvoyRelease;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 
@@ -120,10 +124,11 @@ pub fn emit_gateway(plan: &GatewayPlan, options: &EmitOptions) -> Snapshot {
 #[must_use]
 pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &Layout) -> Snapshot {
     let gateway_cluster = &plan.gateway.cluster;
-    let clusters = plan.upstreams.values().map(|upstream| cluster::emit_cluster(upstream, gateway_cluster));
+    let upstreams = || plan.upstreams.values().map(|upstream| filter::as_served(upstream, options.release));
+    let clusters = upstreams().map(|upstream| cluster::emit_cluster(&upstream, gateway_cluster));
     let dialled = cluster::dialled(&plan.extensions);
     let clusters = clusters.chain(dialled.into_iter().map(|(dial, owners)| cluster::emit_dialled(dial, owners)));
-    let endpoints = plan.upstreams.values().map(|upstream| endpoint::emit_endpoints(upstream));
+    let endpoints = upstreams().map(|upstream| endpoint::emit_endpoints(&upstream));
     let secrets = plan.secrets.iter().map(|(id, secret)| secret::emit_secret(id, secret));
     let form = |port: u16, chain: &Chain| {
         chain.serves.http().map_or(Form::Whole, |http| {
@@ -138,7 +143,8 @@ pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &La
     let (mut routes, mut scopes) = (Vec::new(), Vec::new());
     for (port, chain) in plan.listeners.values().flat_map(|l| l.chains.iter().map(move |chain| (l.bind_port, chain))) {
         if let Some(http) = chain.serves.http() {
-            emit_chain_routes((port, chain, http), form(port, chain), options.release, (&mut routes, &mut scopes));
+            let target = route::Target { release: options.release, extensions: &plan.extensions };
+            emit_chain_routes((port, chain, http), form(port, chain), target, (&mut routes, &mut scopes));
         }
     }
     let guard = filter::emit_guard(plan.guard.as_deref());
@@ -153,24 +159,31 @@ pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &La
         .with(ResourceType::Secret, secrets)
 }
 
-/// The policies of a plan that a release cannot do, whose routes are closed there.
+/// The policies of a plan that a release cannot do.
 ///
 /// # Cost
-/// Linear in routes; [`Emitter::beyond`] knows it of what it made.
+/// Linear in routes and upstreams; [`Emitter::beyond`] knows it of what it made.
 #[must_use]
 pub fn beyond(plan: &GatewayPlan, release: EnvoyRelease) -> BTreeSet<Beyond> {
     let chains = plan.listeners.values().flat_map(|listener| &listener.chains);
     let hosts = chains.filter_map(|chain| chain.serves.http()).flat_map(|http| &http.virtual_hosts);
-    hosts.flat_map(|host| route::beyond(host, release)).collect()
+    let of_routes = hosts.flat_map(|host| route::beyond(host, release));
+    of_routes.chain(plan.upstreams.values().flat_map(|upstream| filter::beyond_at(upstream, release))).collect()
+}
+
+/// Whether gateways of a release can be given a destination as it is, with its endpoints.
+#[must_use]
+pub fn is_served_whole(upstream: &Upstream, release: EnvoyRelease) -> bool {
+    matches!(filter::as_served(upstream, release), Cow::Borrowed(_))
 }
 
 fn emit_chain_routes(
     (port, chain, http): (u16, &Chain, &HttpHosts),
     form: Form,
-    release: EnvoyRelease,
+    target: route::Target<'_>,
     (routes, scopes): (&mut Vec<Resource>, &mut Vec<Resource>),
 ) {
-    let encode = |host: &Arc<VirtualHost>| (layout::Place::of(&host.domain), route::encode_host(host, release));
+    let encode = |host: &Arc<VirtualHost>| (layout::Place::of(&host.domain), route::encode_host(host, target));
     let hosts: Vec<_> = http.virtual_hosts.iter().map(encode).collect();
     let misdirected = layout::encode_all_misdirected(http, form);
     for piece in form.pieces() {

@@ -80,6 +80,15 @@ pub(crate) fn server(server: &Server) -> Name {
     }
 }
 
+/// What a filter calls a server itself: names of clusters are no hosts, and servers refuse them (HTTP/2 as a protocol error).
+pub(crate) fn authority(server: &Server) -> String {
+    match server {
+        Server::Upstream(id) => format!("{}.{}:{}", id.object.name, id.object.namespace, id.port),
+        Server::Dial(dial) if dial.host.contains(':') => format!("[{}]:{}", dial.host, dial.port),
+        Server::Dial(dial) => format!("{}:{}", dial.host, dial.port),
+    }
+}
+
 /// The name of an upstream in Envoy's statistics: short, because it stands in dozens of them.
 ///
 /// A Service of the gateway's own cluster is `namespace/name/port`; everything else keeps the name of its cluster.

@@ -19,12 +19,12 @@ use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use envoy_types::pb::google::protobuf::Any;
 
 use crate::ir::extension;
-use crate::ir::route::{DirectResponse, Forward, HostRewrite, PathRewrite, Redirect};
-use crate::ir::{Action, Matcher, Route, RouteBody, VirtualHost};
+use crate::ir::route::{DirectResponse, Forward, HostRewrite, PathRewrite, Redirect, changed};
+use crate::ir::{Action, Extensions, Matcher, Policy, Route, RouteBody, VirtualHost};
 use crate::model::{EnvoyRelease, Host, Name, ObjectRef};
 use crate::snapshot::Resource;
 
-use super::filter::Beyond;
+use super::filter::{Beyond, lanes};
 use super::{filter, name, pb, wire};
 
 /// The most that a direct response may answer with; Envoy's default is 4 KiB.
@@ -33,13 +33,25 @@ const LARGEST_DIRECT_RESPONSE: u32 = 1 << 20;
 /// `Misdirected Request`: the client should use a connection of its own for the host.
 const MISDIRECTED: u16 = 421;
 
-/// Number of the field `virtual_hosts` of a route configuration.
+/// Numbers of the fields `virtual_hosts` of a route configuration and `routes` of a virtual host.
 const VIRTUAL_HOSTS: u32 = 2;
+const ROUTES: u32 = 3;
+
+/// What routes are emitted for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target<'a> {
+    /// The release of the Envoys.
+    pub(super) release: EnvoyRelease,
+    /// What policies share there.
+    pub(super) extensions: &'a Extensions,
+}
 
 /// A virtual host, encoded, and the objects that a refusal of it concerns.
 #[derive(Clone, Debug)]
 pub(super) struct HostPart {
     part: wire::Part,
+    /// Of each piece of its routes, whether one of them forwards.
+    forwards: Vec<bool>,
     pub(super) owners: Arc<[ObjectRef]>,
     /// The policies that the release cannot do, once for each route that is closed for it. Nearly always empty.
     pub(super) beyond: Vec<Beyond>,
@@ -48,9 +60,55 @@ pub(super) struct HostPart {
 /// Encodes one virtual host.
 ///
 /// One at a time: as messages, the routes of a large mesh take twenty times the memory of their bytes.
-pub(super) fn encode_host(host: &VirtualHost, release: EnvoyRelease) -> HostPart {
-    let part = wire::Part::new(VIRTUAL_HOSTS, &emit_virtual_host(host, release));
-    HostPart { part, owners: pb::owners(concerned(host)), beyond: beyond(host, release) }
+pub(super) fn encode_host(host: &VirtualHost, target: Target<'_>) -> HostPart {
+    let pieces = if host.redirects_to_https { &[] } else { host.routes.pieces() };
+    let (entries, forwards): (Vec<_>, Vec<_>) = pieces.iter().map(|piece| encode_piece(piece, target)).unzip();
+    HostPart {
+        part: encode_around(host, entries, &forwards),
+        forwards,
+        owners: pb::owners(concerned(host)),
+        beyond: beyond(host, target.release),
+    }
+}
+
+/// Encodes a virtual host of which another value was encoded.
+///
+/// # Cost
+/// That of encoding the pieces of routes that are others, and a copy of the rest.
+pub(super) fn encode_host_after(
+    (before, encoded): (&VirtualHost, &mut HostPart),
+    host: &VirtualHost,
+    target: Target<'_>,
+) -> HostPart {
+    let is_alike = !before.redirects_to_https && !host.redirects_to_https && encoded.beyond.is_empty();
+    if !is_alike {
+        return encode_host(host, target);
+    }
+    let (older, newer) = (before.routes.pieces(), host.routes.pieces());
+    let (gone, came) = changed(older, newer, Arc::ptr_eq);
+    let mut forwards = std::mem::take(&mut encoded.forwards);
+    let mut entries = encoded.part.take_entries();
+    let (new, new_forwards): (Vec<_>, Vec<_>) =
+        newer[came.clone()].iter().map(|piece| encode_piece(piece, target)).unzip();
+    entries.splice(gone.clone(), new);
+    forwards.splice(gone.clone(), new_forwards);
+    let (older, newer) = (&older[gone], &newer[came]);
+    let is_owned_alike = before.tables == host.tables && concerned_by(older) == concerned_by(newer);
+    let owners = if is_owned_alike { encoded.owners.clone() } else { pb::owners(concerned(host)) };
+    let beyond =
+        newer.iter().flat_map(|piece| piece.iter()).flat_map(|route| filter::beyond(route, target.release)).collect();
+    HostPart { part: encode_around(host, entries, &forwards), forwards, owners, beyond }
+}
+
+fn encode_piece(piece: &[Route], target: Target<'_>) -> (wire::Entries, bool) {
+    let routes: Vec<route_pb::Route> = piece.iter().flat_map(|route| emit_route(route, target)).collect();
+    let forwards = piece.iter().any(|route| matches!(route.body.action, Action::Forward(_)));
+    (wire::Entries::new(ROUTES, &routes), forwards)
+}
+
+fn encode_around(host: &VirtualHost, entries: Vec<wire::Entries>, forwards: &[bool]) -> wire::Part {
+    let shell = emit_virtual_host(host, forwards.contains(&true));
+    wire::Part::around(VIRTUAL_HOSTS, &shell, ROUTES, entries)
 }
 
 /// The policies of a virtual host that a release cannot do, once for each route that is closed for it.
@@ -63,7 +121,8 @@ pub(super) fn beyond(host: &VirtualHost, release: EnvoyRelease) -> Vec<Beyond> {
 
 /// Encodes the virtual host that answers 421 for hosts of other chains.
 pub(super) fn encode_misdirected<'a>(hosts: impl Iterator<Item = &'a Host>) -> HostPart {
-    HostPart { part: wire::Part::new(VIRTUAL_HOSTS, &emit_misdirected(hosts)), owners: [].into(), beyond: Vec::new() }
+    let part = wire::Part::new(VIRTUAL_HOSTS, &emit_misdirected(hosts));
+    HostPart { part, forwards: Vec::new(), owners: [].into(), beyond: Vec::new() }
 }
 
 /// The owners of a route configuration: the gateways of its chain, and everything behind its hosts.
@@ -115,9 +174,15 @@ fn emit_misdirected<'a>(hosts: impl Iterator<Item = &'a Host>) -> route_pb::Virt
 
 /// The objects that a refusal of a virtual host concerns: all tables on the way, all attached policies.
 fn concerned(host: &VirtualHost) -> BTreeSet<&ObjectRef> {
-    let mut objects: BTreeSet<&ObjectRef> = host.tables.iter().collect();
+    let mut objects = concerned_by(host.routes.pieces());
+    objects.extend(host.tables.iter());
+    objects
+}
+
+fn concerned_by(pieces: &[Arc<[Route]>]) -> BTreeSet<&ObjectRef> {
+    let mut objects: BTreeSet<&ObjectRef> = BTreeSet::new();
     let mut before: Option<&RouteBody> = None;
-    for route in &host.routes {
+    for route in pieces.iter().flat_map(|piece| piece.iter()) {
         let body = &*route.body;
         // Neighbours come from one table nearly always, and have the same policies.
         let same =
@@ -133,17 +198,12 @@ fn concerned(host: &VirtualHost) -> BTreeSet<&ObjectRef> {
     objects
 }
 
-fn emit_virtual_host(host: &VirtualHost, release: EnvoyRelease) -> route_pb::VirtualHost {
-    let routes = match host.redirects_to_https {
-        true => vec![emit_https_redirect()],
-        false => host.routes.iter().flat_map(|route| emit_route(route, release)).collect(),
-    };
-    let forwards =
-        !host.redirects_to_https && host.routes.iter().any(|route| matches!(route.body.action, Action::Forward(_)));
+/// A virtual host without the routes that the plan has for it.
+fn emit_virtual_host(host: &VirtualHost, forwards: bool) -> route_pb::VirtualHost {
     route_pb::VirtualHost {
         name: host.domain.to_string(),
         domains: vec![host.domain.to_string()],
-        routes,
+        routes: host.redirects_to_https.then(emit_https_redirect).into_iter().collect(),
         metadata: pb::provenance("tables", &host.tables),
         // Here and not on each route: it is five times as large as a lean route.
         retry_policy: forwards.then(filter::baseline_retries),
@@ -176,29 +236,38 @@ fn any_request() -> route_pb::RouteMatch {
     }
 }
 
-/// A route; closed where the release cannot do one of its policies.
-fn emit_route(route: &Route, release: EnvoyRelease) -> Vec<route_pb::Route> {
-    let builder = build(route);
-    if filter::is_beyond(route, release) { builder.close() } else { builder.finish() }
+/// A route; closed where the release cannot do one of its policies, or the gateway has no room for it.
+fn emit_route(route: &Route, target: Target<'_>) -> Vec<route_pb::Route> {
+    let builder = build(route, target.extensions);
+    let is_closed = builder.is_closed || filter::is_beyond(route, target.release);
+    if is_closed { builder.close() } else { builder.finish() }
 }
 
 /// The names and matchers that a route of the plan has in Envoy's list, in order. Nearly always its own.
 #[must_use]
 pub fn route_entries(route: &Route) -> Vec<(Name, Matcher)> {
-    build(route).entries()
+    build(route, &Extensions::default()).entries()
 }
 
 /// A route with its policies on it.
-fn build(route: &Route) -> RouteBuilder<'_> {
-    let mut builder = RouteBuilder::new(route);
+fn build<'a>(route: &'a Route, extensions: &'a Extensions) -> RouteBuilder<'a> {
+    let mut builder = RouteBuilder::new(route, extensions);
     for policy in route.body.policies.iter() {
         filter::apply(policy, &mut builder);
     }
     if let Action::Forward(forward) = &route.body.action {
+        let own = &route.body.policies;
+        let is_split = forward.destinations.iter().any(|destination| lanes::limits(&destination.policies).is_some());
+        if let (false, Some(limits)) = (is_split, lanes::limits(own)) {
+            lanes::fill(limits, &own.iter(), builder.scope());
+        }
         for (index, destination) in forward.destinations.iter().enumerate() {
             builder.level = Level::Destination(index);
             for policy in &destination.policies {
                 filter::apply(policy, &mut builder);
+            }
+            if let Some(limits) = lanes::limits(&destination.policies) {
+                lanes::fill(limits, &own.iter().chain(&destination.policies), builder.scope());
             }
         }
     }
@@ -209,10 +278,14 @@ fn build(route: &Route) -> RouteBuilder<'_> {
 #[derive(Debug)]
 pub(super) struct RouteBuilder<'a> {
     route: &'a Route,
+    /// What policies share on the gateway.
+    pub(super) extensions: &'a Extensions,
     level: Level,
     own: Scope,
     destinations: Vec<Scope>,
     takes_preflights: bool,
+    /// Whether nothing may pass, because a policy cannot be put on the route.
+    pub(super) is_closed: bool,
     /// Of the whole request, retries included; zero is none.
     pub(super) timeout: Duration,
     /// Retries in place of the virtual host's.
@@ -247,17 +320,19 @@ pub(super) struct HeaderChanges {
 }
 
 impl<'a> RouteBuilder<'a> {
-    fn new(route: &'a Route) -> Self {
+    fn new(route: &'a Route, extensions: &'a Extensions) -> Self {
         let destinations = match &route.body.action {
             Action::Forward(forward) => forward.destinations.iter().map(|_| Scope::default()).collect(),
             Action::Redirect(_) | Action::Direct(_) => Vec::new(),
         };
         Self {
             route,
+            extensions,
             level: Level::Route,
             own: Scope::default(),
             destinations,
             takes_preflights: false,
+            is_closed: false,
             timeout: Duration::ZERO,
             retry: None,
         }
@@ -276,6 +351,15 @@ impl<'a> RouteBuilder<'a> {
         match self.level {
             Level::Route => extension::Level::Route,
             Level::Destination(_) => extension::Level::Destination,
+        }
+    }
+
+    /// The policies on what the policy at hand is for.
+    pub(super) fn policies(&self) -> &'a [Policy] {
+        match (self.level, &self.route.body.action) {
+            (Level::Route, _) => &self.route.body.policies,
+            (Level::Destination(index), Action::Forward(forward)) => &forward.destinations[index].policies,
+            (Level::Destination(_), Action::Redirect(_) | Action::Direct(_)) => &[],
         }
     }
 

@@ -19,6 +19,8 @@ use crate::render::to_json;
 use crate::snapshot::verify::verify;
 use crate::snapshot::{ResourceType, Snapshot};
 
+mod limits;
+
 use super::testing::*;
 use super::{EmitOptions, emit_gateway};
 
@@ -112,6 +114,9 @@ fn http_filters() -> Vec<Value> {
     };
     let mut csrf = here("chancery.csrf", "csrf", "CsrfPolicy");
     csrf["typed_config"]["filter_enabled"] = json!({"default_value": {"denominator": "MILLION"}});
+    let mut key_headers = here("chancery.auth.key-headers", "lua", "Lua");
+    let script = super::filter::key_headers_script();
+    key_headers["typed_config"]["source_codes"] = json!({"key-headers": {"inline_string": script}});
     let marks = ["pre.0", "pre.1", "post.0", "post.1"]
         .map(|place| here(&format!("chancery.jwt-mark.{place}"), "set_filter_state", "Config"));
     [
@@ -125,7 +130,7 @@ fn http_filters() -> Vec<Value> {
             rules("chancery.auth.jwt-claims"),
             holder("chancery.auth.basic"),
             holder("chancery.auth.key"),
-            here("chancery.auth.key-headers", "lua", "Lua"),
+            key_headers,
             found("chancery.extauth.0", "ext_authz", "ExtAuthz"),
             found("chancery.extauth.1", "ext_authz", "ExtAuthz"),
             found("chancery.extauth.2", "ext_authz", "ExtAuthz"),

@@ -55,27 +55,88 @@ pub(crate) fn encode<M: Emitted>(message: &M) -> Bytes {
     canonical_bytes(message).into()
 }
 
+/// Messages as entries of a list field, encoded one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entries(Bytes);
+
+impl Entries {
+    /// Encodes them.
+    pub(crate) fn new<M: Emitted>(number: u32, messages: &[M]) -> Self {
+        use prost::encoding::{WireType, encode_key, encode_varint};
+        let mut bytes = Vec::new();
+        for message in messages {
+            let content = canonical_bytes(message);
+            encode_key(number, WireType::LengthDelimited, &mut bytes);
+            encode_varint(content.len() as u64, &mut bytes);
+            bytes.extend_from_slice(&content);
+        }
+        bytes.shrink_to_fit();
+        Self(bytes.into())
+    }
+}
+
 /// A message as it stands in a field of another: encoded once, spliced in wherever it belongs.
+///
+/// Its own entries of one list field are encoded apart, so that a change of some leaves the others as they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
-    /// Key, length and content.
-    field: Bytes,
-    /// Hash of the field.
+    /// Key, length, and what comes before the entries.
+    head: Bytes,
+    entries: Vec<Entries>,
+    /// What comes after them.
+    tail: Bytes,
+    /// Hash of all.
     hash: u128,
 }
 
 impl Part {
     /// A message as an entry of a list field.
     pub(crate) fn new<M: Emitted>(number: u32, message: &M) -> Self {
+        Self::around(number, message, u32::MAX, Vec::new())
+    }
+
+    /// The same with entries of one of its own list fields, which the message itself leaves out.
+    ///
+    /// # Cost
+    /// A pass over the bytes for their hash.
+    pub(crate) fn around<M: Emitted>(number: u32, message: &M, list: u32, entries: Vec<Entries>) -> Self {
         use prost::encoding::{WireType, encode_key, encode_varint};
         let content = canonical_bytes(message);
-        let mut field = Vec::with_capacity(content.len() + 8);
-        encode_key(number, WireType::LengthDelimited, &mut field);
-        encode_varint(content.len() as u64, &mut field);
-        field.extend_from_slice(&content);
-        field.shrink_to_fit();
-        Self { hash: Version::hash(&field), field: field.into() }
+        let split = before_field(&content, list);
+        let length = content.len() + entries.iter().map(|entries| entries.0.len()).sum::<usize>();
+        let mut head = Vec::with_capacity(split + 8);
+        encode_key(number, WireType::LengthDelimited, &mut head);
+        encode_varint(length as u64, &mut head);
+        head.extend_from_slice(&content[..split]);
+        head.shrink_to_fit();
+        let tail = Bytes::copy_from_slice(&content[split..]);
+        let mut part = Self { head: head.into(), entries, tail, hash: 0 };
+        part.hash = Version::hash_of(part.stretches());
+        part
     }
+
+    /// Takes out the entries that are encoded apart; what is left is not to be used.
+    pub(crate) fn take_entries(&mut self) -> Vec<Entries> {
+        std::mem::take(&mut self.entries)
+    }
+
+    fn stretches(&self) -> impl Iterator<Item = &[u8]> {
+        let entries = self.entries.iter().map(|entries| &entries.0);
+        std::iter::once(&self.head).chain(entries).chain([&self.tail]).map(|bytes| &bytes[..])
+    }
+
+    fn len(&self) -> usize {
+        self.stretches().map(<[u8]>::len).sum()
+    }
+}
+
+/// Where in the bytes of a message the fields end that come before a number.
+fn before_field(bytes: &[u8], number: u32) -> usize {
+    let (mut at, mut split) = (0, 0);
+    while read_field(bytes, &mut at).is_some_and(|(before, _)| before < number) {
+        split = at;
+    }
+    split
 }
 
 /// The canonical encoding of a message with further messages in one of its fields, which the message itself leaves out,
@@ -89,15 +150,11 @@ pub(crate) fn splice<'a, M: Emitted>(
     parts: impl Iterator<Item = &'a Part> + Clone,
 ) -> (Bytes, Version) {
     let rest = canonical_bytes(message);
-    let mut at = 0;
-    let mut split = 0;
-    while read_field(&rest, &mut at).is_some_and(|(before, _)| before < number) {
-        split = at;
-    }
-    let mut bytes = Vec::with_capacity(rest.len() + parts.clone().map(|part| part.field.len()).sum::<usize>());
+    let split = before_field(&rest, number);
+    let mut bytes = Vec::with_capacity(rest.len() + parts.clone().map(Part::len).sum::<usize>());
     bytes.extend_from_slice(&rest[..split]);
-    for part in parts.clone() {
-        bytes.extend_from_slice(&part.field);
+    for stretch in parts.clone().flat_map(Part::stretches) {
+        bytes.extend_from_slice(stretch);
     }
     bytes.extend_from_slice(&rest[split..]);
     let version = Version::of_pieces(std::iter::once(Version::hash(&rest)).chain(parts.map(|part| part.hash)));
@@ -298,6 +355,26 @@ mod tests {
         assert_ne!(splice(&without, 2, parts[..1].iter()).1, version);
         let renamed = route_pb::RouteConfiguration { name: "s".to_owned(), ..without };
         assert_ne!(splice(&renamed, 2, parts.iter()).1, version);
+    }
+
+    #[test]
+    fn entries_that_are_encoded_apart_make_the_same_bytes_and_versions() {
+        let whole = nested(&["b", "a", "c"].map(str::to_owned)).virtual_hosts.remove(0);
+        let whole = route_pb::VirtualHost { name: "host".to_owned(), domains: vec!["*".to_owned()], ..whole };
+        let routes = whole.routes.clone();
+        let without = route_pb::VirtualHost { routes: Vec::new(), ..whole.clone() };
+        let entries = |routes: &[route_pb::Route]| Entries::new(3, routes);
+        let shell = route_pb::RouteConfiguration { name: "r".to_owned(), ..Default::default() };
+        let spliced = |part: &Part| splice(&shell, 2, std::iter::once(part));
+        let expected = spliced(&Part::new(2, &whole));
+        assert!(routes.len() > 1);
+        for pieces in
+            [vec![entries(&routes)], routes.iter().map(|route| entries(std::slice::from_ref(route))).collect()]
+        {
+            let mut part = Part::around(2, &without, 3, pieces.clone());
+            assert_eq!(spliced(&part), expected);
+            assert_eq!(part.take_entries(), pieces);
+        }
     }
 
     #[test]

@@ -3,18 +3,28 @@
 //! It comes from every policy that could be attached, not from those that are, so that attaching a policy by label
 //! changes routes alone. An entry never changes: what is different has another name. So what routes name before a change
 //! and after it can stand side by side for the time between.
+//!
+//! Filters that ask servers are few, and each has one set of settings. A set keeps the filter that it has for as long as
+//! some route may name it; [`Extensions::settle_slots`] decides which it gets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::Policy;
 use super::policy::Phase;
+use super::policy::ext_auth::{AccessTokens, Authorization, CheckSettings};
 use super::policy::jwt::Verification;
 use super::upstream::{Dial, Server, UpstreamId};
 use crate::model::{Name, ObjectRef};
 
+/// How many sets of settings for checks by servers a gateway has room for. A filter for each stands in every chain.
+pub const CHECK_SLOTS: usize = 4;
+
 /// What of a request a policy is for. A policy for each may be on one route; then both must let the request pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Level {
     /// The route.
     Route,
@@ -22,19 +32,69 @@ pub enum Level {
     Destination,
 }
 
+/// A set of settings that needs a filter of its own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CheckSet {
+    /// What the policies that use it are for.
+    pub level: Level,
+    /// Which of the checks of one policy with these settings it is for, from 0.
+    pub nth: usize,
+    /// The settings.
+    pub settings: CheckSettings,
+}
+
+/// Who uses a set of settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CheckUse {
+    /// Below [`CHECK_SLOTS`]; absent where there is no room, so that routes that need it are closed.
+    pub slot: Option<usize>,
+    /// The policies.
+    pub policies: BTreeSet<ObjectRef>,
+    /// The servers that are asked.
+    pub servers: BTreeSet<Server>,
+    /// Whether no policy uses it any more, and only routes may that gateways have not replaced yet.
+    pub is_leaving: bool,
+}
+
 /// Everything that the policies of a gateway share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Extensions {
     /// Which tokens are verified, by where that happens and by the name of the verification.
     pub tokens: BTreeMap<(Phase, Level), BTreeMap<Name, Arc<Verification>>>,
+    /// Which access tokens are verified, by the name of the verification.
+    pub access_tokens: BTreeMap<Name, Arc<AccessTokens>>,
+    /// How servers are asked.
+    pub checks: BTreeMap<CheckSet, CheckUse>,
+}
+
+/// The sets of settings that a policy needs, each with its check's position.
+pub fn check_sets(level: Level, authorization: &Authorization) -> impl Iterator<Item = (CheckSet, usize)> {
+    let checks = &authorization.checks;
+    checks.iter().enumerate().map(move |(index, check)| {
+        let nth = checks[..index].iter().filter(|before| before.settings == check.settings).count();
+        (CheckSet { level, nth, settings: check.settings.clone() }, index)
+    })
 }
 
 impl Extensions {
     /// Adds what a policy shares.
     pub fn add(&mut self, level: Level, policy: &Policy) {
-        if let Policy::Jwt(verification) = policy {
-            let here = self.tokens.entry((verification.jwt.place.phase, level)).or_default();
-            here.insert(verification.name.clone(), verification.clone());
+        match policy {
+            Policy::Jwt(verification) => {
+                let here = self.tokens.entry((verification.jwt.place.phase, level)).or_default();
+                here.insert(verification.name.clone(), verification.clone());
+            }
+            Policy::ExtAuth(authorization) => {
+                if let Some(tokens) = &authorization.tokens {
+                    self.access_tokens.insert(tokens.verification.name.clone(), tokens.clone());
+                }
+                for (set, index) in check_sets(level, authorization) {
+                    let uses = self.checks.entry(set).or_default();
+                    uses.policies.insert(authorization.policy.clone());
+                    uses.servers.insert(authorization.checks[index].server.clone());
+                }
+            }
+            _ => {}
         }
     }
 
@@ -44,19 +104,130 @@ impl Extensions {
             let here = self.tokens.entry(*place).or_default();
             here.extend(verifications.iter().map(|(name, verification)| (name.clone(), verification.clone())));
         }
+        self.access_tokens.extend(other.access_tokens.iter().map(|(name, tokens)| (name.clone(), tokens.clone())));
+        for (set, uses) in &other.checks {
+            let here = self.checks.entry(set.clone()).or_default();
+            here.policies.extend(uses.policies.iter().cloned());
+            here.servers.extend(uses.servers.iter().cloned());
+        }
     }
 
-    /// Whether all of the other is in this.
+    /// What is in this and not in the other. Servers that a set of settings has in the other are not in it.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let mut rest = self.clone();
+        for (place, verifications) in &mut rest.tokens {
+            let Some(others) = other.tokens.get(place) else { continue };
+            verifications.retain(|name, _| !others.contains_key(name));
+        }
+        rest.tokens.retain(|_, verifications| !verifications.is_empty());
+        rest.access_tokens.retain(|name, _| !other.access_tokens.contains_key(name));
+        rest.checks.retain(|set, uses| {
+            let Some(others) = other.checks.get(set) else { return true };
+            uses.servers.retain(|server| !others.servers.contains(server));
+            !uses.servers.is_empty()
+        });
+        rest
+    }
+
+    /// Keeps the verifications for which a condition holds.
+    pub fn retain(&mut self, keep: impl Fn(&Verification) -> bool) {
+        for verifications in self.tokens.values_mut() {
+            verifications.retain(|_, verification| keep(verification));
+        }
+        self.tokens.retain(|_, verifications| !verifications.is_empty());
+        self.access_tokens.retain(|_, tokens| keep(&tokens.verification));
+    }
+
+    /// Everything that has a name which routes may state.
+    pub fn verifications(&self) -> impl Iterator<Item = &Verification> {
+        let tokens = self.tokens.values().flat_map(BTreeMap::values).map(AsRef::as_ref);
+        tokens.chain(self.access_tokens.values().map(|tokens| &tokens.verification))
+    }
+
+    /// Whether nothing is shared.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tokens.values().all(BTreeMap::is_empty) && self.access_tokens.is_empty() && self.checks.is_empty()
+    }
+
+    /// Whether all of the other is in this, wherever its sets of settings are.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        other.tokens.iter().all(|(place, verifications)| {
+        let tokens = other.tokens.iter().all(|(place, verifications)| {
             self.tokens.get(place).is_some_and(|own| verifications.keys().all(|name| own.contains_key(name)))
-        })
+        });
+        let checks = || {
+            other
+                .checks
+                .iter()
+                .all(|(set, uses)| self.checks.get(set).is_some_and(|own| own.servers.is_superset(&uses.servers)))
+        };
+        tokens && other.access_tokens.keys().all(|name| self.access_tokens.contains_key(name)) && checks()
+    }
+
+    /// Gives sets of settings their slots, first come, first served; the rest has none.
+    ///
+    /// One begins to look for a free slot at one that its content says, so that a set more or less moves no other as long as
+    /// there is room.
+    pub fn settle_slots<'a>(&mut self, in_order: impl Iterator<Item = &'a CheckSet>) {
+        let mut free: BTreeSet<usize> = (0..CHECK_SLOTS).collect();
+        self.checks.values_mut().for_each(|uses| uses.slot = None);
+        for set in in_order {
+            if let Some(uses) = self.checks.get_mut(set).filter(|uses| uses.slot.is_none()) {
+                uses.slot = free_slot(set, &mut free);
+            }
+        }
+    }
+
+    /// This with what is leaving, after `before` was in force: sets of settings stay where they are. One that comes and finds
+    /// its slot taken gets another.
+    ///
+    /// Where none is free, it takes that of a set that leaves, if it [may stand in](CheckSettings::stands_in_for) for that
+    /// one. Else it has to wait.
+    #[must_use]
+    pub fn after(&self, leaving: &Self, before: &Self) -> Self {
+        let mut now = self.clone();
+        now.join(leaving);
+        for (set, uses) in &mut now.checks {
+            uses.is_leaving = !self.checks.contains_key(set);
+        }
+        let mut free: BTreeSet<usize> = (0..CHECK_SLOTS).collect();
+        let mut coming: Vec<(CheckSet, usize)> = Vec::new();
+        for (set, uses) in &mut now.checks {
+            let wanted = self.checks.get(set).map(|uses| uses.slot);
+            uses.slot = before.checks.get(set).and_then(|uses| uses.slot).filter(|_| wanted != Some(None));
+            match (uses.slot, wanted.flatten()) {
+                (Some(slot), _) => drop(free.remove(&slot)),
+                (None, Some(wanted)) => coming.push((set.clone(), wanted)),
+                (None, None) => {}
+            }
+        }
+        for (set, wanted) in coming {
+            let slot = Some(wanted).filter(|wanted| free.remove(wanted)).or_else(|| free_slot(&set, &mut free));
+            let slot = slot.or_else(|| {
+                let mut leaving = now.checks.iter_mut().filter(|(_, uses)| uses.is_leaving && uses.slot.is_some());
+                let (_, left) = leaving.find(|(left, _)| set.settings.stands_in_for(&left.settings))?;
+                left.slot.take()
+            });
+            if let Some(uses) = now.checks.get_mut(&set) {
+                uses.slot = slot;
+            }
+        }
+        now
+    }
+
+    /// Whether routes that were made with the other's slots may be different with these.
+    #[must_use]
+    pub fn moves_slots_of(&self, before: &Self) -> bool {
+        let mut wanted = self.checks.iter().filter(|(_, uses)| !uses.is_leaving);
+        wanted.any(|(set, uses)| before.checks.get(set).is_some_and(|before| before.slot != uses.slot))
     }
 
     /// What gateways ask because of it.
     fn servers(&self) -> impl Iterator<Item = &Server> {
-        self.tokens.values().flat_map(BTreeMap::values).flat_map(|verification| verification.servers())
+        let checks = self.checks.values().flat_map(|uses| &uses.servers);
+        self.verifications().flat_map(Verification::servers).chain(checks)
     }
 
     /// Destinations that gateways ask.
@@ -71,11 +242,14 @@ impl Extensions {
     #[must_use]
     pub fn askers(&self) -> BTreeMap<&Dial, BTreeSet<&ObjectRef>> {
         let mut askers: BTreeMap<&Dial, BTreeSet<&ObjectRef>> = BTreeMap::new();
-        for verification in self.tokens.values().flat_map(BTreeMap::values) {
-            for server in verification.servers() {
-                if let Server::Dial(dial) = server {
-                    askers.entry(dial).or_default().insert(&verification.policy);
-                }
+        let verifications = self.verifications();
+        let tokens = verifications.flat_map(|own| own.servers().map(|server| (server, &own.policy)));
+        let checks = self.checks.values();
+        let checks = checks
+            .flat_map(|uses| uses.servers.iter().flat_map(|server| uses.policies.iter().map(move |by| (server, by))));
+        for (server, policy) in tokens.chain(checks) {
+            if let Server::Dial(dial) = server {
+                askers.entry(dial).or_default().insert(policy);
             }
         }
         askers
@@ -87,5 +261,97 @@ impl Extensions {
             Server::Upstream(_) => None,
             Server::Dial(dial) => Some(dial),
         })
+    }
+}
+
+/// Takes the first free slot from the one on that a set's content says.
+fn free_slot(set: &CheckSet, free: &mut BTreeSet<usize>) -> Option<usize> {
+    // The form has an order of its own for everything, so equal values give equal texts.
+    let wanted = usize::try_from(xxh3_64(format!("{set:?}").as_bytes()) % CHECK_SLOTS as u64).unwrap_or(0);
+    let slot = free.range(wanted..).chain(free.range(..wanted)).next().copied()?;
+    free.remove(&slot);
+    Some(slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(status: u16) -> CheckSet {
+        let settings = CheckSettings {
+            failure_mode_allow: false,
+            status_on_error: status,
+            stat_prefix: None,
+            body: None,
+            http: None,
+        };
+        CheckSet { level: Level::Route, nth: 0, settings }
+    }
+
+    fn shared(statuses: &[u16]) -> Extensions {
+        let mut shared = Extensions::default();
+        let sets: Vec<CheckSet> = statuses.iter().map(|status| set(*status)).collect();
+        shared.checks.extend(sets.iter().map(|set| (set.clone(), CheckUse::default())));
+        shared.settle_slots(sets.iter());
+        shared
+    }
+
+    fn slot(shared: &Extensions, status: u16) -> Option<usize> {
+        shared.checks[&set(status)].slot
+    }
+
+    #[test]
+    fn four_sets_have_slots_of_their_own_and_a_younger_one_has_none() {
+        let statuses = [401, 402, 403, 404, 405];
+        let all = shared(&statuses);
+        let slots: BTreeSet<usize> = statuses[..4].iter().filter_map(|status| slot(&all, *status)).collect();
+        assert_eq!(slots.len(), 4);
+        assert_eq!(slot(&all, 405), None);
+        for some in 1..4 {
+            let fewer = shared(&statuses[..some]);
+            for status in &statuses[..some] {
+                assert_eq!(slot(&fewer, *status), slot(&all, *status), "a younger set moves no other");
+            }
+        }
+    }
+
+    #[test]
+    fn a_set_stays_where_it_is_while_routes_may_name_it() {
+        for gone in [401, 402, 403, 404] {
+            let before = shared(&[401, 402, 403, 404]);
+            let rest: Vec<u16> = [401, 402, 403, 404, 405].into_iter().filter(|status| *status != gone).collect();
+            let plan = shared(&rest);
+            let both = plan.after(&before.without(&plan), &before);
+            for status in rest.iter().filter(|status| **status != 405) {
+                assert_eq!(slot(&both, *status), slot(&before, *status));
+            }
+            assert_eq!(slot(&both, 405), slot(&before, gone), "it may stand in for the one that leaves");
+            assert!(!both.moves_slots_of(&before));
+            let now = plan.after(&Extensions::default(), &both);
+            assert!(!now.moves_slots_of(&both) && !now.checks.contains_key(&set(gone)));
+        }
+    }
+
+    #[test]
+    fn a_set_that_lets_more_pass_waits_for_one_that_leaves() {
+        let before = shared(&[401, 402, 403, 404]);
+        let mut open = set(405);
+        open.settings.failure_mode_allow = true;
+        let mut plan = shared(&[401, 402, 403]);
+        plan.checks.insert(open.clone(), CheckUse { slot: slot(&before, 404), ..CheckUse::default() });
+        let both = plan.after(&before.without(&plan), &before);
+        assert_eq!((both.checks[&open].slot, slot(&both, 404)), (None, slot(&before, 404)));
+        let now = plan.after(&Extensions::default(), &both);
+        assert_eq!(now.checks[&open].slot, slot(&before, 404));
+        assert!(now.moves_slots_of(&both), "its routes are made again");
+    }
+
+    #[test]
+    fn a_set_that_has_no_room_by_the_plan_has_none_whatever_was_before() {
+        let before = shared(&[402, 403, 404, 405]);
+        let now = shared(&[401, 402, 403, 404, 405]).after(&Extensions::default(), &before);
+        assert_eq!(slot(&now, 405), None);
+        assert_eq!(slot(&now, 401), slot(&before, 405));
+        assert!(now.moves_slots_of(&before));
     }
 }

@@ -1,17 +1,19 @@
 //! What attached policies do to a route or to one of its destinations.
 //!
 //! One variant per kind, checked and merged: `resolve::policy` makes them, `emit::filter` turns them into Envoy's form.
-//! The files below this one hold kinds that are checked and not emitted yet, so [`Policy`] has no variant of them.
+//! The files below this one hold the larger kinds; [`rate_limit`] is checked and not emitted yet, so [`Policy`] has no variant of it.
 //!
-//! References to Secrets, servers and other configurations are names here; following them is a step of its own. No value
-//! of this module holds a secret, because what is attached is remembered in files.
+//! What a policy says has names of Secrets, servers and other configurations; following them is a step of its own. What is
+//! attached is remembered in files, so a value of this module holds a secret only if it is [`sealed`].
 
 pub mod access;
 pub mod csrf;
 pub mod ext_auth;
 pub mod jwt;
+pub mod lane;
 pub mod rate_limit;
 pub mod reference;
+pub mod sealed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,6 +40,11 @@ pub enum Policy {
     Access(Arc<access::Access>),
     /// JWTPolicy.
     Jwt(Arc<jwt::Verification>),
+    /// RateLimitPolicy: each by itself, by phase, priority and age. Where one of a route's destinations has this, each has
+    /// all that holds on the way to it, and the route's own is not looked at.
+    RateLimit(Vec<Arc<rate_limit::Limits>>),
+    /// ExtAuthPolicy.
+    ExtAuth(Arc<ext_auth::Authorization>),
     /// The made-up kind of the tests: answers with a header of its own.
     #[cfg(test)]
     Teapot(Teapot),
@@ -55,6 +62,8 @@ impl Policy {
             Self::Csrf(_) => Kind::CsrfPolicy,
             Self::Access(_) => Kind::AccessPolicy,
             Self::Jwt(_) => Kind::JwtPolicy,
+            Self::RateLimit(_) => Kind::RateLimitPolicy,
+            Self::ExtAuth(_) => Kind::ExtAuthPolicy,
             #[cfg(test)]
             Self::Teapot(_) => Kind::TeapotPolicy,
         }

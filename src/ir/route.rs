@@ -1,12 +1,15 @@
 //! Routes of a virtual host: what they match, what they do, and who said so.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Code, Name, ObjectRef, PathMatch, WorkspaceId};
 
+use super::upstream::Server;
 use super::{Policy, UpstreamId};
 
 /// One entry of a virtual host: one way to match, and the body that all ways of one final route share.
@@ -81,6 +84,15 @@ impl FromIterator<Route> for Routes {
     fn from_iter<I: IntoIterator<Item = Route>>(routes: I) -> Self {
         Self(vec![routes.into_iter().collect()])
     }
+}
+
+/// Where two lists differ, between what both begin and end with.
+#[must_use]
+pub fn changed<T>(older: &[T], newer: &[T], is_same: impl Fn(&T, &T) -> bool) -> (Range<usize>, Range<usize>) {
+    let front = older.iter().zip(newer).take_while(|(old, new)| is_same(old, new)).count();
+    let back = older[front..].iter().rev().zip(newer[front..].iter().rev());
+    let back = back.take_while(|(old, new)| is_same(old, new)).count();
+    (front..older.len() - back, front..newer.len() - back)
 }
 
 /// Conditions that must all hold.
@@ -181,6 +193,27 @@ pub struct RouteBody {
 }
 
 impl RouteBody {
+    /// What gateways ask for a policy that is on the route or on one of its destinations.
+    #[must_use]
+    pub fn servers_of(&self, policy: &ObjectRef) -> BTreeSet<&Server> {
+        let destinations = match &self.action {
+            Action::Forward(forward) => &forward.destinations[..],
+            Action::Redirect(_) | Action::Direct(_) => &[],
+        };
+        let on_destinations = destinations.iter().flat_map(|destination| &destination.policies);
+        let mut servers = BTreeSet::new();
+        for effect in self.policies.iter().chain(on_destinations) {
+            match effect {
+                Policy::ExtAuth(authorization) if authorization.policy == *policy => {
+                    servers.extend(authorization.servers());
+                }
+                Policy::Jwt(verification) if verification.policy == *policy => servers.extend(verification.servers()),
+                _ => {}
+            }
+        }
+        servers
+    }
+
     /// The owners of the chain's tables, in order, each once.
     #[must_use]
     pub fn owners(&self) -> Vec<WorkspaceId> {

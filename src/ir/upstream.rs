@@ -73,6 +73,16 @@ pub struct Dial {
     pub http2: bool,
 }
 
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upstream(upstream) => upstream.fmt(f),
+            Self::Dial(dial) if dial.host.contains(':') => write!(f, "[{}]:{}", dial.host, dial.port),
+            Self::Dial(dial) => write!(f, "{}:{}", dial.host, dial.port),
+        }
+    }
+}
+
 impl fmt::Display for UpstreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.object, self.port)?;

@@ -61,6 +61,12 @@ impl<S: Ord, R: Ord + Clone> Reads<S, R> {
         self.slots.find(slot).into_iter().flat_map(|slot| self.readers_of(slot))
     }
 
+    /// What a reader read.
+    pub fn read_by<'a>(&'a self, reader: &R) -> impl Iterator<Item = &'a S> {
+        let slots = self.readers.find(reader).map_or(&[][..], |reader| self.readers.others(reader));
+        slots.iter().filter_map(|slot| self.slots.what(*slot))
+    }
+
     /// Those who read every one of some slots.
     ///
     /// # Cost
@@ -190,6 +196,7 @@ mod tests {
         reads.record(&2, ["b"].into());
         assert_eq!(reads.of(&"b").collect::<Vec<_>>(), [&1, &2]);
         assert_eq!(reads.of_all(&["a", "b"]).collect::<Vec<_>>(), [&1]);
+        assert_eq!(reads.read_by(&1).collect::<Vec<_>>(), [&"a", &"b"]);
         assert_eq!(reads.of_all(&["b", "nobody"]).count(), 0);
         reads.record(&1, ["c"].into());
         assert_eq!(reads.of(&"b").collect::<Vec<_>>(), [&2]);

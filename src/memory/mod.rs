@@ -3,6 +3,7 @@
 //! | file | holds | without it |
 //! |---|---|---|
 //! | `refused.json` | what gateways refused, and the accepted versions that stand in for it ([`refusals::document`]) | gateways refuse it once more |
+//! | `shared.json` | what JWTPolicies share for the routes of a gateway ([`shared`]) | a policy that was edited meanwhile refuses requests until gateways have its new routes |
 //! | `frozen.json` | the last accepted routes of trees with `failureMode: FREEZE_CONFIG` ([`frozen`]) | R141 |
 //!
 //! Serving never depends on it. What is damaged is put aside and named in the log; what cannot be read otherwise is left as it
@@ -16,18 +17,22 @@ mod document;
 pub mod frozen;
 mod keeper;
 pub mod refusals;
+pub mod shared;
 
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::ir::Extensions;
 use crate::ir::frozen::Remembered;
+use crate::publish::GatewayKey;
 
 pub use document::{Documents, ReadError, Taken};
 pub use frozen::FROZEN;
 pub use keeper::Keeper;
 
 use refusals::document::{Document, REFUSED};
+use shared::{SHARED, Shared};
 
 /// What is remembered beyond the objects: taken in after each compile, kept after publishing.
 #[derive(Debug)]
@@ -36,6 +41,7 @@ pub struct Memory {
     /// What was last given to the keeper.
     kept: Arc<Remembered>,
     refused: Document,
+    shared: Shared,
     keeper: Option<Keeper>,
     /// Held as long as the directory is ours; dropped after the keeper.
     _lock: Option<File>,
@@ -56,7 +62,8 @@ impl Memory {
     /// Remembers only as long as the process lives.
     #[must_use]
     pub fn of_this_run() -> Self {
-        Self { frozen: Arc::default(), kept: Arc::default(), refused: Document::default(), keeper: None, _lock: None }
+        let (frozen, refused, shared) = (Arc::default(), Document::default(), Shared::default());
+        Self { frozen, kept: Arc::default(), refused, shared, keeper: None, _lock: None }
     }
 
     /// Begins with what a directory has, which is created if it is missing, and keeps there what changes.
@@ -69,7 +76,8 @@ impl Memory {
         let lock = documents.lock()?;
         let frozen = Arc::new(frozen::load(&mut documents));
         let refused = documents.load(REFUSED).unwrap_or_default();
-        Ok(Self { kept: frozen.clone(), frozen, refused, keeper: Some(Keeper::start(documents)?), _lock: lock })
+        let shared = Shared::of_earlier_run(documents.load(SHARED).unwrap_or_default());
+        Ok(Self { kept: frozen.clone(), frozen, refused, shared, keeper: Some(Keeper::start(documents)?), _lock: lock })
     }
 
     /// What the next compile is told of the one before.
@@ -84,6 +92,24 @@ impl Memory {
         &self.refused
     }
 
+    /// What routes of these gateways may name of what policies share, from an earlier run or this one.
+    #[must_use]
+    pub fn shared(&self, key: &GatewayKey) -> Extensions {
+        self.shared.of(key)
+    }
+
+    /// Remembers what policies share for the gateways of all keys that are served, and keeps it if it is another.
+    ///
+    /// # Cost
+    /// A comparison of pointers per key.
+    pub fn share<'a>(&mut self, now: impl Iterator<Item = (&'a GatewayKey, &'a Arc<Extensions>)>) {
+        let changed = self.shared.replace(now);
+        let Some(keeper) = &self.keeper else { return };
+        if changed || keeper.has_failed(SHARED) {
+            keeper.keep(SHARED, self.shared.document());
+        }
+    }
+
     /// Takes over what a compile hands on.
     pub fn take(&mut self, frozen: &Arc<Remembered>) {
         self.frozen = frozen.clone();
@@ -93,9 +119,11 @@ impl Memory {
     /// a thread of its own. To be called after publishing: gateways do not wait for a disk.
     ///
     /// # Cost
-    /// In proportion to the trees that freeze, not to their routes unless they changed, and to what was refused.
-    pub fn keep(&mut self, refused: Document) {
+    /// In proportion to the trees that freeze, not to their routes unless they changed, and to what was refused, which is asked
+    /// only where there is a directory.
+    pub fn keep(&mut self, refused: impl FnOnce() -> Document) {
         let Some(keeper) = &self.keeper else { return };
+        let refused = refused();
         if self.refused != refused || keeper.has_failed(REFUSED) {
             keeper.keep(REFUSED, refused.clone());
             self.refused = refused;

@@ -34,6 +34,8 @@ pub mod blame;
 pub mod document;
 pub mod references;
 
+use references::Known;
+
 /// Most nodes of a class that are remembered by id; beyond, a count may be too small.
 const NODES: usize = 1024;
 
@@ -381,11 +383,18 @@ impl Refusals {
     /// If something may have to be left out, a pass over the bytes of all listeners and clusters.
     #[must_use]
     pub fn overlay(&self, key: &GatewayKey, compiled: &Arc<Snapshot>) -> Overlay {
+        self.overlay_with(key, compiled, &mut Known::default())
+    }
+
+    /// The same, given what is known from the last time: then the cost is that of names, and of the bytes that are new.
+    #[must_use]
+    pub fn overlay_with(&self, key: &GatewayKey, compiled: &Arc<Snapshot>, known: &mut Known) -> Overlay {
+        known.begin();
         let mut changed: BTreeMap<(ResourceType, Name), Arc<Resource>> = BTreeMap::new();
         let mut kept = BTreeSet::new();
         for bytes in self.refused.keys().filter(|bytes| bytes.concern(key) && bytes.are_in(compiled)) {
             let Some(resource) = self.accepted(key, bytes.resource_type, &bytes.name) else { continue };
-            if let Some(companions) = self.companions(key, compiled, bytes.resource_type, resource) {
+            if let Some(companions) = self.companions(key, compiled, (bytes.resource_type, resource), known) {
                 changed.extend(companions);
                 changed.insert((bytes.resource_type, bytes.name.clone()), resource.clone());
                 kept.insert((bytes.resource_type, bytes.name.clone()));
@@ -404,7 +413,8 @@ impl Refusals {
         let snapshot = types.into_iter().fold((**compiled).clone(), |snapshot, (resource_type, resources)| {
             snapshot.with_shared(resource_type, Arc::new(resources))
         });
-        let snapshot = without_unused(snapshot, unused(compiled, &changed));
+        let unused = unused(compiled, &changed, known);
+        let snapshot = without_unused(snapshot, unused, known);
         Overlay { snapshot: Arc::new(snapshot), kept, stand_ins: changed }
     }
 
@@ -413,19 +423,19 @@ impl Refusals {
         &self,
         key: &GatewayKey,
         compiled: &Snapshot,
-        resource_type: ResourceType,
-        resource: &Arc<Resource>,
+        (resource_type, resource): (ResourceType, &Arc<Resource>),
+        known: &mut Known,
     ) -> Option<BTreeMap<(ResourceType, Name), Arc<Resource>>> {
         let mut companions = BTreeMap::new();
         let mut open = vec![(resource_type, resource.clone())];
         while let Some((resource_type, resource)) = open.pop() {
-            for (wanted, name) in references::references(resource_type, &resource.body) {
-                if compiled.get(wanted, &name).is_some() || companions.contains_key(&(wanted, name.clone())) {
+            for (wanted, name) in known.references(resource_type, &resource).iter() {
+                if compiled.get(*wanted, name).is_some() || companions.contains_key(&(*wanted, name.clone())) {
                     continue;
                 }
-                let found = self.accepted(key, wanted, &name)?;
-                companions.insert((wanted, name), found.clone());
-                open.push((wanted, found.clone()));
+                let found = self.accepted(key, *wanted, name)?;
+                companions.insert((*wanted, name.clone()), found.clone());
+                open.push((*wanted, found.clone()));
             }
         }
         Some(companions)
@@ -436,24 +446,28 @@ impl Refusals {
 fn unused(
     compiled: &Snapshot,
     changed: &BTreeMap<(ResourceType, Name), Arc<Resource>>,
+    known: &mut Known,
 ) -> BTreeSet<(ResourceType, Name)> {
-    let replaced = changed.keys().filter_map(|(of, name)| Some((*of, compiled.get(*of, name)?)));
-    let used: BTreeSet<_> = replaced.flat_map(|(of, resource)| references::references(of, &resource.body)).collect();
-    let stays = changed.iter().flat_map(|((of, _), resource)| references::references(*of, &resource.body));
-    let stays: BTreeSet<_> = stays.collect();
+    let (mut used, mut stays) = (BTreeSet::new(), BTreeSet::new());
+    for ((of, name), resource) in changed {
+        if let Some(replaced) = compiled.get(*of, name) {
+            used.extend(known.references(*of, replaced).iter().cloned());
+        }
+        stays.extend(known.references(*of, resource).iter().cloned());
+    }
     let may_go = |(of, _): &&(ResourceType, Name)| matches!(of, ResourceType::Secret | ResourceType::Endpoint);
     used.difference(&stays).filter(may_go).cloned().collect()
 }
 
 /// A snapshot without those of some resources that no listener and no cluster of it uses.
-fn without_unused(snapshot: Snapshot, mut unused: BTreeSet<(ResourceType, Name)>) -> Snapshot {
+fn without_unused(snapshot: Snapshot, mut unused: BTreeSet<(ResourceType, Name)>, known: &mut Known) -> Snapshot {
     for user in [ResourceType::Listener, ResourceType::Cluster] {
         for resource in snapshot.resources(user).values() {
             if unused.is_empty() {
                 return snapshot;
             }
-            for used in references::references(user, &resource.body) {
-                unused.remove(&used);
+            for used in known.references(user, resource).iter() {
+                unused.remove(used);
             }
         }
     }

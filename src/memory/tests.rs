@@ -136,7 +136,7 @@ fn folder() -> TempDir {
 fn keep(folder: &Path, compiled: &Compiled) {
     let mut memory = Memory::open(folder).expect("a thread");
     memory.take(&compiled.remembered);
-    memory.keep(Document::default());
+    memory.keep(Document::default);
 }
 
 fn kept(folder: &Path) -> Arc<Remembered> {
@@ -216,7 +216,7 @@ fn nothing_is_written_while_nothing_changes() {
     let mut memory = Memory::open(folder.path()).expect("a thread");
     for world in [world(), broken(&world())] {
         memory.take(&compiled(&world, memory.frozen()).remembered);
-        memory.keep(Document::default());
+        memory.keep(Document::default);
     }
     drop(memory);
     assert_eq!(inode(), before, "an equal or frozen tree is the same memory");
@@ -358,7 +358,7 @@ fn a_directory_that_cannot_be_written_harms_nobody_and_is_tried_again() {
     let now = compiled(&world(), &Remembered::default());
     let mut memory = Memory::open(&state).expect("a thread");
     memory.take(&now.remembered);
-    memory.keep(Document::default());
+    memory.keep(Document::default);
     let failed = |memory: &Memory| memory.keeper.as_ref().is_some_and(|keeper| keeper.has_failed(FROZEN));
     let begun = std::time::Instant::now();
     while !failed(&memory) {
@@ -369,7 +369,7 @@ fn a_directory_that_cannot_be_written_harms_nobody_and_is_tried_again() {
     fs::remove_file(&state).expect("removed");
     fs::create_dir(&state).expect("made");
     // Nothing has changed since, and yet it is kept now.
-    memory.keep(Document::default());
+    memory.keep(Document::default);
     drop(memory);
     assert_eq!(kept(&state).accepted, now.remembered.accepted);
 }

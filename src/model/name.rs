@@ -101,7 +101,7 @@ impl fmt::Debug for Name {
 ///
 /// However it is printed, only a placeholder with its length comes out. It cannot be serialised, so nothing that holds it
 /// can be kept in a file.
-#[derive(Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SecretBytes(Arc<[u8]>);
 
 impl SecretBytes {

@@ -280,7 +280,8 @@ impl Reach {
     }
 }
 
-/// What an AccessPolicy reaches; nothing for other policies, and for one that is invalid.
+/// What an AccessPolicy reaches, and which destinations a JWTPolicy or an ExtAuthPolicy does; nothing for other policies, and
+/// for an AccessPolicy that is invalid.
 ///
 /// # Findings
 /// [`Code::EnforcedAtGatewaysOnly`] on one that reaches destinations; [`Code::PolicyRemark`] on one that selects some of the
@@ -298,8 +299,13 @@ pub fn reach<W: World + ?Sized>(
     gateways: &BTreeSet<GatewayId>,
     findings: &mut Findings,
 ) -> Reach {
-    let Some(access) = access_of(policy) else { return Reach::default() };
     let mut reach = Reach::default();
+    // Of others, what they come to is no matter: where one is invalid, gateways close the destination.
+    let is_of_requests = matches!(policy.id.kind, Kind::JwtPolicy | Kind::ExtAuthPolicy);
+    let access = access_of(policy);
+    if access.is_none() && !is_of_requests {
+        return reach;
+    }
     for selector in &policy.targets.destinations {
         for (id, _) in destinations(world, &selector.selector, selector.kind) {
             let ports =
@@ -313,6 +319,10 @@ pub fn reach<W: World + ?Sized>(
             }
         }
     }
+    let Some(access) = access else {
+        at_gateways_only(policy, &reach, findings);
+        return reach;
+    };
     let mut mixed = None;
     for selector in policy.targets.workloads.iter().filter(|selector| selector.fits_owner(Some(owner))) {
         let here: Vec<_> = world.roster().namespaces_of(owner).collect();
@@ -354,6 +364,12 @@ pub fn reach<W: World + ?Sized>(
         let field = FieldPath::new("spec.applyToWorkloads");
         findings.push(Finding::warning(&policy.id, Code::PolicyRemark, message).at(field).with(&service));
     }
+    at_gateways_only(policy, &reach, findings);
+    reach
+}
+
+/// Tells what protects destinations that nobody else enforces it.
+fn at_gateways_only(policy: &PolicyObject, reach: &Reach, findings: &mut Findings) {
     if let Some((first, _)) = reach.ports.first() {
         let message = format!(
             "gateways alone enforce this, on what they send to `{first}`{}; requests from Pod to Pod pass no gateway, so close that way with a NetworkPolicy",
@@ -361,5 +377,4 @@ pub fn reach<W: World + ?Sized>(
         );
         findings.push(Finding::warning(&policy.id, Code::EnforcedAtGatewaysOnly, message).with(first));
     }
-    reach
 }

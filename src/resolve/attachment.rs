@@ -16,7 +16,10 @@ use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, 
 use super::access;
 use super::delegation::{FinalAction, FinalRoute};
 use super::destination::{behind, selects};
-use super::facts::{DestinationSelector, Pod, PolicyEffect, PolicyObject, RouteLabelSelector, RouteSelector, Selector};
+use super::facts::{
+    Age, DestinationSelector, Pod, PolicyEffect, PolicyObject, RouteLabelSelector, RouteSelector, Selector,
+};
+use super::policy::rate_limit::fitting::{OnRoute, Told, fit};
 use super::policy::{self, Combine};
 use super::selection::{destination_labels, destinations};
 use super::visibility::is_visible;
@@ -35,6 +38,8 @@ pub struct Attached {
     pub beaten: Vec<Beaten>,
     /// Of these the policies of which others apply at a destination of the route; what was lost is all there.
     pub beaten_there: Vec<(UpstreamId, Beaten)>,
+    /// What the authors of limits are told of this route.
+    pub told: Vec<Told>,
     /// Set when a protecting policy cannot be honoured: the route is closed (R130).
     pub closed: Option<(ObjectRef, RouteFault)>,
 }
@@ -164,13 +169,37 @@ pub fn attach<W: World + ?Sized>(world: &W, route: &FinalRoute) -> Attached {
     for (upstream, _) in forwards_to(route) {
         attach_to_destination(world, upstream, &mut gathered);
     }
+    if gathered.closed.is_none() {
+        gathered.closed = policy::ext_auth::clash(&gathered.route, &gathered.destinations);
+    }
+    let told = fit_limits(route, &mut gathered);
     if let Some(closed) = gathered.closed {
         // A closed route carries no policies, so nothing wins or loses there.
         return Attached { closed: Some(closed), ..Attached::default() };
     }
-    let Gathered { mut route, destinations, attachments, beaten, beaten_there, closed: _ } = gathered;
+    let Gathered { mut route, destinations, attachments, beaten, beaten_there, ages: _, closed: _ } = gathered;
     route.sort();
-    Attached { route: route.into(), destinations, attachments: attachments.into(), beaten, beaten_there, closed: None }
+    let (route, attachments) = (route.into(), attachments.into());
+    Attached { route, destinations, attachments, beaten, beaten_there, told, closed: None }
+}
+
+/// Makes room for limits, and drops those that have none.
+fn fit_limits(route: &FinalRoute, gathered: &mut Gathered) -> Vec<Told> {
+    if gathered.ages.is_empty() || gathered.closed.is_some() {
+        return Vec::new();
+    }
+    let mut upstreams: Vec<UpstreamId> = forwards_to(route).iter().map(|(upstream, _)| upstream.clone()).collect();
+    upstreams.sort();
+    upstreams.dedup();
+    let told = fit(OnRoute {
+        own: &mut gathered.route,
+        destinations: &mut gathered.destinations,
+        upstreams: &upstreams,
+        ages: &gathered.ages,
+    });
+    let is_left_out = |policy: &ObjectRef| told.iter().any(|told| told.is_left_out && told.policy == *policy);
+    gathered.attachments.retain(|attachment| !is_left_out(&attachment.policy));
+    told
 }
 
 /// [`Attached`] while it grows.
@@ -181,7 +210,18 @@ struct Gathered {
     attachments: Vec<Attachment>,
     beaten: Vec<Beaten>,
     beaten_there: Vec<(UpstreamId, Beaten)>,
+    /// Of policies that limit.
+    ages: BTreeMap<ObjectRef, Age>,
     closed: Option<(ObjectRef, RouteFault)>,
+}
+
+impl Gathered {
+    /// Merges policies of one kind on one target.
+    fn merge(&mut self, policies: &[(&PolicyObject, &Policy)]) -> Option<Policy> {
+        let limiting = policies.iter().filter(|(_, effect)| matches!(effect, Policy::RateLimit(_)));
+        self.ages.extend(limiting.map(|(policy, _)| (policy.id.clone(), policy.age.clone())));
+        policy::merge(policies, &mut self.beaten)
+    }
 }
 
 /// Policies that select a destination of the route, and those of what is behind a virtual one: they come from its owner,
@@ -234,7 +274,7 @@ fn attach_to_destination<W: World + ?Sized>(world: &W, upstream: &UpstreamId, at
         }
         let effects: Vec<(&PolicyObject, &Policy)> =
             applied.iter().filter_map(|(p, _)| Some((&**p, valid(p)?))).collect();
-        if let Some(effect) = policy::merge(&effects, &mut attached.beaten) {
+        if let Some(effect) = attached.merge(&effects) {
             attached.destinations.entry(upstream.clone()).or_default().push(effect);
         }
         attached.attachments.extend(applied.iter().map(|(policy, owner)| Attachment {
@@ -271,7 +311,8 @@ fn protecting<W: World + ?Sized>(world: &W, target: &UpstreamId) -> Vec<Candidat
 /// # Rule
 /// R118, R122.
 pub fn is_protected<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> bool {
-    behind(world, upstream).iter().any(|target| !protecting(world, target).is_empty())
+    let protects = |target: &UpstreamId| protecting(world, target).iter().any(|(policy, _)| policy.id.kind.protects());
+    behind(world, upstream).iter().any(protects)
 }
 
 /// Steps 5 and 6 for the candidates of one kind, in age order.
@@ -363,14 +404,14 @@ fn attach_kind<W: World + ?Sized>(
         });
     }
     attached.attachments.extend(attachments);
-    if let Some(mut effect) = policy::merge(&on_route, &mut attached.beaten) {
+    if let Some(mut effect) = attached.merge(&on_route) {
         if is_strict {
             policy::harden(&mut effect);
         }
         attached.route.push(effect);
     }
     for (upstream, policies) in on_destination {
-        if let Some(effect) = policy::merge(&policies, &mut attached.beaten) {
+        if let Some(effect) = attached.merge(&policies) {
             attached.destinations.entry(upstream).or_default().push(effect);
         }
     }
@@ -592,6 +633,9 @@ fn judge<W: World + ?Sized>(
     }
     if let Some((closer, _)) = &attached.closed {
         return (Off::RouteInvalid, format!("the route is closed by `{closer}` and carries no policies"));
+    }
+    if let Some(told) = attached.told.iter().find(|told| told.is_left_out && told.policy == policy.id) {
+        return (Off::PolicyInvalid, told.message.clone());
     }
     let is_winner = |other: &&Attachment| other.policy.kind == policy.id.kind && other.destination.is_none();
     let winner = attached.attachments.iter().find(is_winner).filter(|_| on_route);

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use crate::ir::listener::TlsVersion;
 use crate::ir::policy::Policy;
+use crate::ir::policy::ext_auth::{AuthServer, ExtAuth};
 use crate::ir::policy::jwt::Jwt;
+use crate::ir::policy::rate_limit::RateLimit;
 use crate::ir::route::{DirectResponse, HostRewrite, Matcher, PathRewrite, Redirect};
 use crate::ir::trust::Terms;
 use crate::ir::upstream::UpstreamProtocol;
@@ -445,6 +447,12 @@ pub struct AllowedTables {
 pub struct Secret {
     /// Its name.
     pub id: ObjectRef,
+    /// Its age.
+    pub age: Age,
+    /// Its labels.
+    pub labels: Labels,
+    /// `kubernetes.io/tls` and so on.
+    pub kind: Name,
     /// Its content by key.
     pub data: BTreeMap<Name, SecretBytes>,
 }
@@ -766,6 +774,21 @@ pub enum PolicyEffect {
 pub enum Draft {
     /// JWTPolicy.
     Jwt(Arc<Jwt>),
+    /// RateLimitPolicy.
+    RateLimit(Arc<RateLimit>),
+    /// ExtAuthPolicy.
+    ExtAuth(Arc<ExtAuth>),
+}
+
+/// An ExtAuthServer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthServerObject {
+    /// The object.
+    pub id: ObjectRef,
+    /// Its age.
+    pub age: Age,
+    /// How it is asked, or why it cannot be.
+    pub server: Result<AuthServer, Fault>,
 }
 
 /// What a policy selects.

@@ -9,6 +9,7 @@ mod freezing;
 mod growth;
 mod hosts;
 mod identity;
+mod limits;
 mod ports;
 mod sharing;
 
@@ -35,7 +36,7 @@ use super::world::World;
 pub use binding::{Bindings, Bound, ListenerKey, TableBindings, bind, bind_table};
 pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broken, is_remembered, is_unread};
 pub use growth::{GrownTree, Segment, Served, require_auth_findings};
-pub use hosts::arranged::{Arranged as ArrangedHost, Difference, changed};
+pub use hosts::arranged::{Arranged as ArrangedHost, Difference};
 pub use hosts::{HostKey, Hosts, PlainPort, Rows, virtual_host};
 pub use identity::account_of;
 pub use sharing::{Sharing, extensions, sharing};
@@ -160,7 +161,8 @@ pub fn compose<W: World + ?Sized>(
     let shares: Vec<Sharing> =
         pieces.flat_map(|(tree, pieces)| pieces.iter().map(|piece| sharing(world, tree, piece))).collect();
     let owners: BTreeSet<&WorkspaceId> = shares.iter().flat_map(|sharing| &sharing.owners).collect();
-    plan.extensions = Arc::new(extensions(world, owners.into_iter(), shares.iter().map(|sharing| &sharing.kept)));
+    let kept = shares.iter().map(|sharing| &sharing.kept);
+    plan.extensions = Arc::new(extensions(world, gateway, owners.into_iter(), kept, findings));
     let mut wanted: BTreeSet<&UpstreamId> = plan.extensions.upstreams().collect();
     for route in plan.listeners.values().flat_map(Listener::routes) {
         wanted.extend(upstreams_of(&route.body));
@@ -177,8 +179,13 @@ pub fn owner_of<W: World + ?Sized>(world: &W, gateway: &GatewayId) -> Option<Wor
     world.roster().owner(&gateway.cluster, &gateway.namespace).map(|ownership| ownership.workspace.clone())
 }
 
-/// The upstreams that a route names, once for each time.
+/// The upstreams that a route names, once for each time: where it forwards to, and what its policies ask.
 pub fn upstreams_of(body: &RouteBody) -> impl Iterator<Item = &UpstreamId> {
+    destinations_of(body).chain(limits::servers_of(body))
+}
+
+/// The destinations of a route, once for each time.
+fn destinations_of(body: &RouteBody) -> impl Iterator<Item = &UpstreamId> {
     let forward = match &body.action {
         Action::Forward(forward) => Some(forward),
         _ => None,
@@ -350,7 +357,7 @@ impl<W: World + ?Sized> Hosts for Afresh<'_, W> {
 /// A piece of a tree with what is wrong on a gateway only; the same where nothing is.
 ///
 /// # Findings
-/// Faults that hold on this gateway only, on the tables of the chain.
+/// Faults that hold on this gateway only, on the tables of the chain; on policies whose rate-limit service is not there.
 ///
 /// # Rule
 /// R146.
@@ -364,9 +371,10 @@ pub fn serve_on<W: World + ?Sized>(
 ) -> Served {
     let mut checked: BTreeMap<&UpstreamId, Option<(Code, String)>> = BTreeMap::new();
     let mut replaced: Option<Vec<AcceptedRoute>> = None;
+    let mut limits = limits::Reach::new(world, gateway, owner);
     for (position, route) in piece.iter().enumerate() {
         let mut faults: Vec<(Code, String)> = Vec::new();
-        for upstream in upstreams_of(&route.body) {
+        for upstream in destinations_of(&route.body) {
             let fault = checked
                 .entry(upstream)
                 .or_insert_with(|| check_on_gateway(world, &gateway.cluster, owner, upstream).err());
@@ -377,8 +385,11 @@ pub fn serve_on<W: World + ?Sized>(
             report(gateway, &route.body, &fault, grown.frozen.is_some(), findings);
             let body = growth::misconfigured((*route.body).clone(), fault);
             replaced.get_or_insert_with(|| piece.to_vec())[position].body = Arc::new(body);
+        } else if let Some(body) = limits.on_gateway(&route.body) {
+            replaced.get_or_insert_with(|| piece.to_vec())[position].body = Arc::new(body);
         }
     }
+    findings.append(&mut limits.findings());
     replaced.map_or_else(|| piece.clone(), Into::into)
 }
 

@@ -22,10 +22,12 @@ use crate::crd::{Object, Spec};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Labels, Name};
 
 use super::facts::{
-    Account, Cluster, DestinationKind, DestinationSelector, ExternalService, Node, Pod, PolicyObject, Port, Reference,
-    Secret, Selector, Service, Settings, Slice, Table, TrustPolicy, VirtualDestination, VirtualGateway, Workspace,
+    Account, AuthServerObject, Cluster, DestinationKind, DestinationSelector, ExternalService, Node, Pod, PolicyObject,
+    Port, Reference, Secret, Selector, Service, Settings, Slice, Table, TrustPolicy, VirtualDestination,
+    VirtualGateway, Workspace,
 };
 use super::policy;
+use super::policy::rate_limit::LimitObject;
 
 /// The checked form of an object.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,10 +60,14 @@ pub enum Lowered {
     ExternalService(Arc<ExternalService>),
     /// A Secret.
     Secret(Arc<Secret>),
+    /// An ExtAuthServer.
+    AuthServer(Arc<AuthServerObject>),
     /// A RootTrustPolicy.
     Trust(Arc<TrustPolicy>),
     /// A policy of any kind.
     Policy(Arc<PolicyObject>),
+    /// An object that RateLimitPolicies refer to.
+    Limits(Arc<LimitObject>),
     /// Nothing that routing needs.
     Nothing,
 }
@@ -98,15 +104,16 @@ pub fn lower(object: &Object) -> (Lowered, Findings) {
             Lowered::ExternalService(Arc::new(discovery::external_service(object)))
         }
         Spec::RootTrustPolicy(spec) => Lowered::Trust(Arc::new(trust::trust_policy(object, spec, &mut findings))),
-        Spec::ExternalEndpoint(_)
-        | Spec::ExtAuthServer(_)
-        | Spec::RateLimitServerSettings(_)
-        | Spec::RateLimitServerConfig(_)
-        | Spec::RateLimitClientConfig(_)
-        | Spec::Unsupported => {
-            policy::check_referenced(object, &mut findings);
+        Spec::ExtAuthServer(spec) => {
+            Lowered::AuthServer(Arc::new(policy::ext_auth::server_object(object, spec, &mut findings)))
+        }
+        Spec::ExternalEndpoint(_) | Spec::Unsupported => {
             not_supported(object, &mut findings);
             Lowered::Nothing
+        }
+        Spec::RateLimitServerSettings(_) | Spec::RateLimitServerConfig(_) | Spec::RateLimitClientConfig(_) => {
+            let referenced = policy::rate_limit::referenced(object, &mut findings);
+            referenced.map_or(Lowered::Nothing, |limits| Lowered::Limits(Arc::new(limits)))
         }
         Spec::Secret(secret) => Lowered::Secret(Arc::new(discovery::secret(object, secret))),
         Spec::ConfigMap(_) => Lowered::Nothing,

@@ -14,10 +14,11 @@ use crate::model::{Labels, Name, ObjectRef, WorkspaceId};
 
 use super::Options;
 use super::facts::{
-    Account, Age, ExternalService, Node, Pod, PolicyEffect, PolicyObject, Secret, Selector, Service, Slice, Table,
-    VirtualDestination, VirtualGateway,
+    Account, Age, AuthServerObject, ExternalService, Node, Pod, PolicyEffect, PolicyObject, Secret, Selector, Service,
+    Slice, Table, VirtualDestination, VirtualGateway,
 };
 use super::policy;
+use super::policy::rate_limit::LimitObject;
 use super::roster::Roster;
 use super::trust::RootOfTrust;
 
@@ -50,6 +51,12 @@ pub trait World {
     fn trust(&self) -> &RootOfTrust;
     /// One Secret.
     fn secret(&self, id: &ObjectRef) -> Option<Arc<Secret>>;
+    /// All Secrets that a selector picks, whoever owns them.
+    fn secrets(&self, selector: &Selector) -> Vec<Arc<Secret>>;
+    /// One ExtAuthServer.
+    fn auth_server(&self, id: &ObjectRef) -> Option<Arc<AuthServerObject>>;
+    /// All ExtAuthServers, whoever owns them.
+    fn auth_servers(&self) -> Vec<Arc<AuthServerObject>>;
     /// The slices of a Service.
     fn slices(&self, service: &ObjectRef) -> Vec<Arc<Slice>>;
     /// One Pod.
@@ -66,6 +73,8 @@ pub trait World {
     fn external_service(&self, id: &ObjectRef) -> Option<Arc<ExternalService>>;
     /// All external services that a selector picks, whoever owns them.
     fn external_services(&self, selector: &Selector) -> Vec<Arc<ExternalService>>;
+    /// One object that RateLimitPolicies refer to.
+    fn limit_object(&self, id: &ObjectRef) -> Option<Arc<LimitObject>>;
     /// The policies of a workspace whose route selectors may match a route with these labels, in age order.
     fn candidates(&self, owner: &WorkspaceId, labels: &EffectiveLabels) -> Vec<Arc<PolicyObject>>;
     /// The policies of a workspace that select destinations, and close them because they cannot be applied.

@@ -36,12 +36,23 @@ pub enum ResourceType {
     ScopedRoute,
     /// `envoy.config.route.v3.RouteConfiguration`
     Route,
+    /// `ratelimit.config.ratelimit.v3.RateLimitConfig`: what a rate-limit service allows. No gateway has any, and such a service
+    /// has nothing else.
+    RateLimit,
 }
 
 impl ResourceType {
     /// All types, in the order in which additions are sent.
-    pub const ALL: [Self; 7] =
-        [Self::Secret, Self::Cluster, Self::Endpoint, Self::Listener, Self::Extension, Self::ScopedRoute, Self::Route];
+    pub const ALL: [Self; 8] = [
+        Self::Secret,
+        Self::Cluster,
+        Self::Endpoint,
+        Self::Listener,
+        Self::Extension,
+        Self::ScopedRoute,
+        Self::Route,
+        Self::RateLimit,
+    ];
 
     /// The type URL, version 3 of the API.
     #[must_use]
@@ -54,6 +65,7 @@ impl ResourceType {
             Self::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
             Self::ScopedRoute => "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::RateLimit => "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig",
         }
     }
 
@@ -63,10 +75,10 @@ impl ResourceType {
         Self::ALL.into_iter().find(|t| t.type_url() == url)
     }
 
-    /// Whether an empty first subscription means everything (clusters, listeners, scopes), or nothing.
+    /// Whether an empty first subscription means everything (clusters, listeners, scopes, limits), or nothing.
     #[must_use]
     pub fn has_wildcard(self) -> bool {
-        matches!(self, Self::Cluster | Self::Listener | Self::ScopedRoute)
+        matches!(self, Self::Cluster | Self::Listener | Self::ScopedRoute | Self::RateLimit)
     }
 }
 
@@ -109,6 +121,14 @@ impl Version {
     #[must_use]
     pub fn hash(bytes: &[u8]) -> u128 {
         xxhash_rust::xxh3::xxh3_128(bytes)
+    }
+
+    /// The same of bytes that lie in stretches.
+    #[must_use]
+    pub fn hash_of<'a>(stretches: impl Iterator<Item = &'a [u8]>) -> u128 {
+        let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
+        stretches.for_each(|stretch| hasher.update(stretch));
+        hasher.digest128()
     }
 
     fn of_hash(mut hash: u128) -> Self {
@@ -257,5 +277,10 @@ mod tests {
         assert_eq!(Version::of_content(b"chancery").as_str().len(), 12);
         assert_eq!(Version::of_content(b"chancery"), Version::of_content(b"chancery"));
         assert_ne!(Version::of_content(b"chancery"), Version::of_content(b"Chancery"));
+        let bytes: Vec<u8> = (0..2_000_u32).map(|at| (at % 251) as u8).collect();
+        for size in [1, 7, 300, 1_999, 2_000] {
+            assert_eq!(Version::hash_of(bytes.chunks(size)), Version::hash(&bytes), "in stretches of {size}");
+        }
+        assert_eq!(Version::hash_of([].into_iter()), Version::hash(b""));
     }
 }

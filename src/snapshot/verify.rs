@@ -15,9 +15,12 @@
 
 mod extensions;
 mod format;
+mod holders;
 mod incremental;
+mod runs;
 mod scopes;
 
+pub use holders::asked_cluster;
 pub use incremental::Verifier;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,16 +33,20 @@ use envoy_types::pb::envoy::config::core::v3 as core_pb;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint_pb;
 use envoy_types::pb::envoy::config::listener::v3 as listener_pb;
 use envoy_types::pb::envoy::config::route::v3 as route_pb;
+use envoy_types::pb::envoy::extensions::filters::http::composite::v3 as composite_pb;
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3 as cors_pb;
+use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3 as ext_authz_pb;
 use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3 as header_mutation_pb;
 use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt_pb;
 use envoy_types::pb::envoy::extensions::filters::http::lua::v3 as lua_pb;
+use envoy_types::pb::envoy::extensions::filters::http::ratelimit::v3 as rate_limit_pb;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_pb;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http_pb;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::xds::r#type::matcher::v3 as matching_pb;
 use prost::Message;
 
 use crate::model::Name;
@@ -92,7 +99,15 @@ pub fn verify(snapshot: &Snapshot) -> Vec<Violation> {
             wildcards.insert(name.clone(), hosts);
         }
     }
-    checker.check_wildcards(&chains, &wildcards);
+    checker.check_wildcards(&chains, &wildcards, &BTreeSet::new());
+    checker.verdict()
+}
+
+/// Everything that is wrong with endpoints by themselves, for a snapshot of which a cluster takes endpoints of this name.
+#[must_use]
+pub fn verify_endpoints(resource: &Resource) -> Vec<Violation> {
+    let mut checker = Checker::new(World::Anything);
+    checker.check_endpoints(&resource.name, resource, true);
     checker.verdict()
 }
 
@@ -140,7 +155,7 @@ enum World<'a> {
 #[derive(Clone, Debug, Default)]
 struct Asked {
     /// Whether these exist.
-    resources: BTreeSet<(ResourceType, String)>,
+    resources: BTreeSet<(ResourceType, Name)>,
     /// Whether the listeners have these filters.
     slots: BTreeSet<String>,
 }
@@ -182,7 +197,7 @@ impl<'a> Checker<'a> {
     /// Whether there is a resource of a name.
     fn exists(&mut self, resource_type: ResourceType, name: &str) -> bool {
         if let Some(asked) = &mut self.asked {
-            asked.resources.insert((resource_type, name.to_owned()));
+            asked.resources.insert((resource_type, name.into()));
         }
         match self.world {
             World::Snapshot(snapshot) => snapshot.get(resource_type, name).is_some(),
@@ -687,6 +702,13 @@ impl Routes<'_, '_, '_> {
     }
 
     fn check_slots(&mut self, at: At<'_>, slots: &std::collections::HashMap<String, Any>) {
+        let asked = by_key(slots)
+            .filter_map(|config| extensions::asked(config).or_else(|| asked_cluster(&config.type_url, &config.value)));
+        for cluster in asked.collect::<BTreeSet<String>>() {
+            if !self.checker.exists(ResourceType::Cluster, &cluster) {
+                self.report(at, format_args!("asks cluster `{cluster}`, which does not exist"));
+            }
+        }
         let named = slots.iter().filter_map(|(slot, config)| extensions::named(slot, config));
         let slots: BTreeSet<String> = slots.keys().cloned().chain(named).collect();
         if let Some(asked) = &mut self.checker.asked {

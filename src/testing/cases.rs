@@ -13,6 +13,7 @@
 //! * `endpoints`: the complete listing of the upstreams, `gateway upstream protocol: addresses` or `closed`.
 //! * `access`: the complete listing of who may call what, `gateway: …` for the gateway itself, `gateway/port: …` for whole
 //!   connections, `gateway upstream: …` for what it sends there.
+//! * `limits`: the complete listing of what is limited, and of what rate-limit services are told, as [`super::limits`] says.
 //! * `status`: some verdicts, `Kind/ns/name@cluster APPROVAL part of the message`; `Kind… has no CODE` asks for absence.
 //! * `counts`: complete counts of some objects, `Kind/ns/name@cluster name=number …`, in the order of the names.
 //! * `requests`: `gateway METHOD host/path [header: value;…] => route name or status`.
@@ -44,7 +45,7 @@ use crate::resolve::{Consent, LoopbackEndpoints, Options, RequireAuth};
 use crate::store::Store;
 
 use super::authority::Authority;
-use super::{cluster_of, decode, yaml};
+use super::{cluster_of, decode, limits, yaml};
 
 /// One case with the blocks of its own.
 struct Case {
@@ -208,6 +209,7 @@ impl Both {
             ("plans", kept.plans == afresh.plans),
             ("findings", kept.findings == afresh.findings),
             ("verdicts", kept.verdicts == afresh.verdicts),
+            ("limits", kept.limits == afresh.limits),
             ("remembered", kept.remembered == afresh.remembered),
         ];
         match is_same.into_iter().find(|(_, is_same)| !is_same) {
@@ -241,6 +243,7 @@ fn check(shared: &Case, case: &Case) -> Vec<String> {
             "routes" => same(&routes(&compiled), &block.text, &mut failures),
             "endpoints" => same(&endpoints(&compiled), &block.text, &mut failures),
             "access" => same(&access(&compiled), &block.text, &mut failures),
+            "limits" => same(&limits::listing(&compiled), &block.text, &mut failures),
             "status" => failures.extend(lines(&block.text).filter_map(|line| status(&compiled, line).err())),
             "counts" => failures.extend(lines(&block.text).filter_map(|line| counts(&compiled, line).err())),
             "requests" => failures.extend(lines(&block.text).filter_map(|line| request(&compiled, line).err())),

@@ -79,7 +79,7 @@ const ROWS: &[Row] = &[
     Row {
         kind: Kind::JwtPolicy,
         sample: "{providers: {a: {issuer: 'https://a.example', remote: {url: 'https://a.example/keys'}, claimsToHeaders: [{claim: org, header: x-org, append: true}]}}, claims: [{key: org, values: [a]}]}",
-        lacks: "`priority` within a phase; claims that are URLs cannot be appended",
+        lacks: "claims that are URLs cannot be appended",
         shown_by: &[
             "jwt::only_good_tokens_pass_and_each_mode_is_its_own",
             "jwt::claims_and_scopes_are_wanted_of_every_token",
@@ -89,14 +89,45 @@ const ROWS: &[Row] = &[
         ],
     },
     Row {
+        kind: Kind::RateLimitPolicy,
+        sample: "{ratelimitServerConfig: {name: limits}, serverSettings: {name: limits}, raw: {rateLimits: [{actions: [{remoteAddress: {}}], setActions: [{remoteAddress: {}}]}]}}",
+        lacks: "redirects and direct responses; limiting without a service; more than 32 items for a request",
+        shown_by: &[
+            "rate_limit::rules_of_both_forms_limit_what_they_count",
+            "rate_limit::r123_all_policies_of_a_route_and_its_destination_apply",
+            "rate_limit::r125_limits_stand_before_tokens_or_behind_them",
+            "rate_limit::limits_change_while_the_service_runs_and_faulty_ones_change_nothing",
+            "rate_limit::without_its_service_a_policy_does_what_its_settings_say",
+            "rate_limit::bad_policies_limit_nothing_and_say_why",
+            "rate_limit::r130_an_envoy_that_cannot_limit_serves_no_limited_route",
+        ],
+    },
+    Row {
+        kind: Kind::ExtAuthPolicy,
+        sample: "{glooAuth: {configs: [{name: a, basicAuth: {realm: r, encryption: {sha1: {}}, userList: {users: {u: {hashedPassword: e5e9fa1ba31ecd1ae84f75caaa474f3a663f05f4}}}}}, {name: b, apiKeyAuth: {headersFromMetadataEntry: {x-a: {name: a}}, k8sSecretApikeyStorage: {labelSelector: {a: b}}}}, {name: c, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://a.example/keys'}}}}}, {name: d, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://b.example/keys'}}}}}, {name: e, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://c.example/keys'}}}}}, {name: f, passThroughAuth: {grpc: {address: 'a.example:80'}}}], booleanExpr: 'a && b && c && f && (d || e)'}}",
+        lacks: "OpenID Connect and OAuth2 logins, introspection, OPA, LDAP, HMAC, plugins; `clearRouteCache`; more than four sets of settings for servers",
+        shown_by: &[
+            "ext_auth::a_grpc_server_judges_each_request",
+            "ext_auth::an_http_server_judges_each_request",
+            "ext_auth::servers_may_stand_in_the_policy",
+            "ext_auth::r118_a_route_and_its_destination_are_each_asked_about",
+            "ext_auth::a_request_that_moves_to_another_route_is_judged_there",
+            "ext_auth/methods::passwords_are_compared_by_the_gateway",
+            "ext_auth/methods::api_keys_are_those_of_secrets",
+            "ext_auth/methods::access_tokens_are_verified_with_their_scopes",
+            "ext_auth/methods::methods_are_combined_as_the_expression_says",
+        ],
+    },
+    Row {
         kind: Kind::AccessPolicy,
         sample: "{authzList: [{allowedMethods: [GET]}]}",
-        lacks: "`requestIdentityMatcher`; traffic that passes no gateway",
+        lacks: "traffic that passes no gateway",
         shown_by: &[
             "access::a_destination_is_called_by_those_who_may",
             "access::a_refused_request_makes_no_connection",
             "access::policies_unite_and_an_invalid_one_closes",
             "access::a_gateway_is_called_by_those_who_may",
+            "principals::who_bears_a_token_is_told_from_others",
         ],
     },
 ];
@@ -129,6 +160,25 @@ spec:
   hosts: [www.example]
   virtualGateways: [{name: web}]
   http: [{name: all, forwardTo: {destinations: [{ref: {name: web}}]}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: limiter, namespace: shop}
+spec: {selector: {app: limiter}, ports: [{port: 8081}]}
+---
+apiVersion: admin.gloo.solo.io/v2
+kind: RateLimitServerSettings
+metadata: {name: limits, namespace: shop}
+spec: {destinationServer: {ref: {name: limiter}}}
+---
+apiVersion: admin.gloo.solo.io/v2
+kind: RateLimitServerConfig
+metadata: {name: limits, namespace: shop}
+spec:
+  destinationServers: [{ref: {name: limiter}}]
+  raw:
+    descriptors: [{key: remote_address, rateLimit: {unit: DAY, requestsPerUnit: 1}}]
+    setDescriptors: [{rateLimit: {unit: DAY, requestsPerUnit: 1}}]
 ";
 
 /// The world with a policy of a kind that has a sample as its configuration.
@@ -136,9 +186,13 @@ fn compiled(policy: Option<(Kind, &str)>) -> Compiled {
     let mut manifests = yaml::documents(WORLD).expect("the world is YAML");
     if let Some((kind, sample)) = policy {
         let config = yaml::documents(sample).expect("the sample is YAML").pop().unwrap_or(Value::Null);
+        let mut spec = json!({"config": config});
+        if selects(kind).iter().any(|field| field.contains("applyToRoutes")) {
+            spec["applyToRoutes"] = json!([{"route": {}}]);
+        }
         manifests.push(json!({
             "apiVersion": kind.group().api_version(), "kind": kind.as_str(),
-            "metadata": {"name": "sample", "namespace": "shop"}, "spec": {"config": config},
+            "metadata": {"name": "sample", "namespace": "shop"}, "spec": spec,
         }));
     }
     compile_manifests(manifests.into_iter().map(|manifest| (cluster_of(&manifest), manifest)), &Options::default())
@@ -177,7 +231,9 @@ fn in_envoy(row: &Row) -> BTreeSet<String> {
     let (bare, with) = (route(&compiled(None)), route(&compiled(Some((row.kind, row.sample)))));
     let mut changed = BTreeSet::new();
     let fields = |value: &Value| value.as_object().cloned().unwrap_or_default();
-    for (slot, config) in fields(&with["typed_per_filter_config"]) {
+    // Without selectors some kinds are on destinations.
+    let of_destination = fields(&with["route"]["weighted_clusters"]["clusters"][0]["typed_per_filter_config"]);
+    for (slot, config) in fields(&with["typed_per_filter_config"]).into_iter().chain(of_destination) {
         let message = config["@type"].as_str().and_then(|url| url.rsplit('.').next()).unwrap_or_default();
         changed.insert(format!("`{slot}`: {message}"));
     }
@@ -186,7 +242,7 @@ fn in_envoy(row: &Row) -> BTreeSet<String> {
         let fields = fields(now).into_iter().filter(differs).map(|(field, _)| field);
         changed.extend(
             fields
-                .filter(|field| field != "typed_per_filter_config" && field != "route")
+                .filter(|field| !["typed_per_filter_config", "route", "weighted_clusters"].contains(&field.as_str()))
                 .map(|field| format!("`{field}`")),
         );
     }
@@ -272,6 +328,44 @@ fn r130_claims_by_url_are_left_out_for_releases_that_refuse_them() {
         let answer = &route["virtual_hosts"][0]["routes"][0]["direct_response"]["status"];
         assert_eq!(answer.as_u64(), (!can).then_some(500), "1.{minor}: {route}");
         assert_eq!(crate::snapshot::verify::verify(&snapshot), [], "1.{minor}");
+    }
+}
+
+/// What stands in for routes that were refused keeps what their filters ask.
+#[test]
+fn the_service_of_a_limit_stays_as_long_as_its_routes() {
+    let row = ROWS.iter().find(|row| row.kind == Kind::RateLimitPolicy).expect("it is built");
+    let compiled = compiled(Some((row.kind, row.sample)));
+    let snapshot = emit_gateway(compiled.plans.values().next().expect("a gateway"), &EmitOptions::default());
+    let routes = snapshot.resources(ResourceType::Route);
+    let body = &routes.values().next().expect("routes").body;
+    let found = crate::memory::refusals::references::references(ResourceType::Route, body);
+    let limiter = "svc/cluster-1/shop/limiter/8081#grpc".into();
+    assert!(found.contains(&(ResourceType::Cluster, limiter)), "{found:?}");
+}
+
+/// R130: what only newer releases know of ExtAuthPolicy is closed on older ones, method by method.
+#[test]
+fn r130_methods_that_a_release_does_not_have_are_closed_there() {
+    const USERS: &str =
+        "encryption: {sha1: {}}, userList: {users: {u: {hashedPassword: e5e9fa1ba31ecd1ae84f75caaa474f3a663f05f4}}}";
+    let basic = |rest: &str| format!("{{basicAuth: {{{rest}{USERS}}}}}");
+    let key = "{apiKeyAuth: {k8sSecretApikeyStorage: {labelSelector: {a: b}}}}".to_owned();
+    let http = "{passThroughAuth: {http: {url: 'http://a.example/x'}}}".to_owned();
+    let grpc = "{passThroughAuth: {grpc: {address: 'a.example:80'}}}".to_owned();
+    for (method, since) in [(grpc, 36), (http, 38), (basic(""), 39), (basic("realm: r, "), 40), (key, 40)] {
+        let compiled = compiled(Some((Kind::ExtAuthPolicy, &format!("{{glooAuth: {{configs: [{method}]}}}}"))));
+        let plan = compiled.plans.values().next().expect("a gateway");
+        for minor in 36..=40 {
+            let options = EmitOptions { release: EnvoyRelease::new(1, minor), ..EmitOptions::default() };
+            let snapshot = emit_gateway(plan, &options);
+            let routes = snapshot.resources(ResourceType::Route);
+            let route = to_json(ResourceType::Route, routes.values().next().expect("routes")).expect("known");
+            let answer = &route["virtual_hosts"][0]["routes"][0]["direct_response"]["status"];
+            assert_eq!(answer.as_u64(), (minor < since).then_some(500), "1.{minor}, {method}: {route}");
+            assert_eq!(crate::snapshot::verify::verify(&snapshot), [], "1.{minor}, {method}");
+            assert!(!route.to_string().contains("5en6G6MezRroT3XKqkdPOmY"), "passwords are in no text: {route}");
+        }
     }
 }
 

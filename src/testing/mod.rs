@@ -3,6 +3,7 @@
 pub(crate) mod authority;
 mod cases;
 mod kinds;
+mod limits;
 pub(crate) mod mutation;
 mod order;
 pub(crate) mod scenarios;

@@ -8,10 +8,11 @@
 //! kept, until the next.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use bytes::BytesMut;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::xxh3_128_with_secret;
 
 use super::wire;
 use crate::model::Name;
@@ -26,18 +27,34 @@ const SETS: usize = 64;
 
 /// A sum of hashes: equal for equal sets in whatever order, and else different but by a chance of 1 in 2¹²⁸.
 ///
-/// A client that finds other names of the same sum deceives only itself.
+/// The hashes have a secret of the process, which nothing that leaves it depends on. Without one, a client could find names
+/// of its own with the sum of what others ask for, and these would be taken to ask for that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Sum(u128);
+
+/// The hash's own is as long.
+static SECRET: LazyLock<[u8; 192]> = LazyLock::new(|| {
+    // The keys of it are of the system's making.
+    let random = RandomState::new();
+    let mut secret = [0; 192];
+    for (index, part) in secret.chunks_exact_mut(8).enumerate() {
+        part.copy_from_slice(&random.hash_one(index).to_le_bytes());
+    }
+    secret
+});
 
 impl Sum {
     /// Adds a name, or whatever is summed up.
     pub(super) fn add(&mut self, bytes: &[u8]) {
-        self.0 = self.0.wrapping_add(xxh3_128(bytes));
+        self.0 = self.0.wrapping_add(Self::hash(bytes));
     }
 
     fn subtract(&mut self, bytes: &[u8]) {
-        self.0 = self.0.wrapping_sub(xxh3_128(bytes));
+        self.0 = self.0.wrapping_sub(Self::hash(bytes));
+    }
+
+    fn hash(bytes: &[u8]) -> u128 {
+        xxh3_128_with_secret(bytes, &*SECRET)
     }
 }
 
@@ -294,6 +311,15 @@ mod tests {
         }
         let tables = commons.lock();
         assert!(tables.changes.len() <= 2 && tables.digests.len() <= 2 && tables.sets.len() <= 2 * SETS);
+    }
+
+    #[test]
+    fn nobody_outside_can_work_a_sum_out() {
+        let mut sum = Sum::default();
+        sum.add(b"name");
+        assert_ne!(sum.0, xxhash_rust::xxh3::xxh3_128(b"name"));
+        assert_ne!(*SECRET, [SECRET[0]; 192]);
+        assert_eq!(NameSet::of(names("name")).sum, sum, "the same for everybody inside");
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub(super) struct Lane {
     /// the time that they can be sent.
     pinned: BTreeMap<Name, Arc<Resource>>,
     refused: Objections,
+    /// Names that were refused for what they were, and of which nothing was taken since.
+    suspects: BTreeSet<Name>,
     /// For what is uncertain: what was tried, and what was held before.
     attempts: BTreeMap<Name, Attempt>,
     /// Missing names that the client was told about.
@@ -142,6 +144,7 @@ impl Lane {
             again: BTreeSet::new(),
             pinned: BTreeMap::new(),
             refused: Objections::new(),
+            suspects: BTreeSet::new(),
             attempts: BTreeMap::new(),
             told: BTreeSet::new(),
             batches: VecDeque::new(),
@@ -245,6 +248,7 @@ impl Lane {
             self.pinned.retain(|name, _| interest.wants(name));
         }
         self.refused.retain(|name, _| interest.wants(name));
+        self.suspects.retain(|name| interest.wants(name));
         self.attempts.retain(|name, _| interest.wants(name));
         self.told.retain(|name| interest.wants(name));
     }
@@ -584,17 +588,25 @@ impl Lane {
 
     /// The next additions: a part of a refused response, else what fits.
     fn take_additions(&mut self, room: &mut usize) -> Vec<Arc<Resource>> {
-        let limit = match self.resource_type {
-            // A refusal of these names nobody, and takes down all that travel together.
-            ResourceType::Secret | ResourceType::Extension | ResourceType::Route => 1,
-            ResourceType::Cluster | ResourceType::Endpoint | ResourceType::Listener | ResourceType::ScopedRoute => {
-                usize::MAX
-            }
+        // A refusal of these names nobody, and takes down all that travel together. Routes are many where they are cut: a
+        // gateway that starts must not wait for each, so of them those travel alone that were refused before.
+        let of = self.resource_type;
+        let suspects = &self.suspects;
+        let goes_alone = move |name: &Name| match of {
+            ResourceType::Secret | ResourceType::Extension => true,
+            ResourceType::Route => suspects.contains(name),
+            ResourceType::Cluster
+            | ResourceType::Endpoint
+            | ResourceType::Listener
+            | ResourceType::ScopedRoute
+            | ResourceType::RateLimit => false,
         };
-        let Some(batch) = self.batches.pop_front() else { return take_resources(&mut self.additions, room, limit) };
+        let Some(batch) = self.batches.pop_front() else {
+            return take_resources(&mut self.additions, room, goes_alone);
+        };
         let resources = self.resources.clone();
         let mut batch: VecDeque<Arc<Resource>> = batch.iter().filter_map(|name| resources.get(name)).cloned().collect();
-        let taken = take_resources(&mut batch, room, limit);
+        let taken = take_resources(&mut batch, room, goes_alone);
         if !batch.is_empty() {
             self.batches.push_front(batch.iter().map(|resource| resource.name.clone()).collect());
         }
@@ -602,17 +614,25 @@ impl Lane {
     }
 }
 
-/// Takes resources from the front while they fit; one that fits nowhere travels alone.
-fn take_resources(queue: &mut VecDeque<Arc<Resource>>, room: &mut usize, limit: usize) -> Vec<Arc<Resource>> {
+/// Takes resources from the front while they fit; one that fits nowhere travels alone, and so does whatever must.
+fn take_resources(
+    queue: &mut VecDeque<Arc<Resource>>,
+    room: &mut usize,
+    goes_alone: impl Fn(&Name) -> bool,
+) -> Vec<Arc<Resource>> {
     let mut taken = Vec::new();
     while let Some(resource) = queue.front() {
         let texts = resource.name.len() + resource.version.as_str().len();
         let size = resource.body.len() + texts + RESOURCE_OVERHEAD;
-        if taken.len() == limit || (size > *room && !taken.is_empty()) {
+        let is_alone = goes_alone(&resource.name);
+        if !taken.is_empty() && (is_alone || size > *room) {
             break;
         }
         *room = room.saturating_sub(size);
         taken.extend(queue.pop_front());
+        if is_alone {
+            break;
+        }
     }
     taken
 }

@@ -184,10 +184,11 @@ pub enum IgnoredReason {
 /// What of a client's error text may be kept and shown.
 ///
 /// Envoy prints the message that it refuses, private keys included (seen on 1.40). So of a text about a secret only the
-/// constraint that was violated remains, or the whole if it is one line without a dump.
+/// constraint that was violated remains, or the whole if it is one line without a dump. The same of a filter, which has what
+/// the policies of all tenants share.
 pub(super) fn quotable(resource_type: ResourceType, text: &str) -> &str {
     const CONSTRAINT: &str = "Proto constraint validation failed (";
-    if resource_type != ResourceType::Secret {
+    if !matches!(resource_type, ResourceType::Secret | ResourceType::Extension) {
         return text;
     }
     if let Some(at) = text.find(CONSTRAINT) {
@@ -251,6 +252,7 @@ mod tests {
             ("Failed to load private key from <inline>".to_owned(), "Failed to load private key from <inline>"),
         ] {
             assert_eq!(quotable(ResourceType::Secret, &words), expected, "{words}");
+            assert_eq!(quotable(ResourceType::Extension, &words), expected, "{words}");
         }
         assert_eq!(quotable(ResourceType::Cluster, "{\n"), "{\n", "nothing else is secret");
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::snapshot::ResourceType;
 
-use ResourceType::{Cluster, Endpoint, Extension, Listener, Route, ScopedRoute, Secret};
+use ResourceType::{Cluster, Endpoint, Extension, Listener, RateLimit, Route, ScopedRoute, Secret};
 
 /// How long one type waits for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,10 +75,20 @@ impl Standing {
         }
     }
 
-    /// Whether the client has everything of this type, so that what it doesn't use there is unused.
-    fn is_quiet(&self) -> bool {
-        self.in_flight.is_none() && !self.additions && !self.removals
+    /// Whether the client has everything of this type, so that what it doesn't use there is unused. What it only has too
+    /// much of may still use something.
+    fn is_quiet(&self, until: Settled) -> bool {
+        self.in_flight.is_none() && !self.additions && (!self.removals || until == Settled::Added)
     }
+}
+
+/// What of a type removals of another wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settled {
+    /// Additions and changes.
+    Added,
+    /// These, and removals.
+    Whole,
 }
 
 /// How all types of one client stand at one time.
@@ -110,21 +120,21 @@ impl Board {
         }
         let standing = self.of(resource_type);
         let overdue = standing.removals_since.is_some_and(|since| self.now >= since + timeouts.removal);
-        overdue || users(resource_type).iter().all(|user| self.is_settled(self.of(*user)))
+        overdue || users(resource_type).iter().all(|(user, until)| self.is_settled(self.of(*user), *until))
     }
 
     /// Whether the client may use removed resources of a type because it refused what stopped using them. As long
     /// as that is so, the wait for the removal doesn't even begin.
     #[must_use]
     pub fn is_clung_to(&self, resource_type: ResourceType) -> bool {
-        users(resource_type).iter().any(|user| self.of(*user).clings)
+        users(resource_type).iter().any(|(user, _)| self.of(*user).clings)
     }
 
     /// Whether what isn't used by a type now will not be used by it until the next snapshot.
-    fn is_settled(&self, user: &Standing) -> bool {
+    fn is_settled(&self, user: &Standing, until: Settled) -> bool {
         let complete = !user.expecting || self.now >= self.settles_at;
         let opened = !user.unopened || self.now >= self.opens_until;
-        user.is_quiet() && complete && opened
+        user.is_quiet(until) && complete && opened
     }
 
     /// When waiting alone may allow something that isn't allowed now; none if nothing waits.
@@ -158,7 +168,8 @@ impl Board {
 fn needs(resource_type: ResourceType) -> &'static [ResourceType] {
     match resource_type {
         // A cluster or listener that is warming waits for its secret and its endpoints, so these never wait for it.
-        Secret | Endpoint => &[],
+        // Rate-limit services ask for nothing but their limits.
+        Secret | Endpoint | RateLimit => &[],
         Cluster => &[Secret],
         Listener => &[Secret, Cluster, Endpoint],
         Extension => &[Secret, Cluster, Endpoint, Listener],
@@ -169,17 +180,21 @@ fn needs(resource_type: ResourceType) -> &'static [ResourceType] {
 }
 
 /// The types that may use resources of a type, and must have stopped before one is removed.
-fn users(resource_type: ResourceType) -> &'static [ResourceType] {
+///
+/// Who waits for the removals of another has them wait for none of its own: what waits in a circle waits until it is overdue.
+fn users(resource_type: ResourceType) -> &'static [(ResourceType, Settled)] {
+    use Settled::{Added, Whole};
     match resource_type {
         // Nothing uses a listener. Envoy takes the removals of a response before its additions, so a new listener can
         // only have an old one's address when both travel together.
-        Listener => &[],
-        Extension => &[Listener],
-        // A listener that was told to take its routes from elsewhere uses the old ones until it has the new.
-        ScopedRoute => &[Listener, Route],
-        Route => &[Listener, ScopedRoute],
-        Cluster => &[Listener, Extension, Route],
-        Endpoint | Secret => &[Listener, Extension, Route, Cluster],
+        Listener | RateLimit => &[],
+        Extension => &[(Listener, Whole)],
+        // A listener that was told to take its routes from elsewhere uses the old ones until it has the new. Routes that
+        // go use no scope: they go after the scopes that lead to them.
+        ScopedRoute => &[(Listener, Whole), (Route, Added)],
+        Route => &[(Listener, Whole), (ScopedRoute, Whole)],
+        Cluster => &[(Listener, Whole), (Extension, Whole), (Route, Whole)],
+        Endpoint | Secret => &[(Listener, Whole), (Extension, Whole), (Route, Whole), (Cluster, Whole)],
     }
 }
 
@@ -213,7 +228,18 @@ mod tests {
 
     /// The types of which additions, or removals, may be sent.
     fn allowed(board: &Board, may: impl Fn(&Board, ResourceType, &Timeouts) -> bool) -> Vec<ResourceType> {
-        ResourceType::ALL.into_iter().filter(|resource_type| may(board, *resource_type, &TIMEOUTS)).collect()
+        of_gateways().into_iter().filter(|resource_type| may(board, *resource_type, &TIMEOUTS)).collect()
+    }
+
+    /// The types that gateways have.
+    fn of_gateways() -> Vec<ResourceType> {
+        ResourceType::ALL.into_iter().filter(|resource_type| *resource_type != RateLimit).collect()
+    }
+
+    #[test]
+    fn limits_wait_for_nobody() {
+        let board = board(1, &[(Cluster, in_flight(0)), (Route, adding()), (Secret, adding())]);
+        assert!(board.may_add(RateLimit, &TIMEOUTS) && board.may_remove(RateLimit, &TIMEOUTS));
     }
 
     #[test]
@@ -226,7 +252,7 @@ mod tests {
     #[test]
     fn additions_wait_for_what_they_need() {
         for (name, board, expected) in [
-            ("nothing going on", board(0, &[]), ResourceType::ALL.to_vec()),
+            ("nothing going on", board(0, &[]), of_gateways()),
             (
                 "case 24: clusters not asked for yet",
                 board(1, &[(Cluster, Standing { unopened: true, held_back_since: Some(seconds(0)), ..adding() })]),
@@ -235,7 +261,7 @@ mod tests {
             (
                 "case 24: clusters never asked for",
                 board(20, &[(Cluster, Standing { unopened: true, held_back_since: Some(seconds(0)), ..adding() })]),
-                ResourceType::ALL.to_vec(),
+                of_gateways(),
             ),
             ("clusters unacknowledged", board(1, &[(Cluster, in_flight(0))]), vec![Secret, Cluster, Endpoint]),
             ("secrets waiting", board(1, &[(Secret, adding())]), vec![Secret, Endpoint]),
@@ -244,12 +270,12 @@ mod tests {
                 board(1, &[(Listener, in_flight(0))]),
                 vec![Secret, Cluster, Endpoint, Listener],
             ),
-            ("routes unacknowledged", board(1, &[(Route, in_flight(0))]), ResourceType::ALL.to_vec()),
-            ("case 32: clusters never acknowledged", board(20, &[(Cluster, in_flight(0))]), ResourceType::ALL.to_vec()),
+            ("routes unacknowledged", board(1, &[(Route, in_flight(0))]), of_gateways()),
+            ("case 32: clusters never acknowledged", board(20, &[(Cluster, in_flight(0))]), of_gateways()),
             (
                 "endpoints of known clusters unacknowledged",
                 board(1, &[(Endpoint, Standing { opens: false, ..in_flight(0) })]),
-                ResourceType::ALL.to_vec(),
+                of_gateways(),
             ),
         ] {
             assert_eq!(allowed(&board, Board::may_add), expected, "{name}");
@@ -268,7 +294,7 @@ mod tests {
         let clings = Standing { clings: true, ..Standing::default() };
         let removing = Standing { removals: true, ..Standing::default() };
         for (name, board, expected) in [
-            ("nothing going on", board(0, &[]), ResourceType::ALL.to_vec()),
+            ("nothing going on", board(0, &[]), of_gateways()),
             ("case 31: routes unacknowledged", board(1, &[(Route, in_flight(0))]), vec![Listener, Extension, Route]),
             ("routes waiting", board(1, &[(Route, adding())]), vec![Listener, Extension, Route]),
             ("listeners to remove", board(1, &[(Listener, removing)]), vec![Listener]),
@@ -283,12 +309,22 @@ mod tests {
                 vec![Secret, Cluster, Endpoint, Listener, Extension, ScopedRoute],
             ),
             (
+                "case 31: routes to remove",
+                board(1, &[(Route, removing)]),
+                vec![Listener, Extension, ScopedRoute, Route],
+            ),
+            (
+                "case 31: a part to remove, with its scope",
+                board(1, &[(ScopedRoute, removing), (Route, removing)]),
+                vec![Listener, Extension, ScopedRoute],
+            ),
+            (
                 "scopes unacknowledged",
                 board(1, &[(ScopedRoute, in_flight(0))]),
                 vec![Secret, Cluster, Endpoint, Listener, Extension, ScopedRoute],
             ),
             ("an older route in use", board(100, &[(Route, clings)]), vec![Listener, Extension, Route]),
-            ("endpoints changing", board(1, &[(Endpoint, in_flight(0))]), ResourceType::ALL.to_vec()),
+            ("endpoints changing", board(1, &[(Endpoint, in_flight(0))]), of_gateways()),
         ] {
             assert_eq!(allowed(&board, Board::may_remove), expected, "{name}");
         }

@@ -16,6 +16,7 @@ use crate::xds::session::{Output, Session, SessionSettings};
 mod cut;
 mod leaving;
 mod releases;
+mod tokens;
 mod unfit;
 
 /// One workspace with a gateway, two Services, and two teams with a host each. `SHOP` and `TEAM` are their routes.
@@ -110,8 +111,12 @@ fn world_after(kept: Document, first: Paths<'_>) -> World {
 
 /// Everything, with these paths.
 fn batch((shop, team, service): Paths<'_>) -> Event {
-    let text = WORLD.replace("SHOP", shop).replace("TEAM", team).replace("SERVICE", service);
-    let manifests = yaml::documents(&text).expect("YAML").into_iter();
+    batch_of(&WORLD.replace("SHOP", shop).replace("TEAM", team).replace("SERVICE", service))
+}
+
+/// Everything, as it is written.
+fn batch_of(text: &str) -> Event {
+    let manifests = yaml::documents(text).expect("YAML").into_iter();
     let (objects, findings) = decode(manifests.map(|manifest| (cluster_of(&manifest), manifest)));
     assert_eq!(findings, []);
     Event::Source(Batch { extent: Extent::Complete, changes: objects.into_iter().map(Change::Put).collect(), findings })
@@ -140,27 +145,32 @@ impl World {
 
     /// Connects an Envoy of a minor release.
     fn connect(&mut self, id: u64, minor: u32, refuses: &'static str) -> Envoy {
-        let version = Some(EnvoyVersion { major: 1, minor, patch: 0 });
-        let node =
-            Node { id: format!("envoy-{id}").into(), version, ..node("cluster-1", "edge", None, &[("app", "web")]) };
-        self.connect_as(id, node, refuses)
+        self.connect_as(id, web(id, minor), refuses)
     }
 
     /// Connects an Envoy that states all this.
     fn connect_as(&mut self, id: u64, node: Node, refuses: &'static str) -> Envoy {
+        let mut envoy = self.begin(id, node, refuses);
+        self.settle(&mut [&mut envoy]);
+        envoy
+    }
+
+    /// An Envoy that is connected and has said nothing.
+    fn begin(&mut self, id: u64, node: Node, refuses: &'static str) -> Envoy {
         let key = crate::app::refusals::key(GATEWAY.parse().unwrap(), &node);
         let labels = Arc::new(node.labels.clone());
         let peer = Arc::new(Peer { stream: StreamId(id), gateway: GATEWAY.into(), node: Arc::new(node) });
         self.witness.observe(Observation::Connected(peer.clone()));
         let mut snapshots = self.publisher.subscribe(&key);
         snapshots.mark_changed();
-        let mut envoy = Envoy {
+        let envoy = Envoy {
             peer,
             snapshots,
             session: Session::new(SessionSettings::default(), Variant::Delta),
             now: Duration::ZERO,
             _labels: labels.clone(),
             refuses,
+            words: WORDS,
             only: None,
             holds: BTreeMap::new(),
             pushes: Vec::new(),
@@ -172,8 +182,7 @@ impl World {
                 })
                 .into(),
         };
-        self.compiler.step(std::iter::once(Event::Gateway(key, labels.clone())));
-        self.settle(&mut [&mut envoy]);
+        self.compiler.step(std::iter::once(Event::Gateway(key, labels)));
         envoy
     }
 
@@ -204,6 +213,12 @@ impl World {
     }
 }
 
+/// A node of the gateway.
+fn web(id: u64, minor: u32) -> Node {
+    let version = Some(EnvoyVersion { major: 1, minor, patch: 0 });
+    Node { id: format!("envoy-{id}").into(), version, ..node("cluster-1", "edge", None, &[("app", "web")]) }
+}
+
 /// A client that takes everything but resources whose bytes hold some text.
 struct Envoy {
     peer: Arc<Peer>,
@@ -212,6 +227,8 @@ struct Envoy {
     now: Duration,
     _labels: Arc<Labels>,
     refuses: &'static str,
+    /// What it says then.
+    words: &'static str,
     /// Of which type it refuses; of all, if none.
     only: Option<ResourceType>,
     holds: BTreeMap<(ResourceType, Name), String>,
@@ -266,7 +283,7 @@ impl Envoy {
                     self.asks.push(DeltaRequest {
                         type_url: resource_type.type_url().to_owned(),
                         nonce: response.nonce.to_string(),
-                        error: bad.map(|_| WORDS.to_owned()),
+                        error: bad.map(|_| self.words.to_owned()),
                         ..DeltaRequest::default()
                     });
                     if bad.is_none() {
@@ -389,7 +406,7 @@ fn after_a_restart_that_kept_its_state_a_gateway_is_not_sent_what_others_refused
     let mut envoy = before.connect(1, 40, "poison");
     before.edit(BAD);
     before.settle(&mut [&mut envoy]);
-    let kept = before.compiler.refused();
+    let kept = refused(&before.compiler.emitted, &before.compiler.refusals);
 
     let mut after = world_after(kept, BAD);
     let late = after.connect(2, 40, "poison");

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use crate::compile::full::{beaten_in, closed, orphan, reached, unimplemented_gateways};
+use crate::compile::full::{beaten_in, closed, orphan, reached, told as told_of, unimplemented_gateways};
 use crate::compile::inputs::Inputs;
 use crate::ir::GatewayPlan;
 use crate::ir::frozen::{AcceptedRoute, Remembered};
+use crate::ir::route::changed;
 use crate::memo::Reads;
 use crate::model::{Findings, GatewayId, Kind, ObjectRef};
 use crate::resolve::Options;
@@ -19,8 +20,8 @@ use crate::resolve::delegation::fragments::share;
 use crate::resolve::destination::backing_services;
 use crate::resolve::facts::{Table, TableRole};
 use crate::resolve::gateway::{
-    Bindings, GrownTree, Segment, TableBindings, bind_table, carry_over_table, changed, class_of_one, freeze,
-    known_gateways, require_auth_findings, serves,
+    Bindings, GrownTree, Segment, TableBindings, bind_table, carry_over_table, class_of_one, freeze, known_gateways,
+    require_auth_findings, serves,
 };
 use crate::resolve::lower::Lowered;
 use crate::resolve::policy;
@@ -28,6 +29,7 @@ use crate::resolve::roster::Roster;
 use crate::resolve::trust::KeptRoot;
 use crate::resolve::world::World;
 
+use super::endpoints::Backed;
 use super::fragments::{self, Keeper};
 use super::outcome::{Count, Origin, Outcome};
 use super::serving::{Around, Claims, Serving, Stale};
@@ -39,6 +41,8 @@ impl Made {
         Self {
             targeting: BTreeMap::new(),
             referring: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            limits: OrdMap::new(),
             inputs: Inputs::empty(options, roster),
             reads: Reads::default(),
             bindings: Bindings::default(),
@@ -46,6 +50,7 @@ impl Made {
             trees: OrdMap::new(),
             groves: BTreeMap::new(),
             numbers: 0,
+            backed: Backed::new(),
             broken: BTreeSet::new(),
             reached: BTreeMap::new(),
             reaches: BTreeMap::new(),
@@ -289,6 +294,7 @@ impl Made {
             let origin = Origin::Segment(root.clone(), *number);
             let mut findings = closed(segment);
             require_auth_findings(&self.inputs, segment, &mut findings);
+            findings.extend(told_of(segment));
             self.outcome.set(origin.clone(), findings);
             self.outcome.count(&origin, counts_on(segment.served.iter()));
         }
@@ -476,7 +482,7 @@ impl Made {
             self.serving.keys().filter(|gateway| !self.classes.contains(*gateway)).cloned().collect();
         for gateway in gone {
             if let Some(serving) = self.serving.remove(&gateway) {
-                serving.forget(&mut self.reads, &mut self.outcome);
+                serving.forget(&mut self.reads, &mut self.backed, &mut self.outcome);
             }
             self.plans.remove(&gateway);
         }
@@ -504,6 +510,7 @@ impl Made {
             reads: &mut self.reads,
             outcome: &mut self.outcome,
             numbers: &mut self.numbers,
+            backed: &mut self.backed,
             step,
         };
         for (gateway, stale) in stale {

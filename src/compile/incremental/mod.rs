@@ -6,6 +6,7 @@
 //! | layer | kept by | made anew when |
 //! |---|---|---|
 //! | checked form | object | the object is another |
+//! | rules of a rate-limit service | configuration | it, or a server that it names, is another |
 //! | settled policy | policy | an object, Secret or destination that it refers to is another |
 //! | trust | – | a policy of it, a Secret that they name or the kept root is another |
 //! | roster | – | a cluster, workspace, settings or namespace is another; if it differs, all below is made anew |
@@ -23,13 +24,17 @@
 //! Rules see only [`World`], whose recording form notes every question, also those without an answer. A part that comes
 //! out equal is the same part, so that nothing below it is made. Deleting an object frees everything made from it.
 
+mod endpoints;
 mod fragments;
+mod limits;
 mod made;
 mod outcome;
 mod serving;
 mod settling;
 mod sharing;
 mod slots;
+
+pub use endpoints::{Endpoints, Led, Moved};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -39,6 +44,7 @@ use imbl::OrdMap;
 use crate::crd::Object;
 use crate::ir::GatewayPlan;
 use crate::ir::frozen::Remembered;
+use crate::ir::policy::rate_limit::LimitPlan;
 use crate::memo::Reads;
 use crate::model::{Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef};
 use crate::resolve::Options;
@@ -46,12 +52,14 @@ use crate::resolve::attachment::Beaten;
 use crate::resolve::facts::{FailureMode, PolicyObject, Table, TableRole};
 use crate::resolve::gateway::{Bindings, GrownTree, Segment, TableBindings, is_remembered, is_unread};
 use crate::resolve::lower::{Lowered, lower};
+use crate::resolve::policy::rate_limit::serving::Delivery;
 use crate::resolve::roster::{RosterInputs, resolve_roster};
 use crate::resolve::world::World;
 use crate::store::Store;
 
 use super::full::Compiled;
 use super::inputs::{Inputs, misplaced, namespace_of};
+use endpoints::Backed;
 use outcome::{Origin, Outcome};
 use serving::{Claims, Serving};
 use settling::Referring;
@@ -137,6 +145,10 @@ struct Made {
     targeting: BTreeMap<ObjectRef, Arc<PolicyObject>>,
     /// Policies that refer to other objects.
     referring: BTreeMap<ObjectRef, Referring>,
+    /// Where configurations of limits go.
+    deliveries: BTreeMap<ObjectRef, Delivery>,
+    /// What each rate-limit service is told.
+    limits: OrdMap<ObjectRef, Arc<LimitPlan>>,
     inputs: Inputs,
     reads: Reads<Slot, Reader>,
     bindings: Bindings,
@@ -146,6 +158,7 @@ struct Made {
     groves: BTreeMap<ObjectRef, Grove>,
     /// Fragments, segments and pieces that were ever made.
     numbers: u64,
+    backed: Backed,
     broken: BTreeSet<ObjectRef>,
     /// How many bound trees serve a table.
     reached: BTreeMap<ObjectRef, usize>,
@@ -207,6 +220,12 @@ impl Compiler {
         compiled
     }
 
+    /// The endpoints of what the last step came to, to go on with.
+    #[must_use]
+    pub fn endpoints(&self, compiled: &Compiled) -> Endpoints {
+        Endpoints::new(compiled, self.kept.made.backed.clone())
+    }
+
     /// What the last step made.
     #[must_use]
     pub fn last(&self) -> Step {
@@ -235,6 +254,9 @@ impl Compiler {
             made.reaches.len(),
             made.beaten.len(),
             made.known.len(),
+            made.backed.len(),
+            made.deliveries.len(),
+            made.limits.len(),
         ];
         readers + slots + serving + made.outcome.len() + maps.iter().sum::<usize>()
     }
@@ -366,6 +388,7 @@ impl Kept {
                     children.insert(id.clone());
                     dirty.extend([Reader::Binding(id.clone()), Reader::Tree(id)]);
                 }
+                Kind::RateLimitServerConfig => drop(dirty.insert(Reader::Delivery(id))),
                 Kind::VirtualDestination => drop(dirty.insert(Reader::Backing(id))),
                 Kind::Service => drop(services.insert(id)),
                 Kind::RootTrustPolicy => drop(dirty.insert(Reader::Trust)),
@@ -376,6 +399,7 @@ impl Kept {
         dirty.extend(std::mem::take(&mut self.recalled).into_iter().map(Reader::Tree));
         made.settle_trust(&options.kept_root, &mut dirty);
         made.settle_policies(&mut dirty);
+        made.deliver(&mut dirty);
         let mut claims = Claims::new();
         made.bind(&mut dirty, &mut claims, step);
         for (table, is_broken) in made.outcome.take_early() {
@@ -422,6 +446,7 @@ impl Kept {
             plans: made.plans.clone(),
             findings: made.outcome.reported.clone(),
             verdicts: made.outcome.verdicts.clone(),
+            limits: made.limits.clone(),
             remembered: self.remembered.clone(),
             objects: store.clone(),
         }

@@ -25,6 +25,10 @@ pub(super) enum Origin {
     Trust,
     /// What the references of a policy lead to.
     Policy(ObjectRef),
+    /// Which rate-limit services get a configuration.
+    Delivery(ObjectRef),
+    /// What has no room on a rate-limit service.
+    LimitServer(ObjectRef),
     /// An object by itself, and where it stands.
     Object(ObjectRef),
     /// Where a root table binds.
@@ -45,6 +49,8 @@ pub(super) enum Origin {
     Unimplemented,
     /// The listeners of a gateway.
     Listeners(GatewayId),
+    /// What policies share for all routes of a gateway.
+    Extensions(GatewayId),
     /// A piece of a tree on a gateway.
     Piece(GatewayId, ObjectRef, u64),
     /// A virtual host of a gateway.

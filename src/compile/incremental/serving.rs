@@ -7,6 +7,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use crate::compile::inputs::Inputs;
+use crate::ir::route::changed;
 use crate::ir::{GatewayPlan, Listener, Serves, UpstreamId, VirtualHost};
 use crate::memo::Reads;
 use crate::model::{Findings, GatewayId, Host as Domain, ObjectRef, WorkspaceId};
@@ -14,11 +15,12 @@ use crate::resolve::destination::resolve_upstream;
 use crate::resolve::facts::ListenerProtocol;
 use crate::resolve::gateway::{
     ArrangedHost, Bindings, Difference, GrownTree, HostKey, Hosts, ListenerKey, PlainPort, Rows, Served, Sharing,
-    changed, is_implemented_by, listeners, owner_of, serve_on, sharing, upstreams_of, virtual_host,
+    is_implemented_by, listeners, owner_of, serve_on, sharing, upstreams_of, virtual_host,
 };
 use crate::resolve::world::World;
 
 use super::Step;
+use super::endpoints::{Backed, note_backing};
 use super::outcome::{Count, Origin, Outcome};
 use super::slots::{Reader, Recording, Slot};
 
@@ -74,6 +76,7 @@ pub(super) struct Around<'a> {
     pub(super) reads: &'a mut Reads<Slot, Reader>,
     pub(super) outcome: &'a mut Outcome,
     pub(super) numbers: &'a mut u64,
+    pub(super) backed: &'a mut Backed,
     pub(super) step: &'a mut Step,
 }
 
@@ -179,6 +182,7 @@ impl Serving {
         }
         for id in gone {
             Arc::make_mut(&mut plan).upstreams.remove(&id);
+            note_backing(around.backed, around.reads, (&self.gateway, &id), &BTreeSet::new());
             around.reads.forget(&Reader::Upstream(self.gateway.clone(), id.clone()));
             around.outcome.forget(&Origin::Upstream(self.gateway.clone(), id));
         }
@@ -189,7 +193,9 @@ impl Serving {
             around.step.upstreams += 1;
             let (world, mut findings) = (Recording::new(around.inputs), Findings::new());
             let upstream = resolve_upstream(&world, &self.gateway, &owner, &id, &mut findings);
-            around.reads.record(&Reader::Upstream(self.gateway.clone(), id.clone()), world.into_slots());
+            let slots = world.into_slots();
+            note_backing(around.backed, around.reads, (&self.gateway, &id), &slots);
+            around.reads.record(&Reader::Upstream(self.gateway.clone(), id.clone()), slots);
             around.outcome.set(Origin::Upstream(self.gateway.clone(), id.clone()), findings);
             if plan.upstreams.get(&id).is_none_or(|known| **known != upstream) {
                 Arc::make_mut(&mut plan).upstreams.insert(id, Arc::new(upstream));
@@ -539,9 +545,10 @@ impl Serving {
     }
 
     /// Leaves nothing of the gateway behind.
-    pub(super) fn forget(self, reads: &mut Reads<Slot, Reader>, outcome: &mut Outcome) {
+    pub(super) fn forget(self, reads: &mut Reads<Slot, Reader>, backed: &mut Backed, outcome: &mut Outcome) {
         let gateway = &self.gateway;
         reads.forget(&Reader::Extensions(gateway.clone()));
+        outcome.forget(&Origin::Extensions(gateway.clone()));
         reads.forget(&Reader::Listeners(gateway.clone()));
         outcome.forget(&Origin::Listeners(gateway.clone()));
         for (root, kept) in &self.pieces {
@@ -554,6 +561,7 @@ impl Serving {
             outcome.forget(&Origin::Host(gateway.clone(), key.clone()));
         }
         for id in self.plan.upstreams.keys() {
+            note_backing(backed, reads, (gateway, id), &BTreeSet::new());
             reads.forget(&Reader::Upstream(gateway.clone(), id.clone()));
             outcome.forget(&Origin::Upstream(gateway.clone(), id.clone()));
         }

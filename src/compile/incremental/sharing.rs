@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::ir::{GatewayPlan, UpstreamId};
+use crate::model::Findings;
 use crate::resolve::gateway::{Sharing, extensions};
 
+use super::outcome::Origin;
 use super::serving::{Around, Serving};
 use super::slots::{Reader, Recording};
 
@@ -39,8 +41,10 @@ impl Serving {
         }
         let world = Recording::new(around.inputs);
         let kept = self.pieces.values().flat_map(|pieces| &pieces.sharing).map(|sharing| &sharing.kept);
-        let now = extensions(&world, self.sharers.keys(), kept);
+        let mut findings = Findings::new();
+        let now = extensions(&world, &self.gateway, self.sharers.keys(), kept, &mut findings);
         around.reads.record(&Reader::Extensions(self.gateway.clone()), world.into_slots());
+        around.outcome.set(Origin::Extensions(self.gateway.clone()), findings);
         if *plan.extensions == now {
             return BTreeSet::new();
         }

@@ -11,10 +11,11 @@ use crate::memo::Reads;
 use crate::model::{GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
 use crate::resolve::Options;
 use crate::resolve::facts::{
-    Account, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table, VirtualDestination,
-    VirtualGateway,
+    Account, AuthServerObject, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table,
+    VirtualDestination, VirtualGateway,
 };
 use crate::resolve::lower::Lowered;
+use crate::resolve::policy::rate_limit::LimitObject;
 use crate::resolve::roster::Roster;
 use crate::resolve::trust::RootOfTrust;
 use crate::resolve::world::{DestinationKey, PolicyPlace, World};
@@ -84,6 +85,8 @@ pub(super) enum Reader {
     Trust,
     /// What a policy with references comes to.
     Policy(ObjectRef),
+    /// Which rate-limit services get a configuration.
+    Delivery(ObjectRef),
     /// Where a root table binds.
     Binding(ObjectRef),
     /// The tree of a root table with its policies.
@@ -165,9 +168,11 @@ pub(super) fn touch_object(
                 }
             }
         }
+        Lowered::Secret(secret) => labels = Some(&secret.labels),
+        Lowered::AuthServer(_) => labels = Some(&no_labels),
         Lowered::Namespace(_)
-        | Lowered::Secret(_)
         | Lowered::Trust(_)
+        | Lowered::Limits(_)
         | Lowered::Cluster(_)
         | Lowered::Workspace(_)
         | Lowered::Settings(_)
@@ -302,6 +307,21 @@ impl World for Recording<'_> {
         self.inputs.secret(id)
     }
 
+    fn secrets(&self, selector: &Selector) -> Vec<Arc<Secret>> {
+        self.selected(Kind::Secret, selector);
+        self.inputs.secrets(selector)
+    }
+
+    fn auth_server(&self, id: &ObjectRef) -> Option<Arc<AuthServerObject>> {
+        self.object(id);
+        self.inputs.auth_server(id)
+    }
+
+    fn auth_servers(&self) -> Vec<Arc<AuthServerObject>> {
+        self.selected(Kind::ExtAuthServer, &Selector::default());
+        self.inputs.auth_servers()
+    }
+
     fn slices(&self, service: &ObjectRef) -> Vec<Arc<Slice>> {
         self.note(Slot::Slices(service.clone()));
         self.inputs.slices(service)
@@ -340,6 +360,11 @@ impl World for Recording<'_> {
     fn external_services(&self, selector: &Selector) -> Vec<Arc<ExternalService>> {
         self.selected(Kind::ExternalService, selector);
         self.inputs.external_services(selector)
+    }
+
+    fn limit_object(&self, id: &ObjectRef) -> Option<Arc<LimitObject>> {
+        self.object(id);
+        self.inputs.limit_object(id)
     }
 
     fn candidates(&self, owner: &WorkspaceId, labels: &EffectiveLabels) -> Vec<Arc<PolicyObject>> {

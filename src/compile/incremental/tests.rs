@@ -146,6 +146,7 @@ fn same(kept: &Compiled, afresh: &Compiled) -> Result<(), TestCaseError> {
         prop_assert!(own == plan, "another plan of {}", gateway);
     }
     prop_assert_eq!(&kept.verdicts, &afresh.verdicts);
+    prop_assert_eq!(&kept.limits, &afresh.limits);
     prop_assert_eq!(&kept.remembered, &afresh.remembered);
     prop_assert_eq!(kept.inputs.roster(), afresh.inputs.roster());
     let ids = |compiled: &Compiled| compiled.objects.objects().map(|object| object.meta.id.clone()).collect::<Vec<_>>();
@@ -252,6 +253,11 @@ fn access(world: &mut World, beside: Index, which: Index) {
         pod("two"),
     ];
     let object = (cluster.clone(), which.get(&objects).clone());
+    replace(world, object);
+}
+
+/// Puts an object in place of the one that has its name.
+fn replace(world: &mut World, object: (String, Value)) {
     let id = |(cluster, object): &(String, Value)| {
         (
             cluster.clone(),
@@ -263,6 +269,106 @@ fn access(world: &mut World, beside: Index, which: Index) {
     let own = id(&object);
     world.retain(|other| id(other) != own);
     world.push(object);
+}
+
+/// An object that limits beside a Service, or one that such an object refers to, in place of what was there.
+fn limit(world: &mut World, beside: Index, which: Index) {
+    let services: Vec<&(String, Value)> = world.iter().filter(|(_, object)| object["kind"] == "Service").collect();
+    if services.is_empty() {
+        return;
+    }
+    let (cluster, service) = beside.get(&services);
+    let namespace = &service["metadata"]["namespace"];
+    let name = &service["metadata"]["name"];
+    let port = &service["spec"]["ports"][0]["port"];
+    let object = |group: &str, kind: &str, name: &str, spec: Value| {
+        json!({"apiVersion": format!("{group}.gloo.solo.io/v2"), "kind": kind, "spec": spec,
+            "metadata": {"name": name, "namespace": namespace}})
+    };
+    let policy = |name: &str, spec: Value| object("trafficcontrol.policy", "RateLimitPolicy", name, spec);
+    let rules = |spec: Value| object("admin", "RateLimitServerConfig", "rules", spec);
+    let here = json!({"ref": {"name": name}, "port": {"number": port}});
+    let actions = json!({"rateLimits": [{"actions": [{"remoteAddress": {}}], "setActions": [{"remoteAddress": {}}]}]});
+    let config =
+        json!({"ratelimitServerConfig": {"name": "rules"}, "serverSettings": {"name": "settings"}, "raw": actions});
+    let by_client = json!({"phase": {"preAuthz": {"priority": 3}}, "ratelimitServerConfig": {"name": "rules"},
+        "serverSettings": {"name": "settings"}, "ratelimitClientConfig": {"name": "client"}});
+    let limit = json!({"unit": "DAY", "requestsPerUnit": 1});
+    let tree = json!({"descriptors": [{"key": "remote_address", "rateLimit": limit}]});
+    let sets =
+        json!({"setDescriptors": [{"rateLimit": limit}, {"simpleDescriptors": [{"key": "a"}], "rateLimit": limit}]});
+    let objects = [
+        policy("limits", json!({"applyToRoutes": [{}], "config": config})),
+        policy("limits", json!({"config": config})),
+        policy("more", json!({"applyToRoutes": [{"route": {}}], "config": by_client})),
+        policy("more", json!({"applyToRoutes": [{"route": {}}], "config": {"raw": {}}})),
+        rules(json!({"destinationServers": [here], "raw": tree})),
+        rules(json!({"destinationServers": [here, {"ref": {"name": "gone"}}], "raw": sets})),
+        rules(json!({"destinationServers": [{"ref": {"name": "gone"}}], "raw": tree})),
+        object("admin", "RateLimitServerConfig", "other", json!({"destinationServers": [here], "raw": sets})),
+        object("admin", "RateLimitServerSettings", "settings", json!({"destinationServer": here})),
+        object("admin", "RateLimitServerSettings", "settings", json!({"destinationServer": here, "denyOnFail": true})),
+        object("admin", "RateLimitServerSettings", "settings", json!({"destinationServer": {"ref": {"name": "gone"}}})),
+        object("trafficcontrol.policy", "RateLimitClientConfig", "client", json!({"raw": actions})),
+        object("trafficcontrol.policy", "RateLimitClientConfig", "client", json!({"raw": {}})),
+    ];
+    let object = (cluster.clone(), which.get(&objects).clone());
+    let is_same = |other: &(String, Value)| {
+        other.0 == object.0
+            && ["kind"].iter().all(|field| other.1[field] == object.1[field])
+            && ["namespace", "name"].iter().all(|field| other.1["metadata"][field] == object.1["metadata"][field])
+    };
+    world.retain(|other| !is_same(other));
+    world.push(object);
+}
+
+/// An ExtAuthPolicy beside a Service, or a server or key that one may be about, in place of what was there.
+fn ext_auth(world: &mut World, beside: Index, which: Index) {
+    let services: Vec<&(String, Value)> = world.iter().filter(|(_, object)| object["kind"] == "Service").collect();
+    if services.is_empty() {
+        return;
+    }
+    let (cluster, service) = beside.get(&services);
+    let port = &service["spec"]["ports"][0]["port"];
+    let metadata =
+        |name: &str| json!({"name": name, "namespace": service["metadata"]["namespace"], "labels": {"keys": "yes"}});
+    let policy = |name: &str, targets: Value, config: Value| {
+        let mut spec = targets;
+        spec["config"] = config;
+        json!({
+            "apiVersion": "security.policy.gloo.solo.io/v2", "kind": "ExtAuthPolicy", "metadata": metadata(name), "spec": spec,
+        })
+    };
+    let server = |name: &str, spec: Value| json!({"apiVersion": "admin.gloo.solo.io/v2", "kind": "ExtAuthServer", "metadata": metadata(name), "spec": spec});
+    let key = |name: &str, kind: &str, key: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": metadata(name), "stringData": {"api-key": key},
+        })
+    };
+    let reference = json!({"ref": {"name": service["metadata"]["name"]}, "port": {"number": port}});
+    let (routes, all) = (json!({"applyToRoutes": [{"route": {}}]}), json!({}));
+    let keys = json!({"k8sSecretApikeyStorage": {"labelSelector": {"keys": "yes"}}});
+    let named = json!({"k8sSecretApikeyStorage": {"apiKeySecretRefs": [{"name": "key"}]}});
+    let either =
+        json!({"configs": [{"name": "a", "apiKeyAuth": keys}, {"name": "b", "jwt": {}}], "booleanExpr": "a || b"});
+    const KIND: &str = "extauth.solo.io/apikey";
+    let objects = [
+        policy("ask", routes.clone(), json!({"customAuth": {}})),
+        policy("ask", all.clone(), json!({"customAuth": {}, "server": {"name": "other"}})),
+        policy("keys", routes.clone(), json!({"glooAuth": {"configs": [{"apiKeyAuth": keys}]}})),
+        policy("keys", all, json!({"glooAuth": {"configs": [{"apiKeyAuth": named}]}})),
+        policy("keys", routes, json!({"glooAuth": either})),
+        server("first", json!({"destinationServer": reference})),
+        server("first", json!({"destinationServer": reference, "failureModeAllow": true})),
+        server("other", json!({"destinationServer": reference, "statusOnError": 503, "httpService": {}})),
+        server("other", json!({"destinationServer": {"ref": {"name": "lost"}}})),
+        key("key", KIND, "one"),
+        key("key", "Opaque", "one"),
+        key("twin", KIND, "one"),
+        key("twin", KIND, "two"),
+    ];
+    let object = (cluster.clone(), which.get(&objects).clone());
+    replace(world, object);
 }
 
 /// What changes beside objects.
@@ -295,6 +401,10 @@ enum Act {
     Guard(Index),
     /// Somebody may call something, or another is somebody.
     Access(Index, Index),
+    /// Requests are limited, or by other rules.
+    Limit(Index, Index),
+    /// Requests have to show who sends them, or are asked about by others.
+    ExtAuth(Index, Index),
     /// Something else than objects.
     Around(Around),
     /// Nothing changes.
@@ -319,6 +429,8 @@ fn act() -> impl Strategy<Value = Act> {
         2 => any::<Index>().prop_map(Act::Delete),
         1 => any::<Index>().prop_map(Act::Guard),
         5 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::Access(beside, which)),
+        8 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::Limit(beside, which)),
+        5 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::ExtAuth(beside, which)),
         4 => around().prop_map(Act::Around),
         1 => Just(Act::Nothing),
     ]
@@ -341,6 +453,8 @@ fn play(world: &mut World, first: &World, act: &Act) {
         }
         Act::Guard(beside) => guard(world, *beside),
         Act::Access(beside, which) => access(world, *beside, *which),
+        Act::Limit(beside, which) => limit(world, *beside, *which),
+        Act::ExtAuth(beside, which) => ext_auth(world, *beside, *which),
         Act::Around(_) | Act::Nothing => {}
     }
 }

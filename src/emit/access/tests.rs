@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::emit::testing::{object, plan, upstream};
-use crate::emit::{EmitOptions, emit_gateway};
+use crate::emit::{EmitOptions, Emitter, beyond, emit_gateway};
 use crate::ir::policy::access::Access;
+use crate::ir::upstream::Closed;
 use crate::ir::{GatewayPlan, Upstream};
-use crate::model::Kind;
+use crate::model::{EnvoyRelease, Kind};
 use crate::render::to_json;
 use crate::snapshot::ResourceType;
 use crate::snapshot::verify::verify;
@@ -152,6 +153,36 @@ fn connections_are_judged_first_by_what_is_known_of_them() {
     assert_eq!(network.rules.unwrap().policies.keys().collect::<Vec<_>>(), ["cluster-1/shop/read#2"]);
 }
 
+/// Tokens are known by the keys that routes set: one for each provider, since several tokens may have been verified.
+#[test]
+fn bearers_of_tokens_are_found_under_every_key() {
+    let mut by_token = entry(0);
+    by_token.clients = Some(vec![Caller {
+        principals: [TextPattern::Any].into(),
+        not_principals: [TextPattern::Prefix("https://bad/".into())].into(),
+        ..Caller::default()
+    }]);
+    let shown = filters(vec![guard(Some(vec![by_token]), None)]);
+    let rules = &shown[0]["typed_config"]["rules"]["policies"]["cluster-1/shop/read#0"]["principals"][0];
+    let state = |key: &str, matcher: Value| json!({"filter_state": {"key": key, "string_match": matcher}});
+    let keys =
+        ["route", "destination"].map(|level| (0..4).map(move |index| format!("chancery.principal.{level}.{index}")));
+    let keys: Vec<String> = keys.into_iter().flatten().collect();
+    // Where no token was verified the key holds `-/-`.
+    let some = |key: &String| {
+        let any = state(key, json!({"safe_regex": {"regex": r"\C+"}}));
+        json!({"and_ids": {"ids": [any, {"not_id": state(key, json!({"exact": "-/-"}))}]}})
+    };
+    let bad = |key: &String| state(key, json!({"prefix": "https://bad/"}));
+    let expected = json!({"and_ids": {"ids": [
+        {"or_ids": {"ids": keys.iter().map(some).collect::<Vec<_>>()}},
+        {"not_id": {"or_ids": {"ids": keys.iter().map(bad).collect::<Vec<_>>()}}},
+        // Where tokens are verified that nobody writes down, nobody is told from others.
+        {"not_id": state("chancery.principal.more", json!({"exact": "yes"}))},
+    ]}});
+    assert_eq!(*rules, expected);
+}
+
 /// A repeated header reaches the filter as one, joined by commas: `notValues` holds for each value, whatever stands around.
 #[test]
 fn none_of_several_values_of_a_header_hides_behind_others() {
@@ -212,5 +243,38 @@ fn hosts_are_alike_in_either_case_with_a_dot_at_their_end_and_with_any_port() {
     ] {
         let regex = format!("(?i)^(?:{})$", host(&pattern).replace(r"\C", "(?s-u:.)"));
         assert_eq!(Regex::new(&regex).unwrap().is_match(text.as_bytes()), expected, "{pattern:?} {text}");
+    }
+}
+
+/// R130: a release that refuses the filter gets a cluster without it, and where it would refuse requests, without hosts.
+#[test]
+fn r130_a_release_that_cannot_guard_a_destination_sends_nothing_there() {
+    let judged = |guard: Guard| plan([], [Upstream { guards: vec![guard], ..upstream("cart") }]);
+    let invalid = plan([], [Upstream { closed: Some(Closed::Deny), ..upstream("cart") }]);
+    for (plan, is_served, told) in [
+        (judged(guard(Some(vec![entry(0)]), None)), false, vec![true]),
+        (judged(guard(Some(vec![]), None)), false, vec![true]),
+        // What is evaluated only is left out.
+        (judged(guard(None, Some(vec![entry(0)]))), true, vec![false]),
+        // Its policy says already that it is invalid.
+        (invalid, false, vec![]),
+    ] {
+        for (minor, can) in [(36, false), (38, false), (39, true)] {
+            let options = EmitOptions { release: EnvoyRelease::new(1, minor), ..EmitOptions::default() };
+            let snapshot = emit_gateway(&plan, &options);
+            assert_eq!(verify(&snapshot), [], "1.{minor}");
+            let shown = |kind| {
+                let resource = snapshot.get(kind, "svc/cluster-1/shop/cart/80").unwrap();
+                to_json(kind, resource).unwrap().to_string()
+            };
+            assert_eq!(shown(ResourceType::Cluster).contains("rbac"), can, "1.{minor}");
+            assert_eq!(shown(ResourceType::Endpoint).contains("lb_endpoints"), can || is_served, "1.{minor}");
+            let beyond = beyond(&plan, options.release);
+            let closes: Vec<bool> = beyond.iter().map(|beyond| beyond.closes).collect();
+            assert_eq!(closes, if can { vec![] } else { told.clone() }, "1.{minor}");
+            let mut emitter = Emitter::default();
+            assert_eq!(emitter.emit(&plan, &options), snapshot, "1.{minor}");
+            assert_eq!(emitter.beyond(), beyond, "1.{minor}");
+        }
     }
 }

@@ -26,10 +26,11 @@ use crate::model::{EnvoyRelease, Name, ObjectRef};
 
 use super::super::route::RouteBuilder;
 use super::super::{name, pb, wire};
+use super::principal;
 use super::release::needs;
 
 /// The namespace of dynamic metadata that every instance of the filter writes, whatever it is called.
-const METADATA: &str = "envoy.filters.http.jwt_authn";
+pub(super) const METADATA: &str = "envoy.filters.http.jwt_authn";
 
 /// The slots of one lane and level.
 pub(super) struct Slots {
@@ -117,6 +118,7 @@ pub(super) fn apply(verification: &Verification, route: &mut RouteBuilder<'_>) {
         let mutations = header_mutation_pb::HeaderMutationPerRoute { mutations: Some(mutations) };
         scope.slots.insert(slots.strip, wire::any(&mutations));
     }
+    scope.slots.insert(principal::SLOT, principal::emit(verification, level));
     let appended = emit_appended(verification);
     if !appended.is_empty() {
         let mutations = header_mutation_pb::Mutations { request_mutations: appended, ..Default::default() };
@@ -166,7 +168,11 @@ fn emit_requirement(verification: &Verification) -> jwt_pb::JwtRequirement {
     }
 }
 
-fn emit_provider(verification: &Verification, name: &Name, provider: &Provider<KeySource>) -> jwt_pb::JwtProvider {
+pub(super) fn emit_provider(
+    verification: &Verification,
+    name: &Name,
+    provider: &Provider<KeySource>,
+) -> jwt_pb::JwtProvider {
     use jwt_pb::jwt_provider::{JwksSourceSpecifier, NormalizePayload};
     let keys = match &provider.keys {
         KeySource::Inline(jwks) => JwksSourceSpecifier::LocalJwks(core_pb::DataSource {
@@ -360,7 +366,7 @@ fn emit_claim(provider: &Name, claim: &ClaimCheck) -> Vec<rules_pb::Permission> 
 }
 
 /// A condition on the payload of a provider's token, or on a claim in it.
-fn payload(provider: &Name, path: &[Name], value: matcher_pb::ValueMatcher) -> rules_pb::Permission {
+pub(super) fn payload(provider: &Name, path: &[Name], value: matcher_pb::ValueMatcher) -> rules_pb::Permission {
     use matcher_pb::metadata_matcher::{PathSegment, path_segment::Segment};
     let segments = std::iter::once(provider).chain(path);
     let segments = segments.map(|name| PathSegment { segment: Some(Segment::Key(name.to_string())) });
@@ -391,17 +397,17 @@ fn one_of(values: &std::collections::BTreeSet<ClaimValue>) -> matcher_pb::ValueM
     }
 }
 
-fn present() -> matcher_pb::ValueMatcher {
+pub(super) fn present() -> matcher_pb::ValueMatcher {
     matcher_pb::ValueMatcher { match_pattern: Some(matcher_pb::value_matcher::MatchPattern::PresentMatch(true)) }
 }
 
-fn in_list(item: matcher_pb::ValueMatcher) -> matcher_pb::ValueMatcher {
+pub(super) fn in_list(item: matcher_pb::ValueMatcher) -> matcher_pb::ValueMatcher {
     use matcher_pb::list_matcher::MatchPattern;
     let list = matcher_pb::ListMatcher { match_pattern: Some(MatchPattern::OneOf(Box::new(item))) };
     matcher_pb::ValueMatcher { match_pattern: Some(matcher_pb::value_matcher::MatchPattern::ListMatch(Box::new(list))) }
 }
 
-fn text(pattern: &TextPattern) -> matcher_pb::ValueMatcher {
+pub(super) fn text(pattern: &TextPattern) -> matcher_pb::ValueMatcher {
     use matcher_pb::string_matcher::MatchPattern;
     let pattern = match pattern {
         TextPattern::Any => return present(),

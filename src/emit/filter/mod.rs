@@ -16,16 +16,21 @@
 
 mod cors;
 mod csrf;
+mod ext_auth;
 mod fault_injection;
 mod header_manipulation;
 mod jwt;
+pub(super) mod lanes;
+pub(super) mod principal;
+mod rate_limit;
 mod release;
 mod retry_timeout;
 #[cfg(test)]
 mod teapot;
 
+pub(super) use rate_limit::DOMAIN;
 pub use release::{Beyond, NEWER, Newer, needs};
-pub(super) use release::{beyond, is_beyond};
+pub(super) use release::{as_served, beyond, beyond_at, is_beyond};
 pub(super) use retry_timeout::baseline as baseline_retries;
 
 use std::collections::HashMap;
@@ -40,7 +45,6 @@ use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3 as ext_auth
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault_pb;
 use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3 as header_mutation_pb;
 use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt_pb;
-use envoy_types::pb::envoy::extensions::filters::http::lua::v3 as lua_pb;
 use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as rbac_pb;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router_pb;
 use envoy_types::pb::envoy::extensions::filters::http::set_filter_state::v3 as set_filter_state_pb;
@@ -120,14 +124,14 @@ pub const SLOTS: &[Slot] = &[
     in_place(540, "chancery.pre.3", holder),
     in_place(550, "chancery.pre.4", holder),
     in_place(560, "chancery.pre.5", holder),
-    in_place(600, "chancery.principal", state_of_requests),
+    in_place(600, principal::SLOT, state_of_requests),
     discovered(700, ACCESS, rules),
     reserved(800, "chancery.auth.oauth2"),
     discovered(810, "chancery.auth.jwt", tokens),
     in_place(811, "chancery.auth.jwt-claims", rules),
     in_place(820, "chancery.auth.basic", holder),
     in_place(830, "chancery.auth.key", holder),
-    in_place(831, "chancery.auth.key-headers", || wire::any(&lua_pb::Lua::default())),
+    in_place(831, "chancery.auth.key-headers", || wire::any(&ext_auth::scripts())),
     discovered(900, EXT_AUTH[0], nobody_to_ask),
     discovered(901, EXT_AUTH[1], nobody_to_ask),
     discovered(902, EXT_AUTH[2], nobody_to_ask),
@@ -165,6 +169,12 @@ const fn discovered(rank: u16, name: &'static str, neutral: fn() -> Any) -> Slot
     Slot { rank, name, form: Form::Discovered(neutral) }
 }
 
+/// The script that sets headers by whose key a request has.
+#[cfg(test)]
+pub(super) fn key_headers_script() -> &'static str {
+    ext_auth::SCRIPT_CODE
+}
+
 /// A holder of one filter, which a route brings whole.
 fn holder() -> Any {
     wire::any(&composite_pb::Composite::default())
@@ -188,18 +198,11 @@ fn header_changes() -> Any {
     wire::any(&header_mutation_pb::HeaderMutation::default())
 }
 
-/// Asks a cluster that does not exist, so that a route that names the slot too early is refused. Other routes have the
-/// slot [off](by_default).
+/// Asks a cluster that does not exist. Routes have the slot [off](by_default) unless they say who is asked.
 fn nobody_to_ask() -> Any {
-    use ext_authz_pb::ext_authz::Services;
-    let nobody = core_pb::grpc_service::EnvoyGrpc { cluster_name: "chancery.nobody".to_owned(), ..Default::default() };
-    let service = core_pb::GrpcService {
-        target_specifier: Some(core_pb::grpc_service::TargetSpecifier::EnvoyGrpc(nobody)),
-        ..Default::default()
-    };
     wire::any(&ext_authz_pb::ExtAuthz {
         transport_api_version: core_pb::ApiVersion::V3.into(),
-        services: Some(Services::GrpcService(service)),
+        services: Some(ext_authz_pb::ext_authz::Services::GrpcService(ext_auth::nobody())),
         ..Default::default()
     })
 }
@@ -226,8 +229,9 @@ pub(super) fn emit_extensions(extensions: &Extensions, release: EnvoyRelease) ->
         if slot.name == ACCESS {
             return None;
         }
-        let (config, owners) =
-            jwt::emit_tokens(slot.name, extensions, release).unwrap_or_else(|| (neutral(), Vec::new()));
+        let (config, owners) = jwt::emit_tokens(slot.name, extensions, release)
+            .or_else(|| ext_auth::emit_shared(slot.name, extensions))
+            .unwrap_or_else(|| (neutral(), Vec::new()));
         let message = core_pb::TypedExtensionConfig { name: slot.name.to_owned(), typed_config: Some(config) };
         Some(Resource::from_content(slot.name.into(), wire::encode(&message), pb::owners(&owners)))
     })
@@ -296,9 +300,10 @@ pub(super) fn apply(policy: &Policy, route: &mut RouteBuilder<'_>) {
         Policy::FaultInjection(policy) => fault_injection::apply(policy, route),
         Policy::Cors(policy) => cors::apply(policy, route),
         Policy::Jwt(verification) => jwt::apply(verification, route),
+        Policy::ExtAuth(authorization) => ext_auth::apply(authorization, route),
         Policy::Csrf(policy) => csrf::apply(policy, route),
-        // Clusters and listeners have it.
-        Policy::Access(_) => {}
+        // Clusters and listeners have the one; the other goes into lanes, all at once.
+        Policy::Access(_) | Policy::RateLimit(_) => {}
         #[cfg(test)]
         Policy::Teapot(policy) => teapot::apply(policy, route),
     }

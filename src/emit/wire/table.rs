@@ -226,6 +226,7 @@ emitted! {
     core_pb::TypedExtensionConfig = "envoy.config.core.v3.TypedExtensionConfig";
     endpoint_pb::ClusterLoadAssignment = "envoy.config.endpoint.v3.ClusterLoadAssignment" => CLUSTER_LOAD_ASSIGNMENT;
     listener_pb::Listener = "envoy.config.listener.v3.Listener" => LISTENER;
+    route_pb::Route = "envoy.config.route.v3.Route" => ROUTE;
     route_pb::FilterConfig = "envoy.config.route.v3.FilterConfig";
     route_pb::RouteConfiguration = "envoy.config.route.v3.RouteConfiguration" => ROUTE_CONFIGURATION;
     route_pb::ScopedRouteConfiguration = "envoy.config.route.v3.ScopedRouteConfiguration" => SCOPED_ROUTE_CONFIGURATION;

@@ -1,12 +1,14 @@
 //! RateLimitPolicy and what it refers to: what the rate-limit service is told about a request, and what it is told to
 //! allow.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::reference::DestinationRef;
-use super::{Place, TextPattern};
+use super::{Phase, Place, TextPattern};
+use crate::ir::upstream::UpstreamId;
 use crate::model::{Name, ObjectRef};
 
 /// Limits on a target.
@@ -20,6 +22,56 @@ pub struct RateLimit {
     pub server: Option<ObjectRef>,
     /// What the service is told.
     pub source: LimitSource,
+}
+
+/// A RateLimitPolicy with its references followed, which limits something.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Limits {
+    /// The policy.
+    pub policy: ObjectRef,
+    /// Where it runs.
+    pub place: Place,
+    /// Who is asked.
+    pub service: LimitService,
+    /// What is asked, at least one.
+    pub items: Vec<LimitItem>,
+}
+
+/// How gateways ask a rate-limit service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LimitService {
+    /// The service, for gRPC.
+    pub server: UpstreamId,
+    /// Time allowed; zero means without end.
+    pub timeout: Duration,
+    /// Refuse requests when the service does not answer.
+    pub deny_on_fail: bool,
+}
+
+/// What policies of one place ask one service at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitStep<'a> {
+    /// Lower runs first.
+    pub priority: i32,
+    /// Who is asked.
+    pub service: &'a LimitService,
+    /// What is asked, in the order of the policies.
+    pub items: Vec<&'a LimitItem>,
+}
+
+/// The steps of one phase, in order, for policies by priority and age. Those of one priority that ask one service alike are
+/// one step.
+#[must_use]
+pub fn steps(limits: &[Arc<Limits>], phase: Phase) -> Vec<LimitStep<'_>> {
+    let mut steps: Vec<LimitStep<'_>> = Vec::new();
+    for limits in limits.iter().filter(|limits| limits.place.phase == phase) {
+        let (priority, service) = (limits.place.priority, &limits.service);
+        match steps.iter_mut().find(|step| step.priority == priority && step.service == service) {
+            Some(step) => step.items.extend(&limits.items),
+            None => steps.push(LimitStep { priority, service, items: limits.items.iter().collect() }),
+        }
+    }
+    steps
 }
 
 /// Where it stands what the service is told.
@@ -263,4 +315,22 @@ pub struct NamedLimit {
     pub limit: Limit,
     /// Names of limits that do not count where this one does; never its own.
     pub replaces: Vec<Name>,
+}
+
+/// Everything that one rate-limit service is told to allow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitPlan {
+    /// The service.
+    pub server: ObjectRef,
+    /// By configuration, each below a node of its own.
+    pub configurations: Vec<Arc<ConfigurationLimits>>,
+}
+
+/// What one RateLimitServerConfig allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigurationLimits {
+    /// The configuration.
+    pub id: ObjectRef,
+    /// The node that every descriptor for it begins with.
+    pub node: LimitNode,
 }

@@ -42,6 +42,17 @@ struct Refusal {
 struct Accepted {
     key: Key,
     type_url: String,
+    #[serde(flatten)]
+    resource: Stored,
+}
+
+/// A resource; none if its bytes cannot be read. As text only in the file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "Text", into = "Text")]
+struct Stored(Option<Arc<Resource>>);
+
+#[derive(Serialize, Deserialize)]
+struct Text {
     name: Name,
     version: String,
     owners: Arc<[ObjectRef]>,
@@ -49,9 +60,37 @@ struct Accepted {
     body: String,
 }
 
+impl PartialEq for Stored {
+    /// Equal versions mean equal bytes.
+    fn eq(&self, other: &Self) -> bool {
+        let [own, other] = [self, other].map(|stored| stored.0.as_ref().map(|r| (&r.name, &r.version, &r.owners)));
+        own == other
+    }
+}
+
+impl From<Text> for Stored {
+    fn from(Text { name, version, owners, body }: Text) -> Self {
+        let version = Version::new(&version);
+        Self(bytes(&body).map(|body| Arc::new(Resource { name, version, body: body.into(), owners })))
+    }
+}
+
+impl From<Stored> for Text {
+    fn from(Stored(resource): Stored) -> Self {
+        let nothing = || Resource::from_content(Name::default(), Default::default(), [].into());
+        let resource = resource.unwrap_or_else(|| Arc::new(nothing()));
+        Self {
+            name: resource.name.clone(),
+            version: resource.version.to_string(),
+            owners: resource.owners.clone(),
+            body: hexadecimal(&resource.body),
+        }
+    }
+}
+
 /// Which gateways.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Key {
+pub(in crate::memory) struct Key {
     gateway: String,
     bind: Name,
     envoy: (u32, u32),
@@ -64,7 +103,7 @@ impl From<&GatewayKey> for Key {
 }
 
 impl Key {
-    fn is(&self, key: &GatewayKey) -> bool {
+    pub(in crate::memory) fn is(&self, key: &GatewayKey) -> bool {
         *self == Self::from(key)
     }
 }
@@ -76,7 +115,7 @@ impl Refusals {
     /// What is to be kept, given what stands in for what was refused.
     ///
     /// # Cost
-    /// In proportion to the refusals and the bytes that stand in.
+    /// In proportion to the refusals and the resources that stand in, whatever their size.
     #[must_use]
     pub fn document(&self, stand_ins: &StandIns<'_>) -> Document {
         let mut document = (*self.earlier).clone();
@@ -95,13 +134,10 @@ impl Refusals {
             if resources.keys().any(|(resource_type, _)| *resource_type == ResourceType::Secret) {
                 continue;
             }
-            document.accepted.extend(resources.iter().map(|((resource_type, name), resource)| Accepted {
+            document.accepted.extend(resources.iter().map(|((resource_type, _), resource)| Accepted {
                 key: (*key).into(),
                 type_url: resource_type.type_url().to_owned(),
-                name: name.clone(),
-                version: resource.version.to_string(),
-                owners: resource.owners.clone(),
-                body: hexadecimal(&resource.body),
+                resource: Stored(Some(resource.clone())),
             }));
         }
         document
@@ -139,15 +175,11 @@ impl Refusals {
             self.refused.insert(Bytes::new(key, resource_type, &refusal.name, &version), refused);
         }
         for accepted in taken {
-            let (Some(resource_type), Some(body)) = (ResourceType::from_url(&accepted.type_url), bytes(&accepted.body))
-            else {
-                continue;
-            };
-            let (name, version) = (accepted.name, Version::new(&accepted.version));
-            let resource =
-                Arc::new(Resource { name: name.clone(), version, body: body.into(), owners: accepted.owners });
+            let resource_type = ResourceType::from_url(&accepted.type_url);
+            let (Some(resource_type), Stored(Some(resource))) = (resource_type, accepted.resource) else { continue };
             let types = &mut self.gateways.entry(key.clone()).or_default().accepted;
-            types.entry(resource_type).or_default().single.insert(name, Single { last: resource, before: None });
+            let single = &mut types.entry(resource_type).or_default().single;
+            single.insert(resource.name.clone(), Single { last: resource, before: None });
         }
     }
 }

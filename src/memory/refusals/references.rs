@@ -3,18 +3,25 @@
 //! Only the fields that name other resources are decoded; every other field is skipped, and bytes that are no such message
 //! refer to nothing. Field numbers as in Envoy 1.40.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::model::Name;
-use crate::snapshot::ResourceType;
+use crate::snapshot::verify::asked_cluster;
+use crate::snapshot::{Resource, ResourceType, Version};
 
 /// `envoy.config.cluster.v3.Cluster.DiscoveryType.EDS`.
 const EDS: i32 = 3;
 
+const MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const TOKENS: &str = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
+const AUTHORIZATION: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz";
+
 /// The resources that one resource needs in order to work.
 ///
-/// A listener its route configurations, filters, secrets and, for plain connections, clusters; a scope its route
-/// configuration; a route configuration its clusters; a cluster its endpoints and secrets; anything else nothing.
+/// A listener its route configurations, filters, secrets and, for plain connections, clusters; a filter the clusters that it
+/// asks; a scope its route configuration; a route configuration its clusters, also those that filters on routes ask; a
+/// cluster its endpoints and secrets; anything else nothing.
 ///
 /// # Cost
 /// One pass over the bytes.
@@ -29,9 +36,76 @@ pub fn references(resource_type: ResourceType, body: &[u8]) -> BTreeSet<(Resourc
             let scope: ScopedRouteConfiguration = decoded(body);
             found.add(ResourceType::Route, &scope.route_configuration_name);
         }
-        ResourceType::Secret | ResourceType::Endpoint | ResourceType::Extension => {}
+        ResourceType::Extension => found.filter(&decoded(body)),
+        ResourceType::Secret | ResourceType::Endpoint | ResourceType::RateLimit => {}
     }
     found.0
+}
+
+/// The names of the verifications of tokens in a filter; none in another filter.
+///
+/// # Cost
+/// One pass over the bytes.
+#[must_use]
+pub fn verifications(body: &[u8]) -> BTreeSet<Name> {
+    let filter: TypedExtensionConfig = decoded(body);
+    let tokens = filter.typed_config.filter(|config| config.message() == TOKENS);
+    let tokens: JwtAuthentication = tokens.map(|config| decoded(&config.value)).unwrap_or_default();
+    tokens.requirement_map.into_keys().map(Name::from).collect()
+}
+
+/// Whether a listener has a chain that chooses its routes by scopes.
+///
+/// # Cost
+/// One pass over the bytes.
+#[must_use]
+pub fn chooses_scopes(listener: &[u8]) -> bool {
+    let listener: Listener = decoded(listener);
+    let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
+    let mut managers = chains.flat_map(|chain| &chain.filters).filter_map(manager);
+    managers.any(|manager| manager.scoped_routes.is_some())
+}
+
+/// The HTTP connection manager that a network filter is, if it is one.
+fn manager(filter: &Filter) -> Option<HttpConnectionManager> {
+    let config = filter.typed_config.as_ref().filter(|config| config.message() == MANAGER)?;
+    Some(decoded(&config.value))
+}
+
+/// What resources refer to, remembered from one question to the next: what stands in for something stays the same from edit
+/// to edit.
+#[derive(Debug, Default)]
+pub struct Known {
+    now: BTreeMap<Bytes, Arc<References>>,
+    before: BTreeMap<Bytes, Arc<References>>,
+}
+
+/// Types and names.
+type References = BTreeSet<(ResourceType, Name)>;
+
+/// Equal versions mean equal bytes.
+type Bytes = (ResourceType, Name, Version);
+
+impl Known {
+    /// The resources that one needs in order to work.
+    ///
+    /// # Cost
+    /// A lookup, if it was asked in this round or the last; else one pass over the bytes.
+    pub fn references(&mut self, resource_type: ResourceType, resource: &Resource) -> Arc<References> {
+        let bytes = (resource_type, resource.name.clone(), resource.version.clone());
+        if let Some(known) = self.now.get(&bytes) {
+            return known.clone();
+        }
+        let known = self.before.remove(&bytes);
+        let found = known.unwrap_or_else(|| Arc::new(references(resource_type, &resource.body)));
+        self.now.insert(bytes, found.clone());
+        found
+    }
+
+    /// Begins a round: what is not asked in it is forgotten with the next.
+    pub(super) fn begin(&mut self) {
+        self.before = std::mem::take(&mut self.now);
+    }
 }
 
 fn decoded<M: prost::Message + Default>(bytes: &[u8]) -> M {
@@ -53,7 +127,7 @@ impl Found {
             self.transport(chain.transport_socket.as_ref());
             for config in chain.filters.iter().filter_map(|filter| filter.typed_config.as_ref()) {
                 match config.message() {
-                    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
+                    MANAGER => {
                         let manager: HttpConnectionManager = decoded(&config.value);
                         self.add(ResourceType::Route, &manager.rds.unwrap_or_default().route_config_name);
                         for filter in manager.http_filters.iter().filter(|filter| filter.config_discovery.is_some()) {
@@ -74,8 +148,29 @@ impl Found {
         }
     }
 
+    fn filter(&mut self, filter: &TypedExtensionConfig) {
+        let Some(config) = &filter.typed_config else { return };
+        match config.message() {
+            TOKENS => {
+                let tokens: JwtAuthentication = decoded(&config.value);
+                for remote in tokens.providers.into_values().filter_map(|provider| provider.remote_jwks) {
+                    self.add(ResourceType::Cluster, &remote.http_uri.unwrap_or_default().cluster);
+                }
+            }
+            AUTHORIZATION => {
+                let asked: ExtAuthz = decoded(&config.value);
+                let grpc = asked.grpc_service.and_then(|service| service.envoy_grpc);
+                let http = asked.http_service.and_then(|service| service.server_uri);
+                self.add(ResourceType::Cluster, &grpc.unwrap_or_default().cluster_name);
+                self.add(ResourceType::Cluster, &http.unwrap_or_default().cluster);
+            }
+            _ => {}
+        }
+    }
+
     fn route_configuration(&mut self, configuration: &RouteConfiguration) {
         for route in configuration.virtual_hosts.iter().flat_map(|host| &host.routes) {
+            self.slots(&route.slots);
             let Some(action) = &route.route else { continue };
             self.add(ResourceType::Cluster, &action.cluster);
             self.weighted(action.weighted_clusters.clone());
@@ -88,6 +183,14 @@ impl Found {
     fn weighted(&mut self, clusters: Option<WeightedClusters>) {
         for cluster in clusters.unwrap_or_default().clusters {
             self.add(ResourceType::Cluster, &cluster.name);
+            self.slots(&cluster.slots);
+        }
+    }
+
+    /// What filters ask that are configured here.
+    fn slots(&mut self, slots: &HashMap<String, Any>) {
+        for cluster in slots.values().filter_map(|config| asked_cluster(&config.type_url, &config.value)) {
+            self.add(ResourceType::Cluster, &cluster);
         }
     }
 
@@ -198,6 +301,68 @@ struct HttpConnectionManager {
     route_config: Option<RouteConfiguration>,
     #[prost(message, repeated, tag = "5")]
     http_filters: Vec<HttpFilter>,
+    /// Nothing of it matters but that it is there.
+    #[prost(message, optional, tag = "31")]
+    scoped_routes: Option<Empty>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TypedExtensionConfig {
+    #[prost(message, optional, tag = "2")]
+    typed_config: Option<Any>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct JwtAuthentication {
+    #[prost(btree_map = "string, message", tag = "1")]
+    providers: BTreeMap<String, JwtProvider>,
+    /// Nothing of a requirement matters but its name.
+    #[prost(btree_map = "string, message", tag = "5")]
+    requirement_map: BTreeMap<String, Empty>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct JwtProvider {
+    #[prost(message, optional, tag = "3")]
+    remote_jwks: Option<RemoteJwks>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RemoteJwks {
+    #[prost(message, optional, tag = "1")]
+    http_uri: Option<HttpUri>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct HttpUri {
+    #[prost(string, tag = "2")]
+    cluster: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ExtAuthz {
+    #[prost(message, optional, tag = "1")]
+    grpc_service: Option<GrpcService>,
+    #[prost(message, optional, tag = "3")]
+    http_service: Option<HttpService>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct GrpcService {
+    #[prost(message, optional, tag = "1")]
+    envoy_grpc: Option<EnvoyGrpc>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct EnvoyGrpc {
+    #[prost(string, tag = "1")]
+    cluster_name: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct HttpService {
+    #[prost(message, optional, tag = "1")]
+    server_uri: Option<HttpUri>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -242,6 +407,8 @@ struct VirtualHost {
 struct Route {
     #[prost(message, optional, tag = "2")]
     route: Option<RouteAction>,
+    #[prost(map = "string, message", tag = "13")]
+    slots: HashMap<String, Any>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -271,6 +438,8 @@ struct WeightedClusters {
 struct WeightedCluster {
     #[prost(string, tag = "1")]
     name: String,
+    #[prost(map = "string, message", tag = "10")]
+    slots: HashMap<String, Any>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -3,13 +3,16 @@
 use rcgen::{CertificateParams, CertifiedKey, KeyPair, PKCS_ED25519, generate_simple_self_signed};
 
 use crate::model::{Kind, Name, ObjectRef};
+use crate::resolve::facts::Age;
 use crate::testing::authority::Authority;
 
 use super::*;
 
 fn secret(data: &[(&str, &str)]) -> Secret {
     let data = data.iter().map(|(key, value)| (Name::from(*key), SecretBytes::new(value.as_bytes()))).collect();
-    Secret { id: ObjectRef::new(Kind::Secret, "cluster-1", "edge", "web"), data }
+    let id = ObjectRef::new(Kind::Secret, "cluster-1", "edge", "web");
+    let age = Age::new(None, &id);
+    Secret { id, age, labels: [].into(), kind: "kubernetes.io/tls".into(), data }
 }
 
 fn pair() -> (String, String) {

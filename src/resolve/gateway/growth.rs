@@ -10,6 +10,7 @@ use crate::model::{Code, FieldPath, Finding, Findings, Kind, Name};
 use crate::resolve::RequireAuth;
 use crate::resolve::attachment::{Attached, attach, kept_route};
 use crate::resolve::delegation::{FinalAction, FinalRoute, Tree};
+use crate::resolve::facts::PolicyEffect;
 use crate::resolve::policy;
 use crate::resolve::world::World;
 
@@ -254,7 +255,7 @@ pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Serve
         }
         match now.route.iter().find(|effect| policy::is_strict(effect)) {
             Some(strict) => Arc::new(kept_strictly(&body, strict, &now)),
-            None => body,
+            None => with_secrets_of_now(world, &body),
         }
     };
     let routes = accepted.routes.iter();
@@ -283,6 +284,39 @@ fn at_destinations(body: &Arc<RouteBody>, now: &Attached) -> Arc<RouteBody> {
     }
     let action = Action::Forward(Forward { destinations, ..forward.clone() });
     Arc::new(RouteBody { action, attached, ..(**body).clone() })
+}
+
+/// A kept route with the passwords and keys that its policies have now: one that is withdrawn must not live on.
+fn with_secrets_of_now<W: World + ?Sized>(world: &W, body: &Arc<RouteBody>) -> Arc<RouteBody> {
+    let fresh = |policy: &Policy| match policy {
+        Policy::ExtAuth(kept) => {
+            let owner = world.roster().owner_of(&kept.policy);
+            let own = owner.map(|owner| world.sharing_policies(owner)).unwrap_or_default();
+            let now = own.iter().find(|now| now.id == kept.policy).and_then(|now| match &now.effect {
+                PolicyEffect::Valid(Policy::ExtAuth(now)) => Some(&**now),
+                _ => None,
+            });
+            Policy::ExtAuth(Arc::new(kept.with_secrets_of(now)))
+        }
+        other => other.clone(),
+    };
+    let destinations = match &body.action {
+        Action::Forward(forward) => &forward.destinations[..],
+        Action::Redirect(_) | Action::Direct(_) => &[],
+    };
+    let mut all = body.policies.iter().chain(destinations.iter().flat_map(|destination| &destination.policies));
+    if !all.any(|policy| matches!(policy, Policy::ExtAuth(_))) {
+        return body.clone();
+    }
+    let mut now = RouteBody { policies: body.policies.iter().map(fresh).collect(), ..(**body).clone() };
+    if let Action::Forward(forward) = &mut now.action {
+        let with_fresh = |destination: &WeightedDestination| WeightedDestination {
+            policies: destination.policies.iter().map(fresh).collect(),
+            ..destination.clone()
+        };
+        forward.destinations = forward.destinations.iter().map(with_fresh).collect();
+    }
+    Arc::new(now)
 }
 
 /// A kept route with the strict form of a policy that is invalid now, in place of what it had of the kind.

@@ -1,13 +1,14 @@
 //! What the policies of a gateway share for all its routes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ir::extension::{Extensions, Level};
+use crate::ir::Policy;
+use crate::ir::extension::{CHECK_SLOTS, CheckSet, Extensions, Level, check_sets};
 use crate::ir::frozen::AcceptedRoute;
 use crate::ir::route::Action;
-use crate::model::WorkspaceId;
+use crate::model::{Code, Finding, Findings, GatewayId, ObjectRef, WorkspaceId};
 use crate::resolve::destination::behind;
-use crate::resolve::facts::PolicyEffect;
+use crate::resolve::facts::{Age, PolicyEffect};
 use crate::resolve::world::World;
 
 use super::GrownTree;
@@ -57,25 +58,56 @@ pub fn sharing<W: World + ?Sized>(world: &W, grown: &GrownTree, piece: &[Accepte
 
 /// What policies of some owners share, beside what routes name that are kept.
 ///
+/// # Findings
+/// [`Code::Unsupported`] as errors on policies that ask servers by settings for which the gateway has no room: the oldest have
+/// it, so that one that comes moves no other.
+///
 /// # Cost
 /// In proportion to the owners and to those of their policies that share something.
+///
+/// # Rule
+/// R130.
 pub fn extensions<'a, W: World + ?Sized>(
     world: &W,
+    gateway: &GatewayId,
     owners: impl Iterator<Item = &'a WorkspaceId>,
     kept: impl Iterator<Item = &'a Extensions>,
+    findings: &mut Findings,
 ) -> Extensions {
     let mut extensions = Extensions::default();
+    // How old the oldest policy is that uses a set of settings; of what is kept nobody knows, so that comes first.
+    let mut ages: BTreeMap<CheckSet, Option<Age>> = BTreeMap::new();
+    for kept in kept {
+        extensions.join(kept);
+        ages.extend(kept.checks.keys().map(|set| (set.clone(), None)));
+    }
     for owner in owners {
         for policy in world.sharing_policies(owner) {
             let PolicyEffect::Valid(effect) = &policy.effect else { continue };
-            if !policy.targets.routes.is_empty() {
-                extensions.add(Level::Route, effect);
-            }
-            if !policy.targets.destinations.is_empty() {
-                extensions.add(Level::Destination, effect);
+            let levels = [
+                (Level::Route, !policy.targets.routes.is_empty()),
+                (Level::Destination, !policy.targets.destinations.is_empty()),
+            ];
+            for (level, _) in levels.into_iter().filter(|(_, is_for)| *is_for) {
+                extensions.add(level, effect);
+                let Policy::ExtAuth(authorization) = effect else { continue };
+                for (set, _) in check_sets(level, authorization) {
+                    let age = Some(policy.age.clone());
+                    ages.entry(set).and_modify(|oldest| *oldest = age.clone().min(oldest.clone())).or_insert(age);
+                }
             }
         }
     }
-    kept.for_each(|kept| extensions.join(kept));
+    let mut order: Vec<(Option<Age>, CheckSet)> = ages.into_iter().map(|(set, age)| (age, set)).collect();
+    order.sort();
+    extensions.settle_slots(order.iter().map(|(_, set)| set));
+    let crowded: BTreeSet<&ObjectRef> =
+        extensions.checks.values().filter(|uses| uses.slot.is_none()).flat_map(|uses| &uses.policies).collect();
+    for policy in crowded {
+        let message = format!(
+            "gateway `{gateway}` has room for {CHECK_SLOTS} sets of settings by which servers are asked (`failureModeAllow`, `statusOnError`, `statPrefix`, `requestBody`, headers of HTTP servers), and older policies have it: the policy's routes answer 500 there until it uses the settings of another"
+        );
+        findings.push(Finding::error(policy, Code::Unsupported, message));
+    }
     extensions
 }

@@ -237,5 +237,7 @@ pub(super) fn external_service(object: &Object) -> ExternalService {
 
 pub(super) fn secret(object: &Object, spec: &k8s::Secret) -> Secret {
     let data = spec.data.iter().map(|(key, value)| (key.into(), value.clone())).collect();
-    Secret { id: object.meta.id.clone(), data }
+    let id = object.meta.id.clone();
+    let age = Age::new(object.meta.created, &id);
+    Secret { id, age, labels: object.meta.labels.clone(), kind: spec.r#type.as_str().into(), data }
 }

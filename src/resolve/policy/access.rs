@@ -11,9 +11,7 @@ use crate::ir::policy::access::{Access, AccessEntry, Cidr, Client, HeaderRule};
 use crate::model::{FieldPath, Findings, Name, ObjectRef};
 use crate::resolve::facts::Fault;
 
-use super::parts::{
-    cidr, config, destination_kinds, edge_glob, fault, glob, header, pick, quoted, remark, set, unsupported,
-};
+use super::parts::{cidr, config, destination_kinds, edge_glob, fault, glob, header, pick, quoted, remark, set};
 use super::{is_header_name, no_config};
 
 /// What stands for issuer and subject where there is no token.
@@ -80,23 +78,6 @@ pub fn lower(id: &ObjectRef, policy: &AccessPolicy, remarks: &mut Findings) -> R
         }
     }
     Ok(access)
-}
-
-/// What gateways can enforce of it.
-///
-/// # Errors
-/// It asks for principals of tokens.
-pub(super) fn enforceable(access: Access) -> Result<Access, Fault> {
-    let entries = || access.enforced.iter().chain(&access.dry_run).flatten();
-    let asks = |client: &Client| !(client.principals.is_empty() && client.not_principals.is_empty());
-    match entries().find(|entry| entry.clients.iter().flatten().any(asks)) {
-        None => Ok(access),
-        Some(entry) => {
-            let field = config().field("authzList").index(entry.index).field("allowedClients");
-            let message = "`requestIdentityMatcher` is not supported yet, so what the policy selects is closed";
-            Err(unsupported(&field, message))
-        }
-    }
 }
 
 /// What the policy selects: destinations only where it selects no workloads.

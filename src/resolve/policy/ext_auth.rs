@@ -2,8 +2,11 @@
 
 mod basic;
 mod expression;
+mod keys;
 mod method;
 mod server;
+mod settled;
+mod together;
 
 use crate::crd::common::DestinationKind;
 use crate::crd::policy::ExtAuthPolicy;
@@ -15,8 +18,9 @@ use crate::resolve::facts::Fault;
 use super::no_config;
 use super::parts::{config, destination_kinds, fault, quoted, reference, remark, text, unsupported};
 
-pub use basic::users;
-pub use server::server;
+pub use server::{server, server_object};
+pub(super) use settled::settle;
+pub use together::clash;
 
 /// What an ExtAuthPolicy means.
 ///
@@ -74,7 +78,8 @@ fn lower_chain(
             let why = format!("{} is the name of two methods; give each its own", quoted(&name));
             return Err(fault(&place.field("name"), why));
         }
-        methods.push(AuthMethod { name, method: method::lower(id, &place, index, config, remarks)? });
+        let method = method::lower(id, &place, config, remarks)?;
+        methods.push(AuthMethod { name, field: place, method });
     }
     let place = field.field("booleanExpr");
     let (mandatory, rule) = if written.boolean_expr.trim().is_empty() {

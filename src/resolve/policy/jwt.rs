@@ -17,7 +17,7 @@ use crate::ir::policy::{Phase, TextPattern};
 use crate::model::{FieldPath, Findings, Kind, Name, ObjectRef};
 use crate::resolve::facts::Fault;
 
-pub(super) use settled::settle;
+pub(super) use settled::{named, settle};
 
 use super::no_config;
 use super::parts::{

@@ -13,10 +13,8 @@
 //!
 //! A kind that refers to Secrets, servers, destinations or configurations has a variant of [`Draft`] as well: `lower` gives
 //! the draft, and `settle` of its file makes the [`Policy`] of it, once for all routes (`settling.rs` says how). One that
-//! shares something for all routes of a gateway adds it in `ir/extension.rs`, and `emit/filter/` emits it from there.
-//!
-//! A kind can be checked before it is emitted: its `lower` is called through `not_emitted_yet`, so that a valid policy is
-//! reported as not supported and closes what it protects. It leaves that function when step 5 is done.
+//! shares something for all routes of a gateway adds it in `ir/extension.rs`, and `emit/filter/` emits it from there. One
+//! whose filter a route brings whole stands in a lane: `ir/policy/lane.rs` ranks it, `emit/filter/lanes.rs` holds it.
 //!
 //! Selection, delegation, age order, findings, status, counts and `explain` need nothing. `testing/teapot.rs` shows it
 //! with a made-up kind and lists every file that knows of one.
@@ -173,7 +171,7 @@ pub fn closes(policy: &PolicyObject) -> bool {
 /// [`Extensions::add`]: crate::ir::Extensions::add
 #[must_use]
 pub fn shares(effect: &Policy) -> bool {
-    matches!(effect, Policy::Jwt(_))
+    matches!(effect, Policy::Jwt(_) | Policy::ExtAuth(_))
 }
 
 /// Whether policies of a kind that are limited to a destination come from its owner, whoever owns the route; those of
@@ -259,6 +257,13 @@ pub fn merge(policies: &[(&PolicyObject, &Policy)], beaten: &mut Vec<Beaten>) ->
             });
             Policy::HeaderManipulation(header_manipulation::merge(all, beaten))
         }
+        Policy::RateLimit(_) => {
+            let all = policies.iter().flat_map(|(_, effect)| match effect {
+                Policy::RateLimit(limits) => limits.as_slice(),
+                _ => &[],
+            });
+            Policy::RateLimit(all.cloned().collect())
+        }
         // Exclusive kinds have one policy left here.
         _ => (*first).clone(),
     })
@@ -295,7 +300,7 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
             (routes_only(&policy.apply_to_routes), valid(cors::lower(policy).map(Policy::Cors)))
         }
         Spec::AccessPolicy(policy) => {
-            let access = access::lower(id, policy, &mut remarks).and_then(access::enforceable);
+            let access = access::lower(id, policy, &mut remarks);
             (access::selectors(policy), valid(access.map(|access| Policy::Access(Arc::new(access)))))
         }
         Spec::CsrfPolicy(policy) => {
@@ -303,7 +308,7 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
         }
         Spec::ExtAuthPolicy(policy) => (
             routes_and_destinations(&policy.apply_to_routes, &policy.apply_to_destinations),
-            not_emitted_yet(id.kind, ext_auth::lower(id, policy, &mut remarks)),
+            ext_auth::lower(id, policy, &mut remarks).map(|auth| PolicyEffect::Draft(Draft::ExtAuth(Arc::new(auth)))),
         ),
         Spec::JwtPolicy(policy) => (
             routes_and_destinations(&policy.apply_to_routes, &policy.apply_to_destinations),
@@ -311,7 +316,8 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
         ),
         Spec::RateLimitPolicy(policy) => (
             routes_and_destinations(&policy.apply_to_routes, &policy.apply_to_destinations),
-            not_emitted_yet(id.kind, rate_limit::lower(id, policy, &mut remarks)),
+            rate_limit::lower(id, policy, &mut remarks)
+                .map(|limits| PolicyEffect::Draft(Draft::RateLimit(Arc::new(limits)))),
         ),
         #[cfg(test)]
         Spec::TeapotPolicy(policy) => {
@@ -361,38 +367,6 @@ fn is_stray(field: &FieldPath) -> bool {
 /// What a policy comes to that refers to nothing.
 fn valid(checked: Result<Policy, Fault>) -> Result<PolicyEffect, Fault> {
     checked.map(PolicyEffect::Valid)
-}
-
-/// What a policy comes to whose kind is checked and not emitted yet: its own fault, or that it is not supported.
-///
-/// A kind leaves this function by becoming a variant of [`Policy`], and of [`Draft`] if it refers to other objects.
-///
-/// # Rule
-/// R130.
-fn not_emitted_yet<T>(kind: Kind, checked: Result<T, Fault>) -> Result<PolicyEffect, Fault> {
-    checked.and_then(|_| Err(unsupported(kind)))
-}
-
-/// Checks a configuration that policies refer to and that is not emitted yet.
-///
-/// # Findings
-/// [`Code::InvalidField`] and [`Code::Unsupported`] as errors, [`Code::PolicyRemark`] as warnings, on the object.
-pub(super) fn check_referenced(object: &Object, findings: &mut Findings) {
-    let id = &object.meta.id;
-    let mut remarks = Findings::new();
-    let checked = match &*object.spec() {
-        Spec::ExtAuthServer(server) => ext_auth::server(id, server).map(drop),
-        Spec::RateLimitClientConfig(config) => rate_limit::client(id, config, &mut remarks).map(drop),
-        Spec::RateLimitServerConfig(config) => rate_limit::rules(id, config, &mut remarks).map(drop),
-        Spec::RateLimitServerSettings(settings) => rate_limit::server(id, settings).map(drop),
-        _ => Ok(()),
-    };
-    match checked {
-        Ok(()) => findings.extend(remarks),
-        // The decoder has reported defects of fields already.
-        Err(_) if !object.defects.is_empty() => {}
-        Err(fault) => findings.push(Finding::error(id, fault.code, fault.message).at(fault.field)),
-    }
 }
 
 fn unsupported(kind: Kind) -> Fault {

@@ -29,8 +29,9 @@ use crate::resolve::facts::{
 use crate::resolve::selection::Holder;
 use crate::resolve::world::World;
 
-use super::jwt;
 use super::parts::{fault, quoted};
+use super::rate_limit::LimitObject;
+use super::{ext_auth, jwt, rate_limit};
 
 /// Whether a policy has references that are to be followed.
 #[must_use]
@@ -56,6 +57,10 @@ pub fn settle<W: World + ?Sized>(world: &W, policy: &PolicyObject, findings: &mu
             let mut references = References { world, policy: &policy.id, owner, remarks: &mut remarks };
             match draft {
                 Draft::Jwt(jwt) => jwt::settle(&mut references, jwt).map(|jwt| Policy::Jwt(Arc::new(jwt))),
+                Draft::RateLimit(limits) => rate_limit::settle(&mut references, limits).map(Policy::RateLimit),
+                Draft::ExtAuth(auth) => {
+                    ext_auth::settle(&mut references, auth).map(|auth| Policy::ExtAuth(Arc::new(auth)))
+                }
             }
         }
         None => Err(fault(&FieldPath::root(), "no workspace owns the policy")),
@@ -77,8 +82,8 @@ pub fn settle<W: World + ?Sized>(world: &W, policy: &PolicyObject, findings: &mu
 pub(super) struct References<'a, W: World + ?Sized> {
     pub(super) world: &'a W,
     pub(super) policy: &'a ObjectRef,
-    owner: &'a WorkspaceId,
-    remarks: &'a mut Findings,
+    pub(super) owner: &'a WorkspaceId,
+    pub(super) remarks: &'a mut Findings,
 }
 
 impl<W: World + ?Sized> References<'_, W> {
@@ -101,6 +106,18 @@ impl<W: World + ?Sized> References<'_, W> {
         entry.ok_or_else(|| fault(field, format!("`{secret}` has no entry {}; check `key`", quoted(key))))
     }
 
+    /// An object of the policy's own workspace that says something of limits.
+    ///
+    /// # Errors
+    /// There is none. Those of other workspaces are not there.
+    pub(super) fn limit_object(&self, field: &FieldPath, id: &ObjectRef) -> Result<Arc<LimitObject>, Fault> {
+        let found = self.world.limit_object(id).filter(|_| self.world.roster().owner_of(id) == Some(self.owner));
+        found.ok_or_else(|| {
+            let message = format!("`{id}` does not exist in workspace `{}`; check the reference", self.owner);
+            fault(field, message)
+        })
+    }
+
     /// A destination that a filter asks, visible to the policy's workspace.
     ///
     /// # Errors
@@ -114,30 +131,19 @@ impl<W: World + ?Sized> References<'_, W> {
         written: &DestinationRef,
         purpose: Purpose,
     ) -> Result<Server, Fault> {
-        let object = &written.object;
-        let kind = match object.kind {
-            Kind::VirtualDestination => DestinationKind::VirtualDestination,
-            Kind::ExternalService => DestinationKind::ExternalService,
-            _ => DestinationKind::Service,
-        };
-        let written = DestinationReference {
-            reference: Reference {
-                name: object.name.clone(),
-                namespace: Some(object.namespace.clone()),
-                cluster: Some(object.cluster.clone()),
-            },
-            kind,
-            port: written.port.as_ref().map(|port| match port {
-                PortRef::Number(number) => Port::Number(*number),
-                PortRef::Name(name) => Port::Name(name.clone()),
-            }),
-            subset: written.subset.clone(),
-            weight: 100,
-            field: field.clone(),
-        };
-        let holder = Holder { id: self.policy, owner: self.owner };
-        let found = resolve_destination(self.world, holder, self.owner, &written, Speaks::Http, self.remarks)?;
+        let found = find_server(self.world, self.policy, self.owner, field, written, self.remarks)?;
         Ok(Server::Upstream(UpstreamId { purpose, ..found }))
+    }
+
+    /// The same, where one of the same name in another cluster will do.
+    pub(super) fn upstream(
+        &mut self,
+        field: &FieldPath,
+        written: &DestinationRef,
+        purpose: Purpose,
+    ) -> Result<UpstreamId, Fault> {
+        let found = find_server_anywhere(self.world, self.policy, self.owner, field, written, self.remarks)?;
+        Ok(UpstreamId { purpose, ..found })
     }
 
     /// An address outside the mesh that a filter asks.
@@ -159,6 +165,70 @@ impl<W: World + ?Sized> References<'_, W> {
         }
         Ok(Server::Dial(Dial { host: address.host.clone(), port: address.port, tls, http2 }))
     }
+}
+
+/// A destination that an object names, visible to its owner.
+///
+/// # Errors
+/// What would be wrong with it as a destination of a route.
+///
+/// # Rule
+/// R37 to R42.
+pub(super) fn find_server<W: World + ?Sized>(
+    world: &W,
+    holder: &ObjectRef,
+    owner: &WorkspaceId,
+    field: &FieldPath,
+    written: &DestinationRef,
+    remarks: &mut Findings,
+) -> Result<UpstreamId, Fault> {
+    find(world, Holder { id: holder, owner }, field, written, Some(&written.object.cluster), remarks)
+}
+
+/// The same, where one of the same name in another cluster will do.
+fn find_server_anywhere<W: World + ?Sized>(
+    world: &W,
+    holder: &ObjectRef,
+    owner: &WorkspaceId,
+    field: &FieldPath,
+    written: &DestinationRef,
+    remarks: &mut Findings,
+) -> Result<UpstreamId, Fault> {
+    let holder = Holder { id: holder, owner };
+    let there = find(world, holder, field, written, Some(&written.object.cluster), &mut Findings::new());
+    there.or_else(|fault| find(world, holder, field, written, None, remarks).map_err(|_| fault))
+}
+
+fn find<W: World + ?Sized>(
+    world: &W,
+    holder: Holder<'_>,
+    field: &FieldPath,
+    written: &DestinationRef,
+    cluster: Option<&Name>,
+    remarks: &mut Findings,
+) -> Result<UpstreamId, Fault> {
+    let object = &written.object;
+    let kind = match object.kind {
+        Kind::VirtualDestination => DestinationKind::VirtualDestination,
+        Kind::ExternalService => DestinationKind::ExternalService,
+        _ => DestinationKind::Service,
+    };
+    let written = DestinationReference {
+        reference: Reference {
+            name: object.name.clone(),
+            namespace: Some(object.namespace.clone()),
+            cluster: cluster.cloned(),
+        },
+        kind,
+        port: written.port.as_ref().map(|port| match port {
+            PortRef::Number(number) => Port::Number(*number),
+            PortRef::Name(name) => Port::Name(name.clone()),
+        }),
+        subset: written.subset.clone(),
+        weight: 100,
+        field: field.clone(),
+    };
+    resolve_destination(world, holder, holder.owner, &written, Speaks::Http, remarks)
 }
 
 /// Whether a host is the caller's own by its looks: an address, a number that resolvers take for one, or `localhost`.

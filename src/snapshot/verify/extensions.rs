@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 
-use super::{Any, Chains, Checker, Place, ResourceType, core_pb, hcm_pb, jwt_pb};
+use super::{Any, Chains, Checker, Place, ResourceType, core_pb, ext_authz_pb, hcm_pb, jwt_pb};
 
 /// Filters that are discovered, by name, with the types that listeners allow.
 pub(super) type Discovered = BTreeMap<String, BTreeSet<String>>;
@@ -17,9 +17,50 @@ fn in_filter(filter: &str, name: &str) -> String {
     format!("{filter}/{name}")
 }
 
+/// How a filter asks servers.
+const BY_GRPC: &str = "gRPC";
+const BY_HTTP: &str = "HTTP";
+
+/// What a message is, if it is of a type.
+fn unpacked<M: prost::Message + Default + prost::Name>(config: &Any) -> Option<M> {
+    M::decode(config.value.as_slice()).ok().filter(|_| config.type_url == M::type_url())
+}
+
+/// Whom the configuration of a filter on a route asks.
+fn service(config: &Any) -> Option<ext_authz_pb::check_settings::ServiceOverride> {
+    use ext_authz_pb::ext_authz_per_route::Override;
+    match unpacked::<ext_authz_pb::ExtAuthzPerRoute>(config)?.r#override? {
+        Override::CheckSettings(settings) => settings.service_override,
+        Override::Disabled(_) => None,
+    }
+}
+
+/// The cluster that the configuration of a filter on a route asks.
+pub(super) fn asked(config: &Any) -> Option<String> {
+    use core_pb::grpc_service::TargetSpecifier;
+    use core_pb::http_uri::HttpUpstreamType;
+    use ext_authz_pb::check_settings::ServiceOverride;
+    match service(config)? {
+        ServiceOverride::GrpcService(service) => match service.target_specifier? {
+            TargetSpecifier::EnvoyGrpc(server) => Some(server.cluster_name),
+            TargetSpecifier::GoogleGrpc(_) => None,
+        },
+        ServiceOverride::HttpService(service) => {
+            let HttpUpstreamType::Cluster(cluster) = service.server_uri?.http_upstream_type?;
+            Some(cluster)
+        }
+    }
+}
+
 /// What the configuration of a filter on a route names in it.
 pub(super) fn named(filter: &str, config: &Any) -> Option<String> {
+    use ext_authz_pb::check_settings::ServiceOverride;
     use jwt_pb::per_route_config::RequirementSpecifier;
+    match service(config) {
+        Some(ServiceOverride::GrpcService(_)) => return Some(in_filter(filter, BY_GRPC)),
+        Some(ServiceOverride::HttpService(_)) => return Some(in_filter(filter, BY_HTTP)),
+        None => {}
+    }
     let wanted = <jwt_pb::PerRouteConfig as prost::Name>::type_url();
     let config = jwt_pb::PerRouteConfig::decode(config.value.as_slice()).ok().filter(|_| config.type_url == wanted)?;
     match config.requirement_specifier {
@@ -69,6 +110,23 @@ impl Checker<'_> {
             };
             if discovered.get(name.as_str()).is_some_and(|allowed| !allowed.contains(&config.type_url)) {
                 self.report(place, format!("is a {}, which no listener takes", config.type_url));
+            }
+            if let Some(asking) = self.unpack::<ext_authz_pb::ExtAuthz>(place, Some(config)) {
+                let how = match &asking.services {
+                    Some(ext_authz_pb::ext_authz::Services::GrpcService(_)) => BY_GRPC,
+                    Some(ext_authz_pb::ext_authz::Services::HttpService(_)) => BY_HTTP,
+                    None => {
+                        self.report(place, "asks by no protocol");
+                        continue;
+                    }
+                };
+                // In its neutral form it tells servers nothing, and stands for nobody's settings.
+                if !asking.metadata_context_namespaces.is_empty() {
+                    for user in chains.whole.values_mut().chain(chains.cut.values_mut()).flatten() {
+                        user.1.extend(user.1.contains(name.as_str()).then(|| in_filter(&name, how)));
+                    }
+                }
+                continue;
             }
             let Some(tokens) = self.unpack::<jwt_pb::JwtAuthentication>(place, Some(config)) else { continue };
             self.check_tokens(place, &tokens);
@@ -127,6 +185,14 @@ impl Checker<'_> {
                     self.report(place, format!("requirement `{name}` has no provider of its own beside another form"));
                 }
                 for one in any.requirements.iter().filter(|one| own(one)) {
+                    self.check_requirement(place, name, one, tokens);
+                }
+            }
+            Some(RequiresType::RequiresAll(all)) => {
+                if all.requirements.len() < 2 {
+                    self.report(place, format!("requirement `{name}` has fewer than two parts"));
+                }
+                for one in &all.requirements {
                     self.check_requirement(place, name, one, tokens);
                 }
             }

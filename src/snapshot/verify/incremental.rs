@@ -8,19 +8,24 @@
 //! | a cluster, endpoints | it, and who wants or takes these endpoints |
 //! | a cluster comes or goes | also the route configurations and listeners that name it |
 //! | a listener, a secret, a discovered filter, a scope | all of these; if a listener's filters or routes changed, all routes |
-//! | a route configuration | it, and in it the virtual hosts whose bytes are new |
+//! | a route configuration | it, and in it the virtual hosts whose bytes are new, and in these the [runs](super::runs) of routes |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use prost::Message;
 
+use super::runs::{Apart, Run, apart};
 use super::scopes::Wildcards;
 use super::{
-    Asked, Chains, Checker, Expressions, Identity, Memory, Name, ResourceType, Routes, Snapshot, User, Violation,
+    Asked, At, Chains, Checker, Expressions, Identity, Memory, Name, ResourceType, Routes, Snapshot, User, Violation,
     World, route_pb,
 };
 use crate::snapshot::{Changes, Version};
+
+/// Most expressions whose verdict is remembered from one check to the next. Virtual hosts that did not change are not looked
+/// at, so this saves little more than an edit of a host with many; whoever edits on and on must not make it grow.
+const EXPRESSIONS: usize = 4096;
 
 /// Verdicts that do not depend on what else there is, or say on what.
 type Violations = Vec<Violation>;
@@ -41,6 +46,8 @@ pub struct Verifier {
     listeners: ListenerFacts,
     routes: BTreeMap<Name, RouteFacts>,
     wildcards: Wildcards,
+    /// Route configurations that stood in for others at the last check.
+    stand_ins: BTreeSet<Name>,
     /// What is wrong, where anything is.
     wrong: BTreeMap<(ResourceType, Name), Violations>,
     /// What is wrong with the listeners, secrets and scopes together, and with wildcards.
@@ -78,12 +85,23 @@ struct Hosts {
     asked: Asked,
 }
 
+/// What is known in every snapshot of a part of a virtual host, or of the whole.
+#[derive(Clone, Debug)]
+struct Facts {
+    is_clean: bool,
+    /// In order: what must exist.
+    resources: Box<[(ResourceType, Name)]>,
+    /// In order: what the listeners must have.
+    slots: Box<[String]>,
+}
+
 /// What is known of a virtual host in every snapshot.
 #[derive(Debug)]
 struct HostFacts {
     identity: Arc<Identity>,
-    is_clean: bool,
-    asked: Asked,
+    whole: Facts,
+    /// Of the runs of its routes, in the order of their hashes.
+    runs: Box<[(u128, Arc<Facts>)]>,
 }
 
 impl Verifier {
@@ -95,15 +113,21 @@ impl Verifier {
 
     /// Everything that is wrong with a snapshot, in order; empty if it may be published.
     pub fn verify(&mut self, snapshot: &Snapshot) -> Vec<Violation> {
+        self.verify_with(snapshot, BTreeSet::new())
+    }
+
+    /// The same of a snapshot in which some route configurations, accepted once, stand in for what gateways refused: as parts
+    /// of a chain, they need not have the wildcards of the others.
+    pub fn verify_with(&mut self, snapshot: &Snapshot, stand_ins: BTreeSet<Name>) -> Vec<Violation> {
         let changes: BTreeMap<ResourceType, Changes> = ResourceType::ALL
             .into_iter()
             .map(|resource_type| (resource_type, snapshot.changes_since(&self.last, resource_type)))
             .collect();
         let of = |resource_type| &changes[&resource_type];
-        let came_or_went: BTreeSet<(ResourceType, String)> = changes
+        let came_or_went: BTreeSet<(ResourceType, Name)> = changes
             .iter()
             .flat_map(|(resource_type, changes)| {
-                changes.came.iter().chain(&changes.went).map(|name| (*resource_type, name.to_string()))
+                changes.came.iter().chain(&changes.went).map(|name| (*resource_type, name.clone()))
             })
             .collect();
         self.verify_clusters(snapshot, of(ResourceType::Cluster), of(ResourceType::Endpoint));
@@ -114,13 +138,18 @@ impl Verifier {
             && self.verify_listeners(snapshot);
         let routes = of(ResourceType::Route);
         let wildcards_changed = self.verify_routes(snapshot, routes, &came_or_went, chains_changed);
-        if chains_changed || wildcards_changed || !of(ResourceType::ScopedRoute).is_empty() {
+        let others_stand_in = self.stand_ins != stand_ins;
+        self.stand_ins = stand_ins;
+        if chains_changed || wildcards_changed || others_stand_in || !of(ResourceType::ScopedRoute).is_empty() {
             let mut checker = self.checker(World::Snapshot(snapshot));
-            checker.check_wildcards(&self.listeners.chains, &self.wildcards);
+            checker.check_wildcards(&self.listeners.chains, &self.wildcards, &self.stand_ins);
             self.wrong_together = checker.violations;
             self.expressions = checker.expressions;
         }
         self.last = snapshot.clone();
+        if self.expressions.len() > EXPRESSIONS {
+            self.expressions = Expressions::new();
+        }
         let mut violations: Vec<Violation> = self.wrong.values().flatten().cloned().collect();
         violations.extend(self.wrong_together.iter().chain(&self.listeners.violations).cloned());
         violations.sort();
@@ -211,7 +240,7 @@ impl Verifier {
         &mut self,
         snapshot: &Snapshot,
         changes: &Changes,
-        came_or_went: &BTreeSet<(ResourceType, String)>,
+        came_or_went: &BTreeSet<(ResourceType, Name)>,
         chains_changed: bool,
     ) -> bool {
         let mut wildcards_changed = false;
@@ -267,39 +296,100 @@ impl Memory for Hosts {
         let hash = Version::hash(bytes);
         let facts = match self.known.get(&hash) {
             Some(facts) => facts.clone(),
-            None => Arc::new(HostFacts::of(routes, bytes)?),
+            None => Arc::new(HostFacts::of(routes, bytes, &self.known)?),
         };
         self.seen.insert(hash, facts.clone());
-        for name in &facts.asked.resources {
+        let whole = &facts.whole;
+        for name in &whole.resources {
             if !self.asked.resources.contains(name) {
                 self.asked.resources.insert(name.clone());
             }
         }
-        let exists = |(resource_type, name): &(ResourceType, String)| match routes.checker.world {
+        let exists = |(resource_type, name): &(ResourceType, Name)| match routes.checker.world {
             World::Snapshot(snapshot) => snapshot.get(*resource_type, name).is_some(),
             World::Anything => true,
         };
-        let has_slots = |(_, filters): &User| facts.asked.slots.is_subset(filters);
-        let is_clean = facts.is_clean && facts.asked.resources.iter().all(exists) && routes.users.iter().all(has_slots);
+        let has_slots = |(_, filters): &User| whole.slots.iter().all(|slot| filters.contains(slot));
+        let is_clean = whole.is_clean && whole.resources.iter().all(exists) && routes.users.iter().all(has_slots);
         is_clean.then(|| facts.identity.clone())
     }
 }
 
 impl HostFacts {
-    /// Looks at a virtual host as if everything that it names existed.
-    fn of(routes: &mut Routes<'_, '_, '_>, bytes: &bytes::Bytes) -> Option<Self> {
-        let host = route_pb::VirtualHost::decode(bytes.clone()).ok()?;
+    /// Looks at a virtual host as if everything that it names existed, but at no run that the one of its name had before.
+    fn of(routes: &mut Routes<'_, '_, '_>, bytes: &bytes::Bytes, known: &HashMap<u128, Arc<Self>>) -> Option<Self> {
+        let Apart { shell, runs } = apart(bytes)?;
+        let host = route_pb::VirtualHost::decode(shell).ok()?;
+        let before = known.values().find(|facts| facts.identity.name == host.name);
+        let known = |hash: u128| {
+            let runs = &before?.runs;
+            Some(runs[runs.binary_search_by_key(&hash, |(hash, _)| *hash).ok()?].1.clone())
+        };
+        let mut whole = Asked::default();
+        let shell = Facts::of(routes, |routes| {
+            routes.check_virtual_host(&host);
+            true
+        });
+        whole.note(&shell);
+        let mut is_clean = shell.is_clean;
+        let mut all = Vec::with_capacity(runs.len());
+        for Run { hash, routes: own } in runs {
+            let facts = known(hash).unwrap_or_else(|| {
+                Arc::new(Facts::of(routes, |routes| {
+                    own.into_iter().all(|route| match route_pb::Route::decode(route) {
+                        Ok(route) => {
+                            routes.check_route(At { host: Some(&host.name), route: Some(&route.name) }, &route);
+                            true
+                        }
+                        Err(_) => false,
+                    })
+                }))
+            });
+            is_clean &= facts.is_clean;
+            whole.note(&facts);
+            all.push((hash, facts));
+        }
+        all.sort_by_key(|(hash, _)| *hash);
+        let Asked { resources, slots } = whole;
+        Some(Self {
+            identity: Arc::new(Identity { name: host.name, domains: host.domains }),
+            whole: Facts { is_clean, resources: resources.into_iter().collect(), slots: slots.into_iter().collect() },
+            runs: all.into(),
+        })
+    }
+}
+
+impl Asked {
+    /// Adds what is asked for something; neighbours ask for the same nearly always.
+    fn note(&mut self, facts: &Facts) {
+        for name in &facts.resources {
+            if !self.resources.contains(name) {
+                self.resources.insert(name.clone());
+            }
+        }
+        for slot in &facts.slots {
+            if !self.slots.contains(slot) {
+                self.slots.insert(slot.clone());
+            }
+        }
+    }
+}
+
+impl Facts {
+    /// Looks at something as if everything that it names existed; `check` says whether it could.
+    fn of(routes: &mut Routes<'_, '_, '_>, check: impl FnOnce(&mut Routes<'_, '_, '_>) -> bool) -> Self {
         let mut checker = Checker {
             expressions: std::mem::take(&mut routes.checker.expressions),
             asked: Some(Asked::default()),
             ..Checker::new(World::Anything)
         };
-        Routes { checker: &mut checker, users: &[], ..*routes }.check_virtual_host(&host);
+        let could = check(&mut Routes { checker: &mut checker, users: &[], ..*routes });
         routes.checker.expressions = checker.expressions;
-        Some(Self {
-            identity: Arc::new(Identity { name: host.name, domains: host.domains }),
-            is_clean: checker.violations.is_empty(),
-            asked: checker.asked.unwrap_or_default(),
-        })
+        let Asked { resources, slots } = checker.asked.unwrap_or_default();
+        Self {
+            is_clean: could && checker.violations.is_empty(),
+            resources: resources.into_iter().collect(),
+            slots: slots.into_iter().collect(),
+        }
     }
 }

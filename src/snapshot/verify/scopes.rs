@@ -100,7 +100,9 @@ impl Checker<'_> {
     }
 
     /// What stands in one part because of a wildcard stands in all; a part exists for each, then.
-    pub(super) fn check_wildcards(&mut self, chains: &Chains, wildcards: &Wildcards) {
+    ///
+    /// Those that stand in for refused ones are counted and not compared: of another time, they have the wildcards of then.
+    pub(super) fn check_wildcards(&mut self, chains: &Chains, wildcards: &Wildcards, stand_ins: &BTreeSet<Name>) {
         let mut by_prefix: BTreeMap<&str, Vec<(&Name, &BTreeSet<String>)>> = BTreeMap::new();
         for (name, domains) in wildcards.iter().filter(|(name, _)| chains.is_part(name)) {
             if let Some((prefix, _)) = name.rsplit_once('/') {
@@ -108,10 +110,12 @@ impl Checker<'_> {
             }
         }
         for (prefix, parts) in by_prefix {
-            let all: BTreeSet<&String> = parts.iter().flat_map(|(_, domains)| *domains).collect();
-            for (name, domains) in &parts {
+            let is_own = |(name, _): &&(&Name, &BTreeSet<String>)| !stand_ins.contains(*name);
+            let all: BTreeSet<&String> = parts.iter().filter(is_own).flat_map(|(_, domains)| *domains).collect();
+            for part in &parts {
+                let (name, domains) = part;
                 let place = Place { resource_type: ResourceType::Route, resource: name };
-                for missing in all.iter().filter(|domain| !domains.contains(**domain)) {
+                for missing in all.iter().filter(|domain| is_own(&part) && !domains.contains(**domain)) {
                     self.report(place, format!("lacks `{missing}`, which other parts have"));
                 }
                 if !self.exists(ResourceType::ScopedRoute, name) {

@@ -123,7 +123,10 @@ impl Parts {
                 }
                 ResourceType::Listener => vec![resource("l", &self.listener)],
                 ResourceType::Route => vec![resource("routes", &self.routes)],
-                ResourceType::Secret | ResourceType::Extension | ResourceType::ScopedRoute => Vec::new(),
+                ResourceType::Secret
+                | ResourceType::Extension
+                | ResourceType::ScopedRoute
+                | ResourceType::RateLimit => Vec::new(),
             };
             let more = self.more.iter().filter(|(other, _)| *other == resource_type);
             resources.extend(more.map(|(_, resource)| resource.clone()));

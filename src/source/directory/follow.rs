@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::load::{Job, Outcome, load};
 use super::path::{RelPath, is_manifest};
-use super::scan::{Identity, Listing, Root, reason, scan};
+use super::scan::{Identity, Listing, Root, real, reason, scan};
 use super::tree::Tree;
 use super::watch::{Haste, Inbox, Watches};
 use super::{Options, Watching};
@@ -68,7 +68,8 @@ impl Follower {
             Watching::Events => Watches::new(&inbox),
             Watching::Polling => Watches::none(),
         };
-        let root = Root { path: path.to_owned(), prefix: PathBuf::new(), management: options.management.clone() };
+        let root =
+            Root { path: path.to_owned(), real: None, prefix: PathBuf::new(), management: options.management.clone() };
         let tree = Tree::new(&options);
         let resync = Instant::now();
         let (pending, urgent, last, opened) = (BTreeMap::new(), BTreeSet::new(), None, None);
@@ -349,6 +350,8 @@ impl Follower {
     fn scan(&mut self, scope: &RelPath) -> io::Result<Listing> {
         if scope.is_root() {
             self.watches.begin();
+            // Where it leads to changes with its identity, or when a link on the way is marked; either looks at everything.
+            self.root.real = Some(real(&self.root, &mut self.watches)?);
         }
         let listing = scan(&self.root, scope, self.tree.room(scope), &mut self.watches);
         if scope.is_root() && listing.is_ok() {

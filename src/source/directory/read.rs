@@ -80,7 +80,7 @@ impl Reader<'_> {
             return Ok(());
         }
         let prefix = if path == Path::new(".") { PathBuf::new() } else { path.to_owned() };
-        let root = Root { path: path.to_owned(), prefix, management: self.options.management.clone() };
+        let root = Root { path: path.to_owned(), real: None, prefix, management: self.options.management.clone() };
         let listing = scan(&root, &RelPath::root(), self.options.max_files, &mut ())
             .map_err(|source| unreadable(path, source))?;
         if listing.truncated {
@@ -128,7 +128,8 @@ impl Reader<'_> {
             .any(|job| job.signature == signature && fs::canonicalize(&job.path).is_ok_and(|other| other == real));
         if !named_twice {
             let parent = path.parent().unwrap_or(Path::new("")).to_owned();
-            let root = Root { path: parent.clone(), prefix: parent, management: self.options.management.clone() };
+            let root =
+                Root { path: parent.clone(), real: None, prefix: parent, management: self.options.management.clone() };
             self.add(&root, &RelPath::new(path.file_name().unwrap_or_default()), signature);
         }
         Ok(())

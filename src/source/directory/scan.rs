@@ -21,6 +21,8 @@ use crate::model::{Code, Finding, Location, Name, Severity};
 pub(super) struct Root {
     /// Where it is.
     pub(super) path: PathBuf,
+    /// The folder that this led to when it was asked last; none before.
+    pub(super) real: Option<PathBuf>,
     /// What stands before a relative path in messages; empty for a watched directory.
     pub(super) prefix: PathBuf,
     /// Name of the management cluster.
@@ -143,23 +145,43 @@ pub(super) struct Listing {
     pub(super) truncated: bool,
 }
 
+/// The folder that the directory's path leads to.
+///
+/// # Errors
+/// What the file system says of it, also where it cannot be read.
+///
+/// # Cost
+/// One `stat` per part of the path.
+pub(super) fn real(root: &Root, observer: &mut impl Observer) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(&root.path)?;
+    let mut parts: VecDeque<OsString> = absolute.iter().map(OsStr::to_os_string).collect();
+    let real = follow(PathBuf::new(), &mut parts, &mut |real, name| observer.hop(real, name, &RelPath::root()))?;
+    fs::read_dir(&real)?;
+    Ok(real)
+}
+
 /// Lists one path and everything below it. A path that does not exist gives an empty listing.
 ///
 /// At most `most` files, and as many folders, are listed, in path order.
 ///
 /// # Errors
-/// What the file system says of the directory itself.
+/// What the file system says of the directory itself, where it is not known yet where that is.
 ///
 /// # Cost
-/// One `stat` per entry, and one per part of the path.
+/// One `stat` per entry, and one per part of the path below the directory.
 pub(super) fn scan(root: &Root, scope: &RelPath, most: usize, observer: &mut impl Observer) -> io::Result<Listing> {
-    let absolute = std::path::absolute(&root.path)?;
-    let mut parts: VecDeque<OsString> = absolute.iter().map(OsStr::to_os_string).collect();
-    let real = follow(PathBuf::new(), &mut parts, &mut |real, name| observer.hop(real, name, &RelPath::root()))?;
-    fs::read_dir(&real)?;
-    let mut walk = Walk { root, observer, listing: Listing::default(), chain: vec![real], most, folders: 0 };
+    let real = match &root.real {
+        Some(real) => real.clone(),
+        None => real(root, observer)?,
+    };
+    let mut walk = Walk { root, observer, listing: Listing::default(), chain: vec![real.clone()], most, folders: 0 };
     walk.descend(scope);
-    Ok(walk.listing)
+    let Walk { listing, .. } = walk;
+    // Of a directory that is gone itself, nothing is known to be gone.
+    if listing.files.is_empty() && !fs::metadata(&real)?.is_dir() {
+        return Err(ErrorKind::NotADirectory.into());
+    }
+    Ok(listing)
 }
 
 /// What an entry of a folder is.

@@ -77,6 +77,7 @@ impl Lane {
     fn acknowledge(&mut self, flight: InFlight, now: Duration) {
         for resource in &flight.resources {
             self.attempts.remove(&resource.name);
+            self.suspects.remove(&resource.name);
             // What stands in for a refused content says nothing about that.
             if !self.carries_all() || refuses(&self.refused, resource) {
                 self.refused.remove(&resource.name);
@@ -159,6 +160,7 @@ impl Lane {
             self.disown(&resource.name);
             return;
         }
+        self.suspects.insert(resource.name.clone());
         let (version, reason) = (resource.version.clone(), self.reason(message));
         self.refused.insert(resource.name.clone(), Objection { version, reason, exact: true });
     }

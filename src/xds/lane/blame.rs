@@ -39,7 +39,8 @@ pub(super) fn named(resource_type: ResourceType, message: &str, resources: &[Arc
         | ResourceType::Endpoint
         | ResourceType::Extension
         | ResourceType::ScopedRoute
-        | ResourceType::Route => {
+        | ResourceType::Route
+        | ResourceType::RateLimit => {
             return BTreeMap::new();
         }
     };

@@ -23,12 +23,13 @@ use crate::model::{Kind, ObjectRef};
 use crate::snapshot::{Resource, Resources, Version};
 use crate::xds::observation::Blame;
 
-const TYPES: [(&str, ResourceType); 6] = [
+const TYPES: [(&str, ResourceType); 7] = [
     ("SDS", ResourceType::Secret),
     ("CDS", ResourceType::Cluster),
     ("EDS", ResourceType::Endpoint),
     ("LDS", ResourceType::Listener),
     ("ECDS", ResourceType::Extension),
+    ("SRDS", ResourceType::ScopedRoute),
     ("RDS", ResourceType::Route),
 ];
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::*;
 use crate::app::emission::DRAINED;
 use crate::emit::EmitOptions;
+use crate::memory::refusals::GRACE;
 use crate::model::EnvoyRelease;
 use crate::snapshot::verify::verify;
 
@@ -140,5 +141,74 @@ fn a_gateway_whose_envoys_refuse_the_cut_is_served_whole() {
     world.edit(("/other", "/b", "old"));
     world.pass(DRAINED, &mut [&mut bad, &mut good]);
     assert_eq!((good.routes_with("/other"), bad.routes_with("/other")), (vec![ROUTES], vec![ROUTES]));
+    world.served();
+}
+
+#[test]
+fn a_listener_that_cannot_have_its_address_stays_cut() {
+    let mut world = cutting(GOOD);
+    let mut good = world.connect(2, 40, "");
+    let mut bad = world.begin(1, web(1, 40), "x-chancery-part");
+    bad.words = "Error adding/updating listener(s) listener/8080: cannot bind '0.0.0.0:8080': Address already in use";
+    world.settle(&mut [&mut bad, &mut good]);
+    assert!(!bad.holds(ResourceType::Listener, LISTENER));
+    assert!(good.holds[&(ResourceType::Listener, LISTENER.into())].contains("x-chancery-part"));
+}
+
+#[test]
+fn chains_are_cut_again_when_those_that_refused_it_have_gone() {
+    let mut world = cutting(GOOD);
+    let mut good = world.connect(2, 40, "");
+    let bad = world.connect(1, 40, "x-chancery-part");
+    world.settle(&mut [&mut good]);
+    let is_cut = |envoy: &Envoy| envoy.holds[&(ResourceType::Listener, LISTENER.into())].contains("x-chancery-part");
+    world.pass(10 * GRACE, &mut [&mut good]);
+    assert!(!is_cut(&good), "it is there");
+    world.disconnect(bad);
+    world.pass(GRACE, &mut [&mut good]);
+    assert!(!is_cut(&good), "it may come back");
+    assert!(world.compiler.due().is_some_and(|due| due <= GRACE), "the thread wakes by itself");
+    world.pass(GRACE, &mut [&mut good]);
+    assert!(is_cut(&good));
+}
+
+#[test]
+fn case_6_a_refused_part_keeps_the_one_before_when_others_get_a_wildcard() {
+    let many: String = (0..1100)
+        .map(|n| format!(", {{name: r{n}, matchers: [{{uri: {{prefix: /r{n}/}}}}], directResponse: {{status: 200}}}}"))
+        .collect();
+    let wild = "
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: RouteTable
+metadata: {name: wild, namespace: shop}
+spec:
+  hosts: ['*.wild.example']
+  virtualGateways: [{name: web, namespace: edge}]
+  http: [{name: all, directResponse: {status: 200}}]
+";
+    let with = |(shop, team, service): Paths<'_>, wild: &str| {
+        let text = WORLD.replace("SHOP", shop).replace("TEAM", team).replace("SERVICE", service);
+        let text =
+            text.replace("directResponse: {status: 200}}]", &format!("directResponse: {{status: 200}}}}{many}]"));
+        batch_of(&format!("{text}{wild}"))
+    };
+    let mut world = cutting(GOOD);
+    world.compiler.step(std::iter::once(with(GOOD, "")));
+    let mut envoy = world.connect(1, 40, "poison");
+    world.compiler.step(std::iter::once(with(BAD, "")));
+    world.settle(&mut [&mut envoy]);
+    assert_eq!(envoy.routes_with("/b").len(), 1);
+
+    world.compiler.step(std::iter::once(with(BAD, wild)));
+    world.settle(&mut [&mut envoy]);
+    let late = world.connect(2, 40, "poison");
+    assert_eq!(late.routes_with("*.wild.example").len(), 1023, "all parts but one have it");
+    assert_eq!(late.routes_with("/b").len(), 1, "which is what was accepted");
+    assert_eq!(world.approval("team"), Approval::Failed);
+
+    world.compiler.step(std::iter::once(with(("/a", "/fine", "new"), wild)));
+    world.settle(&mut [&mut envoy]);
+    assert_eq!((envoy.routes_with("*.wild.example").len(), envoy.routes_with("/fine").len()), (1024, 1));
     world.served();
 }

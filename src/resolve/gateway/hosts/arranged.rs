@@ -1,15 +1,15 @@
 //! A virtual host in pieces that stand by themselves.
 //!
 //! A piece is the routes of one stretch of a tree. Where no entry of a piece hides one of another, is hidden by one, or
-//! would have its name, the piece can be made anew without the others. Whatever is not plainly so is arranged as a whole.
+//! would have its name, the piece can be made anew without the others; so it can where its entries only do something else. Whatever is not plainly so is arranged as a whole.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Entry, HostKey, Portless, Rows, Stretch, assemble, base_name, below, settle, stretches};
-use crate::ir::{UpstreamId, VirtualHost};
+use crate::ir::route::changed;
+use crate::ir::{Route, UpstreamId, VirtualHost};
 use crate::model::{Findings, Name, PathMatch};
 use crate::resolve::gateway::{Served, upstreams_of};
 
@@ -23,7 +23,7 @@ pub struct Arranged {
     stretches: Vec<Stretch>,
     /// How many pieces name an upstream.
     upstreams: BTreeMap<UpstreamId, usize>,
-    /// Where there is one tree, in many pieces.
+    /// Where there is one tree.
     parts: Option<Parts>,
 }
 
@@ -31,7 +31,8 @@ pub struct Arranged {
 #[derive(Debug)]
 struct Parts {
     sources: Vec<Served>,
-    index: Index,
+    /// Where there are many.
+    index: Option<Index>,
 }
 
 /// How a virtual host differs from the one before.
@@ -62,10 +63,12 @@ impl Arranged {
         arranged.stretches = stretches;
         if let [rows] = trees
             && !rows.is_frozen
-            && rows.pieces.len() >= MANY
         {
-            let mut index = Index::default();
-            rows.entries(key, 0..rows.pieces.len()).for_each(|entry| index.add(&entry));
+            let index = (rows.pieces.len() >= MANY).then(|| {
+                let mut index = Index::default();
+                rows.entries(key, 0..rows.pieces.len()).for_each(|entry| index.add(&entry));
+                index
+            });
             arranged.parts = Some(Parts { sources: rows.pieces.to_vec(), index });
         }
         arranged
@@ -129,10 +132,20 @@ impl Arranged {
         }
         let (old, new) = changed(&parts.sources, rows.pieces, Arc::ptr_eq);
         let before = Rows { pieces: &parts.sources, ..*rows };
+        let pairs = || old.clone().zip(new.clone());
+        let alike = pairs().map(|(old, new)| alike(key, &self.stretches[old], (before, old), (*rows, new)));
+        if old.len() == new.len()
+            && let Some(made) = alike.collect::<Option<Vec<Stretch>>>()
+        {
+            parts.sources.splice(old.clone(), rows.pieces[new].iter().cloned());
+            let before: Vec<Stretch> = self.stretches.splice(old, made.iter().cloned()).collect();
+            return Some((before, made));
+        }
+        let index = parts.index.as_mut()?;
         let gone: Vec<Entry<'_>> = before.entries(key, old.clone()).collect();
         let came: Vec<Entry<'_>> = rows.entries(key, new.clone()).collect();
-        gone.iter().for_each(|entry| parts.index.remove(entry));
-        if gone.iter().chain(&came).any(|entry| parts.index.is_touched_by(entry)) {
+        gone.iter().for_each(|entry| index.remove(entry));
+        if gone.iter().chain(&came).any(|entry| index.is_touched_by(entry)) {
             return None;
         }
         // What takes everything hides whatever follows.
@@ -140,7 +153,7 @@ impl Arranged {
         if earlier.into_iter().any(|route| route.matcher.is_catch_all()) {
             return None;
         }
-        came.iter().for_each(|entry| parts.index.add(entry));
+        came.iter().for_each(|entry| index.add(entry));
         let made: Vec<Entry<'_>> =
             came.iter().map(|entry| Entry { piece: entry.piece - new.start, ..*entry }).collect();
         let made = settle(&made, new.len(), &key.domain);
@@ -172,20 +185,42 @@ impl Arranged {
     }
 }
 
+/// A piece whose entries match the same and are called the same as those of the piece before, and only do something else: what is
+/// hidden, and by whom, is as it was.
+fn alike(
+    key: &HostKey,
+    stretch: &Stretch,
+    (before, old): (Rows<'_>, usize),
+    (rows, new): (Rows<'_>, usize),
+) -> Option<Stretch> {
+    let mut kept = stretch.routes.iter().peekable();
+    let mut routes = Vec::with_capacity(stretch.routes.len());
+    let (mut older, mut newer) = (before.entries(key, old..old + 1), rows.entries(key, new..new + 1));
+    loop {
+        let (older, newer) = match (older.next(), newer.next()) {
+            (Some(older), Some(newer)) => (older, newer),
+            (None, None) => break,
+            _ => return None,
+        };
+        let is_alike = older.matcher == newer.matcher
+            && older.route.is_remainder == newer.route.is_remainder
+            && older.route.body.chain.last() == newer.route.body.chain.last();
+        if !is_alike {
+            return None;
+        }
+        let is_kept = |route: &&Route| Arc::ptr_eq(&route.body, &older.route.body) && route.matcher == *older.matcher;
+        if let Some(route) = kept.next_if(is_kept) {
+            routes.push(Route { body: newer.route.body.clone(), ..route.clone() });
+        }
+    }
+    kept.next().is_none().then(|| Stretch { routes: routes.into(), findings: stretch.findings.clone() })
+}
+
 /// The upstreams that a piece names, neighbours of the same once.
 fn named(stretch: &Stretch) -> impl Iterator<Item = &UpstreamId> {
     let mut before = None;
     let all = stretch.routes.iter().flat_map(|route| upstreams_of(&route.body));
     all.filter(move |id| before.replace(*id) != Some(*id))
-}
-
-/// Where two lists differ, between what both begin and end with.
-#[must_use]
-pub fn changed<T>(older: &[T], newer: &[T], is_same: impl Fn(&T, &T) -> bool) -> (Range<usize>, Range<usize>) {
-    let front = older.iter().zip(newer).take_while(|(old, new)| is_same(old, new)).count();
-    let back = older[front..].iter().rev().zip(newer[front..].iter().rev());
-    let back = back.take_while(|(old, new)| is_same(old, new)).count();
-    (front..older.len() - back, front..newer.len() - back)
 }
 
 /// What the entries of all pieces match and what they are called; a text stands for itself by its hash, so that two that

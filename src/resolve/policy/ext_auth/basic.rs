@@ -18,7 +18,7 @@ const SHA1: usize = 20;
 /// # Errors
 /// No user; a name with a colon or a line break, which Envoy cannot read; a hash that is none, at `field`.
 /// [`Code::Unsupported`](crate::model::Code) for APR1 and for hashes with salt.
-pub fn users(field: &FieldPath, written: &BasicAuth) -> Result<BTreeMap<Name, SecretBytes>, Fault> {
+pub(super) fn users(field: &FieldPath, written: &BasicAuth) -> Result<BTreeMap<Name, SecretBytes>, Fault> {
     const SHA1_ALONE: &str = "Envoy compares passwords by SHA-1 alone; write `encryption: {sha1: {}}` and new hashes";
     let list = match (&written.apr, &written.encryption, &written.user_list) {
         (Some(_), None, None) => return Err(unsupported(&field.field("apr"), format!("basicAuth.apr: {SHA1_ALONE}"))),

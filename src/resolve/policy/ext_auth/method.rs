@@ -10,6 +10,7 @@ use crate::ir::policy::ext_auth::{
     AccessToken, ApiKey, Basic, CheckRetries, GrpcServer, HttpServer, Method, SecretEntry,
 };
 use crate::ir::policy::jwt::{Keys, RemoteKeys};
+use crate::ir::policy::sealed::Sealed;
 use crate::model::{FieldPath, Findings, Kind, ObjectRef};
 use crate::resolve::facts::Fault;
 use crate::resolve::lower::labels;
@@ -33,11 +34,10 @@ const BACK_OFF: Duration = Duration::from_secs(1);
 /// Longest time between retries that Envoy takes and that can be meant.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(3600);
 
-/// A method; `index` is its position in the policy's list.
+/// A method.
 pub(super) fn lower(
     id: &ObjectRef,
     field: &FieldPath,
-    index: usize,
     written: &written::AuthMethod,
     remarks: &mut Findings,
 ) -> Result<Method, Fault> {
@@ -48,9 +48,8 @@ pub(super) fn lower(
     match written {
         written::AuthMethod { basic_auth: Some(basic), .. } => {
             let field = field.field("basicAuth");
-            basic::users(&field, basic)?;
-            let realm = optional_text(&field.field("realm"), &basic.realm)?;
-            Ok(Method::Basic(Basic { realm, policy: id.clone(), config: index }))
+            let users = Sealed::new(basic::users(&field, basic)?);
+            Ok(Method::Basic(Basic { realm: optional_text(&field.field("realm"), &basic.realm)?, users }))
         }
         written::AuthMethod { api_key_auth: Some(key), .. } => {
             api_key(id, &field.field("apiKeyAuth"), key, remarks).map(Method::ApiKey)
@@ -108,9 +107,11 @@ fn api_key(
         None => (field.clone(), &written.label_selector, &written.api_key_secret_refs),
     };
     let list = place.field("apiKeySecretRefs");
-    let secrets: Result<BTreeSet<ObjectRef>, Fault> =
-        refs.iter().enumerate().map(|(index, secret)| secret_reference(&list.index(index), secret, id)).collect();
-    let secrets = secrets?;
+    let mut secrets = BTreeMap::new();
+    for (index, secret) in refs.iter().enumerate() {
+        let place = list.index(index);
+        secrets.insert(secret_reference(&place, secret, id)?, place);
+    }
     let secret_labels = (!wanted.is_empty()).then(|| labels(wanted));
     if secrets.is_empty() && secret_labels.is_none() {
         let why = "there are no keys: write `labelSelector` or `apiKeySecretRefs` below `k8sSecretApikeyStorage`";

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::crd::ExtAuthServer;
 use crate::crd::common::DestinationKind;
 use crate::crd::server as written;
+use crate::crd::{ExtAuthServer, Object};
 use crate::ir::policy::ext_auth::{AuthServer, BodyToServer, Protocol};
-use crate::model::{FieldPath, ObjectRef};
-use crate::resolve::facts::Fault;
+use crate::model::{FieldPath, Finding, Findings, ObjectRef};
+use crate::resolve::facts::{Age, AuthServerObject, Fault};
 
 use super::super::parts::{
     LONGEST_CALL, MILLISECOND, added_headers, destination, fault, header, optional_text, set, settable_header, span,
@@ -37,6 +37,21 @@ const STATUSES: &[std::ops::RangeInclusive<u32>] = &[
     500..=508,
     510..=511,
 ];
+
+/// An ExtAuthServer in its checked form.
+///
+/// # Findings
+/// [`Code::InvalidField`](crate::model::Code) as an error, unless the decoder has reported one already.
+pub fn server_object(object: &Object, written: &ExtAuthServer, findings: &mut Findings) -> AuthServerObject {
+    let id = &object.meta.id;
+    let server = match object.defects.first() {
+        Some(defect) => Err(fault(&defect.field, defect.message.clone())),
+        None => server(id, written).inspect_err(|fault| {
+            findings.push(Finding::error(id, fault.code, fault.message.clone()).at(fault.field.clone()));
+        }),
+    };
+    AuthServerObject { id: id.clone(), age: Age::new(object.meta.created, id), server }
+}
 
 /// What an ExtAuthServer means.
 ///

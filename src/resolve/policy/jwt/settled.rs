@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::ir::policy::Phase;
 use crate::ir::policy::jwt::{ClearRouteCache, Fetch, HeaderClaim, Jwt, KeySource, Keys, Provider, Verification};
 use crate::ir::upstream::Purpose;
-use crate::model::{FieldPath, Name};
+use crate::model::{FieldPath, Name, ObjectRef};
 use crate::resolve::facts::Fault;
 use crate::resolve::policy::parts::{config, fault, unsupported};
 use crate::resolve::policy::settling::References;
@@ -114,10 +114,13 @@ fn keys<W: World + ?Sized>(
     }
 }
 
-/// A name that says whose it is, and is another for other content: all that gateways hold of it beside routes.
 fn name<W: World + ?Sized>(references: &References<'_, W>, jwt: &Jwt<KeySource>) -> Name {
     let id = references.policy;
-    let shared = (id, &jwt.providers, jwt.mode, jwt.place.phase, jwt.clear_route_cache);
+    named(id, &(id, &jwt.providers, jwt.mode, jwt.place.phase, jwt.clear_route_cache))
+}
+
+/// A name that says whose it is, and is another for other content: all that gateways hold of it beside routes.
+pub(in crate::resolve::policy) fn named(id: &ObjectRef, shared: &impl std::fmt::Debug) -> Name {
     // The form has an order of its own for everything, so equal values give equal texts.
     let hash = xxh3_128(format!("{shared:?}").as_bytes());
     let plain = |text: &str| -> String {

@@ -8,7 +8,7 @@ use crate::ir::policy::rate_limit::{
 use crate::model::{FieldPath, Findings, ObjectRef, expression};
 use crate::resolve::facts::Fault;
 
-use super::super::parts::{fault, header, optional_text, remark, text};
+use super::super::parts::{fault, header, optional_text, remark, text, unsupported};
 
 /// Longest expression for a header, in bytes: the API's own limit.
 const MAX_REGEX: usize = 1024;
@@ -137,7 +137,20 @@ fn limit_header(field: &FieldPath, written: &written::RateLimitHeader) -> Result
         }
         written::RateLimitHeader { present_match, .. } => LimitHeaderValue::Present(present_match.unwrap_or(true)),
     };
+    if let (true, LimitHeaderValue::Text(TextPattern::Regex(expression))) = (written.invert_match, &value)
+        && takes_nothing(expression)
+    {
+        // An absent header counts as an empty one, and would fail the condition that it must satisfy.
+        let why =
+            "an inverted expression that matches the empty text is not supported; write one that wants a character";
+        return Err(unsupported(&field.field("regexMatch"), why));
+    }
     Ok(LimitHeader { name, value, invert: written.invert_match })
+}
+
+/// Whether an expression matches the empty text.
+fn takes_nothing(expression: &str) -> bool {
+    regex::Regex::new(&format!("^(?:{expression})$")).is_ok_and(|regex| regex.is_match(""))
 }
 
 fn metadata_path(field: &FieldPath, written: Option<&written::MetadataKey>) -> Result<MetadataPath, Fault> {

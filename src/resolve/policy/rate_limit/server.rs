@@ -10,9 +10,13 @@ use crate::model::{FieldPath, Findings, Name, ObjectRef};
 use crate::resolve::facts::Fault;
 
 use super::super::parts::{LONGEST_CALL, destination, fault, optional_text, quoted, remark, span, text};
+use super::{serving, sets};
 
 /// Most rules that are sets: each names all later ones.
 const MAX_SETS: usize = 500;
+
+/// How the keys begin that only Chancery writes.
+const RESERVED: &str = "chancery.";
 
 /// How deep rules that are trees may be nested.
 const MAX_DEPTH: usize = 16;
@@ -45,7 +49,7 @@ pub fn server(id: &ObjectRef, settings: &RateLimitServerSettings) -> Result<Limi
 ///
 /// # Errors
 /// No server or no rules; a rule without key or limit; a limit without window; siblings that the service cannot tell
-/// apart.
+/// apart; keys that are Chancery's own; rules that are too many.
 pub fn rules(id: &ObjectRef, config: &RateLimitServerConfig, remarks: &mut Findings) -> Result<LimitRules, Fault> {
     let root = FieldPath::new("spec");
     let list = root.field("destinationServers");
@@ -69,7 +73,21 @@ pub fn rules(id: &ObjectRef, config: &RateLimitServerConfig, remarks: &mut Findi
     for (index, written) in raw.set_descriptors.iter().enumerate() {
         sets.push(set(id, &list.index(index), written, remarks)?);
     }
-    Ok(LimitRules { servers, tree, sets })
+    let made = sets::nodes(id, &sets).map_err(|reason| fault(&list, reason))?;
+    for index in made.unreachable {
+        let why = "the rule never counts, because an earlier one does wherever it matches; remove it, or move it up";
+        remark(id, &list.index(index), why, remarks);
+    }
+    let rules = LimitRules { servers, tree, sets };
+    let bytes = serving::bytes(&serving::node(id, &rules));
+    if bytes > serving::LARGEST {
+        let most = serving::LARGEST >> 10;
+        return Err(fault(
+            &place,
+            format!("the rules come to more than {most} KiB; split them into several configurations"),
+        ));
+    }
+    Ok(rules)
 }
 
 fn tree(
@@ -145,7 +163,16 @@ fn entry(
     if value.contains('*') {
         remark(id, &place, "the service takes `*` for any run of characters, not for itself", remarks);
     }
-    Ok((text(&field.field("key"), key)?, optional_text(&place, value)?))
+    let place_of_key = field.field("key");
+    let key = text(&place_of_key, key)?;
+    // Descriptors begin with such keys, and two rules that look alike would cost everybody the rules of the service.
+    if key.starts_with(RESERVED) {
+        return Err(fault(
+            &place_of_key,
+            format!("keys that begin with `{RESERVED}` are Chancery's own; choose another"),
+        ));
+    }
+    Ok((key, optional_text(&place, value)?))
 }
 
 fn limit(field: &FieldPath, written: &written::RateLimit) -> Result<Limit, Fault> {

@@ -35,7 +35,7 @@ fn server_config(raw: &str) -> Checked<LimitRules> {
     rules_of(&format!("{{destinationServers: [{{ref: {{name: limiter}}}}], raw: {raw}}}"))
 }
 
-fn rules_of(spec: &str) -> Checked<LimitRules> {
+pub(super) fn rules_of(spec: &str) -> Checked<LimitRules> {
     checked(Kind::RateLimitServerConfig, spec, |id, spec, remarks| match spec {
         Spec::RateLimitServerConfig(config) => rules(id, config, remarks),
         other => panic!("{other:?}"),

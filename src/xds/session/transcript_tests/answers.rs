@@ -252,9 +252,38 @@ fn case_40_unknown_types_are_reported_eight_times_and_cost_nothing() {
 }
 
 #[test]
-fn f4_one_route_configuration_secret_or_extension_per_response() {
+fn f4_route_configurations_travel_together_until_one_is_refused() {
     check(
-        "snapshot SDS s@1 t@1 | ECDS x@1 y@1 | RDS r@1 q@1
+        "snapshot RDS a@1 b@1 c@1 d@1
+         → RDS +a +b +c +d
+         ← RDS #1 a@1 b@1 c@1 d@1
+         → RDS nack 1: no
+         ! RDS #1 suspected a@1 (RouteTable/shop/a@c1) b@1 (RouteTable/shop/b@c1) c@1 (RouteTable/shop/c@c1) d@1 (RouteTable/shop/d@c1): no
+         ← RDS #2 a@1 b@1
+         → RDS ack 2
+         ← RDS #3 c@1 d@1
+         → RDS nack 3: no
+         ← RDS #4 c@1
+         → RDS nack 4: no
+         ! RDS #4 exact c@1 (RouteTable/shop/c@c1): no
+         ← RDS #5 d@1
+         → RDS ack 5
+         snapshot RDS a@2 b@2 c@2 d@2
+         ← RDS #6 a@2 b@2
+         → RDS ack 6
+         ← RDS #7 c@2
+         → RDS ack 7
+         ← RDS #8 d@2
+         → RDS ack 8
+         snapshot RDS a@3 b@3 c@3 d@3
+         ← RDS #9 a@3 b@3 c@3 d@3",
+    );
+}
+
+#[test]
+fn f4_one_secret_or_extension_per_response() {
+    check(
+        "snapshot SDS s@1 t@1 | ECDS x@1 y@1
          → SDS +s +t
          ← SDS #1 s@1
          → SDS ack 1
@@ -264,11 +293,7 @@ fn f4_one_route_configuration_secret_or_extension_per_response() {
          ← ECDS #3 x@1
          → ECDS ack 3
          ← ECDS #4 y@1
-         → ECDS ack 4
-         → RDS +r +q
-         ← RDS #5 q@1
-         → RDS ack 5
-         ← RDS #6 r@1",
+         → ECDS ack 4",
     );
 }
 

@@ -50,6 +50,57 @@ fn case_31_make_before_break() {
 }
 
 #[test]
+fn case_31_a_part_goes_with_its_scope_and_its_cluster_after_it() {
+    let begin = "at 5s
+         snapshot CDS old@1 | EDS old@1 | LDS l@1 | SRDS p@1 q@1 | RDS p@1 q@1
+         → CDS have old@1
+         → EDS +old have old@1
+         → LDS have l@1
+         → SRDS have p@1 have q@1
+         → RDS +p +q have p@1 have q@1
+         snapshot CDS | EDS | SRDS q@1 | RDS q@1
+         ← SRDS #1 -p";
+    // Envoy gives up the routes of a scope that goes, before or after it says that it went.
+    check(&format!(
+        "{begin}
+         → RDS -p
+         ← CDS #2 -old
+         → SRDS ack 1
+         → EDS -old
+         → CDS ack 2"
+    ));
+    check(&format!(
+        "{begin}
+         → SRDS ack 1
+         ← RDS #2 -p
+         → RDS -p ack 2
+         ← CDS #3 -old
+         → EDS -old
+         → CDS ack 3"
+    ));
+}
+
+#[test]
+fn case_31_scopes_stay_until_the_whole_is_there() {
+    check(
+        "at 5s
+         snapshot LDS l@1 | SRDS p@1 | RDS p@1
+         → LDS have l@1
+         → SRDS have p@1
+         → RDS +p have p@1
+         snapshot LDS l@2 | SRDS | RDS whole@1
+         ← LDS #1 l@2
+         → RDS +whole
+         → LDS ack 1
+         ← RDS #2 whole@1
+         → RDS ack 2
+         ← SRDS #3 -p
+         → RDS -p
+         → SRDS ack 3",
+    );
+}
+
+#[test]
 fn case_31_a_removal_on_its_way_lets_no_route_pass_a_new_cluster() {
     check(
         "at 5s

@@ -161,9 +161,7 @@ fn case_25_reconnect_with_what_is_unknown_here() {
          ← LDS #2 l@1
          → LDS ack 2
          → RDS r s holds r@1
-         ← RDS #3 r@1
-         → RDS r s ack 3
-         ← RDS #4 s@1",
+         ← RDS #3 r@1 s@1",
     );
 }
 

@@ -1,0 +1,153 @@
+//! Authorization servers that fail, are slow or come back; more settings than a gateway holds; and policies that come and go
+//! while requests are sent.
+
+use std::fmt::Write as _;
+
+use serde_json::json;
+
+use super::{CUSTOM, CUSTOM_POLICY, World, nobody, pass};
+use crate::support::http::{Client, Request};
+use crate::support::load::{Load, Pace};
+use crate::support::wait::{Not, PATIENCE, until};
+
+/// One ExtAuthServer each, whose settings differ from all others.
+fn settings(name: &str, service: &str, rest: &str) -> String {
+    format!(
+        "
+- apiVersion: admin.gloo.solo.io/v2
+  kind: ExtAuthServer
+  metadata: {{name: {name}, namespace: shop, @}}
+  spec: {{destinationServer: {{ref: {{name: {service}, namespace: team}}, port: {{number: 9000}}}}, {rest}}}
+"
+    )
+}
+
+/// A policy for the routes with a label; the larger `month`, the younger.
+fn policy(name: &str, server: &str, month: usize) -> String {
+    format!(
+        "
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: ExtAuthPolicy
+  metadata: {{name: {name}, namespace: shop, creationTimestamp: '2024-{month:02}-01T00:00:00Z', @}}
+  spec: {{applyToRoutes: [{{route: {{labels: {{case: {name}}}}}}}], config: {{customAuth: {{}}, server: {{name: {server}}}}}}}
+"
+    )
+}
+
+#[tokio::test]
+async fn a_server_that_fails_closes_unless_its_author_says_otherwise() -> anyhow::Result<()> {
+    let objects = [
+        settings("down", "nobody", "statusOnError: 503"),
+        settings("allow", "nobody", "failureModeAllow: true"),
+        settings("late", "authz", "requestTimeout: 300ms"),
+        policy("down", "down", 1),
+        policy("allow", "allow", 2),
+        policy("more", "late", 3),
+        CUSTOM.to_owned(),
+    ]
+    .concat();
+    let mut world = World::asking(&objects, &["/custom"]).await?;
+    world
+        .judges(&[
+            ("nobody answers, as the author says", pass("/down"), (503, 0, 0)),
+            ("nobody answers, and that is to be open", nobody("/allow"), (200, 1, 0)),
+            ("without a policy", nobody("/plain"), (200, 1, 0)),
+        ])
+        .await?;
+    // A slow answer is none, even one that would let the request pass.
+    world.grpc.hold();
+    let (status, reached) = world.team.outcome(&pass("/more")).await?;
+    world.grpc.release();
+    assert_eq!((status, reached), (403, 0));
+    world.team.answers(&pass("/more"), 200).await?;
+    world.judges(&[("asked again", nobody("/more"), (401, 0, 1))]).await?;
+    // Gone and back, at the same address.
+    world.grpc.stop();
+    world.team.answers(&pass("/custom"), 403).await?;
+    world.judges(&[("gone", nobody("/custom"), (403, 0, 0)), ("gone", pass("/custom"), (403, 0, 0))]).await?;
+    world.grpc.start_again().await?;
+    world.team.answers(&pass("/custom"), 200).await?;
+    world.judges(&[("back", nobody("/custom"), (401, 0, 1))]).await
+}
+
+/// A gateway holds four sets of settings for routes; the youngest policy with a fifth is closed, and moves up when there is
+/// room.
+#[tokio::test]
+async fn a_fifth_set_of_settings_closes_the_youngest() -> anyhow::Result<()> {
+    // By the label of a route: the status that its server is to fail with.
+    let sets = [("custom", 421), ("http", 422), ("down", 423), ("allow", 424), ("more", 426)];
+    let mut objects = String::new();
+    for (number, (name, status)) in sets.iter().enumerate() {
+        objects += &settings(name, "nobody", &format!("statusOnError: {status}"));
+        write!(objects, "{}", policy(name, name, number + 1))?;
+    }
+    let mut world = World::start(&objects).await?;
+    world.team.answers(&pass("/allow"), 424).await?;
+    for (name, status) in &sets[..4] {
+        world.judges(&[(name, pass(&format!("/{name}")), (*status, 0, 0))]).await?;
+    }
+    world.judges(&[("the fifth", pass("/more"), (500, 0, 0))]).await?;
+    let (approval, message, _) = world.team.verdict("ExtAuthPolicy/shop/more@cluster-1")?;
+    assert_eq!(approval, "FAILED", "{message}");
+    assert!(message.contains("UNSUPPORTED"), "{message}");
+    // Two policies that ask alike share a set, and then there is room.
+    let load = Load::start(
+        world.team.mesh.entrance("shop/www")?.1,
+        2,
+        Pace::PerSecond(60),
+        ["/http", "/down", "/allow"].map(pass).to_vec(),
+        |_, response| {
+            anyhow::ensure!([422, 423, 424].contains(&response.status), "{}", response.status);
+            Ok(())
+        },
+    );
+    world.team.mesh.edit("ExtAuthPolicy/shop/custom@cluster-1", |policy| {
+        policy["spec"]["config"]["server"]["name"] = json!("http");
+    })?;
+    world.team.answers(&pass("/custom"), 422).await?;
+    world.team.answers(&pass("/more"), 426).await?;
+    load.goes_on(6).await?;
+    load.end().await.map_err(|error| world.team.mesh.with_logs(error))?;
+    assert_eq!(world.asked(), 0);
+    Ok(())
+}
+
+/// Policies come, change and go, and so do the settings of their server: nobody who may pass is refused, and no listener
+/// changes.
+#[tokio::test]
+async fn attaching_and_editing_costs_no_request_and_no_listener() -> anyhow::Result<()> {
+    const SERVER: &str = "ExtAuthServer/shop/grpc@cluster-1";
+    let mut world = World::asking(CUSTOM, &["/custom"]).await?;
+    let address = world.team.mesh.entrance("shop/www")?.1;
+    let listeners = "listener_manager.listener_(modified|added|in_place_updated)";
+    let before = world.team.mesh.gateways[0].envoy.stats(listeners).await?;
+    let requests = ["/custom", "/plain", "/http"].map(pass);
+    let load = Load::start(address, 4, Pace::PerSecond(200), requests.to_vec(), |_, response| {
+        anyhow::ensure!(response.status == 200, "{}: {}", response.status, response.text());
+        Ok(())
+    });
+    for step in 0..12_usize {
+        // In turn: other routes, no routes at all, and other settings of the server where it is in use.
+        let label = ["custom", "http", "none"][step % 3];
+        if label == "custom" {
+            world.team.mesh.edit(SERVER, |server| server["spec"]["statusOnError"] = json!(500 + step / 3))?;
+        }
+        world.team.mesh.edit(CUSTOM_POLICY, |policy| {
+            policy["spec"]["applyToRoutes"] = json!([{"route": {"labels": {"case": label}}}]);
+        })?;
+        for path in ["/custom", "/http"] {
+            let expected = if path == format!("/{label}") { 401 } else { 200 };
+            let asked: Request = nobody(path);
+            until(PATIENCE, "the edit", async || match Client::new(address).send(&asked).await {
+                Ok(response) if response.status == expected => Ok(()),
+                other => Err(Not::Yet(format!("{other:?}"))),
+            })
+            .await
+            .map_err(|error| world.team.mesh.with_logs(error))?;
+        }
+        load.goes_on(requests.len()).await?;
+    }
+    load.end().await.map_err(|error| world.team.mesh.with_logs(error))?;
+    assert_eq!(world.team.mesh.gateways[0].envoy.stats(listeners).await?, before, "listeners are as they were");
+    Ok(())
+}

@@ -1,0 +1,339 @@
+//! What policies shared and share no more, as long as gateways may name it in their routes.
+//!
+//! Without it a gateway refuses the requests of routes that name it. So it goes when every connected gateway has
+//! acknowledged routes that do not name it; time is only the least that it stays. What names something is the routes that
+//! are published: while others stand in for refused ones, what these name does not even begin to leave.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use imbl::OrdMap;
+
+use crate::ir::upstream::Server;
+use crate::ir::{Extensions, GatewayPlan, Upstream, UpstreamId};
+use crate::snapshot::{Resource, Version};
+
+/// The least that something stays that policies share no more, and the time between two looks whether gateways still
+/// name it. Double fetches the keys of issuers that are gone for longer, half looks at all streams more often.
+pub(in crate::app) const TAKEN_OVER: Duration = Duration::from_secs(15);
+
+/// Most verifications that stay, of one key of gateways. Only edits faster than gateways answer get there; then the oldest
+/// go, and routes of long ago are refused.
+const MOST: usize = 1024;
+
+/// Versions of routes of which is known what they don't name.
+const VERSIONS: usize = 256;
+
+/// What policies share, and what they shared.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    wanted: Arc<Extensions>,
+    /// All upstreams of that time, for those that it names.
+    upstreams: OrdMap<UpstreamId, Arc<Upstream>>,
+    /// Oldest first.
+    leaving: VecDeque<Leaving>,
+    /// All of it, as it was emitted last.
+    all: Arc<Extensions>,
+    /// Whether that is to be made anew.
+    is_stale: bool,
+    /// How often something was published while something was leaving.
+    number: u64,
+    /// The number of the newest publication with these routes.
+    numbers: BTreeMap<Version, u64>,
+}
+
+/// What one change left over.
+#[derive(Debug)]
+struct Leaving {
+    extensions: Extensions,
+    upstreams: BTreeMap<UpstreamId, Arc<Upstream>>,
+    /// When to look who still names it.
+    look_at: Instant,
+    /// The first publication whose routes don't name it.
+    from: u64,
+}
+
+impl Shared {
+    /// Gateways may still name what an earlier run shared.
+    pub(super) fn of_earlier_run(kept: Extensions) -> Self {
+        let kept = Arc::new(kept);
+        Self { wanted: kept.clone(), all: kept, is_stale: true, ..Self::default() }
+    }
+
+    /// A plan together with what is leaving. Names never mean something else, so the two do not clash.
+    pub(super) fn with_leaving<'p>(&mut self, plan: &'p GatewayPlan, now: Instant) -> Cow<'p, GatewayPlan> {
+        if !Arc::ptr_eq(&self.wanted, &plan.extensions) {
+            self.follow(plan, now);
+        }
+        self.upstreams = plan.upstreams.clone();
+        if self.is_stale {
+            let mut leaving = Extensions::default();
+            self.leaving.iter().for_each(|left| leaving.join(&left.extensions));
+            let all = plan.extensions.after(&leaving, &self.all);
+            if all == *plan.extensions {
+                self.all = plan.extensions.clone();
+            } else if all != *self.all {
+                self.all = Arc::new(all);
+            }
+            self.is_stale = false;
+        }
+        if Arc::ptr_eq(&self.all, &plan.extensions) {
+            return Cow::Borrowed(plan);
+        }
+        let mut plan = plan.clone();
+        for (id, upstream) in self.leaving.iter().flat_map(|leaving| &leaving.upstreams) {
+            if !plan.upstreams.contains_key(id) {
+                plan.upstreams.insert(id.clone(), upstream.clone());
+            }
+        }
+        plan.extensions = self.all.clone();
+        Cow::Owned(plan)
+    }
+
+    /// Finds out what a plan leaves over, and what is back in it.
+    fn follow(&mut self, plan: &GatewayPlan, now: Instant) {
+        for leaving in &mut self.leaving {
+            leaving.extensions = leaving.extensions.without(&plan.extensions);
+        }
+        self.leaving.retain(|leaving| !leaving.extensions.is_empty());
+        if !plan.extensions.covers(&self.wanted) {
+            let find = |id: &UpstreamId| self.upstreams.get(id).or_else(|| plan.upstreams.get(id)).cloned();
+            let is_known = |server: &Server| match server {
+                Server::Upstream(id) => find(id).is_some(),
+                Server::Dial(_) => true,
+            };
+            let mut gone = self.wanted.without(&plan.extensions);
+            // Of an earlier run only the names of destinations are known.
+            gone.retain(|verification| verification.servers().all(is_known));
+            if !gone.is_empty() {
+                let upstreams = gone.upstreams().filter_map(|id| Some((id.clone(), find(id)?))).collect();
+                let (look_at, from) = (now + TAKEN_OVER, self.number + 1);
+                self.leaving.push_back(Leaving { extensions: gone, upstreams, look_at, from });
+            }
+        }
+        let left_over = |leaving: &VecDeque<Leaving>| -> usize {
+            let shares = |left: &Leaving| left.extensions.verifications().count() + left.extensions.checks.len();
+            leaving.iter().map(shares).sum()
+        };
+        while left_over(&self.leaving) > MOST {
+            self.leaving.pop_front();
+        }
+        self.wanted = plan.extensions.clone();
+        self.is_stale = true;
+    }
+
+    /// Notes that what was made last is published, with routes of a version, some of which stand in for refused ones.
+    pub(super) fn published(&mut self, routes: impl FnOnce() -> Version, stand_ins: &[&Arc<Resource>]) {
+        if self.leaving.is_empty() {
+            self.numbers.clear();
+            return;
+        }
+        self.number += 1;
+        self.numbers.insert(routes(), self.number);
+        if self.numbers.len() > VERSIONS {
+            let kept = self.number.saturating_sub(VERSIONS as u64);
+            self.numbers.retain(|_, number| *number > kept);
+        }
+        for leaving in &mut self.leaving {
+            let mut names = leaving.extensions.verifications().map(|verification| verification.name.as_bytes());
+            // Which of the sets of settings they use cannot be seen in routes.
+            let may_check = !leaving.extensions.checks.is_empty() && !stand_ins.is_empty();
+            if may_check || names.any(|name| stand_ins.iter().any(|routes| contains(&routes.body, name))) {
+                leaving.from = self.number + 1;
+            }
+        }
+    }
+
+    /// Lets go what no gateway names any more; whether there was such.
+    ///
+    /// `have_all_taken` says whether every connected gateway has taken routes of a version for which a condition holds.
+    pub(super) fn let_go(
+        &mut self,
+        now: Instant,
+        mut have_all_taken: impl FnMut(&dyn Fn(&Version) -> bool) -> bool,
+    ) -> bool {
+        let before = self.leaving.len();
+        let numbers = &self.numbers;
+        self.leaving.retain_mut(|leaving| {
+            if leaving.look_at > now {
+                return true;
+            }
+            leaving.look_at = now + TAKEN_OVER;
+            let from = leaving.from;
+            !have_all_taken(&|routes| numbers.get(routes).is_some_and(|number| *number >= from))
+        });
+        self.is_stale |= before != self.leaving.len();
+        before != self.leaving.len()
+    }
+
+    /// When to look again who names what is leaving.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.leaving.iter().map(|leaving| leaving.look_at).min()
+    }
+
+    /// What policies share now.
+    pub(super) fn wanted(&self) -> &Arc<Extensions> {
+        &self.wanted
+    }
+
+    /// What gateways may name, as it was emitted last.
+    pub(super) fn all(&self) -> &Arc<Extensions> {
+        &self.all
+    }
+}
+
+fn contains(text: &[u8], name: &[u8]) -> bool {
+    !name.is_empty() && text.windows(name.len()).any(|window| window == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::plan;
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn names(shown: &GatewayPlan) -> String {
+        shown.extensions.verifications().map(|verification| verification.name.as_str()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// What has changed hands, step by step, with a gateway that takes what it is told to.
+    struct World {
+        shared: Shared,
+        now: Instant,
+        plan: GatewayPlan,
+        taken: Option<Version>,
+    }
+
+    impl World {
+        fn new(shared: Shared) -> Self {
+            Self { shared, now: Instant::now(), plan: plan(&[]), taken: None }
+        }
+
+        /// What is emitted for what is wanted.
+        fn wants(&mut self, wanted: &[&str]) -> String {
+            self.plan = plan(wanted);
+            names(&self.shared.with_leaving(&self.plan, self.now))
+        }
+
+        fn publishes(&mut self, routes: &str, stand_ins: &[&'static str]) {
+            let stand_in =
+                |body: &&'static str| Arc::new(Resource::from_content("r".into(), (*body).into(), [].into()));
+            let stand_ins: Vec<Arc<Resource>> = stand_ins.iter().map(stand_in).collect();
+            self.shared.published(|| Version::new(routes), &stand_ins.iter().collect::<Vec<_>>());
+        }
+
+        fn takes(&mut self, routes: &str) {
+            self.taken = Some(Version::new(routes));
+        }
+
+        /// What is left after some time.
+        fn after(&mut self, time: Duration) -> String {
+            self.now += time;
+            let taken = self.taken.clone();
+            self.shared.let_go(self.now, |is_new| taken.as_ref().is_some_and(is_new));
+            names(&self.shared.with_leaving(&self.plan, self.now))
+        }
+    }
+
+    #[test]
+    fn what_policies_share_no_more_stays_until_gateways_have_other_routes() {
+        let mut world = World::new(Shared::default());
+        assert_eq!(world.wants(&["a"]), "a");
+        world.publishes("1", &[]);
+        world.takes("1");
+        assert_eq!(world.shared.due(), None);
+        assert_eq!(world.wants(&["b"]), "a b");
+        world.publishes("2", &[]);
+        assert_eq!(world.shared.due(), Some(world.now + TAKEN_OVER));
+        assert_eq!(world.after(TAKEN_OVER), "a b", "the gateway has the old routes");
+        assert_eq!(world.after(1000 * TAKEN_OVER), "a b", "however long that takes");
+        world.takes("2");
+        assert_eq!(world.after(SECOND), "a b", "nobody looks yet");
+        assert_eq!(world.after(TAKEN_OVER), "b");
+        assert_eq!(world.shared.due(), None);
+    }
+
+    #[test]
+    fn time_is_the_least() {
+        let mut world = World::new(Shared::default());
+        world.wants(&["a"]);
+        assert_eq!(world.wants(&["b"]), "a b");
+        world.publishes("2", &[]);
+        world.takes("2");
+        assert_eq!(world.after(TAKEN_OVER - SECOND), "a b");
+        assert_eq!(world.after(SECOND), "b");
+    }
+
+    #[test]
+    fn each_goes_by_itself_however_steadily_policies_are_edited() {
+        let mut world = World::new(Shared::default());
+        world.wants(&["v0"]);
+        for edit in 1..100 {
+            let (own, routes) = (format!("v{edit}"), format!("{edit}"));
+            world.wants(&[&own]);
+            world.publishes(&routes, &[]);
+            world.takes(&routes);
+            let left = world.after(TAKEN_OVER / 3);
+            assert!(left.split(' ').count() <= 4, "{left}");
+        }
+    }
+
+    #[test]
+    fn what_is_wanted_again_stays_and_leaves_anew() {
+        let mut world = World::new(Shared::default());
+        world.wants(&["a"]);
+        world.wants(&["b"]);
+        world.publishes("2", &[]);
+        world.takes("2");
+        assert_eq!(world.wants(&["a", "b"]), "a b");
+        world.publishes("3", &[]);
+        assert_eq!(world.shared.due(), None);
+        assert_eq!(world.wants(&["b"]), "a b");
+        world.publishes("4", &[]);
+        assert_eq!(world.after(TAKEN_OVER), "a b", "what it took names `a` by now, as far as is known");
+        world.takes("4");
+        assert_eq!(world.after(TAKEN_OVER), "b");
+    }
+
+    #[test]
+    fn what_stands_in_names_what_it_names() {
+        let mut world = World::new(Shared::default());
+        world.wants(&["a1", "b1"]);
+        assert_eq!(world.wants(&["c1"]), "a1 b1 c1");
+        for _ in 0..3 {
+            // Refused, so that routes of before stand in.
+            world.publishes("stand-in", &["routes with b1 and more"]);
+            world.takes("stand-in");
+            world.after(TAKEN_OVER);
+        }
+        // They left together, so they go together.
+        assert_eq!(world.after(TAKEN_OVER), "a1 b1 c1");
+        world.publishes("fixed", &[]);
+        assert_eq!(world.after(TAKEN_OVER), "a1 b1 c1");
+        world.takes("fixed");
+        assert_eq!(world.after(TAKEN_OVER), "c1");
+    }
+
+    #[test]
+    fn an_earlier_run_is_remembered() {
+        let kept = Extensions::clone(&plan(&["a", "b"]).extensions);
+        let mut world = World::new(Shared::of_earlier_run(kept));
+        assert_eq!(world.wants(&["b", "c"]), "a b c");
+        world.publishes("1", &[]);
+        assert_eq!(world.after(TAKEN_OVER), "a b c", "the gateway has what it had");
+        world.takes("1");
+        assert_eq!(world.after(TAKEN_OVER), "b c");
+    }
+
+    #[test]
+    fn what_nobody_lets_go_is_bounded() {
+        let mut world = World::new(Shared::default());
+        for edit in 0..MOST + 10 {
+            world.wants(&[&format!("v{edit}")]);
+        }
+        assert_eq!(world.wants(&["last"]).split(' ').count(), MOST + 1);
+    }
+}

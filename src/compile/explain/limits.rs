@@ -1,0 +1,54 @@
+//! What is limited, in words.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ir::Policy;
+use crate::ir::policy::Phase;
+use crate::ir::policy::rate_limit::{LimitAction, LimitItem, LimitService, LimitStep, Limits, steps};
+
+/// What policies of a route, or of one of its destinations, ask about a request, one line for each step; none where they
+/// do not limit.
+#[must_use]
+pub fn describe_limits(policies: &[Policy]) -> Vec<String> {
+    let limits = policies.iter().find_map(|policy| match policy {
+        Policy::RateLimit(limits) => Some(limits.as_slice()),
+        _ => None,
+    });
+    let limits = limits.unwrap_or_default();
+    [(Phase::PreAuthz, "before"), (Phase::PostAuthz, "after")]
+        .into_iter()
+        .flat_map(|(phase, word)| of_phase(limits, phase, word))
+        .collect()
+}
+
+fn of_phase(limits: &[Arc<Limits>], phase: Phase, word: &str) -> Vec<String> {
+    let line = |step: LimitStep<'_>| {
+        let items: Vec<String> = step.items.iter().map(|item| describe(item)).collect();
+        format!(
+            "{word} authorization, priority {}: {} about {}",
+            step.priority,
+            service(step.service),
+            items.join("; ")
+        )
+    };
+    steps(limits, phase).into_iter().map(line).collect()
+}
+
+fn service(service: &LimitService) -> String {
+    let LimitService { server, timeout, deny_on_fail } = service;
+    let patience = if *timeout == Duration::ZERO { "without end".to_owned() } else { format!("{timeout:?}") };
+    let otherwise = if *deny_on_fail { "refuses" } else { "passes" };
+    format!("asks {server} ({patience}, {otherwise} without an answer)")
+}
+
+/// The entries of an item behind the first, which says whose rules are meant and stands in front.
+fn describe(item: &LimitItem) -> String {
+    let of = |action: &LimitAction| match action.fixed_value() {
+        Some(value) => format!("{}={value}", action.key()),
+        None => action.key().to_owned(),
+    };
+    let whose = item.actions.first().and_then(LimitAction::fixed_value);
+    let entries: Vec<String> = item.actions.iter().skip(1).map(of).collect();
+    format!("{} {}", whose.map(ToString::to_string).unwrap_or_default(), entries.join(", "))
+}

@@ -1,0 +1,29 @@
+//! What filters ask that a route brings into a holder.
+
+use prost::{Message, Name};
+
+use super::{composite_pb, core_pb, matching_pb, rate_limit_pb};
+
+/// The cluster that a route's configuration of a slot asks, if it is a holder with a filter that asks one.
+///
+/// # Cost
+/// For anything but a holder, a comparison.
+#[must_use]
+pub fn asked_cluster(type_url: &str, config: &[u8]) -> Option<String> {
+    use core_pb::grpc_service::TargetSpecifier;
+    use matching_pb::matcher::on_match::OnMatch;
+    let holder: composite_pb::CompositePerRoute = of_type(type_url, config)?;
+    let Some(OnMatch::Action(action)) = holder.matcher?.on_no_match?.on_match else { return None };
+    let action = action.typed_config?;
+    let action: composite_pb::ExecuteFilterAction = of_type(&action.type_url, &action.value)?;
+    let filter = action.typed_config?.typed_config?;
+    let limit: rate_limit_pb::RateLimit = of_type(&filter.type_url, &filter.value)?;
+    match limit.rate_limit_service?.grpc_service?.target_specifier? {
+        TargetSpecifier::EnvoyGrpc(envoy) => Some(envoy.cluster_name),
+        TargetSpecifier::GoogleGrpc(_) => None,
+    }
+}
+
+fn of_type<M: Message + Name + Default>(type_url: &str, value: &[u8]) -> Option<M> {
+    (type_url == M::type_url()).then(|| M::decode(value).ok()).flatten()
+}
