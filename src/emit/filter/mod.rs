@@ -1,7 +1,8 @@
 //! Policies on routes: the HTTP filters of the chain, and one file per policy kind.
 //!
 //! A listener's chain is fixed: every filter that a policy may need stands in it from the start, enabled and doing
-//! nothing ([`by_default`] says which are off), and a route that has the policy brings the configuration for its slot. Order comes from the ranks of
+//! nothing (`by_default` says which are off), and a route that has the policy brings the configuration for its slot.
+//! Order comes from the ranks of
 //! [`SLOTS`], never from what is attached. Envoy ignores configuration for a slot that the chain does not have, without
 //! a word: only names of this table are ever written, and `snapshot::verify` checks it from the bytes.
 //!
@@ -99,7 +100,7 @@ pub(super) const EXT_AUTH: [&str; 4] =
 /// is one for routes and one for destinations, and claims are checked after both, on the route that the second may lead to.
 ///
 /// Marks come before everything, so that they are of the route that a request was on first: the verification of tokens is
-/// [off](by_default) where nothing needs it, and then Envoy makes no filter for a request, wherever that ends.
+/// off (`by_default`) where nothing needs it, and then Envoy makes no filter for a request, wherever that ends.
 pub const SLOTS: &[Slot] = &[
     in_place(10, "chancery.jwt-mark.pre.0", state_of_requests),
     in_place(11, "chancery.jwt-mark.pre.1", state_of_requests),
