@@ -156,7 +156,7 @@ fn check_says_clean_or_where_and_what_and_ends_accordingly() -> anyhow::Result<(
     ensure!(clean.out.is_empty() && clean.err == "27 objects in 19 files: clean\n", "{}{}", clean.out, clean.err);
 
     let warned = run(&["check", "config/demo"])?.expect(0)?;
-    ensure!(warned.out.lines().count() == 3 && warned.err.ends_with("18 files: 3 warnings\n"), "{}", warned.err);
+    ensure!(warned.out.lines().count() == 3 && warned.err.ends_with("19 files: 3 warnings\n"), "{}", warned.err);
     run(&["check", "config/demo", "--fail-on", "warning"])?.expect(1)?;
 
     let folder = tempfile::tempdir()?;

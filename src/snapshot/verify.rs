@@ -702,8 +702,7 @@ impl Routes<'_, '_, '_> {
     }
 
     fn check_slots(&mut self, at: At<'_>, slots: &std::collections::HashMap<String, Any>) {
-        let asked = by_key(slots)
-            .filter_map(|config| extensions::asked(config).or_else(|| asked_cluster(&config.type_url, &config.value)));
+        let asked = by_key(slots).filter_map(|config| asked_cluster(&config.type_url, &config.value));
         for cluster in asked.collect::<BTreeSet<String>>() {
             if !self.checker.exists(ResourceType::Cluster, &cluster) {
                 self.report(at, format_args!("asks cluster `{cluster}`, which does not exist"));

@@ -22,25 +22,25 @@ const BY_GRPC: &str = "gRPC";
 const BY_HTTP: &str = "HTTP";
 
 /// What a message is, if it is of a type.
-fn unpacked<M: prost::Message + Default + prost::Name>(config: &Any) -> Option<M> {
-    M::decode(config.value.as_slice()).ok().filter(|_| config.type_url == M::type_url())
+fn unpacked<M: prost::Message + Default + prost::Name>(type_url: &str, config: &[u8]) -> Option<M> {
+    (type_url == M::type_url()).then(|| M::decode(config).ok()).flatten()
 }
 
 /// Whom the configuration of a filter on a route asks.
-fn service(config: &Any) -> Option<ext_authz_pb::check_settings::ServiceOverride> {
+fn service(type_url: &str, config: &[u8]) -> Option<ext_authz_pb::check_settings::ServiceOverride> {
     use ext_authz_pb::ext_authz_per_route::Override;
-    match unpacked::<ext_authz_pb::ExtAuthzPerRoute>(config)?.r#override? {
+    match unpacked::<ext_authz_pb::ExtAuthzPerRoute>(type_url, config)?.r#override? {
         Override::CheckSettings(settings) => settings.service_override,
         Override::Disabled(_) => None,
     }
 }
 
 /// The cluster that the configuration of a filter on a route asks.
-pub(super) fn asked(config: &Any) -> Option<String> {
+pub(super) fn asked(type_url: &str, config: &[u8]) -> Option<String> {
     use core_pb::grpc_service::TargetSpecifier;
     use core_pb::http_uri::HttpUpstreamType;
     use ext_authz_pb::check_settings::ServiceOverride;
-    match service(config)? {
+    match service(type_url, config)? {
         ServiceOverride::GrpcService(service) => match service.target_specifier? {
             TargetSpecifier::EnvoyGrpc(server) => Some(server.cluster_name),
             TargetSpecifier::GoogleGrpc(_) => None,
@@ -56,7 +56,7 @@ pub(super) fn asked(config: &Any) -> Option<String> {
 pub(super) fn named(filter: &str, config: &Any) -> Option<String> {
     use ext_authz_pb::check_settings::ServiceOverride;
     use jwt_pb::per_route_config::RequirementSpecifier;
-    match service(config) {
+    match service(&config.type_url, &config.value) {
         Some(ServiceOverride::GrpcService(_)) => return Some(in_filter(filter, BY_GRPC)),
         Some(ServiceOverride::HttpService(_)) => return Some(in_filter(filter, BY_HTTP)),
         None => {}

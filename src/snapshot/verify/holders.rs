@@ -1,15 +1,19 @@
-//! What filters ask that a route brings into a holder.
+//! What filters ask that routes configure.
 
 use prost::{Message, Name};
 
-use super::{composite_pb, core_pb, matching_pb, rate_limit_pb};
+use super::{composite_pb, core_pb, extensions, matching_pb, rate_limit_pb};
 
-/// The cluster that a route's configuration of a slot asks, if it is a holder with a filter that asks one.
+/// The cluster that a route's configuration of a slot asks: it has the filter itself, or the server that a filter asks.
 ///
 /// # Cost
-/// For anything but a holder, a comparison.
+/// For anything else, a comparison or two.
 #[must_use]
 pub fn asked_cluster(type_url: &str, config: &[u8]) -> Option<String> {
+    extensions::asked(type_url, config).or_else(|| asked_by_held(type_url, config))
+}
+
+fn asked_by_held(type_url: &str, config: &[u8]) -> Option<String> {
     use core_pb::grpc_service::TargetSpecifier;
     use matching_pb::matcher::on_match::OnMatch;
     let holder: composite_pb::CompositePerRoute = of_type(type_url, config)?;
