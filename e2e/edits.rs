@@ -341,7 +341,11 @@ const UNDER_LOAD: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn a_mounted_folder_is_swapped_and_a_service_renamed_under_load() -> anyhow::Result<()> {
-    let mut demo = Demo::start().await?;
+    let mounted = |directory: &Path| {
+        let folder = directory.join("cluster-1/recommendation");
+        mount(&folder, "0", &files_of(&folder)?)
+    };
+    let mut demo = Demo::start_with(mounted).await?;
     let folder = demo.file("recommendation");
     let files = files_of(&folder)?;
     let two = demo.backend("recs-two", 78).await?;
@@ -363,7 +367,6 @@ async fn a_mounted_folder_is_swapped_and_a_service_renamed_under_load() -> anyho
         .collect();
 
     let watch = demo.watch(4, &[WEB_APP, (RECS, "/", "200 recs"), (RECS, "/batch", "200 recs")]);
-    mount(&folder, "0", &files)?;
     let start = Instant::now();
     let mut version = 0;
     while start.elapsed() < UNDER_LOAD || version < 4 {

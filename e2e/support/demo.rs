@@ -1,7 +1,7 @@
 //! The demo's files on a network of their own, as they are written: comments, several objects per file, real lines.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
@@ -43,6 +43,11 @@ pub(crate) struct Demo {
 impl Demo {
     /// Copies the files, moves their addresses and ports, and starts everything.
     pub(crate) async fn start() -> anyhow::Result<Self> {
+        Self::start_with(|_| Ok(())).await
+    }
+
+    /// The same with files that are arranged otherwise, before they are served.
+    pub(crate) async fn start_with(arrange: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<Self> {
         let network = Network::claim()?;
         let bind = network.next_address()?;
         let folder = tempfile::tempdir().context("make a folder for the manifests")?;
@@ -56,6 +61,7 @@ impl Demo {
             std::fs::write(&file, text)?;
         }
         let objects = manifests::read(&directory)?;
+        arrange(&directory)?;
         let backends = world::start_backends(&objects).await?;
         let settings = Settings::default();
         let chancery = Chancery::serve(&directory, &settings).await?;

@@ -7,7 +7,8 @@
 //! | `frozen.json` | the last accepted routes of trees with `failureMode: FREEZE_CONFIG` ([`frozen`]) | R141 |
 //!
 //! Serving never depends on it. What is damaged is put aside and named in the log; what cannot be read otherwise is left as it
-//! is; what cannot be written is named in the log once, and tried again with the next change. Nothing secret is kept: `SecretBytes` cannot be serialised.
+//! is; what cannot be written is named in the log once, and tried again with the next change. Nothing secret is kept:
+//! `SecretBytes` cannot be serialised, and routes with passwords or keys are not among what is accepted.
 //!
 //! The key of a generated root of trust stands beside them, in a file of [`trust`](crate::trust)'s own.
 //!

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::ir::policy::Policy;
 use crate::ir::route::{Action, Attachment, EffectiveLabels, Hop, RouteBody, RouteFault};
-use crate::ir::upstream::UpstreamId;
+use crate::ir::upstream::{Server, UpstreamId};
 use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, ObjectRef, WorkspaceId};
 
@@ -313,6 +313,29 @@ fn protecting<W: World + ?Sized>(world: &W, target: &UpstreamId) -> Vec<Candidat
 pub fn is_protected<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> bool {
     let protects = |target: &UpstreamId| protecting(world, target).iter().any(|(policy, _)| policy.id.kind.protects());
     behind(world, upstream).iter().any(protects)
+}
+
+/// The valid policies that judge requests on the way to a destination or to what is behind it, so that a filter, whose
+/// requests take no such way, must not ask it. A policy may ask what it selects itself, as one that selects everything does.
+///
+/// # Rule
+/// R118, R122.
+pub fn judging<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> Vec<ObjectRef> {
+    let asks = |policy: &PolicyObject| {
+        let is_it = |server: &Server| matches!(server, Server::Upstream(asked) if asked.object == upstream.object);
+        match valid(policy) {
+            Some(Policy::Jwt(verification)) => verification.servers().any(is_it),
+            Some(Policy::ExtAuth(authorization)) => authorization.servers().any(is_it),
+            _ => false,
+        }
+    };
+    let mut judging = Vec::new();
+    for target in behind(world, upstream) {
+        let policies = protecting(world, &target).into_iter().map(|(policy, _)| policy);
+        let judges = policies.filter(|policy| policy.id.kind.protects() && policy.id.kind != Kind::AccessPolicy);
+        judging.extend(judges.filter(|policy| !asks(policy)).map(|policy| policy.id.clone()));
+    }
+    judging
 }
 
 /// Steps 5 and 6 for the candidates of one kind, in age order.

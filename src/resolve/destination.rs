@@ -11,6 +11,7 @@ use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, Objec
 
 use super::LoopbackEndpoints;
 use super::access;
+use super::attachment::judging;
 use super::facts::{
     DestinationKind, DestinationReference, DestinationSelector, Fault, Port, Service, ServicePort, SliceEndpoint,
     VirtualDestination, VirtualPort,
@@ -307,7 +308,8 @@ pub fn resolve_upstream<W: World + ?Sized>(
     // Envoy judges no request that a filter of its own makes (seen on 1.40), so that it is decided here whether there may be
     // any at all.
     let is_asked = id.purpose != Purpose::Routes;
-    let is_barred = is_asked && (closed.is_some() || bar(gateway, id, &guards, findings));
+    let is_barred = is_asked
+        && (closed.is_some() || bar(gateway, id, &guards, findings) | bar_judged(world, gateway, id, findings));
     let (closed, guards) = if is_asked { (None, Vec::new()) } else { (closed, guards) };
     let domain = |cluster: &Name| {
         world.roster().clusters.get(cluster).map_or_else(|| Name::from("cluster.local"), |c| c.domain.clone())
@@ -422,6 +424,18 @@ fn bar(gateway: &GatewayId, id: &UpstreamId, guards: &[Guard], findings: &mut Fi
             .extend(told.map(|policy| Finding::warning(policy, Code::PolicyRemark, message.clone()).with(&id.object)));
     }
     is_barred
+}
+
+/// Whether a filter must not ask a destination, because policies judge requests on the way there.
+fn bar_judged<W: World + ?Sized>(world: &W, gateway: &GatewayId, id: &UpstreamId, findings: &mut Findings) -> bool {
+    let judging = judging(world, id);
+    let message = format!(
+        "filters of gateway `{gateway}` do not ask `{}`, because this policy judges requests on the way there, and those of a filter take no such way: let the policy not select it, or ask another",
+        id.object
+    );
+    let tell = |policy| Finding::warning(policy, Code::PolicyRemark, message.clone()).with(&id.object);
+    findings.extend(judging.iter().map(tell));
+    !judging.is_empty()
 }
 
 fn upstream_of(service: &Service, port: &ServicePort) -> UpstreamId {

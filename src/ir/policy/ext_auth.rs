@@ -442,6 +442,23 @@ impl Authorization {
         })
     }
 
+    /// Roughly the bytes of passwords and keys on each route.
+    #[must_use]
+    pub fn bytes_of_secrets(&self) -> usize {
+        let users = self.basic.iter().filter_map(|basic| basic.users.get()).flatten();
+        let users: usize = users.map(|(user, hash)| user.len() + hash.expose().len()).sum();
+        let rule = self.rule.iter().flat_map(AuthRule::methods).filter_map(|shown| match shown {
+            Shown::Key(_, clients) => clients.get(),
+            Shown::User | Shown::Token(_) | Shown::Jwt => None,
+        });
+        let key = self.key.iter().filter_map(|key| key.clients.get());
+        let clients = key.chain(rule).flatten().map(|client| {
+            let headers = client.headers.iter().map(|(name, value)| name.len() + value.expose().len() + 16);
+            2 * (client.key.expose().len() + 64) + headers.sum::<usize>()
+        });
+        users + clients.sum::<usize>()
+    }
+
     /// Whether its passwords and keys are there. In what was read from a file they are not.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -466,18 +483,35 @@ impl Authorization {
             key.clients = now.map(|now| now.clients.clone()).unwrap_or_default();
         }
         if let Some(rule) = &mut same.rule {
-            let others: Vec<&Shown> = now.iter().flat_map(|now| now.rule.iter()).flat_map(AuthRule::methods).collect();
-            for shown in rule.methods_mut() {
-                if let Shown::Key(header, kept) = shown {
-                    let found = others.iter().find_map(|other| match other {
-                        Shown::Key(name, clients) if name == header => Some(clients.clone()),
-                        _ => None,
-                    });
-                    *kept = found.unwrap_or_default();
+            // Several keys may be in one header: which is whose only the whole rule says.
+            let other = now.and_then(|now| now.rule.as_ref()).filter(|other| other.is_alike(rule));
+            let others: Vec<&Shown> = other.map(AuthRule::methods).unwrap_or_default();
+            for (index, shown) in rule.methods_mut().into_iter().enumerate() {
+                if let Shown::Key(_, kept) = shown {
+                    *kept = match others.get(index) {
+                        Some(Shown::Key(_, clients)) => clients.clone(),
+                        _ => Sealed::default(),
+                    };
                 }
             }
         }
         same
+    }
+}
+
+impl AuthRule<Shown> {
+    /// Whether it asks for the same, but for which keys there are.
+    fn is_alike(&self, other: &Self) -> bool {
+        let all = |own: &[Self], others: &[Self]| {
+            own.len() == others.len() && own.iter().zip(others).all(|(own, other)| own.is_alike(other))
+        };
+        match (self, other) {
+            (Self::Method(Shown::Key(header, _)), Self::Method(Shown::Key(other, _))) => header == other,
+            (Self::Method(shown), Self::Method(other)) => shown == other,
+            (Self::Not(own), Self::Not(other)) => own.is_alike(other),
+            (Self::All(own), Self::All(other)) | (Self::Any(own), Self::Any(other)) => all(own, other),
+            _ => false,
+        }
     }
 }
 
@@ -540,6 +574,22 @@ mod tests {
         let mut elsewhere = now.clone();
         elsewhere.key = None;
         assert!(!now.with_secrets_of(Some(&elsewhere)).is_complete(), "the policy asks for no key any more");
+    }
+
+    #[test]
+    fn each_key_of_a_rule_keeps_its_own_clients() {
+        let key = |key: &str| match authorization(Some(key)).key {
+            Some(check) => AuthRule::Method(Shown::Key("k".into(), check.clients)),
+            None => panic!("a key"),
+        };
+        let with = |rule: AuthRule<Shown>| Authorization { rule: Some(rule), ..authorization(Some("a")) };
+        let both = |staff: &str, admin: &str| {
+            let user = || AuthRule::Method(Shown::User);
+            with(AuthRule::All(vec![AuthRule::Any(vec![key(staff), user()]), AuthRule::Not(Box::new(key(admin)))]))
+        };
+        assert_eq!(both("old", "older").with_secrets_of(Some(&both("staff", "admin"))), both("staff", "admin"));
+        let other = with(AuthRule::All(vec![key("staff"), AuthRule::Not(Box::new(key("admin")))]));
+        assert!(!both("old", "older").with_secrets_of(Some(&other)).is_complete(), "another rule says nothing of them");
     }
 
     #[test]

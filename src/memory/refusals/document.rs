@@ -111,6 +111,18 @@ impl Key {
 /// What stands in for something else, by key of gateways: resources and what they refer to.
 pub type StandIns<'a> = BTreeMap<&'a GatewayKey, &'a BTreeMap<(ResourceType, Name), Arc<Resource>>>;
 
+/// Whether routes may have passwords, keys or what comes of a Secret: they configure a slot that does.
+///
+/// # Cost
+/// One pass over the bytes.
+fn has_credentials(routes: &[u8]) -> bool {
+    const SLOTS: [&[u8]; 3] = [b"basic", b"key", b"or"];
+    const BEFORE: &[u8] = b"chancery.auth.";
+    let ends = routes.windows(BEFORE.len()).enumerate().filter(|(_, window)| *window == BEFORE);
+    let mut after = ends.map(|(at, _)| &routes[at + BEFORE.len()..]);
+    after.any(|rest| SLOTS.iter().any(|slot| rest.starts_with(slot)))
+}
+
 impl Refusals {
     /// What is to be kept, given what stands in for what was refused.
     ///
@@ -131,7 +143,12 @@ impl Refusals {
             });
         }
         for (key, resources) in stand_ins {
-            if resources.keys().any(|(resource_type, _)| *resource_type == ResourceType::Secret) {
+            let is_secret = |of: ResourceType, resource: &Resource| match of {
+                ResourceType::Secret => true,
+                ResourceType::Route => has_credentials(&resource.body),
+                _ => false,
+            };
+            if resources.iter().any(|((of, _), resource)| is_secret(*of, resource)) {
                 continue;
             }
             document.accepted.extend(resources.iter().map(|((resource_type, _), resource)| Accepted {
@@ -259,6 +276,24 @@ mod tests {
         .into();
         let document = refusals.document(&[(&own, &standing)].into());
         assert_eq!(document, Document::default());
+    }
+
+    /// What routes have of users and keys is as secret as a Secret.
+    #[test]
+    fn no_routes_with_credentials_are_kept() {
+        let own = key((1, 40));
+        for (body, is_kept) in [
+            (&b"..chancery.auth.basic..u:{SHA}CANARY"[..], false),
+            (b"..chancery.auth.key..CANARY", false),
+            (b"..chancery.auth.key-headers..CANARY", false),
+            (b"..chancery.auth.or..CANARY", false),
+            (b"..chancery.auth.jwt..chancery.auth.jwt-claims..chancery.extauth.0", true),
+        ] {
+            let routes = resource("route/80", body);
+            let standing: BTreeMap<_, _> = [((ResourceType::Route, routes.name.clone()), routes)].into();
+            let document = Refusals::new().document(&[(&own, &standing)].into());
+            assert_eq!(document != Document::default(), is_kept, "{}", String::from_utf8_lossy(body));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::ir::frozen::{Accepted, AcceptedRoute};
 use crate::ir::policy::Policy;
 use crate::ir::route::{Action, Attachment, DirectResponse, Forward, Hop, RouteBody, RouteFault, WeightedDestination};
 use crate::ir::upstream::UpstreamId;
-use crate::model::{Code, FieldPath, Finding, Findings, Kind, Name};
+use crate::model::{Code, FieldPath, Finding, Findings, Kind, Name, ObjectRef};
 use crate::resolve::RequireAuth;
 use crate::resolve::attachment::{Attached, attach, kept_route};
 use crate::resolve::delegation::{FinalAction, FinalRoute, Tree};
@@ -246,7 +246,14 @@ pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Serve
             }
             return Arc::new(misconfigured((**body).clone(), fault.clone()));
         }
-        let body = at_destinations(body, &now);
+        let body = with_secrets_of_now(world, &at_destinations(body, &now));
+        if let Some((policy, fault)) = clash_on(&body) {
+            if let Some(last) = body.chain.last() {
+                let message = format!("route `{}`, as it is kept, answers 500: {}", last.route, fault.message);
+                findings.push(Finding::warning(&last.table, fault.code, message).with(&policy));
+            }
+            return Arc::new(misconfigured((*body).clone(), fault));
+        }
         if lacks_auth(world, &body) {
             findings.extend(body.chain.last().map(told_of_auth));
             let mut refused = (*body).clone();
@@ -255,12 +262,20 @@ pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Serve
         }
         match now.route.iter().find(|effect| policy::is_strict(effect)) {
             Some(strict) => Arc::new(kept_strictly(&body, strict, &now)),
-            None => with_secrets_of_now(world, &body),
+            None => body,
         }
     };
     let routes = accepted.routes.iter();
     let served = routes.map(|route| AcceptedRoute { body: guarded(&route.body), ..route.clone() }).collect();
     (served, findings)
+}
+
+/// Why what a kept route asks of requests cannot be asked beside what its destinations ask now.
+fn clash_on(body: &RouteBody) -> Option<(ObjectRef, RouteFault)> {
+    let Action::Forward(forward) = &body.action else { return None };
+    let destinations = forward.destinations.iter();
+    let own = destinations.map(|destination| (destination.upstream.clone(), destination.policies.to_vec()));
+    policy::ext_auth::clash(&body.policies, &own.collect())
 }
 
 /// A kept route with the policies that the owners of its destinations have now: they are no part of the tree, and whoever

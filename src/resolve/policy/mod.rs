@@ -208,6 +208,16 @@ pub fn bytes(effect: &Policy) -> usize {
                 texts(&mut lists.map(|text| text.len())) + origins(&cors.allow_origins)
             }
             Policy::Csrf(csrf) => origins(&csrf.additional_origins),
+            Policy::ExtAuth(authorization) => {
+                let told = authorization.checks.iter().flat_map(|check| &check.context);
+                let told = texts(&mut told.map(|(name, value)| name.len() + value.len()));
+                told + authorization.bytes_of_secrets()
+            }
+            Policy::RateLimit(limits) => {
+                let actions = limits.iter().flat_map(|limits| &limits.items).map(|item| item.actions.len() + 1);
+                // What an action takes with its names; few have long texts.
+                actions.sum::<usize>() * 256
+            }
             // A few numbers, or nothing on routes.
             _ => 0,
         }
