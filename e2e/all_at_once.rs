@@ -1,8 +1,9 @@
 //! Every kind that protects or limits, at once on one route, in the documented order. The order is proven by effect: who
 //! was asked, what was counted, and which refusal the client got.
 //!
-//! The rate-limit service is asked before each protecting filter and the authorization server answers late, so a filter that
-//! pauses stands before every other: whoever is to be refused still is.
+//! A limit's header has the rate-limit service asked at that place, and the authorization server answers late. So rows let a
+//! filter pause before tokens, claims, the door, keys, the server, other origins and the destination: whoever is to be
+//! refused still is.
 
 use std::time::Duration;
 
@@ -226,6 +227,14 @@ async fn all_kinds_on_one_route_judge_in_the_documented_order() -> anyhow::Resul
                 from("POST", "https://evil.test").header("x-late", "a"),
                 (429, 0, 1),
             ),
+            // A service is asked, and so a filter pauses, before each that refuses.
+            ("another group, after a pause", by(&other, get()).header("x-early", "b"), (403, 0, 0)),
+            (
+                "who must not call, after a pause",
+                by(&mallory, get()).header("x-pass", "yes").header("x-middle", "b"),
+                (403, 0, 0),
+            ),
+            ("refused by the server, after a pause", by(&alice, get()).header("x-middle", "c"), (401, 0, 1)),
             // Other origins last on the gateway, and then what the destination's owner says.
             ("another origin", from("POST", "https://evil.test"), (403, 0, 1)),
             ("another origin, with a method that is not allowed", from("DELETE", "https://evil.test"), (403, 0, 1)),
@@ -246,6 +255,11 @@ async fn all_kinds_on_one_route_judge_in_the_documented_order() -> anyhow::Resul
             ("no token", request("GET", "/keys").header("x-key", "correct-horse-battery"), (401, 0, 0)),
             ("no key: nobody is asked", keys().header("x-pass", "yes"), (401, 0, 0)),
             ("a wrong key: nobody is asked", keys().header("x-key", "wrong").header("x-pass", "yes"), (401, 0, 0)),
+            (
+                "a wrong key, after a pause",
+                keys().header("x-key", "wrong").header("x-pass", "yes").header("x-middle", "d"),
+                (401, 0, 0),
+            ),
             ("a key, refused by the server", keys().header("x-key", "correct-horse-battery"), (401, 0, 1)),
             ("both", keys().header("x-key", "correct-horse-battery").header("x-pass", "yes"), (200, 1, 1)),
         ])

@@ -2,8 +2,8 @@
 //! twice and in mixed case, literals that land in an expression, format strings in values. That no text breaks out into
 //! the script of cut chains is shown where it is written, `emit/layout.rs`.
 //!
-//! What protects here are a CSRFPolicy, a route that a broken WAFPolicy keeps closed, and the switch that refuses what
-//! requires authentication and has none. A request must never reach the backend by being written differently.
+//! What protects here are a CSRFPolicy and a route that a WAFPolicy keeps closed, as its kind is not supported. A request must
+//! never reach the backend by being written differently.
 
 mod ways_in;
 

@@ -281,11 +281,14 @@ fn mount(folder: &Path, version: &str, files: &[(String, String)]) -> anyhow::Re
     Ok(())
 }
 
-/// The files of a folder, by name.
+/// The files of a folder, by name; not what a mount keeps beside them.
 fn files_of(folder: &Path) -> anyhow::Result<Vec<(String, String)>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("..") {
+            continue;
+        }
         files.push((entry.file_name().to_string_lossy().into_owned(), std::fs::read_to_string(entry.path())?));
     }
     Ok(files)

@@ -115,7 +115,7 @@ const WORLD: &str = r"
           keepToken: true
 - {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {name: gold, namespace: team, @}, spec: {applyToRoutes: [{route: {labels: {case: gold}}}], config: {providers: {c: {issuer: https://c, local: {inline: $JWKS_C}}}}}}
 - {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {name: secret, namespace: team, @}, spec: {applyToRoutes: [{route: {labels: {case: secret}}}], config: {phase: {postAuthz: {}}, providers: {c: {issuer: https://c, local: {secretRef: {objectRef: {name: keys}, key: idp.pem}}}}}}}
-- {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {name: server, namespace: team, @}, spec: {applyToRoutes: [{route: {labels: {case: server}}}], config: {providers: {d: {issuer: https://d, remote: {url: 'http://idp.example/keys', destinationRef: {ref: {name: idp}, port: {number: 8080}}, enableAsyncFetch: true, cacheDuration: 1h}}}}}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {name: server, namespace: team, @}, spec: {applyToRoutes: [{route: {labels: {case: server}}}], config: {providers: {d: {issuer: https://d, audiences: [shop], remote: {url: 'http://idp.example/keys', destinationRef: {ref: {name: idp}, port: {number: 8080}}, enableAsyncFetch: true, cacheDuration: 1h}}}}}}
 - {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {name: lost, namespace: team, @}, spec: {applyToRoutes: [{route: {labels: {case: lost}}}], config: {providers: {c: {local: {secretRef: {objectRef: {name: keys}, key: gone}}}}}}}
 - {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {name: private, namespace: team, @}, spec: {applyToRoutes: [{route: {labels: {case: private}}}], config: {providers: {c: {local: {inline: no keys}}}}}}
 - {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: {name: foreign, namespace: team, @}, spec: {applyToRoutes: [{route: {labels: {case: foreign}}}], config: {providers: {c: {local: {secretRef: {objectRef: {name: keys, namespace: shop}, key: idp.pem}}}}}}}
@@ -323,7 +323,11 @@ async fn a_request_that_moves_to_another_route_is_judged_there() -> anyhow::Resu
 #[tokio::test]
 async fn keys_come_from_secrets_and_servers_and_bad_sources_close() -> anyhow::Result<()> {
     let mut world = World::start().await?;
-    let (of_c, of_d) = (world.c.token(&json!({}))?, world.d.token(&json!({}))?);
+    let (of_c, of_d) = (world.c.token(&json!({}))?, world.d.token(&json!({"aud": "shop"}))?);
+    let expired = world.d.token(&json!({"aud": "shop", "exp": now() - 3600}))?;
+    let elsewhere = world.d.token(&json!({"aud": "x"}))?;
+    let stranger = world.d.token(&json!({"aud": "shop", "iss": "https://x"}))?;
+    let unsigned = world.d.unsigned();
     let address = world.mesh.entrance("shop/www")?.1;
     until(PATIENCE, "the keys of d", async || match Client::new(address).send(&with("/server", &of_d)).await {
         Ok(response) if response.status == 200 => Ok(()),
@@ -338,6 +342,11 @@ async fn keys_come_from_secrets_and_servers_and_bad_sources_close() -> anyhow::R
             ("no token", Request::get(HOST, "/secret"), 401),
             ("by a Service", with("/server", &of_d), 200),
             ("by a Service, another key", with("/server", &of_c), 401),
+            ("by a Service, expired", with("/server", &expired), 401),
+            ("by a Service, another audience", with("/server", &elsewhere), 403),
+            ("by a Service, another issuer", with("/server", &stranger), 401),
+            ("by a Service, unsigned", with("/server", &unsigned), 401),
+            ("by a Service, no token", Request::get(HOST, "/server"), 401),
             ("a Secret without the entry", with("/lost", &of_c), 500),
             ("keys that are none", with("/private", &of_c), 500),
             ("a Secret of another workspace", with("/foreign", &of_c), 500),

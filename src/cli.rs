@@ -136,7 +136,7 @@ impl Rules {
 enum TextOrJson {
     /// For people.
     Text,
-    /// Stable, documented in the manual's page on the command line.
+    /// Stable, documented in the manual's page on operating.
     Json,
 }
 

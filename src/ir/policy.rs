@@ -1,7 +1,7 @@
 //! What attached policies do to a route or to one of its destinations.
 //!
 //! One variant per kind, checked and merged: `resolve::policy` makes them, `emit::filter` turns them into Envoy's form.
-//! The files below this one hold the larger kinds; [`rate_limit`] is checked and not emitted yet, so [`Policy`] has no variant of it.
+//! The files below this one hold the larger kinds.
 //!
 //! What a policy says has names of Secrets, servers and other configurations; following them is a step of its own. What is
 //! attached is remembered in files, so a value of this module holds a secret only if it is [`sealed`].

@@ -3,7 +3,7 @@
 //! | file | holds | without it |
 //! |---|---|---|
 //! | `refused.json` | what gateways refused, and the accepted versions that stand in for it ([`refusals::document`]) | gateways refuse it once more |
-//! | `shared.json` | what JWTPolicies share for the routes of a gateway ([`shared`]) | a policy that was edited meanwhile refuses requests until gateways have its new routes |
+//! | `shared.json` | what JWTPolicies and ExtAuthPolicies share for the routes of a gateway ([`shared`]) | a policy that was edited meanwhile refuses requests until gateways have its new routes |
 //! | `frozen.json` | the last accepted routes of trees with `failureMode: FREEZE_CONFIG` ([`frozen`]) | R141 |
 //!
 //! Serving never depends on it. What is damaged is put aside and named in the log; what cannot be read otherwise is left as it

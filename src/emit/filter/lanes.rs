@@ -1,7 +1,9 @@
 //! The holders of the lanes: filters that a route brings whole, each in the place that its priority gives it.
 //!
 //! # Rule
-//! R125; the policy reference in the manual, "HTTP filter order".
+//! R125; the manual's page on policies, "Filter slots".
+
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
 use envoy_types::pb::envoy::extensions::filters::http::composite::v3 as composite_pb;
@@ -14,8 +16,6 @@ use crate::ir::policy::{Phase, Policy, lane};
 use super::super::route::Scope;
 use super::super::wire;
 use super::rate_limit;
-
-use std::sync::Arc;
 
 /// The holders of each lane, in order.
 const HOLDERS: [(Phase, [&str; lane::RANKS]); 2] = [

@@ -1,10 +1,11 @@
 //! What only newer releases of Envoy can do, and what becomes of it on older ones.
 //!
 //! Plans know no release. Where a gateway's release lacks what a policy on a route needs, the route is closed for that
-//! release: its match stays and the answer is 500, so that no request passes unprotected. Which policies these are is
+//! release: its match stays and the answer is 500, so that no request passes unprotected. Where it lacks what guards a
+//! destination, that has no hosts there ([`as_served`]). Which policies these are is
 //! told beside the snapshot ([`Beyond`]), and whoever publishes makes findings of it.
 //!
-//! A kind that needs a newer release for all or a part of what it does has a row in [`NEWER`], and nothing else.
+//! A kind that needs a newer release for all or a part of what it does has a row in [`NEWER`].
 //!
 //! # Rule
 //! The manual's page on policies, "Releases of Envoy"; R130.

@@ -274,7 +274,7 @@ pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Serve
 fn clash_on(body: &RouteBody) -> Option<(ObjectRef, RouteFault)> {
     let Action::Forward(forward) = &body.action else { return None };
     let destinations = forward.destinations.iter();
-    let own = destinations.map(|destination| (destination.upstream.clone(), destination.policies.to_vec()));
+    let own = destinations.map(|destination| (destination.upstream.clone(), destination.policies.clone()));
     policy::ext_auth::clash(&body.policies, &own.collect())
 }
 
