@@ -202,7 +202,7 @@ async fn the_reverse_direction_is_refused_and_the_message_names_the_way_out() ->
 
 #[tokio::test]
 async fn the_reverse_direction_is_enough_with_consent_either() -> anyhow::Result<()> {
-    let settings = Settings { consent: Some("either") };
+    let settings = Settings { consent: Some("either"), ..Settings::default() };
     let mesh = Mesh::start(find("consent-5")?.manifests()?, settings).await?;
     let (report, _) = chancery::check(mesh.directory(), &mesh.settings)?;
     assert!(findings(&report, "source-apps/parent", "DELEGATION_NOT_EXPORTED").is_empty(), "{report:#}");

@@ -40,6 +40,8 @@ pub(crate) fn binary() -> anyhow::Result<PathBuf> {
 pub(crate) struct Settings {
     /// `--delegation-consent`, if not the default.
     pub(crate) consent: Option<&'static str>,
+    /// `--require-auth`.
+    pub(crate) require_auth: bool,
 }
 
 impl Settings {
@@ -47,6 +49,9 @@ impl Settings {
         command.args(["--management-cluster", MANAGEMENT_CLUSTER, "--allow-loopback-endpoints"]);
         if let Some(consent) = self.consent {
             command.args(["--delegation-consent", consent]);
+        }
+        if self.require_auth {
+            command.arg("--require-auth");
         }
     }
 }

@@ -39,7 +39,12 @@ pub(crate) struct Delegated {
 impl Delegated {
     /// Starts the world with further objects, a YAML list; `RouteTable/team/child` should be among them.
     pub(crate) async fn start(objects: &str) -> anyhow::Result<Self> {
-        let mesh = Mesh::start(manifests(objects)?, Settings::default()).await?;
+        Self::start_with(objects, Settings::default()).await
+    }
+
+    /// The same with settings.
+    pub(crate) async fn start_with(objects: &str, settings: Settings) -> anyhow::Result<Self> {
+        let mesh = Mesh::start(manifests(objects)?, settings).await?;
         let client = Client::new(mesh.entrance("shop/www")?.1);
         Ok(Self { mesh, client })
     }
