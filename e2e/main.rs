@@ -9,6 +9,7 @@ mod agreement;
 mod all_at_once;
 mod an_attachment_under_load;
 mod an_edit_under_load;
+mod bad_policies;
 mod bypasses;
 mod command_line;
 mod cors;

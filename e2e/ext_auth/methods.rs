@@ -195,6 +195,23 @@ async fn api_keys_are_those_of_secrets() -> anyhow::Result<()> {
         std::fs::remove_file(file)?;
     }
     world.team.answers(&with_key("/custom", "a-new-key"), 401).await?;
+
+    // What stands in a Secret reaches the script that sets headers as text, whatever it is.
+    for (number, text) in
+        ["\"] os.exit() --", "]] os.exit()", "%s%n%REQ(:path)%", r"\", "'..\"..'"].into_iter().enumerate()
+    {
+        let (name, key) = (format!("odd-{number}"), format!("odd-key-{number}"));
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "extauth.solo.io/apikey",
+            "metadata": {"name": name, "namespace": "team", "labels": {"keys": "shop"}},
+            "stringData": {"api-key": key, "user-id": text},
+        });
+        let secret = Manifest { cluster: "cluster-1".to_owned(), object: secret };
+        manifests::write(world.team.mesh.directory(), &[secret])?;
+        world.team.answers(&with_key("/custom", &key), 200).await?;
+        let seen = echo(&world.send(&with_key("/custom", &key)).await?)?;
+        assert_eq!(seen.headers.get("x-user-id").map(String::as_str), Some(text));
+    }
     world.judges(&[("the others stay", with_key("/custom", KEY), (200, 1, 0))]).await?;
 
     // A Secret of another type is no key: the policy says so, and closes.
