@@ -1,4 +1,4 @@
-//! Policies come and go, ten a second for a minute, while requests are sent that satisfy all of them: none fails, no
+//! Policies come and go, ten a second for a minute where the machine keeps up, while requests are sent that satisfy all of them: none fails, no
 //! connection is drained, and no listener gets another version. All kinds take part that stand on routes, destinations and
 //! gateways; those that are about a listener itself are no part of this.
 //!
@@ -34,6 +34,8 @@ const CONNECTIONS: usize = 8;
 /// What must not move: versions of listeners, and connections that are asked to go away.
 const LISTENERS: &str =
     "listener_manager.(listener_(added|modified|in_place_updated|removed)|total_listeners_draining)$";
+/// Where Envoy tells the version of each listener.
+const VERSIONS: &str = "/config_dump?resource=dynamic_listeners&mask=name,active_state.version_info";
 const DRAINS: &str = r"downstream_cx_drain_close$|update_rejected$";
 
 fn object(group: &str, kind: &str, name: &str, spec: &Value) -> Manifest {
@@ -173,6 +175,8 @@ async fn judge(world: &mut World) -> anyhow::Result<()> {
         world.team.answers(&asked, status).await?;
     }
     let (listeners, drains) = (envoy(world, LISTENERS).await?, envoy(world, DRAINS).await?);
+    let versions = world.team.mesh.gateways[0].envoy.admin(VERSIONS).await?;
+    ensure!(versions.contains("version_info"), "{versions}");
     let asked = world.authz.count();
     let load = Load::start(address, CONNECTIONS, Pace::PerSecond(RATE), requests, |_, response| {
         ensure!(response.status == 200, "{}: {}", response.status, response.text());
@@ -202,6 +206,7 @@ async fn judge(world: &mut World) -> anyhow::Result<()> {
     ensure!(edits >= LEAST_EDITS, "only {edits} edits");
     ensure!(world.authz.count() > asked, "the server was never asked meanwhile");
     assert_eq!(envoy(world, LISTENERS).await?, listeners, "listeners are as they were");
+    assert_eq!(world.team.mesh.gateways[0].envoy.admin(VERSIONS).await?, versions);
     assert_eq!(envoy(world, DRAINS).await?, drains, "no connection was asked to go away, and nothing refused");
     // What came last is in force, and what went is not.
     while coming.files.iter().any(|files| !files.is_empty()) {

@@ -18,7 +18,7 @@ use chancery::store::Store;
 use super::measure::memory;
 use super::report::{Report, Samples, exponent, mebibytes, milliseconds, spread};
 use crate::support::bench_world::{
-    CLUSTER_NAME, World, large_table, large_tree, large_tree_files, reaching_policy, slice_text,
+    CLUSTER_NAME, World, large_table, large_tree, large_tree_files, reaching_policy, slice_text, token_policy,
 };
 
 /// What is done again and again, by turns in two ways.
@@ -32,7 +32,7 @@ pub(crate) enum Step {
     Delete(String),
 }
 
-const EDITS: [Edit; 4] = [
+const EDITS: [Edit; 5] = [
     ("a route", |world| ["one", "two"].map(|answer| vec![Step::Put(world.first_probe().table(answer))])),
     ("a host comes and goes", |_| {
         let table = || large_table(Path::new(""), 1, "new").1;
@@ -41,6 +41,7 @@ const EDITS: [Edit; 4] = [
     ("a policy of 20 routes", |_| {
         ["one", "two"].map(|value| vec![Step::Put(reaching_policy(Path::new(""), 20, value).1)])
     }),
+    ("a JWTPolicy of 20", |_| ["one", "two"].map(|audience| vec![Step::Put(token_policy(20, audience))])),
     ("endpoints", |_| [1, 2].map(|last| vec![Step::Put(slice_text(0, Ipv4Addr::new(10, 99, 0, last)))])),
 ];
 

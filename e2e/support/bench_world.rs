@@ -208,6 +208,28 @@ spec:
     (folder(directory, 0).join(format!("policy-reach-{reach}.yaml")), text)
 }
 
+/// The text of a policy that verifies tokens on as many routes as `reach` says, one of [`REACHES`], with an audience.
+pub(crate) fn token_policy(reach: usize, audience: &str) -> String {
+    format!(
+        "\
+apiVersion: security.policy.gloo.solo.io/v2
+kind: JWTPolicy
+metadata:
+  name: tokens-{reach}
+  namespace: {team}
+spec:
+  applyToRoutes:
+    - route:
+        labels:
+          reach-{reach}: 'yes'
+  config:
+    providers:
+      a: {{issuer: 'https://a.example', audiences: [{audience}], remote: {{url: 'https://a.example/keys'}}}}
+",
+        team = team_name(0)
+    )
+}
+
 /// The file and the text of a second gateway, with one table of its own, which answers `answer`: it sees nothing of the
 /// rest.
 pub(crate) fn second_gateway(directory: &Path, answer: &str) -> (PathBuf, String) {
