@@ -12,7 +12,7 @@ use super::ads::Holder;
 use super::cpu::Clock;
 use super::report::{Report, Samples, exponent, milliseconds, spread};
 use super::scene::{Act, Scene, rename};
-use crate::support::bench_world::{REACHES, World, place, reaching_policy};
+use crate::support::bench_world::{REACHES, World, entries, place, reaching_policy};
 
 /// When nothing came for so long, nothing more comes.
 const LAST: Duration = Duration::from_millis(100);
@@ -129,7 +129,7 @@ fn reaches_as_many(holder: &Holder, reaches: &[usize]) -> anyhow::Result<()> {
     let routes = holder.world.0.get(&ResourceType::Route);
     let bodies = routes.into_iter().flatten().map(|(_, item)| &item.body);
     let count: usize = bodies.map(|body| body.windows(header.len()).filter(|bytes| bytes == header).count()).sum();
-    let expected: usize = reaches.iter().sum();
+    let expected: usize = reaches.iter().map(|reach| entries(*reach)).sum();
     // Where routes may have been cut in an earlier run, they are there twice as long as connections may use both.
     ensure!(count == expected || count == 2 * expected, "policies of {reaches:?} routes are on {count}");
     Ok(())

@@ -208,6 +208,13 @@ spec:
     (folder(directory, 0).join(format!("policy-reach-{reach}.yaml")), text)
 }
 
+/// How many entries of Envoy's lists a policy is on that reaches so many routes. Every third app that it reaches has a
+/// CORSPolicy, and each of its tables one route for one method, which has an entry for preflights as well.
+pub(crate) fn entries(reach: usize) -> usize {
+    let apps = reach / (TABLES_PER_APP * ROUTES_PER_TABLE);
+    reach + (apps + 1) / 3 * TABLES_PER_APP
+}
+
 /// The text of a policy that verifies tokens on as many routes as `reach` says, one of [`REACHES`], with an audience.
 pub(crate) fn token_policy(reach: usize, audience: &str) -> String {
     format!(
