@@ -429,13 +429,16 @@ fn bar(gateway: &GatewayId, id: &UpstreamId, guards: &[Guard], findings: &mut Fi
 /// Whether a filter must not ask a destination, because policies judge requests on the way there.
 fn bar_judged<W: World + ?Sized>(world: &W, gateway: &GatewayId, id: &UpstreamId, findings: &mut Findings) -> bool {
     let judging = judging(world, id);
+    if judging.is_empty() {
+        return false;
+    }
     let message = format!(
         "filters of gateway `{gateway}` do not ask `{}`, because this policy judges requests on the way there, and those of a filter take no such way: let the policy not select it, or ask another",
         id.object
     );
     let tell = |policy| Finding::warning(policy, Code::PolicyRemark, message.clone()).with(&id.object);
     findings.extend(judging.iter().map(tell));
-    !judging.is_empty()
+    true
 }
 
 fn upstream_of(service: &Service, port: &ServicePort) -> UpstreamId {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Name, ObjectRef};
+use crate::model::{Kind, Name, ObjectRef};
 use crate::publish::GatewayKey;
 use crate::snapshot::{Resource, ResourceType, Version};
 
@@ -114,10 +114,14 @@ pub type StandIns<'a> = BTreeMap<&'a GatewayKey, &'a BTreeMap<(ResourceType, Nam
 /// Whether routes may have passwords, keys or what comes of a Secret: they configure a slot that does.
 ///
 /// # Cost
-/// One pass over the bytes.
-fn has_credentials(routes: &[u8]) -> bool {
+/// One pass over the bytes where a policy that may have some is on them, else one over the owners.
+fn has_credentials(routes: &Resource) -> bool {
     const SLOTS: [&[u8]; 3] = [b"basic", b"key", b"or"];
     const BEFORE: &[u8] = b"chancery.auth.";
+    if routes.owners.iter().all(|owner| owner.kind != Kind::ExtAuthPolicy) {
+        return false;
+    }
+    let routes = &routes.body[..];
     let ends = routes.windows(BEFORE.len()).enumerate().filter(|(_, window)| *window == BEFORE);
     let mut after = ends.map(|(at, _)| &routes[at + BEFORE.len()..]);
     after.any(|rest| SLOTS.iter().any(|slot| rest.starts_with(slot)))
@@ -127,7 +131,8 @@ impl Refusals {
     /// What is to be kept, given what stands in for what was refused.
     ///
     /// # Cost
-    /// In proportion to the refusals and the resources that stand in, whatever their size.
+    /// In proportion to the refusals and the resources that stand in, whatever their size, but for routes with an
+    /// ExtAuthPolicy: their bytes are looked through.
     #[must_use]
     pub fn document(&self, stand_ins: &StandIns<'_>) -> Document {
         let mut document = (*self.earlier).clone();
@@ -145,7 +150,7 @@ impl Refusals {
         for (key, resources) in stand_ins {
             let is_secret = |of: ResourceType, resource: &Resource| match of {
                 ResourceType::Secret => true,
-                ResourceType::Route => has_credentials(&resource.body),
+                ResourceType::Route => has_credentials(resource),
                 _ => false,
             };
             if resources.iter().any(|((of, _), resource)| is_secret(*of, resource)) {
@@ -289,7 +294,8 @@ mod tests {
             (b"..chancery.auth.or..CANARY", false),
             (b"..chancery.auth.jwt..chancery.auth.jwt-claims..chancery.extauth.0", true),
         ] {
-            let routes = resource("route/80", body);
+            let policy = ObjectRef::new(Kind::ExtAuthPolicy, "c1", "shop", "keys");
+            let routes = Arc::new(Resource::from_content("route/80".into(), body.into(), [policy].into()));
             let standing: BTreeMap<_, _> = [((ResourceType::Route, routes.name.clone()), routes)].into();
             let document = Refusals::new().document(&[(&own, &standing)].into());
             assert_eq!(document != Document::default(), is_kept, "{}", String::from_utf8_lossy(body));

@@ -239,21 +239,15 @@ pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Serve
             return body.clone();
         }
         let now = attach(world, &kept_route(body));
-        if let Some((policy, fault)) = &now.closed {
-            if let Some(last) = body.chain.last() {
-                let message = format!("route `{}`, as it is kept, answers 500: {}", last.route, fault.message);
-                findings.push(Finding::warning(&last.table, fault.code, message).with(policy));
-            }
-            return Arc::new(misconfigured((**body).clone(), fault.clone()));
-        }
-        let body = with_secrets_of_now(world, &at_destinations(body, &now));
-        if let Some((policy, fault)) = clash_on(&body) {
+        let served = with_secrets_of_now(world, &at_destinations(body, &now));
+        if let Some((policy, fault)) = now.closed.clone().or_else(|| clash_on(&served)) {
             if let Some(last) = body.chain.last() {
                 let message = format!("route `{}`, as it is kept, answers 500: {}", last.route, fault.message);
                 findings.push(Finding::warning(&last.table, fault.code, message).with(&policy));
             }
-            return Arc::new(misconfigured((*body).clone(), fault));
+            return Arc::new(misconfigured((**body).clone(), fault));
         }
+        let body = served;
         if lacks_auth(world, &body) {
             findings.extend(body.chain.last().map(told_of_auth));
             let mut refused = (*body).clone();

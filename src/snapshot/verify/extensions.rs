@@ -22,7 +22,7 @@ const BY_GRPC: &str = "gRPC";
 const BY_HTTP: &str = "HTTP";
 
 /// What a message is, if it is of a type.
-fn unpacked<M: prost::Message + Default + prost::Name>(type_url: &str, config: &[u8]) -> Option<M> {
+pub(super) fn unpacked<M: prost::Message + Default + prost::Name>(type_url: &str, config: &[u8]) -> Option<M> {
     (type_url == M::type_url()).then(|| M::decode(config).ok()).flatten()
 }
 
