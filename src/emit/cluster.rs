@@ -35,7 +35,7 @@ const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolO
 /// The cluster of one upstream.
 ///
 /// # Rule
-/// The baseline for clusters of the policy reference in the manual; R130 and the failure shapes D2 and D4 for a
+/// The baseline for clusters of the policy reference in the manual; R130 and the shapes deny and black hole for a
 /// destination that is kept closed.
 pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name) -> Resource {
     use cluster_pb::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig};

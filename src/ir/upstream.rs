@@ -152,7 +152,7 @@ pub struct Endpoint {
 /// How a destination is kept closed.
 ///
 /// # Rule
-/// R130; the shapes are D2 and D4 of the policy reference in the manual.
+/// R130; shape deny and shape black hole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Closed {
     /// 403 on every route to it, before any connection is made.

@@ -10,8 +10,7 @@
 //! as decoding a hundred routes. Measured by `make bench`.
 //!
 //! # Rule
-//! F5 and F6 of the notes on clients; the policy reference in the manual, "What Envoy rejects" and "Consequences" of
-//! activation.
+//! The policy reference in the manual, "Filter slots" and "Values".
 
 mod extensions;
 mod format;

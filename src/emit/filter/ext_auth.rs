@@ -4,7 +4,7 @@
 //! with the route, which switches it on.
 //!
 //! # Rule
-//! The policy reference in the manual, "ExtAuthPolicy" and "Activation and re-routing".
+//! The policy reference in the manual, "ExtAuthPolicy" and "Filter slots".
 
 mod native;
 

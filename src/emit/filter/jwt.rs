@@ -2,7 +2,7 @@
 //! appended to headers.
 //!
 //! # Rule
-//! The policy reference in the manual, "JWTPolicy" and "Activation and re-routing".
+//! The policy reference in the manual, "JWTPolicy" and "Filter slots".
 
 use std::collections::BTreeMap;
 

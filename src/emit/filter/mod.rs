@@ -11,7 +11,7 @@
 //! all listeners, once. What only newer releases of Envoy can do has a row in [`NEWER`].
 //!
 //! # Rule
-//! The policy reference in the manual, "HTTP filter order" (order) and "Activation and re-routing" (why filters are
+//! The policy reference in the manual, "Filter slots" (order, and why filters are
 //! neutral and enabled rather than disabled).
 
 mod cors;

@@ -4,7 +4,7 @@
 //! and the fourth, and every listener has all of them, so that no policy and no priority changes a listener.
 //!
 //! # Rule
-//! R125; the policy reference in the manual, "HTTP filter order".
+//! R125; the policy reference in the manual, "Filter slots".
 
 use super::{Phase, Policy};
 

@@ -1,7 +1,7 @@
 //! What Envoy takes as a header name and a header value.
 //!
 //! # Rule
-//! The policy reference in the manual, "What Envoy rejects": a lone `%`, an unclosed command and an empty name cost the
+//! The policy reference in the manual, "HeaderManipulationPolicy": a lone `%`, an unclosed command and an empty name cost the
 //! whole route configuration.
 
 /// Whether a text is a token of RFC 9110, as header names are.
