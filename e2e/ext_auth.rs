@@ -13,7 +13,7 @@ use crate::support::authorizer::{Asked, Authorizer, Check, Verdict};
 use crate::support::delegated::{Delegated, echo, request};
 use crate::support::http::{Request, Response};
 use crate::support::issuer::Issuer;
-use crate::support::manifests::{self, Manifest, list, text};
+use crate::support::manifests::{list, text};
 use crate::support::net::Network;
 
 /// Routes, Services and servers; a test brings the policies. `$GRPC` and `$HTTP` stand for the servers' addresses.
@@ -108,18 +108,10 @@ impl World {
             .replace("$GRPC", &grpc.address.to_string())
             .replace("$HTTP", &http.address.to_string());
         let team = Delegated::start(&objects).await?;
-        // Written late, so that no echo backend answers there. Nobody does where `nobody` should be.
-        for (service, name, address) in
-            [("authz", "grpc", grpc.address), ("authz-http", "http", http.address), ("nobody", "grpc", free()?)]
-        {
-            let slice = json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-                "metadata": {"name": format!("{service}-1"), "namespace": "team", "labels": {"kubernetes.io/service-name": service}},
-                "ports": [{"name": name, "port": address.port()}],
-                "endpoints": [{"addresses": [address.ip().to_string()]}],
-            });
-            manifests::write(team.mesh.directory(), &[Manifest { cluster: "cluster-1".to_owned(), object: slice }])?;
-        }
+        team.leads("authz", "grpc", grpc.address)?;
+        team.leads("authz-http", "http", http.address)?;
+        // Nobody answers there.
+        team.leads("nobody", "grpc", free()?)?;
         Ok(Self { team, grpc, http, _network: network })
     }
 

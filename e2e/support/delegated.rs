@@ -1,13 +1,15 @@
 //! A small world with delegation: workspace `shop` owns the gateway and delegates everything to a table of workspace
 //! `team`, whose backend counts. A test brings the routes and the policies.
 
+use std::net::SocketAddr;
+
 use anyhow::Context;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::backend::{Backend, Echo};
 use super::chancery::{self, Settings};
 use super::http::{Client, Request, Response};
-use super::manifests::{Manifest, by_annotation, list, text};
+use super::manifests::{self, Manifest, by_annotation, list, text};
 use super::two_teams::TWO_TEAMS;
 use super::wait::{Not, PATIENCE, until};
 use super::world::Mesh;
@@ -47,6 +49,19 @@ impl Delegated {
         let mesh = Mesh::start(manifests(objects)?, settings).await?;
         let client = Client::new(mesh.entrance("shop/www")?.1);
         Ok(Self { mesh, client })
+    }
+
+    /// Leads a Service of `team`, by the name of its port, to something that is no echo backend. Such a slice must not be
+    /// there when the world starts.
+    pub(crate) fn leads(&self, service: &str, port: &str, address: SocketAddr) -> anyhow::Result<()> {
+        let object = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": format!("{service}-1"), "namespace": "team", "labels": {"kubernetes.io/service-name": service}},
+            "ports": [{"name": port, "port": address.port()}],
+            "endpoints": [{"addresses": [address.ip().to_string()]}],
+        });
+        let slice = Manifest { cluster: "cluster-1".to_owned(), object };
+        manifests::write(self.mesh.directory(), &[slice]).map(drop)
     }
 
     pub(crate) async fn send(&mut self, request: &Request) -> anyhow::Result<Response> {
