@@ -65,7 +65,7 @@ const WORLD: &str = r"
     requestTimeout: 9s
     httpService:
       pathPrefix: /check
-      request: {allowedHeaders: [x-pass], headersToAdd: {x-from: gateway}}
+      request: {allowedHeaders: [x-pass], headersToAdd: {x-from: gateway, x-odd: '100% %REQ(x-secret', x-told: '%REQ(x-secret)%'}}
       response: {allowedUpstreamHeaders: [x-user], allowedClientHeaders: [x-why]}
 ";
 
@@ -233,12 +233,15 @@ async fn an_http_server_judges_each_request() -> anyhow::Result<()> {
     assert_eq!(seen, ("who are you?".to_owned(), Some("nobody".to_owned()), None), "only what is listed");
 
     let sent = request("PUT", "/http/a?b=c").header("x-pass", "yes").header("x-user", "mallory").header("x-from", "me");
+    let sent = sent.header("x-secret", "s3cret").header("x-odd", "me");
     let seen = echo(&world.send(&sent.header("x-other", "1").with_body("text")).await?)?;
     assert_eq!(seen.headers.get("x-user").map(String::as_str), Some("alice"));
     assert_eq!(seen.headers.get("x-more"), None, "only what is listed");
     let check = world.http.last()?;
     assert_eq!((check.by, check.method.as_str(), check.path.as_str()), (Asked::Http, "PUT", "/check/http/a?b=c"));
     assert_eq!((check.header("x-from"), check.header("x-other"), check.body.len()), ("gateway", "", 0));
+    // Values are text and nothing else: they tell nothing of the request.
+    assert_eq!((check.header("x-odd"), check.header("x-told")), ("100% %REQ(x-secret", "%REQ(x-secret)%"));
     assert_eq!(world.grpc.count(), 0);
     Ok(())
 }

@@ -291,6 +291,11 @@ async fn claims_become_headers_and_no_client_can_write_them() -> anyhow::Result<
     assert_eq!((header("x-org"), header("x-role"), header("x-deep")), (Some("iron"), Some("cook"), Some("up, down")));
     assert!(header("x-payload").is_some_and(|payload| payload.len() > 40));
     assert_eq!(header("authorization"), Some(format!("Bearer {token}").as_str()));
+    let told = world.a.token(&json!({"org": "%REQ(x-secret)%", "deep": {"er": "%REQ(x-secret)% %"}}))?;
+    let request = with("/", &told).header("x-case", "headers").header("x-secret", "s3cret");
+    let seen = echo(&world.send(&request).await?)?;
+    let header = |name: &str| seen.headers.get(name).map(String::as_str);
+    assert_eq!((header("x-org"), header("x-deep")), (Some("%REQ(x-secret)%"), Some("%REQ(x-secret)% %")));
     let bare = world.a.token(&json!({}))?;
     let request = with("/", &bare).header("x-case", "headers").header("x-role", "king").header("x-org", "mine");
     let seen = echo(&world.send(&request).await?)?;

@@ -160,6 +160,79 @@ const TOGETHER: &[&str] = &[
     "versions/protecting::five_releases_protect_or_refuse_and_say_so",
 ];
 
+/// Ways around policies that other control planes left open, with the tests on a real Envoy.
+const WAYS_AROUND: &[(&str, &[&str])] = &[
+    (
+        "another way into the gateway: without a server name, with one that no listener has, in the clear, HTTP/2, a port that redirects",
+        &["bypasses/ways_in::a_policy_holds_on_every_way_in"],
+    ),
+    (
+        "another spelling of a path: dots, doubled slashes, escapes, parameters, an absolute URL",
+        &["bypasses::no_spelling_of_a_path_leads_around_a_policy", "access::a_destination_is_called_by_those_who_may"],
+    ),
+    ("another spelling of a host, or a port behind it", &["bypasses::a_port_behind_the_host_leads_around_nothing"]),
+    (
+        "headers twice or in mixed case",
+        &[
+            "bypasses::headers_twice_or_in_mixed_case_lead_around_nothing",
+            "access::a_destination_is_called_by_those_who_may",
+            "ext_auth/methods::passwords_are_compared_by_the_gateway",
+            "ext_auth/methods::api_keys_are_those_of_secrets",
+            "jwt::only_good_tokens_pass_and_each_mode_is_its_own",
+        ],
+    ),
+    (
+        "literals that land in an expression",
+        &["bypasses::literals_are_no_expressions", "bypasses::literals_beside_an_asterisk_are_no_expressions"],
+    ),
+    (
+        "format strings in values",
+        &["bypasses::a_value_of_a_header_leads_nowhere_else", "ext_auth::an_http_server_judges_each_request"],
+    ),
+    ("text that would break out into a script", &["ext_auth/methods::api_keys_are_those_of_secrets"]),
+    (
+        "a header in place of what a filter finds out: claims, keys, users",
+        &[
+            "jwt::claims_become_headers_and_no_client_can_write_them",
+            "tokens::with_several_providers_no_client_writes_the_header_of_any",
+            "ext_auth/methods::api_keys_are_those_of_secrets",
+        ],
+    ),
+    (
+        "a request that moves to another route",
+        &[
+            "rerouting::whoever_moves_to_a_route_is_judged_by_it",
+            "tokens::a_request_does_not_move_onto_a_route_that_would_not_look_at_it",
+        ],
+    ),
+    (
+        "a filter that pauses, and others that go on meanwhile",
+        &[
+            "all_at_once::all_kinds_on_one_route_judge_in_the_documented_order",
+            "all_at_once::tokens_that_are_looked_at_last_are_so_behind_a_pause",
+        ],
+    ),
+    (
+        "a server or keys that cannot be reached",
+        &[
+            "ext_auth/servers_change::a_server_that_fails_closes_unless_its_author_says_otherwise",
+            "tokens::r122_gateways_ask_no_service_for_keys_whose_owner_does_not_let_them",
+        ],
+    ),
+    (
+        "policies, Secrets and keys of another workspace",
+        &[
+            "bypasses::policies_of_strangers_open_nothing_and_close_nothing",
+            "jwt::keys_come_from_secrets_and_servers_and_bad_sources_close",
+            "ext_auth/methods::api_keys_are_those_of_secrets",
+        ],
+    ),
+    (
+        "a frozen tree in front of a destination",
+        &["tokens::r140_owners_of_destinations_protect_them_behind_frozen_trees_too"],
+    ),
+];
+
 /// One route that forwards, one for whole connections, and a policy on them.
 const WORLD: &str = "
 apiVersion: admin.gloo.solo.io/v2
@@ -363,13 +436,26 @@ fn table() -> String {
     text
 }
 
+/// The other table of the manual.
+fn ways_around() -> String {
+    let mut text = String::from("| Way around | Tried in `e2e` by |\n| --- | --- |\n");
+    for (way, tests) in WAYS_AROUND {
+        let tests: Vec<String> = tests.iter().map(|test| format!("`{test}`")).collect();
+        let _ = writeln!(text, "| {way} | {} |", tests.join(", "));
+    }
+    text
+}
+
 #[test]
-fn the_manual_has_the_table_of_kinds_as_the_code_makes_it() {
-    let made = table();
+fn the_manual_has_the_tables_as_the_code_makes_them() {
     let page = include_str!("../manual/policies.md");
-    assert!(page.contains(&made), "put this table into src/manual/policies.md, section \"What is built\":\n{made}");
-    let whole = made.lines().filter(|line| !line.is_empty()).all(|line| page.matches(line).count() == 1);
-    assert!(whole, "a row stands twice in src/manual/policies.md");
+    for (made, section) in [(table(), "What is built"), (ways_around(), "Ways around policies")] {
+        assert!(page.contains(&made), "put this into src/manual/policies.md, section \"{section}\":\n{made}");
+        let rows = made.lines().filter(|line| !line.is_empty() && !line.starts_with("| ---"));
+        for row in rows {
+            assert_eq!(page.matches(row).count(), 1, "a row stands twice in src/manual/policies.md: {row}");
+        }
+    }
 }
 
 /// A kind has a row as soon as a policy of it can be accepted.
@@ -462,7 +548,7 @@ fn every_row_names_tests_that_exist() {
             assert_eq!(times, 1, "{}: `{test}` stands there twice", row.kind);
         }
     }
-    for test in TOGETHER {
+    for test in TOGETHER.iter().chain(WAYS_AROUND.iter().flat_map(|(_, tests)| *tests)) {
         assert!(is_test(test), "no test `{test}`");
     }
 }
