@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::support::delegated::{Delegated, request};
+use crate::support::delegated::{Delegated, VAULT, request};
 use crate::support::issuer::Issuer;
 
 const TOKENS: &str = "JWTPolicy/shop/tokens@cluster-1";
@@ -11,15 +11,6 @@ const GUARD: &str = "AccessPolicy/team/guard@cluster-1";
 
 /// `$KEYS` stands for the issuer's.
 const WORLD: &str = r"
-- apiVersion: v1
-  kind: Service
-  metadata: {name: vault, namespace: team, @}
-  spec: {selector: {app: vault}, ports: [{name: http, port: 8080}]}
-- apiVersion: discovery.k8s.io/v1
-  kind: EndpointSlice
-  metadata: {name: vault-1, namespace: team, labels: {kubernetes.io/service-name: vault}, @}
-  ports: [{name: http, port: 8080}]
-  endpoints: [{addresses: [10.1.0.12], targetRef: {kind: Pod, name: vault-0}}]
 - apiVersion: networking.gloo.solo.io/v2
   kind: RouteTable
   metadata: {name: child, namespace: team, @}
@@ -39,7 +30,7 @@ const WORLD: &str = r"
 async fn a_bad_jwt_policy_closes_its_own_routes_and_says_why() -> anyhow::Result<()> {
     let issuer = Issuer::ec("https://a")?;
     let keys = issuer.jwks();
-    let mut world = Delegated::start(&WORLD.replace("$KEYS", &json!(keys).to_string())).await?;
+    let mut world = Delegated::start(&format!("{VAULT}{}", WORLD.replace("$KEYS", &json!(keys).to_string()))).await?;
     let bearer = format!("Bearer {}", issuer.token(&json!({}))?);
     let good = |path: &str| request("GET", path).header("authorization", &bearer);
     world.answers(&good("/guarded"), 200).await?;
@@ -102,7 +93,7 @@ async fn a_bad_jwt_policy_closes_its_own_routes_and_says_why() -> anyhow::Result
 #[tokio::test]
 async fn a_bad_access_policy_closes_its_destination_and_says_why() -> anyhow::Result<()> {
     let keys = Issuer::ec("https://a")?.jwks();
-    let mut world = Delegated::start(&WORLD.replace("$KEYS", &json!(keys).to_string())).await?;
+    let mut world = Delegated::start(&format!("{VAULT}{}", WORLD.replace("$KEYS", &json!(keys).to_string()))).await?;
     let vault = request("GET", "/vault");
     world.answers(&request("PUT", "/vault"), 403).await?;
     world.answers(&vault, 200).await?;

@@ -10,7 +10,7 @@ mod servers_change;
 use serde_json::{Value, json};
 
 use crate::support::authorizer::{Asked, Authorizer, Check, Verdict};
-use crate::support::delegated::{Delegated, echo, request};
+use crate::support::delegated::{Delegated, VAULT, echo, request};
 use crate::support::http::{Request, Response};
 use crate::support::issuer::Issuer;
 use crate::support::manifests::{list, text};
@@ -18,15 +18,6 @@ use crate::support::net::Network;
 
 /// Routes, Services and servers; a test brings the policies. `$GRPC` and `$HTTP` stand for the servers' addresses.
 const WORLD: &str = r"
-- apiVersion: v1
-  kind: Service
-  metadata: {name: vault, namespace: team, labels: {guard: 'yes'}, @}
-  spec: {selector: {app: vault}, ports: [{name: http, port: 8080}]}
-- apiVersion: discovery.k8s.io/v1
-  kind: EndpointSlice
-  metadata: {name: vault-1, namespace: team, labels: {kubernetes.io/service-name: vault}, @}
-  ports: [{name: http, port: 8080}]
-  endpoints: [{addresses: [10.1.0.12], targetRef: {kind: Pod, name: vault-0}}]
 - {apiVersion: v1, kind: Service, metadata: {name: authz, namespace: team, @}, spec: {selector: {app: authz}, ports: [{name: grpc, port: 9000}]}}
 - {apiVersion: v1, kind: Service, metadata: {name: authz-http, namespace: team, @}, spec: {selector: {app: authz}, ports: [{name: http, port: 9000}]}}
 - {apiVersion: v1, kind: Service, metadata: {name: nobody, namespace: team, @}, spec: {selector: {app: none}, ports: [{name: grpc, port: 9000}]}}
@@ -104,7 +95,7 @@ impl World {
         let network = Network::claim()?;
         let free = || Ok::<_, anyhow::Error>((network.next_address()?, network.free_port()?).into());
         let (grpc, http) = (Authorizer::start(free()?, judge).await?, Authorizer::start(free()?, judge).await?);
-        let objects = format!("{WORLD}{policies}")
+        let objects = format!("{VAULT}{WORLD}{policies}")
             .replace("$GRPC", &grpc.address.to_string())
             .replace("$HTTP", &http.address.to_string());
         let team = Delegated::start(&objects).await?;

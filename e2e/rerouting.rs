@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::policies::preflight;
 use crate::support::authorizer::{Authorizer, Check, Verdict};
-use crate::support::delegated::{Delegated, HOST, request};
+use crate::support::delegated::{Delegated, HOST, VAULT, request};
 use crate::support::http::Request;
 use crate::support::issuer::{Issuer, base64};
 use crate::support::limiter::Limiter;
@@ -15,15 +15,6 @@ use crate::support::wait::{Not, PATIENCE, until};
 /// All requests begin on route `start`, whose JWTPolicy makes a header of a claim; `$A`, `$C` stand for keys, `$HASH` for
 /// the hash of a password, `$GRPC` and `$HTTP` for a server's address.
 const WORLD: &str = r"
-- apiVersion: v1
-  kind: Service
-  metadata: {name: vault, namespace: team, @}
-  spec: {selector: {app: vault}, ports: [{name: http, port: 8080}]}
-- apiVersion: discovery.k8s.io/v1
-  kind: EndpointSlice
-  metadata: {name: vault-1, namespace: team, labels: {kubernetes.io/service-name: vault}, @}
-  ports: [{name: http, port: 8080}]
-  endpoints: [{addresses: [10.1.0.12], targetRef: {kind: Pod, name: vault-0}}]
 - apiVersion: v1
   kind: Service
   metadata: {name: safe, namespace: team, @}
@@ -161,7 +152,7 @@ impl World {
             limit("then", "{preAuthz: {}}"),
             limit("last", "{postAuthz: {}}"),
         ];
-        let objects = format!("{WORLD}{}", limits.concat())
+        let objects = format!("{VAULT}{WORLD}{}", limits.concat())
             .replace("$A", &json!(a.jwks()).to_string())
             .replace("$C", &json!(c.jwks()).to_string())
             .replace("$HASH", &json!(hash).to_string())

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::authorizer::{Authorizer, Check, Verdict};
 use crate::support::backend::Backend;
 use crate::support::chancery::Settings;
-use crate::support::delegated::{HOST, manifests, request};
+use crate::support::delegated::{HOST, VAULT, manifests, request};
 use crate::support::http::{Client, Protocol, Request};
 use crate::support::issuer::{Issuer, base64};
 use crate::support::manifests::Manifest;
@@ -19,15 +19,6 @@ use crate::support::world::Mesh;
 
 /// `$KEYS` stands for the issuer's, `$GRPC` for a server's address.
 const WORLD: &str = r"
-- apiVersion: v1
-  kind: Service
-  metadata: {name: vault, namespace: team, @}
-  spec: {selector: {app: vault}, ports: [{name: http, port: 8080}]}
-- apiVersion: discovery.k8s.io/v1
-  kind: EndpointSlice
-  metadata: {name: vault-1, namespace: team, labels: {kubernetes.io/service-name: vault}, @}
-  ports: [{name: http, port: 8080}]
-  endpoints: [{addresses: [10.1.0.12], targetRef: {kind: Pod, name: vault-0}}]
 - apiVersion: networking.gloo.solo.io/v2
   kind: RouteTable
   metadata: {name: child, namespace: team, @}
@@ -79,7 +70,7 @@ const OTHER: &str = "other.example.com";
 
 /// The world with a TLS port of two listeners: one for the host of everything, one for what is left.
 fn world(authority: &Authority, issuer: &Issuer, server: SocketAddr) -> anyhow::Result<Vec<Manifest>> {
-    let objects = WORLD
+    let objects = format!("{VAULT}{WORLD}")
         .replace("$KEYS", &json!(issuer.jwks()).to_string())
         .replace("$GRPC", &json!(server.to_string()).to_string());
     let mut all = manifests(&objects)?;

@@ -32,6 +32,19 @@ const FRAME: &str = r"
     http: [{name: team, delegate: {routeTables: [{name: child, namespace: team}]}}]
 ";
 
+/// A second Service of `team`, which worlds append that guard a destination beside [`TWO_TEAMS`]'s `stock`.
+pub(crate) const VAULT: &str = r"
+- apiVersion: v1
+  kind: Service
+  metadata: {name: vault, namespace: team, labels: {guard: 'yes'}, @}
+  spec: {selector: {app: vault}, ports: [{name: http, port: 8080}]}
+- apiVersion: discovery.k8s.io/v1
+  kind: EndpointSlice
+  metadata: {name: vault-1, namespace: team, labels: {kubernetes.io/service-name: vault}, @}
+  ports: [{name: http, port: 8080}]
+  endpoints: [{addresses: [10.1.0.12], targetRef: {kind: Pod, name: vault-0}}]
+";
+
 /// The world as it runs, with a client of its gateway.
 pub(crate) struct Delegated {
     pub(crate) mesh: Mesh,
@@ -92,7 +105,7 @@ impl Delegated {
     }
 
     /// What `chancery check` says of an object, `Kind/namespace/name@cluster`.
-    fn checked(&self, object: &str) -> anyhow::Result<Value> {
+    pub(crate) fn checked(&self, object: &str) -> anyhow::Result<Value> {
         let (report, _) = chancery::check(self.mesh.directory(), &self.mesh.settings)?;
         let item = list(&report, "/items").iter().find(|item| text(item, "/object") == object);
         item.cloned().with_context(|| format!("{object} is not in {report:#}"))
