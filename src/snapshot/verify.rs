@@ -707,6 +707,9 @@ impl Routes<'_, '_, '_> {
                 self.report(at, format_args!("asks cluster `{cluster}`, which does not exist"));
             }
         }
+        for header in by_key(slots).flat_map(extensions::told) {
+            self.check_value(at, &header);
+        }
         let named = slots.iter().filter_map(|(slot, config)| extensions::named(slot, config));
         let slots: BTreeSet<String> = slots.keys().cloned().chain(named).collect();
         if let Some(asked) = &mut self.checker.asked {
@@ -759,6 +762,10 @@ impl Routes<'_, '_, '_> {
         if header.key.len().max(header.value.len()) > format::LONGEST {
             self.report(at, format_args!("adds a header or value of more than {} bytes", format::LONGEST));
         }
+        self.check_value(at, header);
+    }
+
+    fn check_value(&mut self, at: At<'_>, header: &core_pb::HeaderValue) {
         if let Err(problem) = format::check(&header.value) {
             self.report(at, format_args!("value of header `{}`: {problem}", header.key));
         }

@@ -346,7 +346,6 @@ fn header_changes_are_such_as_envoy_takes() {
     });
 }
 
-/// A chain that ends TLS for `h.example`, shows secret `s` and passes connections on to cluster `c`.
 /// Envoy counts bytes of names and values, and refuses the whole configuration for one too many (seen on 1.40).
 #[test]
 fn headers_that_a_filter_changes_are_checked_too() {
@@ -378,6 +377,38 @@ fn headers_that_a_filter_changes_are_checked_too() {
     });
 }
 
+/// Envoy reads these only at the first request, and ends over one that it cannot read (seen on 1.40).
+#[test]
+fn headers_for_a_server_that_is_asked_are_checked_too() {
+    use ext_authz_pb::check_settings::ServiceOverride;
+    let asking = |value: &str| {
+        let headers_to_add = vec![header("a", value).header.unwrap()];
+        let request = ext_authz_pb::AuthorizationRequest { headers_to_add, ..Default::default() };
+        let service = ext_authz_pb::HttpService { authorization_request: Some(request), ..Default::default() };
+        let service_override = Some(ServiceOverride::HttpService(service));
+        let settings = ext_authz_pb::CheckSettings { service_override, ..Default::default() };
+        let settings = ext_authz_pb::ext_authz_per_route::Override::CheckSettings(settings);
+        any(&ext_authz_pb::ExtAuthzPerRoute { r#override: Some(settings) })
+    };
+    let said = "value of header `a`: `%` is not a command; a lone `%` is written `%%`";
+    for (value, problems) in [("100%", vec![said]), ("100%%", vec![]), ("%PROTOCOL%", vec![])] {
+        for is_route in [true, false] {
+            let place = if is_route { "host `h`, route `r`" } else { "host `h`" };
+            let problems: Vec<String> =
+                problems.iter().map(|said| format!("Route `routes`: {place}: {said}")).collect();
+            check(&problems.iter().map(String::as_str).collect::<Vec<_>>(), |parts| {
+                parts.manager.http_filters.insert(0, http_filter("slot/HTTP", Any::default()));
+                let slots = [("slot".to_owned(), asking(value))].into();
+                match is_route {
+                    true => parts.route().typed_per_filter_config = slots,
+                    false => parts.host().typed_per_filter_config = slots,
+                }
+            });
+        }
+    }
+}
+
+/// A chain that ends TLS for `h.example`, shows secret `s` and passes connections on to cluster `c`.
 fn tls_chain() -> listener_pb::FilterChain {
     let sds = tls_pb::SdsSecretConfig { name: "s".to_owned(), ..Default::default() };
     let context = tls_pb::DownstreamTlsContext {
