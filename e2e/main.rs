@@ -41,4 +41,5 @@ mod tokens;
 mod trust;
 mod variants;
 mod versions;
+mod xds_credentials;
 mod xds_port;

@@ -38,7 +38,7 @@ pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broke
 pub use growth::{GrownTree, Segment, Served, require_auth_findings};
 pub use hosts::arranged::{Arranged as ArrangedHost, Difference};
 pub use hosts::{HostKey, Hosts, PlainPort, Rows, virtual_host};
-pub use identity::account_of;
+pub use identity::{account_of, runs_as};
 pub use sharing::{Sharing, extensions, sharing};
 
 use chains::chains;
