@@ -1,12 +1,14 @@
 //! Endpoints: what a cluster's name leads to now.
 //!
-//! Every cluster has an assignment, also an empty one: Envoy waits for it, and answers 503 without a host.
+//! Every cluster has an assignment, also an empty one: Envoy waits for it, and answers 503 without a host. An endpoint that is
+//! an east-west gateway of another cluster says so, and the cluster says how such a one is spoken to.
 
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint_pb;
 
 use crate::ir::Upstream;
 use crate::ir::upstream::{Closed, Endpoint, Locality};
+use crate::model::Name;
 use crate::snapshot::Resource;
 
 use super::{name, pb, wire};
@@ -57,6 +59,14 @@ fn emit_endpoint(endpoint: &Endpoint, hostname: &str) -> endpoint_pb::LbEndpoint
     };
     endpoint_pb::LbEndpoint {
         host_identifier: Some(endpoint_pb::lb_endpoint::HostIdentifier::Endpoint(message)),
+        metadata: endpoint.via.as_ref().map(via),
+        load_balancing_weight: pb::uint32(endpoint.weight).filter(|weight| weight.value != 1),
         ..Default::default()
     }
+}
+
+/// What chooses the transport socket of an endpoint in another cluster.
+fn via(cluster: &Name) -> core_pb::Metadata {
+    let filter_metadata = [("envoy.transport_socket_match".to_owned(), pb::leading_to(cluster))].into();
+    core_pb::Metadata { filter_metadata, ..Default::default() }
 }

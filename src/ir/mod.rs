@@ -45,6 +45,6 @@ pub struct GatewayPlan {
     pub guard: Option<Arc<Guard>>,
     /// Every upstream that some route of some listener names, or what policies share, each once.
     pub upstreams: OrdMap<UpstreamId, Arc<Upstream>>,
-    /// Every secret that some chain names, each once, and no other.
+    /// Every secret that some chain or upstream needs, each once, and no other.
     pub secrets: BTreeMap<SecretId, Secret>,
 }

@@ -12,6 +12,7 @@ use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, Objec
 use super::LoopbackEndpoints;
 use super::access;
 use super::attachment::judging;
+use super::crossing::{Behind, add_remote, way};
 use super::facts::{
     DestinationKind, DestinationReference, DestinationSelector, Fault, Port, Service, ServicePort, SliceEndpoint,
     VirtualDestination, VirtualPort,
@@ -226,14 +227,14 @@ pub fn selects<W: World + ?Sized>(world: &W, selector: &DestinationSelector, ups
 /// The code and message of a fault that holds on this gateway.
 ///
 /// # Rule
-/// R47, R146, R156.
+/// R47, R146, R156, R170, R192.
 pub fn check_on_gateway<W: World + ?Sized>(
     world: &W,
-    gateway_cluster: &Name,
+    gateway: &GatewayId,
     gateway_owner: &WorkspaceId,
     upstream: &UpstreamId,
 ) -> Result<(), (Code, String)> {
-    let id = &upstream.object;
+    let (id, gateway_cluster) = (&upstream.object, &gateway.cluster);
     let roster = world.roster();
     let owner = roster.owner_of(id);
     let member = owner.and_then(|owner| roster.workspaces.get(owner));
@@ -258,16 +259,16 @@ pub fn check_on_gateway<W: World + ?Sized>(
             ));
         }
     }
+    // Where several hold, the first in the order of codes is told (R145).
+    let way = (id.kind == Kind::Service && id.cluster != *gateway_cluster).then(|| way(world, gateway, upstream));
+    match way {
+        Some(Err(fault)) if fault.0 < Code::ServiceIsolated => return Err(fault),
+        _ => {}
+    }
     if let Some(reason) = isolated_from(world, gateway_owner, id) {
         return Err((Code::ServiceIsolated, reason));
     }
-    if id.kind == Kind::Service && id.cluster != *gateway_cluster {
-        return Err((
-            Code::Unsupported,
-            format!("`{id}` is in another cluster than the gateway, and traffic between clusters is not supported yet"),
-        ));
-    }
-    Ok(())
+    way.map_or(Ok(()), |way| way.map(drop))
 }
 
 /// Why the owner of a gateway may not reach a destination whose workspace is isolated.
@@ -304,10 +305,12 @@ pub fn resolve_upstream<W: World + ?Sized>(
     findings: &mut Findings,
 ) -> Upstream {
     let gateway_cluster = &gateway.cluster;
-    let (closed, guards) = (closed_by_policy(world, id), access::at_destination(world, gateway, id));
+    let closed = closed_by_policy(world, id);
+    // What another cluster sends it has judged, and would not have sent.
+    let guards = if id.purpose == Purpose::Crossing { Vec::new() } else { access::at_destination(world, gateway, id) };
     // Envoy judges no request that a filter of its own makes (seen on 1.40), so that it is decided here whether there may be
     // any at all.
-    let is_asked = id.purpose != Purpose::Routes;
+    let is_asked = id.purpose.is_asked();
     let is_barred = is_asked
         && (closed.is_some() || bar(gateway, id, &guards, findings) | bar_judged(world, gateway, id, findings));
     let (closed, guards) = if is_asked { (None, Vec::new()) } else { (closed, guards) };
@@ -319,20 +322,29 @@ pub fn resolve_upstream<W: World + ?Sized>(
         protocol: UpstreamProtocol::Http1,
         hostname: format!("{}.{}.svc.{}", id.object.name, id.object.namespace, domain(&id.object.cluster)).into(),
         endpoints: BTreeMap::new(),
+        remotes: BTreeMap::new(),
+        secrets: Vec::new(),
         closed,
         guards,
     };
     // Filters of all gateways ask it, also of those that may not forward to it.
-    if is_asked && (is_barred || check_on_gateway(world, gateway_cluster, gateway_owner, id).is_err()) {
+    if is_asked && (is_barred || check_on_gateway(world, gateway, gateway_owner, id).is_err()) {
         return upstream;
     }
+    let mut behind: Vec<Behind> = Vec::new();
     match id.object.kind {
         Kind::Service => {
             if let Some(service) = world.service(&id.object)
                 && let Some(port) = service.ports.iter().find(|port| port.number == id.port)
             {
                 upstream.protocol = port.protocol.unwrap_or(UpstreamProtocol::Http1);
-                upstream.endpoints = endpoints(world, &service, port, &id.subset, findings);
+                let found = endpoints(world, &service, port, &id.subset, findings);
+                if service.id.cluster == *gateway_cluster {
+                    upstream.endpoints = found;
+                // Without a way no route leads here.
+                } else if let Ok(way) = way(world, gateway, id) {
+                    behind.push(Behind { way, endpoints: found });
+                }
             }
         }
         Kind::VirtualDestination => {
@@ -344,17 +356,6 @@ pub fn resolve_upstream<W: World + ?Sized>(
                     upstream.hostname = host.clone();
                 }
                 for service in backing_services(world, &vd, findings) {
-                    if service.id.cluster != *gateway_cluster {
-                        findings.push(
-                            Finding::warning(
-                                &vd.id,
-                                Code::BackendLeftOut,
-                                format!("`{}` is left out on gateways of other clusters: traffic between clusters is not supported yet", service.id),
-                            )
-                            .with(&service.id),
-                        );
-                        continue;
-                    }
                     // Grouping does not pass on what an isolated workspace shared with the group's owner only.
                     if let Some(reason) = isolated_from(world, gateway_owner, &service.id) {
                         let message = format!("`{}` is left out on some gateways: {reason}", service.id);
@@ -376,10 +377,27 @@ pub fn resolve_upstream<W: World + ?Sized>(
                                 .with(&service.id),
                             );
                         }
-                        Ok(target) => {
+                        Ok(target) if service.id.cluster == *gateway_cluster => {
                             let found = endpoints(world, &service, target, &id.subset, findings);
                             for (locality, list) in found {
                                 upstream.endpoints.entry(locality).or_default().extend(list);
+                            }
+                        }
+                        Ok(target) => {
+                            let remote = UpstreamId { subset: id.subset.clone(), ..upstream_of(&service, target) };
+                            match way(world, gateway, &remote) {
+                                Ok(way) => {
+                                    let endpoints = endpoints(world, &service, target, &id.subset, findings);
+                                    behind.push(Behind { way, endpoints });
+                                }
+                                Err((code, reason)) => {
+                                    let message = format!(
+                                        "`{}` is left out on gateways of other clusters: {code}, {reason}",
+                                        service.id
+                                    );
+                                    let finding = Finding::warning(&vd.id, Code::BackendLeftOut, message);
+                                    findings.push(finding.with(&service.id));
+                                }
                             }
                         }
                         Err(reason) => findings.push(
@@ -396,9 +414,15 @@ pub fn resolve_upstream<W: World + ?Sized>(
         }
         _ => {}
     }
-    if id.purpose == Purpose::GrpcServer {
-        upstream.protocol = UpstreamProtocol::Http2;
+    match id.purpose {
+        Purpose::GrpcServer => upstream.protocol = UpstreamProtocol::Http2,
+        // Who sends has chosen.
+        Purpose::Crossing => upstream.protocol = UpstreamProtocol::AsClient,
+        Purpose::Routes | Purpose::HttpServer => {}
     }
+    let remotes = behind.iter().map(|Behind { way, .. }| (way.remote.target.object.cluster.clone(), way.remote.clone()));
+    upstream.remotes = remotes.collect();
+    add_remote(&mut upstream.endpoints, behind);
     for list in upstream.endpoints.values_mut() {
         list.sort();
         list.dedup();
@@ -602,7 +626,7 @@ fn add<W: World + ?Sized>(
                 format!("endpoint {address} could reach the gateway's own host and is left out; `--allow-loopback-endpoints` permits it for a mesh on one machine"),
             ));
         }
-        Ok(_) => result.entry(locality).or_default().push(Endpoint { address: address.clone(), port }),
+        Ok(_) => result.entry(locality).or_default().push(Endpoint::direct(address.clone(), port)),
     }
 }
 

@@ -9,6 +9,7 @@
 //! | [`visibility`] | who may refer to whom |
 //! | [`selection`] | which visible objects does a selector or reference mean |
 //! | [`destination`] | what does a destination reference come down to on a gateway |
+//! | [`crossing`] | how a gateway reaches another cluster, and whom that lets in |
 //! | [`delegation`] | the tree of a root table: walk, inherit, order, cycles, orphans |
 //! | [`attachment`] | which policies reach which route, and why the others do not |
 //! | [`access`] | who may call what at a destination and on a gateway |
@@ -35,6 +36,7 @@
 pub mod access;
 pub mod attachment;
 mod certificate;
+pub mod crossing;
 pub mod delegation;
 pub mod destination;
 pub mod expression;

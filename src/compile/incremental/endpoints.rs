@@ -152,8 +152,9 @@ fn service_of(fact: &Lowered) -> Option<ObjectRef> {
 }
 
 fn is_the_same_but_for_endpoints(before: &Upstream, now: &Upstream) -> bool {
-    let Upstream { id, protocol, hostname, endpoints: _, closed, guards } = before;
+    let Upstream { id, protocol, hostname, endpoints: _, remotes, secrets, closed, guards } = before;
     (id, protocol, hostname, closed, guards) == (&now.id, &now.protocol, &now.hostname, &now.closed, &now.guards)
+        && (remotes, secrets) == (&now.remotes, &now.secrets)
 }
 
 /// Notes from which Services an upstream takes endpoints, beside the one that it names, before its reads are recorded.

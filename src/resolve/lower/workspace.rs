@@ -1,15 +1,15 @@
 //! Workspaces, their settings and registered clusters.
 
 use crate::crd::Object;
-use crate::crd::common::{TypedObjectKind, WorkspaceSelector};
+use crate::crd::common::{PortSelector, TypedObjectKind, WorkspaceSelector};
 use crate::crd::workspace as written;
 use crate::model::{Code, FieldPath, Finding, Findings, Kind};
 use crate::resolve::facts::{
-    Age, Cluster, ClusterItem, Federation, NamespaceItem, Port, ResourceFilter, Settings, SettingsOptions, ShareItem,
+    Age, Cluster, ClusterItem, EastWestItem, Federation, NamespaceItem, Port, ResourceFilter, Settings, SettingsOptions, ShareItem,
     Workspace, WorkspacePattern,
 };
 
-use super::{labels, lower_port, lower_selector, not_applicable, optional};
+use super::{labels, lower_port, lower_selector, not_applicable, optional, port_number};
 
 pub(super) fn cluster(object: &Object, spec: &written::KubernetesCluster) -> Cluster {
     Cluster {
@@ -93,7 +93,7 @@ fn config_enabled(own: Option<bool>, siblings: &[Option<bool>], half_set: &mut b
     }
 }
 
-/// R28 to R32, R44, R152.
+/// R28 to R32, R44, R152, R185.
 pub(super) fn settings(object: &Object, spec: &written::WorkspaceSettings, findings: &mut Findings) -> Settings {
     let id = &object.meta.id;
     let mut options = SettingsOptions::default();
@@ -131,15 +131,8 @@ pub(super) fn settings(object: &Object, spec: &written::WorkspaceSettings, findi
                 ports,
             });
         }
-        if !written.east_west_gateways.is_empty() || options.federation.as_ref().is_some_and(|f| f.enabled) {
-            findings.push(
-                Finding::warning(
-                    id,
-                    Code::Unsupported,
-                    "traffic between clusters is not supported yet: `federation` and `eastWestGateways` have no effect",
-                )
-                .at(FieldPath::new("spec.options")),
-            );
+        if !written.east_west_gateways.is_empty() {
+            options.east_west = Some((id.clone(), east_west(object, &written.east_west_gateways, findings)));
         }
         if written.trim_all_proxy_config {
             not_applicable(object, "options.trimAllProxyConfig", "there are no sidecars", findings);
@@ -160,6 +153,50 @@ pub(super) fn settings(object: &Object, spec: &written::WorkspaceSettings, findi
         export_to: shares(object, "exportTo", &spec.export_to, findings),
         options,
     }
+}
+
+/// R185: an item that cannot be read chooses nothing, lest traffic go another way than its author means.
+fn east_west(
+    object: &Object,
+    written: &[written::EastWestGatewaySelector],
+    findings: &mut Findings,
+) -> Vec<EastWestItem> {
+    let mut items = Vec::with_capacity(written.len());
+    for (index, item) in written.iter().enumerate() {
+        let field = FieldPath::new("spec.options.eastWestGateways").index(index);
+        if object.defect_within(&field).is_some() {
+            continue;
+        }
+        let mut error = |at: FieldPath, message: String| {
+            findings.push(Finding::error(&object.meta.id, Code::InvalidField, message).at(at));
+        };
+        let mut port = |name: &str, written: Option<&PortSelector>, default: &str| match written.map(lower_port) {
+            Some(Ok(Some(port))) => Some(port),
+            Some(Err(message)) => {
+                error(field.field(name), message);
+                None
+            }
+            Some(Ok(None)) | None => Some(Port::Name(default.into())),
+        };
+        let passing = port("port", item.port.as_ref(), "tls");
+        let terminating = port("tlsTerminationPort", item.tls_termination_port.as_ref(), "https");
+        let mut instead = Vec::with_capacity(item.host_info_overrides.len());
+        for (position, host) in item.host_info_overrides.iter().enumerate() {
+            let at = field.field("hostInfoOverrides").index(position);
+            let port = if host.port == 0 { Ok(None) } else { port_number(host.port).map(Some) };
+            match (optional(&host.addr), port) {
+                (None, _) => error(at.field("addr"), "write the IP address to dial".to_owned()),
+                (_, Err(message)) => error(at.field("port"), message),
+                (Some(address), Ok(port)) => instead.push((address, port)),
+            }
+        }
+        let is_whole = instead.len() == item.host_info_overrides.len();
+        if let (Some(passing), Some(terminating), true) = (passing, terminating, is_whole) {
+            let selector = item.selector.as_ref().map_or_else(EastWestItem::default_selector, lower_selector);
+            items.push(EastWestItem { index, selector, terminating, passing, instead });
+        }
+    }
+    items
 }
 
 fn shares(
