@@ -697,6 +697,33 @@ pub struct SettingsOptions {
     pub service_isolation: Option<bool>,
     /// R152.
     pub federation: Option<Federation>,
+    /// R185. Without any item that can be read, no gateway is chosen.
+    pub east_west: Option<Vec<EastWestItem>>,
+}
+
+/// One item of `eastWestGateways`.
+///
+/// # Rule
+/// R185.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EastWestItem {
+    /// The gateway Services; absent means those with the default label.
+    pub selector: Option<Selector>,
+    /// Port that passes TLS through; absent means the one named `tls`.
+    pub port: Option<Port>,
+    /// Port that ends TLS; absent means the one named `https`.
+    pub termination_port: Option<Port>,
+    /// Addresses to dial in place of the discovered ones.
+    pub overrides: Vec<DialledAddress>,
+}
+
+/// An address to dial.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DialledAddress {
+    /// IP address or host name.
+    pub address: Name,
+    /// Port; absent means the discovered one.
+    pub port: Option<u16>,
 }
 
 /// Which Services may be used from other clusters.
@@ -704,6 +731,8 @@ pub struct SettingsOptions {
 pub struct Federation {
     /// Off by default.
     pub enabled: bool,
+    /// What the hosts end with, without a dot in front; empty adds nothing (D25).
+    pub suffix: Name,
     /// None means all Services of the workspace.
     pub services: Vec<Selector>,
     /// None means all ports.

@@ -9,6 +9,7 @@
 //! | [`visibility`] | who may refer to whom |
 //! | [`selection`] | which visible objects does a selector or reference mean |
 //! | [`destination`] | what does a destination reference come down to on a gateway |
+//! | [`eastwest`] | which gateways carry traffic into a workspace's clusters |
 //! | [`delegation`] | the tree of a root table: walk, inherit, order, cycles, orphans |
 //! | [`attachment`] | which policies reach which route, and why the others do not |
 //! | [`access`] | who may call what at a destination and on a gateway |
@@ -37,6 +38,7 @@ pub mod attachment;
 mod certificate;
 pub mod delegation;
 pub mod destination;
+pub mod eastwest;
 pub mod expression;
 pub mod facts;
 pub mod gateway;
