@@ -76,10 +76,9 @@ fn emit_chain(bind_port: u16, chain: &Chain, is_cut: bool) -> listener_pb::Filte
             "envoy.filters.network.http_connection_manager",
             wire::any(&connection_manager(bind_port, chain, is_cut)),
         ),
-        Serves::Relay { upstream, is_stream: false } => network_filter(
-            "envoy.filters.network.http_connection_manager",
-            wire::any(&relay(bind_port, upstream)),
-        ),
+        Serves::Relay { upstream, is_stream: false } => {
+            network_filter("envoy.filters.network.http_connection_manager", wire::any(&relay(bind_port, upstream)))
+        }
         Serves::Relay { upstream, is_stream: true } => {
             let specifier = tcp_pb::tcp_proxy::ClusterSpecifier::Cluster(name::cluster(upstream).to_string());
             let stat_prefix = bind_port.to_string();

@@ -129,9 +129,8 @@ impl UpstreamId {
             subset_hash = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()));
         }
         let ObjectRef { cluster, namespace, name, .. } = object;
-        let is_label = |text: &str| {
-            text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        };
+        let is_label =
+            |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         // Others could be read in two ways.
         if !is_label(name) || !is_label(namespace) {
             return Err(format!("the names of `{object}` and its namespace cannot be part of a TLS server name"));

@@ -7,7 +7,6 @@
 //! # Rule
 //! R170, R178 to R185, R192.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,13 +16,14 @@ use crate::ir::secret::AltName;
 use crate::ir::trust::Identity;
 use crate::ir::upstream::{Endpoint, Locality, Purpose, Remote};
 use crate::ir::{Action, GatewayPlan, Listener, Route, UpstreamId};
-use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Name, ObjectRef, Severity, WorkspaceId};
+use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Name, ObjectRef, Severity, WorkspaceId};
 
 use super::LoopbackEndpoints;
 use super::access;
 use super::destination::{is_closed_by_policy, is_unsafe};
-use super::facts::{EastWestItem, Port, Selector, Service};
-use super::gateway::{class_of_one, find_port, is_closed_by_policy as is_gateway_closed, mesh_secrets};
+use super::eastwest::{EastWestGateway, east_west_gateways};
+use super::facts::{Port, Service, ServicePort};
+use super::gateway::{is_closed_by_policy as is_gateway_closed, mesh_secrets};
 use super::world::World;
 
 /// Weights are exact while the numbers of gateways of the clusters have no larger common multiple.
@@ -54,63 +54,17 @@ pub struct Way {
     pub gateways: BTreeSet<(Name, u16)>,
 }
 
-/// The items by which a workspace chooses its east-west gateways.
-fn items<'w, W: World + ?Sized>(world: &'w W, owner: &WorkspaceId) -> Cow<'w, [EastWestItem]> {
-    let written = world.roster().workspaces.get(owner).and_then(|member| member.options.east_west.as_ref());
-    written.map_or_else(|| Cow::Owned(vec![EastWestItem::default()]), |(_, items)| Cow::Borrowed(items.as_slice()))
-}
-
-/// The Services of a cluster that an item chooses, in age order.
-fn chosen<W: World + ?Sized>(world: &W, item: &EastWestItem, cluster: Option<&Name>) -> Vec<Arc<Service>> {
-    if cluster.is_some_and(|cluster| item.selector.cluster.as_ref().is_some_and(|own| own != cluster)) {
-        return Vec::new();
-    }
-    let cluster = cluster.or(item.selector.cluster.as_ref()).cloned();
-    let mut services = world.services(&Selector { cluster, ..item.selector.clone() });
-    services.retain(|service| item.selector.fits_owner(world.roster().owner_of(&service.id)));
-    services
-}
-
-/// Whether some workspace chooses a Service as east-west gateway, and it has a port for it.
-pub fn is_east_west<W: World + ?Sized>(world: &W, service: &Service) -> bool {
-    let roster = world.roster();
-    let owner = roster.owner_of(&service.id);
-    owner.is_some()
-        && !service.selector.is_empty()
-        && roster.east_west.iter().any(|item| {
-            item.selector.fits(&service.id, &service.labels)
-                && item.selector.fits_owner(owner)
-                && port_of(item, service).is_some()
-        })
-}
-
-/// The classes of all east-west gateways.
-pub(super) fn east_west_gateways<W: World + ?Sized>(world: &W) -> BTreeSet<GatewayId> {
-    let services = world.roster().east_west.iter().flat_map(|item| chosen(world, item, None));
-    services.filter(|service| is_east_west(world, service)).map(|service| class_of_one(&service.id)).collect()
-}
-
-/// D29: both modes are served on whichever port there is.
-fn port_of<'s>(item: &EastWestItem, service: &'s Service) -> Option<&'s super::facts::ServicePort> {
-    find_port(service, &item.terminating).or_else(|| find_port(service, &item.passing))
-}
-
-fn door<W: World + ?Sized>(world: &W, item: &EastWestItem, service: &Arc<Service>) -> Result<Door, Unusable> {
+fn door<W: World + ?Sized>(world: &W, gateway: &EastWestGateway) -> Result<Door, Unusable> {
     let unusable = |severity, message| Unusable { severity, message };
+    let service = &gateway.service;
     let id = &service.id;
-    if world.roster().owner_of(id).is_none() || service.selector.is_empty() {
-        let message = format!("`{id}` is no gateway: no workspace owns its namespace, or it selects no Pods");
+    if world.roster().owner_of(id).is_none() {
+        let message = format!("east-west gateway `{id}` is nobody's: no workspace owns its namespace");
         return Err(unusable(Severity::Warning, message));
     }
-    let Some(port) = port_of(item, service) else {
-        let name = |port: &Port| match port {
-            Port::Number(number) => number.to_string(),
-            Port::Name(name) => format!("`{name}`"),
-        };
+    let Some(port) = gateway.ending_port() else {
         let message = format!(
-            "east-west gateway `{id}` has neither port {} nor {}, so no other cluster reaches this one through it; add one, or write `tlsTerminationPort`",
-            name(&item.terminating),
-            name(&item.passing)
+            "east-west gateway `{id}` has neither of the two ports by which other clusters reach it, `https` and `tls` unless the settings name others; add one, or write `tlsTerminationPort`"
         );
         return Err(unusable(Severity::Error, message));
     };
@@ -123,10 +77,10 @@ fn door<W: World + ?Sized>(world: &W, item: &EastWestItem, service: &Arc<Service
     };
     let mut problem = None;
     let mut addresses = BTreeSet::new();
-    let found: Vec<(Name, u16)> = if item.instead.is_empty() {
+    let found: Vec<(Name, u16)> = if gateway.overrides.is_empty() {
         discovered(world, service, port)
     } else {
-        item.instead.iter().map(|(address, own)| (address.clone(), own.unwrap_or(port.number))).collect()
+        gateway.overrides.iter().map(|own| (own.address.clone(), own.port.unwrap_or(port.number))).collect()
     };
     for (address, port) in found {
         match address.parse::<IpAddr>() {
@@ -155,11 +109,7 @@ fn door<W: World + ?Sized>(world: &W, item: &EastWestItem, service: &Arc<Service
 }
 
 /// R14.
-fn discovered<W: World + ?Sized>(
-    world: &W,
-    service: &Service,
-    port: &super::facts::ServicePort,
-) -> Vec<(Name, u16)> {
+fn discovered<W: World + ?Sized>(world: &W, service: &Service, port: &ServicePort) -> Vec<(Name, u16)> {
     if !service.outside.is_empty() {
         return service.outside.iter().map(|address| (address.clone(), port.number)).collect();
     }
@@ -172,12 +122,10 @@ fn discovered<W: World + ?Sized>(
 fn doors<W: World + ?Sized>(world: &W, owner: &WorkspaceId, cluster: &Name) -> Result<Vec<Door>, String> {
     let mut problem = None;
     let mut doors = Vec::new();
-    for item in items(world, owner).iter() {
-        for service in chosen(world, item, Some(cluster)) {
-            match door(world, item, &service) {
-                Ok(door) => doors.push(door),
-                Err(unusable) => problem = problem.or(Some(unusable.message)),
-            }
+    for gateway in east_west_gateways(world, cluster, owner) {
+        match door(world, &gateway) {
+            Ok(door) => doors.push(door),
+            Err(unusable) => problem = problem.or(Some(unusable.message)),
         }
     }
     if doors.is_empty() {
@@ -300,7 +248,8 @@ fn leads_to(route: &Route) -> impl Iterator<Item = &UpstreamId> {
 /// # Rule
 /// R180.
 pub fn exposures(plan: &GatewayPlan) -> impl Iterator<Item = Exposure> {
-    let streams: BTreeSet<&UpstreamId> = plan.listeners.values().flat_map(Listener::streams).flat_map(leads_to).collect();
+    let streams: BTreeSet<&UpstreamId> =
+        plan.listeners.values().flat_map(Listener::streams).flat_map(leads_to).collect();
     plan.upstreams.values().flat_map(move |upstream| {
         let is_stream = streams.contains(&upstream.id);
         let exposure = move |remote: &Remote| Exposure {
@@ -361,12 +310,12 @@ pub fn crossings<'e, W: World + ?Sized>(
                 door.service.id.namespace == gateway.namespace && gateway.services.contains(&door.service.id.name)
             });
             for door in doors.iter().filter(|door| taken.contains(&door.bind_port)) {
-                let options = roster.workspaces.get(owner).and_then(|member| member.options.east_west.as_ref());
                 let message = format!(
                     "a listener of a virtual gateway has port {} of `{}`, where gateways of other clusters would connect; let one of the two have another port",
                     door.service_port, door.service.id
                 );
-                findings.push(told(options.map(|(settings, _)| settings), &door.service.id, Severity::Error, Code::ListenerConflict, message));
+                let settings = settings_of(world, owner);
+                findings.push(told(settings.as_ref(), &door.service.id, Severity::Error, Code::ListenerConflict, message));
             }
             doors.retain(|door| !taken.contains(&door.bind_port));
             doors
@@ -406,20 +355,25 @@ pub fn crossings<'e, W: World + ?Sized>(
 }
 
 /// A finding on the settings that choose a gateway Service, or on the Service where nobody chose it by settings.
-fn told(
-    settings: Option<&ObjectRef>,
-    service: &ObjectRef,
-    severity: Severity,
-    code: Code,
-    message: String,
-) -> Finding {
+fn told(settings: Option<&ObjectRef>, service: &ObjectRef, severity: Severity, code: Code, message: String) -> Finding {
     let finding = |subject| Finding { severity, ..Finding::error(subject, code, message) };
     match settings {
-        Some(settings) => {
-            finding(settings).at(FieldPath::new("spec.options.eastWestGateways")).with(service)
-        }
+        Some(settings) => finding(settings).at(FieldPath::new("spec.options.eastWestGateways")).with(service),
         None => finding(service),
     }
+}
+
+/// The settings that choose the east-west gateways of a workspace, if any do.
+fn settings_of<W: World + ?Sized>(world: &W, workspace: &WorkspaceId) -> Option<ObjectRef> {
+    let member = world.roster().workspaces.get(workspace)?;
+    member.options.east_west.as_ref()?;
+    let own = member.settings.as_ref().filter(|own| own.options.east_west == member.options.east_west);
+    let options = world.options();
+    let global = || {
+        let kind = Kind::WorkspaceSettings;
+        ObjectRef::new(kind, &options.management_cluster, &options.admin_namespace, "global")
+    };
+    Some(own.map_or_else(global, |own| own.id.clone()))
 }
 
 /// What is wrong with the east-west gateways that workspaces choose.
@@ -427,35 +381,45 @@ fn told(
 /// # Findings
 /// [`Code::NoEastWestGateway`] on settings, or on Services that are labelled so.
 ///
+/// # Cost
+/// In proportion to the workspaces with settings of their own, to their items and to the clusters.
+///
 /// # Rule
 /// R185.
 pub fn east_west_findings<W: World + ?Sized>(world: &W, findings: &mut Findings) {
-    let mut seen: BTreeSet<Option<&ObjectRef>> = BTreeSet::new();
-    for member in world.roster().workspaces.values() {
-        let written = member.options.east_west.as_ref();
-        let settings = written.map(|(settings, _)| settings);
+    let mut seen: BTreeSet<Option<ObjectRef>> = BTreeSet::new();
+    let roster = world.roster();
+    for (workspace, member) in &roster.workspaces {
+        let settings = settings_of(world, workspace);
         // Several workspaces have the global ones, or none.
-        if !seen.insert(settings) {
+        if !seen.insert(settings.clone()) {
             continue;
         }
-        let default = [EastWestItem::default()];
-        for item in written.map_or(&default[..], |(_, items)| items) {
-            let services = chosen(world, item, None);
-            for service in &services {
-                if let Err(unusable) = door(world, item, service) {
-                    let Unusable { severity, message } = unusable;
-                    findings.push(told(settings, &service.id, severity, Code::NoEastWestGateway, message));
+        let mut clusters: BTreeMap<usize, BTreeSet<&Name>> = BTreeMap::new();
+        for cluster in roster.clusters.keys() {
+            for gateway in east_west_gateways(world, cluster, workspace) {
+                clusters.entry(gateway.item.unwrap_or_default()).or_default().insert(cluster);
+                if let Err(Unusable { severity, message }) = door(world, &gateway) {
+                    let id = &gateway.service.id;
+                    findings.push(told(settings.as_ref(), id, severity, Code::NoEastWestGateway, message));
                 }
             }
-            let Some(settings) = settings else { continue };
-            let at = FieldPath::new("spec.options.eastWestGateways").index(item.index);
-            let clusters: BTreeSet<&Name> = services.iter().map(|service| &service.id.cluster).collect();
-            let message = match (services.is_empty(), clusters.len() > 1 && !item.instead.is_empty()) {
-                (true, _) => "no Service is selected, so no traffic comes in this way; compare `selector` with the labels of gateway Services".to_owned(),
-                (_, true) => "the item selects gateways of several clusters, and `hostInfoOverrides` would lead to all of them; write one item for each cluster, with `selector.cluster`".to_owned(),
-                _ => continue,
+        }
+        let Some(settings) = settings else { continue };
+        for (index, item) in member.options.east_west.iter().flatten().enumerate() {
+            let found = clusters.get(&index).map_or(0, BTreeSet::len);
+            let message = match found {
+                0 => {
+                    "no Service with Pods is selected, beside those of items above, so no traffic comes in this way; compare `selector` with the labels of gateway Services"
+                }
+                1 => continue,
+                _ if item.overrides.is_empty() => continue,
+                _ => {
+                    "the item selects gateways of several clusters, and `hostInfoOverrides` would lead to all of them; write one item for each cluster, with `selector.cluster`"
+                }
             };
-            findings.push(Finding::warning(settings, Code::NoEastWestGateway, message).at(at));
+            let at = FieldPath::new("spec.options.eastWestGateways").index(index);
+            findings.push(Finding::warning(&settings, Code::NoEastWestGateway, message).at(at));
         }
     }
 }

@@ -420,7 +420,8 @@ pub fn resolve_upstream<W: World + ?Sized>(
         Purpose::Crossing => upstream.protocol = UpstreamProtocol::AsClient,
         Purpose::Routes | Purpose::HttpServer => {}
     }
-    let remotes = behind.iter().map(|Behind { way, .. }| (way.remote.target.object.cluster.clone(), way.remote.clone()));
+    let remotes =
+        behind.iter().map(|Behind { way, .. }| (way.remote.target.object.cluster.clone(), way.remote.clone()));
     upstream.remotes = remotes.collect();
     add_remote(&mut upstream.endpoints, behind);
     for list in upstream.endpoints.values_mut() {

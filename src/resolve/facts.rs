@@ -6,8 +6,8 @@
 mod workspaces;
 
 pub use workspaces::{
-    Cluster, ClusterItem, EastWestItem, Federation, NamespaceItem, ResourceFilter, Settings, SettingsOptions, ShareItem,
-    Workspace, WorkspacePattern,
+    Cluster, ClusterItem, DialledAddress, EastWestItem, Federation, NamespaceItem, ResourceFilter, Settings,
+    SettingsOptions, ShareItem, Workspace, WorkspacePattern,
 };
 
 use std::cmp::Ordering;

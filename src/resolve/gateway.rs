@@ -26,8 +26,9 @@ use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Name, ObjectRef, WorkspaceId};
 
 use super::access;
-use super::crossing::{Exposure, crossings, east_west_gateways, is_east_west};
+use super::crossing::{Exposure, crossings};
 use super::destination::{check_on_gateway, resolve_upstream};
+use super::eastwest::is_east_west;
 use super::facts::{
     GatewayListener, ListenerProtocol, PolicyObject, Port, Selector, Service, ServicePort, VirtualGateway,
 };
@@ -67,11 +68,8 @@ fn picks_service<W: World + ?Sized>(world: &W, selector: &Selector, service: &Se
 /// A virtual gateway without `workloads` counts for Services that have one of its ports.
 #[must_use]
 pub fn known_gateways<W: World + ?Sized>(world: &W) -> BTreeSet<GatewayId> {
-    let mut known = east_west_gateways(world);
+    let mut known = BTreeSet::new();
     let gateways = world.virtual_gateways();
-    if gateways.is_empty() {
-        return known;
-    }
     for service in world.services(&Selector::default()) {
         if serves(world, &gateways, &service) {
             known.insert(class_of_one(&service.id));
@@ -86,7 +84,7 @@ pub fn serves<W: World + ?Sized>(world: &W, gateways: &[Arc<VirtualGateway>], se
         is_implemented_by(world, gateway, service)
             && (gateway.workloads.is_some() || gateway.listeners.iter().any(|listener| has_port(service, listener)))
     };
-    is_east_west(world, service) || gateways.iter().any(implements)
+    is_east_west(world.roster(), service) || gateways.iter().any(implements)
 }
 
 /// The class of a gateway Service alone.
@@ -126,7 +124,7 @@ pub fn has_port(service: &Service, listener: &GatewayListener) -> bool {
     find_port(service, &listener.port).is_some()
 }
 
-pub(super) fn find_port<'a>(service: &'a Service, port: &Port) -> Option<&'a ServicePort> {
+fn find_port<'a>(service: &'a Service, port: &Port) -> Option<&'a ServicePort> {
     service.ports.iter().filter(|candidate| candidate.tcp).find(|candidate| match port {
         Port::Number(number) => candidate.number == *number,
         Port::Name(name) => candidate.name == *name,

@@ -10,6 +10,7 @@
 //! | [`selection`] | which visible objects does a selector or reference mean |
 //! | [`destination`] | what does a destination reference come down to on a gateway |
 //! | [`crossing`] | how a gateway reaches another cluster, and whom that lets in |
+//! | [`eastwest`] | which gateways carry traffic into a workspace's clusters |
 //! | [`delegation`] | the tree of a root table: walk, inherit, order, cycles, orphans |
 //! | [`attachment`] | which policies reach which route, and why the others do not |
 //! | [`access`] | who may call what at a destination and on a gateway |
@@ -39,6 +40,7 @@ mod certificate;
 pub mod crossing;
 pub mod delegation;
 pub mod destination;
+pub mod eastwest;
 pub mod expression;
 pub mod facts;
 pub mod gateway;

@@ -7,7 +7,7 @@ use crate::model::labels::{contains_all, glob};
 use crate::model::{Code, FieldPath, Finding, Findings, Labels, Name, ObjectRef, WorkspaceId};
 
 use super::Options;
-use super::facts::{Cluster, ClusterItem, EastWestItem, Federation, NamespaceItem, Settings, SettingsOptions, Workspace};
+use super::facts::{Cluster, ClusterItem, Federation, NamespaceItem, Settings, SettingsOptions, Workspace};
 
 /// Who owns what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,8 +16,6 @@ pub struct Roster {
     pub workspaces: BTreeMap<WorkspaceId, Arc<Member>>,
     /// Registered clusters by name.
     pub clusters: BTreeMap<Name, Arc<Cluster>>,
-    /// All the ways in which workspaces choose their east-west gateways, each once (R185).
-    pub east_west: Vec<EastWestItem>,
     owners: BTreeMap<Name, BTreeMap<Name, Ownership>>,
 }
 
@@ -123,14 +121,6 @@ pub fn resolve_roster(inputs: &RosterInputs, options: &Options) -> (Roster, Find
             merged.service_isolation = global.options.service_isolation.or(merged.service_isolation);
             merged.federation = global.options.federation.clone().or(merged.federation);
             merged.east_west = global.options.east_west.clone().or(merged.east_west);
-        }
-        let default = [EastWestItem::default()];
-        for item in merged.east_west.as_ref().map_or(&default[..], |(_, items)| items) {
-            let ports = |item: &EastWestItem| (item.terminating.clone(), item.passing.clone());
-            let is_same = |known: &EastWestItem| known.selector == item.selector && ports(known) == ports(item);
-            if !roster.east_west.iter().any(is_same) {
-                roster.east_west.push(item.clone());
-            }
         }
         roster.workspaces.insert(id, Arc::new(Member { workspace, settings, options: merged }));
     }

@@ -291,7 +291,8 @@ fn routes(compiled: &Compiled) -> Vec<String> {
                     Serves::Relay { upstream, is_stream } => {
                         let what = if *is_stream { "connections" } else { "requests" };
                         let client = chain.tls.as_ref().and_then(|tls| tls.client.as_ref());
-                        let names: Vec<&str> = client.iter().flat_map(|c| &c.names).map(|name| name.0.as_str()).collect();
+                        let names: Vec<&str> =
+                            client.iter().flat_map(|c| &c.names).map(|name| name.0.as_str()).collect();
                         list.push(format!("{place} {what} of {} -> {upstream}", names.join(", ")));
                     }
                 }

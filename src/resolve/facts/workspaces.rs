@@ -76,44 +76,33 @@ pub struct SettingsOptions {
     pub service_isolation: Option<bool>,
     /// R152.
     pub federation: Option<Federation>,
-    /// R185; with the settings that say so.
-    pub east_west: Option<(ObjectRef, Vec<EastWestItem>)>,
+    /// R185. Without any item that can be read, no gateway is chosen.
+    pub east_west: Option<Vec<EastWestItem>>,
 }
 
 /// One item of `eastWestGateways`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// # Rule
+/// R185.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EastWestItem {
-    /// Position in `eastWestGateways`.
-    pub index: usize,
-    /// The gateway Services, whoever owns them.
-    pub selector: Selector,
-    /// The port where gateways of other clusters end their TLS, if it is there.
-    pub terminating: Port,
-    /// The port that is used where that is not there.
-    pub passing: Port,
-    /// What to dial in place of the discovered addresses; without a port, the discovered one.
-    pub instead: Vec<(Name, Option<u16>)>,
+    /// The gateway Services; absent means those with the default label.
+    pub selector: Option<Selector>,
+    /// Port that passes TLS through; absent means the one named `tls`.
+    pub port: Option<Port>,
+    /// Port that ends TLS; absent means the one named `https`.
+    pub termination_port: Option<Port>,
+    /// Addresses to dial in place of the discovered ones.
+    pub overrides: Vec<DialledAddress>,
 }
 
-impl EastWestItem {
-    /// The Services that are chosen where nobody says which.
-    #[must_use]
-    pub fn default_selector() -> Selector {
-        Selector { labels: [("istio".into(), "eastwestgateway".into())].into(), ..Selector::default() }
-    }
-}
-
-impl Default for EastWestItem {
-    /// What holds without any item.
-    fn default() -> Self {
-        Self {
-            index: 0,
-            selector: Self::default_selector(),
-            terminating: Port::Name("https".into()),
-            passing: Port::Name("tls".into()),
-            instead: Vec::new(),
-        }
-    }
+/// An address to dial.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DialledAddress {
+    /// IP address or host name.
+    pub address: Name,
+    /// Port; absent means the discovered one.
+    pub port: Option<u16>,
 }
 
 /// Which Services may be used from other clusters.
@@ -121,6 +110,8 @@ impl Default for EastWestItem {
 pub struct Federation {
     /// Off by default.
     pub enabled: bool,
+    /// What the hosts end with, without a dot in front; empty adds nothing (D25).
+    pub suffix: Name,
     /// None means all Services of the workspace.
     pub services: Vec<Selector>,
     /// None means all ports.

@@ -1,12 +1,14 @@
 //! Workspaces, their settings and registered clusters.
 
+use std::net::IpAddr;
+
 use crate::crd::Object;
 use crate::crd::common::{PortSelector, TypedObjectKind, WorkspaceSelector};
 use crate::crd::workspace as written;
-use crate::model::{Code, FieldPath, Finding, Findings, Kind};
+use crate::model::{Code, FieldPath, Finding, Findings, Host, Kind, Name};
 use crate::resolve::facts::{
-    Age, Cluster, ClusterItem, EastWestItem, Federation, NamespaceItem, Port, ResourceFilter, Settings, SettingsOptions, ShareItem,
-    Workspace, WorkspacePattern,
+    Age, Cluster, ClusterItem, DialledAddress, EastWestItem, Federation, NamespaceItem, Port, ResourceFilter, Settings,
+    SettingsOptions, ShareItem, Workspace, WorkspacePattern,
 };
 
 use super::{labels, lower_port, lower_selector, not_applicable, optional, port_number};
@@ -124,16 +126,23 @@ pub(super) fn settings(object: &Object, spec: &written::WorkspaceSettings, findi
                 // A port that is none federates nothing: no Service has port 0.
                 ports.push(port.unwrap_or(Port::Number(0)));
             }
+            let suffix = host_suffix(&federation.host_suffix);
+            if suffix.is_none() {
+                let message = format!(
+                    "`{}` cannot end a host name, so nothing is federated; write labels with dots between them, as `global`",
+                    federation.host_suffix
+                );
+                findings.push(Finding::error(id, Code::InvalidField, message).at(field.field("hostSuffix")));
+            }
             options.federation = Some(Federation {
                 // A limit that cannot be read would federate more than its author means.
-                enabled: federation.enabled && object.defect_within(&field).is_none(),
+                enabled: federation.enabled && object.defect_within(&field).is_none() && suffix.is_some(),
+                suffix: suffix.unwrap_or_default(),
                 services: federation.service_selector.iter().map(lower_selector).collect(),
                 ports,
             });
         }
-        if !written.east_west_gateways.is_empty() {
-            options.east_west = Some((id.clone(), east_west(object, &written.east_west_gateways, findings)));
-        }
+        options.east_west = east_west(object, written, findings);
         if written.trim_all_proxy_config {
             not_applicable(object, "options.trimAllProxyConfig", "there are no sidecars", findings);
         }
@@ -155,48 +164,65 @@ pub(super) fn settings(object: &Object, spec: &written::WorkspaceSettings, findi
     }
 }
 
-/// R185: an item that cannot be read chooses nothing, lest traffic go another way than its author means.
+/// The suffix of federated hosts, if it can be one.
+fn host_suffix(written: &str) -> Option<Name> {
+    let suffix = written.strip_prefix('.').unwrap_or(written);
+    if suffix.is_empty() {
+        return Some(Name::default());
+    }
+    Host::parse(suffix).ok().filter(|host| !host.is_wildcard()).map(|host| host.name().clone())
+}
+
+/// R185: none where nothing is written.
 fn east_west(
     object: &Object,
-    written: &[written::EastWestGatewaySelector],
+    written: &written::WorkspaceOptions,
     findings: &mut Findings,
-) -> Vec<EastWestItem> {
-    let mut items = Vec::with_capacity(written.len());
-    for (index, item) in written.iter().enumerate() {
+) -> Option<Vec<EastWestItem>> {
+    let mut items = Vec::with_capacity(written.east_west_gateways.len());
+    for (index, entry) in written.east_west_gateways.iter().enumerate() {
         let field = FieldPath::new("spec.options.eastWestGateways").index(index);
+        // A selector or port that cannot be read would choose other gateways than its author means.
         if object.defect_within(&field).is_some() {
             continue;
         }
-        let mut error = |at: FieldPath, message: String| {
-            findings.push(Finding::error(&object.meta.id, Code::InvalidField, message).at(at));
+        let mut port = |written: Option<&PortSelector>, name: &str| {
+            let port = written.map_or(Ok(None), lower_port);
+            port.unwrap_or_else(|message| {
+                findings.push(Finding::error(&object.meta.id, Code::InvalidField, message).at(field.field(name)));
+                // No Service has it.
+                Some(Port::Number(0))
+            })
         };
-        let mut port = |name: &str, written: Option<&PortSelector>, default: &str| match written.map(lower_port) {
-            Some(Ok(Some(port))) => Some(port),
-            Some(Err(message)) => {
-                error(field.field(name), message);
-                None
-            }
-            Some(Ok(None)) | None => Some(Port::Name(default.into())),
-        };
-        let passing = port("port", item.port.as_ref(), "tls");
-        let terminating = port("tlsTerminationPort", item.tls_termination_port.as_ref(), "https");
-        let mut instead = Vec::with_capacity(item.host_info_overrides.len());
-        for (position, host) in item.host_info_overrides.iter().enumerate() {
+        let (passing, ending) =
+            (port(entry.port.as_ref(), "port"), port(entry.tls_termination_port.as_ref(), "tlsTerminationPort"));
+        let mut overrides = Vec::with_capacity(entry.host_info_overrides.len());
+        for (position, info) in entry.host_info_overrides.iter().enumerate() {
             let at = field.field("hostInfoOverrides").index(position);
-            let port = if host.port == 0 { Ok(None) } else { port_number(host.port).map(Some) };
-            match (optional(&host.addr), port) {
-                (None, _) => error(at.field("addr"), "write the IP address to dial".to_owned()),
-                (_, Err(message)) => error(at.field("port"), message),
-                (Some(address), Ok(port)) => instead.push((address, port)),
+            let is_address = info.addr.parse::<IpAddr>().is_ok();
+            let is_name = Host::parse(&info.addr).is_ok_and(|host| !host.is_wildcard());
+            if !is_address && !is_name {
+                let message = format!("`{}` is no IP address and no host name", info.addr);
+                findings.push(Finding::error(&object.meta.id, Code::InvalidField, message).at(at.field("addr")));
+                continue;
+            }
+            let port = if info.port == 0 { Ok(None) } else { port_number(info.port).map(Some) };
+            match port {
+                Ok(port) => overrides.push(DialledAddress { address: (&info.addr).into(), port }),
+                Err(message) => {
+                    let finding = Finding::error(&object.meta.id, Code::InvalidField, message);
+                    findings.push(finding.at(at.field("port")));
+                }
             }
         }
-        let is_whole = instead.len() == item.host_info_overrides.len();
-        if let (Some(passing), Some(terminating), true) = (passing, terminating, is_whole) {
-            let selector = item.selector.as_ref().map_or_else(EastWestItem::default_selector, lower_selector);
-            items.push(EastWestItem { index, selector, terminating, passing, instead });
-        }
+        items.push(EastWestItem {
+            selector: entry.selector.as_ref().map(lower_selector),
+            port: passing,
+            termination_port: ending,
+            overrides,
+        });
     }
-    items
+    (!written.east_west_gateways.is_empty()).then_some(items)
 }
 
 fn shares(
