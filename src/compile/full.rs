@@ -17,6 +17,7 @@ use crate::resolve::attachment::{Beaten, beaten_findings, no_effect_findings};
 use crate::resolve::delegation::expand;
 use crate::resolve::delegation::fragments::Afresh;
 use crate::resolve::destination::backing_services;
+use crate::resolve::external::judge;
 use crate::resolve::facts::{Service, TableRole};
 use crate::resolve::gateway::{
     Bindings, GrownTree, Segment, bind, broken_tables, carry_over, compose, freeze, has_port, is_implemented_by,
@@ -107,6 +108,9 @@ pub fn compile(
     let limits = limits(&inputs, &mut findings);
     for vd in inputs.all_virtual_destinations() {
         backing_services(&inputs, vd, &mut findings);
+    }
+    for service in inputs.all_external_services() {
+        judge(&inputs, service, &mut findings);
     }
     let mut gateways = known_gateways(&inputs);
     gateways.extend(wanted.iter().cloned());

@@ -1,4 +1,4 @@
-//! How a chain ends TLS.
+//! How a chain ends TLS, and how a cluster begins it.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -6,7 +6,6 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 
-use crate::ir::SecretId;
 use crate::ir::listener::{CertificateSource, ClientCertificate, Tls, TlsVersion, TrustSource};
 use crate::ir::secret::AltName;
 use crate::model::Name;
@@ -15,7 +14,7 @@ use super::{name, pb, wire};
 
 /// Where gateways have the authorities that their system trusts. By path: Envoy refuses to match names under its
 /// `system_root_certs` (seen on 1.40).
-const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+pub(super) const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// The transport socket of a chain that ends TLS.
 ///
@@ -23,7 +22,7 @@ const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// R58 to R60.
 pub(super) fn emit_downstream(tls: &Tls, protocols: &[&str]) -> core_pb::TransportSocket {
     let (secrets, certificates) = match &tls.certificate {
-        CertificateSource::Secret(id) => (vec![over_sds(id)], Vec::new()),
+        CertificateSource::Secret(id) => (vec![over_sds(&name::secret(id))], Vec::new()),
         CertificateSource::Files { chain, key } => {
             let certificate = tls_pb::TlsCertificate {
                 certificate_chain: Some(file(chain)),
@@ -100,7 +99,8 @@ fn validation(client: &ClientCertificate) -> tls_pb::common_tls_context::Validat
     use tls_pb::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
     let mut names: Vec<tls_pb::SubjectAltNameMatcher> = client.names.iter().flat_map(name_matchers).collect();
     if names.is_empty() && matches!(client.trust, TrustSource::Roots(_)) {
-        names.push(any_identity());
+        // A root may have signed much else.
+        names.push(identities_under("spiffe://"));
     }
     let own = tls_pb::CertificateValidationContext { match_typed_subject_alt_names: names, ..Default::default() };
     match &client.trust {
@@ -111,25 +111,25 @@ fn validation(client: &ClientCertificate) -> tls_pb::common_tls_context::Validat
         TrustSource::Secret(id) | TrustSource::Roots(id) => {
             ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
                 default_validation_context: Some(own),
-                validation_context_sds_secret_config: Some(over_sds(id)),
+                validation_context_sds_secret_config: Some(over_sds(&name::secret(id))),
                 ..Default::default()
             })
         }
     }
 }
 
-/// Takes the identity of any gateway: a root may have signed much else.
-fn any_identity() -> tls_pb::SubjectAltNameMatcher {
+/// Takes every identity that begins so.
+pub(super) fn identities_under(prefix: &str) -> tls_pb::SubjectAltNameMatcher {
     use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
     tls_pb::SubjectAltNameMatcher {
         san_type: tls_pb::subject_alt_name_matcher::SanType::Uri.into(),
-        matcher: Some(pb::string_matcher(MatchPattern::Prefix("spiffe://".to_owned()), false)),
+        matcher: Some(pb::string_matcher(MatchPattern::Prefix(prefix.to_owned()), false)),
         ..Default::default()
     }
 }
 
 /// One exact matcher for each type that the name can be of; any of them may be in the certificate.
-fn name_matchers(name: &AltName) -> Vec<tls_pb::SubjectAltNameMatcher> {
+pub(super) fn name_matchers(name: &AltName) -> Vec<tls_pb::SubjectAltNameMatcher> {
     use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
     use tls_pb::subject_alt_name_matcher::SanType;
     let text = &name.0;
@@ -151,18 +151,18 @@ fn name_matchers(name: &AltName) -> Vec<tls_pb::SubjectAltNameMatcher> {
 const SECRET_WAIT: Duration = Duration::from_secs(5);
 
 /// A secret that comes on the stream. `verify` keeps a snapshot from naming one that it lacks.
-fn over_sds(id: &SecretId) -> tls_pb::SdsSecretConfig {
+pub(super) fn over_sds(name: &str) -> tls_pb::SdsSecretConfig {
     let mut config_source = pb::over_ads();
     config_source.initial_fetch_timeout = Some(pb::duration(SECRET_WAIT));
-    tls_pb::SdsSecretConfig { name: name::secret(id).to_string(), sds_config: Some(config_source) }
+    tls_pb::SdsSecretConfig { name: name.to_owned(), sds_config: Some(config_source) }
 }
 
-fn file(path: &str) -> core_pb::DataSource {
+pub(super) fn file(path: &str) -> core_pb::DataSource {
     let specifier = Some(core_pb::data_source::Specifier::Filename(path.to_string()));
     core_pb::DataSource { specifier, ..Default::default() }
 }
 
-fn version(version: TlsVersion) -> tls_pb::tls_parameters::TlsProtocol {
+pub(super) fn version(version: TlsVersion) -> tls_pb::tls_parameters::TlsProtocol {
     use tls_pb::tls_parameters::TlsProtocol;
     match version {
         TlsVersion::V1_0 => TlsProtocol::TlSv10,

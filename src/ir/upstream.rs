@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::model::{Labels, Name, ObjectRef};
 
-use super::Guard;
+use super::{ClientTls, Guard, Secret, SecretId};
 
 /// Names one destination: object, port and subset, and what it is for.
 ///
@@ -33,6 +34,8 @@ pub enum Purpose {
     HttpServer,
     /// A filter that asks it over gRPC, so always HTTP/2. Policies for the destination decide whether it may at all.
     GrpcServer,
+    /// Routes that pass whole connections on, where these go there in another way than requests.
+    Connections,
 }
 
 impl Purpose {
@@ -43,6 +46,7 @@ impl Purpose {
             Self::Routes => "",
             Self::HttpServer => "#http",
             Self::GrpcServer => "#grpc",
+            Self::Connections => "#tcp",
         }
     }
 
@@ -114,10 +118,32 @@ pub struct Upstream {
     pub hostname: Name,
     /// Ready endpoints by locality; empty answers 503.
     pub endpoints: BTreeMap<Locality, Vec<Endpoint>>,
+    /// TLS towards endpoints that are reached straight; absent for plaintext.
+    pub tls: Option<ClientTls>,
+    /// The same for external services behind it, by what [`Endpoint::via`] says of their endpoints.
+    pub externals: BTreeMap<Name, Option<ClientTls>>,
+    /// What the gateway shows and trusts when it opens connections, beside its identity in the mesh; each once.
+    pub secrets: Vec<(SecretId, Secret)>,
     /// Set when a protecting policy on the destination cannot be honoured: nothing passes.
     pub closed: Option<Closed>,
     /// Who may call what there, as this gateway judges; a request passes all of them.
     pub guards: Vec<Guard>,
+}
+
+impl Upstream {
+    /// Closes it, because what connections to it need is not there. It never falls back to plaintext.
+    pub fn close(&mut self) {
+        self.endpoints.clear();
+        if !matches!(self.id.purpose, Purpose::HttpServer | Purpose::GrpcServer) {
+            self.closed = Some(self.closed.take().map_or(Closed::BlackHole, |other| other.min(Closed::BlackHole)));
+        }
+    }
+
+    /// Whether gateways look up some of its endpoints by name.
+    #[must_use]
+    pub fn is_looked_up(&self) -> bool {
+        self.closed != Some(Closed::BlackHole) && self.endpoints.values().flatten().any(Endpoint::is_name)
+    }
 }
 
 /// Protocol towards the endpoints.
@@ -143,10 +169,34 @@ pub struct Locality {
 /// One address of a destination.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
-    /// IP address.
+    /// IP address; of an external service also a DNS name, or the path of a Unix socket.
     pub address: Name,
-    /// Container port, 1 to 65535.
+    /// Container port, 1 to 65535; 0 for a Unix socket.
     pub port: u16,
+    /// The external service behind a virtual destination whose endpoint this is; absent for what is reached straight.
+    pub via: Option<Name>,
+    /// Its share of the requests, in proportion to the weights of the others; at least 1.
+    pub weight: u32,
+}
+
+impl Endpoint {
+    /// One that is reached straight, and counts like every other.
+    #[must_use]
+    pub fn direct(address: Name, port: u16) -> Self {
+        Self { address, port, via: None, weight: 1 }
+    }
+
+    /// Whether it is a Unix socket.
+    #[must_use]
+    pub fn is_socket(&self) -> bool {
+        self.address.starts_with('/')
+    }
+
+    /// Whether it is a DNS name.
+    #[must_use]
+    pub fn is_name(&self) -> bool {
+        !self.is_socket() && self.address.parse::<IpAddr>().is_err()
+    }
 }
 
 /// How a destination is kept closed.

@@ -169,6 +169,7 @@ pub fn compose<W: World + ?Sized>(
     }
     for id in wanted {
         let upstream = resolve_upstream(world, gateway, &owner, id, findings);
+        plan.secrets.extend(upstream.secrets.iter().cloned());
         plan.upstreams.insert(id.clone(), Arc::new(upstream));
     }
     plan

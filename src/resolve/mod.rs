@@ -10,6 +10,8 @@
 //! | [`selection`] | which visible objects does a selector or reference mean |
 //! | [`destination`] | what does a destination reference come down to on a gateway |
 //! | [`delegation`] | the tree of a root table: walk, inherit, order, cycles, orphans |
+//! | [`external`] | what does an external service lead to |
+//! | `origination` | what TLS does a gateway start towards a destination |
 //! | [`attachment`] | which policies reach which route, and why the others do not |
 //! | [`access`] | who may call what at a destination and on a gateway |
 //! | [`policy`] | per policy kind: what it means |
@@ -38,9 +40,11 @@ mod certificate;
 pub mod delegation;
 pub mod destination;
 pub mod expression;
+pub mod external;
 pub mod facts;
 pub mod gateway;
 pub mod lower;
+mod origination;
 pub mod policy;
 pub mod roster;
 pub mod selection;

@@ -10,7 +10,8 @@
 //! * `routes`: the complete listing of every gateway, in order:
 //!   `gateway/port host name: matcher -> action {labels} [policies]`; `(nothing)` where nothing is served. With TLS the
 //!   name of the chain stands behind the port; a route of whole connections has `connections` in place of a host.
-//! * `endpoints`: the complete listing of the upstreams, `gateway upstream protocol: addresses` or `closed`.
+//! * `endpoints`: the complete listing of the upstreams, `gateway upstream protocol: addresses` or `closed`, with the TLS that
+//!   the gateway starts; `via` tells endpoints of an external service behind a virtual destination, whose TLS comes last.
 //! * `access`: the complete listing of who may call what, `gateway: …` for the gateway itself, `gateway/port: …` for whole
 //!   connections, `gateway upstream: …` for what it sends there.
 //! * `limits`: the complete listing of what is limited, and of what rate-limit services are told, as [`super::limits`] says.
@@ -425,11 +426,17 @@ fn endpoints(compiled: &Compiled) -> Vec<String> {
                 } else {
                     format!(" ({})", place.join("/"))
                 };
-                parts.extend(endpoints.iter().map(|e| format!("{}:{}{place}", e.address, e.port)));
+                parts.extend(endpoints.iter().map(|e| {
+                    let via = e.via.as_ref().map(|via| format!(" via {via}")).unwrap_or_default();
+                    format!("{}:{}{place}{via}", e.address, e.port)
+                }));
             }
+            let tls = upstream.tls.as_ref().map(|tls| format!(" {tls}")).unwrap_or_default();
+            let externals = upstream.externals.iter().filter_map(|(key, tls)| Some((key, tls.as_ref()?)));
+            parts.extend(externals.map(|(key, tls)| format!("{key} {tls}")));
             let closed = upstream.closed.as_ref().map(|closed| format!(" closed {closed:?}")).unwrap_or_default();
             list.push(
-                format!("{} {} {:?}{closed}: {}", plan.gateway, upstream.id, upstream.protocol, parts.join(", "))
+                format!("{} {} {:?}{tls}{closed}: {}", plan.gateway, upstream.id, upstream.protocol, parts.join(", "))
                     .trim_end()
                     .to_owned(),
             );

@@ -47,6 +47,7 @@ pub(super) struct Serving {
     pub(super) sharers: BTreeMap<WorkspaceId, usize>,
     /// Whether what policies share is to be made anew.
     pub(super) is_sharing_stale: bool,
+    of_listeners: BTreeMap<crate::ir::SecretId, crate::ir::Secret>,
 }
 
 /// The pieces of a tree: as every gateway has them, as this one has them, and their numbers.
@@ -119,6 +120,7 @@ impl Serving {
             of_extensions: BTreeSet::new(),
             sharers: BTreeMap::new(),
             is_sharing_stale: true,
+            of_listeners: BTreeMap::new(),
         }
     }
 
@@ -200,6 +202,11 @@ impl Serving {
             if plan.upstreams.get(&id).is_none_or(|known| **known != upstream) {
                 Arc::make_mut(&mut plan).upstreams.insert(id, Arc::new(upstream));
             }
+        }
+        let mut secrets = self.of_listeners.clone();
+        secrets.extend(plan.upstreams.values().flat_map(|upstream| upstream.secrets.iter().cloned()));
+        if plan.secrets != secrets {
+            Arc::make_mut(&mut plan).secrets = secrets;
         }
         self.plan = plan;
     }
@@ -485,10 +492,10 @@ impl Serving {
         let counts = implemented.into_iter().map(|id| Count::new(id, "selectedWorkloadsCount", 1)).collect();
         around.outcome.count(&origin, counts);
         self.place(&listeners, around);
-        if plan.listeners != listeners || plan.secrets != secrets || plan.guard != guard {
+        self.of_listeners = secrets;
+        if plan.listeners != listeners || plan.guard != guard {
             let changed = Arc::make_mut(plan);
             changed.listeners = listeners;
-            changed.secrets = secrets;
             changed.guard = guard;
         }
     }
