@@ -134,6 +134,7 @@ fn world(port: u16, backend: SocketAddr, marker: &str, catches_all: bool) -> any
         endpoints: [(Locality::default(), vec![endpoint])].into(),
         tls: None,
         externals: BTreeMap::new(),
+        remotes: BTreeMap::new(),
         secrets: Vec::new(),
         closed: None,
         guards: Vec::new(),

@@ -516,6 +516,11 @@ impl World for Inputs {
         self.nodes.get(&(cluster.clone(), name.clone())).cloned()
     }
 
+    fn nodes(&self, cluster: &Name) -> Vec<Arc<Node>> {
+        let own = self.nodes.range((cluster.clone(), Name::default())..).take_while(|((other, _), _)| other == cluster);
+        own.map(|(_, node)| node.clone()).collect()
+    }
+
     fn virtual_destination(&self, id: &ObjectRef) -> Option<Arc<VirtualDestination>> {
         self.virtual_destinations.get(id)
     }

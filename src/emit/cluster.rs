@@ -15,7 +15,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3 as least_request_pb;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http_pb;
 
-use crate::ir::upstream::{Closed, Dial, UpstreamProtocol};
+use crate::ir::upstream::{Closed, Dial, Remote, UpstreamProtocol};
 use crate::ir::{Extensions, Guard, Upstream};
 use crate::model::{Name, ObjectRef};
 use crate::snapshot::Resource;
@@ -60,11 +60,28 @@ pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name) -> Resou
         circuit_breakers: Some(unlimited()),
         typed_extension_protocol_options: [(PROTOCOL_OPTIONS.to_owned(), protocol_options)].into(),
         transport_socket: upstream_tls::emit_direct(upstream),
-        transport_socket_matches: upstream_tls::emit_externals(upstream),
+        transport_socket_matches: upstream
+            .remotes
+            .iter()
+            .map(|remote| crossing(remote, upstream.protocol))
+            .chain(upstream_tls::emit_externals(upstream))
+            .collect(),
         metadata: pb::provenance("objects", &concerned),
         ..Default::default()
     };
     Resource::from_content(name, wire::encode(&message), pb::owners(&concerned))
+}
+
+/// How endpoints in another cluster are spoken to; others are spoken to as the cluster says.
+fn crossing(
+    (cluster, remote): (&Name, &Remote),
+    protocol: UpstreamProtocol,
+) -> cluster_pb::cluster::TransportSocketMatch {
+    cluster_pb::cluster::TransportSocketMatch {
+        name: cluster.to_string(),
+        r#match: Some(pb::leading_to(cluster)),
+        transport_socket: Some(tls::emit_crossing(cluster, remote, protocol)),
+    }
 }
 
 /// The clusters of addresses outside the mesh that gateways ask, each with the policies because of which they do.
@@ -105,26 +122,38 @@ pub(super) fn emit_dialled(dial: &Dial, owners: Arc<[ObjectRef]>) -> Resource {
         load_balancing_policy: Some(least_request()),
         circuit_breakers: Some(unlimited()),
         transport_socket: dial.tls.then(|| tls::emit_dialled(&dial.host, dial.http2)),
-        typed_extension_protocol_options: [(PROTOCOL_OPTIONS.to_owned(), wire::any(&explicit(protocol)))].into(),
+        typed_extension_protocol_options: [(PROTOCOL_OPTIONS.to_owned(), wire::any(&speaking(protocol)))].into(),
         ..Default::default()
     };
     Resource::from_content(name, wire::encode(&message), owners)
 }
 
-fn explicit(protocol: UpstreamProtocol) -> upstream_http_pb::HttpProtocolOptions {
+fn speaking(protocol: UpstreamProtocol) -> upstream_http_pb::HttpProtocolOptions {
     use upstream_http_pb::http_protocol_options::explicit_http_config::ProtocolConfig;
-    use upstream_http_pb::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
+    use upstream_http_pb::http_protocol_options::{
+        ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+    };
 
-    let protocol_config = Some(match protocol {
-        UpstreamProtocol::Http1 => ProtocolConfig::HttpProtocolOptions(core_pb::Http1ProtocolOptions::default()),
-        UpstreamProtocol::Http2 => ProtocolConfig::Http2ProtocolOptions(core_pb::Http2ProtocolOptions::default()),
-    });
-    upstream_http_pb::HttpProtocolOptions {
-        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
-            protocol_config,
-        })),
-        ..Default::default()
-    }
+    let explicit = |protocol_config| {
+        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(protocol_config) })
+    };
+    let options = match protocol {
+        UpstreamProtocol::Http1 => {
+            explicit(ProtocolConfig::HttpProtocolOptions(core_pb::Http1ProtocolOptions::default()))
+        }
+        UpstreamProtocol::Http2 => {
+            explicit(ProtocolConfig::Http2ProtocolOptions(core_pb::Http2ProtocolOptions::default()))
+        }
+        UpstreamProtocol::AsClient => {
+            // Without options of its own a protocol is not used.
+            UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
+                http_protocol_options: Some(core_pb::Http1ProtocolOptions::default()),
+                http2_protocol_options: Some(core_pb::Http2ProtocolOptions::default()),
+                ..Default::default()
+            })
+        }
+    };
+    upstream_http_pb::HttpProtocolOptions { upstream_protocol_options: Some(options), ..Default::default() }
 }
 
 /// The protocol, and the filters that run once a host of the cluster is to be chosen.
@@ -135,7 +164,7 @@ fn protocol_options(upstream: &Upstream) -> upstream_http_pb::HttpProtocolOption
             Some(Closed::BlackHole) => Vec::new(),
             None => guards(upstream),
         },
-        ..explicit(upstream.protocol)
+        ..speaking(upstream.protocol)
     }
 }
 

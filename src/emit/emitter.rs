@@ -334,7 +334,7 @@ fn shell(listener: &Listener) -> Listener {
         guards: chain.guards.clone(),
         serves: match &chain.serves {
             Serves::Http(_) => Serves::Http(HttpHosts::default()),
-            Serves::Tcp(route) => Serves::Tcp(route.clone()),
+            other => other.clone(),
         },
     };
     Listener {
@@ -352,8 +352,7 @@ fn has_shell(listener: &Listener, shell: &Listener) -> bool {
         let Chain { name, gateways, server_names, tls, guards, serves } = chain;
         let serves_alike = match (serves, &shell.serves) {
             (Serves::Http(_), Serves::Http(_)) => true,
-            (Serves::Tcp(route), Serves::Tcp(before)) => route == before,
-            (Serves::Http(_), Serves::Tcp(_)) | (Serves::Tcp(_), Serves::Http(_)) => false,
+            (now, before) => now == before,
         };
         serves_alike
             && (name, gateways, server_names) == (&shell.name, &shell.gateways, &shell.server_names)

@@ -1,6 +1,7 @@
 //! Endpoints: what a cluster's name leads to now.
 //!
-//! Every cluster has an assignment, also an empty one: Envoy waits for it, and answers 503 without a host.
+//! Every cluster has an assignment, also an empty one: Envoy waits for it, and answers 503 without a host. An endpoint that is
+//! an east-west gateway of another cluster says so, and the cluster says how such a one is spoken to.
 
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint_pb;

@@ -33,6 +33,7 @@ pub(crate) fn upstream(name: &str) -> Upstream {
         endpoints: [(Locality::default(), vec![Endpoint::direct("127.0.0.1".into(), 9101)])].into(),
         tls: None,
         externals: BTreeMap::new(),
+        remotes: BTreeMap::new(),
         secrets: Vec::new(),
         closed: None,
         guards: Vec::new(),

@@ -8,6 +8,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 
 use crate::ir::listener::{CertificateSource, ClientCertificate, Tls, TlsVersion, TrustSource};
 use crate::ir::secret::AltName;
+use crate::ir::upstream::{Remote, UpstreamProtocol};
 use crate::model::Name;
 
 use super::{name, pb, wire};
@@ -95,10 +96,56 @@ pub(super) fn emit_dialled(host: &str, http2: bool) -> core_pb::TransportSocket 
     }
 }
 
+/// The transport socket towards east-west gateways of another cluster: both show who they are in the mesh.
+///
+/// # Rule
+/// R178, R179, R194.
+pub(super) fn emit_crossing(cluster: &str, remote: &Remote, protocol: UpstreamProtocol) -> core_pb::TransportSocket {
+    use tls_pb::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
+    let own = tls_pb::CertificateValidationContext {
+        match_typed_subject_alt_names: vec![identities_under(&format!("spiffe://{cluster}/"))],
+        ..Default::default()
+    };
+    let protocols: &[&str] = match protocol {
+        UpstreamProtocol::Http1 => &["http/1.1"],
+        UpstreamProtocol::Http2 => &["h2"],
+        UpstreamProtocol::AsClient => &[],
+    };
+    let common = tls_pb::CommonTlsContext {
+        // Envoy's clients stop at 1.2 unless told.
+        tls_params: Some(tls_pb::TlsParameters {
+            tls_minimum_protocol_version: version(TlsVersion::V1_2).into(),
+            tls_maximum_protocol_version: version(TlsVersion::V1_3).into(),
+            ..Default::default()
+        }),
+        tls_certificate_sds_secret_configs: vec![over_sds(name::IDENTITY)],
+        alpn_protocols: protocols.iter().map(|protocol| (*protocol).to_owned()).collect(),
+        validation_context_type: Some(ValidationContextType::CombinedValidationContext(
+            CombinedCertificateValidationContext {
+                default_validation_context: Some(own),
+                validation_context_sds_secret_config: Some(over_sds(name::ROOTS)),
+                ..Default::default()
+            },
+        )),
+        ..Default::default()
+    };
+    let context = tls_pb::UpstreamTlsContext {
+        common_tls_context: Some(common),
+        sni: remote.server_name.to_string(),
+        ..Default::default()
+    };
+    core_pb::TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(core_pb::transport_socket::ConfigType::TypedConfig(wire::any(&context))),
+    }
+}
+
 fn validation(client: &ClientCertificate) -> tls_pb::common_tls_context::ValidationContextType {
     use tls_pb::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
-    let mut names: Vec<tls_pb::SubjectAltNameMatcher> = client.names.iter().flat_map(name_matchers).collect();
-    if names.is_empty() && matches!(client.trust, TrustSource::Roots(_)) {
+    let are_identities = matches!(client.trust, TrustSource::Roots(_));
+    let mut names: Vec<tls_pb::SubjectAltNameMatcher> =
+        client.names.iter().flat_map(|name| name_matchers(name, are_identities)).collect();
+    if names.is_empty() && are_identities {
         // A root may have signed much else.
         names.push(identities_under("spiffe://"));
     }
@@ -128,13 +175,13 @@ pub(super) fn identities_under(prefix: &str) -> tls_pb::SubjectAltNameMatcher {
     }
 }
 
-/// One exact matcher for each type that the name can be of; any of them may be in the certificate.
-pub(super) fn name_matchers(name: &AltName) -> Vec<tls_pb::SubjectAltNameMatcher> {
+/// One exact matcher for each type that the name can be of; any of them may be in the certificate. Identities are URIs.
+pub(super) fn name_matchers(name: &AltName, is_identity: bool) -> Vec<tls_pb::SubjectAltNameMatcher> {
     use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
     use tls_pb::subject_alt_name_matcher::SanType;
     let text = &name.0;
-    let mut types = vec![SanType::Dns, SanType::Uri, SanType::Email];
-    if text.parse::<IpAddr>().is_ok() {
+    let mut types = if is_identity { vec![SanType::Uri] } else { vec![SanType::Dns, SanType::Uri, SanType::Email] };
+    if !is_identity && text.parse::<IpAddr>().is_ok() {
         types.push(SanType::IpAddress);
     }
     let matcher = |kind: SanType| tls_pb::SubjectAltNameMatcher {

@@ -23,15 +23,14 @@ pub(super) fn emit_direct(upstream: &Upstream) -> Option<core_pb::TransportSocke
     upstream.tls.as_ref().map(emit)
 }
 
-/// The transport sockets towards external services behind a virtual destination, where they are not that of the others.
+/// The transport sockets towards external services behind a virtual destination.
 pub(super) fn emit_externals(upstream: &Upstream) -> Vec<cluster_pb::cluster::TransportSocketMatch> {
-    let others = upstream.externals.iter().filter(|(_, tls)| **tls != upstream.tls);
     let one = |(key, tls): (&Name, &Option<ClientTls>)| cluster_pb::cluster::TransportSocketMatch {
         name: key.to_string(),
         r#match: Some(pb::leading_to(key)),
         transport_socket: Some(tls.as_ref().map_or_else(plaintext, emit)),
     };
-    others.map(one).collect()
+    upstream.externals.iter().map(one).collect()
 }
 
 fn plaintext() -> core_pb::TransportSocket {
@@ -122,7 +121,7 @@ fn names(name: &PeerName) -> Vec<tls_pb::SubjectAltNameMatcher> {
             vec![one(kind, MatchPattern::Exact(host.to_string()))]
         }
         PeerName::Below(suffix) => vec![one(SanType::Dns, MatchPattern::Suffix(suffix.to_string()))],
-        PeerName::Any(name) => name_matchers(name),
+        PeerName::Any(name) => name_matchers(name, false),
         PeerName::Identity => vec![identities_under("spiffe://")],
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SecretId;
 use super::listener::CertificateSource;
-use super::secret::AltName;
+use super::secret::{AltName, SecretPart};
 use crate::model::Name;
 
 /// What an author says about TLS towards a destination. Secrets are names in the gateway's own namespace and cluster.
@@ -83,6 +83,14 @@ pub struct ClientTls {
     pub verification: Option<Verification>,
     /// What is offered to speak.
     pub offers: Offers,
+}
+
+impl ClientTls {
+    /// Whether the gateway shows its identity in the mesh.
+    #[must_use]
+    pub fn shows_identity(&self) -> bool {
+        matches!(&self.certificate, Some(CertificateSource::Secret(id)) if id.part == SecretPart::Identity)
+    }
 }
 
 /// Who is trusted as a server.

@@ -12,12 +12,13 @@ use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, Objec
 use super::LoopbackEndpoints;
 use super::access;
 use super::attachment::judging;
+use super::crossing::{Behind, Way, add_remote, way};
 use super::external;
 use super::facts::{
     DestinationKind, DestinationReference, DestinationSelector, Fault, Port, Service, ServicePort, SliceEndpoint,
     VirtualDestination, VirtualPort,
 };
-use super::origination::{self, Opener, Way};
+use super::origination::{self, Opener};
 use super::policy;
 use super::selection::{Holder, destination_labels, find_destination, full_reference};
 use super::visibility::is_visible;
@@ -235,14 +236,14 @@ pub fn selects<W: World + ?Sized>(world: &W, selector: &DestinationSelector, ups
 /// The code and message of a fault that holds on this gateway.
 ///
 /// # Rule
-/// R47, R146, R156.
+/// R47, R146, R156, R170, R192.
 pub fn check_on_gateway<W: World + ?Sized>(
     world: &W,
-    gateway_cluster: &Name,
+    gateway: &GatewayId,
     gateway_owner: &WorkspaceId,
     upstream: &UpstreamId,
 ) -> Result<(), (Code, String)> {
-    let id = &upstream.object;
+    let (id, gateway_cluster) = (&upstream.object, &gateway.cluster);
     let roster = world.roster();
     let owner = roster.owner_of(id);
     let member = owner.and_then(|owner| roster.workspaces.get(owner));
@@ -267,16 +268,26 @@ pub fn check_on_gateway<W: World + ?Sized>(
             ));
         }
     }
+    // Where several hold, the first in the order of codes is told (R145).
+    let way = (id.kind == Kind::Service && id.cluster != *gateway_cluster).then(|| across(world, gateway, upstream));
+    match way {
+        Some(Err(fault)) if fault.0 < Code::ServiceIsolated => return Err(fault),
+        _ => {}
+    }
     if let Some(reason) = isolated_from(world, gateway_owner, id) {
         return Err((Code::ServiceIsolated, reason));
     }
-    if id.kind == Kind::Service && id.cluster != *gateway_cluster {
-        return Err((
-            Code::Unsupported,
-            format!("`{id}` is in another cluster than the gateway, and traffic between clusters is not supported yet"),
-        ));
+    way.map_or(Ok(()), |way| way.map(drop))
+}
+
+/// How a gateway reaches a Service of another cluster that a route names.
+fn across<W: World + ?Sized>(world: &W, gateway: &GatewayId, upstream: &UpstreamId) -> Result<Way, (Code, String)> {
+    if let Some(service) = world.service(&upstream.object)
+        && let Some(port) = service.ports.iter().find(|port| port.number == upstream.port)
+    {
+        origination::may_cross(world, (&service, port), None, upstream.purpose)?;
     }
-    Ok(())
+    way(world, gateway, upstream)
 }
 
 /// Why the owner of a gateway may not reach a destination whose workspace is isolated.
@@ -317,10 +328,12 @@ pub fn resolve_upstream<W: World + ?Sized>(
     findings: &mut Findings,
 ) -> Upstream {
     let gateway_cluster = &gateway.cluster;
-    let (closed, guards) = (closed_by_policy(world, id), access::at_destination(world, gateway, id));
+    let closed = closed_by_policy(world, id);
+    // What another cluster sends it has judged, and would not have sent.
+    let guards = if id.purpose == Purpose::Crossing { Vec::new() } else { access::at_destination(world, gateway, id) };
     // Envoy judges no request that a filter of its own makes (seen on 1.40), so that it is decided here whether there may be
     // any at all.
-    let is_asked = matches!(id.purpose, Purpose::HttpServer | Purpose::GrpcServer);
+    let is_asked = id.purpose.is_asked();
     let is_barred = is_asked
         && (closed.is_some() || bar(gateway, id, &guards, findings) | bar_judged(world, gateway, id, findings));
     let (closed, guards) = if is_asked { (None, Vec::new()) } else { (closed, guards) };
@@ -331,15 +344,17 @@ pub fn resolve_upstream<W: World + ?Sized>(
         endpoints: BTreeMap::new(),
         tls: None,
         externals: BTreeMap::new(),
+        remotes: BTreeMap::new(),
         secrets: Vec::new(),
         closed,
         guards,
     };
     // Filters of all gateways ask it, also of those that may not forward to it.
-    if is_asked && (is_barred || check_on_gateway(world, gateway_cluster, gateway_owner, id).is_err()) {
+    if is_asked && (is_barred || check_on_gateway(world, gateway, gateway_owner, id).is_err()) {
         return upstream;
     }
     let from = Opener { world, gateway, owner: gateway_owner };
+    let mut behind: Vec<Behind> = Vec::new();
     match id.object.kind {
         Kind::ExternalService => external::lead(&from, &mut upstream, findings),
         Kind::Service => {
@@ -347,19 +362,19 @@ pub fn resolve_upstream<W: World + ?Sized>(
                 && let Some(port) = service.ports.iter().find(|port| port.number == id.port)
             {
                 upstream.protocol = port.protocol.unwrap_or(UpstreamProtocol::Http1);
-                match origination::to_service(
-                    &from,
-                    (&service, port),
-                    None,
-                    id.purpose,
-                    &mut upstream.secrets,
-                    findings,
-                ) {
-                    Way::Closed(_) => upstream.close(),
-                    way => {
-                        upstream.tls = way.tls();
-                        upstream.endpoints = endpoints(world, &service, port, &id.subset, findings);
+                let found = endpoints(world, &service, port, &id.subset, findings);
+                if service.id.cluster == *gateway_cluster {
+                    let own = (&*service, port);
+                    match origination::to_service(&from, own, None, id.purpose, &mut upstream.secrets, findings) {
+                        origination::Way::Closed(_) => upstream.close(),
+                        way => {
+                            upstream.tls = way.tls();
+                            upstream.endpoints = found;
+                        }
                     }
+                // Without a way no route leads here.
+                } else if let Ok(way) = across(world, gateway, id) {
+                    behind.push(Behind { way, endpoints: found });
                 }
             }
         }
@@ -372,17 +387,6 @@ pub fn resolve_upstream<W: World + ?Sized>(
                     upstream.hostname = host.clone();
                 }
                 for service in backing_services(world, &vd, findings) {
-                    if service.id.cluster != *gateway_cluster {
-                        findings.push(
-                            Finding::warning(
-                                &vd.id,
-                                Code::BackendLeftOut,
-                                format!("`{}` is left out on gateways of other clusters: traffic between clusters is not supported yet", service.id),
-                            )
-                            .with(&service.id),
-                        );
-                        continue;
-                    }
                     // Grouping does not pass on what an isolated workspace shared with the group's owner only.
                     if let Some(reason) = isolated_from(world, gateway_owner, &service.id) {
                         let message = format!("`{}` is left out on some gateways: {reason}", service.id);
@@ -404,7 +408,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
                                 .with(&service.id),
                             );
                         }
-                        Ok(target) => {
+                        Ok(target) if service.id.cluster == *gateway_cluster => {
                             let through = Some((&*vd, port));
                             let own = (&*service, target);
                             let way = origination::to_service(
@@ -415,7 +419,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
                                 &mut upstream.secrets,
                                 findings,
                             );
-                            if let Way::Closed(reason) = way {
+                            if let origination::Way::Closed(reason) = way {
                                 let message = format!("`{}` is left out on some gateways: {reason}", service.id);
                                 let finding = Finding::warning(&vd.id, Code::BackendLeftOut, message);
                                 findings.push(finding.with(&service.id));
@@ -425,6 +429,25 @@ pub fn resolve_upstream<W: World + ?Sized>(
                             let found = endpoints(world, &service, target, &id.subset, findings);
                             for (locality, list) in found {
                                 upstream.endpoints.entry(locality).or_default().extend(list);
+                            }
+                        }
+                        Ok(target) => {
+                            let remote = UpstreamId { subset: id.subset.clone(), ..upstream_of(&service, target) };
+                            let through = Some((&*vd, port));
+                            let crossing = origination::may_cross(world, (&service, target), through, id.purpose);
+                            match crossing.and_then(|()| way(world, gateway, &remote)) {
+                                Ok(way) => {
+                                    let endpoints = endpoints(world, &service, target, &id.subset, findings);
+                                    behind.push(Behind { way, endpoints });
+                                }
+                                Err((code, reason)) => {
+                                    let message = format!(
+                                        "`{}` is left out on gateways of other clusters: {code}, {reason}",
+                                        service.id
+                                    );
+                                    let finding = Finding::warning(&vd.id, Code::BackendLeftOut, message);
+                                    findings.push(finding.with(&service.id));
+                                }
                             }
                         }
                         Err(reason) => findings.push(
@@ -442,9 +465,16 @@ pub fn resolve_upstream<W: World + ?Sized>(
         }
         _ => {}
     }
-    if id.purpose == Purpose::GrpcServer {
-        upstream.protocol = UpstreamProtocol::Http2;
+    match id.purpose {
+        Purpose::GrpcServer => upstream.protocol = UpstreamProtocol::Http2,
+        // Who sends has chosen.
+        Purpose::Crossing => upstream.protocol = UpstreamProtocol::AsClient,
+        Purpose::Routes | Purpose::Connections | Purpose::HttpServer => {}
     }
+    let remotes =
+        behind.iter().map(|Behind { way, .. }| (way.remote.target.object.cluster.clone(), way.remote.clone()));
+    upstream.remotes = remotes.collect();
+    add_remote(&mut upstream.endpoints, behind);
     for list in upstream.endpoints.values_mut() {
         list.sort();
         list.dedup();

@@ -3,6 +3,13 @@
 //! No reference is followed here. A part that could not be understood carries its fault with it, so that whoever uses
 //! the part decides how far the fault reaches.
 
+mod workspaces;
+
+pub use workspaces::{
+    Cluster, ClusterItem, DialledAddress, EastWestItem, Federation, NamespaceItem, ResourceFilter, Settings,
+    SettingsOptions, ShareItem, Workspace, WorkspacePattern,
+};
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -500,6 +507,8 @@ pub struct Service {
     pub selector: Labels,
     /// Ports in order.
     pub ports: Vec<ServicePort>,
+    /// Where it is reached from outside its cluster, IP addresses or DNS names: its load balancer, else `externalIPs` (R14).
+    pub outside: Vec<Name>,
 }
 
 /// A port of a Service.
@@ -515,6 +524,8 @@ pub struct ServicePort {
     pub protocol: Option<UpstreamProtocol>,
     /// Whether it is TCP.
     pub tcp: bool,
+    /// The port on every Node, if there is one.
+    pub node_port: Option<u16>,
 }
 
 /// An EndpointSlice.
@@ -573,7 +584,7 @@ pub struct Account {
     pub labels: Labels,
 }
 
-/// A Node's place.
+/// A Node: its place, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Its name.
@@ -584,6 +595,8 @@ pub struct Node {
     pub zone: Name,
     /// Sub-zone.
     pub sub_zone: Name,
+    /// Its external IP addresses, else its internal ones.
+    pub addresses: Vec<Name>,
 }
 
 /// A VirtualDestination.
@@ -693,126 +706,6 @@ pub enum ExternalAddress {
     Name(Name),
     /// A Unix socket on the gateway's host, by its absolute path.
     Socket(Name),
-}
-
-// ---- workspaces --------------------------------------------------------------------------------------------------
-
-/// A registered cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cluster {
-    /// The object.
-    pub id: ObjectRef,
-    /// Its labels (R4).
-    pub labels: Labels,
-    /// DNS suffix of its Services (R5).
-    pub domain: Name,
-}
-
-/// A Workspace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Workspace {
-    /// The object.
-    pub id: ObjectRef,
-    /// Its age.
-    pub age: Age,
-    /// Its labels, by which other workspaces select it.
-    pub labels: Labels,
-    /// What it owns.
-    pub clusters: Vec<ClusterItem>,
-}
-
-/// One entry of `workloadClusters`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClusterItem {
-    /// Position in `workloadClusters`.
-    pub index: usize,
-    /// `*` pattern.
-    pub name: Option<Name>,
-    /// Labels of the KubernetesCluster.
-    pub labels: Labels,
-    /// Namespaces in it.
-    pub namespaces: Vec<NamespaceItem>,
-    /// Whether v2 objects count there (R21).
-    pub config: bool,
-}
-
-/// One namespace item of an entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamespaceItem {
-    /// `*` pattern.
-    pub name: Option<Name>,
-    /// Labels of the Namespace.
-    pub labels: Labels,
-    /// Whether v2 objects count there (R21).
-    pub config: bool,
-}
-
-/// WorkspaceSettings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The object.
-    pub id: ObjectRef,
-    /// Its age.
-    pub age: Age,
-    /// What it takes.
-    pub import_from: Vec<ShareItem>,
-    /// What it offers.
-    pub export_to: Vec<ShareItem>,
-    /// Options that are written.
-    pub options: SettingsOptions,
-}
-
-/// Options of a workspace; absent where not written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SettingsOptions {
-    /// R44.
-    pub service_isolation: Option<bool>,
-    /// R152.
-    pub federation: Option<Federation>,
-}
-
-/// Which Services may be used from other clusters.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Federation {
-    /// Off by default.
-    pub enabled: bool,
-    /// None means all Services of the workspace.
-    pub services: Vec<Selector>,
-    /// None means all ports.
-    pub ports: Vec<Port>,
-}
-
-/// One entry of `importFrom` or `exportTo`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShareItem {
-    /// Partners; none matches nobody (R30).
-    pub workspaces: Vec<WorkspacePattern>,
-    /// Objects; none is every shareable kind (R31).
-    pub resources: Vec<ResourceFilter>,
-}
-
-/// Names partner workspaces.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WorkspacePattern {
-    /// `*` pattern.
-    pub name: Option<Name>,
-    /// Labels of the Workspace.
-    pub labels: Labels,
-}
-
-/// Names objects to share.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResourceFilter {
-    /// `None` is every shareable kind; an inner `None` is a kind without effect here (R32).
-    pub kind: Option<Option<Kind>>,
-    /// Labels of the object.
-    pub labels: Labels,
-    /// Exact name.
-    pub name: Option<Name>,
-    /// Exact namespace.
-    pub namespace: Option<Name>,
-    /// Exact cluster.
-    pub cluster: Option<Name>,
 }
 
 // ---- policies ----------------------------------------------------------------------------------------------------

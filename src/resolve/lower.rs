@@ -93,7 +93,7 @@ pub fn lower(object: &Object) -> (Lowered, Findings) {
         }
         Spec::Pod(pod) => Lowered::Pod(Arc::new(discovery::pod(object, pod))),
         Spec::ServiceAccount(_) => Lowered::Account(Arc::new(discovery::account(object))),
-        Spec::Node(_) => Lowered::Node(Arc::new(discovery::node(object))),
+        Spec::Node(node) => Lowered::Node(Arc::new(discovery::node(object, node))),
         Spec::KubernetesCluster(cluster) => Lowered::Cluster(Arc::new(workspace::cluster(object, cluster))),
         Spec::Workspace(spec) => Lowered::Workspace(Arc::new(workspace::workspace(object, spec, &mut findings))),
         Spec::WorkspaceSettings(spec) => Lowered::Settings(Arc::new(workspace::settings(object, spec, &mut findings))),

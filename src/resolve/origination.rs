@@ -13,6 +13,7 @@ use crate::ir::client_tls::{Authorities, ClientTls, Offers, Origination, PeerNam
 use crate::ir::listener::CertificateSource;
 use crate::ir::policy::Policy;
 use crate::ir::secret::{AltName, SecretPart};
+use crate::ir::trust::Identity;
 use crate::ir::upstream::{Purpose, UpstreamId, UpstreamProtocol};
 use crate::ir::{Secret, SecretId};
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
@@ -24,6 +25,7 @@ use super::facts::{
     ExternalPort, ExternalService, PolicyEffect, PolicyObject, PortTls, Service, ServicePort, VirtualDestination,
     VirtualPort,
 };
+use super::gateway::mesh_secrets;
 use super::selection::destination_labels;
 use super::visibility::is_visible;
 use super::world::World;
@@ -164,6 +166,42 @@ pub(super) fn to_external<W: World + ?Sized>(
     done(from, said, offers(port.protocol, purpose), secrets, findings)
 }
 
+/// Whether what is sent to a Service of another cluster arrives there as is said here: the gateways there know only what is
+/// said of the Service itself, and whether a connection is TLS already they do not know.
+///
+/// # Errors
+/// The code and message of a fault.
+pub(super) fn may_cross<W: World + ?Sized>(
+    world: &W,
+    (service, port): (&Service, &ServicePort),
+    through: Through<'_>,
+    purpose: Purpose,
+) -> Result<(), (Code, String)> {
+    if !policies(world, (&service.id, port.number)).is_empty() {
+        return Ok(());
+    }
+    if port.protocol.is_none() {
+        let message = format!(
+            "`{}` speaks TLS, which gateways of its cluster would start once more on connections that are TLS already; forward requests, or put a ClientTLSPolicy with `disable` on it",
+            service.id
+        );
+        return if purpose == Purpose::Connections { Err((Code::Unsupported, message)) } else { Ok(()) };
+    }
+    let Some((vd, own)) = through else { return Ok(()) };
+    let by_policy = policies(world, (&vd.id, own.number));
+    let says_tls =
+        |policy: &Arc<PolicyObject>| matches!(policy.effect, PolicyEffect::Valid(Policy::ClientTls(Some(_))));
+    let wants_tls = by_policy.first().map_or(own.is_tls && purpose != Purpose::Connections, says_tls);
+    if wants_tls {
+        let message = format!(
+            "TLS is to be started towards it, and the gateways of its cluster know only what is said of `{}` itself: put a ClientTLSPolicy on it, or let its port be one for HTTPS",
+            service.id
+        );
+        return Err((Code::Unsupported, message));
+    }
+    Ok(())
+}
+
 /// Whether connections that are passed on are reached in another way than requests.
 pub(super) fn differs_for_connections<W: World + ?Sized>(world: &W, target: &UpstreamId) -> bool {
     let object = &target.object;
@@ -192,7 +230,7 @@ fn offers(protocol: Option<UpstreamProtocol>, purpose: Purpose) -> Offers {
         _ if purpose == Purpose::GrpcServer => Offers::Http2,
         Some(UpstreamProtocol::Http1) => Offers::Http1,
         Some(UpstreamProtocol::Http2) => Offers::Http2,
-        None => Offers::Nothing,
+        Some(UpstreamProtocol::AsClient) | None => Offers::Nothing,
     }
 }
 
@@ -313,8 +351,10 @@ fn start<W: World + ?Sized>(
             Some(CertificateSource::Secret(id))
         }
         Shows::Identity => {
-            let trust = from.world.trust().clone().map_err(|reason| (Code::NoSharedTrust, reason.to_string()))?;
-            Some(CertificateSource::Secret(SecretId { object: trust.policy.clone(), part: SecretPart::Identity }))
+            let trust = from.world.trust().as_ref().map_err(|reason| (Code::NoSharedTrust, reason.to_string()))?;
+            let gateway = from.gateway;
+            Identity::uri(&gateway.cluster, &gateway.namespace, "default").map_err(of_certificate)?;
+            Some(CertificateSource::Secret(mesh_secrets(trust).identity))
         }
     };
     let authorities = match &tls.trusts {
@@ -333,8 +373,8 @@ fn start<W: World + ?Sized>(
         }
         Trusts::CredentialOrSystem(_) => Some(Authorities::System),
         Trusts::Roots => {
-            let trust = from.world.trust().clone().map_err(|reason| (Code::NoSharedTrust, reason.to_string()))?;
-            Some(Authorities::Secret(SecretId { object: trust.policy.clone(), part: SecretPart::Roots }))
+            let trust = from.world.trust().as_ref().map_err(|reason| (Code::NoSharedTrust, reason.to_string()))?;
+            Some(Authorities::Secret(mesh_secrets(trust).roots))
         }
     };
     let names = if !tls.names.is_empty() {

@@ -65,6 +65,8 @@ pub trait World {
     fn pods(&self, cluster: &Name, namespace: &Name) -> Vec<Arc<Pod>>;
     /// One Node.
     fn node(&self, cluster: &Name, name: &Name) -> Option<Arc<Node>>;
+    /// The Nodes of a cluster.
+    fn nodes(&self, cluster: &Name) -> Vec<Arc<Node>>;
     /// One virtual destination.
     fn virtual_destination(&self, id: &ObjectRef) -> Option<Arc<VirtualDestination>>;
     /// All virtual destinations that a selector picks, whoever owns them.

@@ -38,6 +38,8 @@ pub(super) enum Slot {
     Pods(Name, Name),
     /// A Node.
     Node(Name, Name),
+    /// The Nodes of a cluster.
+    Nodes(Name),
     /// Some policies of a workspace.
     Policies(WorkspaceId, PolicyPlace),
     /// All policies.
@@ -101,6 +103,8 @@ pub(super) enum Reader {
     Classes,
     /// Which virtual gateways are served by nobody.
     Unimplemented,
+    /// What is wrong with the east-west gateways that workspaces choose.
+    EastWest,
     /// The listeners of a gateway.
     Listeners(GatewayId),
     /// What is wrong with a piece of a root table's tree on one gateway.
@@ -109,6 +113,10 @@ pub(super) enum Reader {
     Extensions(GatewayId),
     /// A destination with its endpoints, for one gateway.
     Upstream(GatewayId, UpstreamId),
+    /// Who a gateway is to others.
+    Identity(GatewayId),
+    /// What gateways of other clusters connect to on one gateway.
+    Crossing(GatewayId),
 }
 
 /// What must be made anew.
@@ -159,7 +167,10 @@ pub(super) fn touch_object(
         Lowered::Gateway(_) => touch(reads, &Slot::Gateways, dirty),
         Lowered::Slice(slice) => touch(reads, &Slot::Slices(slice.service.clone()), dirty),
         Lowered::Pod(_) => touch(reads, &Slot::Pods(id.cluster.clone(), id.namespace.clone()), dirty),
-        Lowered::Node(_) => touch(reads, &Slot::Node(id.cluster.clone(), id.name.clone()), dirty),
+        Lowered::Node(_) => {
+            touch(reads, &Slot::Node(id.cluster.clone(), id.name.clone()), dirty);
+            touch(reads, &Slot::Nodes(id.cluster.clone()), dirty);
+        }
         Lowered::Policy(policy) => {
             touch(reads, &Slot::AllPolicies, dirty);
             for places in PolicyPlace::asked(policy) {
@@ -341,6 +352,11 @@ impl World for Recording<'_> {
     fn node(&self, cluster: &Name, name: &Name) -> Option<Arc<Node>> {
         self.note(Slot::Node(cluster.clone(), name.clone()));
         self.inputs.node(cluster, name)
+    }
+
+    fn nodes(&self, cluster: &Name) -> Vec<Arc<Node>> {
+        self.note(Slot::Nodes(cluster.clone()));
+        self.inputs.nodes(cluster)
     }
 
     fn virtual_destination(&self, id: &ObjectRef) -> Option<Arc<VirtualDestination>> {

@@ -31,7 +31,7 @@ mod teapot;
 pub(super) use rate_limit::DOMAIN;
 pub use release::{Beyond, NEWER, Newer, needs};
 pub(super) use release::{as_served, beyond, beyond_at, is_beyond};
-pub(super) use retry_timeout::baseline as baseline_retries;
+pub(super) use retry_timeout::{baseline as baseline_retries, relay as relay_retries};
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -219,6 +219,11 @@ pub(super) fn chain() -> Vec<hcm_pb::HttpFilter> {
         Form::Discovered(neutral) => Some(discovered_filter(slot.name, neutral().type_url)),
     };
     SLOTS.iter().filter_map(filter).collect()
+}
+
+/// The filter that forwards, alone.
+pub(super) fn router() -> hcm_pb::HttpFilter {
+    http_filter(ROUTER, wire::any(&router_pb::Router::default()))
 }
 
 /// What the chain's slots have that come over ECDS, each under the name of its slot: what policies share, or the neutral form.

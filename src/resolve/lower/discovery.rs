@@ -38,6 +38,7 @@ pub(super) fn service(object: &Object, spec: &k8s::Service, findings: &mut Findi
             target,
             protocol: protocol(&written.app_protocol, &written.name),
             tcp: matches!(written.protocol.as_str(), "" | "TCP"),
+            node_port: port_number(written.node_port).ok(),
         });
     }
     Service {
@@ -46,7 +47,16 @@ pub(super) fn service(object: &Object, spec: &k8s::Service, findings: &mut Findi
         labels: object.meta.labels.clone(),
         selector: labels(&spec.spec.selector),
         ports,
+        outside: outside(spec),
     }
+}
+
+/// R14: a load balancer's addresses come before others.
+fn outside(spec: &k8s::Service) -> Vec<Name> {
+    let balancers = &spec.status.load_balancer.ingress;
+    let balanced = balancers.iter().filter_map(|at| optional(&at.ip).or_else(|| optional(&at.hostname)));
+    let balanced: Vec<Name> = balanced.collect();
+    if balanced.is_empty() { spec.spec.external_ips.iter().map(Name::from).collect() } else { balanced }
 }
 
 /// From `appProtocol`, else the port name's first part (`grpc-api`); `None` for TLS.
@@ -120,14 +130,20 @@ pub(super) fn account(object: &Object) -> Account {
     Account { age: Age::new(object.meta.created, &id), labels: object.meta.labels.clone(), id }
 }
 
-/// R13.
-pub(super) fn node(object: &Object) -> Node {
+/// R13, R14.
+pub(super) fn node(object: &Object, spec: &k8s::Node) -> Node {
+    let of_type = |wanted: &str| -> Vec<Name> {
+        let own = spec.status.addresses.iter().filter(|address| address.r#type == wanted);
+        own.map(|address| Name::from(&address.address)).collect()
+    };
+    let external = of_type("ExternalIP");
     let pick = |keys: [&str; 2]| keys.iter().find_map(|key| object.meta.labels.get(*key)).cloned().unwrap_or_default();
     Node {
         id: object.meta.id.clone(),
         region: pick(["topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"]),
         zone: pick(["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"]),
         sub_zone: object.meta.labels.get("topology.istio.io/subzone").cloned().unwrap_or_default(),
+        addresses: if external.is_empty() { of_type("InternalIP") } else { external },
     }
 }
 

@@ -243,6 +243,12 @@ fn origination(
                 "ISTIO_MUTUAL shows the gateway's own identity: leave files and `credentialName` out",
             ));
         }
+        ClientsideTlsMode::IstioMutual if written.insecure_skip_verify == Some(true) => {
+            return Err(fault(
+                "insecureSkipVerify",
+                "ISTIO_MUTUAL trusts the mesh's root: leave `insecureSkipVerify` out",
+            ));
+        }
         ClientsideTlsMode::IstioMutual => (Shows::Identity, Trusts::Roots),
     };
     let trusts = if written.insecure_skip_verify == Some(true) {
