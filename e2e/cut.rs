@@ -132,6 +132,8 @@ fn world(port: u16, backend: SocketAddr, marker: &str, catches_all: bool) -> any
         protocol: UpstreamProtocol::Http1,
         hostname: "echo".into(),
         endpoints: [(Locality::default(), vec![endpoint])].into(),
+        tls: None,
+        externals: BTreeMap::new(),
         remotes: BTreeMap::new(),
         secrets: Vec::new(),
         closed: None,

@@ -19,6 +19,7 @@ use crate::resolve::crossing::{Exposure, east_west_findings, exposures};
 use crate::resolve::delegation::expand;
 use crate::resolve::delegation::fragments::Afresh;
 use crate::resolve::destination::backing_services;
+use crate::resolve::external::judge;
 use crate::resolve::facts::{Service, TableRole};
 use crate::resolve::gateway::{
     Bindings, GrownTree, Segment, bind, broken_tables, carry_over, compose, cross, freeze, has_port, is_implemented_by,
@@ -109,6 +110,9 @@ pub fn compile(
     let limits = limits(&inputs, &mut findings);
     for vd in inputs.all_virtual_destinations() {
         backing_services(&inputs, vd, &mut findings);
+    }
+    for service in inputs.all_external_services() {
+        judge(&inputs, service, &mut findings);
     }
     let mut gateways = known_gateways(&inputs);
     gateways.extend(wanted.iter().cloned());

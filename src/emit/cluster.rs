@@ -20,7 +20,7 @@ use crate::ir::{Extensions, Guard, Upstream};
 use crate::model::{Name, ObjectRef};
 use crate::snapshot::Resource;
 
-use super::{access, filter, name, pb, tls, wire};
+use super::{access, endpoint, filter, name, pb, tls, upstream_tls, wire};
 
 /// How long opening a connection may take, TLS included. The source platform's default; half of it fails distant
 /// clusters under load, double makes a dead endpoint cost a retry twice as long.
@@ -38,8 +38,11 @@ const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolO
 /// The baseline for clusters of the policy reference in the manual; R130 and the shapes deny and black hole for a
 /// destination that is kept closed.
 pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name) -> Resource {
-    use cluster_pb::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig};
+    use cluster_pb::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig};
 
+    let is_looked_up = upstream.is_looked_up();
+    let discovery = if is_looked_up { DiscoveryType::StrictDns } else { DiscoveryType::Eds };
+    let eds = EdsClusterConfig { eds_config: Some(pb::over_ads()), ..Default::default() };
     let name = name::cluster(&upstream.id);
     let protocol_options = wire::any(&protocol_options(upstream));
     let policies = upstream.guards.iter().flat_map(|guard| &guard.policies);
@@ -47,13 +50,22 @@ pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name) -> Resou
     let message = cluster_pb::Cluster {
         name: name.to_string(),
         alt_stat_name: name::stat(&upstream.id, gateway_cluster),
-        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
-        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(pb::over_ads()), ..Default::default() }),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(discovery.into())),
+        eds_cluster_config: (!is_looked_up).then_some(eds),
+        load_assignment: is_looked_up.then(|| endpoint::assignment(upstream)),
+        // Many nodes have no way to IPv6, and names often have such addresses all the same.
+        dns_lookup_family: if is_looked_up { DnsLookupFamily::V4Preferred.into() } else { 0 },
         connect_timeout: Some(pb::duration(CONNECT_TIMEOUT)),
         load_balancing_policy: Some(least_request()),
         circuit_breakers: Some(unlimited()),
         typed_extension_protocol_options: [(PROTOCOL_OPTIONS.to_owned(), protocol_options)].into(),
-        transport_socket_matches: upstream.remotes.iter().map(|remote| crossing(remote, upstream.protocol)).collect(),
+        transport_socket: upstream_tls::emit_direct(upstream),
+        transport_socket_matches: upstream
+            .remotes
+            .iter()
+            .map(|remote| crossing(remote, upstream.protocol))
+            .chain(upstream_tls::emit_externals(upstream))
+            .collect(),
         metadata: pb::provenance("objects", &concerned),
         ..Default::default()
     };

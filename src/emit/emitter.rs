@@ -204,7 +204,11 @@ impl State {
                 DiffItem::Add(id, upstream) | DiffItem::Update { new: (id, upstream), .. } => {
                     let served = filter::as_served(upstream, self.options.release);
                     put(&mut self.made.clusters, cluster::emit_cluster(&served, &self.cluster));
-                    put(&mut self.made.endpoints, endpoint::emit_endpoints(&served));
+                    if served.is_looked_up() {
+                        remove(&mut self.made.endpoints, &name::cluster(id));
+                    } else {
+                        put(&mut self.made.endpoints, endpoint::emit_endpoints(&served));
+                    }
                     match filter::beyond_at(upstream, self.options.release) {
                         none if none.is_empty() => self.beyond.remove(id),
                         some => self.beyond.insert(id.clone(), some),

@@ -19,6 +19,12 @@ use super::{name, pb, wire};
 /// R143: a destination without ready endpoints answers 503. D4 of the failure shapes: so does a black hole.
 #[must_use]
 pub fn emit_endpoints(upstream: &Upstream) -> Resource {
+    let message = assignment(upstream);
+    Resource::from_content(name::cluster(&upstream.id), wire::encode(&message), pb::owners([&upstream.id.object]))
+}
+
+/// The same as a part of a cluster that looks names up itself.
+pub(super) fn assignment(upstream: &Upstream) -> endpoint_pb::ClusterLoadAssignment {
     let name = name::cluster(&upstream.id);
     let endpoints = match upstream.closed {
         Some(Closed::BlackHole) => Vec::new(),
@@ -29,9 +35,7 @@ pub fn emit_endpoints(upstream: &Upstream) -> Resource {
             .map(|(locality, endpoints)| emit_locality(locality, endpoints, &upstream.hostname))
             .collect(),
     };
-    let message =
-        endpoint_pb::ClusterLoadAssignment { cluster_name: name.to_string(), endpoints, ..Default::default() };
-    Resource::from_content(name, wire::encode(&message), pb::owners([&upstream.id.object]))
+    endpoint_pb::ClusterLoadAssignment { cluster_name: name.to_string(), endpoints, ..Default::default() }
 }
 
 fn emit_locality(locality: &Locality, endpoints: &[Endpoint], hostname: &str) -> endpoint_pb::LocalityLbEndpoints {
@@ -51,8 +55,13 @@ fn emit_locality(locality: &Locality, endpoints: &[Endpoint], hostname: &str) ->
 }
 
 fn emit_endpoint(endpoint: &Endpoint, hostname: &str) -> endpoint_pb::LbEndpoint {
+    let address = if endpoint.is_socket() {
+        pb::pipe(endpoint.address.to_string())
+    } else {
+        pb::socket_address(endpoint.address.to_string(), endpoint.port)
+    };
     let message = endpoint_pb::Endpoint {
-        address: Some(pb::socket_address(endpoint.address.to_string(), endpoint.port)),
+        address: Some(address),
         // What `autoHostRewrite` puts into the Host header.
         hostname: hostname.to_owned(),
         ..Default::default()

@@ -15,7 +15,7 @@ use super::{name, pb, wire};
 
 /// Where gateways have the authorities that their system trusts. By path: Envoy refuses to match names under its
 /// `system_root_certs` (seen on 1.40).
-const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+pub(super) const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// The transport socket of a chain that ends TLS.
 ///
@@ -166,7 +166,7 @@ fn validation(client: &ClientCertificate) -> tls_pb::common_tls_context::Validat
 }
 
 /// Takes every identity that begins so.
-fn identities_under(prefix: &str) -> tls_pb::SubjectAltNameMatcher {
+pub(super) fn identities_under(prefix: &str) -> tls_pb::SubjectAltNameMatcher {
     use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
     tls_pb::SubjectAltNameMatcher {
         san_type: tls_pb::subject_alt_name_matcher::SanType::Uri.into(),
@@ -176,7 +176,7 @@ fn identities_under(prefix: &str) -> tls_pb::SubjectAltNameMatcher {
 }
 
 /// One exact matcher for each type that the name can be of; any of them may be in the certificate. Identities are URIs.
-fn name_matchers(name: &AltName, is_identity: bool) -> Vec<tls_pb::SubjectAltNameMatcher> {
+pub(super) fn name_matchers(name: &AltName, is_identity: bool) -> Vec<tls_pb::SubjectAltNameMatcher> {
     use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
     use tls_pb::subject_alt_name_matcher::SanType;
     let text = &name.0;
@@ -198,18 +198,18 @@ fn name_matchers(name: &AltName, is_identity: bool) -> Vec<tls_pb::SubjectAltNam
 const SECRET_WAIT: Duration = Duration::from_secs(5);
 
 /// A secret that comes on the stream. `verify` keeps a snapshot from naming one that it lacks.
-fn over_sds(name: &str) -> tls_pb::SdsSecretConfig {
+pub(super) fn over_sds(name: &str) -> tls_pb::SdsSecretConfig {
     let mut config_source = pb::over_ads();
     config_source.initial_fetch_timeout = Some(pb::duration(SECRET_WAIT));
     tls_pb::SdsSecretConfig { name: name.to_owned(), sds_config: Some(config_source) }
 }
 
-fn file(path: &str) -> core_pb::DataSource {
+pub(super) fn file(path: &str) -> core_pb::DataSource {
     let specifier = Some(core_pb::data_source::Specifier::Filename(path.to_string()));
     core_pb::DataSource { specifier, ..Default::default() }
 }
 
-fn version(version: TlsVersion) -> tls_pb::tls_parameters::TlsProtocol {
+pub(super) fn version(version: TlsVersion) -> tls_pb::tls_parameters::TlsProtocol {
     use tls_pb::tls_parameters::TlsProtocol;
     match version {
         TlsVersion::V1_0 => TlsProtocol::TlSv10,

@@ -7,6 +7,7 @@
 //! Knows nothing of manifests or Envoy types, nor where an object came from beyond its
 //! [`ObjectRef`](crate::model::ObjectRef).
 
+pub mod client_tls;
 pub mod extension;
 pub mod frozen;
 pub mod listener;
@@ -23,6 +24,7 @@ use imbl::OrdMap;
 
 use crate::model::GatewayId;
 
+pub use client_tls::ClientTls;
 pub use extension::Extensions;
 pub use listener::{Chain, Listener, Serves, VirtualHost};
 pub use policy::Policy;

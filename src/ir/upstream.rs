@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::model::{Labels, Name, ObjectRef};
 
-use super::{Guard, Secret, SecretId};
+use super::{ClientTls, Guard, Secret, SecretId};
 
 /// Names one destination: object, port and subset, and what it is for.
 ///
@@ -34,6 +35,8 @@ pub enum Purpose {
     HttpServer,
     /// A filter that asks it over gRPC, so always HTTP/2. Policies for the destination decide whether it may at all.
     GrpcServer,
+    /// Routes that pass whole connections on, where these go there in another way than requests.
+    Connections,
     /// Gateways of other clusters, through an east-west gateway of its own: they have judged their requests.
     Crossing,
 }
@@ -46,6 +49,7 @@ impl Purpose {
             Self::Routes => "",
             Self::HttpServer => "#http",
             Self::GrpcServer => "#grpc",
+            Self::Connections => "#tcp",
             Self::Crossing => "#crossing",
         }
     }
@@ -159,6 +163,10 @@ pub struct Upstream {
     pub hostname: Name,
     /// Ready endpoints by locality; empty answers 503.
     pub endpoints: BTreeMap<Locality, Vec<Endpoint>>,
+    /// TLS towards endpoints that are reached straight; absent for plaintext.
+    pub tls: Option<ClientTls>,
+    /// The same for external services behind it, by what [`Endpoint::via`] says of their endpoints.
+    pub externals: BTreeMap<Name, Option<ClientTls>>,
     /// Other clusters that endpoints may lead to, whether or not one does now.
     pub remotes: BTreeMap<Name, Remote>,
     /// What the gateway shows and trusts when it opens connections, beside its identity in the mesh; each once.
@@ -184,10 +192,25 @@ pub struct Remote {
 }
 
 impl Upstream {
+    /// Closes it, because what connections to it need is not there. It never falls back to plaintext.
+    pub fn close(&mut self) {
+        self.endpoints.clear();
+        if !self.id.purpose.is_asked() {
+            self.closed = Some(self.closed.take().map_or(Closed::BlackHole, |other| other.min(Closed::BlackHole)));
+        }
+    }
+
     /// Whether connections to it need the gateway's identity in the mesh, and the roots of trust.
     #[must_use]
     pub fn needs_identity(&self) -> bool {
-        !self.remotes.is_empty()
+        let started = self.tls.iter().chain(self.externals.values().flatten());
+        !self.remotes.is_empty() || started.into_iter().any(ClientTls::shows_identity)
+    }
+
+    /// Whether gateways look up some of its endpoints by name.
+    #[must_use]
+    pub fn is_looked_up(&self) -> bool {
+        self.closed != Some(Closed::BlackHole) && self.endpoints.values().flatten().any(Endpoint::is_name)
     }
 }
 
@@ -216,11 +239,12 @@ pub struct Locality {
 /// One address of a destination.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
-    /// IP address.
+    /// IP address; of an external service also a DNS name, or the path of a Unix socket.
     pub address: Name,
-    /// Container port, or port of an east-west gateway; 1 to 65535.
+    /// Container port, or port of an east-west gateway, 1 to 65535; 0 for a Unix socket.
     pub port: u16,
-    /// The other cluster whose east-west gateway this is; absent for what is reached straight.
+    /// The other cluster whose east-west gateway this is, or the external service behind a virtual destination that it belongs
+    /// to; absent for what is reached straight.
     pub via: Option<Name>,
     /// Its share of the requests, in proportion to the weights of the others; at least 1.
     pub weight: u32,
@@ -231,6 +255,18 @@ impl Endpoint {
     #[must_use]
     pub fn direct(address: Name, port: u16) -> Self {
         Self { address, port, via: None, weight: 1 }
+    }
+
+    /// Whether it is a Unix socket.
+    #[must_use]
+    pub fn is_socket(&self) -> bool {
+        self.address.starts_with('/')
+    }
+
+    /// Whether it is a DNS name.
+    #[must_use]
+    pub fn is_name(&self) -> bool {
+        !self.is_socket() && self.address.parse::<IpAddr>().is_err()
     }
 }
 

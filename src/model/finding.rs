@@ -139,6 +139,8 @@ codes! {
     BackendLeftOut = "BACKEND_LEFT_OUT",
     /// The certificate, key or authorities of a TLS listener are missing or cannot be used (R60). Its chain is left out.
     Certificate = "CERTIFICATE",
+    /// TLS towards a server that anybody may claim to be, because its author switched verification off (D32).
+    ServerNotVerified = "SERVER_NOT_VERIFIED",
     /// A policy for destinations or workloads, which gateways alone enforce: requests from Pod to Pod are not covered.
     EnforcedAtGatewaysOnly = "ENFORCED_AT_GATEWAYS_ONLY",
     /// A policy's setting that works differently from what its author may expect.

@@ -12,11 +12,13 @@ use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, Objec
 use super::LoopbackEndpoints;
 use super::access;
 use super::attachment::judging;
-use super::crossing::{Behind, add_remote, way};
+use super::crossing::{Behind, Way, add_remote, way};
+use super::external;
 use super::facts::{
     DestinationKind, DestinationReference, DestinationSelector, Fault, Port, Service, ServicePort, SliceEndpoint,
     VirtualDestination, VirtualPort,
 };
+use super::origination::{self, Opener};
 use super::policy;
 use super::selection::{Holder, destination_labels, find_destination, full_reference};
 use super::visibility::is_visible;
@@ -89,15 +91,6 @@ pub fn resolve_destination<W: World + ?Sized>(
                 return Err(fault(Code::DestinationNotFound, format!("`{}` is gone", found.id)));
             };
             let port = service_port(&service, written.port.as_ref()).map_err(|m| fault(Code::DestinationPort, m))?;
-            if port.protocol.is_none() && speaks == Speaks::Http {
-                return Err(fault(
-                    Code::Unsupported,
-                    format!(
-                        "port {} of `{}` speaks TLS, which gateways do not originate yet; name a port without TLS",
-                        port.number, found.id
-                    ),
-                ));
-            }
             port.number
         }
         DestinationKind::VirtualDestination => {
@@ -109,18 +102,15 @@ pub fn resolve_destination<W: World + ?Sized>(
                 return Err(fault(
                     Code::Unsupported,
                     format!(
-                        "port {} of `{}` does not speak plain HTTP, and routes forward to nothing else yet; name a port with protocol HTTP, HTTP2 or GRPC",
+                        "port {} of `{}` does not speak HTTP; name a port with protocol HTTP, HTTPS, HTTP2 or GRPC, or forward whole connections",
                         port.number, found.id
                     ),
                 ));
             }
-            if vd.services.is_empty() {
+            if vd.services.is_empty() && vd.external.is_empty() {
                 return Err(fault(
                     Code::Unsupported,
-                    format!(
-                        "`{}` selects no Services, and other backends are not supported yet; write `services`",
-                        found.id
-                    ),
+                    format!("`{}` selects no backends; write `services` or `externalServices`", found.id),
                 ));
             }
             port.number
@@ -135,16 +125,32 @@ pub fn resolve_destination<W: World + ?Sized>(
                     ),
                 ));
             }
-            return Err(fault(
-                Code::Unsupported,
-                format!(
-                    "`{}` is an external service, which routes cannot forward to yet; name a Service or a virtual destination",
-                    found.id
-                ),
-            ));
+            let Some(service) = world.external_service(&found.id) else {
+                return Err(fault(Code::DestinationNotFound, format!("`{}` is gone", found.id)));
+            };
+            let port =
+                external::find_port(&service, written.port.as_ref()).map_err(|m| fault(Code::DestinationPort, m))?;
+            external::check(world, &service, port).map_err(|own| {
+                fault(Code::Unsupported, format!("`{}` cannot be a destination: {}", found.id, own.message))
+            })?;
+            if port.protocol.is_none() && speaks == Speaks::Http {
+                return Err(fault(
+                    Code::Unsupported,
+                    format!(
+                        "port {} of `{}` does not speak HTTP; name a port with protocol HTTP, HTTPS, HTTP2 or GRPC, or forward whole connections",
+                        port.number, found.id
+                    ),
+                ));
+            }
+            port.number
         }
     };
-    Ok(UpstreamId { object: found.id, port, subset: written.subset.clone(), purpose: Purpose::Routes })
+    let mut upstream = UpstreamId { object: found.id, port, subset: written.subset.clone(), purpose: Purpose::Routes };
+    let differs = |target: &UpstreamId| origination::differs_for_connections(world, target);
+    if speaks == Speaks::Anything && behind(world, &upstream).iter().any(differs) {
+        upstream.purpose = Purpose::Connections;
+    }
+    Ok(upstream)
 }
 
 /// R40 for Services.
@@ -212,9 +218,12 @@ pub fn selects<W: World + ?Sized>(world: &W, selector: &DestinationSelector, ups
     let port = match &selector.port {
         None => true,
         Some(Port::Number(number)) => *number == upstream.port,
-        Some(Port::Name(name)) => world
-            .service(&upstream.object)
-            .is_some_and(|service| service.ports.iter().any(|p| p.name == *name && p.number == upstream.port)),
+        Some(Port::Name(name)) => {
+            let of_service = world.service(&upstream.object);
+            let of_external = world.external_service(&upstream.object);
+            of_service.is_some_and(|s| s.ports.iter().any(|p| p.name == *name && p.number == upstream.port))
+                || of_external.is_some_and(|s| s.ports.iter().any(|p| p.name == *name && p.number == upstream.port))
+        }
     };
     port && destination_labels(world, &upstream.object)
         .is_some_and(|labels| selector.selector.fits(&upstream.object, &labels))
@@ -260,7 +269,7 @@ pub fn check_on_gateway<W: World + ?Sized>(
         }
     }
     // Where several hold, the first in the order of codes is told (R145).
-    let way = (id.kind == Kind::Service && id.cluster != *gateway_cluster).then(|| way(world, gateway, upstream));
+    let way = (id.kind == Kind::Service && id.cluster != *gateway_cluster).then(|| across(world, gateway, upstream));
     match way {
         Some(Err(fault)) if fault.0 < Code::ServiceIsolated => return Err(fault),
         _ => {}
@@ -271,11 +280,25 @@ pub fn check_on_gateway<W: World + ?Sized>(
     way.map_or(Ok(()), |way| way.map(drop))
 }
 
+/// How a gateway reaches a Service of another cluster that a route names.
+fn across<W: World + ?Sized>(world: &W, gateway: &GatewayId, upstream: &UpstreamId) -> Result<Way, (Code, String)> {
+    if let Some(service) = world.service(&upstream.object)
+        && let Some(port) = service.ports.iter().find(|port| port.number == upstream.port)
+    {
+        origination::may_cross(world, (&service, port), None, upstream.purpose)?;
+    }
+    way(world, gateway, upstream)
+}
+
 /// Why the owner of a gateway may not reach a destination whose workspace is isolated.
 ///
 /// # Rule
 /// R45, R47.
-fn isolated_from<W: World + ?Sized>(world: &W, gateway_owner: &WorkspaceId, id: &ObjectRef) -> Option<String> {
+pub(super) fn isolated_from<W: World + ?Sized>(
+    world: &W,
+    gateway_owner: &WorkspaceId,
+    id: &ObjectRef,
+) -> Option<String> {
     let roster = world.roster();
     let owner = roster.owner_of(id)?;
     if owner == gateway_owner || !roster.workspaces.get(owner)?.is_isolated() {
@@ -314,14 +337,13 @@ pub fn resolve_upstream<W: World + ?Sized>(
     let is_barred = is_asked
         && (closed.is_some() || bar(gateway, id, &guards, findings) | bar_judged(world, gateway, id, findings));
     let (closed, guards) = if is_asked { (None, Vec::new()) } else { (closed, guards) };
-    let domain = |cluster: &Name| {
-        world.roster().clusters.get(cluster).map_or_else(|| Name::from("cluster.local"), |c| c.domain.clone())
-    };
     let mut upstream = Upstream {
         id: id.clone(),
         protocol: UpstreamProtocol::Http1,
-        hostname: format!("{}.{}.svc.{}", id.object.name, id.object.namespace, domain(&id.object.cluster)).into(),
+        hostname: origination::hostname(world, &id.object),
         endpoints: BTreeMap::new(),
+        tls: None,
+        externals: BTreeMap::new(),
         remotes: BTreeMap::new(),
         secrets: Vec::new(),
         closed,
@@ -331,8 +353,10 @@ pub fn resolve_upstream<W: World + ?Sized>(
     if is_asked && (is_barred || check_on_gateway(world, gateway, gateway_owner, id).is_err()) {
         return upstream;
     }
+    let from = Opener { world, gateway, owner: gateway_owner };
     let mut behind: Vec<Behind> = Vec::new();
     match id.object.kind {
+        Kind::ExternalService => external::lead(&from, &mut upstream, findings),
         Kind::Service => {
             if let Some(service) = world.service(&id.object)
                 && let Some(port) = service.ports.iter().find(|port| port.number == id.port)
@@ -340,9 +364,16 @@ pub fn resolve_upstream<W: World + ?Sized>(
                 upstream.protocol = port.protocol.unwrap_or(UpstreamProtocol::Http1);
                 let found = endpoints(world, &service, port, &id.subset, findings);
                 if service.id.cluster == *gateway_cluster {
-                    upstream.endpoints = found;
+                    let own = (&*service, port);
+                    match origination::to_service(&from, own, None, id.purpose, &mut upstream.secrets, findings) {
+                        origination::Way::Closed(_) => upstream.close(),
+                        way => {
+                            upstream.tls = way.tls();
+                            upstream.endpoints = found;
+                        }
+                    }
                 // Without a way no route leads here.
-                } else if let Ok(way) = way(world, gateway, id) {
+                } else if let Ok(way) = across(world, gateway, id) {
                     behind.push(Behind { way, endpoints: found });
                 }
             }
@@ -378,6 +409,23 @@ pub fn resolve_upstream<W: World + ?Sized>(
                             );
                         }
                         Ok(target) if service.id.cluster == *gateway_cluster => {
+                            let through = Some((&*vd, port));
+                            let own = (&*service, target);
+                            let way = origination::to_service(
+                                &from,
+                                own,
+                                through,
+                                id.purpose,
+                                &mut upstream.secrets,
+                                findings,
+                            );
+                            if let origination::Way::Closed(reason) = way {
+                                let message = format!("`{}` is left out on some gateways: {reason}", service.id);
+                                let finding = Finding::warning(&vd.id, Code::BackendLeftOut, message);
+                                findings.push(finding.with(&service.id));
+                                continue;
+                            }
+                            upstream.tls = way.tls();
                             let found = endpoints(world, &service, target, &id.subset, findings);
                             for (locality, list) in found {
                                 upstream.endpoints.entry(locality).or_default().extend(list);
@@ -385,7 +433,9 @@ pub fn resolve_upstream<W: World + ?Sized>(
                         }
                         Ok(target) => {
                             let remote = UpstreamId { subset: id.subset.clone(), ..upstream_of(&service, target) };
-                            match way(world, gateway, &remote) {
+                            let through = Some((&*vd, port));
+                            let crossing = origination::may_cross(world, (&service, target), through, id.purpose);
+                            match crossing.and_then(|()| way(world, gateway, &remote)) {
                                 Ok(way) => {
                                     let endpoints = endpoints(world, &service, target, &id.subset, findings);
                                     behind.push(Behind { way, endpoints });
@@ -410,6 +460,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
                         ),
                     }
                 }
+                external::join(&from, &vd, port, &mut upstream, findings);
             }
         }
         _ => {}
@@ -418,7 +469,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
         Purpose::GrpcServer => upstream.protocol = UpstreamProtocol::Http2,
         // Who sends has chosen.
         Purpose::Crossing => upstream.protocol = UpstreamProtocol::AsClient,
-        Purpose::Routes | Purpose::HttpServer => {}
+        Purpose::Routes | Purpose::Connections | Purpose::HttpServer => {}
     }
     let remotes =
         behind.iter().map(|Behind { way, .. }| (way.remote.target.object.cluster.clone(), way.remote.clone()));
@@ -516,7 +567,7 @@ pub fn backing_services<W: World + ?Sized>(
     by_cluster.into_values().collect()
 }
 
-/// A destination and the Services behind it, each as a destination of its own: what its owner says of them holds on every
+/// A destination, and the Services and external services behind it, each as a destination of its own: what its owner says of them holds on every
 /// way to them.
 pub fn behind<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> Vec<UpstreamId> {
     let mut targets = vec![upstream.clone()];
@@ -526,6 +577,16 @@ pub fn behind<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> Vec<Upstre
         for service in backing_services(world, &vd, &mut Findings::new()) {
             if let Ok(target) = service_port(&service, Some(&port.target)) {
                 targets.push(upstream_of(&service, target));
+            }
+        }
+        for service in external::backing(world, &vd) {
+            if let Ok(target) = external::find_port(&service, Some(&port.target)) {
+                targets.push(UpstreamId {
+                    object: service.id.clone(),
+                    port: target.number,
+                    subset: Labels::new(),
+                    purpose: Purpose::Routes,
+                });
             }
         }
     }

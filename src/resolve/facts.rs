@@ -12,8 +12,10 @@ pub use workspaces::{
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::ir::client_tls::Origination;
 use crate::ir::listener::TlsVersion;
 use crate::ir::policy::Policy;
 use crate::ir::policy::ext_auth::{AuthServer, ExtAuth};
@@ -21,7 +23,7 @@ use crate::ir::policy::jwt::Jwt;
 use crate::ir::policy::rate_limit::RateLimit;
 use crate::ir::route::{DirectResponse, HostRewrite, Matcher, PathRewrite, Redirect};
 use crate::ir::trust::Terms;
-use crate::ir::upstream::UpstreamProtocol;
+use crate::ir::upstream::{Locality, UpstreamProtocol};
 use crate::model::{Code, FieldPath, Host, Kind, Labels, Name, ObjectRef, SecretBytes};
 
 /// Age order: oldest first.
@@ -518,7 +520,7 @@ pub struct ServicePort {
     pub number: u16,
     /// The container port: by number, or by name on each Pod.
     pub target: Port,
-    /// Protocol towards the Pods, from `appProtocol` or the name; `None` for TLS, which is not supported yet (R195).
+    /// Protocol towards the Pods, from `appProtocol` or the name; `None` for TLS (R195).
     pub protocol: Option<UpstreamProtocol>,
     /// Whether it is TCP.
     pub tcp: bool,
@@ -610,6 +612,8 @@ pub struct VirtualDestination {
     pub hosts: Vec<Name>,
     /// Selectors of backing Services.
     pub services: Vec<Selector>,
+    /// Selectors of backing ExternalServices.
+    pub external: Vec<Selector>,
     /// Ports.
     pub ports: Vec<VirtualPort>,
 }
@@ -623,9 +627,11 @@ pub struct VirtualPort {
     pub target: Port,
     /// Protocol towards the backends; `None` for one that HTTP routes cannot use.
     pub protocol: Option<UpstreamProtocol>,
+    /// Whether the backends speak TLS.
+    pub is_tls: bool,
 }
 
-/// An ExternalService, as far as visibility needs it.
+/// An ExternalService.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalService {
     /// Its name.
@@ -634,6 +640,72 @@ pub struct ExternalService {
     pub age: Age,
     /// Its labels.
     pub labels: Labels,
+    /// Its hosts; gateways use the first.
+    pub hosts: Vec<Host>,
+    /// Its IP addresses, sorted.
+    pub addresses: Vec<Name>,
+    /// Labels of its endpoints; empty picks none.
+    pub selector: Labels,
+    /// Ports, each number once.
+    pub ports: Vec<ExternalPort>,
+    /// Why it cannot be a destination at all.
+    pub fault: Option<Fault>,
+}
+
+/// A port of an ExternalService.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalPort {
+    /// What routes name.
+    pub number: u16,
+    /// Its name; may be empty.
+    pub name: Name,
+    /// The port of the endpoints.
+    pub target: Port,
+    /// Protocol for HTTP routes; `None` for one that they cannot use.
+    pub protocol: Option<UpstreamProtocol>,
+    /// Whether gateways start TLS.
+    pub tls: PortTls,
+    /// Why it cannot be a destination.
+    pub fault: Option<Fault>,
+}
+
+/// Whether gateways start TLS on a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortTls {
+    /// No.
+    Never,
+    /// For HTTP routes, because the protocol says so; bytes of whole connections are TLS already.
+    ForHttp(Origination),
+    /// On every connection.
+    Always(Origination),
+}
+
+/// An ExternalEndpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalEndpoint {
+    /// Its name.
+    pub id: ObjectRef,
+    /// Its age.
+    pub age: Age,
+    /// Its labels.
+    pub labels: Labels,
+    /// Where it is; absent where that cannot be read.
+    pub address: Option<ExternalAddress>,
+    /// Port names and numbers.
+    pub ports: Vec<(Name, u16)>,
+    /// Its place.
+    pub locality: Locality,
+}
+
+/// Where an ExternalEndpoint is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExternalAddress {
+    /// An IP address.
+    Ip(IpAddr),
+    /// A DNS name in lower case.
+    Name(Name),
+    /// A Unix socket on the gateway's host, by its absolute path.
+    Socket(Name),
 }
 
 // ---- policies ----------------------------------------------------------------------------------------------------

@@ -170,6 +170,7 @@ pub fn compose<W: World + ?Sized>(
     }
     for id in wanted {
         let upstream = resolve_upstream(world, gateway, &owner, id, findings);
+        plan.secrets.extend(upstream.secrets.iter().cloned());
         plan.upstreams.insert(id.clone(), Arc::new(upstream));
     }
     complete_secrets(world, &mut plan, findings);

@@ -285,6 +285,11 @@ impl<'a> Checker<'a> {
         }
         self.check_transports(place, &cluster, &mut wanted);
         wanted.endpoints = endpoints_of(&cluster);
+        match &cluster.load_assignment {
+            Some(own) if wanted.endpoints.is_none() => self.check_leads(place, own, &[&wanted]),
+            None if wanted.endpoints.is_none() => self.report(place, "has no endpoints, and takes none"),
+            _ => {}
+        }
         wanted
     }
 

@@ -11,8 +11,9 @@
 //!   `gateway/port host name: matcher -> action {labels} [policies]`; `(nothing)` where nothing is served. With TLS the
 //!   name of the chain stands behind the port; a route of whole connections has `connections` in place of a host. What other
 //!   clusters are let through to is `gateway/port/server name requests of identities -> upstream`, or `connections of`.
-//! * `endpoints`: the complete listing of the upstreams, `gateway upstream protocol: addresses` or `closed`; behind an address
-//!   that leads to another cluster ` via cluster`, behind one with a weight other than 1 ` xWEIGHT`.
+//! * `endpoints`: the complete listing of the upstreams, `gateway upstream protocol: addresses` or `closed`, with the TLS that
+//!   the gateway starts; behind an address that leads to another cluster, or belongs to an external service behind a virtual
+//!   destination, ` via cluster`, behind one with a weight other than 1 ` xWEIGHT`. The TLS of those comes last.
 //! * `access`: the complete listing of who may call what, `gateway: …` for the gateway itself, `gateway/port: …` for whole
 //!   connections, `gateway upstream: …` for what it sends there.
 //! * `limits`: the complete listing of what is limited, and of what rate-limit services are told, as [`super::limits`] says.
@@ -440,9 +441,12 @@ fn endpoints(compiled: &Compiled) -> Vec<String> {
                     format!("{}:{}{via}{weight}{place}", e.address, e.port)
                 }));
             }
+            let tls = upstream.tls.as_ref().map(|tls| format!(" {tls}")).unwrap_or_default();
+            let externals = upstream.externals.iter().filter_map(|(key, tls)| Some((key, tls.as_ref()?)));
+            parts.extend(externals.map(|(key, tls)| format!("{key} {tls}")));
             let closed = upstream.closed.as_ref().map(|closed| format!(" closed {closed:?}")).unwrap_or_default();
             list.push(
-                format!("{} {} {:?}{closed}: {}", plan.gateway, upstream.id, upstream.protocol, parts.join(", "))
+                format!("{} {} {:?}{tls}{closed}: {}", plan.gateway, upstream.id, upstream.protocol, parts.join(", "))
                     .trim_end()
                     .to_owned(),
             );

@@ -19,6 +19,7 @@ use crate::resolve::crossing::east_west_findings;
 use crate::resolve::delegation::expand;
 use crate::resolve::delegation::fragments::share;
 use crate::resolve::destination::backing_services;
+use crate::resolve::external::judge;
 use crate::resolve::facts::{Table, TableRole};
 use crate::resolve::gateway::{
     Bindings, GrownTree, Segment, TableBindings, bind_table, carry_over_table, class_of_one, freeze, known_gateways,
@@ -392,16 +393,25 @@ impl Made {
         for reader in take(dirty, |reader| matches!(reader, Reader::Backing(_))) {
             let Reader::Backing(id) = &reader else { continue };
             let origin = Origin::Backing(id.clone());
-            let Some(vd) = self.inputs.virtual_destination(id) else {
-                self.reads.forget(&reader);
-                self.outcome.forget(&origin);
-                continue;
-            };
             let (world, mut findings) = (Recording::new(&self.inputs), Findings::new());
-            let backends = backing_services(&world, &vd, &mut findings);
+            let external = self.inputs.external_service(id);
+            let count = match (self.inputs.virtual_destination(id), external) {
+                (Some(vd), _) => {
+                    let backends = backing_services(&world, &vd, &mut findings);
+                    Count::new(id, "numSelectedBackingServices", backends.len())
+                }
+                (None, Some(service)) => {
+                    let endpoints = judge(&world, &service, &mut findings);
+                    Count::new(id, "numSelectedExternalEndpoints", endpoints)
+                }
+                (None, None) => {
+                    self.reads.forget(&reader);
+                    self.outcome.forget(&origin);
+                    continue;
+                }
+            };
             self.reads.record(&reader, world.into_slots());
             self.outcome.set(origin.clone(), findings);
-            let count = Count::new(id, "numSelectedBackingServices", backends.len());
             self.outcome.count(&origin, vec![count]);
         }
         if dirty.remove(&Reader::Classes) {

@@ -398,7 +398,7 @@ impl Kept {
                     dirty.extend([Reader::Binding(id.clone()), Reader::Tree(id)]);
                 }
                 Kind::RateLimitServerConfig => drop(dirty.insert(Reader::Delivery(id))),
-                Kind::VirtualDestination => drop(dirty.insert(Reader::Backing(id))),
+                Kind::VirtualDestination | Kind::ExternalService => drop(dirty.insert(Reader::Backing(id))),
                 Kind::Service => drop(services.insert(id)),
                 Kind::RootTrustPolicy => drop(dirty.insert(Reader::Trust)),
                 _ if id.kind.is_v2() => drop(dirty.insert(Reader::NoEffect(id))),

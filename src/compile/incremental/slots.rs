@@ -11,8 +11,8 @@ use crate::memo::Reads;
 use crate::model::{GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
 use crate::resolve::Options;
 use crate::resolve::facts::{
-    Account, AuthServerObject, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table,
-    VirtualDestination, VirtualGateway,
+    Account, AuthServerObject, ExternalEndpoint, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service,
+    Slice, Table, VirtualDestination, VirtualGateway,
 };
 use crate::resolve::lower::Lowered;
 use crate::resolve::policy::rate_limit::LimitObject;
@@ -95,7 +95,7 @@ pub(super) enum Reader {
     Tree(ObjectRef),
     /// What a delegation, or a table below one, brings to the tree of a root table.
     Fragment(ObjectRef, u64),
-    /// The Services behind a virtual destination.
+    /// The Services behind a virtual destination, or the endpoints of an external service.
     Backing(ObjectRef),
     /// Whether the selectors of a policy have an effect.
     NoEffect(ObjectRef),
@@ -163,6 +163,7 @@ pub(super) fn touch_object(
         Lowered::Account(account) => labels = Some(&account.labels),
         Lowered::VirtualDestination(vd) => labels = Some(&vd.labels),
         Lowered::ExternalService(service) => labels = Some(&service.labels),
+        Lowered::ExternalEndpoint(endpoint) => labels = Some(&endpoint.labels),
         Lowered::Gateway(_) => touch(reads, &Slot::Gateways, dirty),
         Lowered::Slice(slice) => touch(reads, &Slot::Slices(slice.service.clone()), dirty),
         Lowered::Pod(_) => touch(reads, &Slot::Pods(id.cluster.clone(), id.namespace.clone()), dirty),
@@ -378,6 +379,11 @@ impl World for Recording<'_> {
         self.inputs.external_services(selector)
     }
 
+    fn external_endpoints(&self, selector: &Selector) -> Vec<Arc<ExternalEndpoint>> {
+        self.selected(Kind::ExternalEndpoint, selector);
+        self.inputs.external_endpoints(selector)
+    }
+
     fn limit_object(&self, id: &ObjectRef) -> Option<Arc<LimitObject>> {
         self.object(id);
         self.inputs.limit_object(id)
@@ -413,6 +419,13 @@ impl World for Recording<'_> {
             self.note(Slot::Policies(owner.clone(), PolicyPlace::Access(key)));
         }
         self.inputs.access_policies(owner, object, labels)
+    }
+
+    fn connection_policies(&self, owner: &WorkspaceId, object: &ObjectRef, labels: &Labels) -> Vec<Arc<PolicyObject>> {
+        for key in DestinationKey::picking(object, labels) {
+            self.note(Slot::Policies(owner.clone(), PolicyPlace::Connections(key)));
+        }
+        self.inputs.connection_policies(owner, object, labels)
     }
 
     fn sharing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>> {

@@ -5,8 +5,7 @@ use crate::crd::{Object, destination as written};
 use crate::ir::upstream::UpstreamProtocol;
 use crate::model::{Code, FieldPath, Finding, Findings, Host, Kind, Name, ObjectRef};
 use crate::resolve::facts::{
-    Account, Age, ExternalService, Node, Pod, Port, Secret, Service, ServicePort, Slice, SliceEndpoint,
-    VirtualDestination, VirtualPort,
+    Account, Age, Node, Pod, Port, Secret, Service, ServicePort, Slice, SliceEndpoint, VirtualDestination, VirtualPort,
 };
 
 use super::{labels, lower_port, lower_selector, not_applicable, optional, port_number};
@@ -191,16 +190,6 @@ pub(super) fn virtual_destination(
     if !spec.external_workloads.is_empty() {
         not_applicable(object, "externalWorkloads", "workloads outside clusters are not supported", findings);
     }
-    if !spec.external_services.is_empty() {
-        findings.push(
-            Finding::warning(
-                id,
-                Code::BackendLeftOut,
-                "external services as backends are not supported yet and are left out",
-            )
-            .at(FieldPath::new("spec.externalServices")),
-        );
-    }
     let mut ports = Vec::with_capacity(spec.ports.len());
     for (index, written) in spec.ports.iter().enumerate() {
         let field = FieldPath::new("spec.ports").index(index);
@@ -223,9 +212,9 @@ pub(super) fn virtual_destination(
             Some(Ok(None)) | None => Port::Number(number),
         };
         let protocol = match written.protocol.to_ascii_uppercase().as_str() {
-            "HTTP" => Some(UpstreamProtocol::Http1),
+            "HTTP" | "HTTPS" | "TLS" => Some(UpstreamProtocol::Http1),
             "GRPC" | "HTTP2" => Some(UpstreamProtocol::Http2),
-            "HTTPS" | "TLS" | "TCP" | "MONGO" => None,
+            "TCP" | "MONGO" => None,
             other => {
                 error(
                     field.field("protocol"),
@@ -234,7 +223,8 @@ pub(super) fn virtual_destination(
                 continue;
             }
         };
-        ports.push(VirtualPort { number, target, protocol });
+        let is_tls = matches!(written.protocol.to_ascii_uppercase().as_str(), "HTTPS" | "TLS");
+        ports.push(VirtualPort { number, target, protocol, is_tls });
     }
     VirtualDestination {
         id: id.clone(),
@@ -242,13 +232,9 @@ pub(super) fn virtual_destination(
         labels: object.meta.labels.clone(),
         hosts,
         services: spec.services.iter().map(lower_selector).collect(),
+        external: spec.external_services.iter().map(lower_selector).collect(),
         ports,
     }
-}
-
-pub(super) fn external_service(object: &Object) -> ExternalService {
-    let id = &object.meta.id;
-    ExternalService { id: id.clone(), age: Age::new(object.meta.created, id), labels: object.meta.labels.clone() }
 }
 
 pub(super) fn secret(object: &Object, spec: &k8s::Secret) -> Secret {

@@ -26,11 +26,18 @@ impl Checker<'_> {
     /// Checks how the endpoints of a cluster are spoken to.
     pub(super) fn check_transports(&mut self, place: Place<'_>, cluster: &cluster_pb::Cluster, wanted: &mut Wanted) {
         for own in &cluster.transport_socket_matches {
+            let is_external = own.r#match.as_ref().is_some_and(|fields| fields.fields.contains_key("external"));
             let leads = own.r#match.as_ref().map(|fields| shown(fields.fields.iter())).unwrap_or_default();
             if leads.is_empty() || !wanted.leads.insert(leads) {
                 self.report(place, format!("transport `{}` is for the endpoints of another, or for all", own.name));
             }
-            let Some(common) = self.upstream_context(place, own.transport_socket.as_ref()) else {
+            let context = self.upstream_context(place, own.transport_socket.as_ref());
+            if is_external {
+                self.check_started(place, context.as_ref());
+                wanted.secrets.extend(context.iter().flat_map(secrets_of));
+                continue;
+            }
+            let Some(common) = context else {
                 self.report(place, format!("transport `{}` opens no TLS", own.name));
                 continue;
             };
@@ -40,7 +47,27 @@ impl Checker<'_> {
             wanted.secrets.extend(secrets_of(&common));
         }
         let common = self.upstream_context(place, cluster.transport_socket.as_ref());
+        self.check_started(place, common.as_ref());
         wanted.secrets.extend(common.iter().flat_map(secrets_of));
+    }
+
+    /// Checks TLS towards endpoints that are reached straight: whoever trusts authorities asks for a name, and the other way
+    /// round, which Envoy would refuse.
+    fn check_started(&mut self, place: Place<'_>, context: Option<&tls_pb::CommonTlsContext>) {
+        use tls_pb::common_tls_context::ValidationContextType;
+        let (own, over_sds) = match context.and_then(|context| context.validation_context_type.as_ref()) {
+            None => return,
+            Some(ValidationContextType::ValidationContext(own)) => (Some(own), false),
+            Some(ValidationContextType::CombinedValidationContext(combined)) => {
+                (combined.default_validation_context.as_ref(), true)
+            }
+            Some(_) => (None, true),
+        };
+        let trusts = over_sds || own.is_some_and(|own| own.trusted_ca.is_some());
+        let names = own.is_some_and(|own| !own.match_typed_subject_alt_names.is_empty());
+        if trusts != names {
+            self.report(place, "verifies servers without a name, or without authorities");
+        }
     }
 
     fn upstream_context(
