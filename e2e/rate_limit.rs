@@ -459,7 +459,10 @@ async fn r130_an_envoy_that_cannot_limit_serves_no_limited_route() -> anyhow::Re
     let entry =
         list(&shown, "/items").iter().find(|entry| text(entry, "/object") == "RateLimitPolicy/team/who@cluster-1");
     let told = entry.map(Value::to_string).unwrap_or_default();
-    assert!(told.contains("UNSUPPORTED") && told.contains("the limiting of requests needs 1.40 or newer"), "{told}");
+    assert!(
+        told.contains("UNSUPPORTED") && told.contains("the counting of requests by a service needs 1.40 or newer"),
+        "{told}"
+    );
     Ok(())
 }
 

@@ -255,20 +255,22 @@ fn build<'a>(route: &'a Route, extensions: &'a Extensions) -> RouteBuilder<'a> {
     for policy in route.body.policies.iter() {
         filter::apply(policy, &mut builder);
     }
-    if let Action::Forward(forward) = &route.body.action {
-        let own = &route.body.policies;
-        let is_split = forward.destinations.iter().any(|destination| lanes::limits(&destination.policies).is_some());
-        if let (false, Some(limits)) = (is_split, lanes::limits(own)) {
-            lanes::fill(limits, &own.iter(), builder.scope());
+    let own = &route.body.policies;
+    let destinations = match &route.body.action {
+        Action::Forward(forward) => &forward.destinations[..],
+        Action::Redirect(_) | Action::Direct(_) => &[],
+    };
+    let is_split = destinations.iter().any(|destination| lanes::limits(&destination.policies).is_some());
+    if let (false, Some(limits)) = (is_split, lanes::limits(own)) {
+        lanes::fill(limits, &own.iter(), &mut builder);
+    }
+    for (index, destination) in destinations.iter().enumerate() {
+        builder.level = Level::Destination(index);
+        for policy in &destination.policies {
+            filter::apply(policy, &mut builder);
         }
-        for (index, destination) in forward.destinations.iter().enumerate() {
-            builder.level = Level::Destination(index);
-            for policy in &destination.policies {
-                filter::apply(policy, &mut builder);
-            }
-            if let Some(limits) = lanes::limits(&destination.policies) {
-                lanes::fill(limits, &own.iter().chain(&destination.policies), builder.scope());
-            }
+        if let Some(limits) = lanes::limits(&destination.policies) {
+            lanes::fill(limits, &own.iter().chain(&destination.policies), &mut builder);
         }
     }
     builder

@@ -91,7 +91,7 @@ const ROWS: &[Row] = &[
     Row {
         kind: Kind::RateLimitPolicy,
         sample: "{ratelimitServerConfig: {name: limits}, serverSettings: {name: limits}, raw: {rateLimits: [{actions: [{remoteAddress: {}}], setActions: [{remoteAddress: {}}]}]}}",
-        lacks: "redirects and direct responses; limiting without a service; more than 32 items for a request",
+        lacks: "by a service, redirects and direct responses; by gateways, limits of 0, of more values than 256 or carried by requests; more than 32 items for a request",
         shown_by: &[
             "rate_limit::rules_of_both_forms_limit_what_they_count",
             "rate_limit::r123_all_policies_of_a_route_and_its_destination_apply",
@@ -100,6 +100,10 @@ const ROWS: &[Row] = &[
             "rate_limit::without_its_service_a_policy_does_what_its_settings_say",
             "rate_limit::bad_policies_limit_nothing_and_say_why",
             "rate_limit::r130_an_envoy_that_cannot_limit_serves_no_limited_route",
+            "local_rate_limit::gateways_count_by_themselves_where_the_rules_say_so",
+            "local_rate_limit::r125_what_gateways_count_stands_before_tokens_or_behind_them",
+            "local_rate_limit::what_gateways_cannot_count_is_told_and_not_limited",
+            "local_rate_limit::counting_begins_anew_when_a_route_of_the_listener_changes",
         ],
     },
     Row {

@@ -72,13 +72,23 @@ pub fn fit(mut on: OnRoute<'_>) -> Vec<Told> {
         || (!own.is_empty() && on.destinations.values().any(|policies| has_tokens(policies)));
     let mut told = Vec::new();
     if on.upstreams.is_empty() {
+        // Gateways count requests that they answer themselves, too.
+        let (local, asked): (List, List) = own.into_iter().partition(|limits| limits.counter.service().is_none());
+        own = local;
+        sort(&mut own, on.ages);
+        let here: Vec<&Policy> = on.own.iter().collect();
+        own = shortened(own, &here, on.ages, &mut told);
+        on.put_back(own);
         let message = "nothing is limited, because Envoy asks only about requests that it forwards";
         let tell = |limits: Arc<Limits>| Told {
             policy: limits.policy.clone(),
             is_left_out: false,
             message: message.to_owned(),
         };
-        return own.into_iter().map(tell).collect();
+        told.extend(asked.into_iter().map(tell));
+        told.sort();
+        told.dedup();
+        return told;
     }
     sort(&mut own, on.ages);
     if is_split {
