@@ -36,18 +36,10 @@ const HOLDERS: [(Phase, [&str; lane::RANKS]); 2] = [
     ),
 ];
 
-/// What policies bring into holders; nothing for kinds that do not.
-pub(in super::super) fn limits(policies: &[Policy]) -> Option<&[Arc<Limits>]> {
-    policies.iter().find_map(|policy| match policy {
-        Policy::RateLimit(limits) => Some(limits.as_slice()),
-        _ => None,
-    })
-}
-
 /// Fills the holders of a route, or of one of its destinations, beside these policies.
 ///
-/// The route is closed where there are more steps than places. Resolving leaves no such route, but one that stands in has the
-/// steps of then beside the tokens of now.
+/// The route is closed where there are more steps than places. Resolving leaves no such route, whatever it kept: its authors
+/// are told there.
 pub(in super::super) fn fill<'a>(
     limits: &[Arc<Limits>],
     beside: &(impl Iterator<Item = &'a Policy> + Clone),

@@ -331,8 +331,8 @@ fn a_gateway_that_counts_has_the_buckets_of_all_policies_of_a_place() {
     };
     let (any, vip) = (bucket(None, day(2)), bucket(Some("vip"), None));
     let list = vec![
-        of("p", vec![header("a")], &[any.clone()]),
-        of("q", vec![header("a")], &[any, vip]),
+        of("p", vec![header("a")], std::slice::from_ref(&any)),
+        of("q", vec![header("a")], &[any.clone(), vip]),
         of("r", vec![header("b")], &[bucket(Some("x"), day(7))]),
     ];
     let route = shown(route("a").forward("cart", 1).policy(Policy::RateLimit(list.clone())));
@@ -390,4 +390,23 @@ fn a_route_with_more_steps_than_places_lets_nothing_pass() {
     for verified in [0, 9] {
         assert_eq!(with(Some(verified))["direct_response"]["status"], 500, "all four on one side of tokens");
     }
+}
+
+/// A route that stands in has limits of its own, and its destination verifies tokens since: they count, not what was then.
+#[test]
+fn limits_of_a_route_keep_their_side_of_the_tokens_of_its_destination() {
+    let of = |priority| limits("p", Phase::PostAuthz, priority, generic("a"));
+    let route = route("a")
+        .weighted("cart", 50, [tokens(Phase::PostAuthz, 5)])
+        .weighted("cart-v2", 50, [])
+        .policy(Policy::RateLimit(vec![of(0), of(7)]));
+    let snapshot = emit_gateway(
+        &plan([host("shop.example", [route])], [upstream("cart"), upstream("cart-v2")]),
+        &EmitOptions::default(),
+    );
+    let route = show(&snapshot, ResourceType::Route, "route/8080")["virtual_hosts"][0]["routes"][0].clone();
+    let clusters = &route["route"]["weighted_clusters"]["clusters"];
+    assert_eq!(lanes(&clusters[0]["typed_per_filter_config"]), ["chancery.post.0 a", "chancery.post.3 a"]);
+    assert_eq!(lanes(&clusters[1]["typed_per_filter_config"]), ["chancery.post.0 a", "chancery.post.1 a"]);
+    assert!(route["typed_per_filter_config"].is_null());
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::reference::DestinationRef;
-use super::{Phase, Place, TextPattern};
+use super::{Phase, Place, Policy, TextPattern};
 use crate::ir::upstream::UpstreamId;
 use crate::model::{Name, ObjectRef};
 
@@ -110,11 +110,11 @@ pub fn steps(limits: &[Arc<Limits>], phase: Phase) -> Vec<LimitStep<'_>> {
     let mut steps: Vec<LimitStep<'_>> = Vec::new();
     for limits in limits.iter().filter(|limits| limits.place.phase == phase) {
         let priority = limits.place.priority;
-        let of_priority = steps.iter_mut().filter(|step| step.priority == priority);
+        let mut of_priority = steps.iter_mut().filter(|step| step.priority == priority);
         let counter = match &limits.counter {
             Counter::Service(service) => {
                 let wanted = StepCounter::Service(service);
-                if let Some(step) = of_priority.filter(|step| step.counter == wanted).next() {
+                if let Some(step) = of_priority.find(|step| step.counter == wanted) {
                     step.items.extend(&limits.items);
                     continue;
                 }
@@ -137,6 +137,37 @@ pub fn steps(limits: &[Arc<Limits>], phase: Phase) -> Vec<LimitStep<'_>> {
         steps.push(LimitStep { priority, counter, items: limits.items.iter().collect() });
     }
     steps
+}
+
+/// The limits that hold on a route: on the route itself, or on the way to each of its destinations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnTheWay<'a> {
+    /// Wherever a request goes.
+    Route(&'a [Arc<Limits>]),
+    /// To each destination, in their order.
+    Destinations(Vec<&'a [Arc<Limits>]>),
+}
+
+/// The limits of a route, by its own policies and those of its destinations.
+///
+/// Where a destination verifies tokens, the places of a route's limits depend on the way, so they stand there.
+#[must_use]
+pub fn on_the_way<'a>(own: &'a [Policy], destinations: impl Iterator<Item = &'a [Policy]> + Clone) -> OnTheWay<'a> {
+    let of = |policies: &'a [Policy]| {
+        policies.iter().find_map(|policy| match policy {
+            Policy::RateLimit(limits) => Some(limits.as_slice()),
+            _ => None,
+        })
+    };
+    let of_route = of(own).unwrap_or_default();
+    let verifies = |policies: &[Policy]| policies.iter().any(|policy| matches!(policy, Policy::Jwt(_)));
+    if destinations.clone().any(|policies| of(policies).is_some()) {
+        OnTheWay::Destinations(destinations.map(|policies| of(policies).unwrap_or_default()).collect())
+    } else if !of_route.is_empty() && destinations.clone().any(verifies) {
+        OnTheWay::Destinations(destinations.map(|_| of_route).collect())
+    } else {
+        OnTheWay::Route(of_route)
+    }
 }
 
 /// Where it stands what the service is told.

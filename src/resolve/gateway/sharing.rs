@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ir::Policy;
-use crate::ir::extension::{CHECK_SLOTS, CheckSet, Extensions, Level, check_sets};
+use crate::ir::extension::{CHECK_SLOTS, CheckSet, Extensions, Level, STRICT_SLOTS, check_sets};
 use crate::ir::frozen::AcceptedRoute;
 use crate::ir::route::Action;
 use crate::model::{Code, Finding, Findings, GatewayId, ObjectRef, WorkspaceId};
@@ -105,7 +105,8 @@ pub fn extensions<'a, W: World + ?Sized>(
         extensions.checks.values().filter(|uses| uses.slot.is_none()).flat_map(|uses| &uses.policies).collect();
     for policy in crowded {
         let message = format!(
-            "gateway `{gateway}` has room for {CHECK_SLOTS} sets of settings by which servers are asked (`failureModeAllow`, `statusOnError`, `statPrefix`, `requestBody`, headers of HTTP servers), and older policies have it: the policy's routes answer 500 there until it uses the settings of another"
+            "gateway `{gateway}` has room for {STRICT_SLOTS} sets of settings by which servers are asked, and {} that let requests pass when a server fails (`failureModeAllow`, `statusOnError`, `statPrefix`, `requestBody`, headers of HTTP servers), and older policies have it: the policy's routes answer 500 there until it uses the settings of another",
+            CHECK_SLOTS - STRICT_SLOTS
         );
         findings.push(Finding::error(policy, Code::Unsupported, message));
     }

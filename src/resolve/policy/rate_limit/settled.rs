@@ -57,7 +57,7 @@ pub(in crate::resolve::policy) fn settle<W: World + ?Sized>(
     }
     let counter = match &rules.enforcers {
         Enforcers::Services(services) => {
-            Counter::Service(asked(references, &field, settings, (&id, services.as_slice()))?)
+            Counter::Service(asked(references, &field, &settings, (&id, services.as_slice()))?)
         }
         Enforcers::Gateways => {
             if policy.server.is_some() {
@@ -80,7 +80,7 @@ pub(in crate::resolve::policy) fn settle<W: World + ?Sized>(
 fn asked<W: World + ?Sized>(
     references: &mut References<'_, W>,
     field: &FieldPath,
-    settings: LimitServer,
+    settings: &LimitServer,
     (id, services): (&ObjectRef, &[DestinationRef]),
 ) -> Result<LimitService, Fault> {
     let server = service(references, field, settings.destination.as_ref())?;

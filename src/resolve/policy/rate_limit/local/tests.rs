@@ -209,7 +209,7 @@ proptest! {
             None => header("a"),
         };
         let node = serving::node(&config(), &rules);
-        let items = [ordered_item(&config(), &[first.clone()], None), ordered_item(&config(), &[first, header("b")], None)];
+        let items = [ordered_item(&config(), std::slice::from_ref(&first), None), ordered_item(&config(), &[first, header("b")], None)];
         let Ok(buckets) = buckets(&node, &items) else { return Ok(()) };
         let top = ("chancery.config", "c1/shop/rules");
         let values = fixed.map_or_else(|| vec!["x", "y", "z"], |fixed| vec![fixed]);
