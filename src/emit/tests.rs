@@ -157,7 +157,7 @@ fn discovered_filters_golden() {
         assert_eq!(show(name), expected);
     }
     assert_eq!(show("chancery.access"), json!({"@type": url("rbac.v3.RBAC")}));
-    for slot in 0..4 {
+    for slot in 0..6 {
         let expected = json!({
             "@type": url("ext_authz.v3.ExtAuthz"),
             "grpc_service": {"envoy_grpc": {"cluster_name": "chancery.nobody"}},
@@ -165,7 +165,7 @@ fn discovered_filters_golden() {
         });
         assert_eq!(show(&format!("chancery.extauth.{slot}")), expected);
     }
-    assert_eq!(snapshot.resources(ResourceType::Extension).len(), 10);
+    assert_eq!(snapshot.resources(ResourceType::Extension).len(), 12);
 }
 
 #[test]

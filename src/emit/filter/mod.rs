@@ -104,7 +104,7 @@ pub(super) const EXT_AUTH: [&str; CHECK_SLOTS] = [
 ///
 /// Reserved rows keep the order decided for kinds that are still to come. A lane stands on both sides of authentication
 /// and authorization, `pre` and `post`: six holders, with the verification of tokens between the third and the fourth. There
-/// is one for routes and one for destinations, and claims are checked after both, on the route that the second may lead to.
+/// is one for routes and one for destinations, and claims are checked after both, on the route that the first may lead to.
 ///
 /// Marks come before everything, so that they are of the route that a request was on first: the verification of tokens is
 /// off (`by_default`) where nothing needs it, and then Envoy makes no filter for a request, wherever that ends.
