@@ -110,8 +110,24 @@ pub(crate) fn gateway_of(manifests: &[Manifest], key: (&str, &str, &str)) -> any
 }
 
 fn is_gateway_service(manifests: &[Manifest], service: &Manifest) -> bool {
+    if is_east_west(manifests, service) {
+        return true;
+    }
     let gateways = manifests.iter().filter(|manifest| manifest.kind() == "VirtualGateway");
     gateways.into_iter().any(|virtual_gateway| selects(virtual_gateway, service))
+}
+
+/// Whether settings choose a gateway Service by its labels, or its label does by default.
+fn is_east_west(manifests: &[Manifest], service: &Manifest) -> bool {
+    if service.kind() != "Service" || texts(&service.object, "/spec/selector").is_empty() {
+        return false;
+    }
+    let own = texts(&service.object, "/metadata/labels");
+    let settings = manifests.iter().filter(|manifest| manifest.kind() == "WorkspaceSettings");
+    let items = settings.flat_map(|settings| list(&settings.object, "/spec/options/eastWestGateways"));
+    let mut wanted: Vec<_> = items.map(|item| texts(item, "/selector/labels")).collect();
+    wanted.push([("istio".to_owned(), "eastwestgateway".to_owned())].into());
+    wanted.iter().any(|wanted| !wanted.is_empty() && wanted.iter().all(|(key, value)| own.get(key) == Some(value)))
 }
 
 fn selects(virtual_gateway: &Manifest, service: &Manifest) -> bool {

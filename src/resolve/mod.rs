@@ -10,6 +10,7 @@
 //! | [`selection`] | which visible objects does a selector or reference mean |
 //! | [`destination`] | what does a destination reference come down to on a gateway |
 //! | [`eastwest`] | which gateways carry traffic into a workspace's clusters |
+//! | [`mesh`] | what clients inside a cluster find on its east-west gateways, and who they are |
 //! | [`delegation`] | the tree of a root table: walk, inherit, order, cycles, orphans |
 //! | [`attachment`] | which policies reach which route, and why the others do not |
 //! | [`access`] | who may call what at a destination and on a gateway |
@@ -43,6 +44,7 @@ pub mod expression;
 pub mod facts;
 pub mod gateway;
 pub mod lower;
+pub mod mesh;
 pub mod policy;
 pub mod roster;
 pub mod selection;

@@ -50,6 +50,8 @@ pub(super) enum Slot {
     Trust,
     /// Which classes of gateways there are.
     Classes,
+    /// Which ports clients inside the clusters use.
+    MeshPorts,
 }
 
 /// Where a selector is looked for when an object changes: it picks only what is in its bucket.
@@ -101,6 +103,10 @@ pub(super) enum Reader {
     Classes,
     /// Which virtual gateways are served by nobody.
     Unimplemented,
+    /// Which east-west gateways lack a port of a virtual destination.
+    Unexposed(ObjectRef),
+    /// The clients in one namespace of a cluster.
+    Clients(Name, Name),
     /// The listeners of a gateway.
     Listeners(GatewayId),
     /// What is wrong with a piece of a root table's tree on one gateway.
