@@ -93,6 +93,7 @@ fn plan(port: u16, mut hosts: Vec<Arc<VirtualHost>>, upstreams: Vec<Upstream>) -
     let chain = Chain {
         name: Name::default(),
         gateways: vec![gateway.clone()],
+        client: None,
         server_names: BTreeSet::new(),
         tls: None,
         guards: Vec::new(),

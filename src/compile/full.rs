@@ -107,6 +107,8 @@ pub fn compile(
     }
     findings.extend(orphans(&inputs, &trees, &bindings, &mesh));
     findings.extend(mesh.hosts().flat_map(|host| mesh.conflicts(host)));
+    findings.extend(mesh.ports().flat_map(|port| mesh.port_conflicts(port)));
+    findings.extend(mesh.federated().flat_map(|(workspace, _)| mesh.told_of_many(inputs.roster(), workspace)));
     findings.extend(beaten_findings(&beaten(&trees)));
     let in_force = trees.values().filter(|grown| grown.frozen.is_none());
     findings.extend(in_force.flat_map(|grown| &grown.tree.segments).flat_map(|segment| closed(segment)));
