@@ -13,12 +13,12 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_pb;
 use envoy_types::pb::google::protobuf as google_pb;
 
-use crate::ir::listener::{Chain, Serves};
+use crate::ir::listener::{Chain, Purpose, Serves};
 use crate::ir::{Action, Guard, Listener, Route, UpstreamId};
 use crate::model::{Host, ObjectRef};
 use crate::snapshot::Resource;
 
-use super::{EmitOptions, access, filter, layout, name, pb, route, tls, wire};
+use super::{EmitOptions, access, clients, filter, layout, name, pb, route, tls, wire};
 
 /// How long a stream may be silent in both directions. Envoy's own default, written out because it is the only limit on
 /// routes without a timeout; half of it cuts slow long polls, double keeps dead streams longer.
@@ -37,11 +37,7 @@ pub(super) fn emit_listener(listener: &Listener, options: &EmitOptions, is_cut: 
         name: name.to_string(),
         address: Some(pb::socket_address(options.bind.to_string(), listener.bind_port)),
         listener_filters: listener.reads_tls().then(tls_inspector).into_iter().collect(),
-        filter_chains: listener
-            .chains
-            .iter()
-            .map(|chain| emit_chain(listener.bind_port, chain, is_cut(chain)))
-            .collect(),
+        filter_chains: listener.chains.iter().map(|chain| emit_chain(listener, chain, is_cut(chain))).collect(),
         ..Default::default()
     };
     Resource::from_content(name, wire::encode(&message), pb::owners(concerned(listener)))
@@ -66,7 +62,8 @@ fn tls_inspector() -> listener_pb::ListenerFilter {
     }
 }
 
-fn emit_chain(bind_port: u16, chain: &Chain, is_cut: bool) -> listener_pb::FilterChain {
+fn emit_chain(listener: &Listener, chain: &Chain, is_cut: bool) -> listener_pb::FilterChain {
+    let bind_port = listener.bind_port;
     let protocols = match &chain.serves {
         Serves::Http(_) | Serves::Relay { is_stream: false, .. } => HTTP_PROTOCOLS,
         Serves::Tcp(_) | Serves::Relay { is_stream: true, .. } => &[],
@@ -74,7 +71,7 @@ fn emit_chain(bind_port: u16, chain: &Chain, is_cut: bool) -> listener_pb::Filte
     let filter = match &chain.serves {
         Serves::Http(_) => network_filter(
             "envoy.filters.network.http_connection_manager",
-            wire::any(&connection_manager(bind_port, chain, is_cut)),
+            wire::any(&connection_manager(listener, chain, is_cut)),
         ),
         Serves::Relay { upstream, is_stream: false } => {
             network_filter("envoy.filters.network.http_connection_manager", wire::any(&relay(bind_port, upstream)))
@@ -170,8 +167,10 @@ fn relay(bind_port: u16, upstream: &UpstreamId) -> hcm_pb::HttpConnectionManager
     }
 }
 
-fn connection_manager(bind_port: u16, chain: &Chain, is_cut: bool) -> hcm_pb::HttpConnectionManager {
+fn connection_manager(listener: &Listener, chain: &Chain, is_cut: bool) -> hcm_pb::HttpConnectionManager {
     use hcm_pb::http_connection_manager as hcm;
+
+    let bind_port = listener.bind_port;
 
     // A listener whose routes are missing would answer 404 to everything: wait for them. `verify` keeps a snapshot from
     // naming routes that it does not have.
@@ -183,6 +182,7 @@ fn connection_manager(bind_port: u16, chain: &Chain, is_cut: bool) -> hcm_pb::Ht
         let route_config_name = name::route_configuration(bind_port, &chain.name).to_string();
         hcm::RouteSpecifier::Rds(hcm_pb::Rds { config_source: Some(config_source), route_config_name })
     };
+    let knows_clients = (listener.purpose == Purpose::Mesh).then(clients::emit_filter);
     let chooses_part = is_cut.then(|| layout::emit_filter(bind_port, chain));
     hcm_pb::HttpConnectionManager {
         codec_type: hcm::CodecType::Auto.into(),
@@ -194,7 +194,7 @@ fn connection_manager(bind_port: u16, chain: &Chain, is_cut: bool) -> hcm_pb::Ht
         use_remote_address: pb::boolean(true),
         forward_client_cert_details: hcm::ForwardClientCertDetails::SanitizeSet.into(),
         stream_idle_timeout: Some(pb::duration(STREAM_IDLE_TIMEOUT)),
-        http_filters: chooses_part.into_iter().chain(filter::chain()).collect(),
+        http_filters: knows_clients.into_iter().chain(chooses_part).chain(filter::chain()).collect(),
         route_specifier: Some(route_specifier),
         ..Default::default()
     }

@@ -8,6 +8,17 @@ use crate::model::{Host, Name, ObjectRef};
 use super::secret::{AltName, SecretId};
 use super::{Guard, Route, Routes, UpstreamId};
 
+/// Whom a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// Whoever connects, as virtual gateways say.
+    Gateway,
+    /// Gateways of other clusters, which have routed and judged what they send (R180).
+    Crossing,
+    /// Clients inside the gateway's own cluster, each of whom finds the hosts of his workspace (R186).
+    Mesh,
+}
+
 /// A bound port of a gateway.
 ///
 /// Listeners of several virtual gateways that share a port are one listener (R57): in plaintext they share one chain, with
@@ -16,9 +27,11 @@ use super::{Guard, Route, Routes, UpstreamId};
 pub struct Listener {
     /// The port that Envoy binds: the gateway Service port's `targetPort`.
     pub bind_port: u16,
+    /// Whom it is for.
+    pub purpose: Purpose,
     /// Ports of the gateway Services that lead here; what a client dials and a matcher's `port` means.
     pub service_ports: BTreeSet<u16>,
-    /// The virtual gateways that declare it, in age order; none for what gateways of other clusters connect to.
+    /// The virtual gateways that declare it, in age order; none where it is not for them.
     pub gateways: Vec<ObjectRef>,
     /// At least one, each with server names of its own.
     pub chains: Vec<Chain>,

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::ir::listener::{CertificateSource, Chain, ClientCertificate, Serves, Tls, TlsVersion, TrustSource};
+use crate::ir::listener::{CertificateSource, Chain, ClientCertificate, Purpose as ListenerPurpose, Serves, Tls, TlsVersion, TrustSource};
 use crate::ir::secret::AltName;
 use crate::ir::trust::Identity;
 use crate::ir::upstream::{Endpoint, Locality, Purpose, Remote};
@@ -311,7 +311,7 @@ pub fn crossings<'e, W: World + ?Sized>(
             });
             for door in doors.iter().filter(|door| taken.contains(&door.bind_port)) {
                 let message = format!(
-                    "a listener of a virtual gateway has port {} of `{}`, where gateways of other clusters would connect; let one of the two have another port",
+                    "another listener has port {} of `{}`, where gateways of other clusters would connect; let one of the two have another port",
                     door.service_port, door.service.id
                 );
                 let settings = settings_of(world, owner);
@@ -323,6 +323,7 @@ pub fn crossings<'e, W: World + ?Sized>(
         for door in doors.iter() {
             let listener = listeners.entry(door.bind_port).or_insert_with(|| Listener {
                 bind_port: door.bind_port,
+                purpose: ListenerPurpose::Crossing,
                 service_ports: BTreeSet::new(),
                 gateways: Vec::new(),
                 chains: Vec::new(),

@@ -62,6 +62,12 @@ fn every_scenario_plans_as_written() {
                 failures.extend(check_route(&compiled, route, &path).into_iter().map(|f| format!("{case}: {f}")));
             }
         }
+        for asked in list(&scenario["expect"], "mesh") {
+            checked += 1;
+            let case =
+                format!("{} {} from {}", text(&scenario, "id"), text(&asked["request"], "host"), text(asked, "from"));
+            failures.extend(check_mesh(&compiled, asked).err().map(|failure| format!("{case}: {failure}")));
+        }
         for status in list(&scenario["expect"], "statuses") {
             checked += 1;
             let case = format!("{} {}", text(&scenario, "id"), text(status, "object"));
@@ -105,6 +111,26 @@ fn check_route(compiled: &Compiled, expected: &Value, path: &str) -> Vec<String>
         }
     }
     failures
+}
+
+/// A client of a workspace asks the east-west gateway of its cluster (R186).
+fn check_mesh(compiled: &Compiled, expected: &Value) -> Result<(), String> {
+    let gateway: GatewayId = format!("{}/{}", text(expected, "cluster"), text(expected, "viaGateway")).parse()?;
+    let asked = &expected["request"];
+    let request = Request {
+        host: text(asked, "host").to_owned(),
+        path: text(asked, "path").to_owned(),
+        port: asked["port"].as_u64().and_then(|port| port.try_into().ok()),
+        client: Some(text(expected, "from").to_owned()),
+        ..Request::default()
+    };
+    let explanation = explain(compiled, &gateway, &request)?;
+    let found = explanation.answer.as_ref().map_or(200, |answer| u64::from(answer.status));
+    let wanted = &expected["response"]["status"];
+    if Some(found) == wanted.as_u64() {
+        return Ok(());
+    }
+    Err(format!("status {found}, expected {wanted}: {:?}", explanation.answer))
 }
 
 fn check_provenance(route: &MatchedRoute<'_>, expected: &Value) -> Vec<String> {

@@ -17,6 +17,7 @@ use envoy_types::pb::envoy::extensions::filters::http::csrf::v3 as csrf_pb;
 use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3 as ext_authz_pb;
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault_pb;
 use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3 as header_mutation_pb;
+use envoy_types::pb::envoy::extensions::filters::http::ip_tagging::v3 as tagging_pb;
 use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt_pb;
 use envoy_types::pb::envoy::extensions::filters::http::lua::v3 as lua_pb;
 use envoy_types::pb::envoy::extensions::filters::http::ratelimit::v3 as rate_limit_pb;
@@ -250,6 +251,7 @@ emitted! {
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation" => HEADER_MUTATION;
     header_mutation_pb::HeaderMutationPerRoute =
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute" => HEADER_MUTATION_PER_ROUTE;
+    tagging_pb::IpTagging = "envoy.extensions.filters.http.ip_tagging.v3.IPTagging";
     jwt_pb::JwtAuthentication = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication" => JWT_AUTHENTICATION;
     jwt_pb::PerRouteConfig = "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig";
     lua_pb::Lua = "envoy.extensions.filters.http.lua.v3.Lua" => LUA;

@@ -1,0 +1,508 @@
+//! What clients inside a cluster find on its east-west gateways, each those hosts that his workspace may see.
+//!
+//! Whoever gives clients a host makes an [`Offer`]: a root table without gateways, a virtual destination, a federated
+//! Service. An offer depends on its object and on the roster alone, so that one that comes or goes concerns its hosts and no
+//! others. What has no table of its own is served by one that is made up for it ([`table_for`]), so that its routes are
+//! checked, get policies and are explained like all others.
+//!
+//! # Rule
+//! R76, R152 to R155, R164 to R166, R186 to R189.
+
+pub mod clients;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use crate::ir::VirtualHost;
+use crate::ir::route::Matcher;
+use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Labels, Name, ObjectRef, WorkspaceId};
+
+use super::eastwest::{crossing_ports, east_west_services};
+use super::facts::{
+    Age, DestinationKind, DestinationReference, Port, Reference, RootTable, Service, ServicePort, Table, TableAction,
+    TableForward, TableRole, TableRoute, VirtualDestination,
+};
+use super::gateway::{GrownTree, HostKey, Hosts, View};
+use super::roster::{Roster, list};
+use super::visibility::is_visible;
+use super::world::World;
+
+/// Where HTTP clients go that are told no port.
+const HTTP_PORT: u16 = 80;
+
+/// What an object offers to clients inside the clusters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The root table, or what a table is made up for.
+    pub root: ObjectRef,
+    age: Age,
+    rank: Rank,
+    hosts: Vec<Host>,
+    /// Ports that are in use because of it. What has no table serves on these alone.
+    ports: BTreeSet<u16>,
+    /// Whether it says itself where requests go.
+    has_routes: bool,
+    /// The workspaces to which it is visible.
+    audience: BTreeSet<WorkspaceId>,
+}
+
+/// Who serves a host that several offer to one workspace: a table takes it over from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Table,
+    VirtualDestination,
+    Federated,
+}
+
+/// What an object offers; nothing where it is no offer, or is not there.
+///
+/// # Cost
+/// In proportion to the workspaces.
+///
+/// # Rule
+/// R76, R149, R153.
+pub fn offer<W: World + ?Sized>(world: &W, root: &ObjectRef) -> Option<Offer> {
+    let audience = |labels: &Labels| -> BTreeSet<WorkspaceId> {
+        let all = world.roster().workspaces.keys();
+        all.filter(|user| is_visible(world, user, root, labels)).cloned().collect()
+    };
+    let made_up = |table: &Table, rank: Rank, labels: &Labels| {
+        let TableRole::Root(role) = &table.role else { return None };
+        Some(Offer {
+            root: root.clone(),
+            age: table.age.clone(),
+            rank,
+            hosts: role.hosts.clone(),
+            ports: table.routes.iter().flat_map(|route| &route.matchers).filter_map(|own| own.port).collect(),
+            has_routes: true,
+            audience: audience(labels),
+        })
+    };
+    match root.kind {
+        Kind::RouteTable => {
+            let table = world.table(root)?;
+            let TableRole::Root(role) = &table.role else { return None };
+            if !role.serves_mesh || role.hosts.is_empty() {
+                return None;
+            }
+            let matchers = table.routes.iter().flat_map(|route| &route.matchers);
+            Some(Offer {
+                root: root.clone(),
+                age: table.age.clone(),
+                rank: Rank::Table,
+                hosts: role.hosts.clone(),
+                ports: matchers.filter_map(|matcher| matcher.port).chain([HTTP_PORT]).collect(),
+                has_routes: true,
+                audience: audience(&table.labels),
+            })
+        }
+        Kind::VirtualDestination => {
+            let vd = world.virtual_destination(root)?;
+            let offer = made_up(&table_of_virtual_destination(&vd)?, Rank::VirtualDestination, &vd.labels)?;
+            Some(Offer { has_routes: vd.has_backends(), ..offer })
+        }
+        Kind::Service => {
+            let service = world.service(root)?;
+            made_up(&table_of_service(world.roster(), &service)?, Rank::Federated, &service.labels)
+        }
+        _ => None,
+    }
+}
+
+/// The table that serves an offer: its own, or one that is made up.
+pub fn table_for<W: World + ?Sized>(world: &W, root: &ObjectRef) -> Option<Arc<Table>> {
+    let made_up = match root.kind {
+        Kind::RouteTable => return world.table(root),
+        Kind::VirtualDestination => {
+            let vd = world.virtual_destination(root)?;
+            table_of_virtual_destination(&vd).filter(|_| vd.has_backends())
+        }
+        Kind::Service => table_of_service(world.roster(), &*world.service(root)?),
+        _ => None,
+    };
+    made_up.map(Arc::new)
+}
+
+/// All requests for one of its hosts and ports go to a virtual destination (R166).
+fn table_of_virtual_destination(vd: &VirtualDestination) -> Option<Table> {
+    let hosts: Vec<Host> = vd.hosts.iter().filter_map(|host| Host::parse(host).ok()).collect();
+    let ports = vd.ports.iter().enumerate().filter(|(_, port)| port.protocol.is_some());
+    let ports: Vec<(usize, u16)> = ports.map(|(index, port)| (index, port.number)).collect();
+    (!hosts.is_empty()).then(|| table(&vd.id, &vd.age, hosts, &ports, DestinationKind::VirtualDestination))
+}
+
+/// The same for a federated Service (R153).
+fn table_of_service(roster: &Roster, service: &Service) -> Option<Table> {
+    let federated = federated_ports(roster, service);
+    let is_http = |(_, port): &(usize, &ServicePort)| port.tcp && port.protocol.is_some();
+    let ports = service.ports.iter().enumerate().filter(|(_, port)| federated.contains(&port.number)).filter(is_http);
+    let ports: Vec<(usize, u16)> = ports.map(|(index, port)| (index, port.number)).collect();
+    let host = federated_host(roster, service).filter(|_| !ports.is_empty())?;
+    Some(table(&service.id, &service.age, vec![host], &ports, DestinationKind::Service))
+}
+
+fn table(id: &ObjectRef, age: &Age, hosts: Vec<Host>, ports: &[(usize, u16)], kind: DestinationKind) -> Table {
+    let route = |(index, port): &(usize, u16)| {
+        let destination = DestinationReference {
+            reference: Reference {
+                name: id.name.clone(),
+                namespace: Some(id.namespace.clone()),
+                cluster: Some(id.cluster.clone()),
+            },
+            kind,
+            port: Some(Port::Number(*port)),
+            subset: Labels::new(),
+            weight: 100,
+            field: FieldPath::new("spec.ports").index(*index),
+        };
+        let forward = TableForward { destinations: vec![destination], path_rewrite: None, host_rewrite: None };
+        TableRoute {
+            name: format!("port-{port}").into(),
+            index: *index,
+            labels: [].into(),
+            matchers: vec![Matcher { port: Some(*port), ..Matcher::any() }],
+            action: TableAction::Forward(forward),
+            faults: Vec::new(),
+        }
+    };
+    Table {
+        id: id.clone(),
+        age: age.clone(),
+        labels: Labels::new(),
+        role: TableRole::Root(RootTable { hosts, serves_mesh: true, ..RootTable::default() }),
+        weight: 0,
+        routes: ports.iter().map(route).collect(),
+        streams: Vec::new(),
+    }
+}
+
+/// The ports of a Service that federation gives a host.
+///
+/// # Rule
+/// R152.
+#[must_use]
+pub fn federated_ports(roster: &Roster, service: &Service) -> BTreeSet<u16> {
+    let owner = roster.owner_of(&service.id);
+    let federation = owner.and_then(|owner| roster.workspaces.get(owner)).and_then(|member| member.federation());
+    let Some(federation) = federation else { return BTreeSet::new() };
+    let picks =
+        |selector: &super::facts::Selector| selector.fits(&service.id, &service.labels) && selector.fits_owner(owner);
+    if !federation.services.is_empty() && !federation.services.iter().any(picks) {
+        return BTreeSet::new();
+    }
+    let is_wanted = |port: &&ServicePort| {
+        federation.ports.is_empty()
+            || federation.ports.iter().any(|wanted| match wanted {
+                Port::Number(number) => *number == port.number,
+                Port::Name(name) => *name == port.name,
+            })
+    };
+    service.ports.iter().filter(is_wanted).map(|port| port.number).collect()
+}
+
+/// The host of a federated Service.
+///
+/// # Rule
+/// R153, D25.
+fn federated_host(roster: &Roster, service: &Service) -> Option<Host> {
+    let owner = roster.owner_of(&service.id)?;
+    let suffix = &roster.workspaces.get(owner)?.federation()?.suffix;
+    let id = &service.id;
+    let dot = if suffix.is_empty() { "" } else { "." };
+    Host::parse(&format!("{}.{}.svc.{}{dot}{suffix}", id.name, id.namespace, id.cluster)).ok()
+}
+
+/// All offers, found by their hosts.
+///
+/// # Cost
+/// A clone shares everything; an offer more or less costs the logarithm of all hosts.
+#[derive(Clone, Debug, Default)]
+pub struct Mesh {
+    by_root: OrdMap<ObjectRef, Arc<Offer>>,
+    by_host: OrdMap<Host, OrdMap<(Rank, Age), Arc<Offer>>>,
+    wildcards: OrdSet<Host>,
+    /// How many offers use a port.
+    ports: OrdMap<u16, usize>,
+}
+
+impl Mesh {
+    /// Takes an offer in place of the one that its object made before. Returns the hosts of both where they differ, and
+    /// whether other ports are in use now.
+    pub fn put(&mut self, root: &ObjectRef, now: Option<Offer>) -> (BTreeSet<Host>, bool) {
+        let before = self.by_root.get(root).cloned();
+        if before.as_deref() == now.as_ref() {
+            return (BTreeSet::new(), false);
+        }
+        let ports: Vec<u16> = self.ports.keys().copied().collect();
+        let mut hosts = BTreeSet::new();
+        if let Some(before) = before {
+            self.by_root.remove(root);
+            for host in &before.hosts {
+                hosts.insert(host.clone());
+                if let Some(offers) = self.by_host.get_mut(host) {
+                    offers.remove(&(before.rank, before.age.clone()));
+                    if offers.is_empty() {
+                        self.by_host.remove(host);
+                        self.wildcards.remove(host);
+                    }
+                }
+            }
+            for port in &before.ports {
+                if let Some(uses) = self.ports.get_mut(port) {
+                    *uses -= 1;
+                    if *uses == 0 {
+                        self.ports.remove(port);
+                    }
+                }
+            }
+        }
+        if let Some(now) = now.map(Arc::new) {
+            self.by_root.insert(root.clone(), now.clone());
+            for host in &now.hosts {
+                hosts.insert(host.clone());
+                self.by_host.entry(host.clone()).or_default().insert((now.rank, now.age.clone()), now.clone());
+                if host.is_wildcard() {
+                    self.wildcards.insert(host.clone());
+                }
+            }
+            for port in &now.ports {
+                *self.ports.entry(*port).or_default() += 1;
+            }
+        }
+        let is_moved = !self.ports.keys().eq(ports.iter());
+        (hosts, is_moved)
+    }
+
+    /// Whether an object makes an offer.
+    #[must_use]
+    pub fn has(&self, root: &ObjectRef) -> bool {
+        self.by_root.contains_key(root)
+    }
+
+    /// What makes an offer.
+    pub fn roots(&self) -> impl Iterator<Item = &ObjectRef> {
+        self.by_root.keys()
+    }
+
+    /// How many offers there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_root.len()
+    }
+
+    /// Whether nobody offers anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_root.is_empty()
+    }
+
+    /// All hosts, in order.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.by_host.keys()
+    }
+
+    /// Hosts whose routes may be others where something is different about some of them: those that a wildcard takes
+    /// where it is the best that a workspace has are among its own.
+    #[must_use]
+    pub fn concerned(&self, hosts: BTreeSet<Host>) -> BTreeSet<Host> {
+        let wildcards: Vec<&Host> = hosts.iter().filter(|host| host.is_wildcard()).collect();
+        let below = self.hosts().filter(|host| wildcards.iter().any(|wild| covers(wild, host))).cloned();
+        let below: BTreeSet<Host> = if wildcards.is_empty() { BTreeSet::new() } else { below.collect() };
+        hosts.into_iter().chain(below).collect()
+    }
+
+    /// What a workspace finds under a host: of what is visible to it, what names the host most closely; tables all
+    /// together, else the first, oldest.
+    fn chosen(&self, domain: &Host, workspace: &WorkspaceId) -> Vec<&Arc<Offer>> {
+        let patterns = std::iter::once(domain).filter(|domain| self.by_host.contains_key(*domain));
+        let wider = self.wildcards.iter().filter(|wild| *wild != domain && covers(wild, domain));
+        let mut patterns: Vec<&Host> = patterns.chain(wider).collect();
+        patterns.sort_by_key(|pattern| std::cmp::Reverse(pattern.specificity()));
+        for pattern in patterns {
+            let offers = self.by_host.get(pattern).into_iter().flat_map(OrdMap::values);
+            let mut visible: Vec<&Arc<Offer>> = offers.filter(|offer| offer.audience.contains(workspace)).collect();
+            if let Some(first) = visible.first().copied() {
+                visible.retain(|offer| first.rank == Rank::Table && offer.rank == Rank::Table);
+                return if visible.is_empty() { vec![first] } else { visible };
+            }
+        }
+        Vec::new()
+    }
+
+    /// Tells virtual destinations with a host that an older one has for the same workspace.
+    ///
+    /// # Findings
+    /// [`Code::BeatenByOlder`].
+    ///
+    /// # Rule
+    /// R165.
+    #[must_use]
+    pub fn conflicts(&self, host: &Host) -> Findings {
+        let offers = self.by_host.get(host).into_iter().flat_map(OrdMap::values);
+        let own: Vec<&Arc<Offer>> = offers.filter(|offer| offer.rank == Rank::VirtualDestination).collect();
+        let mut findings = Findings::new();
+        for (position, loser) in own.iter().enumerate() {
+            let mut seen: BTreeMap<&ObjectRef, Vec<String>> = BTreeMap::new();
+            for workspace in &loser.audience {
+                let older = own[..position].iter().find(|older| older.audience.contains(workspace));
+                if let Some(older) = older {
+                    seen.entry(&older.root).or_default().push(workspace.to_string());
+                }
+            }
+            for (winner, workspaces) in seen {
+                let message = format!(
+                    "for clients of {} host `{host}` belongs to the older `{winner}`, which they see too; choose another host",
+                    list(&workspaces, 5)
+                );
+                findings.push(Finding::warning(&loser.root, Code::BeatenByOlder, message).with(winner));
+            }
+        }
+        findings
+    }
+}
+
+/// Whether a pattern takes all hosts of another.
+fn covers(wide: &Host, narrow: &Host) -> bool {
+    wide.overlap(narrow).as_ref() == Some(narrow)
+}
+
+/// A port that an east-west gateway binds for clients inside its cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshPort {
+    pub(super) service_ports: BTreeSet<u16>,
+    /// The workspaces that have clients in the cluster.
+    clients: Vec<WorkspaceId>,
+}
+
+/// The ports that a gateway binds for clients inside its cluster.
+///
+/// # Rule
+/// R186, R188.
+pub fn mesh_ports<W: World + ?Sized>(world: &W, gateway: &GatewayId, mesh: &Mesh) -> BTreeMap<u16, MeshPort> {
+    let roster = world.roster();
+    let mut ports: BTreeMap<u16, MeshPort> = BTreeMap::new();
+    for service in east_west_services(world, gateway) {
+        for (number, bind_port) in exposed(roster, &service) {
+            if mesh.ports.contains_key(&number) {
+                let port = ports.entry(bind_port).or_insert_with(|| MeshPort {
+                    service_ports: BTreeSet::new(),
+                    clients: roster.workspaces_in(&gateway.cluster),
+                });
+                port.service_ports.insert(number);
+            }
+        }
+    }
+    ports
+}
+
+/// The ports of an east-west gateway's Service that clients inside the cluster may use, with what Envoy binds: those that
+/// carry no traffic between clusters.
+fn exposed(roster: &Roster, service: &Service) -> impl Iterator<Item = (u16, u16)> {
+    let crossing = crossing_ports(roster, service);
+    service.ports.iter().filter(move |port| port.tcp && !crossing.contains(&port.number)).filter_map(|port| match port
+        .target
+    {
+        Port::Number(target) => Some((port.number, target)),
+        Port::Name(_) => None,
+    })
+}
+
+impl MeshPort {
+    /// The virtual host of one domain, and what it is made from; none where no client finds anything.
+    ///
+    /// # Cost
+    /// In proportion to the workspaces with clients, and to those who offer the host.
+    pub fn host(
+        &self,
+        mesh: &Mesh,
+        trees: &OrdMap<ObjectRef, Arc<GrownTree>>,
+        domain: &Host,
+        hosts: &mut dyn Hosts,
+    ) -> Option<(HostKey, Arc<VirtualHost>)> {
+        let serves = |offer: &&Arc<Offer>| {
+            offer.has_routes && (offer.rank == Rank::Table || !offer.ports.is_disjoint(&self.service_ports))
+        };
+        let mut places: BTreeMap<Vec<ObjectRef>, Range<usize>> = BTreeMap::new();
+        let (mut tables, mut views) = (Vec::new(), Vec::new());
+        for client in &self.clients {
+            let chosen = mesh.chosen(domain, client);
+            let chosen = chosen.into_iter().filter(serves).map(|offer| &offer.root);
+            let chosen: Vec<ObjectRef> =
+                chosen.filter(|root| trees.get(*root).is_some_and(|tree| tree.claims_http())).cloned().collect();
+            if chosen.is_empty() {
+                continue;
+            }
+            let place = places.entry(chosen).or_insert_with_key(|chosen| {
+                let start = tables.len();
+                tables.extend(chosen.iter().cloned());
+                start..tables.len()
+            });
+            views.push(View { client: client.clone(), tables: (place.start, place.end) });
+        }
+        if views.is_empty() {
+            return None;
+        }
+        let service_ports = self.service_ports.clone();
+        let key = HostKey { domain: domain.clone(), service_ports, redirects_to_https: false, tables, views };
+        let trees: Vec<&Arc<GrownTree>> = key.tables.iter().filter_map(|root| trees.get(root)).collect();
+        let host = hosts.host(key.clone(), &trees);
+        Some((key, host))
+    }
+}
+
+/// Tells a virtual destination of east-west gateways whose clients cannot reach it, because the gateway's Service lacks a
+/// port; and a table for clients of gateways that are not there.
+///
+/// # Findings
+/// [`Code::ListenerPort`].
+///
+/// # Rule
+/// R76, R188.
+pub fn unexposed<W: World + ?Sized>(world: &W, root: &ObjectRef, classes: &BTreeSet<GatewayId>) -> Findings {
+    let mut findings = Findings::new();
+    let Some(offer) = offer(world, root).filter(|offer| offer.rank != Rank::Federated) else { return findings };
+    let roster = world.roster();
+    let mut services: BTreeMap<ObjectRef, Arc<Service>> = BTreeMap::new();
+    for class in classes {
+        if roster.workspaces_in(&class.cluster).iter().any(|workspace| offer.audience.contains(workspace)) {
+            let own = east_west_services(world, class);
+            services.extend(own.into_iter().map(|service| (service.id.clone(), service)));
+        }
+    }
+    if offer.rank == Rank::Table {
+        if services.is_empty() {
+            let message = "no east-west gateway is in a cluster of a workspace that sees the table, so clients inside the clusters do not reach it; label a gateway Service `istio: eastwestgateway` or choose one in `eastWestGateways`, or name a virtual gateway";
+            findings.push(Finding::warning(root, Code::ListenerPort, message));
+        }
+        return findings;
+    }
+    for service in services.values() {
+        for number in &offer.ports {
+            if !exposed(roster, service).any(|(exposed, _)| exposed == *number) {
+                let message = format!(
+                    "`{}` has no port {number} for clients inside its cluster, so they cannot reach the hosts there; add a port with a numeric `targetPort` to the gateway's Service",
+                    service.id
+                );
+                let field = FieldPath::new("spec.ports");
+                findings.push(Finding::warning(root, Code::ListenerPort, message).at(field).with(&service.id));
+            }
+        }
+    }
+    findings
+}
+
+/// Whether a gateway is one of those that clients inside its cluster use.
+pub fn has_clients<W: World + ?Sized>(world: &W, gateway: &GatewayId) -> bool {
+    !east_west_services(world, gateway).is_empty()
+}
+
+/// The clusters whose clients some gateway serves.
+pub fn clusters_with_clients<'g, W: World + ?Sized>(
+    world: &W,
+    gateways: impl Iterator<Item = &'g GatewayId>,
+) -> BTreeSet<Name> {
+    gateways.filter(|gateway| has_clients(world, gateway)).map(|gateway| gateway.cluster.clone()).collect()
+}
