@@ -8,6 +8,7 @@
 //! [`ObjectRef`](crate::model::ObjectRef).
 
 pub mod client;
+pub mod client_tls;
 pub mod extension;
 pub mod frozen;
 pub mod listener;
@@ -25,6 +26,7 @@ use imbl::OrdMap;
 use crate::model::GatewayId;
 
 pub use client::Clients;
+pub use client_tls::ClientTls;
 pub use extension::Extensions;
 pub use listener::{Chain, Listener, Serves, VirtualHost};
 pub use policy::Policy;
@@ -49,7 +51,7 @@ pub struct GatewayPlan {
     pub clients: Option<Arc<Clients>>,
     /// Every upstream that some route of some listener names, or what policies share, each once.
     pub upstreams: OrdMap<UpstreamId, Arc<Upstream>>,
-    /// Every secret that some chain names, each once, and no other.
+    /// Every secret that some chain or upstream needs, each once, and no other.
     pub secrets: BTreeMap<SecretId, Secret>,
 }
 

@@ -97,14 +97,16 @@ pub fn east_west_gateways<W: World + ?Sized>(
 /// In proportion to the items of all workspaces' settings.
 #[must_use]
 pub fn is_east_west(roster: &Roster, service: &Service) -> bool {
-    let chooses = |(_, item): (_, EastWestItem)| {
+    let chooses = |item: &EastWestItem| {
         let has = |written: &Option<Port>, name: &str| {
             let wanted = written.clone().unwrap_or_else(|| Port::Name(name.into()));
             service.ports.iter().any(|port| port.tcp && is_port(port, &wanted))
         };
-        picks(roster, &item, service) && (has(&item.port, PASSING_PORT) || has(&item.termination_port, ENDING_PORT))
+        picks(roster, item, service) && (has(&item.port, PASSING_PORT) || has(&item.termination_port, ENDING_PORT))
     };
-    !service.selector.is_empty() && roster.workspaces.values().any(|member| items(member).any(chooses))
+    let written = || roster.workspaces.values().map(|member| &member.options.east_west);
+    let is_default = || written().any(Option::is_none) && chooses(&EastWestItem::default());
+    !service.selector.is_empty() && (is_default() || written().flatten().flatten().any(chooses))
 }
 
 /// The ports of an east-west gateway's Service that carry traffic between clusters, by the settings of some workspace.

@@ -27,6 +27,7 @@ use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Name, ObjectRef, WorkspaceId};
 
 use super::access;
+use super::crossing::{Exposure, crossings};
 use super::destination::{check_on_gateway, resolve_upstream};
 use super::eastwest::is_east_west;
 use super::facts::{
@@ -41,7 +42,7 @@ pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broke
 pub use growth::{GrownTree, Segment, Served, require_auth_findings};
 pub use hosts::arranged::{Arranged as ArrangedHost, Difference};
 pub use hosts::{HostKey, Hosts, PlainPort, Rows, View, virtual_host};
-pub use identity::account_of;
+pub use identity::{Membership, account_of, membership, mesh_secrets};
 pub use sharing::{Sharing, extensions, sharing};
 
 use chains::{chains, client_chains};
@@ -172,9 +173,59 @@ pub fn compose<W: World + ?Sized>(
     }
     for id in wanted {
         let upstream = resolve_upstream(world, gateway, &owner, id, findings);
+        plan.secrets.extend(upstream.secrets.iter().cloned());
         plan.upstreams.insert(id.clone(), Arc::new(upstream));
     }
+    complete_secrets(world, &mut plan, findings);
     plan
+}
+
+/// Adds what the upstreams of a plan need, and what gateways of other clusters are shown.
+///
+/// # Findings
+/// Those of [`membership`].
+fn complete_secrets<W: World + ?Sized>(world: &W, plan: &mut GatewayPlan, findings: &mut Findings) {
+    let own: Vec<(SecretId, Secret)> =
+        plan.upstreams.values().flat_map(|upstream| upstream.secrets.iter().cloned()).collect();
+    plan.secrets.extend(own);
+    if is_in_mesh(plan) {
+        plan.secrets.extend(membership(world, &plan.gateway, findings).into_iter().flat_map(|own| own.secrets));
+    }
+}
+
+/// Whether a gateway sends to other clusters, or receives from them.
+#[must_use]
+pub fn is_in_mesh(plan: &GatewayPlan) -> bool {
+    let receives = plan.listeners.values().any(|listener| listener.relayed().next().is_some());
+    receives || plan.upstreams.values().any(|upstream| upstream.needs_identity())
+}
+
+/// Adds to a plan what gateways of other clusters connect to, once it is known who sends to what.
+///
+/// # Findings
+/// Those of [`crossings`], and of what is behind.
+///
+/// # Cost
+/// In proportion to what others send to in the gateway's cluster.
+///
+/// # Rule
+/// R180 to R183.
+pub fn cross<'e, W: World + ?Sized>(
+    world: &W,
+    plan: &mut GatewayPlan,
+    exposures: impl Iterator<Item = &'e Exposure>,
+    identity: impl Fn(&GatewayId) -> Option<Name>,
+    findings: &mut Findings,
+) {
+    let Some(owner) = owner_of(world, &plan.gateway) else { return };
+    let taken: BTreeSet<u16> = plan.listeners.keys().copied().collect();
+    let listeners = crossings(world, &plan.gateway, exposures, identity, &taken, findings);
+    for id in listeners.values().flat_map(Listener::relayed) {
+        let upstream = resolve_upstream(world, &plan.gateway, &owner, id, findings);
+        plan.upstreams.insert(id.clone(), Arc::new(upstream));
+    }
+    plan.listeners.extend(listeners);
+    complete_secrets(world, plan, findings);
 }
 
 /// The workspace that owns the Services of a class of gateways.
@@ -316,7 +367,7 @@ pub fn listeners<W: World + ?Sized>(
 }
 
 /// Whether a protecting policy selects a gateway and cannot be applied (R120, R130).
-fn is_closed_by_policy<W: World + ?Sized>(world: &W, gateway: &GatewayId, owner: &WorkspaceId) -> bool {
+pub(super) fn is_closed_by_policy<W: World + ?Sized>(world: &W, gateway: &GatewayId, owner: &WorkspaceId) -> bool {
     let policies = world.workload_policies(owner);
     policies.iter().any(|policy| policy::closes(policy) && selects_gateway(world, gateway, policy))
 }
@@ -427,9 +478,8 @@ pub fn serve_on<W: World + ?Sized>(
     for (position, route) in piece.iter().enumerate() {
         let mut faults: Vec<(Code, String)> = Vec::new();
         for upstream in destinations_of(&route.body) {
-            let fault = checked
-                .entry(upstream)
-                .or_insert_with(|| check_on_gateway(world, &gateway.cluster, owner, upstream).err());
+            let fault =
+                checked.entry(upstream).or_insert_with(|| check_on_gateway(world, gateway, owner, upstream).err());
             faults.extend(fault.clone());
         }
         if let Some((code, message)) = faults.into_iter().min() {

@@ -1,7 +1,7 @@
 //! What clients inside a cluster find on its east-west gateways, each those hosts that his workspace may see.
 //!
 //! Whoever gives clients a host makes an [`Offer`]: a root table without gateways, a virtual destination, a federated
-//! Service. An offer depends on its object and on the roster alone, so that one that comes or goes concerns its hosts and no
+//! Service, an external service. An offer depends on its object and on the roster alone, so that one that comes or goes concerns its hosts and no
 //! others. What has no table of its own is served by one that is made up for it ([`table_for`]), so that its routes are
 //! checked, get policies and are explained like all others.
 //!
@@ -22,8 +22,8 @@ use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, La
 
 use super::eastwest::{crossing_ports, east_west_services};
 use super::facts::{
-    Age, DestinationKind, DestinationReference, Port, Reference, RootTable, Service, ServicePort, StreamMatcher,
-    StreamRoute, Table, TableAction, TableForward, TableRole, TableRoute, VirtualDestination,
+    Age, DestinationKind, DestinationReference, ExternalService, Port, Reference, RootTable, Service, ServicePort,
+    StreamMatcher, StreamRoute, Table, TableAction, TableForward, TableRole, TableRoute, VirtualDestination,
 };
 use super::gateway::{GrownTree, HostKey, Hosts, View};
 use super::roster::{Roster, list};
@@ -68,6 +68,7 @@ impl Offer {
 enum Rank {
     Table,
     VirtualDestination,
+    External,
     Federated,
 }
 
@@ -124,6 +125,10 @@ pub fn offer<W: World + ?Sized>(world: &W, root: &ObjectRef) -> Option<Offer> {
             let offer = made_up(&table_of_virtual_destination(&vd)?, Rank::VirtualDestination, &vd.labels)?;
             Some(Offer { has_routes: vd.has_backends(), ..offer })
         }
+        Kind::ExternalService => {
+            let service = world.external_service(root)?;
+            made_up(&table_of_external_service(&service)?, Rank::External, &service.labels)
+        }
         Kind::Service => {
             let service = world.service(root)?;
             made_up(&table_of_service(world.roster(), &service)?, Rank::Federated, &service.labels)
@@ -149,6 +154,7 @@ pub fn table_for<W: World + ?Sized>(world: &W, root: &ObjectRef) -> Option<Arc<T
             let vd = world.virtual_destination(root)?;
             table_of_virtual_destination(&vd).filter(|_| vd.has_backends())
         }
+        Kind::ExternalService => table_of_external_service(&*world.external_service(root)?),
         Kind::Service => table_of_service(world.roster(), &*world.service(root)?),
         _ => None,
     };
@@ -162,6 +168,15 @@ fn table_of_virtual_destination(vd: &VirtualDestination) -> Option<Table> {
     let ports: Vec<(usize, u16, bool)> =
         ports.map(|(index, port)| (index, port.number, port.protocol.is_some())).collect();
     (!hosts.is_empty()).then(|| table(&vd.id, &vd.age, hosts, &ports, DestinationKind::VirtualDestination))
+}
+
+/// The same for an external service (R149).
+fn table_of_external_service(service: &ExternalService) -> Option<Table> {
+    let ports = service.ports.iter().enumerate().filter(|(_, port)| port.fault.is_none());
+    let ports: Vec<(usize, u16, bool)> =
+        ports.map(|(index, port)| (index, port.number, port.protocol.is_some())).collect();
+    let is_one = service.fault.is_none() && !service.hosts.is_empty();
+    is_one.then(|| table(&service.id, &service.age, service.hosts.clone(), &ports, DestinationKind::ExternalService))
 }
 
 /// The same for a federated Service (R153).

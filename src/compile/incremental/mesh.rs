@@ -7,6 +7,7 @@ use crate::ir;
 use crate::model::{Findings, Host, Kind, Name, ObjectRef, WorkspaceId};
 use crate::resolve::mesh::clients::{self, Pods, in_cluster, in_namespace};
 use crate::resolve::mesh::{clusters_with_clients, offer, unexposed};
+use crate::resolve::world::World as _;
 
 use super::Made;
 use super::outcome::Origin;
