@@ -23,8 +23,8 @@ use crate::support::wait::{Not, PATIENCE, until};
 use crate::support::world::Mesh;
 use crate::support::{project, yaml};
 
-/// The groups that gateways of one cluster can show.
-const GROUPS: [&str; 6] = ["basic", "delegated", "advanced", "labels", "consent", "personas"];
+/// The groups of the file.
+const GROUPS: [&str; 7] = ["basic", "delegated", "advanced", "labels", "consent", "personas", "federation"];
 
 /// How many scenarios run at once: each is an Envoy, a control plane and a client.
 const AT_ONCE: usize = 3;

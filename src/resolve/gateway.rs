@@ -42,7 +42,7 @@ pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broke
 pub use growth::{GrownTree, Segment, Served, require_auth_findings};
 pub use hosts::arranged::{Arranged as ArrangedHost, Difference};
 pub use hosts::{HostKey, Hosts, PlainPort, Rows, View, virtual_host};
-pub use identity::{Membership, account_of, membership, mesh_secrets};
+pub use identity::{Membership, account_of, membership, mesh_secrets, runs_as};
 pub use sharing::{Sharing, extensions, sharing};
 
 use chains::{chains, client_chains};
