@@ -27,6 +27,7 @@ mod kill;
 mod live_view;
 mod local_rate_limit;
 mod matching;
+mod mesh;
 mod policies;
 mod pressure;
 mod principals;
