@@ -15,6 +15,7 @@
 //! their own; [`References::dial`] for addresses outside it.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::ir::policy::Policy;
