@@ -21,7 +21,7 @@ use crate::support::yaml;
 
 /// Two gateways. `web` shows its own identity on two ports, of which one lets in one other gateway only; `other` has no part
 /// in it. A Pod says as whom `web` runs.
-const WORLD: &str = "
+pub(crate) const WORLD: &str = "
 apiVersion: admin.gloo.solo.io/v2
 kind: KubernetesCluster
 metadata: {name: cluster-1, namespace: gloo-mesh, annotations: {in: mgmt}}
@@ -82,13 +82,13 @@ const FRIEND: &str = "spiffe://cluster-2/ns/edge/sa/friend";
 const STRANGER: &str = "spiffe://cluster-2/ns/edge/sa/stranger";
 
 /// A root, and what it signs.
-struct Root {
-    certificate: String,
-    key: String,
+pub(crate) struct Root {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
 }
 
 impl Root {
-    fn new(name: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(name: &str) -> anyhow::Result<Self> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -111,13 +111,13 @@ impl Root {
     }
 
     /// The one that a control plane keeps.
-    fn kept(state: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn kept(state: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(state.join("root.pem")).context("the kept root")?;
         let (certificate, key) = text.split_at(text.find("-----BEGIN PRIVATE KEY").context("no key")?);
         Ok(Self { certificate: certificate.to_owned(), key: key.to_owned() })
     }
 
-    fn secret(&self, name: &str) -> Manifest {
+    pub(crate) fn secret(&self, name: &str) -> Manifest {
         place(json!({
             "apiVersion": "v1", "kind": "Secret",
             "metadata": {"name": name, "namespace": "gloo-mesh", "annotations": {"in": "mgmt"}},
@@ -134,17 +134,17 @@ impl Root {
     }
 
     /// A certificate as gateways have it.
-    fn identity(&self, uri: &str) -> anyhow::Result<Pair> {
+    pub(crate) fn identity(&self, uri: &str) -> anyhow::Result<Pair> {
         self.sign(SanType::URI(uri.try_into()?))
     }
 }
 
-fn place(object: Value) -> Manifest {
+pub(crate) fn place(object: Value) -> Manifest {
     let cluster = object.pointer("/metadata/annotations/in").and_then(Value::as_str).unwrap_or("cluster-1").to_owned();
     Manifest { cluster, object }
 }
 
-fn policy(authority: &Value) -> Manifest {
+pub(crate) fn policy(authority: &Value) -> Manifest {
     place(json!({
         "apiVersion": "admin.gloo.solo.io/v2", "kind": "RootTrustPolicy",
         "metadata": {"name": "root", "namespace": "gloo-mesh", "annotations": {"in": "mgmt"}},
@@ -195,7 +195,7 @@ async fn is_refused(mesh: &Mesh, port: u16, root: &Root, shows: Option<&Pair>, w
     Ok(())
 }
 
-fn from_secret() -> Value {
+pub(crate) fn from_secret() -> Value {
     json!({"secretRef": {"name": "ca"}})
 }
 

@@ -1,7 +1,7 @@
 //! From objects to running processes: echo backends on the endpoints that the objects name, a control plane, and
 //! one Envoy per gateway.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -68,7 +68,7 @@ fn version(manifests: &[Manifest], slice: &Manifest, pod: &str) -> String {
     manifests.iter().find(same).map(|pod| pod.label("version").to_owned()).unwrap_or_default()
 }
 
-/// A gateway Service that some VirtualGateway selects.
+/// A gateway Service that some VirtualGateway selects, or that leads into its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Gateway {
     /// Cluster.
@@ -90,7 +90,8 @@ impl Gateway {
     }
 }
 
-/// The gateways of all VirtualGateways: Services of the same cluster that a `workloads` item picks by labels.
+/// The gateways of all VirtualGateways: Services of the same cluster that a `workloads` item picks by labels; and east-west
+/// gateways.
 pub(crate) fn gateways(manifests: &[Manifest]) -> Vec<Gateway> {
     manifests.iter().filter(|manifest| is_gateway_service(manifests, manifest)).map(gateway).collect()
 }
@@ -110,8 +111,24 @@ pub(crate) fn gateway_of(manifests: &[Manifest], key: (&str, &str, &str)) -> any
 }
 
 fn is_gateway_service(manifests: &[Manifest], service: &Manifest) -> bool {
+    if is_east_west(manifests, service) {
+        return true;
+    }
     let gateways = manifests.iter().filter(|manifest| manifest.kind() == "VirtualGateway");
     gateways.into_iter().any(|virtual_gateway| selects(virtual_gateway, service))
+}
+
+/// Whether settings choose a gateway Service by its labels, or its label does by default.
+fn is_east_west(manifests: &[Manifest], service: &Manifest) -> bool {
+    if service.kind() != "Service" || texts(&service.object, "/spec/selector").is_empty() {
+        return false;
+    }
+    let own = texts(&service.object, "/metadata/labels");
+    let settings = manifests.iter().filter(|manifest| manifest.kind() == "WorkspaceSettings");
+    let items = settings.flat_map(|settings| list(&settings.object, "/spec/options/eastWestGateways"));
+    let mut wanted: Vec<_> = items.map(|item| texts(item, "/selector/labels")).collect();
+    wanted.push([("istio".to_owned(), "eastwestgateway".to_owned())].into());
+    wanted.iter().any(|wanted| !wanted.is_empty() && wanted.iter().all(|(key, value)| own.get(key) == Some(value)))
 }
 
 fn selects(virtual_gateway: &Manifest, service: &Manifest) -> bool {
@@ -153,11 +170,14 @@ impl Relocation {
     }
 }
 
-/// Moves a world to networks of its own: endpoint addresses, gateway addresses and target ports, and nothing else.
+/// Moves a world to networks of its own: endpoint addresses, gateway addresses and target ports, and of east-west gateways
+/// the ports that other clusters dial; nothing else.
 ///
 /// Each cluster gets one network. Equal addresses and equal ports of one cluster stay equal.
 pub(crate) fn relocate(manifests: &mut [Manifest]) -> anyhow::Result<Relocation> {
     let gateways = gateways(manifests);
+    let east_west = manifests.iter().filter(|manifest| is_east_west(manifests, manifest)).map(Manifest::key);
+    let east_west: BTreeSet<String> = east_west.collect();
     let mut clusters: BTreeMap<String, Cluster> = BTreeMap::new();
     let mut binds = BTreeMap::new();
     for manifest in manifests.iter_mut() {
@@ -190,8 +210,15 @@ pub(crate) fn relocate(manifests: &mut [Manifest]) -> anyhow::Result<Relocation>
                 }
             }
             _ => {
+                let is_east_west = east_west.contains(&manifest.key());
                 for entry in items(&mut manifest.object, "/spec/ports") {
                     cluster.move_port(entry.pointer_mut("/targetPort"))?;
+                }
+                // There is no load balancer: what other clusters dial is the port that Envoy binds.
+                for entry in is_east_west.then(|| items(&mut manifest.object, "/spec/ports")).into_iter().flatten() {
+                    if matches!(entry["name"].as_str(), Some("tls" | "https")) {
+                        entry["port"] = entry["targetPort"].clone();
+                    }
                 }
                 let id = format!("{}/{}/{}", manifest.cluster, manifest.namespace(), manifest.name());
                 if gateways.iter().any(|gateway| gateway.id() == id) {

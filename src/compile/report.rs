@@ -132,6 +132,10 @@ fn count(
         for (child, above) in &grown.tree.parents {
             parents.entry(child).or_default().extend(above);
         }
+        // What has no table of its own has no routes to count.
+        if grown.tree.root.id.kind != Kind::RouteTable {
+            continue;
+        }
         for served in grown.served() {
             // One that is on several destinations of a route is on one route.
             let policies: BTreeSet<&ObjectRef> = served.body.attached.iter().map(|a| &a.policy).collect();
@@ -173,6 +177,10 @@ fn count(
     for vd in inputs.all_virtual_destinations() {
         let backends = crate::resolve::destination::backing_services(inputs, vd, &mut Vec::new());
         add(&vd.id, "numSelectedBackingServices", backends.len());
+    }
+    for service in inputs.all_external_services() {
+        let endpoints = crate::resolve::external::judge(inputs, service, &mut Vec::new());
+        add(&service.id, "numSelectedExternalEndpoints", endpoints);
     }
     let gateways: BTreeSet<GatewayId> = plans.keys().cloned().collect();
     for owner in inputs.policy_owners() {

@@ -50,6 +50,9 @@ pub struct Defect {
     pub message: String,
 }
 
+/// How the annotations begin that mean something to Chancery; all others are notes.
+pub const OWN_ANNOTATIONS: &str = "chancery/";
+
 /// What Kubernetes keeps about every object, as far as Chancery needs it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Meta {
@@ -93,6 +96,7 @@ pub enum Spec {
     ExternalEndpoint(Box<ExternalEndpoint>),
     RateLimitClientConfig(Box<policy::RateLimitClientConfig>),
     AccessPolicy(Box<policy::AccessPolicy>),
+    ClientTlsPolicy(Box<policy::ClientTlsPolicy>),
     CorsPolicy(Box<policy::CorsPolicy>),
     CsrfPolicy(Box<policy::CsrfPolicy>),
     ExtAuthPolicy(Box<policy::ExtAuthPolicy>),

@@ -19,17 +19,21 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use crate::ir::frozen::AcceptedRoute;
+use crate::ir::listener::{HttpHosts, Purpose};
 use crate::ir::route::{Action, DirectResponse, EffectiveLabels, Matcher, Route, RouteBody, RouteFault};
 use crate::ir::upstream::UpstreamId;
-use crate::ir::{GatewayPlan, Guard, Listener, Secret, SecretId, VirtualHost};
+use crate::ir::{Chain, Clients, GatewayPlan, Guard, Listener, Secret, SecretId, Serves, VirtualHost};
 use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Name, ObjectRef, WorkspaceId};
 
 use super::access;
+use super::crossing::{Exposure, crossings};
 use super::destination::{check_on_gateway, resolve_upstream};
+use super::eastwest::is_east_west;
 use super::facts::{
     GatewayListener, ListenerProtocol, PolicyObject, Port, Selector, Service, ServicePort, VirtualGateway,
 };
+use super::mesh::{Mesh, MeshPort, mesh_ports};
 use super::policy;
 use super::world::World;
 
@@ -37,11 +41,11 @@ pub use binding::{Bindings, Bound, ListenerKey, TableBindings, bind, bind_table}
 pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broken, is_remembered, is_unread};
 pub use growth::{GrownTree, Segment, Served, require_auth_findings};
 pub use hosts::arranged::{Arranged as ArrangedHost, Difference};
-pub use hosts::{HostKey, Hosts, PlainPort, Rows, virtual_host};
-pub use identity::account_of;
+pub use hosts::{HostKey, Hosts, PlainPort, Rows, View, virtual_host};
+pub use identity::{Membership, account_of, membership, mesh_secrets, runs_as};
 pub use sharing::{Sharing, extensions, sharing};
 
-use chains::chains;
+use chains::{chains, client_chains};
 use ports::bound_ports;
 
 /// Whether a virtual gateway is implemented by a gateway Service (R52).
@@ -60,16 +64,13 @@ fn picks_service<W: World + ?Sized>(world: &W, selector: &Selector, service: &Se
     selector.fits(&service.id, &service.selector) && selector.fits_owner(world.roster().owner_of(&service.id))
 }
 
-/// The gateway Services that some virtual gateway is implemented by, each as a class of its own.
+/// The gateway Services that some virtual gateway is implemented by, or that are east-west gateways, each as a class of its own.
 ///
 /// A virtual gateway without `workloads` counts for Services that have one of its ports.
 #[must_use]
 pub fn known_gateways<W: World + ?Sized>(world: &W) -> BTreeSet<GatewayId> {
     let mut known = BTreeSet::new();
     let gateways = world.virtual_gateways();
-    if gateways.is_empty() {
-        return known;
-    }
     for service in world.services(&Selector::default()) {
         if serves(world, &gateways, &service) {
             known.insert(class_of_one(&service.id));
@@ -78,12 +79,13 @@ pub fn known_gateways<W: World + ?Sized>(world: &W) -> BTreeSet<GatewayId> {
     known
 }
 
-/// Whether a Service implements one of these virtual gateways, so that it is a class of its own.
+/// Whether a Service implements one of these virtual gateways, or is an east-west gateway, so that it is a class of its own.
 pub fn serves<W: World + ?Sized>(world: &W, gateways: &[Arc<VirtualGateway>], service: &Service) -> bool {
-    gateways.iter().any(|gateway| {
-        is_implemented_by(world, gateway, service)
-            && (gateway.workloads.is_some() || gateway.listeners.iter().any(|listener| has_port(service, listener)))
-    })
+    is_east_west(world.roster(), service)
+        || gateways.iter().any(|gateway| {
+            is_implemented_by(world, gateway, service)
+                && (gateway.workloads.is_some() || gateway.listeners.iter().any(|listener| has_port(service, listener)))
+        })
 }
 
 /// The class of a gateway Service alone.
@@ -130,7 +132,7 @@ fn find_port<'a>(service: &'a Service, port: &Port) -> Option<&'a ServicePort> {
     })
 }
 
-/// Makes the plan of one class of gateway Envoys.
+/// Makes the plan of one class of gateway Envoys; `clients` are those of its cluster.
 ///
 /// # Findings
 /// Those of [`listeners`], [`serve_on`], [`virtual_host`] and [`resolve_upstream`].
@@ -140,8 +142,8 @@ fn find_port<'a>(service: &'a Service, port: &Port) -> Option<&'a ServicePort> {
 pub fn compose<W: World + ?Sized>(
     world: &W,
     gateway: &GatewayId,
-    bindings: &Bindings,
-    trees: &OrdMap<ObjectRef, Arc<GrownTree>>,
+    (bindings, trees, mesh): (&Bindings, &OrdMap<ObjectRef, Arc<GrownTree>>, &Mesh),
+    clients: Option<&Arc<Clients>>,
     findings: &mut Findings,
 ) -> GatewayPlan {
     let mut plan = GatewayPlan {
@@ -149,13 +151,15 @@ pub fn compose<W: World + ?Sized>(
         listeners: BTreeMap::new(),
         extensions: Arc::default(),
         guard: None,
+        clients: None,
         upstreams: OrdMap::new(),
         secrets: BTreeMap::new(),
     };
     let Some(owner) = owner_of(world, gateway) else { return plan };
     let mut hosts = Afresh { world, gateway, owner: &owner, pieces: BTreeMap::new(), findings: Findings::new() };
-    let arranged = listeners(world, gateway, bindings, trees, &mut hosts, findings);
+    let arranged = listeners(world, gateway, (bindings, trees, mesh), &mut hosts, findings);
     (plan.listeners, plan.secrets, plan.guard) = (arranged.listeners, arranged.secrets, arranged.guard);
+    plan.clients = clients.filter(|_| plan.has_mesh()).cloned();
     findings.append(&mut hosts.findings);
     let pieces = hosts.pieces.iter().filter_map(|(root, pieces)| Some((trees.get(root)?, pieces)));
     let shares: Vec<Sharing> =
@@ -169,9 +173,59 @@ pub fn compose<W: World + ?Sized>(
     }
     for id in wanted {
         let upstream = resolve_upstream(world, gateway, &owner, id, findings);
+        plan.secrets.extend(upstream.secrets.iter().cloned());
         plan.upstreams.insert(id.clone(), Arc::new(upstream));
     }
+    complete_secrets(world, &mut plan, findings);
     plan
+}
+
+/// Adds what the upstreams of a plan need, and what gateways of other clusters are shown.
+///
+/// # Findings
+/// Those of [`membership`].
+fn complete_secrets<W: World + ?Sized>(world: &W, plan: &mut GatewayPlan, findings: &mut Findings) {
+    let own: Vec<(SecretId, Secret)> =
+        plan.upstreams.values().flat_map(|upstream| upstream.secrets.iter().cloned()).collect();
+    plan.secrets.extend(own);
+    if is_in_mesh(plan) {
+        plan.secrets.extend(membership(world, &plan.gateway, findings).into_iter().flat_map(|own| own.secrets));
+    }
+}
+
+/// Whether a gateway sends to other clusters, or receives from them.
+#[must_use]
+pub fn is_in_mesh(plan: &GatewayPlan) -> bool {
+    let receives = plan.listeners.values().any(|listener| listener.relayed().next().is_some());
+    receives || plan.upstreams.values().any(|upstream| upstream.needs_identity())
+}
+
+/// Adds to a plan what gateways of other clusters connect to, once it is known who sends to what.
+///
+/// # Findings
+/// Those of [`crossings`], and of what is behind.
+///
+/// # Cost
+/// In proportion to what others send to in the gateway's cluster.
+///
+/// # Rule
+/// R180 to R183.
+pub fn cross<'e, W: World + ?Sized>(
+    world: &W,
+    plan: &mut GatewayPlan,
+    exposures: impl Iterator<Item = &'e Exposure>,
+    identity: impl Fn(&GatewayId) -> Option<Name>,
+    findings: &mut Findings,
+) {
+    let Some(owner) = owner_of(world, &plan.gateway) else { return };
+    let taken: BTreeSet<u16> = plan.listeners.keys().copied().collect();
+    let listeners = crossings(world, &plan.gateway, exposures, identity, &taken, findings);
+    for id in listeners.values().flat_map(Listener::relayed) {
+        let upstream = resolve_upstream(world, &plan.gateway, &owner, id, findings);
+        plan.upstreams.insert(id.clone(), Arc::new(upstream));
+    }
+    plan.listeners.extend(listeners);
+    complete_secrets(world, plan, findings);
 }
 
 /// The workspace that owns the Services of a class of gateways.
@@ -204,6 +258,8 @@ pub struct Arranged {
     pub guard: Option<Arc<Guard>>,
     /// Those ports whose only chain is arranged domain by domain.
     pub plain: BTreeMap<u16, PlainPort>,
+    /// Likewise those for clients inside the cluster.
+    pub mesh: BTreeMap<u16, MeshPort>,
 }
 
 /// The listeners of a gateway, with what they show to clients: the plan but for its upstreams.
@@ -217,8 +273,7 @@ pub struct Arranged {
 pub fn listeners<W: World + ?Sized>(
     world: &W,
     gateway: &GatewayId,
-    bindings: &Bindings,
-    trees: &OrdMap<ObjectRef, Arc<GrownTree>>,
+    (bindings, trees, mesh): (&Bindings, &OrdMap<ObjectRef, Arc<GrownTree>>, &Mesh),
     hosts: &mut dyn Hosts,
     findings: &mut Findings,
 ) -> Arranged {
@@ -257,14 +312,62 @@ pub fn listeners<W: World + ?Sized>(
             let plain = PlainPort { listeners: bound.listeners, service_ports: service_ports.clone() };
             arranged.plain.insert(bind_port, plain);
         }
-        arranged.listeners.insert(bind_port, Listener { bind_port, service_ports, gateways, chains });
+        let purpose = Purpose::Gateway;
+        arranged.listeners.insert(bind_port, Listener { bind_port, purpose, service_ports, gateways, chains });
+    }
+    for (bind_port, port) in mesh_ports(world, gateway, mesh) {
+        // What a virtual gateway says is said of this very gateway.
+        if arranged.listeners.contains_key(&bind_port) {
+            continue;
+        }
+        let mut here = OnGateway {
+            world,
+            gateway,
+            owner: &owner,
+            bindings,
+            trees,
+            is_closed,
+            guard: arranged.guard.as_deref(),
+            hosts: &mut *hosts,
+            secrets: &mut arranged.secrets,
+            findings,
+        };
+        let mut chains = client_chains(&mut here, mesh, &port);
+        if port.has_http(mesh) {
+            let virtual_hosts = if is_closed {
+                vec![Arc::new(closed_host())]
+            } else {
+                mesh.hosts().filter_map(|domain| Some(port.host(mesh, trees, domain, hosts)?.1)).collect()
+            };
+            chains.push(Chain {
+                name: Name::default(),
+                gateways: Vec::new(),
+                client: None,
+                server_names: BTreeSet::new(),
+                tls: None,
+                guards: Vec::new(),
+                serves: Serves::Http(HttpHosts { virtual_hosts, misdirected: BTreeSet::new() }),
+            });
+        }
+        if chains.is_empty() {
+            continue;
+        }
+        let is_settled = !is_closed && matches!(&*chains, [only] if only.serves.http().is_some());
+        let service_ports = port.service_ports.clone();
+        without_client_tls.extend(service_ports.first());
+        let (purpose, gateways) = (Purpose::Mesh, Vec::new());
+        let listener = Listener { bind_port, purpose, service_ports, gateways, chains };
+        arranged.listeners.insert(bind_port, listener);
+        if is_settled {
+            arranged.mesh.insert(bind_port, port);
+        }
     }
     access::peer_tls_findings(world, gateway, &owner, &without_client_tls, findings);
     arranged
 }
 
 /// Whether a protecting policy selects a gateway and cannot be applied (R120, R130).
-fn is_closed_by_policy<W: World + ?Sized>(world: &W, gateway: &GatewayId, owner: &WorkspaceId) -> bool {
+pub(super) fn is_closed_by_policy<W: World + ?Sized>(world: &W, gateway: &GatewayId, owner: &WorkspaceId) -> bool {
     let policies = world.workload_policies(owner);
     policies.iter().any(|policy| policy::closes(policy) && selects_gateway(world, gateway, policy))
 }
@@ -375,9 +478,8 @@ pub fn serve_on<W: World + ?Sized>(
     for (position, route) in piece.iter().enumerate() {
         let mut faults: Vec<(Code, String)> = Vec::new();
         for upstream in destinations_of(&route.body) {
-            let fault = checked
-                .entry(upstream)
-                .or_insert_with(|| check_on_gateway(world, &gateway.cluster, owner, upstream).err());
+            let fault =
+                checked.entry(upstream).or_insert_with(|| check_on_gateway(world, gateway, owner, upstream).err());
             faults.extend(fault.clone());
         }
         if let Some((code, message)) = faults.into_iter().min() {
@@ -405,11 +507,7 @@ fn report(gateway: &GatewayId, body: &RouteBody, fault: &RouteFault, is_frozen: 
                     fault.code,
                     format!("route `{}` is invalid on gateway `{}`: {}", last.route, gateway, fault.message),
                 )
-                .at(if is_frozen {
-                    FieldPath::root()
-                } else {
-                    FieldPath::new("spec.http").index(hop.index)
-                }),
+                .at(if is_frozen { FieldPath::root() } else { hop.field() }),
             );
         }
     }

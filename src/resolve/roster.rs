@@ -1,6 +1,6 @@
 //! Which namespaces and clusters belong to which workspace, and what each workspace's settings are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::labels::{contains_all, glob};
@@ -69,6 +69,19 @@ impl Roster {
         self.owner(&id.cluster, &id.namespace).map(|ownership| &ownership.workspace)
     }
 
+    /// The namespaces of a cluster that some workspace owns.
+    pub fn namespaces_in(&self, cluster: &str) -> impl Iterator<Item = &Name> {
+        self.owners.get(cluster).into_iter().flat_map(BTreeMap::keys)
+    }
+
+    /// The workspaces that own a namespace of a cluster, in the order of their names.
+    #[must_use]
+    pub fn workspaces_in(&self, cluster: &str) -> Vec<WorkspaceId> {
+        let owners = self.owners.get(cluster).into_iter().flat_map(BTreeMap::values);
+        let owners: BTreeSet<&WorkspaceId> = owners.map(|ownership| &ownership.workspace).collect();
+        owners.into_iter().cloned().collect()
+    }
+
     /// The namespaces that a workspace owns, as (cluster, namespace).
     pub fn namespaces_of<'a>(&'a self, id: &'a WorkspaceId) -> impl Iterator<Item = (&'a Name, &'a Name)> {
         self.owners.iter().flat_map(move |(cluster, namespaces)| {
@@ -120,6 +133,7 @@ pub fn resolve_roster(inputs: &RosterInputs, options: &Options) -> (Roster, Find
             // R50: a field of the global options replaces the workspace's own.
             merged.service_isolation = global.options.service_isolation.or(merged.service_isolation);
             merged.federation = global.options.federation.clone().or(merged.federation);
+            merged.east_west = global.options.east_west.clone().or(merged.east_west);
         }
         roster.workspaces.insert(id, Arc::new(Member { workspace, settings, options: merged }));
     }

@@ -15,20 +15,24 @@ use crate::memo::Reads;
 use crate::model::{Findings, GatewayId, Kind, ObjectRef};
 use crate::resolve::Options;
 use crate::resolve::attachment::{Beaten, beaten_findings, no_effect};
+use crate::resolve::crossing::east_west_findings;
 use crate::resolve::delegation::expand;
 use crate::resolve::delegation::fragments::share;
 use crate::resolve::destination::backing_services;
+use crate::resolve::external::judge;
 use crate::resolve::facts::{Table, TableRole};
 use crate::resolve::gateway::{
     Bindings, GrownTree, Segment, TableBindings, bind_table, carry_over_table, class_of_one, freeze, known_gateways,
     require_auth_findings, serves,
 };
 use crate::resolve::lower::Lowered;
+use crate::resolve::mesh::{Mesh, table_for};
 use crate::resolve::policy;
 use crate::resolve::roster::Roster;
 use crate::resolve::trust::KeptRoot;
 use crate::resolve::world::World;
 
+use super::crossing::{Exposed, identities};
 use super::endpoints::Backed;
 use super::fragments::{self, Keeper};
 use super::outcome::{Count, Origin, Outcome};
@@ -47,6 +51,8 @@ impl Made {
             reads: Reads::default(),
             bindings: Bindings::default(),
             bound: BTreeMap::new(),
+            mesh: Mesh::default(),
+            clients: BTreeMap::new(),
             trees: OrdMap::new(),
             groves: BTreeMap::new(),
             numbers: 0,
@@ -58,6 +64,7 @@ impl Made {
             known: BTreeSet::new(),
             classes: BTreeSet::new(),
             serving: BTreeMap::new(),
+            exposed: Exposed::default(),
             plans: OrdMap::new(),
             outcome: Outcome::default(),
         }
@@ -130,7 +137,9 @@ impl Made {
     }
 
     fn root(&self, id: &ObjectRef) -> Option<Arc<Table>> {
-        self.inputs.table(id).filter(|table| matches!(table.role, TableRole::Root(_)))
+        let table = table_for(&self.inputs, id).filter(|table| matches!(table.role, TableRole::Root(_)))?;
+        // What has no table of its own has one only for clients inside the clusters.
+        (id.kind == Kind::RouteTable || self.mesh.has(id)).then_some(table)
     }
 
     /// Binds root tables. Hosts that one binds now and did not before, or the other way round, are added to `claims`.
@@ -213,10 +222,10 @@ impl Made {
             after.accepted.insert(root.clone(), accepted.clone());
         }
         let table = self.root(root);
-        if let Some(table) = &table {
+        if let Some(table) = table.as_ref().filter(|table| table.id.kind == Kind::RouteTable) {
             carry_over_table(&self.inputs, table, before, &mut after);
         }
-        let table = table.filter(|_| self.bindings.gateways.contains_key(root));
+        let table = table.filter(|_| self.bindings.gateways.contains_key(root) || self.mesh.has(root));
         let world = Recording::new(&self.inputs);
         let old = self.trees.get(root).cloned();
         let mut grove = self.groves.remove(root).unwrap_or_default();
@@ -255,7 +264,7 @@ impl Made {
         self.outcome.set(origin.clone(), findings);
         let others = self.tell(root, &mut grove.told, if grown.frozen.is_none() { &grown.tree.segments } else { &[] });
         self.groves.insert(root.clone(), grove);
-        let is_served = self.bound.get(root).is_some_and(|own| !own.listeners.is_empty());
+        let is_served = self.mesh.has(root) || self.bound.get(root).is_some_and(|own| !own.listeners.is_empty());
         let has_same_parents = old.as_ref().is_some_and(|old| {
             old.frozen.is_none() && grown.frozen.is_none() && old.tree.parents == grown.tree.parents
         });
@@ -296,7 +305,9 @@ impl Made {
             require_auth_findings(&self.inputs, segment, &mut findings);
             findings.extend(told_of(segment));
             self.outcome.set(origin.clone(), findings);
-            self.outcome.count(&origin, counts_on(segment.served.iter()));
+            if root.kind == Kind::RouteTable {
+                self.outcome.count(&origin, counts_on(segment.served.iter()));
+            }
         }
         for number in numbers {
             self.outcome.forget(&Origin::Segment(root.clone(), number));
@@ -389,16 +400,25 @@ impl Made {
         for reader in take(dirty, |reader| matches!(reader, Reader::Backing(_))) {
             let Reader::Backing(id) = &reader else { continue };
             let origin = Origin::Backing(id.clone());
-            let Some(vd) = self.inputs.virtual_destination(id) else {
-                self.reads.forget(&reader);
-                self.outcome.forget(&origin);
-                continue;
-            };
             let (world, mut findings) = (Recording::new(&self.inputs), Findings::new());
-            let backends = backing_services(&world, &vd, &mut findings);
+            let external = self.inputs.external_service(id);
+            let count = match (self.inputs.virtual_destination(id), external) {
+                (Some(vd), _) => {
+                    let backends = backing_services(&world, &vd, &mut findings);
+                    Count::new(id, "numSelectedBackingServices", backends.len())
+                }
+                (None, Some(service)) => {
+                    let endpoints = judge(&world, &service, &mut findings);
+                    Count::new(id, "numSelectedExternalEndpoints", endpoints)
+                }
+                (None, None) => {
+                    self.reads.forget(&reader);
+                    self.outcome.forget(&origin);
+                    continue;
+                }
+            };
             self.reads.record(&reader, world.into_slots());
             self.outcome.set(origin.clone(), findings);
-            let count = Count::new(id, "numSelectedBackingServices", backends.len());
             self.outcome.count(&origin, vec![count]);
         }
         if dirty.remove(&Reader::Classes) {
@@ -438,6 +458,12 @@ impl Made {
             let counts = reach.counts().map(|(what, number)| Count::new(id, what, number)).collect();
             self.outcome.count(&origin, counts);
         }
+        if dirty.remove(&Reader::EastWest) {
+            let (world, mut findings) = (Recording::new(&self.inputs), Findings::new());
+            east_west_findings(&world, &mut findings);
+            self.reads.record(&Reader::EastWest, world.into_slots());
+            self.outcome.set(Origin::EastWest, findings);
+        }
         if dirty.remove(&Reader::Unimplemented) {
             let world = Recording::new(&self.inputs);
             world.note(Slot::Classes);
@@ -466,6 +492,7 @@ impl Made {
         step: &mut Step,
     ) {
         let mut stale: BTreeMap<GatewayId, Stale> = BTreeMap::new();
+        let mut crossing: BTreeSet<GatewayId> = BTreeSet::new();
         for reader in dirty {
             match reader {
                 Reader::Listeners(gateway) => stale.entry(gateway).or_default().listeners = true,
@@ -475,6 +502,8 @@ impl Made {
                 }
                 Reader::Extensions(gateway) => stale.entry(gateway).or_default().extensions = true,
                 Reader::Upstream(gateway, id) => drop(stale.entry(gateway).or_default().upstreams.insert(id)),
+                Reader::Identity(gateway) => stale.entry(gateway).or_default().identity = true,
+                Reader::Crossing(gateway) => drop(crossing.insert(gateway)),
                 _ => {}
             }
         }
@@ -482,7 +511,7 @@ impl Made {
             self.serving.keys().filter(|gateway| !self.classes.contains(*gateway)).cloned().collect();
         for gateway in gone {
             if let Some(serving) = self.serving.remove(&gateway) {
-                serving.forget(&mut self.reads, &mut self.backed, &mut self.outcome);
+                serving.forget(&mut self.reads, &mut self.backed, &mut self.outcome, &mut self.exposed);
             }
             self.plans.remove(&gateway);
         }
@@ -493,6 +522,10 @@ impl Made {
             }
         }
         for (gateway, serving) in &self.serving {
+            // Others of the cluster may send requests now.
+            if serving.has_other_clients(&self.clients) {
+                stale.entry(gateway.clone()).or_default();
+            }
             let roots: Vec<&ObjectRef> = changed_trees.iter().filter(|root| serving.serves(root)).collect();
             let domains = serving.domains_of(claims);
             if !domains.is_empty() || !roots.is_empty() {
@@ -507,15 +540,33 @@ impl Made {
             inputs: &self.inputs,
             bindings: &self.bindings,
             trees: &self.trees,
+            mesh: &self.mesh,
+            clients: &self.clients,
             reads: &mut self.reads,
             outcome: &mut self.outcome,
             numbers: &mut self.numbers,
             backed: &mut self.backed,
+            exposed: &mut self.exposed,
             step,
         };
+        let mut others: BTreeSet<GatewayId> = BTreeSet::new();
         for (gateway, stale) in stale {
             let Some(serving) = self.serving.get_mut(&gateway) else { continue };
+            // Another port may be taken.
+            crossing.extend(stale.listeners.then(|| gateway.clone()));
             serving.update(stale, &mut around);
+            others.insert(gateway);
+        }
+        let clusters = around.exposed.take_stale();
+        crossing.extend(self.serving.keys().filter(|gateway| clusters.contains(&gateway.cluster)).cloned());
+        let known = if crossing.is_empty() { BTreeMap::new() } else { identities(&self.serving) };
+        for gateway in crossing {
+            let Some(serving) = self.serving.get_mut(&gateway) else { continue };
+            serving.receive(&known, &mut around);
+            others.insert(gateway);
+        }
+        for gateway in others {
+            let Some(serving) = self.serving.get(&gateway) else { continue };
             if self.plans.get(&gateway).is_none_or(|plan| !Arc::ptr_eq(plan, &serving.plan)) {
                 self.plans.insert(gateway, serving.plan.clone());
             }
@@ -529,7 +580,7 @@ fn claim(own: &TableBindings, reads: &Reads<Slot, Reader>, dirty: &mut Dirty, cl
         touch(reads, &Slot::Bound(gateway.clone()), dirty);
     }
     for (listener, _, bound) in &own.listeners {
-        claims.extend(bound.1.iter().map(|(host, _)| (listener.clone(), host.clone())));
+        claims.bound.extend(bound.1.iter().map(|(host, _)| (listener.clone(), host.clone())));
     }
 }
 

@@ -10,6 +10,8 @@
 //! | settled policy | policy | an object, Secret or destination that it refers to is another |
 //! | trust | – | a policy of it, a Secret that they name or the kept root is another |
 //! | roster | – | a cluster, workspace, settings or namespace is another; if it differs, all below is made anew |
+//! | offer to clients inside the clusters | object | the object is another |
+//! | clients | namespace of a cluster with an east-west gateway | a Pod there is another |
 //! | binding | root table | what it read changed (`slots`) |
 //! | tree with policies | root table | the same, or where it binds, or what is remembered of it |
 //! | fragment | delegation, and table below it, of a tree | what stands above it, or what it read, changed |
@@ -18,16 +20,20 @@
 //! | domains | gateway and plain HTTP port | tables that claim the domain are others |
 //! | virtual host | gateway and domain | its tables, or their pieces, changed; of many pieces, only those that are others |
 //! | what policies share | gateway | such a policy of an owner of its tables and destinations is another, or there are others |
-//! | upstream | gateway and destination | its object, endpoints or protection changed |
+//! | upstream | gateway and destination | its object, endpoints or protection changed, or the way to its cluster |
+//! | identity | gateway that sends or receives | trust or its Pods' account changed |
+//! | crossing | gateway | somebody sends to something else in its cluster, or is somebody else |
 //! | findings, verdict | object | something else is said or counted about it (`outcome`) |
 //!
 //! Rules see only [`World`], whose recording form notes every question, also those without an answer. A part that comes
 //! out equal is the same part, so that nothing below it is made. Deleting an object frees everything made from it.
 
+mod crossing;
 mod endpoints;
 mod fragments;
 mod limits;
 mod made;
+mod mesh;
 mod outcome;
 mod serving;
 mod settling;
@@ -52,6 +58,7 @@ use crate::resolve::attachment::Beaten;
 use crate::resolve::facts::{FailureMode, PolicyObject, Table, TableRole};
 use crate::resolve::gateway::{Bindings, GrownTree, Segment, TableBindings, is_remembered, is_unread};
 use crate::resolve::lower::{Lowered, lower};
+use crate::resolve::mesh::Mesh;
 use crate::resolve::policy::rate_limit::serving::Delivery;
 use crate::resolve::roster::{RosterInputs, resolve_roster};
 use crate::resolve::world::World;
@@ -59,6 +66,7 @@ use crate::store::Store;
 
 use super::full::Compiled;
 use super::inputs::{Inputs, misplaced, namespace_of};
+use crossing::Exposed;
 use endpoints::Backed;
 use outcome::{Origin, Outcome};
 use serving::{Claims, Serving};
@@ -86,6 +94,8 @@ pub struct Step {
     pub hosts: usize,
     /// Upstreams.
     pub upstreams: usize,
+    /// Gateways that looked at what others send to them.
+    pub crossings: usize,
     /// Verdicts.
     pub verdicts: usize,
 }
@@ -153,6 +163,8 @@ struct Made {
     reads: Reads<Slot, Reader>,
     bindings: Bindings,
     bound: BTreeMap<ObjectRef, TableBindings>,
+    mesh: Mesh,
+    clients: BTreeMap<Name, mesh::Clients>,
     trees: OrdMap<ObjectRef, Arc<GrownTree>>,
     /// What trees are put together from.
     groves: BTreeMap<ObjectRef, Grove>,
@@ -169,6 +181,8 @@ struct Made {
     known: BTreeSet<GatewayId>,
     classes: BTreeSet<GatewayId>,
     serving: BTreeMap<GatewayId, Serving>,
+    /// Who sends to what in other clusters.
+    exposed: Exposed,
     plans: OrdMap<GatewayId, Arc<GatewayPlan>>,
     outcome: Outcome,
 }
@@ -245,6 +259,8 @@ impl Compiler {
             self.kept.recalled.len(),
             self.kept.held_back.len(),
             made.bound.len(),
+            made.mesh.len(),
+            made.clients.values().map(mesh::Clients::len).sum(),
             made.trees.len(),
             made.groves.values().map(|grove| fragments::count(&grove.fragments) + grove.told.len()).sum(),
             made.targeting.len(),
@@ -257,6 +273,7 @@ impl Compiler {
             made.backed.len(),
             made.deliveries.len(),
             made.limits.len(),
+            made.exposed.len(),
         ];
         readers + slots + serving + made.outcome.len() + maps.iter().sum::<usize>()
     }
@@ -358,7 +375,7 @@ impl Kept {
                 plans = std::mem::take(&mut self.made.plans);
                 self.made = Made::new(options, Arc::new(roster));
                 self.made.count_roster();
-                dirty.extend([Reader::Trust, Reader::Classes, Reader::Unimplemented]);
+                dirty.extend([Reader::Trust, Reader::Classes, Reader::Unimplemented, Reader::EastWest]);
                 // What is remembered of tables that are no more is dropped.
                 dirty.extend(self.remembered.accepted.keys().cloned().map(Reader::Tree));
                 dirty.extend(self.remembered.replacing.iter().cloned().map(Reader::Tree));
@@ -381,15 +398,20 @@ impl Kept {
         let made = &mut self.made;
         let mut children: BTreeSet<ObjectRef> = BTreeSet::new();
         let mut services: BTreeSet<ObjectRef> = BTreeSet::new();
+        // What may be offered to clients inside the clusters.
+        let mut offering: BTreeSet<ObjectRef> = BTreeSet::new();
         for (id, before, now) in turns {
             made.turn(&id, before.as_deref(), now.as_deref(), &mut dirty);
+            if matches!(id.kind, Kind::RouteTable | Kind::VirtualDestination | Kind::ExternalService | Kind::Service) {
+                offering.insert(id.clone());
+            }
             match id.kind {
                 Kind::RouteTable => {
                     children.insert(id.clone());
                     dirty.extend([Reader::Binding(id.clone()), Reader::Tree(id)]);
                 }
                 Kind::RateLimitServerConfig => drop(dirty.insert(Reader::Delivery(id))),
-                Kind::VirtualDestination => drop(dirty.insert(Reader::Backing(id))),
+                Kind::VirtualDestination | Kind::ExternalService => drop(dirty.insert(Reader::Backing(id))),
                 Kind::Service => drop(services.insert(id)),
                 Kind::RootTrustPolicy => drop(dirty.insert(Reader::Trust)),
                 _ if id.kind.is_v2() => drop(dirty.insert(Reader::NoEffect(id))),
@@ -400,8 +422,9 @@ impl Kept {
         made.settle_trust(&options.kept_root, &mut dirty);
         made.settle_policies(&mut dirty);
         made.deliver(&mut dirty);
-        let mut claims = Claims::new();
+        let mut claims = Claims::default();
         made.bind(&mut dirty, &mut claims, step);
+        claims.mesh = made.offer(offering, &mut dirty);
         for (table, is_broken) in made.outcome.take_early() {
             let changed = if is_broken { made.broken.insert(table.clone()) } else { made.broken.remove(&table) };
             if changed {
@@ -435,6 +458,7 @@ impl Kept {
             made.look_after(&child);
         }
         made.tell_others(&mut dirty, &services, wanted);
+        made.tell_clients(&mut dirty);
         made.serve(dirty, &changed_trees, &claims, step);
         made.keep_plans(&plans);
         step.verdicts = made.outcome.render(store, &made.inputs);
@@ -443,6 +467,7 @@ impl Kept {
             inputs: made.inputs.clone(),
             trees: made.trees.clone(),
             bindings: made.bindings.clone(),
+            mesh: made.mesh.clone(),
             plans: made.plans.clone(),
             findings: made.outcome.reported.clone(),
             verdicts: made.outcome.verdicts.clone(),

@@ -20,6 +20,7 @@
 //! with a made-up kind and lists every file that knows of one.
 
 pub mod access;
+pub mod client_tls;
 pub mod cors;
 pub mod csrf;
 pub mod ext_auth;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 
 use crate::crd::policy::{OpaquePolicy, selector};
 use crate::crd::{Object, Spec};
+use crate::ir::policy::rate_limit::Counter;
 use crate::ir::policy::{OriginMatch, OriginPattern, Policy};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind};
 
@@ -184,6 +186,12 @@ pub fn is_of_destinations_owner(kind: Kind) -> bool {
     kind != Kind::HeaderManipulationPolicy
 }
 
+/// Whether no route has to know of an effect, because it belongs to how gateways open connections to a destination.
+#[must_use]
+pub fn is_of_connections(effect: &Policy) -> bool {
+    matches!(effect, Policy::ClientTls(_))
+}
+
 /// Roughly the bytes that an effect takes on each entry that it is on.
 #[must_use]
 pub fn bytes(effect: &Policy) -> usize {
@@ -215,8 +223,12 @@ pub fn bytes(effect: &Policy) -> usize {
             }
             Policy::RateLimit(limits) => {
                 let actions = limits.iter().flat_map(|limits| &limits.items).map(|item| item.actions.len() + 1);
-                // What an action takes with its names; few have long texts.
-                actions.sum::<usize>() * 256
+                let buckets = limits.iter().map(|limits| match &limits.counter {
+                    Counter::Service(_) => 0,
+                    Counter::Gateways(buckets) => buckets.iter().map(|bucket| bucket.entries.len() + 1).sum(),
+                });
+                // What an action or entry takes with its names; few have long texts.
+                (actions.sum::<usize>() + buckets.sum::<usize>()) * 256
             }
             // A few numbers, or nothing on routes.
             _ => 0,
@@ -313,6 +325,10 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
             let access = access::lower(id, policy, &mut remarks);
             (access::selectors(policy), valid(access.map(|access| Policy::Access(Arc::new(access)))))
         }
+        Spec::ClientTlsPolicy(policy) => (
+            routes_and_destinations(&[], &policy.apply_to_destinations),
+            valid(client_tls::lower(policy).map(|tls| Policy::ClientTls(tls.map(Arc::new)))),
+        ),
         Spec::CsrfPolicy(policy) => {
             (routes_only(&policy.apply_to_routes), valid(csrf::lower(id, policy, &mut remarks).map(Policy::Csrf)))
         }
