@@ -130,6 +130,12 @@ const ROWS: &[Row] = &[
             "principals::who_bears_a_token_is_told_from_others",
         ],
     },
+    Row {
+        kind: Kind::ClientTlsPolicy,
+        sample: "{simple: {config: {sni: a.example}}}",
+        lacks: "`istioMutual`",
+        shown_by: &["external_services::r195_a_client_tls_policy_comes_and_goes"],
+    },
 ];
 
 /// One route that forwards, and a policy on it.
@@ -190,6 +196,9 @@ fn compiled(policy: Option<(Kind, &str)>) -> Compiled {
         if selects(kind).iter().any(|field| field.contains("applyToRoutes")) {
             spec["applyToRoutes"] = json!([{"route": {}}]);
         }
+        if kind == Kind::ClientTlsPolicy {
+            spec["applyToDestinations"] = json!([{}]);
+        }
         manifests.push(json!({
             "apiVersion": kind.group().api_version(), "kind": kind.as_str(),
             "metadata": {"name": "sample", "namespace": "shop"}, "spec": spec,
@@ -207,7 +216,7 @@ fn route(compiled: &Compiled) -> Value {
     shown.expect("a route configuration")["virtual_hosts"][0]["routes"][0].clone()
 }
 
-/// The filters of that route's cluster, with their messages.
+/// The filters and the transport of that route's cluster, with their messages.
 fn of_cluster(compiled: &Compiled) -> BTreeSet<String> {
     let plan = compiled.plans.values().next().expect("a gateway");
     let snapshot = emit_gateway(plan, &EmitOptions::default());
@@ -223,6 +232,12 @@ fn of_cluster(compiled: &Compiled) -> BTreeSet<String> {
         }
     }
     filters.retain(|filter| filter.starts_with("`chancery."));
+    for resource in snapshot.resources(ResourceType::Cluster).values() {
+        let shown = to_json(ResourceType::Cluster, resource).expect("known");
+        let url = shown["transport_socket"]["typed_config"]["@type"].as_str();
+        let message = url.and_then(|url| url.rsplit('.').next());
+        filters.extend(message.map(|message| format!("`transport_socket` of the cluster: {message}")));
+    }
     filters
 }
 
