@@ -82,13 +82,13 @@ const FRIEND: &str = "spiffe://cluster-2/ns/edge/sa/friend";
 const STRANGER: &str = "spiffe://cluster-2/ns/edge/sa/stranger";
 
 /// A root, and what it signs.
-struct Root {
-    certificate: String,
+pub(crate) struct Root {
+    pub(crate) certificate: String,
     key: String,
 }
 
 impl Root {
-    fn new(name: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(name: &str) -> anyhow::Result<Self> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -117,7 +117,7 @@ impl Root {
         Ok(Self { certificate: certificate.to_owned(), key: key.to_owned() })
     }
 
-    fn secret(&self, name: &str) -> Manifest {
+    pub(crate) fn secret(&self, name: &str) -> Manifest {
         place(json!({
             "apiVersion": "v1", "kind": "Secret",
             "metadata": {"name": name, "namespace": "gloo-mesh", "annotations": {"in": "mgmt"}},
@@ -134,7 +134,7 @@ impl Root {
     }
 
     /// A certificate as gateways have it.
-    fn identity(&self, uri: &str) -> anyhow::Result<Pair> {
+    pub(crate) fn identity(&self, uri: &str) -> anyhow::Result<Pair> {
         self.sign(SanType::URI(uri.try_into()?))
     }
 }
@@ -144,7 +144,7 @@ fn place(object: Value) -> Manifest {
     Manifest { cluster, object }
 }
 
-fn policy(authority: &Value) -> Manifest {
+pub(crate) fn policy(authority: &Value) -> Manifest {
     place(json!({
         "apiVersion": "admin.gloo.solo.io/v2", "kind": "RootTrustPolicy",
         "metadata": {"name": "root", "namespace": "gloo-mesh", "annotations": {"in": "mgmt"}},
@@ -195,7 +195,7 @@ async fn is_refused(mesh: &Mesh, port: u16, root: &Root, shows: Option<&Pair>, w
     Ok(())
 }
 
-fn from_secret() -> Value {
+pub(crate) fn from_secret() -> Value {
     json!({"secretRef": {"name": "ca"}})
 }
 
