@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use chancery::emit::{EmitOptions, Emitter, Form, emit_gateway};
-use chancery::ir::listener::HttpHosts;
+use chancery::ir::listener::{HttpHosts, Purpose as Whom};
 use chancery::ir::route::{DirectResponse, Forward, Hop, WeightedDestination};
 use chancery::ir::upstream::{Endpoint, Locality, Purpose, UpstreamProtocol};
 use chancery::ir::{
@@ -20,7 +20,7 @@ use chancery::model::{Host, Kind, Name, ObjectRef, PathMatch, WorkspaceId};
 use chancery::snapshot::Snapshot;
 use chancery::snapshot::verify::verify;
 use chancery::xds::inspection::Sessions;
-use chancery::xds::server::{ServerSettings, serve};
+use chancery::xds::server::{Access, ServerSettings, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -93,18 +93,25 @@ fn plan(port: u16, mut hosts: Vec<Arc<VirtualHost>>, upstreams: Vec<Upstream>) -
     let chain = Chain {
         name: Name::default(),
         gateways: vec![gateway.clone()],
+        client: None,
         server_names: BTreeSet::new(),
         tls: None,
         guards: Vec::new(),
         serves: Serves::Http(HttpHosts { virtual_hosts: hosts, misdirected: BTreeSet::new() }),
     };
-    let listener =
-        Listener { bind_port: port, service_ports: [80].into(), gateways: vec![gateway], chains: vec![chain] };
+    let listener = Listener {
+        bind_port: port,
+        purpose: Whom::Gateway,
+        service_ports: [80].into(),
+        gateways: vec![gateway],
+        chains: vec![chain],
+    };
     Ok(GatewayPlan {
         gateway: "cluster-1/edge/ingress".parse().map_err(anyhow::Error::msg)?,
         listeners: [(port, listener)].into(),
         extensions: Arc::default(),
         guard: None,
+        clients: None,
         upstreams: upstreams.into_iter().map(|upstream| (upstream.id.clone(), Arc::new(upstream))).collect(),
         secrets: BTreeMap::new(),
     })
@@ -170,7 +177,8 @@ impl Served {
         let (source, settings) = (snapshots.clone(), ServerSettings::default());
         let server = tokio::spawn(async move {
             let events = Arc::new(Events(sender));
-            serve(listener, source, events, Sessions::default(), settings, std::future::pending()).await?;
+            serve((listener, Access::Anybody), source, events, Sessions::default(), settings, std::future::pending())
+                .await?;
             Ok(())
         });
         let mut envoy = Envoy::start_binary(binary, "cut", &bootstrap(xds, api_type)).await?;

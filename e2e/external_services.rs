@@ -113,17 +113,21 @@ fn place(object: Value) -> Manifest {
 }
 
 fn external(name: &str, spec: Value) -> Value {
-    json!({
+    let mut object = json!({
         "apiVersion": "networking.gloo.solo.io/v2", "kind": "ExternalService",
-        "metadata": {"name": name, "namespace": "apps"}, "spec": spec,
-    })
+        "metadata": {"name": name, "namespace": "apps"},
+    });
+    object["spec"] = spec;
+    object
 }
 
 fn endpoint(name: &str, label: &str, spec: Value) -> Value {
-    json!({
+    let mut object = json!({
         "apiVersion": "networking.gloo.solo.io/v2", "kind": "ExternalEndpoint",
-        "metadata": {"name": name, "namespace": "apps", "labels": {"app": label}}, "spec": spec,
-    })
+        "metadata": {"name": name, "namespace": "apps", "labels": {"app": label}},
+    });
+    object["spec"] = spec;
+    object
 }
 
 /// A table with a route `/name` for each external service.

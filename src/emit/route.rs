@@ -19,6 +19,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use envoy_types::pb::google::protobuf::Any;
 
 use crate::ir::extension;
+use crate::ir::policy::rate_limit::{OnTheWay, on_the_way};
 use crate::ir::route::{DirectResponse, Forward, HostRewrite, PathRewrite, Redirect, changed};
 use crate::ir::{Action, Extensions, Matcher, Policy, Route, RouteBody, VirtualHost};
 use crate::model::{EnvoyRelease, Host, Name, ObjectRef};
@@ -133,13 +134,13 @@ pub(super) fn owners<'a>(gateways: &[ObjectRef], hosts: impl Iterator<Item = &'a
 /// The routes of one HTTP chain, or of a part of it. Without virtual hosts every request gets 404 (R67).
 pub(super) fn emit_route_configuration<'a>(
     name: Name,
-    header_to_remove: Option<&str>,
+    headers_to_remove: impl Iterator<Item = &'static str>,
     hosts: impl Iterator<Item = &'a HostPart> + Clone,
     owners: Arc<[ObjectRef]>,
 ) -> Resource {
     let message = route_pb::RouteConfiguration {
         name: name.to_string(),
-        request_headers_to_remove: header_to_remove.map(str::to_owned).into_iter().collect(),
+        request_headers_to_remove: headers_to_remove.map(str::to_owned).collect(),
         // The port in a Host header says nothing about the host (R68).
         ignore_port_in_host_matching: true,
         // Routes may arrive before their clusters; one missing cluster must not cost all routes.
@@ -284,20 +285,22 @@ fn build<'a>(route: &'a Route, extensions: &'a Extensions) -> RouteBuilder<'a> {
     for policy in route.body.policies.iter() {
         filter::apply(policy, &mut builder);
     }
-    if let Action::Forward(forward) = &route.body.action {
-        let own = &route.body.policies;
-        let is_split = forward.destinations.iter().any(|destination| lanes::limits(&destination.policies).is_some());
-        if let (false, Some(limits)) = (is_split, lanes::limits(own)) {
-            lanes::fill(limits, &own.iter(), builder.scope());
+    let own = &route.body.policies;
+    let destinations = match &route.body.action {
+        Action::Forward(forward) => &forward.destinations[..],
+        Action::Redirect(_) | Action::Direct(_) => &[],
+    };
+    let limits = on_the_way(own, destinations.iter().map(|destination| &destination.policies[..]));
+    if let OnTheWay::Route(limits) = limits {
+        lanes::fill(limits, &own.iter(), &mut builder);
+    }
+    for (index, destination) in destinations.iter().enumerate() {
+        builder.level = Level::Destination(index);
+        for policy in &destination.policies {
+            filter::apply(policy, &mut builder);
         }
-        for (index, destination) in forward.destinations.iter().enumerate() {
-            builder.level = Level::Destination(index);
-            for policy in &destination.policies {
-                filter::apply(policy, &mut builder);
-            }
-            if let Some(limits) = lanes::limits(&destination.policies) {
-                lanes::fill(limits, &own.iter().chain(&destination.policies), builder.scope());
-            }
+        if let OnTheWay::Destinations(limits) = &limits {
+            lanes::fill(limits[index], &own.iter().chain(&destination.policies), &mut builder);
         }
     }
     builder

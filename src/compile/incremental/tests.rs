@@ -24,6 +24,7 @@ use super::*;
 
 mod large;
 mod layers;
+mod mesh;
 
 /// How many scripts are tried.
 const SCRIPTS: u32 = 150;
@@ -257,7 +258,7 @@ fn access(world: &mut World, beside: Index, which: Index) {
 }
 
 /// Puts an object in place of the one that has its name.
-fn replace(world: &mut World, object: (String, Value)) {
+pub(super) fn replace(world: &mut World, object: (String, Value)) {
     let id = |(cluster, object): &(String, Value)| {
         (
             cluster.clone(),
@@ -496,6 +497,8 @@ enum Act {
     ExtAuth(Index, Index),
     /// Something is outside the clusters, or is spoken to in TLS.
     External(Index, Index),
+    /// Clients inside a cluster find something, or are somebody.
+    Mesh(Index, Index),
     /// Something else than objects.
     Around(Around),
     /// Nothing changes.
@@ -523,6 +526,7 @@ fn act() -> impl Strategy<Value = Act> {
         8 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::Limit(beside, which)),
         5 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::ExtAuth(beside, which)),
         9 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::External(beside, which)),
+        10 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::Mesh(beside, which)),
         4 => around().prop_map(Act::Around),
         1 => Just(Act::Nothing),
     ]
@@ -548,6 +552,7 @@ fn play(world: &mut World, first: &World, act: &Act) {
         Act::Limit(beside, which) => limit(world, *beside, *which),
         Act::ExtAuth(beside, which) => ext_auth(world, *beside, *which),
         Act::External(beside, which) => external(world, *beside, *which),
+        Act::Mesh(beside, which) => mesh::mesh(world, *beside, *which),
         Act::Around(_) | Act::Nothing => {}
     }
 }
