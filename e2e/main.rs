@@ -19,6 +19,7 @@ mod cut;
 mod default_deny;
 mod edits;
 mod ext_auth;
+mod external_services;
 mod forbidden;
 mod freeze;
 mod harness_works;

@@ -11,6 +11,7 @@
 //! | [`chancery`] | the `chancery` binary: `serve`, and the commands that answer once |
 //! | [`delegated`] | a small world with delegation, for tests of policies |
 //! | [`demo`] | the demo's files, as written, on a network of their own |
+//! | [`dns`] | a DNS server that knows a few names |
 //! | [`envoy`] | an Envoy process with its admin interface |
 //! | [`http`] | a client that keeps address and Host apart |
 //! | [`issuer`] | signs tokens, and serves the keys that verify them |
@@ -35,6 +36,7 @@ pub(crate) mod bench_world;
 pub(crate) mod chancery;
 pub(crate) mod delegated;
 pub(crate) mod demo;
+pub(crate) mod dns;
 pub(crate) mod envoy;
 pub(crate) mod http;
 pub(crate) mod issuer;
