@@ -126,12 +126,16 @@ fn world(port: u16, backend: SocketAddr, marker: &str, catches_all: bool) -> any
         redirects_to_https: false,
         routes: [route("echo", "/", Action::Forward(forward))].into_iter().collect(),
     }));
-    let endpoint = Endpoint { address: backend.ip().to_string().into(), port: backend.port() };
+    let endpoint = Endpoint::direct(backend.ip().to_string().into(), backend.port());
     let upstream = Upstream {
         id: echo(),
         protocol: UpstreamProtocol::Http1,
         hostname: "echo".into(),
         endpoints: [(Locality::default(), vec![endpoint])].into(),
+        tls: None,
+        externals: BTreeMap::new(),
+        remotes: BTreeMap::new(),
+        secrets: Vec::new(),
         closed: None,
         guards: Vec::new(),
     };

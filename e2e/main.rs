@@ -13,6 +13,7 @@ mod bad_policies;
 mod bypasses;
 mod command_line;
 mod cors;
+mod crossing;
 mod csrf;
 mod cut;
 mod default_deny;

@@ -117,7 +117,7 @@ impl Root {
         Ok(Self { certificate: certificate.to_owned(), key: key.to_owned() })
     }
 
-    fn secret(&self, name: &str) -> Manifest {
+    pub(crate) fn secret(&self, name: &str) -> Manifest {
         place(json!({
             "apiVersion": "v1", "kind": "Secret",
             "metadata": {"name": name, "namespace": "gloo-mesh", "annotations": {"in": "mgmt"}},
@@ -195,7 +195,7 @@ async fn is_refused(mesh: &Mesh, port: u16, root: &Root, shows: Option<&Pair>, w
     Ok(())
 }
 
-fn from_secret() -> Value {
+pub(crate) fn from_secret() -> Value {
     json!({"secretRef": {"name": "ca"}})
 }
 

@@ -94,8 +94,6 @@ const MAX_MARKDOWN_LINE: usize = 400;
 const NOT_TESTED: &[(u32, &str)] = &[
     (8, "order of the work, which the modules are"),
     (9, "architecture: there is no state to test"),
-    (11, "concerns sources with connections, of which none is built; a directory cannot stop answering"),
-    (48, "summary of R47 and of parts that are not built"),
     (147, "definition"),
     (148, "definition"),
 ];

@@ -68,7 +68,7 @@ fn version(manifests: &[Manifest], slice: &Manifest, pod: &str) -> String {
     manifests.iter().find(same).map(|pod| pod.label("version").to_owned()).unwrap_or_default()
 }
 
-/// A gateway Service that some VirtualGateway selects.
+/// A gateway Service that some VirtualGateway selects, or that leads into its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Gateway {
     /// Cluster.
@@ -90,7 +90,8 @@ impl Gateway {
     }
 }
 
-/// The gateways of all VirtualGateways: Services of the same cluster that a `workloads` item picks by labels.
+/// The gateways of all VirtualGateways: Services of the same cluster that a `workloads` item picks by labels; and east-west
+/// gateways.
 pub(crate) fn gateways(manifests: &[Manifest]) -> Vec<Gateway> {
     manifests.iter().filter(|manifest| is_gateway_service(manifests, manifest)).map(gateway).collect()
 }
@@ -109,7 +110,15 @@ pub(crate) fn gateway_of(manifests: &[Manifest], key: (&str, &str, &str)) -> any
     ))
 }
 
+/// Whether a Service leads into its cluster, by the label that stands where no settings say which do.
+fn is_east_west(service: &Manifest) -> bool {
+    service.kind() == "Service" && service.label("istio") == "eastwestgateway"
+}
+
 fn is_gateway_service(manifests: &[Manifest], service: &Manifest) -> bool {
+    if is_east_west(service) {
+        return true;
+    }
     let gateways = manifests.iter().filter(|manifest| manifest.kind() == "VirtualGateway");
     gateways.into_iter().any(|virtual_gateway| selects(virtual_gateway, service))
 }
@@ -154,7 +163,8 @@ impl Relocation {
     }
 }
 
-/// Moves a world to networks of its own: endpoint addresses, gateway addresses and target ports, and nothing else.
+/// Moves a world to networks of its own: endpoint addresses, gateway addresses and target ports, and of east-west gateways
+/// the ports that other clusters dial; nothing else.
 ///
 /// Each cluster gets one network. Equal addresses and equal ports of one cluster stay equal.
 pub(crate) fn relocate(manifests: &mut [Manifest]) -> anyhow::Result<Relocation> {
@@ -191,8 +201,15 @@ pub(crate) fn relocate(manifests: &mut [Manifest]) -> anyhow::Result<Relocation>
                 }
             }
             _ => {
+                let is_east_west = is_east_west(manifest);
                 for entry in items(&mut manifest.object, "/spec/ports") {
                     cluster.move_port(entry.pointer_mut("/targetPort"))?;
+                }
+                // There is no load balancer: what other clusters dial is the port that Envoy binds.
+                for entry in is_east_west.then(|| items(&mut manifest.object, "/spec/ports")).into_iter().flatten() {
+                    if matches!(entry["name"].as_str(), Some("tls" | "https")) {
+                        entry["port"] = entry["targetPort"].clone();
+                    }
                 }
                 let id = format!("{}/{}/{}", manifest.cluster, manifest.namespace(), manifest.name());
                 if gateways.iter().any(|gateway| gateway.id() == id) {

@@ -151,12 +151,20 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
     explanation.chain = listener.reads_tls().then_some(chain);
     explanation.guards = match chain.serves {
         Serves::Http(_) => plan.guard.iter().map(AsRef::as_ref).collect(),
-        Serves::Tcp(_) => chain.guards.iter().collect(),
+        Serves::Tcp(_) | Serves::Relay { .. } => chain.guards.iter().collect(),
     };
     let scheme = if chain.tls.is_some() { "https" } else { "http" };
     let wire = Wire::new(request, scheme);
     let http = match &chain.serves {
         Serves::Http(http) => http,
+        Serves::Relay { upstream, .. } => {
+            let why = format!(
+                "gateways of other clusters connect here and nobody else: what they send goes to `{}`",
+                upstream.object
+            );
+            explanation.answer = no_connection(&why);
+            return Ok(explanation);
+        }
         Serves::Tcp(Some(route)) => {
             explanation.route = Some(matched(compiled, plan, route));
             return Ok(explanation);

@@ -1,6 +1,7 @@
 //! From objects to plans and verdicts, from scratch: the oracle, and the first thing to read.
 //!
-//! lower → roster → bindings → trees → policies on routes → one plan per gateway class → findings. What is remembered from
+//! lower → roster → bindings → trees → policies on routes → one plan per gateway class → what these send to other clusters,
+//! at the gateways there → findings. What is remembered from
 //! one compile to the next is an input and an output of its own, so equal inputs give equal results.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,13 +15,15 @@ use crate::ir::policy::rate_limit::LimitPlan;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, ObjectRef};
 use crate::resolve::Options;
 use crate::resolve::attachment::{Beaten, beaten_findings, no_effect_findings};
+use crate::resolve::crossing::{Exposure, east_west_findings, exposures};
 use crate::resolve::delegation::expand;
 use crate::resolve::delegation::fragments::Afresh;
 use crate::resolve::destination::backing_services;
+use crate::resolve::external::judge;
 use crate::resolve::facts::{Service, TableRole};
 use crate::resolve::gateway::{
-    Bindings, GrownTree, Segment, bind, broken_tables, carry_over, compose, freeze, has_port, is_implemented_by,
-    is_unread, known_gateways, require_auth_findings,
+    Bindings, GrownTree, Segment, bind, broken_tables, carry_over, compose, cross, freeze, has_port, is_implemented_by,
+    is_unread, known_gateways, membership, require_auth_findings,
 };
 use crate::resolve::policy::rate_limit::fitting;
 use crate::resolve::policy::rate_limit::serving::{self, Delivery};
@@ -108,14 +111,24 @@ pub fn compile(
     for vd in inputs.all_virtual_destinations() {
         backing_services(&inputs, vd, &mut findings);
     }
+    for service in inputs.all_external_services() {
+        judge(&inputs, service, &mut findings);
+    }
     let mut gateways = known_gateways(&inputs);
     gateways.extend(wanted.iter().cloned());
     findings.extend(no_effect_findings(&inputs, &gateways));
-    let mut plans: OrdMap<GatewayId, Arc<GatewayPlan>> = OrdMap::new();
-    for gateway in &gateways {
-        let plan = compose(&inputs, gateway, &bindings, &trees, &mut findings);
-        plans.insert(gateway.clone(), Arc::new(plan));
+    let mut composed: Vec<GatewayPlan> =
+        gateways.iter().map(|gateway| compose(&inputs, gateway, &bindings, &trees, &mut findings)).collect();
+    let exposed: BTreeSet<Exposure> = composed.iter().flat_map(exposures).collect();
+    let identity = |gateway: &GatewayId| Some(membership(&inputs, gateway, &mut Findings::new())?.uri);
+    for plan in &mut composed {
+        let cluster = plan.gateway.cluster.clone();
+        let here = exposed.iter().filter(|exposure| exposure.target.object.cluster == cluster);
+        cross(&inputs, plan, here, identity, &mut findings);
     }
+    east_west_findings(&inputs, &mut findings);
+    let plans: OrdMap<GatewayId, Arc<GatewayPlan>> =
+        composed.into_iter().map(|plan| (plan.gateway.clone(), Arc::new(plan))).collect();
     findings.extend(unimplemented_gateways(&inputs, &gateways));
     let findings = Reported::new(findings);
     let verdicts = verdicts(store, &inputs, &trees, &bindings, &plans, &findings);

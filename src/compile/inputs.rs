@@ -10,8 +10,8 @@ use crate::ir::trust::Terms;
 use crate::model::{Code, Finding, Findings, Kind, Labels, Name, ObjectRef, WorkspaceId};
 use crate::resolve::Options;
 use crate::resolve::facts::{
-    Account, Age, AuthServerObject, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table,
-    TableRole, TrustPolicy, VirtualDestination, VirtualGateway,
+    Account, Age, AuthServerObject, ExternalEndpoint, ExternalService, Node, Pod, PolicyObject, Secret, Selector,
+    Service, Slice, Table, TableRole, TrustPolicy, VirtualDestination, VirtualGateway,
 };
 use crate::resolve::lower::{Lowered, lower};
 use crate::resolve::policy;
@@ -44,6 +44,7 @@ pub struct Inputs {
     trust: trust::Resolved,
     virtual_destinations: Collection<VirtualDestination>,
     external_services: Collection<ExternalService>,
+    external_endpoints: Collection<ExternalEndpoint>,
     policies: OrdMap<WorkspaceId, PolicyIndex>,
     /// What RateLimitPolicies refer to.
     limits: OrdMap<ObjectRef, Arc<LimitObject>>,
@@ -91,7 +92,7 @@ macro_rules! members {
     };
 }
 
-members!(Table, Service, Account, Secret, VirtualDestination, ExternalService; |member| &member.labels);
+members!(Table, Service, Account, Secret, VirtualDestination, ExternalService, ExternalEndpoint; |member| &member.labels);
 members!(VirtualGateway, AuthServerObject; |_| &NO_LABELS);
 
 /// Nothing selects virtual gateways and servers by label here.
@@ -260,6 +261,7 @@ impl Inputs {
             trust: resolve_trust(&[], |_| None, &options.kept_root, &mut Findings::new()),
             virtual_destinations: Collection::default(),
             external_services: Collection::default(),
+            external_endpoints: Collection::default(),
             policies: OrdMap::new(),
             limits: OrdMap::new(),
             counted: OrdSet::new(),
@@ -294,6 +296,7 @@ impl Inputs {
             Lowered::Table(table) => self.tables.insert(table),
             Lowered::VirtualDestination(vd) => self.virtual_destinations.insert(vd),
             Lowered::ExternalService(service) => self.external_services.insert(service),
+            Lowered::ExternalEndpoint(endpoint) => self.external_endpoints.insert(endpoint),
             // Rules see it once its references are followed.
             Lowered::Policy(policy) if policy::refers(policy) => {}
             Lowered::Policy(policy) => self.admit_policy(policy),
@@ -325,6 +328,7 @@ impl Inputs {
             Lowered::Table(table) => self.tables.remove(table),
             Lowered::VirtualDestination(vd) => self.virtual_destinations.remove(vd),
             Lowered::ExternalService(service) => self.external_services.remove(service),
+            Lowered::ExternalEndpoint(endpoint) => self.external_endpoints.remove(endpoint),
             Lowered::Policy(policy) if policy::refers(policy) => {}
             Lowered::Policy(policy) => self.dismiss_policy(policy),
             Lowered::Limits(limits) => drop(self.limits.remove(&limits.id)),
@@ -375,6 +379,11 @@ impl Inputs {
     /// All objects that RateLimitPolicies refer to.
     pub fn all_limits(&self) -> impl Iterator<Item = &Arc<LimitObject>> {
         self.limits.values()
+    }
+
+    /// All external services, in age order.
+    pub fn all_external_services(&self) -> impl Iterator<Item = &Arc<ExternalService>> {
+        self.external_services.by_age.values()
     }
 
     /// All virtual destinations, in age order.
@@ -507,6 +516,11 @@ impl World for Inputs {
         self.nodes.get(&(cluster.clone(), name.clone())).cloned()
     }
 
+    fn nodes(&self, cluster: &Name) -> Vec<Arc<Node>> {
+        let own = self.nodes.range((cluster.clone(), Name::default())..).take_while(|((other, _), _)| other == cluster);
+        own.map(|(_, node)| node.clone()).collect()
+    }
+
     fn virtual_destination(&self, id: &ObjectRef) -> Option<Arc<VirtualDestination>> {
         self.virtual_destinations.get(id)
     }
@@ -521,6 +535,10 @@ impl World for Inputs {
 
     fn external_services(&self, selector: &Selector) -> Vec<Arc<ExternalService>> {
         self.external_services.select(selector)
+    }
+
+    fn external_endpoints(&self, selector: &Selector) -> Vec<Arc<ExternalEndpoint>> {
+        self.external_endpoints.select(selector)
     }
 
     fn limit_object(&self, id: &ObjectRef) -> Option<Arc<LimitObject>> {
@@ -546,6 +564,10 @@ impl World for Inputs {
 
     fn access_policies(&self, owner: &WorkspaceId, object: &ObjectRef, labels: &Labels) -> Vec<Arc<PolicyObject>> {
         self.policies.get(owner).map(|index| index.on_access(object, labels)).unwrap_or_default()
+    }
+
+    fn connection_policies(&self, owner: &WorkspaceId, object: &ObjectRef, labels: &Labels) -> Vec<Arc<PolicyObject>> {
+        self.policies.get(owner).map(|index| index.on_connections(object, labels)).unwrap_or_default()
     }
 
     fn sharing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>> {

@@ -174,6 +174,10 @@ fn count(
         let backends = crate::resolve::destination::backing_services(inputs, vd, &mut Vec::new());
         add(&vd.id, "numSelectedBackingServices", backends.len());
     }
+    for service in inputs.all_external_services() {
+        let endpoints = crate::resolve::external::judge(inputs, service, &mut Vec::new());
+        add(&service.id, "numSelectedExternalEndpoints", endpoints);
+    }
     let gateways: BTreeSet<GatewayId> = plans.keys().cloned().collect();
     for owner in inputs.policy_owners() {
         for policy in inputs.policies(&owner) {

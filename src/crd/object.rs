@@ -93,6 +93,7 @@ pub enum Spec {
     ExternalEndpoint(Box<ExternalEndpoint>),
     RateLimitClientConfig(Box<policy::RateLimitClientConfig>),
     AccessPolicy(Box<policy::AccessPolicy>),
+    ClientTlsPolicy(Box<policy::ClientTlsPolicy>),
     CorsPolicy(Box<policy::CorsPolicy>),
     CsrfPolicy(Box<policy::CsrfPolicy>),
     ExtAuthPolicy(Box<policy::ExtAuthPolicy>),

@@ -326,6 +326,7 @@ specs! {
     ExternalEndpoint: destination::ExternalEndpoint, Report;
     RateLimitClientConfig: policy::RateLimitClientConfig, Report;
     AccessPolicy: policy::AccessPolicy, Report;
+    ClientTlsPolicy: policy::ClientTlsPolicy, Report;
     CorsPolicy: policy::CorsPolicy, Report;
     CsrfPolicy: policy::CsrfPolicy, Report;
     ExtAuthPolicy: policy::ExtAuthPolicy, Report;

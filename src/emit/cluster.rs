@@ -15,12 +15,12 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3 as least_request_pb;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http_pb;
 
-use crate::ir::upstream::{Closed, Dial, UpstreamProtocol};
+use crate::ir::upstream::{Closed, Dial, Remote, UpstreamProtocol};
 use crate::ir::{Extensions, Guard, Upstream};
 use crate::model::{Name, ObjectRef};
 use crate::snapshot::Resource;
 
-use super::{access, filter, name, pb, tls, wire};
+use super::{access, endpoint, filter, name, pb, tls, upstream_tls, wire};
 
 /// How long opening a connection may take, TLS included. The source platform's default; half of it fails distant
 /// clusters under load, double makes a dead endpoint cost a retry twice as long.
@@ -38,8 +38,11 @@ const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolO
 /// The baseline for clusters of the policy reference in the manual; R130 and the shapes deny and black hole for a
 /// destination that is kept closed.
 pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name) -> Resource {
-    use cluster_pb::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig};
+    use cluster_pb::cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig};
 
+    let is_looked_up = upstream.is_looked_up();
+    let discovery = if is_looked_up { DiscoveryType::StrictDns } else { DiscoveryType::Eds };
+    let eds = EdsClusterConfig { eds_config: Some(pb::over_ads()), ..Default::default() };
     let name = name::cluster(&upstream.id);
     let protocol_options = wire::any(&protocol_options(upstream));
     let policies = upstream.guards.iter().flat_map(|guard| &guard.policies);
@@ -47,16 +50,38 @@ pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name) -> Resou
     let message = cluster_pb::Cluster {
         name: name.to_string(),
         alt_stat_name: name::stat(&upstream.id, gateway_cluster),
-        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
-        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(pb::over_ads()), ..Default::default() }),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(discovery.into())),
+        eds_cluster_config: (!is_looked_up).then_some(eds),
+        load_assignment: is_looked_up.then(|| endpoint::assignment(upstream)),
+        // Many nodes have no way to IPv6, and names often have such addresses all the same.
+        dns_lookup_family: if is_looked_up { DnsLookupFamily::V4Preferred.into() } else { 0 },
         connect_timeout: Some(pb::duration(CONNECT_TIMEOUT)),
         load_balancing_policy: Some(least_request()),
         circuit_breakers: Some(unlimited()),
         typed_extension_protocol_options: [(PROTOCOL_OPTIONS.to_owned(), protocol_options)].into(),
+        transport_socket: upstream_tls::emit_direct(upstream),
+        transport_socket_matches: upstream
+            .remotes
+            .iter()
+            .map(|remote| crossing(remote, upstream.protocol))
+            .chain(upstream_tls::emit_externals(upstream))
+            .collect(),
         metadata: pb::provenance("objects", &concerned),
         ..Default::default()
     };
     Resource::from_content(name, wire::encode(&message), pb::owners(&concerned))
+}
+
+/// How endpoints in another cluster are spoken to; others are spoken to as the cluster says.
+fn crossing(
+    (cluster, remote): (&Name, &Remote),
+    protocol: UpstreamProtocol,
+) -> cluster_pb::cluster::TransportSocketMatch {
+    cluster_pb::cluster::TransportSocketMatch {
+        name: cluster.to_string(),
+        r#match: Some(pb::leading_to(cluster)),
+        transport_socket: Some(tls::emit_crossing(cluster, remote, protocol)),
+    }
 }
 
 /// The clusters of addresses outside the mesh that gateways ask, each with the policies because of which they do.
@@ -97,26 +122,38 @@ pub(super) fn emit_dialled(dial: &Dial, owners: Arc<[ObjectRef]>) -> Resource {
         load_balancing_policy: Some(least_request()),
         circuit_breakers: Some(unlimited()),
         transport_socket: dial.tls.then(|| tls::emit_dialled(&dial.host, dial.http2)),
-        typed_extension_protocol_options: [(PROTOCOL_OPTIONS.to_owned(), wire::any(&explicit(protocol)))].into(),
+        typed_extension_protocol_options: [(PROTOCOL_OPTIONS.to_owned(), wire::any(&speaking(protocol)))].into(),
         ..Default::default()
     };
     Resource::from_content(name, wire::encode(&message), owners)
 }
 
-fn explicit(protocol: UpstreamProtocol) -> upstream_http_pb::HttpProtocolOptions {
+fn speaking(protocol: UpstreamProtocol) -> upstream_http_pb::HttpProtocolOptions {
     use upstream_http_pb::http_protocol_options::explicit_http_config::ProtocolConfig;
-    use upstream_http_pb::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions};
+    use upstream_http_pb::http_protocol_options::{
+        ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+    };
 
-    let protocol_config = Some(match protocol {
-        UpstreamProtocol::Http1 => ProtocolConfig::HttpProtocolOptions(core_pb::Http1ProtocolOptions::default()),
-        UpstreamProtocol::Http2 => ProtocolConfig::Http2ProtocolOptions(core_pb::Http2ProtocolOptions::default()),
-    });
-    upstream_http_pb::HttpProtocolOptions {
-        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
-            protocol_config,
-        })),
-        ..Default::default()
-    }
+    let explicit = |protocol_config| {
+        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(protocol_config) })
+    };
+    let options = match protocol {
+        UpstreamProtocol::Http1 => {
+            explicit(ProtocolConfig::HttpProtocolOptions(core_pb::Http1ProtocolOptions::default()))
+        }
+        UpstreamProtocol::Http2 => {
+            explicit(ProtocolConfig::Http2ProtocolOptions(core_pb::Http2ProtocolOptions::default()))
+        }
+        UpstreamProtocol::AsClient => {
+            // Without options of its own a protocol is not used.
+            UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
+                http_protocol_options: Some(core_pb::Http1ProtocolOptions::default()),
+                http2_protocol_options: Some(core_pb::Http2ProtocolOptions::default()),
+                ..Default::default()
+            })
+        }
+    };
+    upstream_http_pb::HttpProtocolOptions { upstream_protocol_options: Some(options), ..Default::default() }
 }
 
 /// The protocol, and the filters that run once a host of the cluster is to be chosen.
@@ -127,7 +164,7 @@ fn protocol_options(upstream: &Upstream) -> upstream_http_pb::HttpProtocolOption
             Some(Closed::BlackHole) => Vec::new(),
             None => guards(upstream),
         },
-        ..explicit(upstream.protocol)
+        ..speaking(upstream.protocol)
     }
 }
 

@@ -204,7 +204,11 @@ impl State {
                 DiffItem::Add(id, upstream) | DiffItem::Update { new: (id, upstream), .. } => {
                     let served = filter::as_served(upstream, self.options.release);
                     put(&mut self.made.clusters, cluster::emit_cluster(&served, &self.cluster));
-                    put(&mut self.made.endpoints, endpoint::emit_endpoints(&served));
+                    if served.is_looked_up() {
+                        remove(&mut self.made.endpoints, &name::cluster(id));
+                    } else {
+                        put(&mut self.made.endpoints, endpoint::emit_endpoints(&served));
+                    }
                     match filter::beyond_at(upstream, self.options.release) {
                         none if none.is_empty() => self.beyond.remove(id),
                         some => self.beyond.insert(id.clone(), some),
@@ -330,7 +334,7 @@ fn shell(listener: &Listener) -> Listener {
         guards: chain.guards.clone(),
         serves: match &chain.serves {
             Serves::Http(_) => Serves::Http(HttpHosts::default()),
-            Serves::Tcp(route) => Serves::Tcp(route.clone()),
+            other => other.clone(),
         },
     };
     Listener {
@@ -348,8 +352,7 @@ fn has_shell(listener: &Listener, shell: &Listener) -> bool {
         let Chain { name, gateways, server_names, tls, guards, serves } = chain;
         let serves_alike = match (serves, &shell.serves) {
             (Serves::Http(_), Serves::Http(_)) => true,
-            (Serves::Tcp(route), Serves::Tcp(before)) => route == before,
-            (Serves::Http(_), Serves::Tcp(_)) | (Serves::Tcp(_), Serves::Http(_)) => false,
+            (now, before) => now == before,
         };
         serves_alike
             && (name, gateways, server_names) == (&shell.name, &shell.gateways, &shell.server_names)

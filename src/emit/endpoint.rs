@@ -1,12 +1,14 @@
 //! Endpoints: what a cluster's name leads to now.
 //!
-//! Every cluster has an assignment, also an empty one: Envoy waits for it, and answers 503 without a host.
+//! Every cluster has an assignment, also an empty one: Envoy waits for it, and answers 503 without a host. An endpoint that is
+//! an east-west gateway of another cluster says so, and the cluster says how such a one is spoken to.
 
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint_pb;
 
 use crate::ir::Upstream;
 use crate::ir::upstream::{Closed, Endpoint, Locality};
+use crate::model::Name;
 use crate::snapshot::Resource;
 
 use super::{name, pb, wire};
@@ -17,6 +19,12 @@ use super::{name, pb, wire};
 /// R143: a destination without ready endpoints answers 503. D4 of the failure shapes: so does a black hole.
 #[must_use]
 pub fn emit_endpoints(upstream: &Upstream) -> Resource {
+    let message = assignment(upstream);
+    Resource::from_content(name::cluster(&upstream.id), wire::encode(&message), pb::owners([&upstream.id.object]))
+}
+
+/// The same as a part of a cluster that looks names up itself.
+pub(super) fn assignment(upstream: &Upstream) -> endpoint_pb::ClusterLoadAssignment {
     let name = name::cluster(&upstream.id);
     let endpoints = match upstream.closed {
         Some(Closed::BlackHole) => Vec::new(),
@@ -27,9 +35,7 @@ pub fn emit_endpoints(upstream: &Upstream) -> Resource {
             .map(|(locality, endpoints)| emit_locality(locality, endpoints, &upstream.hostname))
             .collect(),
     };
-    let message =
-        endpoint_pb::ClusterLoadAssignment { cluster_name: name.to_string(), endpoints, ..Default::default() };
-    Resource::from_content(name, wire::encode(&message), pb::owners([&upstream.id.object]))
+    endpoint_pb::ClusterLoadAssignment { cluster_name: name.to_string(), endpoints, ..Default::default() }
 }
 
 fn emit_locality(locality: &Locality, endpoints: &[Endpoint], hostname: &str) -> endpoint_pb::LocalityLbEndpoints {
@@ -49,14 +55,27 @@ fn emit_locality(locality: &Locality, endpoints: &[Endpoint], hostname: &str) ->
 }
 
 fn emit_endpoint(endpoint: &Endpoint, hostname: &str) -> endpoint_pb::LbEndpoint {
+    let address = if endpoint.is_socket() {
+        pb::pipe(endpoint.address.to_string())
+    } else {
+        pb::socket_address(endpoint.address.to_string(), endpoint.port)
+    };
     let message = endpoint_pb::Endpoint {
-        address: Some(pb::socket_address(endpoint.address.to_string(), endpoint.port)),
+        address: Some(address),
         // What `autoHostRewrite` puts into the Host header.
         hostname: hostname.to_owned(),
         ..Default::default()
     };
     endpoint_pb::LbEndpoint {
         host_identifier: Some(endpoint_pb::lb_endpoint::HostIdentifier::Endpoint(message)),
+        metadata: endpoint.via.as_ref().map(via),
+        load_balancing_weight: pb::uint32(endpoint.weight).filter(|weight| weight.value != 1),
         ..Default::default()
     }
+}
+
+/// What chooses the transport socket of an endpoint in another cluster.
+fn via(cluster: &Name) -> core_pb::Metadata {
+    let filter_metadata = [("envoy.transport_socket_match".to_owned(), pb::leading_to(cluster))].into();
+    core_pb::Metadata { filter_metadata, ..Default::default() }
 }

@@ -14,11 +14,11 @@ use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_p
 use envoy_types::pb::google::protobuf as google_pb;
 
 use crate::ir::listener::{Chain, Serves};
-use crate::ir::{Action, Guard, Listener, Route};
+use crate::ir::{Action, Guard, Listener, Route, UpstreamId};
 use crate::model::{Host, ObjectRef};
 use crate::snapshot::Resource;
 
-use super::{EmitOptions, access, filter, layout, name, pb, tls, wire};
+use super::{EmitOptions, access, filter, layout, name, pb, route, tls, wire};
 
 /// How long a stream may be silent in both directions. Envoy's own default, written out because it is the only limit on
 /// routes without a timeout; half of it cuts slow long polls, double keeps dead streams longer.
@@ -47,15 +47,13 @@ pub(super) fn emit_listener(listener: &Listener, options: &EmitOptions, is_cut: 
     Resource::from_content(name, wire::encode(&message), pb::owners(concerned(listener)))
 }
 
-/// The objects that a refusal of a listener concerns: its virtual gateways, and tables whose routes stand in it.
+/// The objects that a refusal of a listener concerns: its virtual gateways, tables whose routes stand in it, and Services
+/// that other clusters reach through it.
 fn concerned(listener: &Listener) -> impl Iterator<Item = &ObjectRef> {
-    let streams = listener.chains.iter().filter_map(|chain| match &chain.serves {
-        Serves::Tcp(route) => route.as_ref(),
-        Serves::Http(_) => None,
-    });
     let policies = listener.chains.iter().flat_map(|chain| &chain.guards).flat_map(|guard| &guard.policies);
-    let tables = streams.flat_map(|route| route.body.chain.iter().map(|hop| &hop.table));
-    listener.gateways.iter().chain(tables).chain(policies)
+    let tables = listener.streams().flat_map(|route| route.body.chain.iter().map(|hop| &hop.table));
+    let relayed = listener.relayed().map(|upstream| &upstream.object);
+    listener.gateways.iter().chain(tables).chain(policies).chain(relayed)
 }
 
 /// Reads the server name out of the first message of a TLS connection.
@@ -70,14 +68,23 @@ fn tls_inspector() -> listener_pb::ListenerFilter {
 
 fn emit_chain(bind_port: u16, chain: &Chain, is_cut: bool) -> listener_pb::FilterChain {
     let protocols = match &chain.serves {
-        Serves::Http(_) => HTTP_PROTOCOLS,
-        Serves::Tcp(_) => &[],
+        Serves::Http(_) | Serves::Relay { is_stream: false, .. } => HTTP_PROTOCOLS,
+        Serves::Tcp(_) | Serves::Relay { is_stream: true, .. } => &[],
     };
     let filter = match &chain.serves {
         Serves::Http(_) => network_filter(
             "envoy.filters.network.http_connection_manager",
             wire::any(&connection_manager(bind_port, chain, is_cut)),
         ),
+        Serves::Relay { upstream, is_stream: false } => {
+            network_filter("envoy.filters.network.http_connection_manager", wire::any(&relay(bind_port, upstream)))
+        }
+        Serves::Relay { upstream, is_stream: true } => {
+            let specifier = tcp_pb::tcp_proxy::ClusterSpecifier::Cluster(name::cluster(upstream).to_string());
+            let stat_prefix = bind_port.to_string();
+            let proxy = tcp_pb::TcpProxy { stat_prefix, cluster_specifier: Some(specifier), ..Default::default() };
+            network_filter("envoy.filters.network.tcp_proxy", wire::any(&proxy))
+        }
         Serves::Tcp(Some(route)) => {
             network_filter("envoy.filters.network.tcp_proxy", wire::any(&tcp_proxy(bind_port, route)))
         }
@@ -135,6 +142,32 @@ fn tcp_proxy(bind_port: u16, route: &Route) -> tcp_pb::TcpProxy {
         }),
     };
     tcp_pb::TcpProxy { stat_prefix: bind_port.to_string(), cluster_specifier: Some(specifier), ..Default::default() }
+}
+
+/// Passes requests of another cluster's gateway on as they are: that has routed, judged and rewritten them. Its routes never
+/// change, so they stand in the listener.
+///
+/// # Rule
+/// R183.
+fn relay(bind_port: u16, upstream: &UpstreamId) -> hcm_pb::HttpConnectionManager {
+    use hcm_pb::http_connection_manager as hcm;
+    let name = name::cluster(upstream);
+    hcm_pb::HttpConnectionManager {
+        codec_type: hcm::CodecType::Auto.into(),
+        stat_prefix: bind_port.to_string(),
+        // The client's address, identity and request are what the sender says of them.
+        use_remote_address: pb::boolean(false),
+        skip_xff_append: true,
+        forward_client_cert_details: hcm::ForwardClientCertDetails::AlwaysForwardOnly.into(),
+        generate_request_id: pb::boolean(false),
+        preserve_external_request_id: true,
+        path_with_escaped_slashes_action: hcm::PathWithEscapedSlashesAction::KeepUnchanged.into(),
+        // How long anything may take is the sender's to say.
+        stream_idle_timeout: Some(pb::duration(Duration::ZERO)),
+        http_filters: vec![filter::router()],
+        route_specifier: Some(hcm::RouteSpecifier::RouteConfig(route::emit_relay(&name))),
+        ..Default::default()
+    }
 }
 
 fn connection_manager(bind_port: u16, chain: &Chain, is_cut: bool) -> hcm_pb::HttpConnectionManager {

@@ -47,6 +47,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod upstream_tls;
 mod wire;
 
 pub use emitter::Emitter;
@@ -128,7 +129,8 @@ pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &La
     let clusters = upstreams().map(|upstream| cluster::emit_cluster(&upstream, gateway_cluster));
     let dialled = cluster::dialled(&plan.extensions);
     let clusters = clusters.chain(dialled.into_iter().map(|(dial, owners)| cluster::emit_dialled(dial, owners)));
-    let endpoints = upstreams().map(|upstream| endpoint::emit_endpoints(&upstream));
+    let apart = upstreams().filter(|upstream| !upstream.is_looked_up());
+    let endpoints = apart.map(|upstream| endpoint::emit_endpoints(&upstream));
     let secrets = plan.secrets.iter().map(|(id, secret)| secret::emit_secret(id, secret));
     let form = |port: u16, chain: &Chain| {
         chain.serves.http().map_or(Form::Whole, |http| {

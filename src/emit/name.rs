@@ -7,7 +7,7 @@
 //! | scope | as the route configuration that it leads to |
 //! | secret | `secret/<cluster>/<namespace>/<name>`; authorities `…/ca` |
 //! | own certificate, roots of trust | `trust/identity`, `trust/roots`: whoever signs, no listener changes |
-//! | cluster and its endpoints | `svc/<cluster>/<namespace>/<name>/<port>[/<subset>]`; `vd/…` and `es/…` likewise; `#http` or `#grpc` at the end where filters ask it |
+//! | cluster and its endpoints | `svc/<cluster>/<namespace>/<name>/<port>[/<subset>]`; `vd/…` and `es/…` likewise; `#http` or `#grpc` at the end where filters ask it, `#crossing` where gateways of other clusters do |
 //! | cluster outside the mesh | `dial/<host>/<port>`, with `#tls` and `#grpc` at the end |
 //!
 //! A subset is written out, `version=v1,zone=a`, or where that is long, `~` and its hash. Names of Kubernetes objects
@@ -35,14 +35,20 @@ pub(crate) fn route_configuration(bind_port: u16, chain: &str) -> Name {
     if chain.is_empty() { format!("route/{bind_port}").into() } else { format!("route/{bind_port}/{chain}").into() }
 }
 
+/// The gateway's own certificate in the mesh.
+pub(super) const IDENTITY: &str = "trust/identity";
+
+/// What gateways trust each other by.
+pub(super) const ROOTS: &str = "trust/roots";
+
 /// A part of a Secret.
 pub(crate) fn secret(id: &SecretId) -> Name {
     let object = &id.object;
     let part = match id.part {
         SecretPart::KeyPair => "",
         SecretPart::Trust => "/ca",
-        SecretPart::Identity => return "trust/identity".into(),
-        SecretPart::Roots => return "trust/roots".into(),
+        SecretPart::Identity => return IDENTITY.into(),
+        SecretPart::Roots => return ROOTS.into(),
     };
     format!("secret/{}/{}/{}{part}", object.cluster, object.namespace, object.name).into()
 }

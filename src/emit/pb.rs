@@ -65,6 +65,11 @@ pub(super) fn socket_address(address: String, port: u16) -> core_pb::Address {
     core_pb::Address { address: Some(core_pb::address::Address::SocketAddress(socket)) }
 }
 
+/// A Unix socket.
+pub(super) fn pipe(path: String) -> core_pb::Address {
+    core_pb::Address { address: Some(core_pb::address::Address::Pipe(core_pb::Pipe { path, ..Default::default() })) }
+}
+
 /// `filter_metadata["chancery"]`: which objects something was made from, for whoever reads a dump of Envoy.
 ///
 /// Names only: a generation number would turn every edit without effect into a push.
@@ -77,6 +82,14 @@ pub(super) fn provenance(key: &str, objects: &[ObjectRef]) -> Option<core_pb::Me
     let fields = [(key.to_owned(), google_pb::Value { kind: Some(list) })].into();
     let filter_metadata = [("chancery".to_owned(), google_pb::Struct { fields })].into();
     Some(core_pb::Metadata { filter_metadata, ..Default::default() })
+}
+
+/// What endpoints in another cluster, or of an external service, carry, and the transport socket towards them asks for.
+pub(super) fn leading_to(via: &str) -> google_pb::Struct {
+    let value = google_pb::Value { kind: Some(google_pb::value::Kind::StringValue(via.to_owned())) };
+    // No cluster has a slash in its name.
+    let what = if via.contains('/') { "external" } else { "cluster" };
+    google_pb::Struct { fields: [(what.to_owned(), value)].into() }
 }
 
 /// Owners of a resource, each once, in order.

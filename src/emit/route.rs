@@ -152,6 +152,35 @@ pub(super) fn emit_route_configuration<'a>(
     Resource { name, version, body, owners }
 }
 
+/// Sends everything to one cluster, for as long as the sender waits. It retries nothing but what reached nobody: the rest is
+/// the sender's to retry, who knows how often.
+pub(super) fn emit_relay(cluster: &str) -> route_pb::RouteConfiguration {
+    let action = route_pb::RouteAction {
+        cluster_specifier: Some(route_pb::route_action::ClusterSpecifier::Cluster(cluster.to_owned())),
+        timeout: Some(pb::duration(Duration::ZERO)),
+        ..Default::default()
+    };
+    let route = route_pb::Route {
+        name: "relay".to_owned(),
+        r#match: Some(any_request()),
+        action: Some(route_pb::route::Action::Route(action)),
+        ..Default::default()
+    };
+    let host = route_pb::VirtualHost {
+        name: "relay".to_owned(),
+        domains: vec!["*".to_owned()],
+        routes: vec![route],
+        retry_policy: Some(filter::relay_retries()),
+        ..Default::default()
+    };
+    route_pb::RouteConfiguration {
+        name: "relay".to_owned(),
+        virtual_hosts: vec![host],
+        validate_clusters: pb::boolean(false),
+        ..Default::default()
+    }
+}
+
 /// Sends clients that reuse a connection for another chain's hosts to a connection of their own (R204).
 fn emit_misdirected<'a>(hosts: impl Iterator<Item = &'a Host>) -> route_pb::VirtualHost {
     let answer = emit_direct_response(&DirectResponse {

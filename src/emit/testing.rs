@@ -30,7 +30,11 @@ pub(crate) fn upstream(name: &str) -> Upstream {
         id: service(name),
         protocol: UpstreamProtocol::Http1,
         hostname: format!("{name}.shop.svc.cluster.local").into(),
-        endpoints: [(Locality::default(), vec![Endpoint { address: "127.0.0.1".into(), port: 9101 }])].into(),
+        endpoints: [(Locality::default(), vec![Endpoint::direct("127.0.0.1".into(), 9101)])].into(),
+        tls: None,
+        externals: BTreeMap::new(),
+        remotes: BTreeMap::new(),
+        secrets: Vec::new(),
         closed: None,
         guards: Vec::new(),
     }

@@ -1,4 +1,4 @@
-//! How a chain ends TLS.
+//! How a chain ends TLS, and how a cluster begins it.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 
-use crate::ir::SecretId;
 use crate::ir::listener::{CertificateSource, ClientCertificate, Tls, TlsVersion, TrustSource};
 use crate::ir::secret::AltName;
+use crate::ir::upstream::{Remote, UpstreamProtocol};
 use crate::model::Name;
 
 use super::{name, pb, wire};
 
 /// Where gateways have the authorities that their system trusts. By path: Envoy refuses to match names under its
 /// `system_root_certs` (seen on 1.40).
-const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+pub(super) const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// The transport socket of a chain that ends TLS.
 ///
@@ -23,7 +23,7 @@ const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// R58 to R60.
 pub(super) fn emit_downstream(tls: &Tls, protocols: &[&str]) -> core_pb::TransportSocket {
     let (secrets, certificates) = match &tls.certificate {
-        CertificateSource::Secret(id) => (vec![over_sds(id)], Vec::new()),
+        CertificateSource::Secret(id) => (vec![over_sds(&name::secret(id))], Vec::new()),
         CertificateSource::Files { chain, key } => {
             let certificate = tls_pb::TlsCertificate {
                 certificate_chain: Some(file(chain)),
@@ -96,11 +96,58 @@ pub(super) fn emit_dialled(host: &str, http2: bool) -> core_pb::TransportSocket 
     }
 }
 
+/// The transport socket towards east-west gateways of another cluster: both show who they are in the mesh.
+///
+/// # Rule
+/// R178, R179, R194.
+pub(super) fn emit_crossing(cluster: &str, remote: &Remote, protocol: UpstreamProtocol) -> core_pb::TransportSocket {
+    use tls_pb::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
+    let own = tls_pb::CertificateValidationContext {
+        match_typed_subject_alt_names: vec![identities_under(&format!("spiffe://{cluster}/"))],
+        ..Default::default()
+    };
+    let protocols: &[&str] = match protocol {
+        UpstreamProtocol::Http1 => &["http/1.1"],
+        UpstreamProtocol::Http2 => &["h2"],
+        UpstreamProtocol::AsClient => &[],
+    };
+    let common = tls_pb::CommonTlsContext {
+        // Envoy's clients stop at 1.2 unless told.
+        tls_params: Some(tls_pb::TlsParameters {
+            tls_minimum_protocol_version: version(TlsVersion::V1_2).into(),
+            tls_maximum_protocol_version: version(TlsVersion::V1_3).into(),
+            ..Default::default()
+        }),
+        tls_certificate_sds_secret_configs: vec![over_sds(name::IDENTITY)],
+        alpn_protocols: protocols.iter().map(|protocol| (*protocol).to_owned()).collect(),
+        validation_context_type: Some(ValidationContextType::CombinedValidationContext(
+            CombinedCertificateValidationContext {
+                default_validation_context: Some(own),
+                validation_context_sds_secret_config: Some(over_sds(name::ROOTS)),
+                ..Default::default()
+            },
+        )),
+        ..Default::default()
+    };
+    let context = tls_pb::UpstreamTlsContext {
+        common_tls_context: Some(common),
+        sni: remote.server_name.to_string(),
+        ..Default::default()
+    };
+    core_pb::TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(core_pb::transport_socket::ConfigType::TypedConfig(wire::any(&context))),
+    }
+}
+
 fn validation(client: &ClientCertificate) -> tls_pb::common_tls_context::ValidationContextType {
     use tls_pb::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
-    let mut names: Vec<tls_pb::SubjectAltNameMatcher> = client.names.iter().flat_map(name_matchers).collect();
-    if names.is_empty() && matches!(client.trust, TrustSource::Roots(_)) {
-        names.push(any_identity());
+    let are_identities = matches!(client.trust, TrustSource::Roots(_));
+    let mut names: Vec<tls_pb::SubjectAltNameMatcher> =
+        client.names.iter().flat_map(|name| name_matchers(name, are_identities)).collect();
+    if names.is_empty() && are_identities {
+        // A root may have signed much else.
+        names.push(identities_under("spiffe://"));
     }
     let own = tls_pb::CertificateValidationContext { match_typed_subject_alt_names: names, ..Default::default() };
     match &client.trust {
@@ -111,30 +158,30 @@ fn validation(client: &ClientCertificate) -> tls_pb::common_tls_context::Validat
         TrustSource::Secret(id) | TrustSource::Roots(id) => {
             ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
                 default_validation_context: Some(own),
-                validation_context_sds_secret_config: Some(over_sds(id)),
+                validation_context_sds_secret_config: Some(over_sds(&name::secret(id))),
                 ..Default::default()
             })
         }
     }
 }
 
-/// Takes the identity of any gateway: a root may have signed much else.
-fn any_identity() -> tls_pb::SubjectAltNameMatcher {
+/// Takes every identity that begins so.
+pub(super) fn identities_under(prefix: &str) -> tls_pb::SubjectAltNameMatcher {
     use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
     tls_pb::SubjectAltNameMatcher {
         san_type: tls_pb::subject_alt_name_matcher::SanType::Uri.into(),
-        matcher: Some(pb::string_matcher(MatchPattern::Prefix("spiffe://".to_owned()), false)),
+        matcher: Some(pb::string_matcher(MatchPattern::Prefix(prefix.to_owned()), false)),
         ..Default::default()
     }
 }
 
-/// One exact matcher for each type that the name can be of; any of them may be in the certificate.
-fn name_matchers(name: &AltName) -> Vec<tls_pb::SubjectAltNameMatcher> {
+/// One exact matcher for each type that the name can be of; any of them may be in the certificate. Identities are URIs.
+pub(super) fn name_matchers(name: &AltName, is_identity: bool) -> Vec<tls_pb::SubjectAltNameMatcher> {
     use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
     use tls_pb::subject_alt_name_matcher::SanType;
     let text = &name.0;
-    let mut types = vec![SanType::Dns, SanType::Uri, SanType::Email];
-    if text.parse::<IpAddr>().is_ok() {
+    let mut types = if is_identity { vec![SanType::Uri] } else { vec![SanType::Dns, SanType::Uri, SanType::Email] };
+    if !is_identity && text.parse::<IpAddr>().is_ok() {
         types.push(SanType::IpAddress);
     }
     let matcher = |kind: SanType| tls_pb::SubjectAltNameMatcher {
@@ -151,18 +198,18 @@ fn name_matchers(name: &AltName) -> Vec<tls_pb::SubjectAltNameMatcher> {
 const SECRET_WAIT: Duration = Duration::from_secs(5);
 
 /// A secret that comes on the stream. `verify` keeps a snapshot from naming one that it lacks.
-fn over_sds(id: &SecretId) -> tls_pb::SdsSecretConfig {
+pub(super) fn over_sds(name: &str) -> tls_pb::SdsSecretConfig {
     let mut config_source = pb::over_ads();
     config_source.initial_fetch_timeout = Some(pb::duration(SECRET_WAIT));
-    tls_pb::SdsSecretConfig { name: name::secret(id).to_string(), sds_config: Some(config_source) }
+    tls_pb::SdsSecretConfig { name: name.to_owned(), sds_config: Some(config_source) }
 }
 
-fn file(path: &str) -> core_pb::DataSource {
+pub(super) fn file(path: &str) -> core_pb::DataSource {
     let specifier = Some(core_pb::data_source::Specifier::Filename(path.to_string()));
     core_pb::DataSource { specifier, ..Default::default() }
 }
 
-fn version(version: TlsVersion) -> tls_pb::tls_parameters::TlsProtocol {
+pub(super) fn version(version: TlsVersion) -> tls_pb::tls_parameters::TlsProtocol {
     use tls_pb::tls_parameters::TlsProtocol;
     match version {
         TlsVersion::V1_0 => TlsProtocol::TlSv10,

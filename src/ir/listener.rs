@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::model::{Host, Name, ObjectRef};
 
 use super::secret::{AltName, SecretId};
-use super::{Guard, Route, Routes};
+use super::{Guard, Route, Routes, UpstreamId};
 
 /// A bound port of a gateway.
 ///
@@ -18,7 +18,7 @@ pub struct Listener {
     pub bind_port: u16,
     /// Ports of the gateway Services that lead here; what a client dials and a matcher's `port` means.
     pub service_ports: BTreeSet<u16>,
-    /// The virtual gateways that declare it, in age order.
+    /// The virtual gateways that declare it, in age order; none for what gateways of other clusters connect to.
     pub gateways: Vec<ObjectRef>,
     /// At least one, each with server names of its own.
     pub chains: Vec<Chain>,
@@ -33,11 +33,23 @@ impl Listener {
 
     /// All routes, of HTTP and of whole connections.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
-        let streams = self.chains.iter().filter_map(|chain| match &chain.serves {
+        self.virtual_hosts().flat_map(|host| &host.routes).chain(self.streams())
+    }
+
+    /// The routes of whole connections.
+    pub fn streams(&self) -> impl Iterator<Item = &Route> {
+        self.chains.iter().filter_map(|chain| match &chain.serves {
             Serves::Tcp(route) => route.as_ref(),
-            Serves::Http(_) => None,
-        });
-        self.virtual_hosts().flat_map(|host| &host.routes).chain(streams)
+            Serves::Http(_) | Serves::Relay { .. } => None,
+        })
+    }
+
+    /// What gateways of other clusters are let through to.
+    pub fn relayed(&self) -> impl Iterator<Item = &UpstreamId> {
+        self.chains.iter().filter_map(|chain| match &chain.serves {
+            Serves::Relay { upstream, .. } => Some(upstream),
+            Serves::Http(_) | Serves::Tcp(_) => None,
+        })
     }
 
     /// Whether connections are told apart by what their first TLS message says.
@@ -63,7 +75,8 @@ impl Listener {
 /// What becomes of some of a listener's connections.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Chain {
-    /// Unique within the listener, and stable: the listener's first host with TLS, empty in plaintext.
+    /// Unique within the listener, and stable: the listener's first host with TLS, empty in plaintext; of a relay its server
+    /// name.
     pub name: Name,
     /// The virtual gateways that declare it, in age order; with TLS one.
     pub gateways: Vec<ObjectRef>,
@@ -71,7 +84,8 @@ pub struct Chain {
     pub server_names: BTreeSet<Host>,
     /// How TLS ends here; absent in plaintext, and where TLS is passed through.
     pub tls: Option<Tls>,
-    /// Who may open connections, where they are passed on whole; one passes all of them. Empty where there is HTTP.
+    /// Who may open connections, where they are passed on whole or come from another cluster; one passes all of them. Empty
+    /// where there is HTTP of clients.
     pub guards: Vec<Guard>,
     /// What is behind.
     pub serves: Serves,
@@ -84,6 +98,13 @@ pub enum Serves {
     Http(HttpHosts),
     /// Whole connections, by the one route; without a route they are closed.
     Tcp(Option<Route>),
+    /// What gateways of other clusters send to one destination: they have routed and judged it.
+    Relay {
+        /// The destination.
+        upstream: UpstreamId,
+        /// Whether these are whole connections; else they are requests.
+        is_stream: bool,
+    },
 }
 
 impl Serves {
@@ -92,7 +113,7 @@ impl Serves {
     pub fn http(&self) -> Option<&HttpHosts> {
         match self {
             Self::Http(hosts) => Some(hosts),
-            Self::Tcp(_) => None,
+            Self::Tcp(_) | Self::Relay { .. } => None,
         }
     }
 }
@@ -156,7 +177,8 @@ pub enum CertificateSource {
 pub struct ClientCertificate {
     /// Who must have signed it.
     pub trust: TrustSource,
-    /// One of these must be in it; empty takes every name, under the roots of trust every identity.
+    /// One of these must be in it; empty takes every name, under the roots of trust every identity. Under these they are
+    /// identities.
     pub names: Vec<AltName>,
 }
 

@@ -7,6 +7,7 @@
 //! Knows nothing of manifests or Envoy types, nor where an object came from beyond its
 //! [`ObjectRef`](crate::model::ObjectRef).
 
+pub mod client_tls;
 pub mod extension;
 pub mod frozen;
 pub mod listener;
@@ -23,6 +24,7 @@ use imbl::OrdMap;
 
 use crate::model::GatewayId;
 
+pub use client_tls::ClientTls;
 pub use extension::Extensions;
 pub use listener::{Chain, Listener, Serves, VirtualHost};
 pub use policy::Policy;
@@ -45,6 +47,6 @@ pub struct GatewayPlan {
     pub guard: Option<Arc<Guard>>,
     /// Every upstream that some route of some listener names, or what policies share, each once.
     pub upstreams: OrdMap<UpstreamId, Arc<Upstream>>,
-    /// Every secret that some chain names, each once, and no other.
+    /// Every secret that some chain or upstream needs, each once, and no other.
     pub secrets: BTreeMap<SecretId, Secret>,
 }

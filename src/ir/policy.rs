@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::client_tls::Origination;
 use crate::model::{Kind, Name};
 
 /// The effect of one policy kind on a target.
@@ -38,6 +39,8 @@ pub enum Policy {
     Csrf(csrf::Csrf),
     /// AccessPolicy. It is no part of routes: upstreams and plans have it as a [`Guard`](access::Guard).
     Access(Arc<access::Access>),
+    /// ClientTLSPolicy: absent starts none. It is no part of routes: upstreams have it as a [`ClientTls`](super::ClientTls).
+    ClientTls(Option<Arc<Origination>>),
     /// JWTPolicy.
     Jwt(Arc<jwt::Verification>),
     /// RateLimitPolicy: each by itself, by phase, priority and age. Where one of a route's destinations has this, each has
@@ -61,6 +64,7 @@ impl Policy {
             Self::Cors(_) => Kind::CorsPolicy,
             Self::Csrf(_) => Kind::CsrfPolicy,
             Self::Access(_) => Kind::AccessPolicy,
+            Self::ClientTls(_) => Kind::ClientTlsPolicy,
             Self::Jwt(_) => Kind::JwtPolicy,
             Self::RateLimit(_) => Kind::RateLimitPolicy,
             Self::ExtAuth(_) => Kind::ExtAuthPolicy,

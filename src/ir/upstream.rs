@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::model::{Labels, Name, ObjectRef};
 
-use super::Guard;
+use super::{ClientTls, Guard, Secret, SecretId};
 
 /// Names one destination: object, port and subset, and what it is for.
 ///
-/// Shown as `Service/ns/name@cluster:port{key=value}`, with `#http` or `#grpc` for servers that filters ask.
+/// Shown as `Service/ns/name@cluster:port{key=value}`, with `#http` or `#grpc` for servers that filters ask, and `#crossing`
+/// for what gateways of other clusters send.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct UpstreamId {
     /// A Service, VirtualDestination or ExternalService.
@@ -33,6 +35,10 @@ pub enum Purpose {
     HttpServer,
     /// A filter that asks it over gRPC, so always HTTP/2. Policies for the destination decide whether it may at all.
     GrpcServer,
+    /// Routes that pass whole connections on, where these go there in another way than requests.
+    Connections,
+    /// Gateways of other clusters, through an east-west gateway of its own: they have judged their requests.
+    Crossing,
 }
 
 impl Purpose {
@@ -43,7 +49,15 @@ impl Purpose {
             Self::Routes => "",
             Self::HttpServer => "#http",
             Self::GrpcServer => "#grpc",
+            Self::Connections => "#tcp",
+            Self::Crossing => "#crossing",
         }
+    }
+
+    /// Whether a filter asks it.
+    #[must_use]
+    pub fn is_asked(self) -> bool {
+        matches!(self, Self::HttpServer | Self::GrpcServer)
     }
 
     fn is_routes(&self) -> bool {
@@ -103,6 +117,41 @@ impl fmt::Debug for UpstreamId {
     }
 }
 
+impl UpstreamId {
+    /// The server name by which gateways of other clusters ask an east-west gateway for a Service.
+    ///
+    /// # Errors
+    /// A part of a sentence: it would be longer than TLS has room for.
+    ///
+    /// # Rule
+    /// R179.
+    pub fn server_name(&self) -> Result<Name, String> {
+        let Self { object, port, subset, purpose: _ } = self;
+        let mut subset_hash = String::new();
+        if !subset.is_empty() {
+            let text = subset.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
+            subset_hash = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()));
+        }
+        let ObjectRef { cluster, namespace, name, .. } = object;
+        let is_label =
+            |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        // Others could be read in two ways.
+        if !is_label(name) || !is_label(namespace) {
+            return Err(format!("the names of `{object}` and its namespace cannot be part of a TLS server name"));
+        }
+        let text = format!("outbound_.{port}_.{subset_hash}_.{name}.{namespace}.svc.{cluster}").to_ascii_lowercase();
+        if text.len() > LONGEST_SERVER_NAME {
+            return Err(format!(
+                "the names of `{object}`, its namespace and its cluster are too long to be a TLS server name together"
+            ));
+        }
+        Ok(text.into())
+    }
+}
+
+/// What a TLS client may state.
+const LONGEST_SERVER_NAME: usize = 255;
+
 /// A destination with its endpoints, as one gateway sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Upstream {
@@ -114,10 +163,55 @@ pub struct Upstream {
     pub hostname: Name,
     /// Ready endpoints by locality; empty answers 503.
     pub endpoints: BTreeMap<Locality, Vec<Endpoint>>,
+    /// TLS towards endpoints that are reached straight; absent for plaintext.
+    pub tls: Option<ClientTls>,
+    /// The same for external services behind it, by what [`Endpoint::via`] says of their endpoints.
+    pub externals: BTreeMap<Name, Option<ClientTls>>,
+    /// Other clusters that endpoints may lead to, whether or not one does now.
+    pub remotes: BTreeMap<Name, Remote>,
+    /// What the gateway shows and trusts when it opens connections, beside its identity in the mesh; each once.
+    pub secrets: Vec<(SecretId, Secret)>,
     /// Set when a protecting policy on the destination cannot be honoured: nothing passes.
     pub closed: Option<Closed>,
     /// Who may call what there, as this gateway judges; a request passes all of them.
     pub guards: Vec<Guard>,
+}
+
+/// What is behind the east-west gateways of another cluster, for one destination.
+///
+/// Connections to them show the gateway's identity in the mesh, and take only a gateway of that cluster.
+///
+/// # Rule
+/// R178, R194.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Remote {
+    /// The Service there, for [`Purpose::Crossing`].
+    pub target: UpstreamId,
+    /// Its server name (R179).
+    pub server_name: Name,
+}
+
+impl Upstream {
+    /// Closes it, because what connections to it need is not there. It never falls back to plaintext.
+    pub fn close(&mut self) {
+        self.endpoints.clear();
+        if !self.id.purpose.is_asked() {
+            self.closed = Some(self.closed.take().map_or(Closed::BlackHole, |other| other.min(Closed::BlackHole)));
+        }
+    }
+
+    /// Whether connections to it need the gateway's identity in the mesh, and the roots of trust.
+    #[must_use]
+    pub fn needs_identity(&self) -> bool {
+        let started = self.tls.iter().chain(self.externals.values().flatten());
+        !self.remotes.is_empty() || started.into_iter().any(ClientTls::shows_identity)
+    }
+
+    /// Whether gateways look up some of its endpoints by name.
+    #[must_use]
+    pub fn is_looked_up(&self) -> bool {
+        self.closed != Some(Closed::BlackHole) && self.endpoints.values().flatten().any(Endpoint::is_name)
+    }
 }
 
 /// Protocol towards the endpoints.
@@ -127,6 +221,8 @@ pub enum UpstreamProtocol {
     Http1,
     /// HTTP/2 with prior knowledge (gRPC, h2c).
     Http2,
+    /// What the client speaks.
+    AsClient,
 }
 
 /// Region, zone and sub-zone of endpoints; empty where unknown.
@@ -143,10 +239,35 @@ pub struct Locality {
 /// One address of a destination.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
-    /// IP address.
+    /// IP address; of an external service also a DNS name, or the path of a Unix socket.
     pub address: Name,
-    /// Container port, 1 to 65535.
+    /// Container port, or port of an east-west gateway, 1 to 65535; 0 for a Unix socket.
     pub port: u16,
+    /// The other cluster whose east-west gateway this is, or the external service behind a virtual destination that it belongs
+    /// to; absent for what is reached straight.
+    pub via: Option<Name>,
+    /// Its share of the requests, in proportion to the weights of the others; at least 1.
+    pub weight: u32,
+}
+
+impl Endpoint {
+    /// One that is reached straight, and counts like every other.
+    #[must_use]
+    pub fn direct(address: Name, port: u16) -> Self {
+        Self { address, port, via: None, weight: 1 }
+    }
+
+    /// Whether it is a Unix socket.
+    #[must_use]
+    pub fn is_socket(&self) -> bool {
+        self.address.starts_with('/')
+    }
+
+    /// Whether it is a DNS name.
+    #[must_use]
+    pub fn is_name(&self) -> bool {
+        !self.is_socket() && self.address.parse::<IpAddr>().is_err()
+    }
 }
 
 /// How a destination is kept closed.

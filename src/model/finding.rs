@@ -77,9 +77,9 @@ codes! {
     Weights = "WEIGHTS",
     /// A Service of another cluster that federation does not cover (R156). The route answers 500 on that gateway.
     RemoteServiceNotFederated = "REMOTE_SERVICE_NOT_FEDERATED",
-    /// A remote destination without a usable east-west gateway (R170).
+    /// A remote destination without a usable east-west gateway (R170), or a gateway Service that settings choose and that cannot be one (R185). A route answers 500 on gateways of other clusters; a backend is left out there.
     NoEastWestGateway = "NO_EAST_WEST_GATEWAY",
-    /// A remote destination without a shared root of trust (R192).
+    /// A remote destination without a shared root of trust (R192). A route answers 500 on gateways of other clusters.
     NoSharedTrust = "NO_SHARED_TRUST",
     /// The destination's workspace is isolated from the gateway's owner (R47). The route answers 500 on that gateway.
     ServiceIsolated = "SERVICE_ISOLATED",
@@ -139,6 +139,8 @@ codes! {
     BackendLeftOut = "BACKEND_LEFT_OUT",
     /// The certificate, key or authorities of a TLS listener are missing or cannot be used (R60). Its chain is left out.
     Certificate = "CERTIFICATE",
+    /// TLS towards a server that anybody may claim to be, because its author switched verification off (D32).
+    ServerNotVerified = "SERVER_NOT_VERIFIED",
     /// A policy for destinations or workloads, which gateways alone enforce: requests from Pod to Pod are not covered.
     EnforcedAtGatewaysOnly = "ENFORCED_AT_GATEWAYS_ONLY",
     /// A policy's setting that works differently from what its author may expect.

@@ -60,6 +60,12 @@ impl Host {
         Ok(Self(host.into()))
     }
 
+    /// A name that nobody writes: what gateways call something among themselves, in lower case. It need not be a DNS name.
+    #[must_use]
+    pub fn verbatim(name: &Name) -> Self {
+        Self(name.clone())
+    }
+
     /// The pattern that takes every host.
     #[must_use]
     pub fn any() -> Self {

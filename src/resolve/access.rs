@@ -16,6 +16,7 @@ use crate::ir::upstream::UpstreamId;
 use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
 
+use super::crossing::way;
 use super::destination::{behind, selects};
 use super::facts::{PolicyEffect, PolicyObject, Selector, Service};
 use super::gateway::{account_of, selects_gateway};
@@ -41,8 +42,9 @@ fn access_of(policy: &PolicyObject) -> Option<&Arc<Access>> {
 pub fn at_destination<W: World + ?Sized>(world: &W, gateway: &GatewayId, upstream: &UpstreamId) -> Vec<Guard> {
     let mut guards: Vec<Guard> = Vec::new();
     for target in behind(world, upstream) {
-        // What is elsewhere gets no requests from here.
-        if target.object.kind == Kind::Service && target.object.cluster != gateway.cluster && target != *upstream {
+        // What there is no way to gets no requests from here.
+        let is_remote = target.object.kind == Kind::Service && target.object.cluster != gateway.cluster;
+        if is_remote && target != *upstream && way(world, gateway, &target).is_err() {
             continue;
         }
         let policies = selecting(world, &target);

@@ -23,6 +23,14 @@ use super::facts::Secret;
 /// Smallest RSA key that Envoy takes for a server certificate, in bits.
 const RSA_BITS: usize = 2048;
 
+/// The keys under which a Secret may have authorities.
+const AUTHORITIES: &[&str] = &["cacert", "ca.crt"];
+
+/// Whether a Secret says whom to trust.
+pub(super) fn has_authorities(secret: &Secret) -> bool {
+    first(secret, AUTHORITIES).is_some()
+}
+
 /// The certificate and key of a Secret.
 ///
 /// # Errors
@@ -50,8 +58,8 @@ pub(super) fn key_pair(secret: &Secret) -> Result<Material, String> {
 /// # Errors
 /// As [`key_pair`].
 pub(super) fn authorities(secret: &Secret) -> Result<Material, String> {
-    let (key, authorities) = first(secret, &["cacert", "ca.crt"])
-        .ok_or("it has neither `ca.crt` nor `cacert`: add the authorities that sign client certificates, in PEM")?;
+    let (key, authorities) = first(secret, AUTHORITIES)
+        .ok_or("it has neither `ca.crt` nor `cacert`: add the authorities to trust, in PEM")?;
     certificates(key, authorities)?;
     let revoked = first(secret, &["crl", "ca.crl"]);
     if let Some((key, revoked)) = revoked {

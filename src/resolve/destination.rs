@@ -12,10 +12,13 @@ use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, Objec
 use super::LoopbackEndpoints;
 use super::access;
 use super::attachment::judging;
+use super::crossing::{Behind, Way, add_remote, way};
+use super::external;
 use super::facts::{
     DestinationKind, DestinationReference, DestinationSelector, Fault, Port, Service, ServicePort, SliceEndpoint,
     VirtualDestination, VirtualPort,
 };
+use super::origination::{self, Opener};
 use super::policy;
 use super::selection::{Holder, destination_labels, find_destination, full_reference};
 use super::visibility::is_visible;
@@ -88,15 +91,6 @@ pub fn resolve_destination<W: World + ?Sized>(
                 return Err(fault(Code::DestinationNotFound, format!("`{}` is gone", found.id)));
             };
             let port = service_port(&service, written.port.as_ref()).map_err(|m| fault(Code::DestinationPort, m))?;
-            if port.protocol.is_none() && speaks == Speaks::Http {
-                return Err(fault(
-                    Code::Unsupported,
-                    format!(
-                        "port {} of `{}` speaks TLS, which gateways do not originate yet; name a port without TLS",
-                        port.number, found.id
-                    ),
-                ));
-            }
             port.number
         }
         DestinationKind::VirtualDestination => {
@@ -108,18 +102,15 @@ pub fn resolve_destination<W: World + ?Sized>(
                 return Err(fault(
                     Code::Unsupported,
                     format!(
-                        "port {} of `{}` does not speak plain HTTP, and routes forward to nothing else yet; name a port with protocol HTTP, HTTP2 or GRPC",
+                        "port {} of `{}` does not speak HTTP; name a port with protocol HTTP, HTTPS, HTTP2 or GRPC, or forward whole connections",
                         port.number, found.id
                     ),
                 ));
             }
-            if vd.services.is_empty() {
+            if vd.services.is_empty() && vd.external.is_empty() {
                 return Err(fault(
                     Code::Unsupported,
-                    format!(
-                        "`{}` selects no Services, and other backends are not supported yet; write `services`",
-                        found.id
-                    ),
+                    format!("`{}` selects no backends; write `services` or `externalServices`", found.id),
                 ));
             }
             port.number
@@ -134,16 +125,32 @@ pub fn resolve_destination<W: World + ?Sized>(
                     ),
                 ));
             }
-            return Err(fault(
-                Code::Unsupported,
-                format!(
-                    "`{}` is an external service, which routes cannot forward to yet; name a Service or a virtual destination",
-                    found.id
-                ),
-            ));
+            let Some(service) = world.external_service(&found.id) else {
+                return Err(fault(Code::DestinationNotFound, format!("`{}` is gone", found.id)));
+            };
+            let port =
+                external::find_port(&service, written.port.as_ref()).map_err(|m| fault(Code::DestinationPort, m))?;
+            external::check(world, &service, port).map_err(|own| {
+                fault(Code::Unsupported, format!("`{}` cannot be a destination: {}", found.id, own.message))
+            })?;
+            if port.protocol.is_none() && speaks == Speaks::Http {
+                return Err(fault(
+                    Code::Unsupported,
+                    format!(
+                        "port {} of `{}` does not speak HTTP; name a port with protocol HTTP, HTTPS, HTTP2 or GRPC, or forward whole connections",
+                        port.number, found.id
+                    ),
+                ));
+            }
+            port.number
         }
     };
-    Ok(UpstreamId { object: found.id, port, subset: written.subset.clone(), purpose: Purpose::Routes })
+    let mut upstream = UpstreamId { object: found.id, port, subset: written.subset.clone(), purpose: Purpose::Routes };
+    let differs = |target: &UpstreamId| origination::differs_for_connections(world, target);
+    if speaks == Speaks::Anything && behind(world, &upstream).iter().any(differs) {
+        upstream.purpose = Purpose::Connections;
+    }
+    Ok(upstream)
 }
 
 /// R40 for Services.
@@ -211,9 +218,12 @@ pub fn selects<W: World + ?Sized>(world: &W, selector: &DestinationSelector, ups
     let port = match &selector.port {
         None => true,
         Some(Port::Number(number)) => *number == upstream.port,
-        Some(Port::Name(name)) => world
-            .service(&upstream.object)
-            .is_some_and(|service| service.ports.iter().any(|p| p.name == *name && p.number == upstream.port)),
+        Some(Port::Name(name)) => {
+            let of_service = world.service(&upstream.object);
+            let of_external = world.external_service(&upstream.object);
+            of_service.is_some_and(|s| s.ports.iter().any(|p| p.name == *name && p.number == upstream.port))
+                || of_external.is_some_and(|s| s.ports.iter().any(|p| p.name == *name && p.number == upstream.port))
+        }
     };
     port && destination_labels(world, &upstream.object)
         .is_some_and(|labels| selector.selector.fits(&upstream.object, &labels))
@@ -226,14 +236,14 @@ pub fn selects<W: World + ?Sized>(world: &W, selector: &DestinationSelector, ups
 /// The code and message of a fault that holds on this gateway.
 ///
 /// # Rule
-/// R47, R146, R156.
+/// R47, R146, R156, R170, R192.
 pub fn check_on_gateway<W: World + ?Sized>(
     world: &W,
-    gateway_cluster: &Name,
+    gateway: &GatewayId,
     gateway_owner: &WorkspaceId,
     upstream: &UpstreamId,
 ) -> Result<(), (Code, String)> {
-    let id = &upstream.object;
+    let (id, gateway_cluster) = (&upstream.object, &gateway.cluster);
     let roster = world.roster();
     let owner = roster.owner_of(id);
     let member = owner.and_then(|owner| roster.workspaces.get(owner));
@@ -258,23 +268,37 @@ pub fn check_on_gateway<W: World + ?Sized>(
             ));
         }
     }
+    // Where several hold, the first in the order of codes is told (R145).
+    let way = (id.kind == Kind::Service && id.cluster != *gateway_cluster).then(|| across(world, gateway, upstream));
+    match way {
+        Some(Err(fault)) if fault.0 < Code::ServiceIsolated => return Err(fault),
+        _ => {}
+    }
     if let Some(reason) = isolated_from(world, gateway_owner, id) {
         return Err((Code::ServiceIsolated, reason));
     }
-    if id.kind == Kind::Service && id.cluster != *gateway_cluster {
-        return Err((
-            Code::Unsupported,
-            format!("`{id}` is in another cluster than the gateway, and traffic between clusters is not supported yet"),
-        ));
+    way.map_or(Ok(()), |way| way.map(drop))
+}
+
+/// How a gateway reaches a Service of another cluster that a route names.
+fn across<W: World + ?Sized>(world: &W, gateway: &GatewayId, upstream: &UpstreamId) -> Result<Way, (Code, String)> {
+    if let Some(service) = world.service(&upstream.object)
+        && let Some(port) = service.ports.iter().find(|port| port.number == upstream.port)
+    {
+        origination::may_cross(world, (&service, port), None, upstream.purpose)?;
     }
-    Ok(())
+    way(world, gateway, upstream)
 }
 
 /// Why the owner of a gateway may not reach a destination whose workspace is isolated.
 ///
 /// # Rule
 /// R45, R47.
-fn isolated_from<W: World + ?Sized>(world: &W, gateway_owner: &WorkspaceId, id: &ObjectRef) -> Option<String> {
+pub(super) fn isolated_from<W: World + ?Sized>(
+    world: &W,
+    gateway_owner: &WorkspaceId,
+    id: &ObjectRef,
+) -> Option<String> {
     let roster = world.roster();
     let owner = roster.owner_of(id)?;
     if owner == gateway_owner || !roster.workspaces.get(owner)?.is_isolated() {
@@ -304,35 +328,54 @@ pub fn resolve_upstream<W: World + ?Sized>(
     findings: &mut Findings,
 ) -> Upstream {
     let gateway_cluster = &gateway.cluster;
-    let (closed, guards) = (closed_by_policy(world, id), access::at_destination(world, gateway, id));
+    let closed = closed_by_policy(world, id);
+    // What another cluster sends it has judged, and would not have sent.
+    let guards = if id.purpose == Purpose::Crossing { Vec::new() } else { access::at_destination(world, gateway, id) };
     // Envoy judges no request that a filter of its own makes (seen on 1.40), so that it is decided here whether there may be
     // any at all.
-    let is_asked = id.purpose != Purpose::Routes;
+    let is_asked = id.purpose.is_asked();
     let is_barred = is_asked
         && (closed.is_some() || bar(gateway, id, &guards, findings) | bar_judged(world, gateway, id, findings));
     let (closed, guards) = if is_asked { (None, Vec::new()) } else { (closed, guards) };
-    let domain = |cluster: &Name| {
-        world.roster().clusters.get(cluster).map_or_else(|| Name::from("cluster.local"), |c| c.domain.clone())
-    };
     let mut upstream = Upstream {
         id: id.clone(),
         protocol: UpstreamProtocol::Http1,
-        hostname: format!("{}.{}.svc.{}", id.object.name, id.object.namespace, domain(&id.object.cluster)).into(),
+        hostname: origination::hostname(world, &id.object),
         endpoints: BTreeMap::new(),
+        tls: None,
+        externals: BTreeMap::new(),
+        remotes: BTreeMap::new(),
+        secrets: Vec::new(),
         closed,
         guards,
     };
     // Filters of all gateways ask it, also of those that may not forward to it.
-    if is_asked && (is_barred || check_on_gateway(world, gateway_cluster, gateway_owner, id).is_err()) {
+    if is_asked && (is_barred || check_on_gateway(world, gateway, gateway_owner, id).is_err()) {
         return upstream;
     }
+    let from = Opener { world, gateway, owner: gateway_owner };
+    let mut behind: Vec<Behind> = Vec::new();
     match id.object.kind {
+        Kind::ExternalService => external::lead(&from, &mut upstream, findings),
         Kind::Service => {
             if let Some(service) = world.service(&id.object)
                 && let Some(port) = service.ports.iter().find(|port| port.number == id.port)
             {
                 upstream.protocol = port.protocol.unwrap_or(UpstreamProtocol::Http1);
-                upstream.endpoints = endpoints(world, &service, port, &id.subset, findings);
+                let found = endpoints(world, &service, port, &id.subset, findings);
+                if service.id.cluster == *gateway_cluster {
+                    let own = (&*service, port);
+                    match origination::to_service(&from, own, None, id.purpose, &mut upstream.secrets, findings) {
+                        origination::Way::Closed(_) => upstream.close(),
+                        way => {
+                            upstream.tls = way.tls();
+                            upstream.endpoints = found;
+                        }
+                    }
+                // Without a way no route leads here.
+                } else if let Ok(way) = across(world, gateway, id) {
+                    behind.push(Behind { way, endpoints: found });
+                }
             }
         }
         Kind::VirtualDestination => {
@@ -344,17 +387,6 @@ pub fn resolve_upstream<W: World + ?Sized>(
                     upstream.hostname = host.clone();
                 }
                 for service in backing_services(world, &vd, findings) {
-                    if service.id.cluster != *gateway_cluster {
-                        findings.push(
-                            Finding::warning(
-                                &vd.id,
-                                Code::BackendLeftOut,
-                                format!("`{}` is left out on gateways of other clusters: traffic between clusters is not supported yet", service.id),
-                            )
-                            .with(&service.id),
-                        );
-                        continue;
-                    }
                     // Grouping does not pass on what an isolated workspace shared with the group's owner only.
                     if let Some(reason) = isolated_from(world, gateway_owner, &service.id) {
                         let message = format!("`{}` is left out on some gateways: {reason}", service.id);
@@ -376,10 +408,46 @@ pub fn resolve_upstream<W: World + ?Sized>(
                                 .with(&service.id),
                             );
                         }
-                        Ok(target) => {
+                        Ok(target) if service.id.cluster == *gateway_cluster => {
+                            let through = Some((&*vd, port));
+                            let own = (&*service, target);
+                            let way = origination::to_service(
+                                &from,
+                                own,
+                                through,
+                                id.purpose,
+                                &mut upstream.secrets,
+                                findings,
+                            );
+                            if let origination::Way::Closed(reason) = way {
+                                let message = format!("`{}` is left out on some gateways: {reason}", service.id);
+                                let finding = Finding::warning(&vd.id, Code::BackendLeftOut, message);
+                                findings.push(finding.with(&service.id));
+                                continue;
+                            }
+                            upstream.tls = way.tls();
                             let found = endpoints(world, &service, target, &id.subset, findings);
                             for (locality, list) in found {
                                 upstream.endpoints.entry(locality).or_default().extend(list);
+                            }
+                        }
+                        Ok(target) => {
+                            let remote = UpstreamId { subset: id.subset.clone(), ..upstream_of(&service, target) };
+                            let through = Some((&*vd, port));
+                            let crossing = origination::may_cross(world, (&service, target), through, id.purpose);
+                            match crossing.and_then(|()| way(world, gateway, &remote)) {
+                                Ok(way) => {
+                                    let endpoints = endpoints(world, &service, target, &id.subset, findings);
+                                    behind.push(Behind { way, endpoints });
+                                }
+                                Err((code, reason)) => {
+                                    let message = format!(
+                                        "`{}` is left out on gateways of other clusters: {code}, {reason}",
+                                        service.id
+                                    );
+                                    let finding = Finding::warning(&vd.id, Code::BackendLeftOut, message);
+                                    findings.push(finding.with(&service.id));
+                                }
                             }
                         }
                         Err(reason) => findings.push(
@@ -392,13 +460,21 @@ pub fn resolve_upstream<W: World + ?Sized>(
                         ),
                     }
                 }
+                external::join(&from, &vd, port, &mut upstream, findings);
             }
         }
         _ => {}
     }
-    if id.purpose == Purpose::GrpcServer {
-        upstream.protocol = UpstreamProtocol::Http2;
+    match id.purpose {
+        Purpose::GrpcServer => upstream.protocol = UpstreamProtocol::Http2,
+        // Who sends has chosen.
+        Purpose::Crossing => upstream.protocol = UpstreamProtocol::AsClient,
+        Purpose::Routes | Purpose::Connections | Purpose::HttpServer => {}
     }
+    let remotes =
+        behind.iter().map(|Behind { way, .. }| (way.remote.target.object.cluster.clone(), way.remote.clone()));
+    upstream.remotes = remotes.collect();
+    add_remote(&mut upstream.endpoints, behind);
     for list in upstream.endpoints.values_mut() {
         list.sort();
         list.dedup();
@@ -491,7 +567,7 @@ pub fn backing_services<W: World + ?Sized>(
     by_cluster.into_values().collect()
 }
 
-/// A destination and the Services behind it, each as a destination of its own: what its owner says of them holds on every
+/// A destination, and the Services and external services behind it, each as a destination of its own: what its owner says of them holds on every
 /// way to them.
 pub fn behind<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> Vec<UpstreamId> {
     let mut targets = vec![upstream.clone()];
@@ -501,6 +577,16 @@ pub fn behind<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> Vec<Upstre
         for service in backing_services(world, &vd, &mut Findings::new()) {
             if let Ok(target) = service_port(&service, Some(&port.target)) {
                 targets.push(upstream_of(&service, target));
+            }
+        }
+        for service in external::backing(world, &vd) {
+            if let Ok(target) = external::find_port(&service, Some(&port.target)) {
+                targets.push(UpstreamId {
+                    object: service.id.clone(),
+                    port: target.number,
+                    subset: Labels::new(),
+                    purpose: Purpose::Routes,
+                });
             }
         }
     }
@@ -602,7 +688,7 @@ fn add<W: World + ?Sized>(
                 format!("endpoint {address} could reach the gateway's own host and is left out; `--allow-loopback-endpoints` permits it for a mesh on one machine"),
             ));
         }
-        Ok(_) => result.entry(locality).or_default().push(Endpoint { address: address.clone(), port }),
+        Ok(_) => result.entry(locality).or_default().push(Endpoint::direct(address.clone(), port)),
     }
 }
 

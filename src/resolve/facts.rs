@@ -3,10 +3,19 @@
 //! No reference is followed here. A part that could not be understood carries its fault with it, so that whoever uses
 //! the part decides how far the fault reaches.
 
+mod workspaces;
+
+pub use workspaces::{
+    Cluster, ClusterItem, DialledAddress, EastWestItem, Federation, NamespaceItem, ResourceFilter, Settings,
+    SettingsOptions, ShareItem, Workspace, WorkspacePattern,
+};
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::ir::client_tls::Origination;
 use crate::ir::listener::TlsVersion;
 use crate::ir::policy::Policy;
 use crate::ir::policy::ext_auth::{AuthServer, ExtAuth};
@@ -14,7 +23,7 @@ use crate::ir::policy::jwt::Jwt;
 use crate::ir::policy::rate_limit::RateLimit;
 use crate::ir::route::{DirectResponse, HostRewrite, Matcher, PathRewrite, Redirect};
 use crate::ir::trust::Terms;
-use crate::ir::upstream::UpstreamProtocol;
+use crate::ir::upstream::{Locality, UpstreamProtocol};
 use crate::model::{Code, FieldPath, Host, Kind, Labels, Name, ObjectRef, SecretBytes};
 
 /// Age order: oldest first.
@@ -498,6 +507,8 @@ pub struct Service {
     pub selector: Labels,
     /// Ports in order.
     pub ports: Vec<ServicePort>,
+    /// Where it is reached from outside its cluster, IP addresses or DNS names: its load balancer, else `externalIPs` (R14).
+    pub outside: Vec<Name>,
 }
 
 /// A port of a Service.
@@ -509,10 +520,12 @@ pub struct ServicePort {
     pub number: u16,
     /// The container port: by number, or by name on each Pod.
     pub target: Port,
-    /// Protocol towards the Pods, from `appProtocol` or the name; `None` for TLS, which is not supported yet (R195).
+    /// Protocol towards the Pods, from `appProtocol` or the name; `None` for TLS (R195).
     pub protocol: Option<UpstreamProtocol>,
     /// Whether it is TCP.
     pub tcp: bool,
+    /// The port on every Node, if there is one.
+    pub node_port: Option<u16>,
 }
 
 /// An EndpointSlice.
@@ -571,7 +584,7 @@ pub struct Account {
     pub labels: Labels,
 }
 
-/// A Node's place.
+/// A Node: its place, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Its name.
@@ -582,6 +595,8 @@ pub struct Node {
     pub zone: Name,
     /// Sub-zone.
     pub sub_zone: Name,
+    /// Its external IP addresses, else its internal ones.
+    pub addresses: Vec<Name>,
 }
 
 /// A VirtualDestination.
@@ -597,6 +612,8 @@ pub struct VirtualDestination {
     pub hosts: Vec<Name>,
     /// Selectors of backing Services.
     pub services: Vec<Selector>,
+    /// Selectors of backing ExternalServices.
+    pub external: Vec<Selector>,
     /// Ports.
     pub ports: Vec<VirtualPort>,
 }
@@ -610,9 +627,11 @@ pub struct VirtualPort {
     pub target: Port,
     /// Protocol towards the backends; `None` for one that HTTP routes cannot use.
     pub protocol: Option<UpstreamProtocol>,
+    /// Whether the backends speak TLS.
+    pub is_tls: bool,
 }
 
-/// An ExternalService, as far as visibility needs it.
+/// An ExternalService.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalService {
     /// Its name.
@@ -621,126 +640,72 @@ pub struct ExternalService {
     pub age: Age,
     /// Its labels.
     pub labels: Labels,
+    /// Its hosts; gateways use the first.
+    pub hosts: Vec<Host>,
+    /// Its IP addresses, sorted.
+    pub addresses: Vec<Name>,
+    /// Labels of its endpoints; empty picks none.
+    pub selector: Labels,
+    /// Ports, each number once.
+    pub ports: Vec<ExternalPort>,
+    /// Why it cannot be a destination at all.
+    pub fault: Option<Fault>,
 }
 
-// ---- workspaces --------------------------------------------------------------------------------------------------
-
-/// A registered cluster.
+/// A port of an ExternalService.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cluster {
-    /// The object.
-    pub id: ObjectRef,
-    /// Its labels (R4).
-    pub labels: Labels,
-    /// DNS suffix of its Services (R5).
-    pub domain: Name,
+pub struct ExternalPort {
+    /// What routes name.
+    pub number: u16,
+    /// Its name; may be empty.
+    pub name: Name,
+    /// The port of the endpoints.
+    pub target: Port,
+    /// Protocol for HTTP routes; `None` for one that they cannot use.
+    pub protocol: Option<UpstreamProtocol>,
+    /// Whether gateways start TLS.
+    pub tls: PortTls,
+    /// Why it cannot be a destination.
+    pub fault: Option<Fault>,
 }
 
-/// A Workspace.
+/// Whether gateways start TLS on a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Workspace {
-    /// The object.
-    pub id: ObjectRef,
-    /// Its age.
-    pub age: Age,
-    /// Its labels, by which other workspaces select it.
-    pub labels: Labels,
-    /// What it owns.
-    pub clusters: Vec<ClusterItem>,
+pub enum PortTls {
+    /// No.
+    Never,
+    /// For HTTP routes, because the protocol says so; bytes of whole connections are TLS already.
+    ForHttp(Origination),
+    /// On every connection.
+    Always(Origination),
 }
 
-/// One entry of `workloadClusters`.
+/// An ExternalEndpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClusterItem {
-    /// Position in `workloadClusters`.
-    pub index: usize,
-    /// `*` pattern.
-    pub name: Option<Name>,
-    /// Labels of the KubernetesCluster.
-    pub labels: Labels,
-    /// Namespaces in it.
-    pub namespaces: Vec<NamespaceItem>,
-    /// Whether v2 objects count there (R21).
-    pub config: bool,
-}
-
-/// One namespace item of an entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamespaceItem {
-    /// `*` pattern.
-    pub name: Option<Name>,
-    /// Labels of the Namespace.
-    pub labels: Labels,
-    /// Whether v2 objects count there (R21).
-    pub config: bool,
-}
-
-/// WorkspaceSettings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The object.
+pub struct ExternalEndpoint {
+    /// Its name.
     pub id: ObjectRef,
     /// Its age.
     pub age: Age,
-    /// What it takes.
-    pub import_from: Vec<ShareItem>,
-    /// What it offers.
-    pub export_to: Vec<ShareItem>,
-    /// Options that are written.
-    pub options: SettingsOptions,
-}
-
-/// Options of a workspace; absent where not written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SettingsOptions {
-    /// R44.
-    pub service_isolation: Option<bool>,
-    /// R152.
-    pub federation: Option<Federation>,
-}
-
-/// Which Services may be used from other clusters.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Federation {
-    /// Off by default.
-    pub enabled: bool,
-    /// None means all Services of the workspace.
-    pub services: Vec<Selector>,
-    /// None means all ports.
-    pub ports: Vec<Port>,
-}
-
-/// One entry of `importFrom` or `exportTo`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShareItem {
-    /// Partners; none matches nobody (R30).
-    pub workspaces: Vec<WorkspacePattern>,
-    /// Objects; none is every shareable kind (R31).
-    pub resources: Vec<ResourceFilter>,
-}
-
-/// Names partner workspaces.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WorkspacePattern {
-    /// `*` pattern.
-    pub name: Option<Name>,
-    /// Labels of the Workspace.
+    /// Its labels.
     pub labels: Labels,
+    /// Where it is; absent where that cannot be read.
+    pub address: Option<ExternalAddress>,
+    /// Port names and numbers.
+    pub ports: Vec<(Name, u16)>,
+    /// Its place.
+    pub locality: Locality,
 }
 
-/// Names objects to share.
+/// Where an ExternalEndpoint is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResourceFilter {
-    /// `None` is every shareable kind; an inner `None` is a kind without effect here (R32).
-    pub kind: Option<Option<Kind>>,
-    /// Labels of the object.
-    pub labels: Labels,
-    /// Exact name.
-    pub name: Option<Name>,
-    /// Exact namespace.
-    pub namespace: Option<Name>,
-    /// Exact cluster.
-    pub cluster: Option<Name>,
+pub enum ExternalAddress {
+    /// An IP address.
+    Ip(IpAddr),
+    /// A DNS name in lower case.
+    Name(Name),
+    /// A Unix socket on the gateway's host, by its absolute path.
+    Socket(Name),
 }
 
 // ---- policies ----------------------------------------------------------------------------------------------------

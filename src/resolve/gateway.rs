@@ -26,7 +26,9 @@ use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Name, ObjectRef, WorkspaceId};
 
 use super::access;
+use super::crossing::{Exposure, crossings};
 use super::destination::{check_on_gateway, resolve_upstream};
+use super::eastwest::is_east_west;
 use super::facts::{
     GatewayListener, ListenerProtocol, PolicyObject, Port, Selector, Service, ServicePort, VirtualGateway,
 };
@@ -38,7 +40,7 @@ pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broke
 pub use growth::{GrownTree, Segment, Served, require_auth_findings};
 pub use hosts::arranged::{Arranged as ArrangedHost, Difference};
 pub use hosts::{HostKey, Hosts, PlainPort, Rows, virtual_host};
-pub use identity::{account_of, runs_as};
+pub use identity::{Membership, account_of, membership, mesh_secrets, runs_as};
 pub use sharing::{Sharing, extensions, sharing};
 
 use chains::chains;
@@ -60,16 +62,14 @@ fn picks_service<W: World + ?Sized>(world: &W, selector: &Selector, service: &Se
     selector.fits(&service.id, &service.selector) && selector.fits_owner(world.roster().owner_of(&service.id))
 }
 
-/// The gateway Services that some virtual gateway is implemented by, each as a class of its own.
+/// The gateway Services that some virtual gateway is implemented by, or that some workspace chooses as east-west gateway, each
+/// as a class of its own.
 ///
 /// A virtual gateway without `workloads` counts for Services that have one of its ports.
 #[must_use]
 pub fn known_gateways<W: World + ?Sized>(world: &W) -> BTreeSet<GatewayId> {
     let mut known = BTreeSet::new();
     let gateways = world.virtual_gateways();
-    if gateways.is_empty() {
-        return known;
-    }
     for service in world.services(&Selector::default()) {
         if serves(world, &gateways, &service) {
             known.insert(class_of_one(&service.id));
@@ -78,12 +78,13 @@ pub fn known_gateways<W: World + ?Sized>(world: &W) -> BTreeSet<GatewayId> {
     known
 }
 
-/// Whether a Service implements one of these virtual gateways, so that it is a class of its own.
+/// Whether a Service implements one of these virtual gateways, or leads into its cluster, so that it is a class of its own.
 pub fn serves<W: World + ?Sized>(world: &W, gateways: &[Arc<VirtualGateway>], service: &Service) -> bool {
-    gateways.iter().any(|gateway| {
+    let implements = |gateway: &Arc<VirtualGateway>| {
         is_implemented_by(world, gateway, service)
             && (gateway.workloads.is_some() || gateway.listeners.iter().any(|listener| has_port(service, listener)))
-    })
+    };
+    is_east_west(world.roster(), service) || gateways.iter().any(implements)
 }
 
 /// The class of a gateway Service alone.
@@ -169,9 +170,59 @@ pub fn compose<W: World + ?Sized>(
     }
     for id in wanted {
         let upstream = resolve_upstream(world, gateway, &owner, id, findings);
+        plan.secrets.extend(upstream.secrets.iter().cloned());
         plan.upstreams.insert(id.clone(), Arc::new(upstream));
     }
+    complete_secrets(world, &mut plan, findings);
     plan
+}
+
+/// Adds what the upstreams of a plan need, and what gateways of other clusters are shown.
+///
+/// # Findings
+/// Those of [`membership`].
+fn complete_secrets<W: World + ?Sized>(world: &W, plan: &mut GatewayPlan, findings: &mut Findings) {
+    let own: Vec<(SecretId, Secret)> =
+        plan.upstreams.values().flat_map(|upstream| upstream.secrets.iter().cloned()).collect();
+    plan.secrets.extend(own);
+    if is_in_mesh(plan) {
+        plan.secrets.extend(membership(world, &plan.gateway, findings).into_iter().flat_map(|own| own.secrets));
+    }
+}
+
+/// Whether a gateway sends to other clusters, or receives from them.
+#[must_use]
+pub fn is_in_mesh(plan: &GatewayPlan) -> bool {
+    let receives = plan.listeners.values().any(|listener| listener.relayed().next().is_some());
+    receives || plan.upstreams.values().any(|upstream| upstream.needs_identity())
+}
+
+/// Adds to a plan what gateways of other clusters connect to, once it is known who sends to what.
+///
+/// # Findings
+/// Those of [`crossings`], and of what is behind.
+///
+/// # Cost
+/// In proportion to what others send to in the gateway's cluster.
+///
+/// # Rule
+/// R180 to R183.
+pub fn cross<'e, W: World + ?Sized>(
+    world: &W,
+    plan: &mut GatewayPlan,
+    exposures: impl Iterator<Item = &'e Exposure>,
+    identity: impl Fn(&GatewayId) -> Option<Name>,
+    findings: &mut Findings,
+) {
+    let Some(owner) = owner_of(world, &plan.gateway) else { return };
+    let taken: BTreeSet<u16> = plan.listeners.keys().copied().collect();
+    let listeners = crossings(world, &plan.gateway, exposures, identity, &taken, findings);
+    for id in listeners.values().flat_map(Listener::relayed) {
+        let upstream = resolve_upstream(world, &plan.gateway, &owner, id, findings);
+        plan.upstreams.insert(id.clone(), Arc::new(upstream));
+    }
+    plan.listeners.extend(listeners);
+    complete_secrets(world, plan, findings);
 }
 
 /// The workspace that owns the Services of a class of gateways.
@@ -264,7 +315,7 @@ pub fn listeners<W: World + ?Sized>(
 }
 
 /// Whether a protecting policy selects a gateway and cannot be applied (R120, R130).
-fn is_closed_by_policy<W: World + ?Sized>(world: &W, gateway: &GatewayId, owner: &WorkspaceId) -> bool {
+pub(super) fn is_closed_by_policy<W: World + ?Sized>(world: &W, gateway: &GatewayId, owner: &WorkspaceId) -> bool {
     let policies = world.workload_policies(owner);
     policies.iter().any(|policy| policy::closes(policy) && selects_gateway(world, gateway, policy))
 }
@@ -375,9 +426,8 @@ pub fn serve_on<W: World + ?Sized>(
     for (position, route) in piece.iter().enumerate() {
         let mut faults: Vec<(Code, String)> = Vec::new();
         for upstream in destinations_of(&route.body) {
-            let fault = checked
-                .entry(upstream)
-                .or_insert_with(|| check_on_gateway(world, &gateway.cluster, owner, upstream).err());
+            let fault =
+                checked.entry(upstream).or_insert_with(|| check_on_gateway(world, gateway, owner, upstream).err());
             faults.extend(fault.clone());
         }
         if let Some((code, message)) = faults.into_iter().min() {

@@ -6,6 +6,7 @@
 //! the fault reaches.
 
 mod discovery;
+mod external;
 mod gateway;
 mod listener_tls;
 mod stream;
@@ -22,9 +23,9 @@ use crate::crd::{Object, Spec};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Labels, Name};
 
 use super::facts::{
-    Account, AuthServerObject, Cluster, DestinationKind, DestinationSelector, ExternalService, Node, Pod, PolicyObject,
-    Port, Reference, Secret, Selector, Service, Settings, Slice, Table, TrustPolicy, VirtualDestination,
-    VirtualGateway, Workspace,
+    Account, AuthServerObject, Cluster, DestinationKind, DestinationSelector, ExternalEndpoint, ExternalService, Node,
+    Pod, PolicyObject, Port, Reference, Secret, Selector, Service, Settings, Slice, Table, TrustPolicy,
+    VirtualDestination, VirtualGateway, Workspace,
 };
 use super::policy;
 use super::policy::rate_limit::LimitObject;
@@ -58,6 +59,8 @@ pub enum Lowered {
     VirtualDestination(Arc<VirtualDestination>),
     /// An ExternalService.
     ExternalService(Arc<ExternalService>),
+    /// An ExternalEndpoint.
+    ExternalEndpoint(Arc<ExternalEndpoint>),
     /// A Secret.
     Secret(Arc<Secret>),
     /// An ExtAuthServer.
@@ -90,7 +93,7 @@ pub fn lower(object: &Object) -> (Lowered, Findings) {
         }
         Spec::Pod(pod) => Lowered::Pod(Arc::new(discovery::pod(object, pod))),
         Spec::ServiceAccount(_) => Lowered::Account(Arc::new(discovery::account(object))),
-        Spec::Node(_) => Lowered::Node(Arc::new(discovery::node(object))),
+        Spec::Node(node) => Lowered::Node(Arc::new(discovery::node(object, node))),
         Spec::KubernetesCluster(cluster) => Lowered::Cluster(Arc::new(workspace::cluster(object, cluster))),
         Spec::Workspace(spec) => Lowered::Workspace(Arc::new(workspace::workspace(object, spec, &mut findings))),
         Spec::WorkspaceSettings(spec) => Lowered::Settings(Arc::new(workspace::settings(object, spec, &mut findings))),
@@ -99,15 +102,17 @@ pub fn lower(object: &Object) -> (Lowered, Findings) {
         Spec::VirtualDestination(spec) => {
             Lowered::VirtualDestination(Arc::new(discovery::virtual_destination(object, spec, &mut findings)))
         }
-        Spec::ExternalService(_) => {
-            not_supported(object, &mut findings);
-            Lowered::ExternalService(Arc::new(discovery::external_service(object)))
+        Spec::ExternalService(spec) => {
+            Lowered::ExternalService(Arc::new(external::external_service(object, spec, &mut findings)))
+        }
+        Spec::ExternalEndpoint(spec) => {
+            Lowered::ExternalEndpoint(Arc::new(external::external_endpoint(object, spec, &mut findings)))
         }
         Spec::RootTrustPolicy(spec) => Lowered::Trust(Arc::new(trust::trust_policy(object, spec, &mut findings))),
         Spec::ExtAuthServer(spec) => {
             Lowered::AuthServer(Arc::new(policy::ext_auth::server_object(object, spec, &mut findings)))
         }
-        Spec::ExternalEndpoint(_) | Spec::Unsupported => {
+        Spec::Unsupported => {
             not_supported(object, &mut findings);
             Lowered::Nothing
         }
@@ -128,7 +133,8 @@ pub fn lower(object: &Object) -> (Lowered, Findings) {
 /// protecting policy less. Destinations: the same holds for their labels and selectors. Routes to it answer 500.
 fn is_refused(object: &Object) -> bool {
     let kind = object.meta.id.kind;
-    let is_strict = !kind.is_v2() || matches!(kind, Kind::VirtualDestination | Kind::ExternalService);
+    let is_strict =
+        !kind.is_v2() || matches!(kind, Kind::VirtualDestination | Kind::ExternalService | Kind::ExternalEndpoint);
     is_strict && !object.defects.is_empty()
 }
 

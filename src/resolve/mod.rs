@@ -9,7 +9,11 @@
 //! | [`visibility`] | who may refer to whom |
 //! | [`selection`] | which visible objects does a selector or reference mean |
 //! | [`destination`] | what does a destination reference come down to on a gateway |
+//! | [`crossing`] | how a gateway reaches another cluster, and whom that lets in |
+//! | [`eastwest`] | which gateways carry traffic into a workspace's clusters |
 //! | [`delegation`] | the tree of a root table: walk, inherit, order, cycles, orphans |
+//! | [`external`] | what does an external service lead to |
+//! | `origination` | what TLS does a gateway start towards a destination |
 //! | [`attachment`] | which policies reach which route, and why the others do not |
 //! | [`access`] | who may call what at a destination and on a gateway |
 //! | [`policy`] | per policy kind: what it means |
@@ -35,12 +39,16 @@
 pub mod access;
 pub mod attachment;
 mod certificate;
+pub mod crossing;
 pub mod delegation;
 pub mod destination;
+pub mod eastwest;
 pub mod expression;
+pub mod external;
 pub mod facts;
 pub mod gateway;
 pub mod lower;
+mod origination;
 pub mod policy;
 pub mod roster;
 pub mod selection;

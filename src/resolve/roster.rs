@@ -120,6 +120,7 @@ pub fn resolve_roster(inputs: &RosterInputs, options: &Options) -> (Roster, Find
             // R50: a field of the global options replaces the workspace's own.
             merged.service_isolation = global.options.service_isolation.or(merged.service_isolation);
             merged.federation = global.options.federation.clone().or(merged.federation);
+            merged.east_west = global.options.east_west.clone().or(merged.east_west);
         }
         roster.workspaces.insert(id, Arc::new(Member { workspace, settings, options: merged }));
     }

@@ -14,8 +14,8 @@ use crate::model::{Labels, Name, ObjectRef, WorkspaceId};
 
 use super::Options;
 use super::facts::{
-    Account, Age, AuthServerObject, ExternalService, Node, Pod, PolicyEffect, PolicyObject, Secret, Selector, Service,
-    Slice, Table, VirtualDestination, VirtualGateway,
+    Account, Age, AuthServerObject, ExternalEndpoint, ExternalService, Node, Pod, PolicyEffect, PolicyObject, Secret,
+    Selector, Service, Slice, Table, VirtualDestination, VirtualGateway,
 };
 use super::policy;
 use super::policy::rate_limit::LimitObject;
@@ -65,6 +65,8 @@ pub trait World {
     fn pods(&self, cluster: &Name, namespace: &Name) -> Vec<Arc<Pod>>;
     /// One Node.
     fn node(&self, cluster: &Name, name: &Name) -> Option<Arc<Node>>;
+    /// The Nodes of a cluster.
+    fn nodes(&self, cluster: &Name) -> Vec<Arc<Node>>;
     /// One virtual destination.
     fn virtual_destination(&self, id: &ObjectRef) -> Option<Arc<VirtualDestination>>;
     /// All virtual destinations that a selector picks, whoever owns them.
@@ -73,6 +75,8 @@ pub trait World {
     fn external_service(&self, id: &ObjectRef) -> Option<Arc<ExternalService>>;
     /// All external services that a selector picks, whoever owns them.
     fn external_services(&self, selector: &Selector) -> Vec<Arc<ExternalService>>;
+    /// All external endpoints that a selector picks, whoever owns them.
+    fn external_endpoints(&self, selector: &Selector) -> Vec<Arc<ExternalEndpoint>>;
     /// One object that RateLimitPolicies refer to.
     fn limit_object(&self, id: &ObjectRef) -> Option<Arc<LimitObject>>;
     /// The policies of a workspace whose route selectors may match a route with these labels, in age order.
@@ -80,7 +84,7 @@ pub trait World {
     /// The policies of a workspace that select destinations, and close them because they cannot be applied.
     fn closing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>>;
     /// The valid policies of a workspace whose destination selectors may pick one of its destinations, of this name and with
-    /// these labels, in age order; but for AccessPolicies.
+    /// these labels, in age order; but for AccessPolicies and those of [`World::connection_policies`].
     fn destination_candidates(
         &self,
         owner: &WorkspaceId,
@@ -89,6 +93,8 @@ pub trait World {
     ) -> Vec<Arc<PolicyObject>>;
     /// The same for AccessPolicies, which no route has to know of.
     fn access_policies(&self, owner: &WorkspaceId, object: &ObjectRef, labels: &Labels) -> Vec<Arc<PolicyObject>>;
+    /// The same for those that belong to how gateways open connections to a destination.
+    fn connection_policies(&self, owner: &WorkspaceId, object: &ObjectRef, labels: &Labels) -> Vec<Arc<PolicyObject>>;
     /// The policies of a workspace that share something for all routes of a gateway.
     fn sharing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>>;
     /// The policies of a workspace that select workloads.
@@ -116,6 +122,8 @@ pub struct PolicyIndex {
     on_destinations: OrdMap<(DestinationKey, Age), Arc<PolicyObject>>,
     /// The same for AccessPolicies.
     access: OrdMap<(DestinationKey, Age), Arc<PolicyObject>>,
+    /// The same for those that belong to how gateways open connections.
+    connections: OrdMap<(DestinationKey, Age), Arc<PolicyObject>>,
     /// Those that share something for all routes of a gateway.
     sharing: Aged,
     /// Those that select workloads.
@@ -165,6 +173,8 @@ pub enum PolicyPlace {
     Destination(DestinationKey),
     /// Among valid AccessPolicies with a destination selector that names this.
     Access(DestinationKey),
+    /// Among valid ones that belong to how gateways open connections, with a destination selector that names this.
+    Connections(DestinationKey),
     /// Among those that share something for all routes of a gateway.
     Sharing,
     /// Among those that select workloads.
@@ -199,7 +209,11 @@ impl PolicyPlace {
         if let PolicyEffect::Valid(effect) = &policy.effect {
             let keys: BTreeSet<DestinationKey> =
                 policy.targets.destinations.iter().map(|item| DestinationKey::of(&item.selector)).collect();
-            let place = if matches!(effect, Policy::Access(_)) { Self::Access } else { Self::Destination };
+            let place = match effect {
+                Policy::Access(_) => Self::Access,
+                effect if policy::is_of_connections(effect) => Self::Connections,
+                _ => Self::Destination,
+            };
             places.extend(keys.into_iter().map(place));
             if policy::shares(effect) {
                 places.push(Self::Sharing);
@@ -247,6 +261,7 @@ impl PolicyIndex {
                 PolicyPlace::Closing => drop(self.closing.insert(age, policy)),
                 PolicyPlace::Destination(key) => drop(self.on_destinations.insert((key, age), policy)),
                 PolicyPlace::Access(key) => drop(self.access.insert((key, age), policy)),
+                PolicyPlace::Connections(key) => drop(self.connections.insert((key, age), policy)),
                 PolicyPlace::Sharing => drop(self.sharing.insert(age, policy)),
                 PolicyPlace::Workloads => drop(self.on_workloads.insert(age, policy)),
             }
@@ -264,6 +279,7 @@ impl PolicyIndex {
                 PolicyPlace::Closing => drop(self.closing.remove(age)),
                 PolicyPlace::Destination(key) => drop(self.on_destinations.remove(&(key, age.clone()))),
                 PolicyPlace::Access(key) => drop(self.access.remove(&(key, age.clone()))),
+                PolicyPlace::Connections(key) => drop(self.connections.remove(&(key, age.clone()))),
                 PolicyPlace::Sharing => drop(self.sharing.remove(age)),
                 PolicyPlace::Workloads => drop(self.on_workloads.remove(age)),
             }
@@ -299,6 +315,12 @@ impl PolicyIndex {
     #[must_use]
     pub fn on_access(&self, object: &ObjectRef, labels: &Labels) -> Vec<Arc<PolicyObject>> {
         picking(&self.access, object, labels)
+    }
+
+    /// The same for those that belong to how gateways open connections.
+    #[must_use]
+    pub fn on_connections(&self, object: &ObjectRef, labels: &Labels) -> Vec<Arc<PolicyObject>> {
+        picking(&self.connections, object, labels)
     }
 
     /// Those that share something for all routes of a gateway, in age order.

@@ -18,6 +18,7 @@ mod holders;
 mod incremental;
 mod runs;
 mod scopes;
+mod transports;
 
 pub use holders::asked_cluster;
 pub use incremental::Verifier;
@@ -51,6 +52,7 @@ use prost::Message;
 use crate::model::Name;
 
 use super::{Resource, ResourceType, Resources, Snapshot};
+use transports::Wanted;
 
 /// Weights of a route's clusters are percentages.
 const TOTAL_WEIGHT: u64 = 100;
@@ -80,15 +82,21 @@ impl fmt::Display for Violation {
 #[must_use]
 pub fn verify(snapshot: &Snapshot) -> Vec<Violation> {
     let mut checker = Checker::new(World::Snapshot(snapshot));
-    let mut taken = BTreeSet::new();
+    let mut taken: BTreeMap<String, Vec<Wanted>> = BTreeMap::new();
+    let mut secrets = BTreeSet::new();
     for (name, resource) in snapshot.resources(ResourceType::Cluster).iter() {
         let wanted = checker.check_cluster(name, resource);
-        taken.extend(wanted.inspect(|wanted| checker.check_wanted_endpoints(name, wanted)));
+        secrets.extend(wanted.secrets.iter().cloned());
+        if let Some(endpoints) = &wanted.endpoints {
+            checker.check_wanted_endpoints(name, endpoints);
+            taken.entry(endpoints.clone()).or_default().push(wanted);
+        }
     }
     for (name, resource) in snapshot.resources(ResourceType::Endpoint).iter() {
-        checker.check_endpoints(name, resource, taken.contains(name.as_str()));
+        let takers: Vec<&Wanted> = taken.get(name.as_str()).into_iter().flatten().collect();
+        checker.check_endpoints(name, resource, Some(&takers));
     }
-    let mut chains = checker.check_listeners();
+    let mut chains = checker.check_listeners(&secrets);
     checker.check_extensions(&mut chains);
     checker.check_scopes(&chains);
     let mut wildcards = scopes::Wildcards::new();
@@ -106,7 +114,7 @@ pub fn verify(snapshot: &Snapshot) -> Vec<Violation> {
 #[must_use]
 pub fn verify_endpoints(resource: &Resource) -> Vec<Violation> {
     let mut checker = Checker::new(World::Anything);
-    checker.check_endpoints(&resource.name, resource, true);
+    checker.check_endpoints(&resource.name, resource, None);
     checker.verdict()
 }
 
@@ -257,11 +265,12 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Checks a cluster by itself; the name of the endpoints that it wants.
-    fn check_cluster(&mut self, name: &Name, resource: &Resource) -> Option<String> {
+    /// Checks a cluster by itself; what it wants.
+    fn check_cluster(&mut self, name: &Name, resource: &Resource) -> Wanted {
         let place = Place { resource_type: ResourceType::Cluster, resource: name };
-        let cluster: cluster_pb::Cluster =
-            self.decode_one(place, resource, |cluster: &cluster_pb::Cluster| &cluster.name)?;
+        let mut wanted = Wanted::default();
+        let cluster = self.decode_one(place, resource, |cluster: &cluster_pb::Cluster| &cluster.name);
+        let Some(cluster) = cluster else { return wanted };
         for options in by_key(&cluster.typed_extension_protocol_options) {
             let Some(options) = self.unpack::<upstream_http_pb::HttpProtocolOptions>(place, Some(options)) else {
                 continue;
@@ -274,7 +283,14 @@ impl<'a> Checker<'a> {
                 }
             }
         }
-        endpoints_of(&cluster)
+        self.check_transports(place, &cluster, &mut wanted);
+        wanted.endpoints = endpoints_of(&cluster);
+        match &cluster.load_assignment {
+            Some(own) if wanted.endpoints.is_none() => self.check_leads(place, own, &[&wanted]),
+            None if wanted.endpoints.is_none() => self.report(place, "has no endpoints, and takes none"),
+            _ => {}
+        }
+        wanted
     }
 
     fn check_wanted_endpoints(&mut self, cluster: &Name, wanted: &str) {
@@ -284,16 +300,20 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn check_endpoints(&mut self, name: &Name, resource: &Resource, is_taken: bool) {
+    /// Checks endpoints, for the clusters that take them if it is known which do.
+    fn check_endpoints(&mut self, name: &Name, resource: &Resource, takers: Option<&[&Wanted]>) {
         let place = Place { resource_type: ResourceType::Endpoint, resource: name };
         let decoded: Option<endpoint_pb::ClusterLoadAssignment> =
             self.decode_one(place, resource, |a: &endpoint_pb::ClusterLoadAssignment| &a.cluster_name);
-        if decoded.is_some() && !is_taken {
+        let (Some(decoded), Some(takers)) = (decoded, takers) else { return };
+        if takers.is_empty() {
             self.report(place, "no cluster takes these endpoints");
         }
+        self.check_leads(place, &decoded, takers);
     }
 
-    fn check_listeners(&mut self) -> Chains {
+    /// Checks listeners, and the secrets that they and the clusters wait for.
+    fn check_listeners(&mut self, of_clusters: &BTreeSet<String>) -> Chains {
         let mut chains = Chains::default();
         let mut addresses: BTreeMap<(String, u32), Name> = BTreeMap::new();
         let listeners = self.decode(ResourceType::Listener, |listener: &listener_pb::Listener| listener.name.as_str());
@@ -311,7 +331,7 @@ impl<'a> Checker<'a> {
             }
             self.check_chains(place, listener, &mut chains);
         }
-        self.check_secrets(&listeners);
+        self.check_secrets(&listeners, of_clusters);
         chains
     }
 
@@ -361,6 +381,7 @@ impl<'a> Checker<'a> {
                     self.report(place, "reads HTTP where TLS is not ended");
                 }
                 self.check_manager(place, &manager, chains);
+                self.check_relay(place, chain, &manager);
             } else if let Some(proxy) = self.unpack::<tcp_pb::TcpProxy>(place, config) {
                 self.check_tcp_proxy(place, &proxy);
             }
@@ -387,7 +408,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Secrets go to gateways that use them and to no others, and none is waited for in vain.
-    fn check_secrets(&mut self, listeners: &[(Name, listener_pb::Listener)]) {
+    fn check_secrets(&mut self, listeners: &[(Name, listener_pb::Listener)], of_clusters: &BTreeSet<String>) {
         let mut wanted: BTreeMap<String, &Name> = BTreeMap::new();
         for (name, listener) in listeners {
             let place = Place { resource_type: ResourceType::Listener, resource: name };
@@ -412,10 +433,16 @@ impl<'a> Checker<'a> {
                 self.report(place, format!("waits for secret `{secret}`, which does not exist"));
             }
         }
+        for secret in of_clusters {
+            if !self.exists(ResourceType::Secret, secret) {
+                let place = Place { resource_type: ResourceType::Secret, resource: &secret.as_str().into() };
+                self.report(place, "a cluster waits for it, and it does not exist");
+            }
+        }
         for (name, _) in self.decode(ResourceType::Secret, |secret: &tls_pb::Secret| secret.name.as_str()) {
-            if !wanted.contains_key(name.as_str()) {
+            if !wanted.contains_key(name.as_str()) && !of_clusters.contains(name.as_str()) {
                 let place = Place { resource_type: ResourceType::Secret, resource: &name };
-                self.report(place, "no listener uses it, so it must not be sent");
+                self.report(place, "nothing uses it, so it must not be sent");
             }
         }
     }
@@ -439,8 +466,10 @@ impl<'a> Checker<'a> {
                 let users = chains.whole.entry(rds.route_config_name.clone()).or_default();
                 users.push((place.resource.clone(), filters));
             }
+            // Nobody may change it, so it is checked with its chain.
+            Some(RouteSpecifier::RouteConfig(_)) => {}
             Some(RouteSpecifier::ScopedRoutes(scoped)) => self.check_scoped_routes(place, manager, scoped, chains),
-            _ => self.report(place, "does not take its routes over RDS"),
+            _ => self.report(place, "takes its routes from nowhere"),
         }
     }
 

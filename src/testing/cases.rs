@@ -9,8 +9,11 @@
 //! * `options`: `consent either`, `require-auth`, `loopback-endpoints`, one per line.
 //! * `routes`: the complete listing of every gateway, in order:
 //!   `gateway/port host name: matcher -> action {labels} [policies]`; `(nothing)` where nothing is served. With TLS the
-//!   name of the chain stands behind the port; a route of whole connections has `connections` in place of a host.
-//! * `endpoints`: the complete listing of the upstreams, `gateway upstream protocol: addresses` or `closed`.
+//!   name of the chain stands behind the port; a route of whole connections has `connections` in place of a host. What other
+//!   clusters are let through to is `gateway/port/server name requests of identities -> upstream`, or `connections of`.
+//! * `endpoints`: the complete listing of the upstreams, `gateway upstream protocol: addresses` or `closed`, with the TLS that
+//!   the gateway starts; behind an address that leads to another cluster, or belongs to an external service behind a virtual
+//!   destination, ` via cluster`, behind one with a weight other than 1 ` xWEIGHT`. The TLS of those comes last.
 //! * `access`: the complete listing of who may call what, `gateway: …` for the gateway itself, `gateway/port: …` for whole
 //!   connections, `gateway upstream: …` for what it sends there.
 //! * `limits`: the complete listing of what is limited, and of what rate-limit services are told, as [`super::limits`] says.
@@ -286,6 +289,13 @@ fn routes(compiled: &Compiled) -> Vec<String> {
                     }
                     Serves::Tcp(Some(route)) => list.push(format!("{place} connections {}", show_route(route))),
                     Serves::Tcp(None) => list.push(format!("{place} connections closed")),
+                    Serves::Relay { upstream, is_stream } => {
+                        let what = if *is_stream { "connections" } else { "requests" };
+                        let client = chain.tls.as_ref().and_then(|tls| tls.client.as_ref());
+                        let names: Vec<&str> =
+                            client.iter().flat_map(|c| &c.names).map(|name| name.0.as_str()).collect();
+                        list.push(format!("{place} {what} of {} -> {upstream}", names.join(", ")));
+                    }
                 }
             }
         }
@@ -425,11 +435,18 @@ fn endpoints(compiled: &Compiled) -> Vec<String> {
                 } else {
                     format!(" ({})", place.join("/"))
                 };
-                parts.extend(endpoints.iter().map(|e| format!("{}:{}{place}", e.address, e.port)));
+                parts.extend(endpoints.iter().map(|e| {
+                    let via = e.via.as_ref().map(|cluster| format!(" via {cluster}")).unwrap_or_default();
+                    let weight = if e.weight == 1 { String::new() } else { format!(" x{}", e.weight) };
+                    format!("{}:{}{via}{weight}{place}", e.address, e.port)
+                }));
             }
+            let tls = upstream.tls.as_ref().map(|tls| format!(" {tls}")).unwrap_or_default();
+            let externals = upstream.externals.iter().filter_map(|(key, tls)| Some((key, tls.as_ref()?)));
+            parts.extend(externals.map(|(key, tls)| format!("{key} {tls}")));
             let closed = upstream.closed.as_ref().map(|closed| format!(" closed {closed:?}")).unwrap_or_default();
             list.push(
-                format!("{} {} {:?}{closed}: {}", plan.gateway, upstream.id, upstream.protocol, parts.join(", "))
+                format!("{} {} {:?}{tls}{closed}: {}", plan.gateway, upstream.id, upstream.protocol, parts.join(", "))
                     .trim_end()
                     .to_owned(),
             );

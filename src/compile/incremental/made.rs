@@ -15,9 +15,11 @@ use crate::memo::Reads;
 use crate::model::{Findings, GatewayId, Kind, ObjectRef};
 use crate::resolve::Options;
 use crate::resolve::attachment::{Beaten, beaten_findings, no_effect};
+use crate::resolve::crossing::east_west_findings;
 use crate::resolve::delegation::expand;
 use crate::resolve::delegation::fragments::share;
 use crate::resolve::destination::backing_services;
+use crate::resolve::external::judge;
 use crate::resolve::facts::{Table, TableRole};
 use crate::resolve::gateway::{
     Bindings, GrownTree, Segment, TableBindings, bind_table, carry_over_table, class_of_one, freeze, known_gateways,
@@ -29,6 +31,7 @@ use crate::resolve::roster::Roster;
 use crate::resolve::trust::KeptRoot;
 use crate::resolve::world::World;
 
+use super::crossing::{Exposed, identities};
 use super::endpoints::Backed;
 use super::fragments::{self, Keeper};
 use super::outcome::{Count, Origin, Outcome};
@@ -58,6 +61,7 @@ impl Made {
             known: BTreeSet::new(),
             classes: BTreeSet::new(),
             serving: BTreeMap::new(),
+            exposed: Exposed::default(),
             plans: OrdMap::new(),
             outcome: Outcome::default(),
         }
@@ -389,16 +393,25 @@ impl Made {
         for reader in take(dirty, |reader| matches!(reader, Reader::Backing(_))) {
             let Reader::Backing(id) = &reader else { continue };
             let origin = Origin::Backing(id.clone());
-            let Some(vd) = self.inputs.virtual_destination(id) else {
-                self.reads.forget(&reader);
-                self.outcome.forget(&origin);
-                continue;
-            };
             let (world, mut findings) = (Recording::new(&self.inputs), Findings::new());
-            let backends = backing_services(&world, &vd, &mut findings);
+            let external = self.inputs.external_service(id);
+            let count = match (self.inputs.virtual_destination(id), external) {
+                (Some(vd), _) => {
+                    let backends = backing_services(&world, &vd, &mut findings);
+                    Count::new(id, "numSelectedBackingServices", backends.len())
+                }
+                (None, Some(service)) => {
+                    let endpoints = judge(&world, &service, &mut findings);
+                    Count::new(id, "numSelectedExternalEndpoints", endpoints)
+                }
+                (None, None) => {
+                    self.reads.forget(&reader);
+                    self.outcome.forget(&origin);
+                    continue;
+                }
+            };
             self.reads.record(&reader, world.into_slots());
             self.outcome.set(origin.clone(), findings);
-            let count = Count::new(id, "numSelectedBackingServices", backends.len());
             self.outcome.count(&origin, vec![count]);
         }
         if dirty.remove(&Reader::Classes) {
@@ -438,6 +451,12 @@ impl Made {
             let counts = reach.counts().map(|(what, number)| Count::new(id, what, number)).collect();
             self.outcome.count(&origin, counts);
         }
+        if dirty.remove(&Reader::EastWest) {
+            let (world, mut findings) = (Recording::new(&self.inputs), Findings::new());
+            east_west_findings(&world, &mut findings);
+            self.reads.record(&Reader::EastWest, world.into_slots());
+            self.outcome.set(Origin::EastWest, findings);
+        }
         if dirty.remove(&Reader::Unimplemented) {
             let world = Recording::new(&self.inputs);
             world.note(Slot::Classes);
@@ -466,6 +485,7 @@ impl Made {
         step: &mut Step,
     ) {
         let mut stale: BTreeMap<GatewayId, Stale> = BTreeMap::new();
+        let mut crossing: BTreeSet<GatewayId> = BTreeSet::new();
         for reader in dirty {
             match reader {
                 Reader::Listeners(gateway) => stale.entry(gateway).or_default().listeners = true,
@@ -475,6 +495,8 @@ impl Made {
                 }
                 Reader::Extensions(gateway) => stale.entry(gateway).or_default().extensions = true,
                 Reader::Upstream(gateway, id) => drop(stale.entry(gateway).or_default().upstreams.insert(id)),
+                Reader::Identity(gateway) => stale.entry(gateway).or_default().identity = true,
+                Reader::Crossing(gateway) => drop(crossing.insert(gateway)),
                 _ => {}
             }
         }
@@ -482,7 +504,7 @@ impl Made {
             self.serving.keys().filter(|gateway| !self.classes.contains(*gateway)).cloned().collect();
         for gateway in gone {
             if let Some(serving) = self.serving.remove(&gateway) {
-                serving.forget(&mut self.reads, &mut self.backed, &mut self.outcome);
+                serving.forget(&mut self.reads, &mut self.backed, &mut self.outcome, &mut self.exposed);
             }
             self.plans.remove(&gateway);
         }
@@ -511,11 +533,27 @@ impl Made {
             outcome: &mut self.outcome,
             numbers: &mut self.numbers,
             backed: &mut self.backed,
+            exposed: &mut self.exposed,
             step,
         };
+        let mut others: BTreeSet<GatewayId> = BTreeSet::new();
         for (gateway, stale) in stale {
             let Some(serving) = self.serving.get_mut(&gateway) else { continue };
+            // Another port may be taken.
+            crossing.extend(stale.listeners.then(|| gateway.clone()));
             serving.update(stale, &mut around);
+            others.insert(gateway);
+        }
+        let clusters = around.exposed.take_stale();
+        crossing.extend(self.serving.keys().filter(|gateway| clusters.contains(&gateway.cluster)).cloned());
+        let known = if crossing.is_empty() { BTreeMap::new() } else { identities(&self.serving) };
+        for gateway in crossing {
+            let Some(serving) = self.serving.get_mut(&gateway) else { continue };
+            serving.receive(&known, &mut around);
+            others.insert(gateway);
+        }
+        for gateway in others {
+            let Some(serving) = self.serving.get(&gateway) else { continue };
             if self.plans.get(&gateway).is_none_or(|plan| !Arc::ptr_eq(plan, &serving.plan)) {
                 self.plans.insert(gateway, serving.plan.clone());
             }

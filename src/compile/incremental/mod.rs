@@ -18,12 +18,15 @@
 //! | domains | gateway and plain HTTP port | tables that claim the domain are others |
 //! | virtual host | gateway and domain | its tables, or their pieces, changed; of many pieces, only those that are others |
 //! | what policies share | gateway | such a policy of an owner of its tables and destinations is another, or there are others |
-//! | upstream | gateway and destination | its object, endpoints or protection changed |
+//! | upstream | gateway and destination | its object, endpoints or protection changed, or the way to its cluster |
+//! | identity | gateway that sends or receives | trust or its Pods' account changed |
+//! | crossing | gateway | somebody sends to something else in its cluster, or is somebody else |
 //! | findings, verdict | object | something else is said or counted about it (`outcome`) |
 //!
 //! Rules see only [`World`], whose recording form notes every question, also those without an answer. A part that comes
 //! out equal is the same part, so that nothing below it is made. Deleting an object frees everything made from it.
 
+mod crossing;
 mod endpoints;
 mod fragments;
 mod limits;
@@ -59,6 +62,7 @@ use crate::store::Store;
 
 use super::full::Compiled;
 use super::inputs::{Inputs, misplaced, namespace_of};
+use crossing::Exposed;
 use endpoints::Backed;
 use outcome::{Origin, Outcome};
 use serving::{Claims, Serving};
@@ -86,6 +90,8 @@ pub struct Step {
     pub hosts: usize,
     /// Upstreams.
     pub upstreams: usize,
+    /// Gateways that looked at what others send to them.
+    pub crossings: usize,
     /// Verdicts.
     pub verdicts: usize,
 }
@@ -169,6 +175,8 @@ struct Made {
     known: BTreeSet<GatewayId>,
     classes: BTreeSet<GatewayId>,
     serving: BTreeMap<GatewayId, Serving>,
+    /// Who sends to what in other clusters.
+    exposed: Exposed,
     plans: OrdMap<GatewayId, Arc<GatewayPlan>>,
     outcome: Outcome,
 }
@@ -257,6 +265,7 @@ impl Compiler {
             made.backed.len(),
             made.deliveries.len(),
             made.limits.len(),
+            made.exposed.len(),
         ];
         readers + slots + serving + made.outcome.len() + maps.iter().sum::<usize>()
     }
@@ -358,7 +367,7 @@ impl Kept {
                 plans = std::mem::take(&mut self.made.plans);
                 self.made = Made::new(options, Arc::new(roster));
                 self.made.count_roster();
-                dirty.extend([Reader::Trust, Reader::Classes, Reader::Unimplemented]);
+                dirty.extend([Reader::Trust, Reader::Classes, Reader::Unimplemented, Reader::EastWest]);
                 // What is remembered of tables that are no more is dropped.
                 dirty.extend(self.remembered.accepted.keys().cloned().map(Reader::Tree));
                 dirty.extend(self.remembered.replacing.iter().cloned().map(Reader::Tree));
@@ -389,7 +398,7 @@ impl Kept {
                     dirty.extend([Reader::Binding(id.clone()), Reader::Tree(id)]);
                 }
                 Kind::RateLimitServerConfig => drop(dirty.insert(Reader::Delivery(id))),
-                Kind::VirtualDestination => drop(dirty.insert(Reader::Backing(id))),
+                Kind::VirtualDestination | Kind::ExternalService => drop(dirty.insert(Reader::Backing(id))),
                 Kind::Service => drop(services.insert(id)),
                 Kind::RootTrustPolicy => drop(dirty.insert(Reader::Trust)),
                 _ if id.kind.is_v2() => drop(dirty.insert(Reader::NoEffect(id))),

@@ -47,6 +47,8 @@ pub(super) enum Origin {
     NoEffect(ObjectRef),
     /// Virtual gateways that nobody serves.
     Unimplemented,
+    /// The east-west gateways that workspaces choose.
+    EastWest,
     /// The listeners of a gateway.
     Listeners(GatewayId),
     /// What policies share for all routes of a gateway.
@@ -57,6 +59,10 @@ pub(super) enum Origin {
     Host(GatewayId, HostKey),
     /// A destination of a gateway.
     Upstream(GatewayId, UpstreamId),
+    /// Who a gateway is to others.
+    Identity(GatewayId),
+    /// What gateways of other clusters connect to on a gateway.
+    Crossing(GatewayId),
 }
 
 impl Origin {

@@ -10,7 +10,7 @@ use crate::compile::inputs::Inputs;
 use crate::ir::route::changed;
 use crate::ir::{GatewayPlan, Listener, Serves, UpstreamId, VirtualHost};
 use crate::memo::Reads;
-use crate::model::{Findings, GatewayId, Host as Domain, ObjectRef, WorkspaceId};
+use crate::model::{Findings, GatewayId, Host as Domain, Name, ObjectRef, WorkspaceId};
 use crate::resolve::destination::resolve_upstream;
 use crate::resolve::facts::ListenerProtocol;
 use crate::resolve::gateway::{
@@ -20,6 +20,7 @@ use crate::resolve::gateway::{
 use crate::resolve::world::World;
 
 use super::Step;
+use super::crossing::{Crossing, Exposed};
 use super::endpoints::{Backed, note_backing};
 use super::outcome::{Count, Origin, Outcome};
 use super::slots::{Reader, Recording, Slot};
@@ -40,13 +41,15 @@ pub(super) struct Serving {
     /// How many virtual hosts name an upstream, and the routes of whole connections once more.
     pub(super) wanted: BTreeMap<UpstreamId, usize>,
     /// Those of routes of whole connections.
-    of_streams: BTreeSet<UpstreamId>,
+    pub(super) of_streams: BTreeSet<UpstreamId>,
     /// Those that policies share for all routes.
     pub(super) of_extensions: BTreeSet<UpstreamId>,
     /// How many pieces give an owner a say in what policies share.
     pub(super) sharers: BTreeMap<WorkspaceId, usize>,
     /// Whether what policies share is to be made anew.
     pub(super) is_sharing_stale: bool,
+    /// What it sends to other clusters, and receives from them.
+    pub(super) crossing: Crossing,
 }
 
 /// The pieces of a tree: as every gateway has them, as this one has them, and their numbers.
@@ -77,6 +80,7 @@ pub(super) struct Around<'a> {
     pub(super) outcome: &'a mut Outcome,
     pub(super) numbers: &'a mut u64,
     pub(super) backed: &'a mut Backed,
+    pub(super) exposed: &'a mut Exposed,
     pub(super) step: &'a mut Step,
 }
 
@@ -93,6 +97,8 @@ pub(super) struct Stale {
     pub(super) roots: BTreeMap<ObjectRef, BTreeSet<u64>>,
     pub(super) extensions: bool,
     pub(super) upstreams: BTreeSet<UpstreamId>,
+    /// Who it is to others.
+    pub(super) identity: bool,
 }
 
 impl Serving {
@@ -119,6 +125,7 @@ impl Serving {
             of_extensions: BTreeSet::new(),
             sharers: BTreeMap::new(),
             is_sharing_stale: true,
+            crossing: Crossing::default(),
         }
     }
 
@@ -163,6 +170,7 @@ impl Serving {
         let mut touched = stale.upstreams;
         let mut gone: Vec<UpstreamId> = Vec::new();
         self.is_sharing_stale |= stale.extensions;
+        let streams = stale.listeners.then(|| self.of_streams.clone());
         if stale.listeners {
             self.arrange(&moved, &owner, &mut plan, around);
             self.share(&mut plan, around);
@@ -180,8 +188,38 @@ impl Serving {
                 }
             }
         }
+        self.lead(gone, touched, &owner, &mut plan, around);
+        if let Some(before) = streams {
+            self.note_streams(&plan, &before, around.exposed);
+        }
+        self.settle_secrets(&mut plan, stale.identity, around);
+        self.plan = plan;
+    }
+
+    /// Brings up to date what gateways of other clusters connect to.
+    pub(super) fn receive(&mut self, identities: &BTreeMap<GatewayId, Name>, around: &mut Around<'_>) {
+        let Some(owner) = self.owner.clone() else { return };
+        around.step.crossings += 1;
+        let mut plan = self.plan.clone();
+        let counted = self.cross(&mut plan, identities, around);
+        let (touched, gone) = counted.into_iter().partition::<BTreeSet<_>, _>(|id| self.wanted.contains_key(id));
+        self.lead(gone.into_iter().collect(), touched, &owner, &mut plan, around);
+        self.settle_secrets(&mut plan, false, around);
+        self.plan = plan;
+    }
+
+    /// Drops some upstreams, and makes others anew.
+    fn lead(
+        &mut self,
+        gone: Vec<UpstreamId>,
+        touched: BTreeSet<UpstreamId>,
+        owner: &WorkspaceId,
+        plan: &mut Arc<GatewayPlan>,
+        around: &mut Around<'_>,
+    ) {
         for id in gone {
-            Arc::make_mut(&mut plan).upstreams.remove(&id);
+            let before = Arc::make_mut(plan).upstreams.remove(&id);
+            self.note_upstream(&id, before.as_deref(), None, around.exposed);
             note_backing(around.backed, around.reads, (&self.gateway, &id), &BTreeSet::new());
             around.reads.forget(&Reader::Upstream(self.gateway.clone(), id.clone()));
             around.outcome.forget(&Origin::Upstream(self.gateway.clone(), id));
@@ -192,16 +230,17 @@ impl Serving {
             }
             around.step.upstreams += 1;
             let (world, mut findings) = (Recording::new(around.inputs), Findings::new());
-            let upstream = resolve_upstream(&world, &self.gateway, &owner, &id, &mut findings);
+            let upstream = resolve_upstream(&world, &self.gateway, owner, &id, &mut findings);
             let slots = world.into_slots();
             note_backing(around.backed, around.reads, (&self.gateway, &id), &slots);
             around.reads.record(&Reader::Upstream(self.gateway.clone(), id.clone()), slots);
             around.outcome.set(Origin::Upstream(self.gateway.clone(), id.clone()), findings);
-            if plan.upstreams.get(&id).is_none_or(|known| **known != upstream) {
-                Arc::make_mut(&mut plan).upstreams.insert(id, Arc::new(upstream));
+            let known = plan.upstreams.get(&id);
+            if known.is_none_or(|known| **known != upstream) {
+                self.note_upstream(&id, known.map(AsRef::as_ref), Some(&upstream), around.exposed);
+                Arc::make_mut(plan).upstreams.insert(id, Arc::new(upstream));
             }
         }
-        self.plan = plan;
     }
 
     /// Whether the routes of a tree are others than before. `stale` are pieces that go to other destinations.
@@ -385,7 +424,7 @@ impl Serving {
     }
 
     /// One virtual host fewer names an upstream.
-    fn release(&mut self, id: &UpstreamId) {
+    pub(super) fn release(&mut self, id: &UpstreamId) {
         if let Some(uses) = self.wanted.get_mut(id) {
             *uses -= 1;
             if *uses == 0 {
@@ -485,10 +524,17 @@ impl Serving {
         let counts = implemented.into_iter().map(|id| Count::new(id, "selectedWorkloadsCount", 1)).collect();
         around.outcome.count(&origin, counts);
         self.place(&listeners, around);
-        if plan.listeners != listeners || plan.secrets != secrets || plan.guard != guard {
+        self.crossing.are_secrets_stale |= self.crossing.of_listeners != secrets;
+        self.crossing.of_listeners = secrets;
+        // What was there for other clusters stays until it is looked at with these.
+        self.crossing.taken = listeners.keys().copied().collect();
+        let received = self.crossing.listeners.iter().filter(|(port, _)| !listeners.contains_key(port));
+        let received: Vec<(u16, Listener)> = received.map(|(port, listener)| (*port, listener.clone())).collect();
+        let mut listeners = listeners;
+        listeners.extend(received);
+        if plan.listeners != listeners || plan.guard != guard {
             let changed = Arc::make_mut(plan);
             changed.listeners = listeners;
-            changed.secrets = secrets;
             changed.guard = guard;
         }
     }
@@ -505,6 +551,7 @@ impl Serving {
                             places.entry(Arc::as_ptr(host)).or_default().push((*port, index));
                         }
                     }
+                    Serves::Relay { .. } => {}
                     Serves::Tcp(route) => {
                         let upstreams = route.iter().flat_map(|route| upstreams_of(&route.body));
                         self.of_streams.extend(upstreams.cloned());
@@ -521,7 +568,7 @@ impl Serving {
         self.by_root.clear();
         self.domains.clear();
         self.wanted.clear();
-        for id in self.of_streams.iter().chain(&self.of_extensions) {
+        for id in self.of_streams.iter().chain(&self.of_extensions).chain(self.crossing.upstreams()) {
             *self.wanted.entry(id.clone()).or_default() += 1;
         }
         for (key, host) in &mut self.hosts {
@@ -545,8 +592,22 @@ impl Serving {
     }
 
     /// Leaves nothing of the gateway behind.
-    pub(super) fn forget(self, reads: &mut Reads<Slot, Reader>, backed: &mut Backed, outcome: &mut Outcome) {
+    pub(super) fn forget(
+        self,
+        reads: &mut Reads<Slot, Reader>,
+        backed: &mut Backed,
+        outcome: &mut Outcome,
+        exposed: &mut Exposed,
+    ) {
         let gateway = &self.gateway;
+        self.forget_crossing(exposed);
+        for (reader, origin) in [
+            (Reader::Identity(gateway.clone()), Origin::Identity(gateway.clone())),
+            (Reader::Crossing(gateway.clone()), Origin::Crossing(gateway.clone())),
+        ] {
+            reads.forget(&reader);
+            outcome.forget(&origin);
+        }
         reads.forget(&Reader::Extensions(gateway.clone()));
         outcome.forget(&Origin::Extensions(gateway.clone()));
         reads.forget(&Reader::Listeners(gateway.clone()));
@@ -571,7 +632,7 @@ impl Serving {
     pub(super) fn len(&self) -> usize {
         let pieces: usize = self.pieces.values().map(|kept| kept.numbers.len()).sum();
         let parts = pieces + self.hosts.len() + self.by_root.len() + self.domains.len();
-        parts + self.wanted.len() + self.plan.upstreams.len()
+        parts + self.wanted.len() + self.plan.upstreams.len() + self.crossing.len()
     }
 }
 

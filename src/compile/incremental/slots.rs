@@ -11,8 +11,8 @@ use crate::memo::Reads;
 use crate::model::{GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
 use crate::resolve::Options;
 use crate::resolve::facts::{
-    Account, AuthServerObject, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service, Slice, Table,
-    VirtualDestination, VirtualGateway,
+    Account, AuthServerObject, ExternalEndpoint, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service,
+    Slice, Table, VirtualDestination, VirtualGateway,
 };
 use crate::resolve::lower::Lowered;
 use crate::resolve::policy::rate_limit::LimitObject;
@@ -38,6 +38,8 @@ pub(super) enum Slot {
     Pods(Name, Name),
     /// A Node.
     Node(Name, Name),
+    /// The Nodes of a cluster.
+    Nodes(Name),
     /// Some policies of a workspace.
     Policies(WorkspaceId, PolicyPlace),
     /// All policies.
@@ -93,7 +95,7 @@ pub(super) enum Reader {
     Tree(ObjectRef),
     /// What a delegation, or a table below one, brings to the tree of a root table.
     Fragment(ObjectRef, u64),
-    /// The Services behind a virtual destination.
+    /// The Services behind a virtual destination, or the endpoints of an external service.
     Backing(ObjectRef),
     /// Whether the selectors of a policy have an effect.
     NoEffect(ObjectRef),
@@ -101,6 +103,8 @@ pub(super) enum Reader {
     Classes,
     /// Which virtual gateways are served by nobody.
     Unimplemented,
+    /// What is wrong with the east-west gateways that workspaces choose.
+    EastWest,
     /// The listeners of a gateway.
     Listeners(GatewayId),
     /// What is wrong with a piece of a root table's tree on one gateway.
@@ -109,6 +113,10 @@ pub(super) enum Reader {
     Extensions(GatewayId),
     /// A destination with its endpoints, for one gateway.
     Upstream(GatewayId, UpstreamId),
+    /// Who a gateway is to others.
+    Identity(GatewayId),
+    /// What gateways of other clusters connect to on one gateway.
+    Crossing(GatewayId),
 }
 
 /// What must be made anew.
@@ -155,10 +163,14 @@ pub(super) fn touch_object(
         Lowered::Account(account) => labels = Some(&account.labels),
         Lowered::VirtualDestination(vd) => labels = Some(&vd.labels),
         Lowered::ExternalService(service) => labels = Some(&service.labels),
+        Lowered::ExternalEndpoint(endpoint) => labels = Some(&endpoint.labels),
         Lowered::Gateway(_) => touch(reads, &Slot::Gateways, dirty),
         Lowered::Slice(slice) => touch(reads, &Slot::Slices(slice.service.clone()), dirty),
         Lowered::Pod(_) => touch(reads, &Slot::Pods(id.cluster.clone(), id.namespace.clone()), dirty),
-        Lowered::Node(_) => touch(reads, &Slot::Node(id.cluster.clone(), id.name.clone()), dirty),
+        Lowered::Node(_) => {
+            touch(reads, &Slot::Node(id.cluster.clone(), id.name.clone()), dirty);
+            touch(reads, &Slot::Nodes(id.cluster.clone()), dirty);
+        }
         Lowered::Policy(policy) => {
             touch(reads, &Slot::AllPolicies, dirty);
             for places in PolicyPlace::asked(policy) {
@@ -342,6 +354,11 @@ impl World for Recording<'_> {
         self.inputs.node(cluster, name)
     }
 
+    fn nodes(&self, cluster: &Name) -> Vec<Arc<Node>> {
+        self.note(Slot::Nodes(cluster.clone()));
+        self.inputs.nodes(cluster)
+    }
+
     fn virtual_destination(&self, id: &ObjectRef) -> Option<Arc<VirtualDestination>> {
         self.object(id);
         self.inputs.virtual_destination(id)
@@ -360,6 +377,11 @@ impl World for Recording<'_> {
     fn external_services(&self, selector: &Selector) -> Vec<Arc<ExternalService>> {
         self.selected(Kind::ExternalService, selector);
         self.inputs.external_services(selector)
+    }
+
+    fn external_endpoints(&self, selector: &Selector) -> Vec<Arc<ExternalEndpoint>> {
+        self.selected(Kind::ExternalEndpoint, selector);
+        self.inputs.external_endpoints(selector)
     }
 
     fn limit_object(&self, id: &ObjectRef) -> Option<Arc<LimitObject>> {
@@ -397,6 +419,13 @@ impl World for Recording<'_> {
             self.note(Slot::Policies(owner.clone(), PolicyPlace::Access(key)));
         }
         self.inputs.access_policies(owner, object, labels)
+    }
+
+    fn connection_policies(&self, owner: &WorkspaceId, object: &ObjectRef, labels: &Labels) -> Vec<Arc<PolicyObject>> {
+        for key in DestinationKey::picking(object, labels) {
+            self.note(Slot::Policies(owner.clone(), PolicyPlace::Connections(key)));
+        }
+        self.inputs.connection_policies(owner, object, labels)
     }
 
     fn sharing_policies(&self, owner: &WorkspaceId) -> Vec<Arc<PolicyObject>> {

@@ -1,6 +1,7 @@
 //! Policies: one file per kind, and the selectors that they share.
 
 pub mod access;
+pub mod client_tls;
 pub mod cors;
 pub mod csrf;
 pub mod ext_auth;
@@ -15,6 +16,7 @@ pub mod selector;
 pub mod teapot;
 
 pub use access::AccessPolicy;
+pub use client_tls::ClientTlsPolicy;
 pub use cors::CorsPolicy;
 pub use csrf::CsrfPolicy;
 pub use ext_auth::ExtAuthPolicy;

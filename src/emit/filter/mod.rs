@@ -31,7 +31,7 @@ mod teapot;
 pub(super) use rate_limit::DOMAIN;
 pub use release::{Beyond, NEWER, Newer, needs};
 pub(super) use release::{as_served, beyond, beyond_at, is_beyond};
-pub(super) use retry_timeout::baseline as baseline_retries;
+pub(super) use retry_timeout::{baseline as baseline_retries, relay as relay_retries};
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -221,6 +221,11 @@ pub(super) fn chain() -> Vec<hcm_pb::HttpFilter> {
     SLOTS.iter().filter_map(filter).collect()
 }
 
+/// The filter that forwards, alone.
+pub(super) fn router() -> hcm_pb::HttpFilter {
+    http_filter(ROUTER, wire::any(&router_pb::Router::default()))
+}
+
 /// What the chain's slots have that come over ECDS, each under the name of its slot: what policies share, or the neutral form.
 /// One is left to [`emit_guard`].
 pub(super) fn emit_extensions(extensions: &Extensions, release: EnvoyRelease) -> impl Iterator<Item = Resource> {
@@ -303,7 +308,7 @@ pub(super) fn apply(policy: &Policy, route: &mut RouteBuilder<'_>) {
         Policy::ExtAuth(authorization) => ext_auth::apply(authorization, route),
         Policy::Csrf(policy) => csrf::apply(policy, route),
         // Clusters and listeners have the one; the other goes into lanes, all at once.
-        Policy::Access(_) | Policy::RateLimit(_) => {}
+        Policy::Access(_) | Policy::ClientTls(_) | Policy::RateLimit(_) => {}
         #[cfg(test)]
         Policy::Teapot(policy) => teapot::apply(policy, route),
     }

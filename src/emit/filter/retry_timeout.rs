@@ -38,6 +38,11 @@ pub(in super::super) fn baseline() -> route_pb::RetryPolicy {
     retry_policy(BASELINE_RETRY_ON.to_owned(), BASELINE_RETRIES)
 }
 
+/// The retries of what another cluster's gateway sends: of requests that no endpoint has seen.
+pub(in super::super) fn relay() -> route_pb::RetryPolicy {
+    retry_policy("connect-failure,refused-stream".to_owned(), BASELINE_RETRIES)
+}
+
 fn emit_retries(retries: &Retries) -> route_pb::RetryPolicy {
     let conditions: Vec<&str> = retries.retry_on.iter().map(crate::model::Name::as_str).collect();
     let mut policy = retry_policy(conditions.join(","), retries.attempts);

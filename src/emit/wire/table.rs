@@ -33,6 +33,7 @@ use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::
 use envoy_types::pb::envoy::extensions::rbac::principals::mtls_authenticated::v3 as mtls_authenticated_pb;
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3 as previous_hosts_pb;
 use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3 as previous_priorities_pb;
+use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3 as raw_buffer_pb;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls_pb;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http_pb;
 use envoy_types::pb::ratelimit::config::ratelimit::v3 as rate_limits_pb;
@@ -270,6 +271,7 @@ emitted! {
     previous_hosts_pb::PreviousHostsPredicate = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
     previous_priorities_pb::PreviousPrioritiesConfig =
         "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
+    raw_buffer_pb::RawBuffer = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
     tls_pb::DownstreamTlsContext =
         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" => DOWNSTREAM_TLS_CONTEXT;
     tls_pb::Secret = "envoy.extensions.transport_sockets.tls.v3.Secret" => SECRET;

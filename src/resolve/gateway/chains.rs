@@ -11,8 +11,7 @@ use crate::ir::listener::{
     CertificateSource, Chain, ClientCertificate, HttpHosts, Serves, Tls, TrustSource, VirtualHost,
 };
 use crate::ir::route::{Action, EffectiveLabels, Forward, Hop, Matcher, Route, RouteBody, Routes, WeightedDestination};
-use crate::ir::secret::{AltName, Secret, SecretId, SecretPart};
-use crate::ir::trust::Identity;
+use crate::ir::secret::{AltName, SecretId, SecretPart};
 use crate::model::{Code, FieldPath, Finding, Host, Kind, Name, ObjectRef, WorkspaceId};
 use crate::resolve::attachment::is_protected;
 use crate::resolve::destination::{Speaks, check_on_gateway, is_closed_by_policy, resolve_destination};
@@ -213,12 +212,9 @@ fn workload<W: World + ?Sized>(
 ) -> Result<(CertificateSource, Option<TrustSource>), String> {
     let trust = here.world.trust().clone().map_err(|reason| reason.to_string())?;
     let uri = identity::of_gateway(here.world, here.gateway, here.findings)?;
-    let signer = trust.signer.as_ref().map(|signer| signer.id.clone()).unwrap_or_default();
-    let own = SecretId { object: trust.policy.clone(), part: SecretPart::Identity };
-    let roots = SecretId { object: trust.policy.clone(), part: SecretPart::Roots };
-    here.secrets.insert(own.clone(), Secret::Identity(Identity { uri, signer, terms: trust.terms.clone() }));
-    here.secrets.insert(roots.clone(), Secret::Trust { authorities: trust.authorities.clone(), revoked: None });
-    Ok((CertificateSource::Secret(own), Some(TrustSource::Roots(roots))))
+    here.secrets.extend(identity::secrets(&trust, uri));
+    let identity::MeshSecrets { identity, roots } = identity::mesh_secrets(&trust);
+    Ok((CertificateSource::Secret(identity), Some(TrustSource::Roots(roots))))
 }
 
 /// Names of other chains that a chain knows one by one. Beyond, every host that is not its own is another's: all chains
@@ -425,7 +421,7 @@ fn destinations<W: World + ?Sized>(
         let holder = Holder { id: &table.id, owner };
         let upstream = resolve_destination(here.world, holder, owner, written, Speaks::Anything, here.findings)?;
         let fault = |(code, message)| Fault { code, field: written.field.clone(), message };
-        check_on_gateway(here.world, &here.gateway.cluster, here.owner, &upstream).map_err(fault)?;
+        check_on_gateway(here.world, here.gateway, here.owner, &upstream).map_err(fault)?;
         if is_closed_by_policy(here.world, &upstream) || is_protected(here.world, &upstream) {
             let message = format!("a policy protects `{upstream}`, and it cannot be applied to whole connections");
             return Err(fault((Code::Unsupported, message)));

@@ -3,11 +3,67 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::ir::trust::Identity;
+use crate::ir::secret::{Secret, SecretId, SecretPart};
+use crate::ir::trust::{Identity, Trust};
 use crate::model::labels::contains_all;
 use crate::model::{Code, Finding, Findings, GatewayId, Kind, Name, ObjectRef};
 use crate::resolve::facts::Service;
 use crate::resolve::world::World;
+
+/// What gateways show and trust among themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshSecrets {
+    /// The gateway's own certificate.
+    pub identity: SecretId,
+    /// The authorities.
+    pub roots: SecretId,
+}
+
+/// The secrets of every gateway that has a part in the mesh.
+#[must_use]
+pub fn mesh_secrets(trust: &Trust) -> MeshSecrets {
+    let id = |part| SecretId { object: trust.policy.clone(), part };
+    MeshSecrets { identity: id(SecretPart::Identity), roots: id(SecretPart::Roots) }
+}
+
+/// A gateway's part in the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// Who it is.
+    pub uri: Name,
+    /// What it shows and trusts.
+    pub secrets: [(SecretId, Secret); 2],
+}
+
+/// A gateway's part in the mesh; nothing without a root of trust.
+///
+/// # Findings
+/// Those of an identity; [`Code::Certificate`] where the account cannot be a part of one: others see `default`.
+///
+/// # Rule
+/// R193.
+pub fn membership<W: World + ?Sized>(world: &W, gateway: &GatewayId, findings: &mut Findings) -> Option<Membership> {
+    let trust = world.trust().as_ref().ok()?;
+    let uri = of_gateway(world, gateway, findings).or_else(|problem| {
+        let uri = Identity::uri(&gateway.cluster, &gateway.namespace, "default");
+        if let (Some(service), Ok(uri)) = (services(world, gateway).first(), &uri) {
+            let message = format!("{problem}; to other clusters its gateways are `{uri}`");
+            findings.push(Finding::warning(&service.id, Code::Certificate, message));
+        }
+        uri
+    });
+    let uri = uri.ok()?;
+    Some(Membership { secrets: secrets(trust, uri.clone()), uri })
+}
+
+/// What a gateway with an identity shows and trusts.
+pub(super) fn secrets(trust: &Trust, uri: Name) -> [(SecretId, Secret); 2] {
+    let MeshSecrets { identity, roots } = mesh_secrets(trust);
+    let signer = trust.signer.as_ref().map(|signer| signer.id.clone()).unwrap_or_default();
+    let own = Secret::Identity(Identity { uri, signer, terms: trust.terms.clone() });
+    let trusted = Secret::Trust { authorities: trust.authorities.clone(), revoked: None };
+    [(identity, own), (roots, trusted)]
+}
 
 /// The ServiceAccount of a class of gateway Envoys: the first of those of its Pods, and `default` without any.
 ///

@@ -132,7 +132,7 @@ fn look<W: World + ?Sized>(
     server: &UpstreamId,
     policy: &ObjectRef,
 ) -> Result<UpstreamId, String> {
-    let reachable = |id: &UpstreamId| check_on_gateway(world, &gateway.cluster, owner, id).map_err(|(_, why)| why);
+    let reachable = |id: &UpstreamId| check_on_gateway(world, gateway, owner, id).map_err(|(_, why)| why);
     if server.object.kind == Kind::Service && server.object.cluster != gateway.cluster {
         let near = ObjectRef { cluster: gateway.cluster.clone(), ..server.object.clone() };
         let near = UpstreamId { object: near, ..server.clone() };

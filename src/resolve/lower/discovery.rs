@@ -5,8 +5,7 @@ use crate::crd::{Object, destination as written};
 use crate::ir::upstream::UpstreamProtocol;
 use crate::model::{Code, FieldPath, Finding, Findings, Host, Kind, Name, ObjectRef};
 use crate::resolve::facts::{
-    Account, Age, ExternalService, Node, Pod, Port, Secret, Service, ServicePort, Slice, SliceEndpoint,
-    VirtualDestination, VirtualPort,
+    Account, Age, Node, Pod, Port, Secret, Service, ServicePort, Slice, SliceEndpoint, VirtualDestination, VirtualPort,
 };
 
 use super::{labels, lower_port, lower_selector, not_applicable, optional, port_number};
@@ -39,6 +38,7 @@ pub(super) fn service(object: &Object, spec: &k8s::Service, findings: &mut Findi
             target,
             protocol: protocol(&written.app_protocol, &written.name),
             tcp: matches!(written.protocol.as_str(), "" | "TCP"),
+            node_port: port_number(written.node_port).ok(),
         });
     }
     Service {
@@ -47,7 +47,16 @@ pub(super) fn service(object: &Object, spec: &k8s::Service, findings: &mut Findi
         labels: object.meta.labels.clone(),
         selector: labels(&spec.spec.selector),
         ports,
+        outside: outside(spec),
     }
+}
+
+/// R14: a load balancer's addresses come before others.
+fn outside(spec: &k8s::Service) -> Vec<Name> {
+    let balancers = &spec.status.load_balancer.ingress;
+    let balanced = balancers.iter().filter_map(|at| optional(&at.ip).or_else(|| optional(&at.hostname)));
+    let balanced: Vec<Name> = balanced.collect();
+    if balanced.is_empty() { spec.spec.external_ips.iter().map(Name::from).collect() } else { balanced }
 }
 
 /// From `appProtocol`, else the port name's first part (`grpc-api`); `None` for TLS.
@@ -121,14 +130,20 @@ pub(super) fn account(object: &Object) -> Account {
     Account { age: Age::new(object.meta.created, &id), labels: object.meta.labels.clone(), id }
 }
 
-/// R13.
-pub(super) fn node(object: &Object) -> Node {
+/// R13, R14.
+pub(super) fn node(object: &Object, spec: &k8s::Node) -> Node {
+    let of_type = |wanted: &str| -> Vec<Name> {
+        let own = spec.status.addresses.iter().filter(|address| address.r#type == wanted);
+        own.map(|address| Name::from(&address.address)).collect()
+    };
+    let external = of_type("ExternalIP");
     let pick = |keys: [&str; 2]| keys.iter().find_map(|key| object.meta.labels.get(*key)).cloned().unwrap_or_default();
     Node {
         id: object.meta.id.clone(),
         region: pick(["topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"]),
         zone: pick(["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"]),
         sub_zone: object.meta.labels.get("topology.istio.io/subzone").cloned().unwrap_or_default(),
+        addresses: if external.is_empty() { of_type("InternalIP") } else { external },
     }
 }
 
@@ -175,16 +190,6 @@ pub(super) fn virtual_destination(
     if !spec.external_workloads.is_empty() {
         not_applicable(object, "externalWorkloads", "workloads outside clusters are not supported", findings);
     }
-    if !spec.external_services.is_empty() {
-        findings.push(
-            Finding::warning(
-                id,
-                Code::BackendLeftOut,
-                "external services as backends are not supported yet and are left out",
-            )
-            .at(FieldPath::new("spec.externalServices")),
-        );
-    }
     let mut ports = Vec::with_capacity(spec.ports.len());
     for (index, written) in spec.ports.iter().enumerate() {
         let field = FieldPath::new("spec.ports").index(index);
@@ -207,9 +212,9 @@ pub(super) fn virtual_destination(
             Some(Ok(None)) | None => Port::Number(number),
         };
         let protocol = match written.protocol.to_ascii_uppercase().as_str() {
-            "HTTP" => Some(UpstreamProtocol::Http1),
+            "HTTP" | "HTTPS" | "TLS" => Some(UpstreamProtocol::Http1),
             "GRPC" | "HTTP2" => Some(UpstreamProtocol::Http2),
-            "HTTPS" | "TLS" | "TCP" | "MONGO" => None,
+            "TCP" | "MONGO" => None,
             other => {
                 error(
                     field.field("protocol"),
@@ -218,7 +223,8 @@ pub(super) fn virtual_destination(
                 continue;
             }
         };
-        ports.push(VirtualPort { number, target, protocol });
+        let is_tls = matches!(written.protocol.to_ascii_uppercase().as_str(), "HTTPS" | "TLS");
+        ports.push(VirtualPort { number, target, protocol, is_tls });
     }
     VirtualDestination {
         id: id.clone(),
@@ -226,13 +232,9 @@ pub(super) fn virtual_destination(
         labels: object.meta.labels.clone(),
         hosts,
         services: spec.services.iter().map(lower_selector).collect(),
+        external: spec.external_services.iter().map(lower_selector).collect(),
         ports,
     }
-}
-
-pub(super) fn external_service(object: &Object) -> ExternalService {
-    let id = &object.meta.id;
-    ExternalService { id: id.clone(), age: Age::new(object.meta.created, id), labels: object.meta.labels.clone() }
 }
 
 pub(super) fn secret(object: &Object, spec: &k8s::Secret) -> Secret {

@@ -5,7 +5,7 @@ use crate::crd::gateway as written;
 use crate::model::{Code, FieldPath, Finding, Findings, Host, Name};
 use crate::resolve::facts::{Age, AllowedTables, Fault, GatewayListener, ListenerProtocol, Port, VirtualGateway};
 
-use super::{listener_tls, lower_port, lower_selector, not_applicable, optional};
+use super::{listener_tls, lower_port, lower_selector, optional};
 
 /// R52 to R56, R63.
 pub(super) fn gateway(object: &Object, spec: &written::VirtualGateway, findings: &mut Findings) -> VirtualGateway {
@@ -29,12 +29,9 @@ pub(super) fn gateway(object: &Object, spec: &written::VirtualGateway, findings:
     for (index, written) in spec.listeners.iter().enumerate() {
         let field = FieldPath::new("spec.listeners").index(index);
         if !written.exposed_external_services.is_empty() {
-            not_applicable(
-                object,
-                &format!("listeners[{index}].exposedExternalServices"),
-                "egress gateways are chosen for sidecars; use a route table",
-                findings,
-            );
+            let message = "`exposedExternalServices` has no effect: egress gateways are chosen for sidecars; serve the host through a route table";
+            let at = field.field("exposedExternalServices");
+            findings.push(Finding::warning(id, Code::NotApplicable, message).at(at));
         }
         match listener(object, index, written, &field, findings) {
             Ok(listener) => {

@@ -1,15 +1,17 @@
 //! Workspaces, their settings and registered clusters.
 
+use std::net::IpAddr;
+
 use crate::crd::Object;
-use crate::crd::common::{TypedObjectKind, WorkspaceSelector};
+use crate::crd::common::{PortSelector, TypedObjectKind, WorkspaceSelector};
 use crate::crd::workspace as written;
-use crate::model::{Code, FieldPath, Finding, Findings, Kind};
+use crate::model::{Code, FieldPath, Finding, Findings, Host, Kind, Name};
 use crate::resolve::facts::{
-    Age, Cluster, ClusterItem, Federation, NamespaceItem, Port, ResourceFilter, Settings, SettingsOptions, ShareItem,
-    Workspace, WorkspacePattern,
+    Age, Cluster, ClusterItem, DialledAddress, EastWestItem, Federation, NamespaceItem, Port, ResourceFilter, Settings,
+    SettingsOptions, ShareItem, Workspace, WorkspacePattern,
 };
 
-use super::{labels, lower_port, lower_selector, not_applicable, optional};
+use super::{labels, lower_port, lower_selector, not_applicable, optional, port_number};
 
 pub(super) fn cluster(object: &Object, spec: &written::KubernetesCluster) -> Cluster {
     Cluster {
@@ -93,7 +95,7 @@ fn config_enabled(own: Option<bool>, siblings: &[Option<bool>], half_set: &mut b
     }
 }
 
-/// R28 to R32, R44, R152.
+/// R28 to R32, R44, R152, R185.
 pub(super) fn settings(object: &Object, spec: &written::WorkspaceSettings, findings: &mut Findings) -> Settings {
     let id = &object.meta.id;
     let mut options = SettingsOptions::default();
@@ -124,23 +126,23 @@ pub(super) fn settings(object: &Object, spec: &written::WorkspaceSettings, findi
                 // A port that is none federates nothing: no Service has port 0.
                 ports.push(port.unwrap_or(Port::Number(0)));
             }
+            let suffix = host_suffix(&federation.host_suffix);
+            if suffix.is_none() {
+                let message = format!(
+                    "`{}` cannot end a host name, so nothing is federated; write labels with dots between them, as `global`",
+                    federation.host_suffix
+                );
+                findings.push(Finding::error(id, Code::InvalidField, message).at(field.field("hostSuffix")));
+            }
             options.federation = Some(Federation {
                 // A limit that cannot be read would federate more than its author means.
-                enabled: federation.enabled && object.defect_within(&field).is_none(),
+                enabled: federation.enabled && object.defect_within(&field).is_none() && suffix.is_some(),
+                suffix: suffix.unwrap_or_default(),
                 services: federation.service_selector.iter().map(lower_selector).collect(),
                 ports,
             });
         }
-        if !written.east_west_gateways.is_empty() || options.federation.as_ref().is_some_and(|f| f.enabled) {
-            findings.push(
-                Finding::warning(
-                    id,
-                    Code::Unsupported,
-                    "traffic between clusters is not supported yet: `federation` and `eastWestGateways` have no effect",
-                )
-                .at(FieldPath::new("spec.options")),
-            );
-        }
+        options.east_west = east_west(object, written, findings);
         if written.trim_all_proxy_config {
             not_applicable(object, "options.trimAllProxyConfig", "there are no sidecars", findings);
         }
@@ -160,6 +162,67 @@ pub(super) fn settings(object: &Object, spec: &written::WorkspaceSettings, findi
         export_to: shares(object, "exportTo", &spec.export_to, findings),
         options,
     }
+}
+
+/// The suffix of federated hosts, if it can be one.
+fn host_suffix(written: &str) -> Option<Name> {
+    let suffix = written.strip_prefix('.').unwrap_or(written);
+    if suffix.is_empty() {
+        return Some(Name::default());
+    }
+    Host::parse(suffix).ok().filter(|host| !host.is_wildcard()).map(|host| host.name().clone())
+}
+
+/// R185: none where nothing is written.
+fn east_west(
+    object: &Object,
+    written: &written::WorkspaceOptions,
+    findings: &mut Findings,
+) -> Option<Vec<EastWestItem>> {
+    let mut items = Vec::with_capacity(written.east_west_gateways.len());
+    for (index, entry) in written.east_west_gateways.iter().enumerate() {
+        let field = FieldPath::new("spec.options.eastWestGateways").index(index);
+        // A selector or port that cannot be read would choose other gateways than its author means.
+        if object.defect_within(&field).is_some() {
+            continue;
+        }
+        let mut port = |written: Option<&PortSelector>, name: &str| {
+            let port = written.map_or(Ok(None), lower_port);
+            port.unwrap_or_else(|message| {
+                findings.push(Finding::error(&object.meta.id, Code::InvalidField, message).at(field.field(name)));
+                // No Service has it.
+                Some(Port::Number(0))
+            })
+        };
+        let (passing, ending) =
+            (port(entry.port.as_ref(), "port"), port(entry.tls_termination_port.as_ref(), "tlsTerminationPort"));
+        let mut overrides = Vec::with_capacity(entry.host_info_overrides.len());
+        for (position, info) in entry.host_info_overrides.iter().enumerate() {
+            let at = field.field("hostInfoOverrides").index(position);
+            let is_address = info.addr.parse::<IpAddr>().is_ok();
+            let is_name = Host::parse(&info.addr).is_ok_and(|host| !host.is_wildcard());
+            if !is_address && !is_name {
+                let message = format!("`{}` is no IP address and no host name", info.addr);
+                findings.push(Finding::error(&object.meta.id, Code::InvalidField, message).at(at.field("addr")));
+                continue;
+            }
+            let port = if info.port == 0 { Ok(None) } else { port_number(info.port).map(Some) };
+            match port {
+                Ok(port) => overrides.push(DialledAddress { address: (&info.addr).into(), port }),
+                Err(message) => {
+                    let finding = Finding::error(&object.meta.id, Code::InvalidField, message);
+                    findings.push(finding.at(at.field("port")));
+                }
+            }
+        }
+        items.push(EastWestItem {
+            selector: entry.selector.as_ref().map(lower_selector),
+            port: passing,
+            termination_port: ending,
+            overrides,
+        });
+    }
+    (!written.east_west_gateways.is_empty()).then_some(items)
 }
 
 fn shares(

@@ -20,6 +20,7 @@
 //! with a made-up kind and lists every file that knows of one.
 
 pub mod access;
+pub mod client_tls;
 pub mod cors;
 pub mod csrf;
 pub mod ext_auth;
@@ -184,6 +185,12 @@ pub fn is_of_destinations_owner(kind: Kind) -> bool {
     kind != Kind::HeaderManipulationPolicy
 }
 
+/// Whether no route has to know of an effect, because it belongs to how gateways open connections to a destination.
+#[must_use]
+pub fn is_of_connections(effect: &Policy) -> bool {
+    matches!(effect, Policy::ClientTls(_))
+}
+
 /// Roughly the bytes that an effect takes on each entry that it is on.
 #[must_use]
 pub fn bytes(effect: &Policy) -> usize {
@@ -313,6 +320,10 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
             let access = access::lower(id, policy, &mut remarks);
             (access::selectors(policy), valid(access.map(|access| Policy::Access(Arc::new(access)))))
         }
+        Spec::ClientTlsPolicy(policy) => (
+            routes_and_destinations(&[], &policy.apply_to_destinations),
+            valid(client_tls::lower(policy).map(|tls| Policy::ClientTls(tls.map(Arc::new)))),
+        ),
         Spec::CsrfPolicy(policy) => {
             (routes_only(&policy.apply_to_routes), valid(csrf::lower(id, policy, &mut remarks).map(Policy::Csrf)))
         }

@@ -14,7 +14,6 @@
 //! What a filter asks must be a [`Server`]: [`References::server`] for destinations of the mesh, which become upstreams of
 //! their own; [`References::dial`] for addresses outside it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::ir::policy::Policy;
@@ -22,7 +21,8 @@ use crate::ir::policy::reference::{DestinationRef, HostPort, PortRef};
 use crate::ir::upstream::{Dial, Purpose, Server, UpstreamId};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Name, ObjectRef, SecretBytes, WorkspaceId};
 use crate::resolve::LoopbackEndpoints;
-use crate::resolve::destination::{Speaks, is_unsafe, resolve_destination};
+use crate::resolve::destination::{Speaks, resolve_destination};
+use crate::resolve::external::may_reach_itself;
 use crate::resolve::facts::{
     DestinationKind, DestinationReference, Draft, Fault, PolicyEffect, PolicyObject, Port, Reference,
 };
@@ -229,48 +229,4 @@ fn find<W: World + ?Sized>(
         field: field.clone(),
     };
     resolve_destination(world, holder, holder.owner, &written, Speaks::Http, remarks)
-}
-
-/// Whether a host is the caller's own by its looks: an address, a number that resolvers take for one, or `localhost`.
-fn may_reach_itself(host: &str) -> bool {
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return is_unsafe(ip);
-    }
-    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or(host);
-    let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
-    // What the files of hosts on common systems name so.
-    is_number || ["localhost", "localdomain", "ip6-localhost", "ip6-loopback"].contains(&last)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_that_may_be_the_gateway_itself() {
-        for (host, expected) in [
-            ("127.0.0.1", true),
-            ("127.1", true),
-            ("2130706433", true),
-            ("0x7f000001", true),
-            ("0.0.0.0", true),
-            ("169.254.169.254", true),
-            ("::1", true),
-            ("::ffff:127.0.0.1", true),
-            ("fe80::1", true),
-            ("localhost", true),
-            ("localhost.", true),
-            ("a.localhost", true),
-            ("localhost.localdomain", true),
-            ("ip6-localhost", true),
-            ("ip6-loopback.", true),
-            ("10.1.2.3", false),
-            ("2001:db8::1", false),
-            ("issuer.example.com", false),
-            ("localhost.example.com", false),
-            ("a1", false),
-        ] {
-            assert_eq!(may_reach_itself(host), expected, "{host}");
-        }
-    }
 }

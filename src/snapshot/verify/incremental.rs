@@ -7,7 +7,7 @@
 //! |---|---|
 //! | a cluster, endpoints | it, and who wants or takes these endpoints |
 //! | a cluster comes or goes | also the route configurations and listeners that name it |
-//! | a listener, a secret, a discovered filter, a scope | all of these; if a listener's filters or routes changed, all routes |
+//! | a listener, a secret, what clusters show and trust, a discovered filter, a scope | all of these; if a listener's filters or routes changed, all routes |
 //! | a route configuration | it, and in it the virtual hosts whose bytes are new, and in these the [runs](super::runs) of routes |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,6 +17,7 @@ use prost::Message;
 
 use super::runs::{Apart, Run, apart};
 use super::scopes::Wildcards;
+use super::transports::Wanted;
 use super::{
     Asked, At, Chains, Checker, Expressions, Identity, Memory, Name, ResourceType, Routes, Snapshot, User, Violation,
     World, route_pb,
@@ -43,6 +44,8 @@ pub struct Verifier {
     clusters: BTreeMap<Name, ClusterFacts>,
     /// By name of endpoints: the clusters that want them.
     takers: BTreeMap<String, BTreeSet<Name>>,
+    /// By secret: how many clusters wait for it.
+    secrets: BTreeMap<String, usize>,
     listeners: ListenerFacts,
     routes: BTreeMap<Name, RouteFacts>,
     wildcards: Wildcards,
@@ -58,7 +61,7 @@ pub struct Verifier {
 #[derive(Debug, Default)]
 struct ClusterFacts {
     by_itself: Violations,
-    wants: Option<String>,
+    wants: Wanted,
 }
 
 #[derive(Debug, Default)]
@@ -130,10 +133,11 @@ impl Verifier {
                 changes.came.iter().chain(&changes.went).map(|name| (*resource_type, name.clone()))
             })
             .collect();
-        self.verify_clusters(snapshot, of(ResourceType::Cluster), of(ResourceType::Endpoint));
+        let secrets_changed = self.verify_clusters(snapshot, of(ResourceType::Cluster), of(ResourceType::Endpoint));
         let together =
             [ResourceType::Listener, ResourceType::Secret, ResourceType::Extension, ResourceType::ScopedRoute];
-        let chains_changed = (together.iter().any(|resource_type| !of(*resource_type).is_empty())
+        let chains_changed = (secrets_changed
+            || together.iter().any(|resource_type| !of(*resource_type).is_empty())
             || self.listeners.asked.resources.iter().any(|asked| came_or_went.contains(asked)))
             && self.verify_listeners(snapshot);
         let routes = of(ResourceType::Route);
@@ -170,12 +174,23 @@ impl Verifier {
         }
     }
 
-    fn verify_clusters(&mut self, snapshot: &Snapshot, clusters: &Changes, endpoints: &Changes) {
+    /// Looks at clusters and endpoints; whether they wait for other secrets.
+    fn verify_clusters(&mut self, snapshot: &Snapshot, clusters: &Changes, endpoints: &Changes) -> bool {
+        let secrets_before: Vec<String> =
+            if clusters.is_empty() { Vec::new() } else { self.secrets.keys().cloned().collect() };
         let mut look: BTreeSet<Name> = BTreeSet::new();
         let mut look_at_endpoints: BTreeSet<Name> = endpoints.all().cloned().collect();
         for name in clusters.all() {
-            let before = self.clusters.remove(name).and_then(|facts| facts.wants);
-            if let Some(wanted) = before {
+            let before = self.clusters.remove(name).map(|facts| facts.wants).unwrap_or_default();
+            for secret in before.secrets {
+                if let Some(uses) = self.secrets.get_mut(&secret) {
+                    *uses -= 1;
+                    if *uses == 0 {
+                        self.secrets.remove(&secret);
+                    }
+                }
+            }
+            if let Some(wanted) = before.endpoints {
                 if let Some(takers) = self.takers.get_mut(&wanted) {
                     takers.remove(name);
                     if takers.is_empty() {
@@ -189,7 +204,10 @@ impl Verifier {
                 let wants = checker.check_cluster(name, resource);
                 let by_itself = std::mem::take(&mut checker.violations);
                 self.expressions = checker.expressions;
-                if let Some(wanted) = &wants {
+                for secret in &wants.secrets {
+                    *self.secrets.entry(secret.clone()).or_default() += 1;
+                }
+                if let Some(wanted) = &wants.endpoints {
                     self.takers.entry(wanted.clone()).or_default().insert(name.clone());
                     look_at_endpoints.insert(wanted.into());
                 }
@@ -204,7 +222,7 @@ impl Verifier {
             let mut checker = self.checker(World::Snapshot(snapshot));
             if let Some(facts) = self.clusters.get(&name) {
                 checker.violations.clone_from(&facts.by_itself);
-                if let Some(wanted) = &facts.wants {
+                if let Some(wanted) = &facts.wants.endpoints {
                     checker.check_wanted_endpoints(&name, wanted);
                 }
             }
@@ -214,18 +232,22 @@ impl Verifier {
         for name in look_at_endpoints {
             let mut checker = self.checker(World::Snapshot(snapshot));
             if let Some(resource) = snapshot.get(ResourceType::Endpoint, &name) {
-                checker.check_endpoints(&name, resource, self.takers.contains_key(name.as_str()));
+                let takers = self.takers.get(name.as_str()).into_iter().flatten();
+                let takers: Vec<&Wanted> =
+                    takers.filter_map(|taker| self.clusters.get(taker)).map(|facts| &facts.wants).collect();
+                checker.check_endpoints(&name, resource, Some(&takers));
             }
             self.expressions = checker.expressions;
             self.set(ResourceType::Endpoint, &name, checker.violations);
         }
+        !clusters.is_empty() && !self.secrets.keys().eq(&secrets_before)
     }
 
     /// Looks at all listeners, secrets, discovered filters and scopes; whether who uses which routes is another matter now.
     fn verify_listeners(&mut self, snapshot: &Snapshot) -> bool {
         let mut checker = self.checker(World::Snapshot(snapshot));
         checker.asked = Some(Asked::default());
-        let mut chains = checker.check_listeners();
+        let mut chains = checker.check_listeners(&self.secrets.keys().cloned().collect());
         checker.check_extensions(&mut chains);
         checker.check_scopes(&chains);
         self.expressions = checker.expressions;

@@ -162,7 +162,7 @@ fn references_are_closed() {
         let rds = hcm_pb::Rds { route_config_name: "x".to_owned(), ..Default::default() };
         parts.manager.route_specifier = Some(hcm_pb::http_connection_manager::RouteSpecifier::Rds(rds));
     });
-    check(&["Listener `l`: does not take its routes over RDS"], |parts| parts.manager.route_specifier = None);
+    check(&["Listener `l`: takes its routes from nowhere"], |parts| parts.manager.route_specifier = None);
 }
 
 #[test]
@@ -447,12 +447,12 @@ fn r57_each_server_name_has_one_chain_that_envoy_can_choose() {
 #[test]
 fn r60_no_chain_waits_for_a_secret_in_vain_or_falls_back() {
     check_tls(
-        &["Secret `s`: no listener uses it, so it must not be sent", "Listener `t`: ends TLS without a certificate"],
+        &["Secret `s`: nothing uses it, so it must not be sent", "Listener `t`: ends TLS without a certificate"],
         |tls| tls.filter_chains[0].transport_socket = Some(socket(&tls_pb::DownstreamTlsContext::default())),
     );
     check_tls(
         &[
-            "Secret `s`: no listener uses it, so it must not be sent",
+            "Secret `s`: nothing uses it, so it must not be sent",
             "Listener `t`: waits for secret `other`, which does not exist",
         ],
         |tls| {
