@@ -207,7 +207,7 @@ impl Boxes {
         services.insert(
             CONTROL.0.to_owned(),
             json!({
-                "image": "chancery", "user": USER, "read_only": true,
+                "build": built("chancery"), "image": "chancery", "user": USER, "read_only": true,
                 "command": [
                     "serve", "/config", "--xds-address", format!("0.0.0.0:{}", CONTROL.1),
                     "--xds-credentials", "/keys", "--state", "/state",
