@@ -139,6 +139,7 @@ pub(crate) fn ask(compiled: &Compiled, gateway: &str, port: u16, request: &Reque
         path: request.path.clone(),
         method: request.method.clone(),
         headers: request.headers.clone(),
+        client: None,
     };
     let explanation = explain::explain(compiled, &gateway, &request).map_err(anyhow::Error::msg)?;
     Ok(Said::of(&explanation))

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use chancery::emit::{EmitOptions, Emitter, Form, emit_gateway};
-use chancery::ir::listener::HttpHosts;
+use chancery::ir::listener::{HttpHosts, Purpose as Whom};
 use chancery::ir::route::{DirectResponse, Forward, Hop, WeightedDestination};
 use chancery::ir::upstream::{Endpoint, Locality, Purpose, UpstreamProtocol};
 use chancery::ir::{
@@ -93,18 +93,25 @@ fn plan(port: u16, mut hosts: Vec<Arc<VirtualHost>>, upstreams: Vec<Upstream>) -
     let chain = Chain {
         name: Name::default(),
         gateways: vec![gateway.clone()],
+        client: None,
         server_names: BTreeSet::new(),
         tls: None,
         guards: Vec::new(),
         serves: Serves::Http(HttpHosts { virtual_hosts: hosts, misdirected: BTreeSet::new() }),
     };
-    let listener =
-        Listener { bind_port: port, service_ports: [80].into(), gateways: vec![gateway], chains: vec![chain] };
+    let listener = Listener {
+        bind_port: port,
+        purpose: Whom::Gateway,
+        service_ports: [80].into(),
+        gateways: vec![gateway],
+        chains: vec![chain],
+    };
     Ok(GatewayPlan {
         gateway: "cluster-1/edge/ingress".parse().map_err(anyhow::Error::msg)?,
         listeners: [(port, listener)].into(),
         extensions: Arc::default(),
         guard: None,
+        clients: None,
         upstreams: upstreams.into_iter().map(|upstream| (upstream.id.clone(), Arc::new(upstream))).collect(),
         secrets: BTreeMap::new(),
     })

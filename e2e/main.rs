@@ -26,6 +26,7 @@ mod jwt;
 mod kill;
 mod live_view;
 mod matching;
+mod mesh;
 mod policies;
 mod pressure;
 mod principals;

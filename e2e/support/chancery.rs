@@ -222,6 +222,19 @@ pub(crate) fn explain(
     explain_at(directory, settings, gateway, None, request)
 }
 
+/// The same for a port of an east-west gateway and who sends the request.
+pub(crate) fn explain_for(
+    directory: &Path,
+    settings: &Settings,
+    gateway: &str,
+    port: u16,
+    client: &str,
+    request: &Request,
+) -> anyhow::Result<Value> {
+    let further = ["--port", &port.to_string(), "--client", client];
+    explain_with(directory, settings, gateway, &further, request)
+}
+
 /// The same for one port of the gateway Service.
 pub(crate) fn explain_at(
     directory: &Path,
@@ -230,12 +243,22 @@ pub(crate) fn explain_at(
     port: Option<u16>,
     request: &Request,
 ) -> anyhow::Result<Value> {
+    let port = port.map(|port| port.to_string());
+    let further: Vec<&str> = port.iter().flat_map(|port| ["--port", port]).collect();
+    explain_with(directory, settings, gateway, &further, request)
+}
+
+fn explain_with(
+    directory: &Path,
+    settings: &Settings,
+    gateway: &str,
+    further: &[&str],
+    request: &Request,
+) -> anyhow::Result<Value> {
     let mut command = Command::new(binary()?);
     command.arg("explain").arg(directory).args(["--gateway", gateway]);
     command.args(["--host", &request.host, "--path", &request.path, "--method", &request.method]);
-    if let Some(port) = port {
-        command.args(["--port", &port.to_string()]);
-    }
+    command.args(further);
     for (name, value) in &request.headers {
         command.args(["--header", &format!("{name}: {value}")]);
     }

@@ -1,6 +1,6 @@
 //! A small HTTP client: where a request goes and which host it names are two things.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,7 +10,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::AbortHandle;
 
 use super::tls::Dial;
@@ -101,6 +101,8 @@ pub(crate) struct Client {
     address: SocketAddr,
     protocol: Protocol,
     tls: Option<Dial>,
+    /// The address that its connections come from, if not the system's choice.
+    source: Option<Ipv4Addr>,
     connection: Option<Connection>,
 }
 
@@ -124,12 +126,17 @@ impl Client {
 
     /// A client of an address.
     pub(crate) fn speaking(address: SocketAddr, protocol: Protocol) -> Self {
-        Self { address, protocol, tls: None, connection: None }
+        Self { address, protocol, tls: None, source: None, connection: None }
+    }
+
+    /// A client whose connections come from an address of its own, HTTP/1.1.
+    pub(crate) fn from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        Self { source: Some(source), ..Self::new(address) }
     }
 
     /// A client that opens its connections with TLS.
     pub(crate) fn with_tls(address: SocketAddr, protocol: Protocol, dial: Dial) -> Self {
-        Self { address, protocol, tls: Some(dial), connection: None }
+        Self { address, protocol, tls: Some(dial), source: None, connection: None }
     }
 
     /// Sends a request and reads the whole response.
@@ -173,7 +180,7 @@ impl Client {
         let usable = self.connection.as_ref().is_some_and(|connection| !connection.sender.is_closed());
         if !usable {
             self.connection = None;
-            let stream = TcpStream::connect(self.address).await.context("connect")?;
+            let stream = connect(self.source, self.address).await.context("connect")?;
             stream.set_nodelay(true)?;
             let stream: Box<dyn Duplex> = match &self.tls {
                 None => Box::new(stream),
@@ -194,6 +201,18 @@ impl Client {
             self.connection = Some(Connection { sender, driver });
         }
         self.connection.as_mut().map(|connection| &mut connection.sender).context("no connection")
+    }
+}
+
+/// Connects from an address, or from any.
+pub(crate) async fn connect(source: Option<Ipv4Addr>, address: SocketAddr) -> std::io::Result<TcpStream> {
+    match source {
+        None => TcpStream::connect(address).await,
+        Some(source) => {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind(SocketAddr::from((source, 0)))?;
+            socket.connect(address).await
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! From objects to running processes: echo backends on the endpoints that the objects name, a control plane, and
 //! one Envoy per gateway.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -110,17 +110,25 @@ pub(crate) fn gateway_of(manifests: &[Manifest], key: (&str, &str, &str)) -> any
     ))
 }
 
-/// Whether a Service leads into its cluster, by the label that stands where no settings say which do.
-fn is_east_west(service: &Manifest) -> bool {
-    service.kind() == "Service" && service.label("istio") == "eastwestgateway"
-}
-
 fn is_gateway_service(manifests: &[Manifest], service: &Manifest) -> bool {
-    if is_east_west(service) {
+    if is_east_west(manifests, service) {
         return true;
     }
     let gateways = manifests.iter().filter(|manifest| manifest.kind() == "VirtualGateway");
     gateways.into_iter().any(|virtual_gateway| selects(virtual_gateway, service))
+}
+
+/// Whether settings choose a gateway Service by its labels, or its label does by default.
+fn is_east_west(manifests: &[Manifest], service: &Manifest) -> bool {
+    if service.kind() != "Service" || texts(&service.object, "/spec/selector").is_empty() {
+        return false;
+    }
+    let own = texts(&service.object, "/metadata/labels");
+    let settings = manifests.iter().filter(|manifest| manifest.kind() == "WorkspaceSettings");
+    let items = settings.flat_map(|settings| list(&settings.object, "/spec/options/eastWestGateways"));
+    let mut wanted: Vec<_> = items.map(|item| texts(item, "/selector/labels")).collect();
+    wanted.push([("istio".to_owned(), "eastwestgateway".to_owned())].into());
+    wanted.iter().any(|wanted| !wanted.is_empty() && wanted.iter().all(|(key, value)| own.get(key) == Some(value)))
 }
 
 fn selects(virtual_gateway: &Manifest, service: &Manifest) -> bool {
@@ -169,6 +177,8 @@ impl Relocation {
 /// Each cluster gets one network. Equal addresses and equal ports of one cluster stay equal.
 pub(crate) fn relocate(manifests: &mut [Manifest]) -> anyhow::Result<Relocation> {
     let gateways = gateways(manifests);
+    let east_west = manifests.iter().filter(|manifest| is_east_west(manifests, manifest)).map(Manifest::key);
+    let east_west: BTreeSet<String> = east_west.collect();
     let mut clusters: BTreeMap<String, Cluster> = BTreeMap::new();
     let mut binds = BTreeMap::new();
     for manifest in manifests.iter_mut() {
@@ -201,7 +211,7 @@ pub(crate) fn relocate(manifests: &mut [Manifest]) -> anyhow::Result<Relocation>
                 }
             }
             _ => {
-                let is_east_west = is_east_west(manifest);
+                let is_east_west = east_west.contains(&manifest.key());
                 for entry in items(&mut manifest.object, "/spec/ports") {
                     cluster.move_port(entry.pointer_mut("/targetPort"))?;
                 }

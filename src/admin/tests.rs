@@ -216,6 +216,7 @@ fn question(gateway: &str, host: &str, port: u32) -> pb::ExplainRequest {
         path: "/".to_owned(),
         method: "GET".to_owned(),
         headers: Vec::new(),
+        client: None,
     };
     pb::ExplainRequest { subject: Some(Subject::Request(request)) }
 }

@@ -39,6 +39,9 @@ pub struct RequestDocument {
     /// What policies for the gateway itself allow, an entry each; none where they say nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub access: Vec<String>,
+    /// Who sends it, where the gateway knows clients by their addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<ClientPart>,
     /// The domain that took it.
     pub virtual_host: Option<String>,
     /// The route that took it.
@@ -69,6 +72,17 @@ pub struct RequestPart {
     pub method: String,
     /// Other headers.
     pub headers: Vec<HeaderPart>,
+}
+
+/// A client inside the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClientPart {
+    /// Who owns its namespace.
+    pub workspace: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The service account as which it runs.
+    pub account: String,
 }
 
 /// A header.
@@ -461,6 +475,11 @@ pub fn of_request(compiled: &Compiled, gateway: &GatewayId, request: &Request) -
             }),
         }),
         access: explanation.guards.iter().flat_map(|guard| describe_guard(guard)).collect(),
+        client: explanation.client.as_ref().map(|client| ClientPart {
+            workspace: client.workspace.to_string(),
+            namespace: client.namespace.to_string(),
+            account: client.account.to_string(),
+        }),
         virtual_host: explanation.virtual_host.as_ref().map(ToString::to_string),
         route: None,
         policies: Vec::new(),

@@ -78,6 +78,7 @@ fn explain_request(sources: &Sources, asked: pb::HttpRequest) -> Result<pb::Expl
         path: asked.path,
         method: asked.method,
         headers: asked.headers.into_iter().map(|header| (header.name, header.value)).collect(),
+        client: asked.client,
     };
     let document = of_request(&compiled, &gateway, &request).map_err(Status::not_found)?;
     let holdings = document

@@ -287,6 +287,7 @@ mod tests {
             listeners: [].into(),
             extensions: Arc::new(extensions),
             guard: None,
+            clients: None,
             upstreams: OrdMap::new(),
             secrets: [].into(),
         }

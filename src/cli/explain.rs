@@ -61,6 +61,9 @@ pub(super) struct Explain {
     /// A header, as 'name: value'; may be repeated
     #[arg(short = 'H', long = "header", value_name = "HEADER", help_heading = "Request")]
     headers: Vec<String>,
+    /// Who sends it, on an east-west gateway: an address, a Pod as namespace/name, or a workspace
+    #[arg(long, value_name = "CLIENT", help_heading = "Request")]
+    client: Option<String>,
     /// Form of the output
     #[arg(short, long, value_name = "FORM", default_value = "text")]
     output: TextOrJson,
@@ -128,6 +131,7 @@ impl Explain {
             path: self.path_and_query.clone(),
             method: self.method.to_ascii_uppercase(),
             headers: Vec::new(),
+            client: self.client.clone(),
         };
         for header in &self.headers {
             let (name, value) =
@@ -147,6 +151,7 @@ impl Explain {
             path: request.path,
             method: request.method,
             headers: request.headers.into_iter().map(|(name, value)| pb::Header { name, value }).collect(),
+            client: request.client,
         })
     }
 
@@ -193,6 +198,13 @@ fn request_text(document: &RequestDocument, out: &mut impl Write) -> anyhow::Res
         let ends = if tls.terminated { "ends here" } else { "is passed through" };
         writeln!(out, "TLS:       {ends}, listener `{}` of {}", tls.name, tls.gateways.join(", "))?;
     }
+    if let Some(client) = &document.client {
+        writeln!(
+            out,
+            "Client:    namespace {}, account {} (workspace {})",
+            client.namespace, client.account, client.workspace
+        )?;
+    }
     if let Some(host) = &document.virtual_host {
         writeln!(out, "Host:      {host}")?;
     }
@@ -217,7 +229,8 @@ fn route_text(document: &RequestDocument, route: &RoutePart, out: &mut impl Writ
     for (index, hop) in route.hops.iter().enumerate() {
         let heading = if index == 0 { "Chain:" } else { "" };
         let (route, workspace, table) = (&hop.route, &hop.workspace, &hop.table);
-        writeln!(out, "{heading:<11}{route}  (workspace {workspace}, {table}, spec.http[{}])", hop.index)?;
+        let list = if table.starts_with("RouteTable/") { "spec.http" } else { "spec.ports" };
+        writeln!(out, "{heading:<11}{route}  (workspace {workspace}, {table}, {list}[{}])", hop.index)?;
     }
     if route.frozen {
         writeln!(out, "Frozen:    as it was accepted last, because a route of its tree is invalid")?;

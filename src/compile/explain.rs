@@ -3,6 +3,7 @@
 //! Reads the same plan that is emitted, and matches as Envoy does (`wire`). Nothing here decides anything.
 
 mod access;
+mod client;
 mod limits;
 mod wire;
 
@@ -10,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::emit::route_entries;
+use crate::ir::client::{Client, is_of};
 use crate::ir::frozen::AcceptedRoute;
-use crate::ir::listener::HttpHosts;
+use crate::ir::listener::{HttpHosts, Purpose};
 use crate::ir::policy::csrf::Csrf;
 use crate::ir::policy::{Cors, OriginMatch, OriginPattern, Policy};
 use crate::ir::route::{Action, LabelOrigin, Matcher, Route, RouteBody, ValueMatch};
@@ -47,6 +49,9 @@ pub struct Request {
     pub method: String,
     /// Other headers, in order.
     pub headers: Vec<(String, String)>,
+    /// Who sends it, where the listener is for clients inside the cluster: an address, a Pod as `namespace/name`, or a
+    /// workspace. Absent is somebody whom nobody knows.
+    pub client: Option<String>,
 }
 
 /// What becomes of a request.
@@ -58,6 +63,8 @@ pub struct Explanation<'c> {
     pub listener: Option<u16>,
     /// The chain of a listener that tells TLS connections apart.
     pub chain: Option<&'c Chain>,
+    /// Who sends it, as far as the gateway knows: only where the listener is for clients inside the cluster.
+    pub client: Option<Client>,
     /// The domain that took the request.
     pub virtual_host: Option<Name>,
     /// Who may call what on the gateway itself; for whole connections, who may open one.
@@ -129,6 +136,7 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
         gateway: gateway.clone(),
         listener: None,
         chain: None,
+        client: None,
         virtual_host: None,
         guards: Vec::new(),
         route: None,
@@ -144,7 +152,16 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
         Some(name) => Some(name.to_ascii_lowercase()).filter(|name| !name.is_empty()),
         None => Some(host_of(request)),
     };
-    let Some(chain) = listener.chain_for(server_name.as_deref()) else {
+    let is_for_clients = listener.purpose == Purpose::Mesh;
+    if is_for_clients {
+        let named = request.client.as_deref().map(|text| client::named(compiled, plan, text)).transpose()?;
+        explanation.client = named.flatten();
+    }
+    let chain = match is_for_clients {
+        true => listener.chain_of(explanation.client.as_ref().map(|client| &client.workspace)),
+        false => listener.chain_for(server_name.as_deref()),
+    };
+    let Some(chain) = chain else {
         explanation.answer = no_connection("no listener of that port has this server name: the connection is closed");
         return Ok(explanation);
     };
@@ -154,7 +171,8 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
         Serves::Tcp(_) | Serves::Relay { .. } => chain.guards.iter().collect(),
     };
     let scheme = if chain.tls.is_some() { "https" } else { "http" };
-    let wire = Wire::new(request, scheme);
+    let tagged = is_for_clients.then(|| client::tagged(request, explanation.client.as_ref()));
+    let wire = Wire::new(tagged.as_ref().unwrap_or(request), scheme);
     let http = match &chain.serves {
         Serves::Http(http) => http,
         Serves::Relay { upstream, .. } => {
@@ -209,7 +227,15 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
         Some((route, entry))
     });
     let Some((route, (name, matcher))) = first else {
-        explanation.answer = not_found("no route of this host matches");
+        explanation.answer = match &explanation.client {
+            None if is_for_clients => not_found("nobody knows who sends it: the address is of no Pod of a workspace"),
+            Some(client)
+                if !host.routes.iter().any(|route| route.matcher.headers.contains(&is_of(&client.workspace))) =>
+            {
+                not_found(&format!("clients of workspace `{}` find nothing under this host", client.workspace))
+            }
+            _ => not_found("no route of this host matches"),
+        };
         return Ok(explanation);
     };
     explanation.answer = answer(route, &wire, scheme);
@@ -492,6 +518,7 @@ pub fn describe(matcher: &Matcher) -> String {
     let value = |value: &ValueMatch| match value {
         ValueMatch::Present => " present".to_owned(),
         ValueMatch::Exact(text) => format!("={text}"),
+        ValueMatch::Prefix(text) => format!("={text}..."),
         ValueMatch::Regex(text) => format!("~{text}"),
     };
     let mut parts = vec![matcher.path.to_string()];

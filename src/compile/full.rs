@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use crate::ir::GatewayPlan;
 use crate::ir::frozen::Remembered;
 use crate::ir::policy::rate_limit::LimitPlan;
-use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, ObjectRef};
+use crate::ir::{Clients, GatewayPlan};
+use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Name, ObjectRef};
 use crate::resolve::Options;
 use crate::resolve::attachment::{Beaten, beaten_findings, no_effect_findings};
 use crate::resolve::crossing::{Exposure, east_west_findings, exposures};
@@ -20,11 +20,13 @@ use crate::resolve::delegation::expand;
 use crate::resolve::delegation::fragments::Afresh;
 use crate::resolve::destination::backing_services;
 use crate::resolve::external::judge;
-use crate::resolve::facts::{Service, TableRole};
+use crate::resolve::facts::{Selector, Service, TableRole};
 use crate::resolve::gateway::{
     Bindings, GrownTree, Segment, bind, broken_tables, carry_over, compose, cross, freeze, has_port, is_implemented_by,
     is_unread, known_gateways, membership, require_auth_findings,
 };
+use crate::resolve::mesh::clients::{self, Pods, in_cluster, in_namespace};
+use crate::resolve::mesh::{Mesh, clusters_with_clients, offer, table_for, unexposed};
 use crate::resolve::policy::rate_limit::fitting;
 use crate::resolve::policy::rate_limit::serving::{self, Delivery};
 use crate::resolve::world::World;
@@ -46,6 +48,8 @@ pub struct Compiled {
     pub trees: OrdMap<ObjectRef, Arc<GrownTree>>,
     /// Which tables bind where.
     pub bindings: Bindings,
+    /// What clients inside the clusters are offered.
+    pub mesh: Mesh,
     /// A plan per gateway class.
     pub plans: OrdMap<GatewayId, Arc<GatewayPlan>>,
     /// What is wrong, sorted by object.
@@ -86,10 +90,11 @@ pub fn compile(
     let broken = broken_tables(&findings);
     let mut handed_on = carry_over(&inputs, remembered, is_unread(given));
     let mut trees: OrdMap<ObjectRef, Arc<GrownTree>> = OrdMap::new();
-    for table in inputs.root_tables() {
-        if !bindings.gateways.contains_key(&table.id) {
-            continue;
-        }
+    let mesh = offers(&inputs);
+    let is_bound = |table: &ObjectRef| bindings.gateways.contains_key(table);
+    let tables = inputs.root_tables().into_iter().filter(|table| is_bound(&table.id) || mesh.has(&table.id));
+    let made_up = mesh.roots().filter(|root| root.kind != Kind::RouteTable);
+    for table in tables.chain(made_up.filter_map(|root| table_for(&inputs, root))) {
         if let Some(tree) = expand(&inputs, &table, &mut Afresh(&inputs)) {
             findings.extend(tree.findings.iter().cloned());
             let mut grown = GrownTree::new(tree);
@@ -103,7 +108,10 @@ pub fn compile(
             trees.insert(table.id.clone(), Arc::new(grown));
         }
     }
-    findings.extend(orphans(&inputs, &trees, &bindings));
+    findings.extend(orphans(&inputs, &trees, &bindings, &mesh));
+    findings.extend(mesh.hosts().flat_map(|host| mesh.conflicts(host)));
+    findings.extend(mesh.ports().flat_map(|port| mesh.port_conflicts(port)));
+    findings.extend(mesh.federated().flat_map(|(workspace, _)| mesh.told_of_many(inputs.roster(), workspace)));
     findings.extend(beaten_findings(&beaten(&trees)));
     let in_force = trees.values().filter(|grown| grown.frozen.is_none());
     findings.extend(in_force.flat_map(|grown| &grown.tree.segments).flat_map(|segment| closed(segment)));
@@ -117,8 +125,12 @@ pub fn compile(
     let mut gateways = known_gateways(&inputs);
     gateways.extend(wanted.iter().cloned());
     findings.extend(no_effect_findings(&inputs, &gateways));
-    let mut composed: Vec<GatewayPlan> =
-        gateways.iter().map(|gateway| compose(&inputs, gateway, &bindings, &trees, &mut findings)).collect();
+    findings.extend(mesh.roots().flat_map(|root| unexposed(&inputs, root, &gateways)));
+    let clients = clients(&inputs, &gateways, &mut findings);
+    let around = (&bindings, &trees, &mesh);
+    let composed =
+        gateways.iter().map(|gateway| compose(&inputs, gateway, around, clients.get(&gateway.cluster), &mut findings));
+    let mut composed: Vec<GatewayPlan> = composed.collect();
     let exposed: BTreeSet<Exposure> = composed.iter().flat_map(exposures).collect();
     let identity = |gateway: &GatewayId| Some(membership(&inputs, gateway, &mut Findings::new())?.uri);
     for plan in &mut composed {
@@ -134,7 +146,33 @@ pub fn compile(
     let verdicts = verdicts(store, &inputs, &trees, &bindings, &plans, &findings);
     let objects = store.clone();
     let remembered = Arc::new(handed_on);
-    Compiled { inputs, trees, bindings, plans, findings, verdicts, limits, remembered, objects }
+    Compiled { inputs, trees, bindings, mesh, plans, findings, verdicts, limits, remembered, objects }
+}
+
+/// What clients inside the clusters are offered.
+fn offers(inputs: &Inputs) -> Mesh {
+    let tables = inputs.root_tables().into_iter().map(|table| table.id.clone());
+    let virtual_destinations = inputs.all_virtual_destinations().map(|vd| vd.id.clone());
+    let services = inputs.services(&Selector::default()).into_iter().map(|service| service.id.clone());
+    let external = inputs.all_external_services().map(|service| service.id.clone());
+    let mut mesh = Mesh::default();
+    for root in tables.chain(virtual_destinations).chain(external).chain(services) {
+        mesh.put(&root, offer(inputs, &root));
+    }
+    mesh
+}
+
+/// The clients of the clusters in which some gateway serves them.
+fn clients(inputs: &Inputs, gateways: &BTreeSet<GatewayId>, findings: &mut Findings) -> BTreeMap<Name, Arc<Clients>> {
+    let mut clients = BTreeMap::new();
+    for cluster in clusters_with_clients(inputs, gateways.iter()) {
+        let namespaces = clients::namespaces(inputs, &cluster).into_iter();
+        let pods: Vec<Pods> = namespaces.map(|namespace| in_namespace(inputs, &cluster, &namespace)).collect();
+        let (own, found) = in_cluster(pods.iter());
+        findings.extend(found);
+        clients.insert(cluster, own);
+    }
+    clients
 }
 
 /// What each rate-limit service is told that some configuration names.
@@ -158,9 +196,9 @@ pub(super) fn told(segment: &Segment) -> Findings {
 }
 
 /// Child tables that no bound root table reaches (R91).
-fn orphans(inputs: &Inputs, trees: &OrdMap<ObjectRef, Arc<GrownTree>>, bindings: &Bindings) -> Findings {
-    let bound: BTreeSet<&ObjectRef> =
-        bindings.tables.values().flat_map(|tables| tables.values()).map(|bound| &bound.0).collect();
+fn orphans(inputs: &Inputs, trees: &OrdMap<ObjectRef, Arc<GrownTree>>, bindings: &Bindings, mesh: &Mesh) -> Findings {
+    let bound = bindings.tables.values().flat_map(|tables| tables.values()).map(|bound| &bound.0);
+    let bound: BTreeSet<&ObjectRef> = bound.chain(mesh.roots()).collect();
     let reached: BTreeSet<&ObjectRef> =
         trees.values().filter(|grown| bound.contains(&grown.tree.root.id)).flat_map(|grown| reached(grown)).collect();
     inputs
@@ -219,7 +257,7 @@ pub(super) fn closed(segment: &Segment) -> Findings {
                     fault.code,
                     format!("route `{}` answers 500: {}", last.route, fault.message),
                 )
-                .at(FieldPath::new("spec.http").index(last.index))
+                .at(last.field())
                 .with(policy),
             );
         }

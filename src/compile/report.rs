@@ -132,6 +132,10 @@ fn count(
         for (child, above) in &grown.tree.parents {
             parents.entry(child).or_default().extend(above);
         }
+        // What has no table of its own has no routes to count.
+        if grown.tree.root.id.kind != Kind::RouteTable {
+            continue;
+        }
         for served in grown.served() {
             // One that is on several destinations of a route is on one route.
             let policies: BTreeSet<&ObjectRef> = served.body.attached.iter().map(|a| &a.policy).collect();

@@ -231,6 +231,8 @@ pub struct PodSpec {
     pub node_name: String,
     /// Service account as which it runs.
     pub service_account_name: String,
+    /// Whether it has the network of its node, and so the node's addresses.
+    pub host_network: bool,
     /// Containers.
     pub containers: Vec<Container>,
 }

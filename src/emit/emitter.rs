@@ -11,9 +11,10 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
-use crate::ir::listener::HttpHosts;
+use crate::ir::listener::{HttpHosts, Purpose};
 use crate::ir::{
-    Chain, Extensions, GatewayPlan, Guard, Listener, Secret, SecretId, Serves, Upstream, UpstreamId, VirtualHost,
+    Chain, Clients, Extensions, GatewayPlan, Guard, Listener, Secret, SecretId, Serves, Upstream, UpstreamId,
+    VirtualHost,
 };
 use crate::model::{Host, Name, ObjectRef};
 use crate::snapshot::{Resource, ResourceType, Resources, Snapshot};
@@ -21,7 +22,7 @@ use crate::snapshot::{Resource, ResourceType, Resources, Snapshot};
 use super::filter::Beyond;
 use super::layout::{self, Form, Layout, Piece, Place, Weight};
 use super::route::HostPart;
-use super::{EmitOptions, cluster, endpoint, filter, listener, name, route, secret};
+use super::{EmitOptions, clients, cluster, endpoint, filter, listener, name, route, secret};
 
 /// Emits the plans of one gateway, one after the other.
 ///
@@ -67,6 +68,13 @@ impl Emitter {
         if state.guard != plan.guard {
             put(&mut state.made.extensions, filter::emit_guard(plan.guard.as_deref()));
             state.guard.clone_from(&plan.guard);
+        }
+        if state.clients != plan.clients {
+            match &plan.clients {
+                Some(clients) => put(&mut state.made.extensions, clients::emit_clients(clients)),
+                None => remove(&mut state.made.extensions, &clients::FILTER.into()),
+            }
+            state.clients.clone_from(&plan.clients);
         }
         state.update_upstreams(&plan.upstreams);
         state.update_secrets(&plan.secrets);
@@ -143,6 +151,7 @@ struct State {
     cluster: Name,
     extensions: Arc<Extensions>,
     guard: Option<Arc<Guard>>,
+    clients: Option<Arc<Clients>>,
     upstreams: OrdMap<UpstreamId, Arc<Upstream>>,
     /// By upstream: the policies on it that the release cannot do. Nearly always empty.
     beyond: BTreeMap<UpstreamId, Vec<Beyond>>,
@@ -164,6 +173,7 @@ impl State {
             cluster,
             extensions,
             guard: None,
+            clients: None,
             upstreams: OrdMap::new(),
             beyond: BTreeMap::new(),
             secrets: BTreeMap::new(),
@@ -242,7 +252,7 @@ impl State {
         for (port, listener) in listeners {
             let state = self.listeners.entry(*port).or_default();
             let target = route::Target { release: self.options.release, extensions: &self.extensions };
-            state.update(listener, (&self.options, target), layout, &mut self.made);
+            state.update(listener, (&self.options, target), self.clients.as_ref(), layout, &mut self.made);
         }
         layout.emitted();
         layout.retain(|port, chain| self.listeners.get(&port).is_some_and(|state| state.chains.contains_key(chain)));
@@ -282,8 +292,8 @@ fn difference<'a, K: Ord + Clone, V>(
 /// A listener as it was emitted last.
 #[derive(Debug, Default)]
 struct ListenerState {
-    /// What its own resource was made from: the listener without virtual hosts, and which chains are cut.
-    shell: Option<(Listener, BTreeSet<Name>)>,
+    /// What its own resource was made from.
+    shell: Option<Shell>,
     /// HTTP chains by name.
     chains: BTreeMap<Name, ChainState>,
 }
@@ -293,6 +303,7 @@ impl ListenerState {
         &mut self,
         listener: &Listener,
         (options, target): (&EmitOptions, route::Target<'_>),
+        clients: Option<&Arc<Clients>>,
         layout: &mut Layout,
         made: &mut Made,
     ) {
@@ -310,18 +321,32 @@ impl ListenerState {
             let before = layout.form(port, name);
             let form = state.weight.form(&http.misdirected, before, layout.is_settled(), options);
             layout.set(port, name, form);
-            state.update((port, chain, http), form, &hosts, made);
+            state.update((listener, chain, http), form, &hosts, made);
             if form.is_cut() {
                 cut.insert(name.clone());
             }
         }
-        let is_same = |(before, was_cut): &(Listener, BTreeSet<Name>)| *was_cut == cut && has_shell(listener, before);
+        let clients = clients.filter(|_| listener.tells_clients_apart()).cloned();
+        let is_same =
+            |before: &Shell| before.cut == cut && before.clients == clients && has_shell(listener, &before.listener);
         if !self.shell.as_ref().is_some_and(is_same) {
             let is_cut = |chain: &Chain| cut.contains(&chain.name);
-            put(&mut made.listeners, listener::emit_listener(listener, options, &is_cut));
-            self.shell = Some((shell(listener), cut));
+            let resource = listener::emit_listener(listener, clients.as_deref(), options, &is_cut);
+            put(&mut made.listeners, resource);
+            self.shell = Some(Shell { listener: shell(listener), cut, clients });
         }
     }
+}
+
+/// What the resource of a listener was made from.
+#[derive(Debug)]
+struct Shell {
+    /// Without virtual hosts.
+    listener: Listener,
+    /// Which chains are cut.
+    cut: BTreeSet<Name>,
+    /// Where they are told apart.
+    clients: Option<Arc<Clients>>,
 }
 
 /// A listener without what only its route configurations are made from.
@@ -329,6 +354,7 @@ fn shell(listener: &Listener) -> Listener {
     let chain = |chain: &Chain| Chain {
         name: chain.name.clone(),
         gateways: chain.gateways.clone(),
+        client: chain.client.clone(),
         server_names: chain.server_names.clone(),
         tls: chain.tls.clone(),
         guards: chain.guards.clone(),
@@ -339,6 +365,7 @@ fn shell(listener: &Listener) -> Listener {
     };
     Listener {
         bind_port: listener.bind_port,
+        purpose: listener.purpose,
         service_ports: listener.service_ports.clone(),
         gateways: listener.gateways.clone(),
         chains: listener.chains.iter().map(chain).collect(),
@@ -347,18 +374,19 @@ fn shell(listener: &Listener) -> Listener {
 
 /// Whether a listener is a shell but for its virtual hosts.
 fn has_shell(listener: &Listener, shell: &Listener) -> bool {
-    let Listener { bind_port, service_ports, gateways, chains } = listener;
+    let Listener { bind_port, purpose, service_ports, gateways, chains } = listener;
     let is_same = |chain: &Chain, shell: &Chain| {
-        let Chain { name, gateways, server_names, tls, guards, serves } = chain;
+        let Chain { name, gateways, client, server_names, tls, guards, serves } = chain;
         let serves_alike = match (serves, &shell.serves) {
             (Serves::Http(_), Serves::Http(_)) => true,
             (now, before) => now == before,
         };
         serves_alike
             && (name, gateways, server_names) == (&shell.name, &shell.gateways, &shell.server_names)
-            && (tls, guards) == (&shell.tls, &shell.guards)
+            && (tls, guards, client) == (&shell.tls, &shell.guards, &shell.client)
     };
-    (bind_port, service_ports, gateways) == (&shell.bind_port, &shell.service_ports, &shell.gateways)
+    (bind_port, purpose) == (&shell.bind_port, &shell.purpose)
+        && (service_ports, gateways) == (&shell.service_ports, &shell.gateways)
         && chains.len() == shell.chains.len()
         && chains.iter().zip(&shell.chains).all(|(chain, shell)| is_same(chain, shell))
 }
@@ -382,6 +410,8 @@ impl HostState {
 struct ChainState {
     /// None before it was emitted.
     form: Option<Form>,
+    /// Whom its listener is for.
+    purpose: Option<Purpose>,
     gateways: Vec<ObjectRef>,
     misdirected_hosts: BTreeSet<Host>,
     /// In the order of the plan.
@@ -403,15 +433,19 @@ impl ChainState {
     /// Brings the route configurations and scopes up to date with the hosts.
     fn update(
         &mut self,
-        (port, chain, http): (u16, &Chain, &HttpHosts),
+        (listener, chain, http): (&Listener, &Chain, &HttpHosts),
         form: Form,
         touched: &Touched,
         made: &mut Made,
     ) {
-        let is_new =
-            self.form != Some(form) || self.gateways != chain.gateways || self.misdirected_hosts != http.misdirected;
+        let (port, purpose) = (listener.bind_port, listener.purpose);
+        let is_new = self.form != Some(form)
+            || self.purpose != Some(purpose)
+            || self.gateways != chain.gateways
+            || self.misdirected_hosts != http.misdirected;
         if is_new {
             self.form = Some(form);
+            self.purpose = Some(purpose);
             self.gateways.clone_from(&chain.gateways);
             self.misdirected_hosts.clone_from(&http.misdirected);
             self.misdirected = layout::encode_all_misdirected(http, form);
@@ -509,7 +543,8 @@ impl ChainState {
             let name = piece.name(port, chain);
             let before = made.routes.get(&name).filter(|_| !moves_owners).map(|resource| resource.owners.clone());
             let owners = before.unwrap_or_else(|| route::owners(&chain.gateways, own.clone()));
-            put(&mut made.routes, route::emit_route_configuration(name.clone(), piece.header_to_remove(), own, owners));
+            let removed = layout::headers_to_remove(*piece, self.purpose == Some(Purpose::Mesh));
+            put(&mut made.routes, route::emit_route_configuration(name.clone(), removed, own, owners));
             if *piece != Piece::Whole && (*moves_owners || !made.scopes.contains_key(&name)) {
                 put(&mut made.scopes, layout::emit_scope(&name, chain));
             }

@@ -49,6 +49,7 @@ use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use envoy_types::pb::envoy::extensions::filters::http::lua::v3 as lua_pb;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
 
+use crate::ir::client::CLIENT_HEADER;
 use crate::ir::listener::HttpHosts;
 use crate::ir::{Chain, VirtualHost};
 use crate::model::{Host, Name};
@@ -122,11 +123,12 @@ impl Piece {
             Self::Part(part) => format!("{whole}/{part:03x}").into(),
         }
     }
+}
 
-    /// The header that is to be taken away before a request leaves.
-    pub(super) fn header_to_remove(self) -> Option<&'static str> {
-        (self != Self::Whole).then_some(PART_HEADER)
-    }
+/// The headers that are to be taken away before a request leaves.
+pub(super) fn headers_to_remove(piece: Piece, is_for_clients: bool) -> impl Iterator<Item = &'static str> {
+    let part = (piece != Piece::Whole).then_some(PART_HEADER);
+    part.into_iter().chain(is_for_clients.then_some(CLIENT_HEADER))
 }
 
 /// How the chains of a gateway are laid out.

@@ -16,6 +16,7 @@
 //! | a provider of tokens, of any policy that could be attached | the filter that verifies them | keys are fetched again |
 //! | a ready Pod more or less | the endpoints of its destinations | none on others |
 //! | protocol or protection of a destination, who may call it | its cluster, and its endpoints with it | new connections to it |
+//! | a Pod with another address, in a cluster where an east-west gateway serves clients | the filter that knows clients | none |
 //! | who may call a gateway | the filter that judges requests; listeners with routes of whole connections | none; those chains drain |
 //! | a virtual gateway's ports or TLS | listeners, their route configurations | the changed chains drain |
 //! | a certificate, a key, an authority, an identity | that secret | new connections use it |
@@ -30,6 +31,7 @@
 pub mod filter;
 
 mod access;
+mod clients;
 mod cluster;
 mod emitter;
 #[cfg(test)]
@@ -65,8 +67,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::ir::listener::HttpHosts;
-use crate::ir::{Chain, GatewayPlan, Upstream, VirtualHost};
+use crate::ir::listener::{HttpHosts, Purpose};
+use crate::ir::{Chain, GatewayPlan, Listener, Upstream, VirtualHost};
 use crate::model::EnvoyRelease;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 
@@ -140,17 +142,22 @@ pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &La
         })
     };
     let listeners = plan.listeners.values().map(|listener| {
-        listener::emit_listener(listener, options, &|chain: &Chain| form(listener.bind_port, chain).is_cut())
+        listener::emit_listener(listener, plan.clients.as_deref(), options, &|chain: &Chain| {
+            form(listener.bind_port, chain).is_cut()
+        })
     });
     let (mut routes, mut scopes) = (Vec::new(), Vec::new());
-    for (port, chain) in plan.listeners.values().flat_map(|l| l.chains.iter().map(move |chain| (l.bind_port, chain))) {
+    let chains = plan.listeners.values().flat_map(|own| own.chains.iter().map(move |chain| (own, chain)));
+    for (listener, chain) in chains {
         if let Some(http) = chain.serves.http() {
             let target = route::Target { release: options.release, extensions: &plan.extensions };
-            emit_chain_routes((port, chain, http), form(port, chain), target, (&mut routes, &mut scopes));
+            let form = form(listener.bind_port, chain);
+            emit_chain_routes((listener, chain, http), form, target, (&mut routes, &mut scopes));
         }
     }
     let guard = filter::emit_guard(plan.guard.as_deref());
-    let extensions = filter::emit_extensions(&plan.extensions, options.release).chain([guard]);
+    let clients = plan.clients.iter().map(|clients| clients::emit_clients(clients));
+    let extensions = filter::emit_extensions(&plan.extensions, options.release).chain([guard]).chain(clients);
     Snapshot::new()
         .with(ResourceType::Cluster, clusters)
         .with(ResourceType::Endpoint, endpoints)
@@ -180,7 +187,7 @@ pub fn is_served_whole(upstream: &Upstream, release: EnvoyRelease) -> bool {
 }
 
 fn emit_chain_routes(
-    (port, chain, http): (u16, &Chain, &HttpHosts),
+    (listener, chain, http): (&Listener, &Chain, &HttpHosts),
     form: Form,
     target: route::Target<'_>,
     (routes, scopes): (&mut Vec<Resource>, &mut Vec<Resource>),
@@ -191,7 +198,7 @@ fn emit_chain_routes(
     for piece in form.pieces() {
         let own = hosts.iter().filter(|(place, _)| piece.has(*place)).map(|(_, host)| host);
         let own = own.chain(misdirected.get(&piece));
-        let name = piece.name(port, chain);
+        let name = piece.name(listener.bind_port, chain);
         if piece != layout::Piece::Whole {
             if own.clone().next().is_none() {
                 continue;
@@ -199,6 +206,7 @@ fn emit_chain_routes(
             scopes.push(layout::emit_scope(&name, chain));
         }
         let owners = route::owners(&chain.gateways, own.clone());
-        routes.push(route::emit_route_configuration(name, piece.header_to_remove(), own, owners));
+        let removed = layout::headers_to_remove(piece, listener.purpose == Purpose::Mesh);
+        routes.push(route::emit_route_configuration(name, removed, own, owners));
     }
 }

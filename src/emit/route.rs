@@ -133,13 +133,13 @@ pub(super) fn owners<'a>(gateways: &[ObjectRef], hosts: impl Iterator<Item = &'a
 /// The routes of one HTTP chain, or of a part of it. Without virtual hosts every request gets 404 (R67).
 pub(super) fn emit_route_configuration<'a>(
     name: Name,
-    header_to_remove: Option<&str>,
+    headers_to_remove: impl Iterator<Item = &'static str>,
     hosts: impl Iterator<Item = &'a HostPart> + Clone,
     owners: Arc<[ObjectRef]>,
 ) -> Resource {
     let message = route_pb::RouteConfiguration {
         name: name.to_string(),
-        request_headers_to_remove: header_to_remove.map(str::to_owned).into_iter().collect(),
+        request_headers_to_remove: headers_to_remove.map(str::to_owned).collect(),
         // The port in a Host header says nothing about the host (R68).
         ignore_port_in_host_matching: true,
         // Routes may arrive before their clusters; one missing cluster must not cost all routes.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::listener::HttpHosts;
+use crate::ir::listener::{HttpHosts, Purpose as Whom};
 use crate::ir::policy::{Cors, FaultInjection, HeaderManipulation, OriginMatch, OriginPattern};
 use crate::ir::route::{
     Attachment, DirectResponse, Forward, HeaderMatch, Hop, HostRewrite, PathRewrite, QueryMatch, Redirect, ValueMatch,
@@ -50,6 +50,7 @@ pub(crate) fn plan(
 ) -> GatewayPlan {
     let listener = Listener {
         bind_port: 8080,
+        purpose: Whom::Gateway,
         service_ports: [80].into(),
         gateways: vec![object(Kind::VirtualGateway, "edge")],
         chains: vec![plain_chain(virtual_hosts)],
@@ -59,6 +60,7 @@ pub(crate) fn plan(
         listeners: [(8080, listener)].into(),
         extensions: Arc::default(),
         guard: None,
+        clients: None,
         upstreams: upstreams.into_iter().map(|upstream| (upstream.id.clone(), Arc::new(upstream))).collect(),
         secrets: BTreeMap::new(),
     }
@@ -71,6 +73,7 @@ pub(crate) fn plain_chain(virtual_hosts: impl IntoIterator<Item = VirtualHost>) 
     Chain {
         name: Name::default(),
         gateways: vec![object(Kind::VirtualGateway, "edge")],
+        client: None,
         server_names: BTreeSet::new(),
         tls: None,
         guards: Vec::new(),

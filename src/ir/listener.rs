@@ -3,10 +3,21 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::model::{Host, Name, ObjectRef};
+use crate::model::{Host, Name, ObjectRef, WorkspaceId};
 
 use super::secret::{AltName, SecretId};
 use super::{Guard, Route, Routes, UpstreamId};
+
+/// Whom a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// Whoever connects, as virtual gateways say.
+    Gateway,
+    /// Gateways of other clusters, which have routed and judged what they send (R180).
+    Crossing,
+    /// Clients inside the gateway's own cluster, each of whom finds the hosts of his workspace (R186).
+    Mesh,
+}
 
 /// A bound port of a gateway.
 ///
@@ -16,9 +27,11 @@ use super::{Guard, Route, Routes, UpstreamId};
 pub struct Listener {
     /// The port that Envoy binds: the gateway Service port's `targetPort`.
     pub bind_port: u16,
+    /// Whom it is for.
+    pub purpose: Purpose,
     /// Ports of the gateway Services that lead here; what a client dials and a matcher's `port` means.
     pub service_ports: BTreeSet<u16>,
-    /// The virtual gateways that declare it, in age order; none for what gateways of other clusters connect to.
+    /// The virtual gateways that declare it, in age order; none where it is not for them.
     pub gateways: Vec<ObjectRef>,
     /// At least one, each with server names of its own.
     pub chains: Vec<Chain>,
@@ -52,6 +65,19 @@ impl Listener {
         })
     }
 
+    /// Whether connections are told apart by the workspaces of those who open them.
+    #[must_use]
+    pub fn tells_clients_apart(&self) -> bool {
+        self.chains.iter().any(|chain| chain.client.is_some())
+    }
+
+    /// The chain that clients of a workspace get, or clients of none.
+    #[must_use]
+    pub fn chain_of(&self, client: Option<&WorkspaceId>) -> Option<&Chain> {
+        let own = self.chains.iter().find(|chain| chain.client.is_some() && chain.client.as_ref() == client);
+        own.or_else(|| self.chains.iter().find(|chain| chain.client.is_none()))
+    }
+
     /// Whether connections are told apart by what their first TLS message says.
     #[must_use]
     pub fn reads_tls(&self) -> bool {
@@ -80,6 +106,8 @@ pub struct Chain {
     pub name: Name,
     /// The virtual gateways that declare it, in age order; with TLS one.
     pub gateways: Vec<ObjectRef>,
+    /// Whose clients inside the cluster it takes; none takes whoever is left, and where nobody is told from others, all.
+    pub client: Option<WorkspaceId>,
     /// The server names (SNI) that choose it, whole or with `*.` in front; empty takes what fits no other chain.
     pub server_names: BTreeSet<Host>,
     /// How TLS ends here; absent in plaintext, and where TLS is passed through.

@@ -7,6 +7,7 @@
 //! Knows nothing of manifests or Envoy types, nor where an object came from beyond its
 //! [`ObjectRef`](crate::model::ObjectRef).
 
+pub mod client;
 pub mod client_tls;
 pub mod extension;
 pub mod frozen;
@@ -24,6 +25,7 @@ use imbl::OrdMap;
 
 use crate::model::GatewayId;
 
+pub use client::Clients;
 pub use client_tls::ClientTls;
 pub use extension::Extensions;
 pub use listener::{Chain, Listener, Serves, VirtualHost};
@@ -45,8 +47,18 @@ pub struct GatewayPlan {
     pub extensions: Arc<Extensions>,
     /// Who may call what on the gateway itself, over HTTP. Chains of whole connections have it in theirs.
     pub guard: Option<Arc<Guard>>,
+    /// Who the clients inside the cluster are; absent without a listener for them.
+    pub clients: Option<Arc<Clients>>,
     /// Every upstream that some route of some listener names, or what policies share, each once.
     pub upstreams: OrdMap<UpstreamId, Arc<Upstream>>,
     /// Every secret that some chain or upstream needs, each once, and no other.
     pub secrets: BTreeMap<SecretId, Secret>,
+}
+
+impl GatewayPlan {
+    /// Whether some listener is for clients inside the cluster.
+    #[must_use]
+    pub fn has_mesh(&self) -> bool {
+        self.listeners.values().any(|listener| listener.purpose == listener::Purpose::Mesh)
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Code, Name, ObjectRef, PathMatch, WorkspaceId};
+use crate::model::{Code, FieldPath, Kind, Name, ObjectRef, PathMatch, WorkspaceId};
 
 use super::upstream::Server;
 use super::{Policy, UpstreamId};
@@ -151,6 +151,8 @@ pub enum ValueMatch {
     Exact(Name),
     /// The whole value matches the RE2 expression.
     Regex(Name),
+    /// The value begins with the text.
+    Prefix(Name),
 }
 
 /// A condition on a request header.
@@ -238,6 +240,15 @@ pub struct Hop {
     pub route: Name,
     /// Position in the table's `spec.http`, counted from 0.
     pub index: usize,
+}
+
+impl Hop {
+    /// Where in its object the route stands. What has no table of its own has a route for each of its ports.
+    #[must_use]
+    pub fn field(&self) -> FieldPath {
+        let list = if self.table.kind == Kind::RouteTable { "spec.http" } else { "spec.ports" };
+        FieldPath::new(list).index(self.index)
+    }
 }
 
 impl fmt::Display for Hop {

@@ -114,7 +114,7 @@ codes! {
     GatewayNotUsable = "GATEWAY_NOT_USABLE",
     /// No listener of the gateways that a table names lets its hosts in (R66).
     ListenerFilter = "LISTENER_FILTER",
-    /// A gateway selects no workload, or a listener's port is not a port of the gateway Service (R54).
+    /// A gateway selects no workload, or a port is not one of the gateway Service (R54, R188).
     ListenerPort = "LISTENER_PORT",
     /// A child table that no bound root table reaches (R91). It serves nothing.
     OrphanTable = "ORPHAN_TABLE",
@@ -143,6 +143,9 @@ codes! {
     ServerNotVerified = "SERVER_NOT_VERIFIED",
     /// A policy for destinations or workloads, which gateways alone enforce: requests from Pod to Pod are not covered.
     EnforcedAtGatewaysOnly = "ENFORCED_AT_GATEWAYS_ONLY",
+    /// A Pod whose requests to east-west gateways are nobody's, because its address does not say whose they are (R186, R187).
+    /// They get 404.
+    ClientLeftOut = "CLIENT_LEFT_OUT",
     /// A policy's setting that works differently from what its author may expect.
     PolicyRemark = "POLICY_REMARK",
     /// Envoys refused a resource that was made from this object (R132). The last accepted version stays in force; without one the

@@ -149,7 +149,7 @@ pub fn attach<W: World + ?Sized>(world: &W, route: &FinalRoute) -> Attached {
         return Attached::default();
     }
     let mut gathered = Gathered::default();
-    let mut owners: Vec<&WorkspaceId> = route.chain.iter().map(|hop| &hop.owner).collect();
+    let mut owners: Vec<&WorkspaceId> = owners_of(route).collect();
     owners.sort();
     owners.dedup();
     let mut found: Vec<(Arc<PolicyObject>, WorkspaceId)> = Vec::new();
@@ -181,6 +181,11 @@ pub fn attach<W: World + ?Sized>(world: &W, route: &FinalRoute) -> Attached {
     route.sort();
     let (route, attachments) = (route.into(), attachments.into());
     Attached { route, destinations, attachments, beaten, beaten_there, told, closed: None }
+}
+
+/// The owners of the tables on a chain. What has no table of its own is on it too, and policies for routes do not reach it.
+fn owners_of(route: &FinalRoute) -> impl Iterator<Item = &WorkspaceId> {
+    route.chain.iter().filter(|hop| hop.table.kind == Kind::RouteTable).map(|hop| &hop.owner)
 }
 
 /// Makes room for limits, and drops those that have none.
@@ -607,7 +612,7 @@ fn explain_off_where<W: World + ?Sized>(
     wanted: impl Fn(&ObjectRef) -> bool,
 ) -> Vec<NotAttached> {
     let mut list = Vec::new();
-    let owners: Vec<&WorkspaceId> = route.chain.iter().map(|hop| &hop.owner).collect();
+    let owners: Vec<&WorkspaceId> = owners_of(route).collect();
     for owner in world.policy_owners() {
         for policy in world.policies(&owner).iter().filter(|policy| wanted(&policy.id)) {
             if attached.attachments.iter().any(|a| a.policy == policy.id) {

@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::ir::listener::{CertificateSource, Chain, ClientCertificate, Serves, Tls, TlsVersion, TrustSource};
+use crate::ir::listener::{
+    CertificateSource, Chain, ClientCertificate, Purpose as ListenerPurpose, Serves, Tls, TlsVersion, TrustSource,
+};
 use crate::ir::secret::AltName;
 use crate::ir::trust::Identity;
 use crate::ir::upstream::{Endpoint, Locality, Purpose, Remote};
@@ -291,7 +293,7 @@ pub fn crossings<'e, W: World + ?Sized>(
     };
     let (Ok(trust), false) = (world.trust(), is_gateway_closed(world, gateway, &own)) else { return listeners };
     let ids = mesh_secrets(trust);
-    let guard = access::at_gateway(world, gateway, &own).map(|guard| guard.for_connections());
+    let guard = access::at_gateway(world, gateway, &own).map(|guard| guard.for_connections(false));
     let mut targets: BTreeMap<&UpstreamId, (BTreeSet<Name>, bool)> = BTreeMap::new();
     for exposure in exposures {
         let (names, is_stream) = targets.entry(&exposure.target).or_default();
@@ -311,7 +313,7 @@ pub fn crossings<'e, W: World + ?Sized>(
             });
             for door in doors.iter().filter(|door| taken.contains(&door.bind_port)) {
                 let message = format!(
-                    "a listener of a virtual gateway has port {} of `{}`, where gateways of other clusters would connect; let one of the two have another port",
+                    "another listener has port {} of `{}`, where gateways of other clusters would connect; let one of the two have another port",
                     door.service_port, door.service.id
                 );
                 let settings = settings_of(world, owner);
@@ -323,6 +325,7 @@ pub fn crossings<'e, W: World + ?Sized>(
         for door in doors.iter() {
             let listener = listeners.entry(door.bind_port).or_insert_with(|| Listener {
                 bind_port: door.bind_port,
+                purpose: ListenerPurpose::Crossing,
                 service_ports: BTreeSet::new(),
                 gateways: Vec::new(),
                 chains: Vec::new(),
@@ -338,6 +341,7 @@ pub fn crossings<'e, W: World + ?Sized>(
             listener.chains.push(Chain {
                 name: server_name.clone(),
                 gateways: Vec::new(),
+                client: None,
                 server_names: [Host::verbatim(&server_name)].into(),
                 tls: Some(Tls {
                     certificate: CertificateSource::Secret(ids.identity.clone()),

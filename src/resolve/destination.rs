@@ -693,7 +693,7 @@ fn add<W: World + ?Sized>(
 }
 
 /// Loopback, link-local and unspecified addresses, also where mapped into IPv6.
-pub(super) fn is_unsafe(ip: IpAddr) -> bool {
+pub fn is_unsafe(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {

@@ -1,6 +1,7 @@
 //! Which gateways are east-west gateways: those that carry traffic into a workspace's clusters, and serve the clients inside
 //! their own.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::model::{GatewayId, Kind, Name, ObjectRef, WorkspaceId};
@@ -66,7 +67,7 @@ pub fn east_west_gateways<W: World + ?Sized>(
     for (index, item) in items(member) {
         let here = Selector { cluster: Some(cluster.clone()), ..selector(&item) };
         // One that is for another cluster finds nothing in this one.
-        if !selector(&item).cluster.is_none_or(|wanted| wanted == *cluster) {
+        if selector(&item).cluster.is_some_and(|wanted| wanted != *cluster) {
             continue;
         }
         for service in world.services(&here) {
@@ -106,6 +107,21 @@ pub fn is_east_west(roster: &Roster, service: &Service) -> bool {
     let written = || roster.workspaces.values().map(|member| &member.options.east_west);
     let is_default = || written().any(Option::is_none) && chooses(&EastWestItem::default());
     !service.selector.is_empty() && (is_default() || written().flatten().flatten().any(chooses))
+}
+
+/// The ports of an east-west gateway's Service that carry traffic between clusters, by the settings of some workspace.
+#[must_use]
+pub fn crossing_ports(roster: &Roster, service: &Service) -> BTreeSet<u16> {
+    let mut crossing = BTreeSet::new();
+    for (_, item) in
+        roster.workspaces.values().flat_map(|member| items(member)).filter(|(_, item)| picks(roster, item, service))
+    {
+        for (written, name) in [(&item.port, PASSING_PORT), (&item.termination_port, ENDING_PORT)] {
+            let wanted = written.clone().unwrap_or_else(|| Port::Name(name.into()));
+            crossing.extend(service.ports.iter().filter(|port| is_port(port, &wanted)).map(|port| port.number));
+        }
+    }
+    crossing
 }
 
 /// The Services of a class of gateways that are east-west gateways.

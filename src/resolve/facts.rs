@@ -218,6 +218,8 @@ pub struct RootTable {
     pub hosts: Vec<Host>,
     /// Gateways that it names, with their place.
     pub gateways: Vec<Reference>,
+    /// Whether it serves clients inside the clusters (R76).
+    pub serves_mesh: bool,
     /// What becomes of the tree while a route of it is invalid.
     pub failure_mode: FailureMode,
 }
@@ -571,6 +573,8 @@ pub struct Pod {
     pub ports: BTreeMap<Name, u16>,
     /// Whether it may be sent requests.
     pub ready: bool,
+    /// Whether requests from its addresses are its own: not where it has ended, or has no address but its Node's.
+    pub is_client: bool,
 }
 
 /// A ServiceAccount.
@@ -616,6 +620,14 @@ pub struct VirtualDestination {
     pub external: Vec<Selector>,
     /// Ports.
     pub ports: Vec<VirtualPort>,
+}
+
+impl VirtualDestination {
+    /// Whether it says itself where requests go, so that no table must (R164).
+    #[must_use]
+    pub fn has_backends(&self) -> bool {
+        !(self.services.is_empty() && self.external.is_empty())
+    }
 }
 
 /// A port of a VirtualDestination.
@@ -809,31 +821,4 @@ pub struct RouteDestinationSelector {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn r1_older_is_earlier_then_namespace_then_name_then_cluster() {
-        let in_order = [
-            (Some("2024-01-01T00:00:00Z"), "z", "z", "z"),
-            (Some("2024-01-01T00:00:01Z"), "a", "b", "c"),
-            (Some("2024-01-01T00:00:01Z"), "a", "b", "d"),
-            (Some("2024-01-01T00:00:01Z"), "a", "c", "a"),
-            (Some("2024-01-01T00:00:01Z"), "a-b", "a", "a"),
-            (Some("2024-01-01T00:00:01Z"), "ab", "a", "a"),
-            // As yet unstored: younger than everything that has a timestamp.
-            (None, "a", "B", "a"),
-            (None, "a", "a", "a"),
-        ];
-        let ages: Vec<Age> = in_order
-            .iter()
-            .map(|(created, namespace, name, cluster)| {
-                let created = created.map(|text| text.parse().expect("a timestamp"));
-                Age::new(created, &ObjectRef::new(Kind::RouteTable, *cluster, *namespace, *name))
-            })
-            .collect();
-        let mut sorted: Vec<Age> = ages.iter().rev().cloned().collect();
-        sorted.sort();
-        assert_eq!(sorted, ages);
-    }
-}
+mod tests;

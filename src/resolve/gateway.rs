@@ -19,9 +19,10 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use crate::ir::frozen::AcceptedRoute;
+use crate::ir::listener::{HttpHosts, Purpose};
 use crate::ir::route::{Action, DirectResponse, EffectiveLabels, Matcher, Route, RouteBody, RouteFault};
 use crate::ir::upstream::UpstreamId;
-use crate::ir::{GatewayPlan, Guard, Listener, Secret, SecretId, VirtualHost};
+use crate::ir::{Chain, Clients, GatewayPlan, Guard, Listener, Secret, SecretId, Serves, VirtualHost};
 use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Name, ObjectRef, WorkspaceId};
 
@@ -32,6 +33,7 @@ use super::eastwest::is_east_west;
 use super::facts::{
     GatewayListener, ListenerProtocol, PolicyObject, Port, Selector, Service, ServicePort, VirtualGateway,
 };
+use super::mesh::{Mesh, MeshPort, mesh_ports};
 use super::policy;
 use super::world::World;
 
@@ -39,11 +41,11 @@ pub use binding::{Bindings, Bound, ListenerKey, TableBindings, bind, bind_table}
 pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broken, is_remembered, is_unread};
 pub use growth::{GrownTree, Segment, Served, require_auth_findings};
 pub use hosts::arranged::{Arranged as ArrangedHost, Difference};
-pub use hosts::{HostKey, Hosts, PlainPort, Rows, virtual_host};
+pub use hosts::{HostKey, Hosts, PlainPort, Rows, View, virtual_host};
 pub use identity::{Membership, account_of, membership, mesh_secrets, runs_as};
 pub use sharing::{Sharing, extensions, sharing};
 
-use chains::chains;
+use chains::{chains, client_chains};
 use ports::bound_ports;
 
 /// Whether a virtual gateway is implemented by a gateway Service (R52).
@@ -62,8 +64,7 @@ fn picks_service<W: World + ?Sized>(world: &W, selector: &Selector, service: &Se
     selector.fits(&service.id, &service.selector) && selector.fits_owner(world.roster().owner_of(&service.id))
 }
 
-/// The gateway Services that some virtual gateway is implemented by, or that some workspace chooses as east-west gateway, each
-/// as a class of its own.
+/// The gateway Services that some virtual gateway is implemented by, or that are east-west gateways, each as a class of its own.
 ///
 /// A virtual gateway without `workloads` counts for Services that have one of its ports.
 #[must_use]
@@ -78,13 +79,13 @@ pub fn known_gateways<W: World + ?Sized>(world: &W) -> BTreeSet<GatewayId> {
     known
 }
 
-/// Whether a Service implements one of these virtual gateways, or leads into its cluster, so that it is a class of its own.
+/// Whether a Service implements one of these virtual gateways, or is an east-west gateway, so that it is a class of its own.
 pub fn serves<W: World + ?Sized>(world: &W, gateways: &[Arc<VirtualGateway>], service: &Service) -> bool {
-    let implements = |gateway: &Arc<VirtualGateway>| {
-        is_implemented_by(world, gateway, service)
-            && (gateway.workloads.is_some() || gateway.listeners.iter().any(|listener| has_port(service, listener)))
-    };
-    is_east_west(world.roster(), service) || gateways.iter().any(implements)
+    is_east_west(world.roster(), service)
+        || gateways.iter().any(|gateway| {
+            is_implemented_by(world, gateway, service)
+                && (gateway.workloads.is_some() || gateway.listeners.iter().any(|listener| has_port(service, listener)))
+        })
 }
 
 /// The class of a gateway Service alone.
@@ -131,7 +132,7 @@ fn find_port<'a>(service: &'a Service, port: &Port) -> Option<&'a ServicePort> {
     })
 }
 
-/// Makes the plan of one class of gateway Envoys.
+/// Makes the plan of one class of gateway Envoys; `clients` are those of its cluster.
 ///
 /// # Findings
 /// Those of [`listeners`], [`serve_on`], [`virtual_host`] and [`resolve_upstream`].
@@ -141,8 +142,8 @@ fn find_port<'a>(service: &'a Service, port: &Port) -> Option<&'a ServicePort> {
 pub fn compose<W: World + ?Sized>(
     world: &W,
     gateway: &GatewayId,
-    bindings: &Bindings,
-    trees: &OrdMap<ObjectRef, Arc<GrownTree>>,
+    (bindings, trees, mesh): (&Bindings, &OrdMap<ObjectRef, Arc<GrownTree>>, &Mesh),
+    clients: Option<&Arc<Clients>>,
     findings: &mut Findings,
 ) -> GatewayPlan {
     let mut plan = GatewayPlan {
@@ -150,13 +151,15 @@ pub fn compose<W: World + ?Sized>(
         listeners: BTreeMap::new(),
         extensions: Arc::default(),
         guard: None,
+        clients: None,
         upstreams: OrdMap::new(),
         secrets: BTreeMap::new(),
     };
     let Some(owner) = owner_of(world, gateway) else { return plan };
     let mut hosts = Afresh { world, gateway, owner: &owner, pieces: BTreeMap::new(), findings: Findings::new() };
-    let arranged = listeners(world, gateway, bindings, trees, &mut hosts, findings);
+    let arranged = listeners(world, gateway, (bindings, trees, mesh), &mut hosts, findings);
     (plan.listeners, plan.secrets, plan.guard) = (arranged.listeners, arranged.secrets, arranged.guard);
+    plan.clients = clients.filter(|_| plan.has_mesh()).cloned();
     findings.append(&mut hosts.findings);
     let pieces = hosts.pieces.iter().filter_map(|(root, pieces)| Some((trees.get(root)?, pieces)));
     let shares: Vec<Sharing> =
@@ -255,6 +258,8 @@ pub struct Arranged {
     pub guard: Option<Arc<Guard>>,
     /// Those ports whose only chain is arranged domain by domain.
     pub plain: BTreeMap<u16, PlainPort>,
+    /// Likewise those for clients inside the cluster.
+    pub mesh: BTreeMap<u16, MeshPort>,
 }
 
 /// The listeners of a gateway, with what they show to clients: the plan but for its upstreams.
@@ -268,8 +273,7 @@ pub struct Arranged {
 pub fn listeners<W: World + ?Sized>(
     world: &W,
     gateway: &GatewayId,
-    bindings: &Bindings,
-    trees: &OrdMap<ObjectRef, Arc<GrownTree>>,
+    (bindings, trees, mesh): (&Bindings, &OrdMap<ObjectRef, Arc<GrownTree>>, &Mesh),
     hosts: &mut dyn Hosts,
     findings: &mut Findings,
 ) -> Arranged {
@@ -308,7 +312,55 @@ pub fn listeners<W: World + ?Sized>(
             let plain = PlainPort { listeners: bound.listeners, service_ports: service_ports.clone() };
             arranged.plain.insert(bind_port, plain);
         }
-        arranged.listeners.insert(bind_port, Listener { bind_port, service_ports, gateways, chains });
+        let purpose = Purpose::Gateway;
+        arranged.listeners.insert(bind_port, Listener { bind_port, purpose, service_ports, gateways, chains });
+    }
+    for (bind_port, port) in mesh_ports(world, gateway, mesh) {
+        // What a virtual gateway says is said of this very gateway.
+        if arranged.listeners.contains_key(&bind_port) {
+            continue;
+        }
+        let mut here = OnGateway {
+            world,
+            gateway,
+            owner: &owner,
+            bindings,
+            trees,
+            is_closed,
+            guard: arranged.guard.as_deref(),
+            hosts: &mut *hosts,
+            secrets: &mut arranged.secrets,
+            findings,
+        };
+        let mut chains = client_chains(&mut here, mesh, &port);
+        if port.has_http(mesh) {
+            let virtual_hosts = if is_closed {
+                vec![Arc::new(closed_host())]
+            } else {
+                mesh.hosts().filter_map(|domain| Some(port.host(mesh, trees, domain, hosts)?.1)).collect()
+            };
+            chains.push(Chain {
+                name: Name::default(),
+                gateways: Vec::new(),
+                client: None,
+                server_names: BTreeSet::new(),
+                tls: None,
+                guards: Vec::new(),
+                serves: Serves::Http(HttpHosts { virtual_hosts, misdirected: BTreeSet::new() }),
+            });
+        }
+        if chains.is_empty() {
+            continue;
+        }
+        let is_settled = !is_closed && matches!(&*chains, [only] if only.serves.http().is_some());
+        let service_ports = port.service_ports.clone();
+        without_client_tls.extend(service_ports.first());
+        let (purpose, gateways) = (Purpose::Mesh, Vec::new());
+        let listener = Listener { bind_port, purpose, service_ports, gateways, chains };
+        arranged.listeners.insert(bind_port, listener);
+        if is_settled {
+            arranged.mesh.insert(bind_port, port);
+        }
     }
     access::peer_tls_findings(world, gateway, &owner, &without_client_tls, findings);
     arranged
@@ -455,11 +507,7 @@ fn report(gateway: &GatewayId, body: &RouteBody, fault: &RouteFault, is_frozen: 
                     fault.code,
                     format!("route `{}` is invalid on gateway `{}`: {}", last.route, gateway, fault.message),
                 )
-                .at(if is_frozen {
-                    FieldPath::root()
-                } else {
-                    FieldPath::new("spec.http").index(hop.index)
-                }),
+                .at(if is_frozen { FieldPath::root() } else { hop.field() }),
             );
         }
     }

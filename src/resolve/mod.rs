@@ -11,6 +11,7 @@
 //! | [`destination`] | what does a destination reference come down to on a gateway |
 //! | [`crossing`] | how a gateway reaches another cluster, and whom that lets in |
 //! | [`eastwest`] | which gateways carry traffic into a workspace's clusters |
+//! | [`mesh`] | what clients inside a cluster find on its east-west gateways, and who they are |
 //! | [`delegation`] | the tree of a root table: walk, inherit, order, cycles, orphans |
 //! | [`external`] | what does an external service lead to |
 //! | `origination` | what TLS does a gateway start towards a destination |
@@ -48,6 +49,7 @@ pub mod external;
 pub mod facts;
 pub mod gateway;
 pub mod lower;
+pub mod mesh;
 mod origination;
 pub mod policy;
 pub mod roster;

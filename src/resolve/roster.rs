@@ -1,6 +1,6 @@
 //! Which namespaces and clusters belong to which workspace, and what each workspace's settings are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::labels::{contains_all, glob};
@@ -67,6 +67,19 @@ impl Roster {
     #[must_use]
     pub fn owner_of(&self, id: &ObjectRef) -> Option<&WorkspaceId> {
         self.owner(&id.cluster, &id.namespace).map(|ownership| &ownership.workspace)
+    }
+
+    /// The namespaces of a cluster that some workspace owns.
+    pub fn namespaces_in(&self, cluster: &str) -> impl Iterator<Item = &Name> {
+        self.owners.get(cluster).into_iter().flat_map(BTreeMap::keys)
+    }
+
+    /// The workspaces that own a namespace of a cluster, in the order of their names.
+    #[must_use]
+    pub fn workspaces_in(&self, cluster: &str) -> Vec<WorkspaceId> {
+        let owners = self.owners.get(cluster).into_iter().flat_map(BTreeMap::values);
+        let owners: BTreeSet<&WorkspaceId> = owners.map(|ownership| &ownership.workspace).collect();
+        owners.into_iter().cloned().collect()
     }
 
     /// The namespaces that a workspace owns, as (cluster, namespace).

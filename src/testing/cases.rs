@@ -515,7 +515,7 @@ fn off(compiled: &Compiled, line: &str) -> Result<(), String> {
     if found == [*code] { Ok(()) } else { Err(format!("{policy} is off {target} with {found:?}, expected {code}")) }
 }
 
-/// `gateway METHOD host/path [port=N] [sni=NAME] [name: value; …] => route or status`; 0 is a connection that is closed.
+/// `gateway METHOD host/path [port=N] [sni=NAME] [client=WHO] [name: value; …] => route or status`; 0 is a connection that is closed.
 fn request(compiled: &Compiled, line: &str) -> Result<(), String> {
     let bad = || format!("{line:?} is no request");
     let (left, wanted) = line.split_once(" => ").ok_or_else(bad)?;
@@ -541,6 +541,7 @@ fn request(compiled: &Compiled, line: &str) -> Result<(), String> {
             .filter_map(|header| header.split_once(':'))
             .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
             .collect(),
+        client: options.get("client").map(|client| (*client).to_owned()),
     };
     let explanation = explain(compiled, &gateway, &request)?;
     let found = match (&explanation.route, &explanation.answer) {

@@ -12,9 +12,6 @@ use crate::resolve::Options;
 
 use super::{compile_manifests, yaml};
 
-/// What this build does not have yet; scenarios of these groups wait for it.
-const NOT_BUILT: &[&str] = &["federation"];
-
 pub(crate) fn scenarios() -> Vec<Value> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/scenarios.yaml");
     let text = std::fs::read_to_string(path).expect("the scenarios are part of the repository");
@@ -49,9 +46,6 @@ fn every_scenario_plans_as_written() {
     let mut failures: Vec<String> = Vec::new();
     let mut checked = 0;
     for scenario in scenarios() {
-        if NOT_BUILT.contains(&text(&scenario, "group")) {
-            continue;
-        }
         let compiled = compiled(&scenario);
         for route in list(&scenario["expect"], "routes") {
             let paths = std::iter::once(text(&route["request"], "path").to_owned())
@@ -61,6 +55,12 @@ fn every_scenario_plans_as_written() {
                 let case = format!("{} {} {path}", text(&scenario, "id"), text(route, "id"));
                 failures.extend(check_route(&compiled, route, &path).into_iter().map(|f| format!("{case}: {f}")));
             }
+        }
+        for asked in list(&scenario["expect"], "mesh") {
+            checked += 1;
+            let case =
+                format!("{} {} from {}", text(&scenario, "id"), text(&asked["request"], "host"), text(asked, "from"));
+            failures.extend(check_mesh(&compiled, asked).err().map(|failure| format!("{case}: {failure}")));
         }
         for status in list(&scenario["expect"], "statuses") {
             checked += 1;
@@ -105,6 +105,26 @@ fn check_route(compiled: &Compiled, expected: &Value, path: &str) -> Vec<String>
         }
     }
     failures
+}
+
+/// A client of a workspace asks the east-west gateway of its cluster (R186).
+fn check_mesh(compiled: &Compiled, expected: &Value) -> Result<(), String> {
+    let gateway: GatewayId = format!("{}/{}", text(expected, "cluster"), text(expected, "viaGateway")).parse()?;
+    let asked = &expected["request"];
+    let request = Request {
+        host: text(asked, "host").to_owned(),
+        path: text(asked, "path").to_owned(),
+        port: asked["port"].as_u64().and_then(|port| port.try_into().ok()),
+        client: Some(text(expected, "from").to_owned()),
+        ..Request::default()
+    };
+    let explanation = explain(compiled, &gateway, &request)?;
+    let found = explanation.answer.as_ref().map_or(200, |answer| u64::from(answer.status));
+    let wanted = &expected["response"]["status"];
+    if Some(found) == wanted.as_u64() {
+        return Ok(());
+    }
+    Err(format!("status {found}, expected {wanted}: {:?}", explanation.answer))
 }
 
 fn check_provenance(route: &MatchedRoute<'_>, expected: &Value) -> Vec<String> {

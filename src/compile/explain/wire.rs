@@ -112,6 +112,7 @@ impl Wire {
         let holds = match &header.value {
             ValueMatch::Present => values.next().is_some(),
             ValueMatch::Exact(wanted) => values.any(|value| *wanted == value.as_str()),
+            ValueMatch::Prefix(wanted) => values.any(|value| value.starts_with(wanted.as_str())),
             ValueMatch::Regex(wanted) => {
                 let regex = whole(wanted);
                 values.any(|value| regex.as_ref().is_some_and(|regex| regex.is_match(value.as_bytes())))
@@ -128,6 +129,7 @@ impl Wire {
         match &parameter.value {
             ValueMatch::Present => true,
             ValueMatch::Exact(wanted) => *wanted == value.as_str(),
+            ValueMatch::Prefix(wanted) => value.starts_with(wanted.as_str()),
             ValueMatch::Regex(wanted) => whole(wanted).is_some_and(|regex| regex.is_match(value.as_bytes())),
         }
     }

@@ -26,6 +26,7 @@ use crate::resolve::gateway::{
     require_auth_findings, serves,
 };
 use crate::resolve::lower::Lowered;
+use crate::resolve::mesh::{Mesh, table_for};
 use crate::resolve::policy;
 use crate::resolve::roster::Roster;
 use crate::resolve::trust::KeptRoot;
@@ -50,6 +51,8 @@ impl Made {
             reads: Reads::default(),
             bindings: Bindings::default(),
             bound: BTreeMap::new(),
+            mesh: Mesh::default(),
+            clients: BTreeMap::new(),
             trees: OrdMap::new(),
             groves: BTreeMap::new(),
             numbers: 0,
@@ -134,7 +137,9 @@ impl Made {
     }
 
     fn root(&self, id: &ObjectRef) -> Option<Arc<Table>> {
-        self.inputs.table(id).filter(|table| matches!(table.role, TableRole::Root(_)))
+        let table = table_for(&self.inputs, id).filter(|table| matches!(table.role, TableRole::Root(_)))?;
+        // What has no table of its own has one only for clients inside the clusters.
+        (id.kind == Kind::RouteTable || self.mesh.has(id)).then_some(table)
     }
 
     /// Binds root tables. Hosts that one binds now and did not before, or the other way round, are added to `claims`.
@@ -217,10 +222,10 @@ impl Made {
             after.accepted.insert(root.clone(), accepted.clone());
         }
         let table = self.root(root);
-        if let Some(table) = &table {
+        if let Some(table) = table.as_ref().filter(|table| table.id.kind == Kind::RouteTable) {
             carry_over_table(&self.inputs, table, before, &mut after);
         }
-        let table = table.filter(|_| self.bindings.gateways.contains_key(root));
+        let table = table.filter(|_| self.bindings.gateways.contains_key(root) || self.mesh.has(root));
         let world = Recording::new(&self.inputs);
         let old = self.trees.get(root).cloned();
         let mut grove = self.groves.remove(root).unwrap_or_default();
@@ -259,7 +264,7 @@ impl Made {
         self.outcome.set(origin.clone(), findings);
         let others = self.tell(root, &mut grove.told, if grown.frozen.is_none() { &grown.tree.segments } else { &[] });
         self.groves.insert(root.clone(), grove);
-        let is_served = self.bound.get(root).is_some_and(|own| !own.listeners.is_empty());
+        let is_served = self.mesh.has(root) || self.bound.get(root).is_some_and(|own| !own.listeners.is_empty());
         let has_same_parents = old.as_ref().is_some_and(|old| {
             old.frozen.is_none() && grown.frozen.is_none() && old.tree.parents == grown.tree.parents
         });
@@ -300,7 +305,9 @@ impl Made {
             require_auth_findings(&self.inputs, segment, &mut findings);
             findings.extend(told_of(segment));
             self.outcome.set(origin.clone(), findings);
-            self.outcome.count(&origin, counts_on(segment.served.iter()));
+            if root.kind == Kind::RouteTable {
+                self.outcome.count(&origin, counts_on(segment.served.iter()));
+            }
         }
         for number in numbers {
             self.outcome.forget(&Origin::Segment(root.clone(), number));
@@ -515,6 +522,10 @@ impl Made {
             }
         }
         for (gateway, serving) in &self.serving {
+            // Others of the cluster may send requests now.
+            if serving.has_other_clients(&self.clients) {
+                stale.entry(gateway.clone()).or_default();
+            }
             let roots: Vec<&ObjectRef> = changed_trees.iter().filter(|root| serving.serves(root)).collect();
             let domains = serving.domains_of(claims);
             if !domains.is_empty() || !roots.is_empty() {
@@ -529,6 +540,8 @@ impl Made {
             inputs: &self.inputs,
             bindings: &self.bindings,
             trees: &self.trees,
+            mesh: &self.mesh,
+            clients: &self.clients,
             reads: &mut self.reads,
             outcome: &mut self.outcome,
             numbers: &mut self.numbers,
@@ -567,7 +580,7 @@ fn claim(own: &TableBindings, reads: &Reads<Slot, Reader>, dirty: &mut Dirty, cl
         touch(reads, &Slot::Bound(gateway.clone()), dirty);
     }
     for (listener, _, bound) in &own.listeners {
-        claims.extend(bound.1.iter().map(|(host, _)| (listener.clone(), host.clone())));
+        claims.bound.extend(bound.1.iter().map(|(host, _)| (listener.clone(), host.clone())));
     }
 }
 

@@ -10,6 +10,8 @@
 //! | settled policy | policy | an object, Secret or destination that it refers to is another |
 //! | trust | – | a policy of it, a Secret that they name or the kept root is another |
 //! | roster | – | a cluster, workspace, settings or namespace is another; if it differs, all below is made anew |
+//! | offer to clients inside the clusters | object | the object is another |
+//! | clients | namespace of a cluster with an east-west gateway | a Pod there is another |
 //! | binding | root table | what it read changed (`slots`) |
 //! | tree with policies | root table | the same, or where it binds, or what is remembered of it |
 //! | fragment | delegation, and table below it, of a tree | what stands above it, or what it read, changed |
@@ -31,6 +33,7 @@ mod endpoints;
 mod fragments;
 mod limits;
 mod made;
+mod mesh;
 mod outcome;
 mod serving;
 mod settling;
@@ -55,6 +58,7 @@ use crate::resolve::attachment::Beaten;
 use crate::resolve::facts::{FailureMode, PolicyObject, Table, TableRole};
 use crate::resolve::gateway::{Bindings, GrownTree, Segment, TableBindings, is_remembered, is_unread};
 use crate::resolve::lower::{Lowered, lower};
+use crate::resolve::mesh::Mesh;
 use crate::resolve::policy::rate_limit::serving::Delivery;
 use crate::resolve::roster::{RosterInputs, resolve_roster};
 use crate::resolve::world::World;
@@ -159,6 +163,8 @@ struct Made {
     reads: Reads<Slot, Reader>,
     bindings: Bindings,
     bound: BTreeMap<ObjectRef, TableBindings>,
+    mesh: Mesh,
+    clients: BTreeMap<Name, mesh::Clients>,
     trees: OrdMap<ObjectRef, Arc<GrownTree>>,
     /// What trees are put together from.
     groves: BTreeMap<ObjectRef, Grove>,
@@ -253,6 +259,8 @@ impl Compiler {
             self.kept.recalled.len(),
             self.kept.held_back.len(),
             made.bound.len(),
+            made.mesh.len(),
+            made.clients.values().map(mesh::Clients::len).sum(),
             made.trees.len(),
             made.groves.values().map(|grove| fragments::count(&grove.fragments) + grove.told.len()).sum(),
             made.targeting.len(),
@@ -390,8 +398,13 @@ impl Kept {
         let made = &mut self.made;
         let mut children: BTreeSet<ObjectRef> = BTreeSet::new();
         let mut services: BTreeSet<ObjectRef> = BTreeSet::new();
+        // What may be offered to clients inside the clusters.
+        let mut offering: BTreeSet<ObjectRef> = BTreeSet::new();
         for (id, before, now) in turns {
             made.turn(&id, before.as_deref(), now.as_deref(), &mut dirty);
+            if matches!(id.kind, Kind::RouteTable | Kind::VirtualDestination | Kind::ExternalService | Kind::Service) {
+                offering.insert(id.clone());
+            }
             match id.kind {
                 Kind::RouteTable => {
                     children.insert(id.clone());
@@ -409,8 +422,9 @@ impl Kept {
         made.settle_trust(&options.kept_root, &mut dirty);
         made.settle_policies(&mut dirty);
         made.deliver(&mut dirty);
-        let mut claims = Claims::new();
+        let mut claims = Claims::default();
         made.bind(&mut dirty, &mut claims, step);
+        claims.mesh = made.offer(offering, &mut dirty);
         for (table, is_broken) in made.outcome.take_early() {
             let changed = if is_broken { made.broken.insert(table.clone()) } else { made.broken.remove(&table) };
             if changed {
@@ -444,6 +458,7 @@ impl Kept {
             made.look_after(&child);
         }
         made.tell_others(&mut dirty, &services, wanted);
+        made.tell_clients(&mut dirty);
         made.serve(dirty, &changed_trees, &claims, step);
         made.keep_plans(&plans);
         step.verdicts = made.outcome.render(store, &made.inputs);
@@ -452,6 +467,7 @@ impl Kept {
             inputs: made.inputs.clone(),
             trees: made.trees.clone(),
             bindings: made.bindings.clone(),
+            mesh: made.mesh.clone(),
             plans: made.plans.clone(),
             findings: made.outcome.reported.clone(),
             verdicts: made.outcome.verdicts.clone(),

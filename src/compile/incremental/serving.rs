@@ -17,11 +17,13 @@ use crate::resolve::gateway::{
     ArrangedHost, Bindings, Difference, GrownTree, HostKey, Hosts, ListenerKey, PlainPort, Rows, Served, Sharing,
     is_implemented_by, listeners, owner_of, serve_on, sharing, upstreams_of, virtual_host,
 };
+use crate::resolve::mesh::{Mesh, MeshPort};
 use crate::resolve::world::World;
 
 use super::Step;
 use super::crossing::{Crossing, Exposed};
 use super::endpoints::{Backed, note_backing};
+use super::mesh::Clients;
 use super::outcome::{Count, Origin, Outcome};
 use super::slots::{Reader, Recording, Slot};
 
@@ -36,6 +38,8 @@ pub(super) struct Serving {
     by_root: BTreeMap<ObjectRef, Vec<HostKey>>,
     /// Ports whose domains are settled one by one.
     plain: BTreeMap<u16, PlainPort>,
+    /// Likewise those for clients inside the cluster.
+    mesh: BTreeMap<u16, MeshPort>,
     /// Which virtual host each of those domains has.
     domains: BTreeMap<(u16, Domain), HostKey>,
     /// How many virtual hosts name an upstream, and the routes of whole connections once more.
@@ -76,6 +80,8 @@ pub(super) struct Around<'a> {
     pub(super) inputs: &'a Inputs,
     pub(super) bindings: &'a Bindings,
     pub(super) trees: &'a OrdMap<ObjectRef, Arc<GrownTree>>,
+    pub(super) mesh: &'a Mesh,
+    pub(super) clients: &'a BTreeMap<Name, Clients>,
     pub(super) reads: &'a mut Reads<Slot, Reader>,
     pub(super) outcome: &'a mut Outcome,
     pub(super) numbers: &'a mut u64,
@@ -84,8 +90,14 @@ pub(super) struct Around<'a> {
     pub(super) step: &'a mut Step,
 }
 
-/// Hosts on listeners of virtual gateways that some table binds now and did not before, or the other way round.
-pub(super) type Claims = BTreeSet<(ListenerKey, Domain)>;
+/// Hosts that somebody serves now and did not before, or the other way round.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    /// On listeners of virtual gateways.
+    pub(super) bound: BTreeSet<(ListenerKey, Domain)>,
+    /// For clients inside the clusters.
+    pub(super) mesh: BTreeSet<Domain>,
+}
 
 /// What of a gateway must be made anew.
 #[derive(Debug, Default)]
@@ -108,6 +120,7 @@ impl Serving {
             listeners: BTreeMap::new(),
             extensions: Arc::default(),
             guard: None,
+            clients: None,
             upstreams: OrdMap::new(),
             secrets: BTreeMap::new(),
         };
@@ -119,6 +132,7 @@ impl Serving {
             hosts: BTreeMap::new(),
             by_root: BTreeMap::new(),
             plain: BTreeMap::new(),
+            mesh: BTreeMap::new(),
             domains: BTreeMap::new(),
             wanted: BTreeMap::new(),
             of_streams: BTreeSet::new(),
@@ -138,8 +152,11 @@ impl Serving {
     pub(super) fn domains_of(&self, claims: &Claims) -> BTreeSet<(u16, Domain)> {
         let mut domains = BTreeSet::new();
         for (port, plain) in &self.plain {
-            let own = claims.iter().filter(|(listener, _)| plain.has(listener));
+            let own = claims.bound.iter().filter(|(listener, _)| plain.has(listener));
             domains.extend(own.map(|(_, domain)| (*port, domain.clone())));
+        }
+        for port in self.mesh.keys() {
+            domains.extend(claims.mesh.iter().map(|domain| (*port, domain.clone())));
         }
         domains
     }
@@ -241,6 +258,17 @@ impl Serving {
                 Arc::make_mut(plan).upstreams.insert(id, Arc::new(upstream));
             }
         }
+        let clients = around.clients.get(&self.gateway.cluster).map(|own| &own.all);
+        let clients = clients.filter(|_| plan.has_mesh());
+        if plan.clients.as_ref() != clients {
+            Arc::make_mut(plan).clients = clients.cloned();
+        }
+    }
+
+    /// Whether the clients of the cluster are others than those that the plan has.
+    pub(super) fn has_other_clients(&self, clients: &BTreeMap<Name, Clients>) -> bool {
+        let now = clients.get(&self.gateway.cluster).map(|own| &own.all).filter(|_| self.plan.has_mesh());
+        now.map(Arc::as_ptr) != self.plan.clients.as_ref().map(Arc::as_ptr)
     }
 
     /// Whether the routes of a tree are others than before. `stale` are pieces that go to other destinations.
@@ -347,11 +375,15 @@ impl Serving {
         let (mut counted, mut made, nothing) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for place in domains {
             let (port, domain) = place;
-            let Some(plain) = self.plain.get(port).cloned() else { continue };
-            let (bindings, trees) = (around.bindings, around.trees);
+            let (plain, within) = (self.plain.get(port).cloned(), self.mesh.get(port).cloned());
+            let (bindings, trees, mesh) = (around.bindings, around.trees, around.mesh);
             // Those that are there are looked at later, where their trees are others.
             let mut keeper = Keeper { serving: self, moved: &nothing, owner, around, made: BTreeSet::new() };
-            let now = plain.host(bindings, trees, domain, &mut keeper);
+            let now = match (plain, within) {
+                (Some(plain), _) => plain.host(bindings, trees, domain, &mut keeper),
+                (None, Some(within)) => within.host(mesh, trees, domain, &mut keeper),
+                (None, None) => continue,
+            };
             made.append(&mut keeper.made);
             let before = self.domains.get(place).cloned();
             if before.as_ref() == now.as_ref().map(|(key, _)| key) {
@@ -499,13 +531,15 @@ impl Serving {
             host.is_used = false;
         }
         let inputs = around.inputs;
-        let (bindings, trees) = (around.bindings, around.trees);
+        let sources = (around.bindings, around.trees, around.mesh);
         let (world, mut findings) = (Recording::new(inputs), Findings::new());
         let mut keeper = Keeper { serving: self, moved, owner, around, made: BTreeSet::new() };
         let gateway = keeper.serving.gateway.clone();
-        let arranged = listeners(&world, &gateway, bindings, trees, &mut keeper, &mut findings);
+        let arranged = listeners(&world, &gateway, sources, &mut keeper, &mut findings);
         let (listeners, secrets, guard) = (arranged.listeners, arranged.secrets, arranged.guard);
         self.plain = arranged.plain;
+        self.mesh = arranged.mesh;
+        world.note(Slot::MeshPorts);
         for virtual_gateway in inputs.virtual_gateways() {
             let mut services = gateway.services.iter().filter_map(|name| {
                 let kind = crate::model::Kind::Service;
@@ -576,7 +610,8 @@ impl Serving {
             for root in &key.tables {
                 self.by_root.entry(root.clone()).or_default().push(key.clone());
             }
-            for (port, _) in host.places.iter().filter(|(port, _)| self.plain.contains_key(port)) {
+            let is_settled = |port: &u16| self.plain.contains_key(port) || self.mesh.contains_key(port);
+            for (port, _) in host.places.iter().filter(|(port, _)| is_settled(port)) {
                 self.domains.insert((*port, key.domain.clone()), key.clone());
             }
             // One that another chain serves instead is made and not used.

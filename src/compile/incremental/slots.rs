@@ -52,6 +52,8 @@ pub(super) enum Slot {
     Trust,
     /// Which classes of gateways there are.
     Classes,
+    /// Which ports clients inside the clusters use.
+    MeshPorts,
 }
 
 /// Where a selector is looked for when an object changes: it picks only what is in its bucket.
@@ -105,6 +107,10 @@ pub(super) enum Reader {
     Unimplemented,
     /// What is wrong with the east-west gateways that workspaces choose.
     EastWest,
+    /// Which east-west gateways lack a port of a virtual destination.
+    Unexposed(ObjectRef),
+    /// The clients in one namespace of a cluster.
+    Clients(Name, Name),
     /// The listeners of a gateway.
     Listeners(GatewayId),
     /// What is wrong with a piece of a root table's tree on one gateway.

@@ -278,7 +278,7 @@ pub(super) fn http_filter(name: &str, config: Any) -> hcm_pb::HttpFilter {
 /// An HTTP filter whose configuration is the resource of its name.
 ///
 /// A listener waits for it, for as long as it takes: without it, it would answer every request with 500.
-fn discovered_filter(name: &str, type_url: String) -> hcm_pb::HttpFilter {
+pub(super) fn discovered_filter(name: &str, type_url: String) -> hcm_pb::HttpFilter {
     let mut config_source = pb::over_ads();
     config_source.initial_fetch_timeout = Some(pb::duration(Duration::ZERO));
     let source = core_pb::ExtensionConfigSource {

@@ -111,6 +111,7 @@ fn takes_empty(value: &ValueMatch) -> bool {
             regex::Regex::new(&format!("^(?:{expression})$")).is_ok_and(|regex| regex.is_match(""))
         }
         ValueMatch::Exact(value) => value.is_empty(),
+        ValueMatch::Prefix(text) => text.is_empty(),
         ValueMatch::Present => false,
     }
 }
@@ -129,6 +130,7 @@ fn string_matcher(value: &ValueMatch) -> Option<matcher_pb::StringMatcher> {
     match value {
         ValueMatch::Present => None,
         ValueMatch::Exact(text) => Some(pb::string_matcher(MatchPattern::Exact(text.to_string()), false)),
+        ValueMatch::Prefix(text) => Some(pb::string_matcher(MatchPattern::Prefix(text.to_string()), false)),
         ValueMatch::Regex(expression) => {
             Some(pb::string_matcher(MatchPattern::SafeRegex(pb::regex(expression)), false))
         }

@@ -17,6 +17,7 @@ use envoy_types::pb::envoy::extensions::filters::http::csrf::v3 as csrf_pb;
 use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3 as ext_authz_pb;
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault_pb;
 use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3 as header_mutation_pb;
+use envoy_types::pb::envoy::extensions::filters::http::ip_tagging::v3 as tagging_pb;
 use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt_pb;
 use envoy_types::pb::envoy::extensions::filters::http::lua::v3 as lua_pb;
 use envoy_types::pb::envoy::extensions::filters::http::ratelimit::v3 as rate_limit_pb;
@@ -30,6 +31,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::filters::network::rbac::v3 as network_rbac_pb;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_pb;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3 as least_request_pb;
+use envoy_types::pb::envoy::extensions::matching::common_inputs::network::v3 as network_inputs_pb;
 use envoy_types::pb::envoy::extensions::rbac::principals::mtls_authenticated::v3 as mtls_authenticated_pb;
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3 as previous_hosts_pb;
 use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3 as previous_priorities_pb;
@@ -250,6 +252,7 @@ emitted! {
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation" => HEADER_MUTATION;
     header_mutation_pb::HeaderMutationPerRoute =
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute" => HEADER_MUTATION_PER_ROUTE;
+    tagging_pb::IpTagging = "envoy.extensions.filters.http.ip_tagging.v3.IPTagging";
     jwt_pb::JwtAuthentication = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication" => JWT_AUTHENTICATION;
     jwt_pb::PerRouteConfig = "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig";
     lua_pb::Lua = "envoy.extensions.filters.http.lua.v3.Lua" => LUA;
@@ -267,6 +270,8 @@ emitted! {
     network_rbac_pb::Rbac = "envoy.extensions.filters.network.rbac.v3.RBAC" => NETWORK_RBAC_RBAC;
     tcp_pb::TcpProxy = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => TCP_PROXY;
     least_request_pb::LeastRequest = "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest";
+    network_inputs_pb::SourceIpInput = "envoy.extensions.matching.common_inputs.network.v3.SourceIPInput";
+    String = "google.protobuf.StringValue";
     mtls_authenticated_pb::Config = "envoy.extensions.rbac.principals.mtls_authenticated.v3.Config";
     previous_hosts_pb::PreviousHostsPredicate = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
     previous_priorities_pb::PreviousPrioritiesConfig =

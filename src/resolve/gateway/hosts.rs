@@ -1,14 +1,16 @@
 //! Virtual hosts: the routes of all tables that serve a domain, in the order in which Envoy tries them.
 
+use std::collections::btree_map::Entry as Place;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use crate::ir::client::is_of;
 use crate::ir::frozen::AcceptedRoute;
 use crate::ir::{Matcher, Route, Routes, VirtualHost};
-use crate::model::{Code, FieldPath, Finding, Findings, Host, Name, ObjectRef, PathMatch};
+use crate::model::{Code, Finding, Findings, Host, Name, ObjectRef, PathMatch, WorkspaceId};
 use crate::resolve::world::World;
 
 use super::ports::BoundListener;
@@ -73,6 +75,7 @@ fn settled<'a>(
         domain,
         service_ports: service_ports.clone(),
         tables: trees.iter().map(|grown| grown.tree.root.id.clone()).collect(),
+        views: Vec::new(),
     };
     (key, trees)
 }
@@ -182,8 +185,19 @@ pub struct HostKey {
     pub service_ports: BTreeSet<u16>,
     /// Whether requests are sent on to `https`.
     pub redirects_to_https: bool,
-    /// The root tables that serve it, in age order.
+    /// The root tables that serve it, in age order; for several views, those of each.
     pub tables: Vec<ObjectRef>,
+    /// Who finds which of them; none where everybody finds all.
+    pub views: Vec<View>,
+}
+
+/// What clients of one workspace find under a domain.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct View {
+    /// The workspace.
+    pub client: WorkspaceId,
+    /// Which of the key's tables: from the first up to the second position.
+    pub tables: (usize, usize),
 }
 
 /// Makes virtual hosts, or has them already.
@@ -208,16 +222,54 @@ pub fn virtual_host(key: &HostKey, trees: &[Rows<'_>], findings: &mut Findings) 
 
 fn assemble(key: &HostKey, stretches: &[Stretch]) -> VirtualHost {
     let pieces = stretches.iter().filter(|stretch| !stretch.routes.is_empty());
+    let mut tables = key.tables.clone();
+    if !key.views.is_empty() {
+        tables.sort();
+        tables.dedup();
+    }
     VirtualHost {
         domain: key.domain.clone(),
-        tables: key.tables.clone(),
+        tables,
         redirects_to_https: key.redirects_to_https,
         routes: Routes::new(pieces.map(|stretch| stretch.routes.clone()).collect()),
     }
 }
 
-/// All pieces of a virtual host: those of its trees, and one for the catch-alls of several tables.
+/// All pieces of a virtual host. What several workspaces find is settled once for each of its forms, and has a copy for each
+/// of them that takes their clients' requests only.
 fn stretches(key: &HostKey, trees: &[Rows<'_>]) -> Vec<Stretch> {
+    if key.views.is_empty() {
+        return settled_stretches(key, trees);
+    }
+    let mut forms: BTreeMap<(usize, usize), Vec<Stretch>> = BTreeMap::new();
+    let mut all = Vec::new();
+    for view in &key.views {
+        let (start, end) = view.tables;
+        let (own, is_first) = match forms.entry((start, end)) {
+            Place::Occupied(form) => (form.into_mut(), false),
+            Place::Vacant(place) => {
+                (place.insert(settled_stretches(key, trees.get(start..end).unwrap_or_default())), true)
+            }
+        };
+        all.extend(own.iter().map(|stretch| {
+            let routes = stretch.routes.iter().map(|route| for_client(route, &view.client));
+            // What is wrong is told once.
+            let findings = if is_first { stretch.findings.clone() } else { Findings::new() };
+            Stretch { routes: routes.collect(), findings }
+        }));
+    }
+    all
+}
+
+/// A route for clients of one workspace.
+fn for_client(route: &Route, client: &WorkspaceId) -> Route {
+    let mut matcher = route.matcher.clone();
+    matcher.headers.push(is_of(client));
+    Route { name: format!("{}@{client}", route.name).into(), matcher, body: route.body.clone() }
+}
+
+/// The pieces for those who find all of some trees: those of the trees, and one for the catch-alls of several tables.
+fn settled_stretches(key: &HostKey, trees: &[Rows<'_>]) -> Vec<Stretch> {
     let mut entries: Vec<Entry<'_>> = Vec::new();
     let mut catch_alls: Vec<Entry<'_>> = Vec::new();
     let mut count = 0;
@@ -345,7 +397,7 @@ fn shadowed(entry: &Entry<'_>, by: &Entry<'_>, domain: &Host, findings: &mut Fin
                 last.route, entry.matcher.path, by.matcher.path
             ),
         )
-        .at(FieldPath::new("spec.http").index(last.index))
+        .at(last.field())
         .with(&winner.table),
     );
 }

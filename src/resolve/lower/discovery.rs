@@ -122,6 +122,8 @@ pub(super) fn pod(object: &Object, spec: &k8s::Pod) -> Pod {
             .filter_map(|port| Some((optional(&port.name)?, port_number(port.container_port).ok()?)))
             .collect(),
         ready: !not_ready && !ended,
+        // One that is being set up sends requests too.
+        is_client: !spec.spec.host_network && !matches!(spec.status.phase.as_str(), "Succeeded" | "Failed"),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crd::Object;
-use crate::crd::common::{self as written_common, HttpRequestMatcher};
+use crate::crd::common::{self as written_common, HttpRequestMatcher, ObjectSelector, WorkloadKind, WorkloadSelector};
 use crate::crd::route_table as written;
 use crate::ir::route::{
     DirectResponse, HeaderMatch, HostRewrite, Matcher, PathRewrite, QueryMatch, Redirect, ValueMatch,
@@ -47,6 +47,7 @@ pub(super) fn table(object: &Object, spec: &written::RouteTable, findings: &mut 
                 })
                 .map(|(_, reference)| lower_reference(reference))
                 .collect(),
+            serves_mesh: serves_mesh(object, spec),
             failure_mode: failure_mode(object, spec),
         })
     } else {
@@ -117,6 +118,25 @@ fn hosts(object: &Object, spec: &written::RouteTable, findings: &mut Findings) -
     hosts
 }
 
+/// R76, D13: a selector that picks some clients would have to be followed at each of them.
+fn serves_mesh(object: &Object, spec: &written::RouteTable) -> bool {
+    let is_unreadable = |field: &str| object.defect_within(&FieldPath::new(field)).is_some();
+    if is_unreadable("spec.virtualGateways") || is_unreadable("spec.workloadSelectors") {
+        return false;
+    }
+    if spec.workload_selectors.is_empty() {
+        return spec.virtual_gateways.is_empty();
+    }
+    spec.workload_selectors.iter().any(takes_all)
+}
+
+/// Whether a selector restricts clients in no way.
+fn takes_all(item: &WorkloadSelector) -> bool {
+    item.selector.as_ref().is_none_or(|selector| *selector == ObjectSelector::default())
+        && item.kind == WorkloadKind::default()
+        && item.port.is_none()
+}
+
 /// R138.
 fn failure_mode(object: &Object, spec: &written::RouteTable) -> FailureMode {
     if object.defect_within(&FieldPath::new("spec.failureMode")).is_some() {
@@ -170,23 +190,13 @@ fn remarks(object: &Object, spec: &written::RouteTable, is_root: bool, findings:
             .at(FieldPath::new(if spec.tcp.is_empty() { "spec.tls" } else { "spec.tcp" })),
         );
     }
-    if is_root && spec.virtual_gateways.is_empty() {
-        findings.push(Finding::warning(
-            id,
-            Code::Unsupported,
-            "a table without `virtualGateways` serves clients inside the mesh, which is not supported yet; name a gateway",
-        ));
-    }
-    let labelled = spec
-        .workload_selectors
-        .iter()
-        .any(|item| item.selector.as_ref().is_some_and(|selector| !selector.labels.is_empty()));
-    if labelled {
+    let has_some = !spec.workload_selectors.is_empty();
+    if is_root && has_some && !spec.workload_selectors.iter().any(takes_all) {
         findings.push(
             Finding::warning(
                 id,
                 Code::NotApplicable,
-                "`workloadSelectors` with labels need a proxy beside each client; the table is not served to mesh clients",
+                "`workloadSelectors` that pick some clients need a proxy beside each of them; the table is not served to mesh clients, write `[{}]` for all",
             )
             .at(FieldPath::new("spec.workloadSelectors")),
         );

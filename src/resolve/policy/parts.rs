@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::crd;
 use crate::crd::common::{DestinationKind, DestinationReference, ObjectReference, ObjectSelector, StringMatch};
 use crate::crd::policy::selector;
+use crate::ir::client::CLIENT_HEADER;
 use crate::ir::policy::reference::{DestinationRef, HostPort, HttpUrl, ObjectPick, PortRef};
 use crate::ir::policy::{OriginMatch, OriginPattern, Phase, Place, TextPattern};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Name, ObjectRef, expression};
@@ -86,6 +87,10 @@ pub(super) fn settable_header(field: &FieldPath, written: &str) -> Result<Name, 
     let name = header(field, written)?;
     if name == "host" {
         return Err(fault(field, "`Host` decides the route and cannot be set here; choose another header"));
+    }
+    if name == CLIENT_HEADER {
+        // By it the route of a client inside the cluster is chosen.
+        return Err(fault(field, "this header is the gateway's own and cannot be set; choose another"));
     }
     let frames = is_framing(&name) || SETTLED_BY_PROXIES.iter().any(|head| name.starts_with(head));
     if frames || name == "te" {

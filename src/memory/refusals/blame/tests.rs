@@ -6,7 +6,7 @@ use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use prost::Message as _;
 
 use super::*;
-use crate::ir::listener::HttpHosts;
+use crate::ir::listener::{HttpHosts, Purpose};
 use crate::ir::route::{Attachment, DirectResponse, Hop};
 use crate::ir::{Action, Chain, Listener, Matcher, Route, RouteBody, Serves};
 use crate::model::{Host, Kind, WorkspaceId};
@@ -105,6 +105,7 @@ fn the_objects_behind_what_changed_are_to_blame() {
     let chain = Chain {
         name: "".into(),
         gateways: Vec::new(),
+        client: None,
         server_names: BTreeSet::new(),
         tls: None,
         guards: Vec::new(),
@@ -113,12 +114,19 @@ fn the_objects_behind_what_changed_are_to_blame() {
             misdirected: BTreeSet::new(),
         }),
     };
-    let listener = Listener { bind_port: 8080, service_ports: [80].into(), gateways: Vec::new(), chains: vec![chain] };
+    let listener = Listener {
+        bind_port: 8080,
+        purpose: Purpose::Gateway,
+        service_ports: [80].into(),
+        gateways: Vec::new(),
+        chains: vec![chain],
+    };
     let plan = GatewayPlan {
         gateway: "c1/edge/web".parse().unwrap(),
         listeners: [(8080, listener)].into(),
         extensions: Default::default(),
         guard: None,
+        clients: None,
         upstreams: Default::default(),
         secrets: Default::default(),
     };

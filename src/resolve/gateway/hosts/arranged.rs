@@ -63,6 +63,7 @@ impl Arranged {
         arranged.stretches = stretches;
         if let [rows] = trees
             && !rows.is_frozen
+            && key.views.is_empty()
         {
             let index = (rows.pieces.len() >= MANY).then(|| {
                 let mut index = Index::default();
