@@ -104,7 +104,9 @@ struct Mesh {
 enum Ask {
     /// A user's, to a host.
     User(&'static str),
-    /// That of an app of cluster-1, to the virtual destination.
+    /// That of the web app to the virtual destination, which a user's causes.
+    WebApp,
+    /// That of another app of cluster-1.
     App(&'static str),
 }
 
@@ -178,22 +180,20 @@ impl Mesh {
         let shown = |status: u16, by: Option<&Identity>| {
             (status, by.map_or_else(|| "-".to_owned(), |by| format!("{} {}", by.cluster, by.service)))
         };
-        match ask {
-            Ask::User(host) => {
-                let response = Client::new(self.ingress).send(&Request::get(host, "/")).await?;
-                let echo: Option<Echo> = serde_json::from_slice(&response.body).ok();
-                Ok(shown(response.status, echo.as_ref().map(|echo| &echo.identity)))
-            }
-            Ask::App(service) => {
-                let app = self.apps[self.app("cluster-1", service)?].address;
-                let request = Request::get("app", &format!("/?call={VIRTUAL}"));
-                let called = Client::new(app).send(&request).await?.json()?;
-                let echo: Echo = serde_json::from_value(called)?;
-                let called = echo.called.context("the app called nobody")?;
-                ensure!(called.error.is_empty(), "{service} calls {VIRTUAL}: {}", called.error);
-                Ok(shown(called.status, called.by.as_ref()))
-            }
+        let call = format!("/?call={VIRTUAL}");
+        let (at, host, path) = match ask {
+            Ask::User(host) => (self.ingress, host, "/"),
+            Ask::WebApp => (self.ingress, WEB, call.as_str()),
+            Ask::App(service) => (self.apps[self.app("cluster-1", service)?].address, "app", call.as_str()),
+        };
+        let response = Client::new(at).send(&Request::get(host, path)).await?;
+        let echo: Option<Echo> = serde_json::from_slice(&response.body).ok();
+        if let Ask::User(_) = ask {
+            return Ok(shown(response.status, echo.as_ref().map(|echo| &echo.identity)));
         }
+        let called = echo.and_then(|echo| echo.called).context("the app called nobody")?;
+        ensure!(called.error.is_empty(), "a call of {VIRTUAL}: {}", called.error);
+        Ok(shown(called.status, called.by.as_ref()))
     }
 
     /// Sends the requests of a row until they are answered as expected, and prints it; says whether they ever were.
@@ -229,9 +229,8 @@ impl Mesh {
         println!("{:<66}  ANSWERS", "REQUESTS");
         let mut good = self.row("a user asks for the web app", Ask::User(WEB), &web).await?;
         good &= self.row("a user asks for recommendations, by a delegated table", Ask::User(RECS), &both).await?;
-        good &= self
-            .row("the web app asks for recommendations, by the virtual destination", Ask::App("web-api"), &both)
-            .await?;
+        good &=
+            self.row("the web app asks for recommendations, by the virtual destination", Ask::WebApp, &both).await?;
         good &= self
             .row("the reports app asks too, and nobody shared them with its team", Ask::App("reports"), &[(404, "-")])
             .await?;
@@ -240,20 +239,19 @@ impl Mesh {
         let (identity, address) = (self.apps[near].identity.clone(), self.apps[near].address);
         let text = std::fs::read_to_string(&file)?;
         manifests::replace(&file, &text.replace("ready: true", "ready: false"))?;
-        good &= self.row("cluster-1 loses its copy: the web app asks again", Ask::App("web-api"), &far).await?;
+        good &= self.row("cluster-1 loses its copy: the web app asks again", Ask::WebApp, &far).await?;
         drop(self.apps.remove(near));
         good &= self.row("and the user", Ask::User(RECS), &far).await?;
 
         self.apps.push(Backend::start_app(identity, address, support::backend::Leads::new()).await?);
         manifests::replace(&file, &text)?;
-        good &= self.row("it is back: the web app asks again", Ask::App("web-api"), &both).await?;
+        good &= self.row("it is back: the web app asks again", Ask::WebApp, &both).await?;
         good &= self.row("and the user", Ask::User(RECS), &both).await?;
         Ok(good)
     }
 
     fn suggest(&self) -> anyhow::Result<()> {
         let (directory, ingress) = (self.directory.display(), self.ingress);
-        let web = self.apps[self.app("cluster-1", "web-api")?].address;
         let program = chancery::binary()?;
         let program = program.strip_prefix(std::env::current_dir()?).unwrap_or(&program).display();
         println!(
@@ -261,7 +259,7 @@ impl Mesh {
 Running until Ctrl-C. To try:
 
   A user                    curl -H 'Host: {RECS}' http://{ingress}/
-  The web app, which calls  curl 'http://{web}/?call={VIRTUAL}'
+  The web app, which calls  curl -H 'Host: {WEB}' 'http://{ingress}/?call={VIRTUAL}'
   Why that answer           {program} explain {directory} --allow-loopback-endpoints \\
                               --gateway cluster-1/gateway/ingress --host {RECS}
   Revoke consent            delete the exportTo of {directory}/cluster-1/recommendation/settings.yaml
