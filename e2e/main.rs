@@ -25,6 +25,7 @@ mod harness_works;
 mod jwt;
 mod kill;
 mod live_view;
+mod local_rate_limit;
 mod matching;
 mod mesh;
 mod policies;
