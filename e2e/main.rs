@@ -40,6 +40,7 @@ mod scenarios;
 mod support;
 mod the_bench;
 mod the_demo;
+mod the_mesh;
 mod tls;
 mod tokens;
 mod trust;

@@ -8,6 +8,7 @@
 //! | [`authorizer`] | authorization servers, gRPC and HTTP, that count what they are asked |
 //! | [`backend`] | echo backends, in this process |
 //! | [`bench_world`] | the world that the bench measures |
+//! | [`boxes`] | the mesh of `config/mesh`, as processes and as containers |
 //! | [`chancery`] | the `chancery` binary: `serve`, and the commands that answer once |
 //! | [`delegated`] | a small world with delegation, for tests of policies |
 //! | [`demo`] | the demo's files, as written, on a network of their own |
@@ -33,6 +34,7 @@
 pub(crate) mod authorizer;
 pub(crate) mod backend;
 pub(crate) mod bench_world;
+pub(crate) mod boxes;
 pub(crate) mod chancery;
 pub(crate) mod delegated;
 pub(crate) mod demo;

@@ -143,7 +143,8 @@ fn selects(virtual_gateway: &Manifest, service: &Manifest) -> bool {
     })
 }
 
-fn gateway(service: &Manifest) -> Gateway {
+/// The gateway that a Service is.
+pub(crate) fn gateway(service: &Manifest) -> Gateway {
     let pair = |entry: &Value| {
         let outside = port(entry, "/port")?;
         Some((outside, port(entry, "/targetPort").unwrap_or(outside)))
