@@ -13,6 +13,7 @@ use crate::compile::explain::{
     MatchedRoute, ObjectExplanation, Request, describe, describe_guard, describe_limits, explain, explain_object,
 };
 use crate::ir::route::RouteBody;
+use crate::ir::upstream::Endpoint;
 use crate::ir::{Action, Policy as Effect, Upstream, UpstreamId};
 use crate::model::{Finding, GatewayId, ObjectRef, Severity};
 use crate::source::Places;
@@ -219,8 +220,11 @@ pub struct Destination {
     pub upstream: String,
     /// Its share.
     pub weight: u32,
-    /// `address:port` of what is ready.
+    /// `address:port` of what is ready, or the path of a Unix socket.
     pub endpoints: Vec<String>,
+    /// The TLS that the gateway starts towards these, as far as they are reached straight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<String>,
     /// What policies for it allow, an entry each; none where they say nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub access: Vec<String>,
@@ -544,6 +548,7 @@ impl RequestDocument {
             upstream: id.to_string(),
             weight: *weight,
             endpoints: upstream.map(|upstream| endpoints(upstream)).unwrap_or_default(),
+            tls: upstream.and_then(|upstream| upstream.tls.as_ref()).map(ToString::to_string),
             access: upstream.iter().flat_map(|upstream| &upstream.guards).flat_map(describe_guard).collect(),
             limits: describe_limits(policies_for(body, id)),
         });
@@ -562,7 +567,11 @@ fn policies_for<'a>(body: &'a RouteBody, id: &UpstreamId) -> &'a [Effect] {
 }
 
 fn endpoints(upstream: &Upstream) -> Vec<String> {
-    upstream.endpoints.values().flatten().map(|endpoint| format!("{}:{}", endpoint.address, endpoint.port)).collect()
+    let shown = |endpoint: &Endpoint| match endpoint.is_socket() {
+        true => endpoint.address.to_string(),
+        false => format!("{}:{}", endpoint.address, endpoint.port),
+    };
+    upstream.endpoints.values().flatten().map(shown).collect()
 }
 
 /// Says what became of an object.

@@ -155,6 +155,12 @@ const ROWS: &[Row] = &[
             "rerouting::whoever_moves_to_a_route_is_judged_by_it",
         ],
     },
+    Row {
+        kind: Kind::ClientTlsPolicy,
+        sample: "{simple: {config: {sni: a.example}}}",
+        lacks: "`istioMutual`",
+        shown_by: &["external_services::r195_a_client_tls_policy_comes_and_goes"],
+    },
 ];
 
 /// Tests that show all kinds beside each other.
@@ -310,6 +316,9 @@ fn compiled_with(policy: Option<(Kind, &str)>, selector: Option<(&str, Value)>) 
         if let Some((selector, items)) = selector {
             spec[selector] = items;
         }
+        if kind == Kind::ClientTlsPolicy {
+            spec["applyToDestinations"] = json!([{}]);
+        }
         manifests.push(json!({
             "apiVersion": kind.group().api_version(), "kind": kind.as_str(),
             "metadata": {"name": "sample", "namespace": "shop"}, "spec": spec,
@@ -361,6 +370,13 @@ fn beside_routes(compiled: &Compiled) -> BTreeSet<(String, String)> {
         for filter in values(&listener["filter_chains"]).flat_map(|chain| values(&chain["filters"])) {
             let (name, config) = (filter["name"].as_str().unwrap_or_default(), &filter["typed_config"]);
             filters.insert((format!("`{name}` of the listener: {}", message(config)), config.to_string()));
+        }
+    }
+    for cluster in resources(compiled, ResourceType::Cluster) {
+        let transport = &cluster["transport_socket"]["typed_config"];
+        if !transport.is_null() {
+            filters
+                .insert((format!("`transport_socket` of the cluster: {}", message(transport)), transport.to_string()));
         }
     }
     filters

@@ -170,7 +170,7 @@ impl<W: World + ?Sized> References<'_, W> {
             );
             return Err(Fault { code: Code::UnsafeEndpoint, field: field.clone(), message });
         }
-        if self.is_hidden_service(&address.host) {
+        if is_hidden_service(self.world, self.owner, &address.host) {
             let message = format!(
                 "`{}` names a Service that is not shared with workspace `{}`, and is not called; have its owner export it and import it here, or name another host",
                 address.host, self.owner
@@ -181,18 +181,16 @@ impl<W: World + ?Sized> References<'_, W> {
     }
 }
 
-impl<W: World + ?Sized> References<'_, W> {
-    /// Whether a host is the name of some Service, in any cluster, that the policy's workspace neither owns nor is given.
-    ///
-    /// Gateways of any cluster look names up, so one hidden Service of a name counts, whoever else has one.
-    fn is_hidden_service(&self, host: &str) -> bool {
-        let domains = self.world.roster().clusters.values().map(|cluster| &*cluster.domain);
-        services_named(host, domains).into_iter().any(|(name, namespace)| {
-            let wanted = Selector { name: Some(name), namespace, ..Selector::default() };
-            let found = self.world.services(&wanted);
-            found.iter().any(|service| !is_visible(self.world, self.owner, &service.id, &service.labels))
-        })
-    }
+/// Whether a host is the name of some Service, in any cluster, that a workspace neither owns nor is given.
+///
+/// Gateways of any cluster look names up, so one hidden Service of a name counts, whoever else has one.
+pub fn is_hidden_service<W: World + ?Sized>(world: &W, owner: &WorkspaceId, host: &str) -> bool {
+    let domains = world.roster().clusters.values().map(|cluster| &*cluster.domain);
+    services_named(host, domains).into_iter().any(|(name, namespace)| {
+        let wanted = Selector { name: Some(name), namespace, ..Selector::default() };
+        let found = world.services(&wanted);
+        found.iter().any(|service| !is_visible(world, owner, &service.id, &service.labels))
+    })
 }
 
 /// The Services, by name and namespace, that a resolver with a Pod's search list may find under a host; one without a
