@@ -451,7 +451,7 @@ impl CompileLoop {
             is_all_served = Some(is_all_served != Some(false) && matches!(event, Event::Endpoints(_)));
             self.is_stale |= self.take(event);
         }
-        let taken_up = self.put_off.take((self.now)());
+        let taken_up = self.put_off.take((self.now)(), is_all_served == Some(false));
         // R10: gateways keep what they have until there is a complete list.
         if !self.is_listed || (is_all_served == Some(true) && taken_up.is_empty() && !self.is_stale) {
             return;
