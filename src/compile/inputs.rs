@@ -318,7 +318,7 @@ impl Inputs {
         match fact {
             Lowered::Service(service) => self.services.remove(service),
             Lowered::Account(account) => self.accounts.remove(account),
-            Lowered::Slice(slice) => drop(self.slices.remove(&(slice.service.clone(), slice.id.clone()))),
+            Lowered::Slice(slice) => self.dismiss_slice(&slice.service, &slice.id),
             Lowered::Pod(pod) => drop(self.pods.remove(&pod.id)),
             Lowered::Node(node) => drop(self.nodes.remove(&(node.id.cluster.clone(), node.id.name.clone()))),
             Lowered::Secret(secret) => self.secrets.remove(secret),
@@ -338,6 +338,16 @@ impl Inputs {
             | Lowered::Settings(_)
             | Lowered::Nothing => {}
         }
+    }
+
+    /// Takes a slice of a Service out.
+    pub(super) fn dismiss_slice(&mut self, service: &ObjectRef, slice: &ObjectRef) {
+        self.slices.remove(&(service.clone(), slice.clone()));
+    }
+
+    /// The same with the slices, Pods and Nodes of others.
+    pub(super) fn with_places_of(self, others: Self) -> Self {
+        Self { slices: others.slices, pods: others.pods, nodes: others.nodes, ..self }
     }
 
     /// Takes a policy in that refers to nothing any more.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::model::{Labels, Name, ObjectRef};
+use crate::model::{Labels, Name, ObjectName, ObjectRef};
 
 use super::{ClientTls, Guard, Secret, SecretId};
 
@@ -132,7 +132,7 @@ impl UpstreamId {
             let text = subset.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
             subset_hash = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()));
         }
-        let ObjectRef { cluster, namespace, name, .. } = object;
+        let ObjectName { cluster, namespace, name, .. } = &**object;
         let is_label =
             |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         // Others could be read in two ways.

@@ -44,7 +44,7 @@ impl Exposed {
     fn within<'e>(&'e self, cluster: &'e Name) -> impl Iterator<Item = &'e Exposure> {
         let object = ObjectRef::new(Kind::Service, cluster, "", "");
         let nothing = UpstreamId { object, port: 0, subset: Labels::new(), purpose: Purpose::default() };
-        let sender = GatewayId { cluster: "".into(), namespace: "".into(), services: Vec::new() };
+        let sender = GatewayId::new("", "", Vec::new());
         let first = Exposure { target: nothing.clone(), sender, upstream: nothing, is_stream: false };
         self.all.range(first..).take_while(move |exposure| exposure.target.object.cluster == *cluster)
     }

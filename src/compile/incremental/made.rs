@@ -56,7 +56,7 @@ impl Made {
             trees: OrdMap::new(),
             groves: BTreeMap::new(),
             numbers: 0,
-            backed: Backed::new(),
+            backed: Backed::default(),
             broken: BTreeSet::new(),
             reached: BTreeMap::new(),
             reaches: BTreeMap::new(),

@@ -5,7 +5,7 @@ use crate::testing::{cluster_of, yaml};
 
 /// Two hosts of one gateway, each with a child table of a team, its Service and its endpoints. A policy of team `a`
 /// selects the routes of its table by label.
-const TWO: &str = "
+pub(super) const TWO: &str = "
 apiVersion: admin.gloo.solo.io/v2
 kind: KubernetesCluster
 metadata: {name: cluster-1, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
@@ -85,7 +85,7 @@ fn world(text: &str) -> World {
     documents.into_iter().map(|document| (cluster_of(&document), document)).collect()
 }
 
-fn find<'w>(world: &'w mut World, kind: &str, namespace: &str, name: &str) -> &'w mut Value {
+pub(super) fn find<'w>(world: &'w mut World, kind: &str, namespace: &str, name: &str) -> &'w mut Value {
     let is_it = |object: &Value| {
         object["kind"] == kind && object["metadata"]["namespace"] == namespace && object["metadata"]["name"] == name
     };
@@ -95,7 +95,12 @@ fn find<'w>(world: &'w mut World, kind: &str, namespace: &str, name: &str) -> &'
 
 /// Compiles [`TWO`], edits it, and compiles again; the result is what it is from scratch.
 fn edited(edit: impl FnOnce(&mut World)) -> (Compiled, Compiled, Step) {
-    let mut world = world(TWO);
+    edited_in(TWO, edit)
+}
+
+/// The same of another world.
+pub(super) fn edited_in(text: &str, edit: impl FnOnce(&mut World)) -> (Compiled, Compiled, Step) {
+    let mut world = world(text);
     let mut pair = Pair::new();
     let given = pair.put(&world);
     let (before, afresh) = pair.compile(&given);
@@ -109,7 +114,7 @@ fn edited(edit: impl FnOnce(&mut World)) -> (Compiled, Compiled, Step) {
 }
 
 /// Whether each host of the gateway is the very same as before, in the order of the domains.
-fn kept_hosts(before: &Compiled, after: &Compiled) -> Vec<bool> {
+pub(super) fn kept_hosts(before: &Compiled, after: &Compiled) -> Vec<bool> {
     let hosts = |compiled: &Compiled| -> Vec<Arc<crate::ir::VirtualHost>> {
         let plans = compiled.plans.values();
         let chains = plans.flat_map(|plan| plan.listeners.values()).flat_map(|listener| listener.chains.clone());
