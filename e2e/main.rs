@@ -19,6 +19,7 @@ mod cut;
 mod default_deny;
 mod edits;
 mod ext_auth;
+mod failover;
 mod forbidden;
 mod freeze;
 mod harness_works;

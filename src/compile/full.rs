@@ -126,9 +126,8 @@ pub fn compile(
     findings.extend(mesh.roots().flat_map(|root| unexposed(&inputs, root, &gateways)));
     let clients = clients(&inputs, &gateways, &mut findings);
     let around = (&bindings, &trees, &mesh);
-    let composed = gateways.iter().map(|gateway| {
-        compose(&inputs, gateway, around, clients.get(&gateway.cluster), &mut findings)
-    });
+    let composed =
+        gateways.iter().map(|gateway| compose(&inputs, gateway, around, clients.get(&gateway.cluster), &mut findings));
     let mut composed: Vec<GatewayPlan> = composed.collect();
     let exposed: BTreeSet<Exposure> = composed.iter().flat_map(exposures).collect();
     let identity = |gateway: &GatewayId| Some(membership(&inputs, gateway, &mut Findings::new())?.uri);

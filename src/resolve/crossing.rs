@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::ir::listener::{CertificateSource, Chain, ClientCertificate, Purpose as ListenerPurpose, Serves, Tls, TlsVersion, TrustSource};
+use crate::ir::listener::{
+    CertificateSource, Chain, ClientCertificate, Purpose as ListenerPurpose, Serves, Tls, TlsVersion, TrustSource,
+};
 use crate::ir::secret::AltName;
 use crate::ir::trust::Identity;
 use crate::ir::upstream::{Endpoint, Locality, Purpose, Remote};
@@ -189,7 +191,11 @@ pub(super) fn add_remote(endpoints: &mut BTreeMap<Locality, Vec<Endpoint>>, behi
         let weight = (u64::from(count) * u64::from(scale) / u64::from(of(&way))).max(1);
         let weight = u32::try_from(weight).unwrap_or(u32::MAX);
         let via = Some(way.remote.target.object.cluster.clone());
-        let all = way.gateways.into_iter().map(|(address, port)| Endpoint { address, port, via: via.clone(), weight });
+        let all = way.gateways.into_iter().map(|(address, port)| Endpoint {
+            via: via.clone(),
+            weight,
+            ..Endpoint::direct(address, port)
+        });
         endpoints.entry(place).or_default().extend(all);
     }
 }
@@ -204,7 +210,7 @@ fn multiple(a: u32, b: u32) -> Option<u32> {
 }
 
 /// The place that several have in common: their region, and their zone and sub-zone where these are the same too.
-fn common<'a>(mut places: impl Iterator<Item = &'a Locality>) -> Locality {
+pub(super) fn common<'a>(mut places: impl Iterator<Item = &'a Locality>) -> Locality {
     let mut common = places.next().cloned().unwrap_or_default();
     for place in places {
         if place.region != common.region {

@@ -32,6 +32,18 @@ struct Row {
 
 const ROWS: &[Row] = &[
     Row {
+        kind: Kind::OutlierDetectionPolicy,
+        sample: "{consecutiveErrors: 2, consecutiveGatewayErrors: 1, interval: 1s, baseEjectionTime: 2s, maxEjectionPercent: 50}",
+        lacks: "Services",
+        shown_by: &["failover::r173_the_nearest_serve_and_others_take_over_and_give_back"],
+    },
+    Row {
+        kind: Kind::FailoverPolicy,
+        sample: "{localityMappings: [{from: {region: eu}, to: [{region: us, weight: 60}, {region: eu, weight: 40}]}]}",
+        lacks: "gateways of one Service in several places, which count as in what these have in common",
+        shown_by: &["failover::r176_requests_go_where_a_policy_leads_them"],
+    },
+    Row {
         kind: Kind::HeaderManipulationPolicy,
         sample: "{appendRequestHeaders: {x-a: a}, removeRequestHeaders: [x-b], appendResponseHeaders: {x-c: c}, removeResponseHeaders: [x-d]}",
         lacks: "pseudo-headers but `Host`",
@@ -162,6 +174,50 @@ spec:
   http: [{name: all, forwardTo: {destinations: [{ref: {name: web}}]}}]
 ---
 apiVersion: v1
+kind: Node
+metadata: {name: here, labels: {topology.kubernetes.io/region: eu}}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: there, labels: {topology.kubernetes.io/region: us}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-0, namespace: shop, labels: {app: web}}
+spec: {nodeName: here}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: cart, namespace: shop, labels: {app: cart}}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: cart-1, namespace: shop, labels: {kubernetes.io/service-name: cart}}
+ports: [{port: 8080}]
+endpoints: [{addresses: [10.0.0.1], nodeName: here}, {addresses: [10.0.0.2], nodeName: there}]
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: VirtualDestination
+metadata: {name: cart, namespace: shop}
+spec: {services: [{labels: {app: cart}}], ports: [{number: 80, protocol: HTTP}, {number: 81, protocol: HTTP, targetPort: {number: 80}}]}
+---
+apiVersion: resilience.policy.gloo.solo.io/v2
+kind: OutlierDetectionPolicy
+metadata: {name: cart, namespace: shop, creationTimestamp: '2024-01-01T00:00:00Z'}
+spec: {applyToDestinations: [{kind: VIRTUAL_DESTINATION, selector: {name: cart}, port: {number: 81}}], config: {}}
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: RouteTable
+metadata: {name: zzz, namespace: shop}
+spec:
+  hosts: [zzz.example]
+  virtualGateways: [{name: web}]
+  http:
+    - {name: one, matchers: [{uri: {prefix: /one}}], forwardTo: {destinations: [{ref: {name: cart}, kind: VIRTUAL_DESTINATION, port: {number: 80}}]}}
+    - {name: two, forwardTo: {destinations: [{ref: {name: cart}, kind: VIRTUAL_DESTINATION, port: {number: 81}}]}}
+---
+apiVersion: v1
 kind: Service
 metadata: {name: limiter, namespace: shop}
 spec: {selector: {app: limiter}, ports: [{port: 8081}]}
@@ -207,6 +263,25 @@ fn route(compiled: &Compiled) -> Value {
     shown.expect("a route configuration")["virtual_hosts"][0]["routes"][0].clone()
 }
 
+/// The fields that clusters and their endpoints have, by the resource.
+fn of_upstreams(compiled: &Compiled) -> BTreeSet<(String, String)> {
+    let plan = compiled.plans.values().next().expect("a gateway");
+    let snapshot = emit_gateway(plan, &EmitOptions::default());
+    let mut fields = BTreeSet::new();
+    for resource in snapshot.resources(ResourceType::Cluster).values() {
+        let shown = to_json(ResourceType::Cluster, resource).expect("known");
+        let own = shown.as_object().expect("an object").keys().map(|field| format!("`{field}` of the cluster"));
+        fields.extend(own.map(|field| (resource.name.to_string(), field)));
+    }
+    for resource in snapshot.resources(ResourceType::Endpoint).values() {
+        let shown = to_json(ResourceType::Endpoint, resource).expect("known");
+        let places = shown["endpoints"].as_array().into_iter().flatten().filter_map(Value::as_object);
+        let own = places.flat_map(|place| place.keys()).map(|field| format!("`{field}` of the endpoints"));
+        fields.extend(own.map(|field| (resource.name.to_string(), field)));
+    }
+    fields
+}
+
 /// The filters of that route's cluster, with their messages.
 fn of_cluster(compiled: &Compiled) -> BTreeSet<String> {
     let plan = compiled.plans.values().next().expect("a gateway");
@@ -246,6 +321,9 @@ fn in_envoy(row: &Row) -> BTreeSet<String> {
                 .map(|field| format!("`{field}`")),
         );
     }
+    let before = of_upstreams(&compiled(None));
+    let now = of_upstreams(&compiled(Some((row.kind, row.sample))));
+    changed.extend(now.difference(&before).map(|(_, field)| field.clone()));
     changed.extend(of_cluster(&compiled(Some((row.kind, row.sample)))));
     changed
 }
