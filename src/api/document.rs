@@ -13,6 +13,7 @@ use crate::compile::explain::{
     MatchedRoute, ObjectExplanation, Request, describe, describe_guard, describe_limits, explain, explain_object,
 };
 use crate::ir::route::RouteBody;
+use crate::ir::upstream::Endpoint;
 use crate::ir::{Action, Policy as Effect, Upstream, UpstreamId};
 use crate::model::{Finding, GatewayId, ObjectRef, Severity};
 use crate::source::Places;
@@ -219,7 +220,8 @@ pub struct Destination {
     pub upstream: String,
     /// Its share.
     pub weight: u32,
-    /// `address:port` of what is ready.
+    /// `address:port` of what is ready, in the order of use; of an east-west gateway also the cluster that it leads into, and by
+    /// which server name it is asked; of what takes over from others its rank.
     pub endpoints: Vec<String>,
     /// What policies for it allow, an entry each; none where they say nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -561,8 +563,22 @@ fn policies_for<'a>(body: &'a RouteBody, id: &UpstreamId) -> &'a [Effect] {
     destination.map(|destination| destination.policies.as_slice()).unwrap_or_default()
 }
 
+/// In the order in which they are used.
 fn endpoints(upstream: &Upstream) -> Vec<String> {
-    upstream.endpoints.values().flatten().map(|endpoint| format!("{}:{}", endpoint.address, endpoint.port)).collect()
+    let mut all: Vec<_> = upstream.endpoints.values().flatten().collect();
+    all.sort_by_key(|endpoint| endpoint.priority);
+    let show = |endpoint: &Endpoint| {
+        let mut text = format!("{}:{}", endpoint.address, endpoint.port);
+        let remote = endpoint.via.as_ref().and_then(|cluster| Some((cluster, upstream.remotes.get(cluster)?)));
+        if let Some((cluster, remote)) = remote {
+            text.push_str(&format!(" (into {cluster} as {})", remote.server_name));
+        }
+        if endpoint.priority > 0 {
+            text.push_str(&format!(" (rank {})", endpoint.priority + 1));
+        }
+        text
+    };
+    all.into_iter().map(show).collect()
 }
 
 /// Says what became of an object.

@@ -92,6 +92,9 @@ impl Balancing {
     pub(super) fn of<W: World + ?Sized>(world: &W, upstream: &UpstreamId, findings: &mut Findings) -> Self {
         let id = &upstream.object;
         let mut balancing = Self::default();
+        if id.kind == Kind::Service {
+            return balancing;
+        }
         let (Some(owner), Some(labels)) = (world.roster().owner_of(id), destination_labels(world, id)) else {
             return balancing;
         };
@@ -100,7 +103,7 @@ impl Balancing {
                 continue;
             }
             let place = match &policy.effect {
-                PolicyEffect::Valid(Policy::Outlier(_)) if id.kind != Kind::Service => &mut balancing.outlier,
+                PolicyEffect::Valid(Policy::Outlier(_)) => &mut balancing.outlier,
                 PolicyEffect::Valid(Policy::Failover(_)) if id.kind != Kind::ExternalService => &mut balancing.failover,
                 _ => continue,
             };
@@ -114,10 +117,8 @@ impl Balancing {
             }
         }
         if let (Some(failover), None) = (&balancing.failover, &balancing.outlier) {
-            let message = format!(
-                "nothing fails over at `{id}`: no OutlierDetectionPolicy says when its endpoints have failed{}",
-                if id.kind == Kind::Service { ", which none can for a Service; use a virtual destination" } else { "" }
-            );
+            let message =
+                format!("nothing fails over at `{id}`: no OutlierDetectionPolicy says when its endpoints have failed");
             findings.push(Finding::warning(&failover.id, Code::PolicyRemark, message).with(id));
         }
         balancing

@@ -24,6 +24,7 @@ use super::LoopbackEndpoints;
 use super::access;
 use super::destination::{is_closed_by_policy, is_unsafe};
 use super::eastwest::{EastWestGateway, east_west_gateways};
+use super::external::may_reach_itself;
 use super::facts::{Port, Service, ServicePort};
 use super::gateway::{is_closed_by_policy as is_gateway_closed, mesh_secrets};
 use super::world::World;
@@ -77,6 +78,8 @@ fn door<W: World + ?Sized>(world: &W, gateway: &EastWestGateway) -> Result<Door,
         );
         return Err(unusable(Severity::Error, message));
     };
+    let lets_loopback = world.options().loopback_endpoints == LoopbackEndpoints::Allowed;
+    let is_name = |address: &str| Host::parse(address).is_ok_and(|host| !host.is_wildcard());
     let mut problem = None;
     let mut addresses = BTreeSet::new();
     let found: Vec<(Name, u16)> = if gateway.overrides.is_empty() {
@@ -86,13 +89,17 @@ fn door<W: World + ?Sized>(world: &W, gateway: &EastWestGateway) -> Result<Door,
     };
     for (address, port) in found {
         match address.parse::<IpAddr>() {
+            // Gateways look it up themselves.
+            Err(_) if is_name(&address) && (lets_loopback || !may_reach_itself(&address)) => {
+                addresses.insert((address, port));
+            }
             Err(_) => {
                 let message = format!(
-                    "`{address}`, where east-west gateway `{id}` is reached, is no IP address, and names are not looked up yet; write its IP addresses in `hostInfoOverrides`"
+                    "`{address}`, where east-west gateway `{id}` is said to be reached, is neither an IP address nor a host name that leads elsewhere; write one in `hostInfoOverrides`"
                 );
                 problem = Some(message);
             }
-            Ok(ip) if is_unsafe(ip) && world.options().loopback_endpoints == LoopbackEndpoints::Refused => {
+            Ok(ip) if is_unsafe(ip) && !lets_loopback => {
                 let message = format!(
                     "address {address} of east-west gateway `{id}` would lead gateways to their own hosts; `--allow-loopback-endpoints` permits it for a mesh on one machine"
                 );

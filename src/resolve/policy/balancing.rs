@@ -14,7 +14,7 @@ pub(super) fn remark_on_kinds(
     without: DestinationKind,
     remarks: &mut Findings,
 ) {
-    for (index, selector) in selectors.iter().enumerate().filter(|(_, selector)| selector.kind == without) {
+    for (index, _) in selectors.iter().enumerate().filter(|(_, selector)| selector.kind == without) {
         let (what, instead) = match without {
             DestinationKind::Service => {
                 ("Services, which a selector means unless it says otherwise", "VIRTUAL_DESTINATION")
@@ -24,7 +24,6 @@ pub(super) fn remark_on_kinds(
         };
         let message = format!("{} has no effect on {what}; write `kind: {instead}`", id.kind);
         let at = FieldPath::new("spec.applyToDestinations").index(index);
-        let _ = selector;
         remarks.push(Finding::warning(id, Code::PolicyRemark, message).at(at));
     }
 }

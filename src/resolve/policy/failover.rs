@@ -19,22 +19,20 @@ use super::{config_fault, no_config};
 /// R176, R177.
 pub fn lower(id: &ObjectRef, policy: &FailoverPolicy, remarks: &mut Findings) -> Result<Failover, Fault> {
     let config = policy.config.as_ref().ok_or_else(no_config)?;
-    remark_on_kinds(id, &policy.apply_to_destinations, DestinationKind::ExternalService, remarks);
-    let Some(labels) = &config.priority_labels else {
-        let mappings = config.locality_mappings.iter().enumerate();
-        return Ok(Failover::ByPlace(
-            mappings.map(|(index, written)| mapping(index, written)).collect::<Result<_, _>>()?,
-        ));
-    };
-    if !config.locality_mappings.is_empty() {
+    // Nothing says which endpoints of a Service have failed (R175).
+    for kind in [DestinationKind::Service, DestinationKind::ExternalService] {
+        remark_on_kinds(id, &policy.apply_to_destinations, kind, remarks);
+    }
+    if config.priority_labels.is_some() && !config.locality_mappings.is_empty() {
         let message = "`localityMappings` are used, and the labels are not; write one of the two";
         let at = FieldPath::new("spec.config.priorityLabels");
         remarks.push(Finding::warning(id, Code::PolicyRemark, message).at(at));
-        let mappings = config.locality_mappings.iter().enumerate();
-        return Ok(Failover::ByPlace(
-            mappings.map(|(index, written)| mapping(index, written)).collect::<Result<_, _>>()?,
-        ));
     }
+    let Some(labels) = config.priority_labels.as_ref().filter(|_| config.locality_mappings.is_empty()) else {
+        let mappings = config.locality_mappings.iter().enumerate();
+        let mappings: Result<Vec<Mapping>, Fault> = mappings.map(|(index, written)| mapping(index, written)).collect();
+        return Ok(Failover::ByPlace(mappings?));
+    };
     let field = "priorityLabels.labels";
     if labels.labels.is_empty() {
         return Err(config_fault(field, "write at least one label"));
