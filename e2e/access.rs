@@ -80,7 +80,7 @@ spec:
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: stock, namespace: team}
+metadata: {name: stock, namespace: team, labels: {guard: 'yes'}}
 spec: {selector: {app: stock}, ports: [{name: http, port: 8080}]}
 ---
 apiVersion: discovery.k8s.io/v1
@@ -149,9 +149,10 @@ fn policy(namespace: &str, name: &str, spec: &Value) -> Manifest {
     }))
 }
 
-/// One for the Service `stock`, with entries.
+/// One for the Service `stock`, by its label, with entries.
 fn on_stock(name: &str, entries: &Value) -> Manifest {
-    let spec = json!({"applyToDestinations": [{"selector": {"name": "stock"}}], "config": {"authzList": entries}});
+    let selector = json!({"labels": {"guard": "yes"}});
+    let spec = json!({"applyToDestinations": [{"selector": selector}], "config": {"authzList": entries}});
     policy("team", name, &spec)
 }
 

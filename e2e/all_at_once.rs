@@ -2,8 +2,7 @@
 //! was asked, what was counted, and which refusal the client got.
 //!
 //! A limit's header has the rate-limit service asked at that place, and the authorization server answers late. So rows let a
-//! filter pause before tokens, claims, the door, keys, the server, other origins and the destination: whoever is to be
-//! refused still is.
+//! filter pause before each one that refuses, those that a route brings whole among them: whoever is to be refused still is.
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use crate::policies::preflight;
 use crate::support::authorizer::{Authorizer, Check, Verdict};
 use crate::support::delegated::{Delegated, HOST, echo, request};
 use crate::support::http::Request;
-use crate::support::issuer::Issuer;
+use crate::support::issuer::{Issuer, base64};
 use crate::support::limiter::Limiter;
 use crate::support::manifests::{self, Manifest};
 use crate::support::net::Network;
@@ -31,6 +30,10 @@ pub(crate) const WORLD: &str = r"
       - {name: all, labels: {all: 'yes', auth: server}, matchers: [{uri: {prefix: /all}}], forwardTo: *stock}
       - {name: keys, labels: {all: 'yes', auth: keys}, matchers: [{uri: {prefix: /keys}}], forwardTo: *stock}
       - {name: faulty, labels: {all: 'yes', auth: server, fault: 'yes'}, matchers: [{uri: {prefix: /faulty}}], forwardTo: *stock}
+      - {name: password, labels: {all: 'yes', auth: password}, matchers: [{uri: {prefix: /password}}], forwardTo: *stock}
+      - {name: access, labels: {all: 'yes', auth: access}, matchers: [{uri: {prefix: /access}}], forwardTo: *stock}
+      - {name: either, labels: {all: 'yes', auth: either}, matchers: [{uri: {prefix: /either}}], forwardTo: *stock}
+      - {name: late, labels: {auth: server, token: late}, matchers: [{uri: {prefix: /late}}], forwardTo: *stock}
 - apiVersion: admin.gloo.solo.io/v2
   kind: RateLimitServerConfig
   metadata: {name: limits, namespace: team, @}
@@ -50,7 +53,7 @@ pub(crate) const WORLD: &str = r"
   stringData: {api-key: correct-horse-battery}
 ";
 
-/// `$KEYS` stands for the issuer's.
+/// `$KEYS` stands for the issuer's. The hash is that of `wonder`.
 const POLICIES: &str = r"
 - {apiVersion: resilience.policy.gloo.solo.io/v2, kind: FaultInjectionPolicy, metadata: {name: fault, namespace: shop, @}, spec: {applyToRoutes: [{route: {labels: {fault: 'yes'}}}], config: {abort: {httpStatus: 418}}}}
 - apiVersion: security.policy.gloo.solo.io/v2
@@ -63,7 +66,12 @@ const POLICIES: &str = r"
   spec:
     applyToRoutes: [{route: {labels: {all: 'yes'}}}]
     config:
-      providers: {a: {issuer: https://a, local: {inline: $KEYS}, claimsToHeaders: [{claim: sub, header: x-user}]}}
+      providers:
+        a:
+          issuer: https://a
+          local: {inline: $KEYS}
+          tokenSource: {headers: [{name: x-token, prefix: 'Bearer '}]}
+          claimsToHeaders: [{claim: sub, header: x-user}]
       claims: [{key: group, values: [staff]}]
 - apiVersion: security.policy.gloo.solo.io/v2
   kind: AccessPolicy
@@ -80,6 +88,30 @@ const POLICIES: &str = r"
     applyToRoutes: [{route: {labels: {auth: keys}}}]
     config: {glooAuth: {configs: [{passThroughAuth: {grpc: {address: '$GRPC', connectionTimeout: 9s}}}, {apiKeyAuth: {headerName: x-key, k8sSecretApikeyStorage: {labelSelector: {keys: shop}}}}]}}
 - apiVersion: security.policy.gloo.solo.io/v2
+  kind: ExtAuthPolicy
+  metadata: {name: password, namespace: team, @}
+  spec:
+    applyToRoutes: [{route: {labels: {auth: password}}}]
+    config: {glooAuth: {configs: [{basicAuth: &users {encryption: {sha1: {}}, userList: {users: {alice: {hashedPassword: c37424cc626cc035d6e4e2991c0270d0510b8df3}}}}}]}}
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: ExtAuthPolicy
+  metadata: {name: access, namespace: team, @}
+  spec:
+    applyToRoutes: [{route: {labels: {auth: access}}}]
+    config: {glooAuth: {configs: [{oauth2: {accessTokenValidation: {jwt: {localJwks: {inlineString: $KEYS}, issuer: https://a}, requiredScopes: {scope: [read]}}}}]}}
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: ExtAuthPolicy
+  metadata: {name: either, namespace: team, @}
+  spec:
+    applyToRoutes: [{route: {labels: {auth: either}}}]
+    config:
+      glooAuth:
+        booleanExpr: server && (user || key)
+        configs:
+          - {name: server, passThroughAuth: {grpc: {address: '$GRPC', connectionTimeout: 9s}}}
+          - {name: user, basicAuth: *users}
+          - {name: key, apiKeyAuth: {headerName: x-key, k8sSecretApikeyStorage: {labelSelector: {keys: shop}}}}
+- apiVersion: security.policy.gloo.solo.io/v2
   kind: CSRFPolicy
   metadata: {name: csrf, namespace: team, @}
   spec: {applyToRoutes: [{route: {labels: {all: 'yes'}}}], config: {filterEnabled: true}}
@@ -92,6 +124,20 @@ const POLICIES: &str = r"
   metadata: {name: headers, namespace: shop, @}
   spec: {applyToRoutes: [{route: {labels: {all: 'yes'}}}], config: {appendRequestHeaders: {x-added: '1'}}}
 - {apiVersion: resilience.policy.gloo.solo.io/v2, kind: RetryTimeoutPolicy, metadata: {name: timeout, namespace: team, @}, spec: {applyToRoutes: [{route: {labels: {all: 'yes'}}}], config: {requestTimeout: 9s}}}
+";
+
+/// Tokens that are looked at after authorization. The door would let nobody in there, as it cannot tell who it is.
+const LATE: &str = r"
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: JWTPolicy
+  metadata: {name: late, namespace: shop, @}
+  spec:
+    applyToRoutes: [{route: {labels: {token: late}}}]
+    config: {phase: {postAuthz: {}}, providers: {a: {issuer: https://a, local: {inline: $KEYS}}}}
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: ExtAuthPolicy
+  metadata: {name: server, namespace: team, @}
+  spec: {applyToRoutes: [{route: {labels: {auth: server}}}], config: {customAuth: {}, server: {name: authz}}}
 ";
 
 /// A limit by the header and the rule of one name, in a phase.
@@ -135,16 +181,8 @@ impl World {
         let team = Delegated::start(&objects).await?;
         let limiter = Limiter::start("ratelimit~cluster-1~team~limiter", team.mesh.chancery.xds()).await;
         let limiter = limiter.map_err(|error| team.mesh.with_logs(error))?;
-        // Written late, so that no echo backend answers there.
-        for (service, address) in [("authz", authz.address), ("limiter", limiter.address)] {
-            let slice = json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-                "metadata": {"name": format!("{service}-1"), "namespace": "team", "labels": {"kubernetes.io/service-name": service}},
-                "ports": [{"name": "grpc", "port": address.port()}],
-                "endpoints": [{"addresses": [address.ip().to_string()]}],
-            });
-            manifests::write(team.mesh.directory(), &[Manifest { cluster: "cluster-1".to_owned(), object: slice }])?;
-        }
+        team.leads("authz", "grpc", authz.address)?;
+        team.leads("limiter", "grpc", limiter.address)?;
         Ok(Self { team, authz, _limiter: limiter, issuer, _network: network })
     }
 
@@ -176,7 +214,7 @@ async fn all_kinds_on_one_route_judge_in_the_documented_order() -> anyhow::Resul
     manifests::write(world.team.mesh.directory(), &limits)?;
     let (alice, other, mallory) =
         (world.token("alice", "staff")?, world.token("alice", "guests")?, world.token("mallory", "staff")?);
-    let by = |token: &str, request: Request| request.header("authorization", token);
+    let by = |token: &str, request: Request| request.header("x-token", token);
     let get = || request("GET", "/all");
     let good = || by(&alice, get()).header("x-pass", "yes");
     let from = |method: &str, origin: &str| Request { method: method.to_owned(), ..good() }.header("origin", origin);
@@ -234,12 +272,14 @@ async fn all_kinds_on_one_route_judge_in_the_documented_order() -> anyhow::Resul
                 by(&mallory, get()).header("x-pass", "yes").header("x-middle", "b"),
                 (403, 0, 0),
             ),
+            ("once too often, after a pause", good().header("x-early", "b").header("x-middle", "a"), (429, 0, 0)),
             ("refused by the server, after a pause", by(&alice, get()).header("x-middle", "c"), (401, 0, 1)),
             // Other origins last on the gateway, and then what the destination's owner says.
             ("another origin", from("POST", "https://evil.test"), (403, 0, 1)),
             ("another origin, with a method that is not allowed", from("DELETE", "https://evil.test"), (403, 0, 1)),
             ("its own origin", from("POST", &own), (200, 1, 1)),
             ("a method that the destination does not allow", from("DELETE", &own), (403, 0, 1)),
+            ("and after one more pause", from("DELETE", &own).header("x-late", "b"), (403, 0, 1)),
         ])
         .await?;
     let evil = world.team.send(&from("DELETE", "https://evil.test")).await?;
@@ -262,6 +302,56 @@ async fn all_kinds_on_one_route_judge_in_the_documented_order() -> anyhow::Resul
             ),
             ("a key, refused by the server", keys().header("x-key", "correct-horse-battery"), (401, 0, 1)),
             ("both", keys().header("x-key", "correct-horse-battery").header("x-pass", "yes"), (200, 1, 1)),
+        ])
+        .await?;
+    credentials(&mut world, &alice).await
+}
+
+/// The other methods that a gateway judges by itself, each behind filters that pause: the service is asked for a limit's
+/// header, the server where the policy says so.
+async fn credentials(world: &mut World, alice: &str) -> anyhow::Result<()> {
+    let to = |path: &str| request("GET", path).header("x-token", alice);
+    let basic = |password: &str| format!("Basic {}", base64(format!("alice:{password}")));
+    let (good, bad) = (basic("wonder"), basic("x"));
+    let read = format!("Bearer {}", world.issuer.token(&json!({"scope": "read"}))?);
+    let write = format!("Bearer {}", world.issuer.token(&json!({"scope": "write"}))?);
+    let forged = format!("Bearer {}", Issuer::ec("https://a")?.token(&json!({"scope": "read"}))?);
+    let with = |path: &str, credentials: &str, turn: &str| {
+        to(path).header("authorization", credentials).header("x-early", turn).header("x-middle", turn)
+    };
+    let either = |turn: &str| to("/either").header("x-pass", "yes").header("x-middle", turn);
+    world.team.answers(&to("/password").header("authorization", &good), 200).await?;
+    world.team.answers(&to("/either").header("x-pass", "yes").header("x-key", "correct-horse-battery"), 200).await?;
+    world
+        .judges(&[
+            ("no password", to("/password").header("x-middle", "e"), (401, 0, 0)),
+            ("a wrong password", with("/password", &bad, "f"), (401, 0, 0)),
+            ("a password", with("/password", &good, "g"), (200, 1, 0)),
+            ("no access token", to("/access").header("x-middle", "h"), (401, 0, 0)),
+            ("a forged access token", with("/access", &forged, "i"), (401, 0, 0)),
+            ("an access token without the scope", with("/access", &write, "j"), (403, 0, 0)),
+            ("an access token", with("/access", &read, "k"), (200, 1, 0)),
+            ("neither key nor password", either("l"), (403, 0, 1)),
+            ("a wrong key", either("m").header("x-key", "wrong"), (403, 0, 1)),
+            ("the key", either("n").header("x-key", "correct-horse-battery"), (200, 1, 1)),
+            ("the password", either("o").header("authorization", &good), (200, 1, 1)),
+        ])
+        .await
+}
+
+#[tokio::test]
+async fn tokens_that_are_looked_at_last_are_so_behind_a_pause() -> anyhow::Result<()> {
+    let mut world = World::start(LATE).await?;
+    let late = || request("GET", "/late").header("x-pass", "yes");
+    let alice = world.token("alice", "staff")?;
+    let forged = format!("Bearer {}", Issuer::ec("https://a")?.token(&json!({}))?);
+    world.team.answers(&late().header("authorization", &alice), 200).await?;
+    world
+        .judges(&[
+            ("no token", late(), (401, 0, 1)),
+            ("a forged one", late().header("authorization", &forged), (401, 0, 1)),
+            ("a good one", late().header("authorization", &alice), (200, 1, 1)),
+            ("a good one, refused by the server", request("GET", "/late").header("authorization", &alice), (401, 0, 1)),
         ])
         .await
 }

@@ -1,9 +1,9 @@
 //! Bad JWTPolicies and AccessPolicies on a real Envoy: each class of them closes what it selects and nothing else, and says
 //! where it is wrong.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::support::delegated::{Delegated, request};
+use crate::support::delegated::{Delegated, VAULT, request};
 use crate::support::issuer::Issuer;
 
 const TOKENS: &str = "JWTPolicy/shop/tokens@cluster-1";
@@ -11,15 +11,6 @@ const GUARD: &str = "AccessPolicy/team/guard@cluster-1";
 
 /// `$KEYS` stands for the issuer's.
 const WORLD: &str = r"
-- apiVersion: v1
-  kind: Service
-  metadata: {name: vault, namespace: team, @}
-  spec: {selector: {app: vault}, ports: [{name: http, port: 8080}]}
-- apiVersion: discovery.k8s.io/v1
-  kind: EndpointSlice
-  metadata: {name: vault-1, namespace: team, labels: {kubernetes.io/service-name: vault}, @}
-  ports: [{name: http, port: 8080}]
-  endpoints: [{addresses: [10.1.0.12], targetRef: {kind: Pod, name: vault-0}}]
 - apiVersion: networking.gloo.solo.io/v2
   kind: RouteTable
   metadata: {name: child, namespace: team, @}
@@ -39,7 +30,7 @@ const WORLD: &str = r"
 async fn a_bad_jwt_policy_closes_its_own_routes_and_says_why() -> anyhow::Result<()> {
     let issuer = Issuer::ec("https://a")?;
     let keys = issuer.jwks();
-    let mut world = Delegated::start(&WORLD.replace("$KEYS", &json!(keys).to_string())).await?;
+    let mut world = Delegated::start(&format!("{VAULT}{}", WORLD.replace("$KEYS", &json!(keys).to_string()))).await?;
     let bearer = format!("Bearer {}", issuer.token(&json!({}))?);
     let good = |path: &str| request("GET", path).header("authorization", &bearer);
     world.answers(&good("/guarded"), 200).await?;
@@ -72,6 +63,15 @@ async fn a_bad_jwt_policy_closes_its_own_routes_and_says_why() -> anyhow::Result
             "spec.config.providers.a.claimsToHeaders[1].header",
         ),
         (provider(json!({"audience": ["x"]})), "spec.config.providers.a.audience"),
+        (
+            provider(json!({"claimsToHeaders": [{"claim": "https://a/b", "header": "x-a", "append": true}]})),
+            "spec.config.providers.a.claimsToHeaders",
+        ),
+        (provider(json!({"audiences": ["a".repeat(4097)]})), "spec.config.providers.a.audiences[0]"),
+        (
+            json!({"providers": (0..17).map(|n| (format!("p{n}"), json!({"local": {"inline": keys}}))).collect::<Map<_, _>>()}),
+            "spec.config.providers",
+        ),
     ] {
         let before = world.mesh.manifests.clone();
         world.mesh.edit(TOKENS, |policy| policy["spec"]["config"] = config.clone())?;
@@ -93,17 +93,28 @@ async fn a_bad_jwt_policy_closes_its_own_routes_and_says_why() -> anyhow::Result
 #[tokio::test]
 async fn a_bad_access_policy_closes_its_destination_and_says_why() -> anyhow::Result<()> {
     let keys = Issuer::ec("https://a")?.jwks();
-    let mut world = Delegated::start(&WORLD.replace("$KEYS", &json!(keys).to_string())).await?;
+    let mut world = Delegated::start(&format!("{VAULT}{}", WORLD.replace("$KEYS", &json!(keys).to_string()))).await?;
     let vault = request("GET", "/vault");
     world.answers(&request("PUT", "/vault"), 403).await?;
     world.answers(&vault, 200).await?;
     let entry = |entry: Value| json!({"authzList": [entry]});
+    let headers = |headers: Value| entry(json!({"match": {"request": {"headers": headers}}}));
     for (config, field) in [
         (json!(null), "spec.config"),
         (entry(json!({"allowedMethods": ["GE T"]})), "spec.config.authzList[0].allowedMethods[0]"),
         (entry(json!({"allowedPaths": [""]})), "spec.config.authzList[0].allowedPaths[0]"),
         (entry(json!({"allowedMethod": ["GET"]})), "spec.config.authzList[0].allowedMethod"),
         (entry(json!({"allowedIpBlocks": ["10.0.0.0/33"]})), "spec.config.authzList[0].allowedIpBlocks[0]"),
+        (headers(json!({"x-a": {}})), "spec.config.authzList[0].match.request.headers.x-a"),
+        (headers(json!({"x a": {"values": ["b"]}})), "spec.config.authzList[0].match.request.headers.x a"),
+        (
+            headers(json!({"X-A": {"values": ["b"]}, "x-a": {"values": ["c"]}})),
+            "spec.config.authzList[0].match.request.headers.x-a",
+        ),
+        (
+            headers(json!({"x-a": {"values": ["b".repeat(4097)]}})),
+            "spec.config.authzList[0].match.request.headers.x-a.values[0]",
+        ),
     ] {
         world.mesh.edit(GUARD, |policy| policy["spec"]["config"] = config.clone())?;
         let told = |error: anyhow::Error| error.context(config.to_string());

@@ -1,6 +1,7 @@
 //! Ways around a policy that other control planes left open, each tried on a real Envoy: odd spellings of paths, headers
-//! twice and in mixed case, literals that land in an expression, format strings in values. That no text breaks out into
-//! the script of cut chains is shown where it is written, `emit/layout.rs`.
+//! twice and in mixed case, literals that land in an expression, format strings in values, policies of strangers. Which test
+//! tries which way, those of other files among them, stands in the manual, "Ways around policies". That no text breaks out
+//! into the script of cut chains is shown where it is written, `emit/layout.rs`.
 //!
 //! What protects here are a CSRFPolicy and a route that a WAFPolicy keeps closed, as its kind is not supported. A request must
 //! never reach the backend by being written differently.
@@ -14,6 +15,7 @@ use tokio::net::TcpStream;
 
 use crate::support::delegated::{Delegated, HOST, echo, request};
 use crate::support::http::{Client, Protocol, Request};
+use crate::support::issuer::Issuer;
 
 const WORLD: &str = r"
 - apiVersion: networking.gloo.solo.io/v2
@@ -170,6 +172,116 @@ async fn literals_are_no_expressions() -> anyhow::Result<()> {
     ] {
         let asked = request("POST", "/admin").header("origin", origin);
         assert_eq!(world.outcome(&asked).await?, expected, "{origin}");
+    }
+    Ok(())
+}
+
+/// The same in patterns with `*`: of an AccessPolicy, at a destination and on the gateway, and of claims.
+#[tokio::test]
+async fn literals_beside_an_asterisk_are_no_expressions() -> anyhow::Result<()> {
+    const POLICIES: &str = r"
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: AccessPolicy
+  metadata: {name: patterns, namespace: team, @}
+  spec:
+    applyToDestinations: [{selector: {name: stock}}]
+    config:
+      authzList:
+        - {allowedPaths: ['/v1.0*', '*.css', '/v[1]']}
+        - {match: {request: {headers: {x-head: {values: ['a.b*']}}}}}
+        - {match: {request: {headers: {x-tail: {values: ['*a.b']}}}}}
+        - {match: {request: {headers: {x-both: {values: ['a.b*c.d', 'a+*z'], notValues: ['a.b*x']}}}}}
+        - {allowedClients: [{requestIdentityMatcher: {requestPrincipals: ['https://a.b/*']}}]}
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: AccessPolicy
+  metadata: {name: door, namespace: shop, @}
+  spec: {applyToWorkloads: [{}], config: {authzList: [{match: {request: {headers: {x-door: {notValues: ['a.b*']}}}}}]}}
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: JWTPolicy
+  metadata: {name: claims, namespace: shop, @}
+  spec:
+    applyToRoutes: [{route: {labels: {case: headers}}}]
+    config: {providers: {a: {issuer: https://a.b, local: {inline: $A}}, x: {issuer: https://axb, local: {inline: $X}}}, claims: [{key: org, values: ['a.b*', '*c.d', 'e.f*g.h']}]}
+";
+    let (a, x) = (Issuer::ec("https://a.b")?, Issuer::ec("https://axb")?);
+    let quoted = |issuer: &Issuer| json!(issuer.jwks()).to_string();
+    let policies = POLICIES.replace("$A", &quoted(&a)).replace("$X", &quoted(&x));
+    let mut world = Delegated::start(&format!("{WORLD}{policies}")).await?;
+    let get = |path: &str| request("GET", path);
+    let with = |name: &str, value: &str| get("/other").header(name, value);
+    let bearing = |issuer: &Issuer, org: &str| {
+        let token = issuer.token(&json!({"org": org}))?;
+        Ok::<_, anyhow::Error>(get("/headers").header("authorization", &format!("Bearer {token}")))
+    };
+    let (passes, refused) = ((200, 1), (403, 0));
+    for (request, expected) in [
+        (get("/other"), refused),
+        (get("/v1.0/x"), passes),
+        (get("/v1x0/x"), refused),
+        (get("/a.css"), passes),
+        (get("/axcss"), refused),
+        (get("/v[1]"), passes),
+        (get("/v1"), refused),
+        (with("x-head", "a.bc"), passes),
+        (with("x-head", "axbc"), refused),
+        (with("x-tail", "ca.b"), passes),
+        (with("x-tail", "caxb"), refused),
+        (with("x-both", "a.b-c.d"), passes),
+        (with("x-both", "axb-c.d"), refused),
+        (with("x-both", "a.b-cxd"), refused),
+        (with("x-both", "a+-z"), passes),
+        (with("x-both", "aa-z"), refused),
+        (with("x-both", "a.b-c.d").header("x-both", "a.b-x"), refused),
+        (with("x-both", "a.b-c.d").header("x-door", "axb"), passes),
+        (with("x-both", "a.b-c.d").header("x-door", "a.bc"), refused),
+        // Issuers end where `/` begins, and are text as well.
+        (bearing(&a, "a.bc")?, passes),
+        (bearing(&x, "a.bc")?, refused),
+        (bearing(&a, "axbc")?, refused),
+        (bearing(&a, "xc.d")?, passes),
+        (bearing(&a, "xcxd")?, refused),
+        (bearing(&a, "e.f-g.h")?, passes),
+        (bearing(&a, "exf-g.h")?, refused),
+    ] {
+        assert_eq!(world.outcome(&request).await?, expected, "{request:?}");
+    }
+    Ok(())
+}
+
+/// What a policy selects is what its owner may protect or open: one of a workspace to which nobody delegated changes nothing,
+/// however old it is and whatever it selects.
+#[tokio::test]
+async fn policies_of_strangers_open_nothing_and_close_nothing() -> anyhow::Result<()> {
+    const STRANGER: &str = r"
+- apiVersion: admin.gloo.solo.io/v2
+  kind: Workspace
+  metadata: {name: stranger, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
+  spec: {workloadClusters: [{name: cluster-1, namespaces: [{name: stranger}]}]}
+- {apiVersion: admin.gloo.solo.io/v2, kind: WorkspaceSettings, metadata: {name: stranger, namespace: stranger, @}, spec: {importFrom: [{workspaces: [{name: '*'}]}], exportTo: [{workspaces: [{name: '*'}]}]}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: CSRFPolicy, metadata: &old {name: old, namespace: stranger, creationTimestamp: '2001-01-01T00:00:00Z', @}, spec: {applyToRoutes: [{route: {}}], config: {shadowEnabled: true}}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: CORSPolicy, metadata: *old, spec: {applyToRoutes: [{route: {}}], config: {allowOrigins: [{prefix: ''}, {prefix: http}]}}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: JWTPolicy, metadata: *old, spec: {applyToRoutes: [{route: {}}], config: {providers: {a: {issuer: https://a, local: {inline: $KEYS}}}}}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: ExtAuthPolicy, metadata: *old, spec: {applyToRoutes: [{route: {}}], applyToDestinations: [{}], config: {glooAuth: {configs: [{basicAuth: {encryption: {sha1: {}}, userList: {users: {alice: {hashedPassword: c37424cc626cc035d6e4e2991c0270d0510b8df3}}}}}]}}}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: AccessPolicy, metadata: *old, spec: {applyToDestinations: [{}], config: {authzList: [{}]}}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: AccessPolicy, metadata: {name: door, namespace: stranger, @}, spec: {applyToWorkloads: [{}], config: {authzList: [{}]}}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: WAFPolicy, metadata: *old, spec: {applyToRoutes: [{route: {}}], config: {disableCoreRuleSet: true}}}
+- {apiVersion: trafficcontrol.policy.gloo.solo.io/v2, kind: HeaderManipulationPolicy, metadata: *old, spec: {applyToRoutes: [{route: {}}], config: {appendRequestHeaders: {x-stranger: '1'}}}}
+";
+    let stranger = STRANGER.replace("$KEYS", &json!(Issuer::ec("https://a")?.jwks()).to_string());
+    let mut world = Delegated::start(&format!("{WORLD}{stranger}")).await?;
+    for (request, expected) in [
+        (request("POST", "/admin").header("origin", "https://evil.test"), (403, 0)),
+        (request("POST", "/admin").header("origin", "https://a.good.test"), (200, 1)),
+        (request("GET", "/closed"), (500, 0)),
+        (request("GET", "/other"), (200, 1)),
+    ] {
+        assert_eq!(world.outcome(&request).await?, expected, "{request:?}");
+    }
+    let response = world.send(&request("GET", "/other").header("origin", "https://evil.test")).await?;
+    assert_eq!(response.header("access-control-allow-origin"), None);
+    assert_eq!(echo(&response)?.headers.get("x-stranger"), None);
+    for kind in ["CSRFPolicy", "CORSPolicy", "JWTPolicy", "ExtAuthPolicy", "WAFPolicy", "HeaderManipulationPolicy"] {
+        assert_eq!(world.verdict(&format!("{kind}/stranger/old@cluster-1"))?.2, 0, "{kind}");
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use crate::support::{envoy, project, yaml};
 const GATEWAY: &str = "cluster-1/gateway/ingress-gateway";
 
 /// Commands with a help text.
-const COMMANDS: [&str; 5] = ["serve", "check", "explain", "render", "bootstrap"];
+const COMMANDS: [&str; 6] = ["serve", "check", "explain", "render", "bootstrap", "credentials"];
 
 /// How a command ended.
 struct Ran {
@@ -102,7 +102,16 @@ fn wrong_usage_is_one_clear_line_and_exit_code_2() -> anyhow::Result<()> {
         (&["render", "nowhere", "--gateway", GATEWAY], &["`nowhere` does not exist"]),
         (&["serve", "nowhere"], &["`nowhere` does not exist"]),
         (&["serve", FILE], &["clusters.yaml` is not a directory"]),
-        (&["serve", DEMO, "--xds-address", "0.0.0.0:0"], &["plaintext beyond loopback", "--xds-insecure"]),
+        (&["serve", DEMO, "--xds-address", "0.0.0.0:0"], &["plaintext beyond loopback", "--xds-credentials"]),
+        (&["serve", DEMO, "--xds-credentials", "keys", "--xds-insecure"], &["contradict each other"]),
+        (&["credentials", "keys"], &["nothing to make", "--server", "--gateway"]),
+        (&["credentials", "keys", "--gateway", "a/b"], &["\"a/b\"", "CLUSTER/NAMESPACE/ACCOUNT"]),
+        (&["credentials", "keys", "--gateway", "../b/c"], &["\"../b/c\""]),
+        (
+            &["bootstrap", "--cluster", "a", "--namespace", "b", "--xds-address", "10.0.0.1"],
+            &["HOST:PORT", "and a port"],
+        ),
+        (&["bootstrap", "--cluster", "a", "--namespace", "b", "--xds-token"], &["--xds-credentials"]),
         (&["serve", DEMO, "--xds-address", "here"], &["invalid value 'here'", "--xds-address"]),
         (&["serve", DEMO, "--log", "a=b=c"], &["`a=b=c`", "what to log"]),
         (&["render", DEMO, "--gateway", "a/b/c"], &["no gateway `a/b/c`", GATEWAY]),
@@ -307,6 +316,38 @@ fn envoy_accepts_the_bootstrap_in_both_forms() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// By name or by address, with a certificate or a token, on the oldest release too.
+#[test]
+fn envoys_accept_the_bootstrap_with_credentials() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let keys = folder.path().join("keys").to_string_lossy().into_owned();
+    for more in [&[][..], &["--token"]] {
+        let made = ["credentials", &keys, "--server", "xds.example", "--gateway", "eu/edge/default"];
+        let made = run(&[&made[..], more].concat())?.expect(0)?.out;
+        ensure!(made.lines().all(|path| Path::new(path).is_file()), "{made}");
+    }
+    let own = format!("{keys}/gateways/eu/edge/default");
+    for address in ["xds.example:18000", "127.0.0.1:18000", "[::1]:18000"] {
+        for how in [&[][..], &["--xds-token"], &["--xds-server-name", "xds.example"]] {
+            let flags = ["bootstrap", "--cluster", "eu", "--namespace", "edge", "--xds-address", address];
+            let ran = run(&[&flags[..], &["--xds-credentials", &own], how].concat())?.expect(0)?;
+            let file = folder.path().join("bootstrap.json");
+            std::fs::write(&file, &ran.out)?;
+            for release in [envoy::OLDEST, "1.40.0"] {
+                let mut envoy = Command::new(envoy::find_release(release)?);
+                let envoy = envoy.args(["--mode", "validate", "-c"]).arg(&file).output()?;
+                ensure!(envoy.status.success(), "{address} {how:?}: {}", String::from_utf8_lossy(&envoy.stderr));
+            }
+            let tls = "/static_resources/clusters/0/transport_socket/typed_config";
+            let ran = ran.json()?;
+            let tls = ran.pointer(tls).context("no TLS")?;
+            let is_name = address.starts_with("xds") || how.contains(&"xds.example");
+            assert_eq!(text(tls, "/sni"), if is_name { "xds.example" } else { "" }, "{address} {how:?}");
+        }
+    }
+    Ok(())
+}
+
 /// Envoy by itself refuses programs above a size of 100, and with them the whole route table.
 #[test]
 fn an_envoy_with_the_bootstrap_takes_the_expression_of_a_uuid() -> anyhow::Result<()> {
@@ -376,6 +417,8 @@ fn a_closed_pipe_is_no_error() -> anyhow::Result<()> {
 
 #[test]
 fn every_help_has_exit_codes_and_two_examples_that_work() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let keys = folder.path().to_string_lossy().into_owned();
     for name in COMMANDS {
         let help = run(&[name, "--help"])?.expect(0)?.out;
         for part in ["Exit codes:", "  0  clean", "  1  errors", "  2  wrong usage"] {
@@ -391,6 +434,10 @@ fn every_help_has_exit_codes_and_two_examples_that_work() -> anyhow::Result<()> 
             let mut arguments: Vec<&str> = typed.split(' ').collect();
             if name == "serve" && !arguments.contains(&"--print-config") {
                 arguments.push("--print-config");
+            }
+            if name == "credentials" {
+                // Not into the checkout.
+                arguments.iter_mut().filter(|argument| **argument == "keys").for_each(|argument| *argument = &keys);
             }
             let ran = run(&arguments)?.expect(0)?;
             ensure!(name == "check" || !ran.out.is_empty(), "{}: says nothing", ran.shown);
@@ -412,6 +459,7 @@ fn settings_come_from_flags_then_the_environment_then_defaults() -> anyhow::Resu
     let twins = [
         ("--xds-address", "127.0.0.1:18000", "127.0.0.1:1"),
         ("--admin-address", "127.0.0.1:18001", "127.0.0.1:2"),
+        ("--xds-credentials", "-", "keys"),
         ("--xds-insecure", "false", "true"),
         ("--ready-file", "-", "ready.json"),
         ("--state", "-", "kept"),

@@ -20,7 +20,7 @@ use chancery::model::{Host, Kind, Name, ObjectRef, PathMatch, WorkspaceId};
 use chancery::snapshot::Snapshot;
 use chancery::snapshot::verify::verify;
 use chancery::xds::inspection::Sessions;
-use chancery::xds::server::{ServerSettings, serve};
+use chancery::xds::server::{Access, ServerSettings, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -93,6 +93,7 @@ fn plan(port: u16, mut hosts: Vec<Arc<VirtualHost>>, upstreams: Vec<Upstream>) -
     let chain = Chain {
         name: Name::default(),
         gateways: vec![gateway.clone()],
+        client: None,
         server_names: BTreeSet::new(),
         tls: None,
         guards: Vec::new(),
@@ -178,7 +179,8 @@ impl Served {
         let (source, settings) = (snapshots.clone(), ServerSettings::default());
         let server = tokio::spawn(async move {
             let events = Arc::new(Events(sender));
-            serve(listener, source, events, Sessions::default(), settings, std::future::pending()).await?;
+            serve((listener, Access::Anybody), source, events, Sessions::default(), settings, std::future::pending())
+                .await?;
             Ok(())
         });
         let mut envoy = Envoy::start_binary(binary, "cut", &bootstrap(xds, api_type)).await?;

@@ -10,23 +10,14 @@ mod servers_change;
 use serde_json::{Value, json};
 
 use crate::support::authorizer::{Asked, Authorizer, Check, Verdict};
-use crate::support::delegated::{Delegated, echo, request};
+use crate::support::delegated::{Delegated, VAULT, echo, request};
 use crate::support::http::{Request, Response};
 use crate::support::issuer::Issuer;
-use crate::support::manifests::{self, Manifest, list, text};
+use crate::support::manifests::{list, text};
 use crate::support::net::Network;
 
 /// Routes, Services and servers; a test brings the policies. `$GRPC` and `$HTTP` stand for the servers' addresses.
 const WORLD: &str = r"
-- apiVersion: v1
-  kind: Service
-  metadata: {name: vault, namespace: team, labels: {guard: 'yes'}, @}
-  spec: {selector: {app: vault}, ports: [{name: http, port: 8080}]}
-- apiVersion: discovery.k8s.io/v1
-  kind: EndpointSlice
-  metadata: {name: vault-1, namespace: team, labels: {kubernetes.io/service-name: vault}, @}
-  ports: [{name: http, port: 8080}]
-  endpoints: [{addresses: [10.1.0.12], targetRef: {kind: Pod, name: vault-0}}]
 - {apiVersion: v1, kind: Service, metadata: {name: authz, namespace: team, @}, spec: {selector: {app: authz}, ports: [{name: grpc, port: 9000}]}}
 - {apiVersion: v1, kind: Service, metadata: {name: authz-http, namespace: team, @}, spec: {selector: {app: authz}, ports: [{name: http, port: 9000}]}}
 - {apiVersion: v1, kind: Service, metadata: {name: nobody, namespace: team, @}, spec: {selector: {app: none}, ports: [{name: grpc, port: 9000}]}}
@@ -65,7 +56,7 @@ const WORLD: &str = r"
     requestTimeout: 9s
     httpService:
       pathPrefix: /check
-      request: {allowedHeaders: [x-pass], headersToAdd: {x-from: gateway}}
+      request: {allowedHeaders: [x-pass], headersToAdd: {x-from: gateway, x-odd: '100% %REQ(x-secret', x-told: '%REQ(x-secret)%'}}
       response: {allowedUpstreamHeaders: [x-user], allowedClientHeaders: [x-why]}
 ";
 
@@ -104,22 +95,14 @@ impl World {
         let network = Network::claim()?;
         let free = || Ok::<_, anyhow::Error>((network.next_address()?, network.free_port()?).into());
         let (grpc, http) = (Authorizer::start(free()?, judge).await?, Authorizer::start(free()?, judge).await?);
-        let objects = format!("{WORLD}{policies}")
+        let objects = format!("{VAULT}{WORLD}{policies}")
             .replace("$GRPC", &grpc.address.to_string())
             .replace("$HTTP", &http.address.to_string());
         let team = Delegated::start(&objects).await?;
-        // Written late, so that no echo backend answers there. Nobody does where `nobody` should be.
-        for (service, name, address) in
-            [("authz", "grpc", grpc.address), ("authz-http", "http", http.address), ("nobody", "grpc", free()?)]
-        {
-            let slice = json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-                "metadata": {"name": format!("{service}-1"), "namespace": "team", "labels": {"kubernetes.io/service-name": service}},
-                "ports": [{"name": name, "port": address.port()}],
-                "endpoints": [{"addresses": [address.ip().to_string()]}],
-            });
-            manifests::write(team.mesh.directory(), &[Manifest { cluster: "cluster-1".to_owned(), object: slice }])?;
-        }
+        team.leads("authz", "grpc", grpc.address)?;
+        team.leads("authz-http", "http", http.address)?;
+        // Nobody answers there.
+        team.leads("nobody", "grpc", free()?)?;
         Ok(Self { team, grpc, http, _network: network })
     }
 
@@ -241,12 +224,15 @@ async fn an_http_server_judges_each_request() -> anyhow::Result<()> {
     assert_eq!(seen, ("who are you?".to_owned(), Some("nobody".to_owned()), None), "only what is listed");
 
     let sent = request("PUT", "/http/a?b=c").header("x-pass", "yes").header("x-user", "mallory").header("x-from", "me");
+    let sent = sent.header("x-secret", "s3cret").header("x-odd", "me");
     let seen = echo(&world.send(&sent.header("x-other", "1").with_body("text")).await?)?;
     assert_eq!(seen.headers.get("x-user").map(String::as_str), Some("alice"));
     assert_eq!(seen.headers.get("x-more"), None, "only what is listed");
     let check = world.http.last()?;
     assert_eq!((check.by, check.method.as_str(), check.path.as_str()), (Asked::Http, "PUT", "/check/http/a?b=c"));
     assert_eq!((check.header("x-from"), check.header("x-other"), check.body.len()), ("gateway", "", 0));
+    // Values are text and nothing else: they tell nothing of the request.
+    assert_eq!((check.header("x-odd"), check.header("x-told")), ("100% %REQ(x-secret", "%REQ(x-secret)%"));
     assert_eq!(world.grpc.count(), 0);
     Ok(())
 }

@@ -3,43 +3,21 @@
 //! Workspace `shop` owns the gateway and delegates everything to a table of workspace `team`; policies of both select its
 //! routes by label, and those of `team` its Services.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::backend::{Backend, Echo};
-use crate::support::chancery::{Settings, check};
+use crate::support::backend::Backend;
+use crate::support::delegated::{Delegated, VAULT, echo, request};
 use crate::support::http::{Client, Request, Response};
 use crate::support::issuer::{Issuer, KeyServer, now};
 use crate::support::load::{Load, Pace};
-use crate::support::manifests::{self, Manifest, by_annotation, list, text};
-use crate::support::two_teams::TWO_TEAMS;
 use crate::support::wait::{Not, PATIENCE, until};
-use crate::support::world::Mesh;
-use crate::support::yaml;
 
-const HOST: &str = "www.example.com";
-
-/// Beside [`TWO_TEAMS`]; `@` stands for the annotation that places an object in `cluster-1`.
+/// Beside [`VAULT`].
 const WORLD: &str = r"
-- apiVersion: v1
-  kind: Service
-  metadata: {name: vault, namespace: team, labels: {guard: 'yes'}, @}
-  spec: {selector: {app: vault}, ports: [{name: http, port: 8080}]}
-- apiVersion: discovery.k8s.io/v1
-  kind: EndpointSlice
-  metadata: {name: vault-1, namespace: team, labels: {kubernetes.io/service-name: vault}, @}
-  ports: [{name: http, port: 8080}]
-  endpoints: [{addresses: [10.1.0.12], targetRef: {kind: Pod, name: vault-0}}]
 - apiVersion: v1
   kind: Service
   metadata: {name: idp, namespace: team, @}
   spec: {selector: {app: idp}, ports: [{name: http, port: 8080}]}
-- apiVersion: networking.gloo.solo.io/v2
-  kind: RouteTable
-  metadata: {name: www, namespace: shop, @}
-  spec:
-    hosts: [www.example.com]
-    virtualGateways: [{name: ingress}]
-    http: [{name: team, delegate: {routeTables: [{name: child, namespace: team}]}}]
 - apiVersion: networking.gloo.solo.io/v2
   kind: RouteTable
   metadata: {name: child, namespace: team, @}
@@ -124,8 +102,7 @@ const WORLD: &str = r"
 
 /// The world with its issuers: `a` has an RSA key, the others EC keys.
 struct World {
-    mesh: Mesh,
-    client: Client,
+    team: Delegated,
     a: Issuer,
     b: Issuer,
     c: Issuer,
@@ -140,62 +117,33 @@ impl World {
         let (c, d) = (Issuer::ec("https://c")?, Issuer::ec("https://d")?);
         let servers = [KeyServer::start(b.jwks()).await?, KeyServer::start(d.jwks()).await?];
         let quoted = |text: String| json!(text).to_string();
-        let world = format!("{TWO_TEAMS}{WORLD}")
-            .replace('@', "annotations: {cluster.solo.io/cluster: cluster-1}")
+        let world = format!("{VAULT}{WORLD}")
             .replace("$PEM_A", &quoted(a.pem()?))
             .replace("$PEM_C", &quoted(c.pem()?))
             .replace("$JWKS_C", &quoted(c.jwks()))
             .replace("$URL_B", &quoted(format!("http://{}/keys", servers[0].address)));
-        let mut all = Vec::new();
-        for document in yaml::documents(&world)? {
-            all.extend(by_annotation(list(&document, ""))?);
-        }
-        let mesh = Mesh::start(all, Settings::default()).await?;
-        // No echo backend is to answer there.
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {"name": "idp-1", "namespace": "team", "labels": {"kubernetes.io/service-name": "idp"}},
-            "ports": [{"name": "http", "port": servers[1].address.port()}],
-            "endpoints": [{"addresses": ["127.0.0.1"]}],
-        });
-        manifests::write(mesh.directory(), &[Manifest { cluster: "cluster-1".to_owned(), object: slice }])?;
-        let client = Client::new(mesh.entrance("shop/www")?.1);
-        Ok(Self { mesh, client, a, b, c, d, servers })
-    }
-
-    async fn send(&mut self, request: &Request) -> anyhow::Result<Response> {
-        self.client.send(request).await.map_err(|error| self.mesh.with_logs(error))
+        let team = Delegated::start(&world).await?;
+        team.leads("idp", "http", servers[1].address)?;
+        Ok(Self { team, a, b, c, d, servers })
     }
 
     /// The answer to a request with a token in the usual place.
     async fn bearing(&mut self, path: &str, token: &str) -> anyhow::Result<Response> {
-        self.send(&Request::get(HOST, path).header("authorization", &format!("Bearer {token}"))).await
-    }
-
-    /// How many requests have reached any backend.
-    fn received(&self) -> u64 {
-        self.mesh.backends.iter().map(Backend::requests).sum()
+        self.team.send(&with(path, token)).await
     }
 
     /// Asserts the status of requests, and that those which are refused reach no backend.
     async fn judges(&mut self, rows: &[(&str, Request, u16)]) -> anyhow::Result<()> {
         for (why, request, status) in rows {
-            let before = self.received();
-            let response = self.send(request).await?;
-            assert_eq!(response.status, *status, "{why}: {}", response.text());
-            let forwarded = u64::from(*status == 200);
-            assert_eq!(self.received() - before, forwarded, "{why}: requests that reach a backend");
+            let expected = (*status, u64::from(*status == 200));
+            assert_eq!(self.team.outcome(request).await?, expected, "{why}: requests that reach a backend");
         }
         Ok(())
     }
 }
 
 fn with(path: &str, token: &str) -> Request {
-    Request::get(HOST, path).header("authorization", &format!("Bearer {token}"))
-}
-
-fn echo(response: &Response) -> anyhow::Result<Echo> {
-    Ok(serde_json::from_value(response.json()?)?)
+    request("GET", path).header("authorization", &format!("Bearer {token}"))
 }
 
 #[tokio::test]
@@ -213,8 +161,8 @@ async fn only_good_tokens_pass_and_each_mode_is_its_own() -> anyhow::Result<()> 
     let of_b = world.b.token(&json!({}))?;
     world
         .judges(&[
-            ("without the policy", Request::get(HOST, "/plain"), 200),
-            ("no token", Request::get(HOST, "/require"), 401),
+            ("without the policy", request("GET", "/plain"), 200),
+            ("no token", request("GET", "/require"), 401),
             ("a good token", with("/require", &good), 200),
             ("one of several audiences", with("/require", &listed), 200),
             ("expired", with("/require", &expired), 401),
@@ -227,21 +175,21 @@ async fn only_good_tokens_pass_and_each_mode_is_its_own() -> anyhow::Result<()> 
             ("no token at all", with("/require", "x"), 401),
             (
                 "of the other provider, in its header",
-                Request::get(HOST, "/require").header("x-token", &format!("T {of_b}")),
+                request("GET", "/require").header("x-token", &format!("T {of_b}")),
                 200,
             ),
-            ("in its query parameter", Request::get(HOST, &format!("/require?token={of_b}")), 200),
+            ("in its query parameter", request("GET", &format!("/require?token={of_b}")), 200),
             ("of the other provider, in the wrong place", with("/require", &of_b), 401),
             ("two headers, one bad", with("/require", &good).header("authorization", "Bearer x"), 401),
-            ("missing where that is allowed", Request::get(HOST, "/missing"), 200),
+            ("missing where that is allowed", request("GET", "/missing"), 200),
             ("good where it may be missing", with("/missing", &good), 200),
             ("bad where it may be missing", with("/missing", &expired), 401),
-            ("missing where it may fail", Request::get(HOST, "/failed"), 200),
+            ("missing where it may fail", request("GET", "/failed"), 200),
             ("bad where it may fail", with("/failed", &forged), 200),
         ])
         .await?;
     assert!(world.servers[0].requests() > 0, "the keys of b came from its server");
-    let refused = world.send(&Request::get(HOST, "/require?access_token=secret-text")).await?;
+    let refused = world.team.send(&request("GET", "/require?access_token=secret-text")).await?;
     assert_eq!(refused.status, 401);
     assert!(!format!("{refused:?}").contains("secret-text"), "the answer repeats no token: {refused:?}");
     Ok(())
@@ -277,7 +225,7 @@ async fn claims_and_scopes_are_wanted_of_every_token() -> anyhow::Result<()> {
         rows.push((why, with("/claims", &world.a.token(&claims)?), status));
         rows.push((why, with("/claims", &world.c.token(&claims)?), status));
     }
-    rows.push(("no token", Request::get(HOST, "/claims"), 401));
+    rows.push(("no token", request("GET", "/claims"), 401));
     world.judges(&rows).await
 }
 
@@ -286,14 +234,19 @@ async fn claims_become_headers_and_no_client_can_write_them() -> anyhow::Result<
     let mut world = World::start().await?;
     let token = world.a.token(&json!({"org": "iron", "https://a/role": "cook", "deep": {"er": "down"}}))?;
     let request = with("/", &token).header("x-case", "headers").header("x-role", "king").header("x-deep", "up");
-    let seen = echo(&world.send(&request).await?)?;
+    let seen = echo(&world.team.send(&request).await?)?;
     let header = |name: &str| seen.headers.get(name).map(String::as_str);
     assert_eq!((header("x-org"), header("x-role"), header("x-deep")), (Some("iron"), Some("cook"), Some("up, down")));
     assert!(header("x-payload").is_some_and(|payload| payload.len() > 40));
     assert_eq!(header("authorization"), Some(format!("Bearer {token}").as_str()));
+    let told = world.a.token(&json!({"org": "%REQ(x-secret)%", "deep": {"er": "%REQ(x-secret)% %"}}))?;
+    let request = with("/", &told).header("x-case", "headers").header("x-secret", "s3cret");
+    let seen = echo(&world.team.send(&request).await?)?;
+    let header = |name: &str| seen.headers.get(name).map(String::as_str);
+    assert_eq!((header("x-org"), header("x-deep")), (Some("%REQ(x-secret)%"), Some("%REQ(x-secret)% %")));
     let bare = world.a.token(&json!({}))?;
     let request = with("/", &bare).header("x-case", "headers").header("x-role", "king").header("x-org", "mine");
-    let seen = echo(&world.send(&request).await?)?;
+    let seen = echo(&world.team.send(&request).await?)?;
     assert_eq!((seen.headers.get("x-role"), seen.headers.get("x-org"), seen.headers.get("x-deep")), (None, None, None));
     let token = world.a.token(&json!({"aud": "shop"}))?;
     let seen = echo(&world.bearing("/missing", &token).await?)?;
@@ -313,7 +266,7 @@ async fn a_request_that_moves_to_another_route_is_judged_there() -> anyhow::Resu
             ("moved to a route that wants a token of c", with("/move", &gold), 403),
             ("there by itself, with the token of a", with("/move", &gold).header("x-org", "gold"), 401),
             ("there by itself, with a token of c", with("/move", &of_c).header("x-org", "gold"), 200),
-            ("nobody", Request::get(HOST, "/move"), 401),
+            ("nobody", request("GET", "/move"), 401),
             ("moved under the same policy", with("/same", &gold), 299),
             ("not moved under the same policy", with("/same", &iron), 200),
         ])
@@ -328,25 +281,19 @@ async fn keys_come_from_secrets_and_servers_and_bad_sources_close() -> anyhow::R
     let elsewhere = world.d.token(&json!({"aud": "x"}))?;
     let stranger = world.d.token(&json!({"aud": "shop", "iss": "https://x"}))?;
     let unsigned = world.d.unsigned();
-    let address = world.mesh.entrance("shop/www")?.1;
-    until(PATIENCE, "the keys of d", async || match Client::new(address).send(&with("/server", &of_d)).await {
-        Ok(response) if response.status == 200 => Ok(()),
-        other => Err(Not::Yet(format!("{other:?}"))),
-    })
-    .await
-    .map_err(|error| world.mesh.with_logs(error))?;
+    world.team.answers(&with("/server", &of_d), 200).await?;
     world
         .judges(&[
             ("by a Secret, after authorization", with("/secret", &of_c), 200),
             ("another key", with("/secret", &of_d), 401),
-            ("no token", Request::get(HOST, "/secret"), 401),
+            ("no token", request("GET", "/secret"), 401),
             ("by a Service", with("/server", &of_d), 200),
             ("by a Service, another key", with("/server", &of_c), 401),
             ("by a Service, expired", with("/server", &expired), 401),
             ("by a Service, another audience", with("/server", &elsewhere), 403),
             ("by a Service, another issuer", with("/server", &stranger), 401),
             ("by a Service, unsigned", with("/server", &unsigned), 401),
-            ("by a Service, no token", Request::get(HOST, "/server"), 401),
+            ("by a Service, no token", request("GET", "/server"), 401),
             ("a Secret without the entry", with("/lost", &of_c), 500),
             ("keys that are none", with("/private", &of_c), 500),
             ("a Secret of another workspace", with("/foreign", &of_c), 500),
@@ -357,12 +304,6 @@ async fn keys_come_from_secrets_and_servers_and_bad_sources_close() -> anyhow::R
         assert_eq!(world.bearing("/server", &of_d).await?.status, 200);
     }
     assert!(world.servers[1].requests() <= asked + 1, "keys are kept: {} fetches", world.servers[1].requests());
-    let (report, _) = check(world.mesh.directory(), &world.mesh.settings)?;
-    let about = |name: &str| {
-        let object = format!("JWTPolicy/team/{name}@cluster-1");
-        let found = list(&report, "/items").iter().find(|entry| text(entry, "/object") == object);
-        found.map(Value::to_string).unwrap_or_default()
-    };
     for (name, expected) in [
         ("younger", "BEATEN_BY_OLDER"),
         ("younger", "JWTPolicy/shop/require@cluster-1"),
@@ -370,7 +311,8 @@ async fn keys_come_from_secrets_and_servers_and_bad_sources_close() -> anyhow::R
         ("private", "spec.config.providers.c.local.inline"),
         ("foreign", "does not exist in workspace `team`"),
     ] {
-        assert!(about(name).contains(expected), "{name}: {} in {report}", about(name));
+        let told = world.team.checked(&format!("JWTPolicy/team/{name}@cluster-1"))?.to_string();
+        assert!(told.contains(expected), "{name}: {told}");
     }
     Ok(())
 }
@@ -380,10 +322,10 @@ async fn keys_come_from_secrets_and_servers_and_bad_sources_close() -> anyhow::R
 async fn r118_what_protects_a_destination_holds_on_every_route_to_it() -> anyhow::Result<()> {
     let mut world = World::start().await?;
     let (of_a, of_c) = (world.a.token(&json!({"aud": "shop"}))?, world.c.token(&json!({}))?);
-    let vault = |path: &str, token: &str| Request::get(HOST, path).header("x-vault", token);
+    let vault = |path: &str, token: &str| request("GET", path).header("x-vault", token);
     world
         .judges(&[
-            ("no token", Request::get(HOST, "/vault"), 401),
+            ("no token", request("GET", "/vault"), 401),
             ("a token of the destination's", vault("/vault", &of_c), 200),
             ("one of another issuer", vault("/vault", &of_a), 401),
             ("the route's alone", with("/both", &of_a), 401),
@@ -392,15 +334,15 @@ async fn r118_what_protects_a_destination_holds_on_every_route_to_it() -> anyhow
         ])
         .await?;
     let vault = |backend: &&Backend| backend.identity.service == "vault";
-    let reached = world.mesh.backends.iter().filter(vault).map(Backend::requests).sum::<u64>();
+    let reached = world.team.mesh.backends.iter().filter(vault).map(Backend::requests).sum::<u64>();
     let mut seen = [0, 0];
     for _ in 0..60 {
-        let response = world.send(&Request::get(HOST, "/half")).await?;
+        let response = world.team.send(&request("GET", "/half")).await?;
         seen[usize::from(response.status == 200)] += 1;
         assert!([200, 401].contains(&response.status), "{}", response.text());
     }
     assert!(seen[0] > 5 && seen[1] > 5, "half of the requests go to a destination without the policy: {seen:?}");
-    assert_eq!(world.mesh.backends.iter().filter(vault).map(Backend::requests).sum::<u64>(), reached);
+    assert_eq!(world.team.mesh.backends.iter().filter(vault).map(Backend::requests).sum::<u64>(), reached);
     Ok(())
 }
 
@@ -409,9 +351,9 @@ async fn r118_what_protects_a_destination_holds_on_every_route_to_it() -> anyhow
 async fn attaching_and_editing_costs_no_request_and_no_listener() -> anyhow::Result<()> {
     const MISSING: &str = "JWTPolicy/shop/missing@cluster-1";
     let mut world = World::start().await?;
-    let address = world.mesh.entrance("shop/www")?.1;
+    let address = world.team.mesh.entrance("shop/www")?.1;
     let listeners = "listener_manager.listener_(modified|added|in_place_updated)";
-    let before = world.mesh.gateways[0].envoy.stats(listeners).await?;
+    let before = world.team.mesh.gateways[0].envoy.stats(listeners).await?;
     let good = world.a.token(&json!({"aud": "shop"}))?;
     let requests = ["/missing", "/plain", "/require"].map(|path| with(path, &good));
     let load = Load::start(address, 4, Pace::PerSecond(200), requests.clone().to_vec(), |_, response| {
@@ -421,22 +363,22 @@ async fn attaching_and_editing_costs_no_request_and_no_listener() -> anyhow::Res
     for step in 0..12_usize {
         // In turn: another provider, other routes, and no routes at all.
         let label = ["missing", "other", "missing"][step % 3];
-        world.mesh.edit(MISSING, |policy| {
+        world.team.mesh.edit(MISSING, |policy| {
             policy["spec"]["applyToRoutes"] = json!([{"route": {"labels": {"case": label}}}]);
             policy["spec"]["config"]["providers"]["a"]["clockSkewSeconds"] = json!(60 + step / 3);
             policy["spec"]["config"]["validationPolicy"] = json!("REQUIRE_VALID");
         })?;
         let expected = if label == "missing" { 401 } else { 200 };
-        until(PATIENCE, "the edit", async || match Client::new(address).send(&Request::get(HOST, "/missing")).await {
+        until(PATIENCE, "the edit", async || match Client::new(address).send(&request("GET", "/missing")).await {
             Ok(response) if response.status == expected => Ok(()),
             other => Err(Not::Yet(format!("{other:?}"))),
         })
         .await
-        .map_err(|error| world.mesh.with_logs(error))?;
+        .map_err(|error| world.team.mesh.with_logs(error))?;
         load.goes_on(requests.len()).await?;
     }
-    load.end().await.map_err(|error| world.mesh.with_logs(error))?;
-    assert_eq!(world.mesh.gateways[0].envoy.stats(listeners).await?, before, "listeners are as they were");
-    assert_eq!(world.send(&Request::get(HOST, "/missing")).await?.status, 401);
+    load.end().await.map_err(|error| world.team.mesh.with_logs(error))?;
+    assert_eq!(world.team.mesh.gateways[0].envoy.stats(listeners).await?, before, "listeners are as they were");
+    assert_eq!(world.team.send(&request("GET", "/missing")).await?.status, 401);
     Ok(())
 }

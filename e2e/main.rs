@@ -44,4 +44,5 @@ mod tokens;
 mod trust;
 mod variants;
 mod versions;
+mod xds_credentials;
 mod xds_port;

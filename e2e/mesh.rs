@@ -288,3 +288,166 @@ async fn ports_open_as_they_come_into_use() -> anyhow::Result<()> {
     gets(&mesh, 80, web, "recs.mesh", RECS).await?;
     Ok(())
 }
+
+/// R76, R166, R189: a table of clients takes a host over, with policies of its owner and of the destination's.
+#[tokio::test]
+async fn a_table_takes_a_host_over_for_those_who_see_it() -> anyhow::Result<()> {
+    let further = "
+apiVersion: networking.gloo.solo.io/v2
+kind: RouteTable
+metadata: {name: canary, namespace: web}
+spec:
+  hosts: [recs.mesh, web.only]
+  http:
+    - name: beta
+      labels: {kind: beta}
+      matchers: [{uri: {prefix: /beta}}]
+      forwardTo: {destinations: [{ref: {name: site}, port: {number: 8080}}]}
+    - name: rest
+      forwardTo: {destinations: [{ref: {name: recs, namespace: recs}, kind: VIRTUAL_DESTINATION, port: {number: 80}}]}
+---
+apiVersion: trafficcontrol.policy.gloo.solo.io/v2
+kind: HeaderManipulationPolicy
+metadata: {name: beta, namespace: web}
+spec:
+  applyToRoutes: [{route: {labels: {kind: beta}}}]
+  config: {appendResponseHeaders: {x-beta: 'yes'}}
+";
+    let mut mesh = start(further).await?;
+    let (web, recs) = (address(&mesh, "web/site-0")?, address(&mesh, "recs/recs-0")?);
+    gets(&mesh, 80, web, "web.only", RECS).await?;
+    for (who, host, path, wanted, has_header) in [
+        (web, "recs.mesh", "/", RECS, false),
+        (web, "recs.mesh", "/beta", SITE, true),
+        (recs, "recs.mesh", "/beta", RECS, false),
+        (recs, "web.only", "/", "404", false),
+    ] {
+        let response = send(&mesh, 80, who, &Request::get(host, path)).await?;
+        ensure!(answered(&response) == wanted, "{host}{path} from {who}: {}", answered(&response));
+        ensure!(response.header("x-beta").is_some() == has_header, "{host}{path} from {who}: {:?}", response.headers);
+    }
+    // Whoever sees the table has it, and it goes with its object.
+    let file = mesh.manifests.iter().position(|manifest| manifest.name() == "canary").context("no table")?;
+    std::fs::remove_file(&mesh.files[file])?;
+    gets(&mesh, 80, web, "web.only", "404").await?;
+    gets(&mesh, 80, web, "recs.mesh", RECS).await?;
+    mesh.edit("VirtualDestination/recs/recs@cluster-1", |vd| vd["spec"]["hosts"] = json!(["new.mesh"]))?;
+    gets(&mesh, 80, web, "new.mesh", RECS).await?;
+    gets(&mesh, 80, web, "recs.mesh", "404").await
+}
+
+/// R205: a policy for a destination judges the Pod behind the address, and a gateway's own account lets no client in.
+#[tokio::test]
+async fn an_access_policy_judges_the_pod_behind_the_address() -> anyhow::Result<()> {
+    let further = "
+apiVersion: security.policy.gloo.solo.io/v2
+kind: AccessPolicy
+metadata: {name: recs, namespace: recs}
+spec:
+  applyToDestinations: [{selector: {name: recs}}]
+  config: {authz: {allowedClients: [{serviceAccountSelector: {name: shop, namespace: web, cluster: cluster-1}}]}}
+";
+    let mut mesh = start(further).await?;
+    let (web, recs) = (address(&mesh, "web/site-0")?, address(&mesh, "recs/recs-0")?);
+    gets(&mesh, 80, web, "recs.mesh", "403").await?;
+    gets(&mesh, 80, recs, "recs.mesh", "403").await?;
+    let account = |name: &'static str| move |pod: &mut Value| pod["spec"] = json!({"serviceAccountName": name});
+    mesh.edit("Pod/web/site-0@cluster-1", account("shop"))?;
+    gets(&mesh, 80, web, "recs.mesh", RECS).await?;
+    // The same name in another namespace is another account.
+    mesh.edit("Pod/recs/recs-0@cluster-1", account("shop"))?;
+    gets(&mesh, 80, recs, "site.mesh", "404").await?;
+    gets(&mesh, 80, recs, "recs.mesh", "403").await?;
+    for name in [TAG, "x-forwarded-for"] {
+        let forged = Request::get("recs.mesh", "/").header(name, "web/web/shop");
+        let response = send(&mesh, 80, recs, &forged).await?;
+        ensure!(response.status == 403, "{name}: {}", response.status);
+    }
+    mesh.edit("AccessPolicy/recs/recs@cluster-1", |policy| {
+        policy["spec"]["config"]["authz"]["allowedClients"] =
+            json!([{"serviceAccountSelector": {"name": "default", "namespace": "platform", "cluster": "cluster-1"}}]);
+    })?;
+    // The gateway runs as that account, and is not the client.
+    gets(&mesh, 80, web, "recs.mesh", "403").await
+}
+
+/// R188: whole connections are told apart by who opens them, and one that is open stays while clients come and go.
+#[tokio::test]
+async fn whole_connections_go_where_their_workspace_says() -> anyhow::Result<()> {
+    let further = "
+apiVersion: networking.gloo.solo.io/v2
+kind: VirtualDestination
+metadata: {name: raw, namespace: recs, creationTimestamp: '2024-01-01T00:00:00Z'}
+spec:
+  hosts: [raw.recs.mesh]
+  services: [{namespace: recs}]
+  ports: [{number: 9000, protocol: TCP, targetPort: {number: 8080}}]
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: VirtualDestination
+metadata: {name: raw, namespace: platform, creationTimestamp: '2024-01-02T00:00:00Z'}
+spec:
+  hosts: [raw.platform.mesh]
+  services: [{name: site}]
+  ports: [{number: 9000, protocol: TCP, targetPort: {number: 8080}}]
+---
+apiVersion: admin.gloo.solo.io/v2
+kind: WorkspaceSettings
+metadata: {name: platform, namespace: platform}
+spec: {importFrom: [{workspaces: [{name: web}]}]}
+";
+    let mut mesh = start(further).await?;
+    let (web, recs, ops) =
+        (address(&mesh, "web/site-0")?, address(&mesh, "recs/recs-0")?, address(&mesh, "platform/ops-0")?);
+    gets(&mesh, 9000, web, "any.example", RECS).await?;
+    gets(&mesh, 9000, recs, "any.example", RECS).await?;
+    gets(&mesh, 9000, ops, "any.example", SITE).await?;
+    let stranger = mesh.free_address("cluster-1")?;
+    let refused = send(&mesh, 9000, stranger, &Request::get("any.example", "/")).await;
+    ensure!(refused.is_err(), "a stranger gets {refused:?}");
+    // A connection that is open now, and is used after others came.
+    let mut open = Client::from(web, east(&mesh)?.address(9000)?);
+    let first = open.send(&Request::get("any.example", "/")).await?;
+    ensure!(answered(&first) == RECS, "{}", answered(&first));
+    mesh.edit("Pod/platform/ops-0@cluster-1", |pod| {
+        pod["status"]["podIPs"] = json!([{"ip": stranger.to_string()}]);
+    })?;
+    gets(&mesh, 9000, stranger, "any.example", SITE).await?;
+    let refused = send(&mesh, 9000, ops, &Request::get("any.example", "/")).await;
+    ensure!(refused.is_err(), "an address that was given back gets {refused:?}");
+    let second = open.send(&Request::get("any.example", "/")).await?;
+    ensure!(answered(&second) == RECS, "{}", answered(&second));
+    let stats = east(&mesh)?
+        .envoy
+        .stats("listener_manager.listener_(modified|in_place_updated)|total_listeners_draining|tcp.*cx_total")
+        .await?;
+    ensure!(stats.get("tcp.9000.downstream_cx_total").is_some_and(|count| *count >= 4), "{stats:?}");
+    ensure!(stats.get("listener_manager.listener_in_place_updated").is_some_and(|count| *count > 0), "{stats:?}");
+    Ok(())
+}
+
+/// R153, R155, R158: a federated Service has a host in its cluster, and federation that is switched off takes it away.
+#[tokio::test]
+async fn a_federated_service_has_a_host() -> anyhow::Result<()> {
+    let mut mesh = start("").await?;
+    let (web, ops) = (address(&mesh, "web/site-0")?, address(&mesh, "platform/ops-0")?);
+    gets(&mesh, 80, web, "recs.mesh", RECS).await?;
+    let host = "recs.recs.svc.cluster-1.global";
+    let port = |number: u16| {
+        move |service: &mut Value| {
+            service["spec"]["ports"][0]["port"] = json!(number);
+        }
+    };
+    mesh.edit("Service/recs/recs@cluster-1", port(9000))?;
+    mesh.edit("WorkspaceSettings/recs/recs@cluster-1", |settings| {
+        settings["spec"]["options"] = json!({"federation": {"enabled": true, "hostSuffix": "global"}});
+    })?;
+    gets(&mesh, 9000, web, host, RECS).await?;
+    gets(&mesh, 9000, ops, host, "404").await?;
+    mesh.edit("WorkspaceSettings/recs/recs@cluster-1", |settings| settings["spec"]["options"] = json!({}))?;
+    until(PATIENCE, "a closed port", async || {
+        let response = send(&mesh, 9000, web, &Request::get(host, "/")).await;
+        response.map_or(Ok(()), |response| Err(Not::Yet(answered(&response))))
+    })
+    .await
+}

@@ -76,6 +76,8 @@ const WORLD: &str = r"
       - {name: open, labels: {case: open}, matchers: [{uri: {prefix: /open}}], forwardTo: *stock}
       - {name: shut, labels: {case: shut}, matchers: [{uri: {prefix: /shut}}], forwardTo: *stock}
       - {name: absent, labels: {case: absent}, matchers: [{uri: {prefix: /absent}}], forwardTo: *stock}
+      - {name: many, labels: {case: many}, matchers: [{uri: {prefix: /many}}], forwardTo: *stock}
+      - {name: crowd, labels: {case: crowd}, matchers: [{uri: {prefix: /crowd}}], forwardTo: *stock}
       - {name: bad, labels: {case: bad}, matchers: [{uri: {prefix: /bad}}], forwardTo: *stock}
       - {name: vault, matchers: [{uri: {prefix: /vault}}], forwardTo: {destinations: [{ref: {name: vault}}]}}
       - name: half
@@ -187,6 +189,20 @@ fn policies() -> String {
             "ratelimitServerConfig: {name: trees}, serverSettings: {name: ours}, raw: {rateLimits: [{setActions: [{remoteAddress: {}}]}]}",
         ),
     ];
+    // One more than there are places, and one item more than are sent; of policies without an age the name decides.
+    let nothing = "raw: {rateLimits: [{actions: [{genericKey: {descriptorValue: nothing}}]}]}";
+    for priority in 0..6 {
+        all.push(usual(
+            &format!("many-{priority}"),
+            "many",
+            &format!("phase: {{postAuthz: {{priority: {priority}}}}}, {nothing}"),
+        ));
+    }
+    all.push(usual("many-z", "many", &format!("phase: {{postAuthz: {{priority: 99}}}}, {WHO}")));
+    let items: Vec<String> =
+        (0..32).map(|item| format!("{{actions: [{{genericKey: {{descriptorValue: '{item}'}}}}]}}")).collect();
+    all.push(usual("crowd-a", "crowd", &format!("raw: {{rateLimits: [{}]}}", items.join(", "))));
+    all.push(usual("crowd-b", "crowd", WHOSE));
     // Where a token is wanted, too: before authorization by a lower priority, at the same one, and after it.
     all.push(r"
 - {apiVersion: admin.gloo.solo.io/v2, kind: RateLimitServerConfig, metadata: {name: trees, namespace: team, @}, spec: {destinationServers: [{ref: {name: limiter}, port: {name: grpc}}], raw: {descriptors: [{key: remote_address, rateLimit: {unit: DAY, requestsPerUnit: 1}}]}}}
@@ -466,7 +482,10 @@ async fn r130_an_envoy_that_cannot_limit_serves_no_limited_route() -> anyhow::Re
 #[tokio::test]
 async fn bad_policies_limit_nothing_and_say_why() -> anyhow::Result<()> {
     let mut world = World::start().await?;
-    world.allows_all(get("/bad", &[("x-who", "a")])).await?;
+    for path in ["/bad", "/many"] {
+        world.allows_all(get(path, &[("x-who", "a")])).await?;
+    }
+    world.allows_all(get("/crowd", &[("x-whose", "a")])).await?;
     for (name, approval, expected) in [
         ("no-rules", "INVALID", "RateLimitServerConfig/team/gone@cluster-1` does not exist in workspace `team`"),
         ("no-client", "INVALID", "RateLimitClientConfig/team/gone@cluster-1` does not exist in workspace `team`"),
@@ -474,6 +493,8 @@ async fn bad_policies_limit_nothing_and_say_why() -> anyhow::Result<()> {
         ("no-field", "INVALID", "spec.config.raw.rateLimits[0].actions[0].requestHeaders.descriptorKey"),
         ("expression", "INVALID", "regexMatch"),
         ("unfit", "WARNING", "has no `setDescriptors`"),
+        ("many-z", "FAILED", "older ones take all 6 places of its phase"),
+        ("crowd-b", "FAILED", "at most 32 items"),
     ] {
         let told = world.told(&format!("RateLimitPolicy/team/{name}@cluster-1"))?;
         assert!(told.contains(approval) && told.contains(expected), "{name}: {told}");

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,11 +19,12 @@ use crate::support::backend::Echo;
 use crate::support::chancery::{self, Settings};
 use crate::support::http::{Client, Request, Response};
 use crate::support::manifests::{self, Manifest, list, text};
+use crate::support::wait::{Not, PATIENCE, until};
 use crate::support::world::Mesh;
 use crate::support::{project, yaml};
 
-/// The groups that one ingress gateway can show; the others need east-west gateways.
-const GROUPS: [&str; 5] = ["basic", "delegated", "advanced", "labels", "consent"];
+/// The groups of the file.
+const GROUPS: [&str; 7] = ["basic", "delegated", "advanced", "labels", "consent", "personas", "federation"];
 
 /// How many scenarios run at once: each is an Envoy, a control plane and a client.
 const AT_ONCE: usize = 3;
@@ -40,6 +42,8 @@ pub(crate) struct Scenario {
 struct Expect {
     #[serde(default)]
     routes: Vec<Route>,
+    #[serde(default)]
+    mesh: Vec<Inside>,
     #[serde(default)]
     statuses: Vec<Status>,
 }
@@ -65,6 +69,25 @@ struct Asked {
     path: String,
     #[serde(default)]
     more_paths: Vec<String>,
+}
+
+/// A request of a Pod to the east-west gateway of its cluster.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Inside {
+    /// The workspace of the Pod, which is called like its namespace here.
+    from: String,
+    cluster: String,
+    via_gateway: String,
+    request: AskedInside,
+    response: Answer,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct AskedInside {
+    host: String,
+    path: String,
+    port: u16,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -217,6 +240,11 @@ async fn run(scenario: &Scenario) -> anyhow::Result<Vec<String>> {
         let outcome = run_route(&mesh, route).await.map_err(|error| mesh.with_logs(error))?;
         faults.extend(outcome.into_iter().map(|fault| format!("{}: {fault}", route.id)));
     }
+    for inside in &scenario.expect.mesh {
+        let outcome = run_inside(&mesh, inside).await.map_err(|error| mesh.with_logs(error))?;
+        faults
+            .extend(outcome.into_iter().map(|fault| format!("{} from {}: {fault}", inside.request.host, inside.from)));
+    }
     if !scenario.expect.statuses.is_empty() {
         let (report, _) = chancery::check(mesh.directory(), &mesh.settings)?;
         faults.extend(judge_statuses(&scenario.expect.statuses, &report));
@@ -235,6 +263,34 @@ async fn run_route(mesh: &Mesh, route: &Route) -> anyhow::Result<Vec<String>> {
         let explanation = chancery::explain(mesh.directory(), &mesh.settings, &running.gateway.id(), &request)?;
         faults.extend(judge_explanation(route, &explanation).into_iter().map(|fault| format!("{path}: {fault}")));
     }
+    Ok(faults)
+}
+
+/// Sends a request from the address of a Pod, R186.
+async fn run_inside(mesh: &Mesh, inside: &Inside) -> anyhow::Result<Vec<String>> {
+    let gateway = format!("{}/{}", inside.cluster, inside.via_gateway);
+    let running = mesh.gateways.iter().find(|running| running.gateway.id() == gateway);
+    let running = running.with_context(|| format!("{gateway} does not run"))?;
+    let is_client = |manifest: &&Manifest| {
+        manifest.kind() == "Pod" && manifest.cluster == inside.cluster && manifest.namespace() == inside.from
+    };
+    let pod = mesh.manifests.iter().find(is_client).with_context(|| format!("no Pod of {}", inside.from))?;
+    let source: Ipv4Addr = text(&pod.object, "/status/podIP").parse()?;
+    let address = running.address(inside.request.port)?;
+    let request = Request::get(&inside.request.host, &inside.request.path);
+    // The gateway may be up for some moments before it has its listener.
+    let answered = until(PATIENCE, "an answer", async || {
+        let response = Client::from(source, address).send(&request).await;
+        let response = response.map_err(|error| Not::Yet(format!("{error:#}")))?;
+        let faults = judge(&inside.response, &response);
+        if faults.is_empty() { Ok(()) } else { Err(Not::Yet(faults.join("; "))) }
+    });
+    let mut faults: Vec<String> = answered.await.err().map(|error| format!("{error:#}")).into_iter().collect();
+    let client = source.to_string();
+    let port = inside.request.port;
+    let told = chancery::explain_for(mesh.directory(), &mesh.settings, &gateway, port, &client, &request)?;
+    let status = told.pointer("/outcome/status").and_then(Value::as_u64).unwrap_or(200);
+    differ(&mut faults, "explain, status", &u64::from(inside.response.status), &status);
     Ok(faults)
 }
 

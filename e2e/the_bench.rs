@@ -56,7 +56,9 @@ async fn memory_is_looked_at_over_many_edits() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn b2_an_edit_has_its_cost() -> anyhow::Result<()> {
     let text = small("B2").await?;
-    row(&text, "policy of 20 routes")?;
+    for edited in ["policy", "JWTPolicy", "ExtAuthPolicy"] {
+        row(&text, &format!("{edited} of 20 routes"))?;
+    }
     Ok(())
 }
 

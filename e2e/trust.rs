@@ -21,7 +21,7 @@ use crate::support::yaml;
 
 /// Two gateways. `web` shows its own identity on two ports, of which one lets in one other gateway only; `other` has no part
 /// in it. A Pod says as whom `web` runs.
-const WORLD: &str = "
+pub(crate) const WORLD: &str = "
 apiVersion: admin.gloo.solo.io/v2
 kind: KubernetesCluster
 metadata: {name: cluster-1, namespace: gloo-mesh, annotations: {in: mgmt}}
@@ -84,7 +84,7 @@ const STRANGER: &str = "spiffe://cluster-2/ns/edge/sa/stranger";
 /// A root, and what it signs.
 pub(crate) struct Root {
     pub(crate) certificate: String,
-    key: String,
+    pub(crate) key: String,
 }
 
 impl Root {
@@ -111,7 +111,7 @@ impl Root {
     }
 
     /// The one that a control plane keeps.
-    fn kept(state: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn kept(state: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(state.join("root.pem")).context("the kept root")?;
         let (certificate, key) = text.split_at(text.find("-----BEGIN PRIVATE KEY").context("no key")?);
         Ok(Self { certificate: certificate.to_owned(), key: key.to_owned() })
@@ -139,7 +139,7 @@ impl Root {
     }
 }
 
-fn place(object: Value) -> Manifest {
+pub(crate) fn place(object: Value) -> Manifest {
     let cluster = object.pointer("/metadata/annotations/in").and_then(Value::as_str).unwrap_or("cluster-1").to_owned();
     Manifest { cluster, object }
 }

@@ -40,10 +40,9 @@ use crate::ir::frozen::Remembered;
 use crate::memory::Memory;
 use crate::memory::refusals::document::Document;
 use crate::memory::refusals::{Overlay, Refusals};
-use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, Severity};
-use crate::publish::{GatewayKey, NotInForce, Publisher, limit_server};
+use crate::model::{Code, Finding, Findings, GatewayId, Name, ObjectRef, Severity};
+use crate::publish::{GatewayKey, NotInForce, Publisher};
 use crate::resolve::Options;
-use crate::resolve::gateway::class_of;
 use crate::resolve::world::World;
 use crate::settings::Settings;
 use crate::snapshot::{ResourceType, Snapshot, Version};
@@ -52,12 +51,12 @@ use crate::status::Ledger;
 use crate::store::{Applied, Store};
 use crate::telemetry::Logging;
 use crate::telemetry::metrics::Metrics;
+use crate::xds::credentials::{CredentialError, Credentials};
 use crate::xds::inspection::Sessions;
-use crate::xds::node::{Node, NodeError};
-use crate::xds::server::{ServeError, ServerSettings};
-use crate::xds::source::{SnapshotSource, Subscription};
+use crate::xds::server::{Access, ServeError, ServerSettings};
 
 use audit::{Audit, Sample};
+use clients::{Asker, Gateways};
 use emission::{Emission, Serving, StandIns};
 use identities::Identities;
 use keys::Keys;
@@ -65,6 +64,7 @@ use lane::{Lane, Made, PutOff, Step};
 use limits::LimitServers;
 
 mod audit;
+mod clients;
 mod emission;
 mod expiry;
 pub(crate) mod identities;
@@ -85,8 +85,8 @@ enum Event {
     Source(Batch),
     /// The source has slices that are others, and the lane serves them already.
     Endpoints(Batch),
-    /// A gateway with these Pod labels asks for the snapshots of a key, as long as it holds them.
-    Gateway(GatewayKey, Arc<Labels>),
+    /// A gateway asks for the snapshots of a key, as long as it holds by what it was matched.
+    Gateway(GatewayKey, Arc<Asker>),
     /// A rate-limit service asks for its limits.
     LimitServer,
     /// Some gateway refused something that it, or anybody, had not refused before. At most one waits.
@@ -113,6 +113,9 @@ pub enum AppError {
         /// The system's words.
         reason: std::io::Error,
     },
+    /// The credentials of the xDS port cannot be used.
+    #[error("--xds-credentials: {0}")]
+    Credentials(#[from] CredentialError),
     /// The xDS server failed.
     #[error("xDS server")]
     Serve(#[from] ServeError),
@@ -163,6 +166,8 @@ pub async fn serve(
         Ok(opened) => opened?,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     };
+    let credentials = settings.xds_credentials.as_deref().map(Credentials::open).transpose()?;
+    let access = credentials.clone().map_or(Access::Anybody, Access::Credentials);
     // After the directory: the wrong directory is the likelier mistake, and the one to be told first.
     let xds = listen(settings.xds_address, "xDS", "xds-address").await?;
     let admin = listen(settings.admin_address, "health", "admin-address").await?;
@@ -183,6 +188,7 @@ pub async fn serve(
         limits: limits.clone(),
         places: directory.places().clone(),
         metrics: Metrics::new(),
+        credentials,
     };
     let told = (ledger.clone(), shared.clone());
     let places = directory.places().clone();
@@ -229,7 +235,14 @@ pub async fn serve(
     let sessions = Sessions::default();
     let services = tonic::service::Routes::new(crate::xds::csds::service(sessions.clone()));
     let settings_of_server = ServerSettings::default();
-    let xds = crate::xds::server::serve(xds, gateways, observer, sessions, settings_of_server, stopped(stop.clone()));
+    let xds = crate::xds::server::serve(
+        (xds, access),
+        gateways,
+        observer,
+        sessions,
+        settings_of_server,
+        stopped(stop.clone()),
+    );
     let admin = crate::admin::serve(admin, sources, logging, services, stopped(stop));
     let ready = async {
         // Ends with an error only when the compile thread is gone, which ends the program anyway.
@@ -275,60 +288,6 @@ fn write_ready_file(file: &Path, (xds, admin): (SocketAddr, SocketAddr)) -> Resu
     std::fs::write(&temporary, text.to_string())
         .and_then(|()| std::fs::rename(&temporary, file))
         .map_err(|source| AppError::Ready { file: file.display().to_string(), source })
-}
-
-/// Matches nodes to gateways and hands out their snapshots.
-struct Gateways {
-    state: State,
-    publisher: Arc<Publisher>,
-    limits: Arc<Publisher<ObjectRef>>,
-    events: std_mpsc::Sender<Event>,
-}
-
-impl SnapshotSource for Gateways {
-    async fn subscribe(&self, node: &Node) -> Result<Subscription, NodeError> {
-        let mut state = self.state.clone();
-        let stopping = || NodeError::Unavailable("the control plane is stopping: connect again".to_owned());
-        let compiled = state.wait_for(Option::is_some).await.map_err(|_| stopping())?.clone();
-        let Some(compiled) = compiled else {
-            return Err(NodeError::Unavailable("nothing is compiled yet: connect again".to_owned()));
-        };
-        if let Some(server) = limit_server(&node.id) {
-            let snapshots = limits::subscribe(&self.limits, &compiled, &server)?;
-            self.events.send(Event::LimitServer).map_err(|_| stopping())?;
-            return Ok(Subscription { gateway: node.id.clone(), snapshots, held: None });
-        }
-        let (gateway, labels) = match_node(&compiled, node)?;
-        let key = refusals::key(gateway.clone(), node);
-        let (snapshots, labels) = (self.publisher.subscribe(&key), Arc::new(labels));
-        self.events.send(Event::Gateway(key, labels.clone())).map_err(|_| stopping())?;
-        Ok(Subscription { gateway: gateway.to_string().into(), snapshots, held: Some(labels) })
-    }
-}
-
-/// The class of a node, and the Pod labels by which it was found.
-///
-/// # Errors
-/// What the node leaves out, or that no Service selects it.
-///
-/// # Rule
-/// R15.
-fn match_node(compiled: &Compiled, node: &Node) -> Result<(GatewayId, Labels), NodeError> {
-    let (Some(cluster), Some(namespace)) = (&node.cluster, &node.namespace) else {
-        return Err(NodeError::Invalid(
-            "the node's metadata must state `cluster` and `namespace`; `chancery bootstrap` writes a bootstrap that does".to_owned(),
-        ));
-    };
-    let pod =
-        node.pod.as_ref().and_then(|pod| compiled.inputs.pod(&ObjectRef::new(Kind::Pod, cluster, namespace, pod)));
-    let labels = pod.map_or_else(|| node.labels.clone(), |pod| pod.labels.clone());
-    let class = class_of(&compiled.inputs, cluster, namespace, &labels);
-    class.map(|class| (class, labels.clone())).ok_or_else(|| {
-        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        NodeError::Unknown(format!(
-            "no Service of namespace {namespace:?} in cluster {cluster:?} selects a Pod with labels {labels:?}: a gateway needs one"
-        ))
-    })
 }
 
 /// Compiles, as [`Compiler::step`] does.
@@ -531,9 +490,9 @@ impl CompileLoop {
                 }
                 self.store.apply(batch.changes) == Applied::Changed || findings_changed
             }
-            Event::Gateway(key, labels) => {
+            Event::Gateway(key, asker) => {
                 let known = self.state.borrow().as_ref().is_some_and(|c| c.plans.contains_key(&key.gateway));
-                self.keys.ask(key, &labels);
+                self.keys.ask(key, &asker);
                 !known
             }
             // It gets them when gateways get theirs.
@@ -659,13 +618,9 @@ impl CompileLoop {
         let mut left: Vec<GatewayKey> = Vec::new();
         let connected = OnceCell::new();
         let connected = || connected.get_or_init(|| self.ledger.view());
-        for (key, mut labels) in self.keys.iter() {
-            let still = |labels: &Labels| {
-                class_of(&compiled.inputs, &key.gateway.cluster, &key.gateway.namespace, labels).as_ref()
-                    == Some(&key.gateway)
-            };
-            if !labels.all(still) {
-                tracing::info!(gateway = %key, "its Services changed; its Envoys are matched anew");
+        for (key, mut askers) in self.keys.iter() {
+            if !askers.all(|asker| asker.may_have(&compiled.inputs, &key.gateway)) {
+                tracing::info!(gateway = %key, "its Services or accounts changed; its Envoys are matched anew");
                 self.publisher.remove(key);
                 self.emitted.remove(key);
                 self.emissions.remove(key);

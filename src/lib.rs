@@ -41,7 +41,7 @@
 //! | 4 | [`snapshot`] | named, content-versioned resources; what to send; an independent checker | how a resource was made |
 //! | 5 | [`compile`] | the pipeline, verdicts, and `explain` | tokio, clients, clock, environment |
 //! | 6 | [`source`] | where objects come from: a watched directory | compile, snapshots, xDS |
-//! | 6 | [`trust`] | issues the certificates of gateways; keeps the root it makes | manifests, rules, Envoy types |
+//! | 6 | [`trust`] | issues the certificates of gateways, and those of xDS; keeps the roots it makes | manifests, rules, Envoy types |
 //! | 6 | [`publish`] | the current snapshot per class of gateways; wakes only on change | who makes or reads it |
 //! | 6 | [`xds`] | the protocol as a pure session behind a thin server | manifests, plans, rules |
 //! | 6 | [`memory`] | what is remembered beyond the inputs, and kept over a restart: frozen trees, refusals with what was accepted before | clients, streams, the store |
@@ -84,8 +84,7 @@
 //!
 //! # What is not here yet
 //!
-//! The other policy kinds, external services, traffic between clusters, authentication of xDS clients and the
-//! Kubernetes source. Each is accepted where it can be written, reported, and fails closed where it
+//! The other policy kinds, external services, traffic between clusters and the Kubernetes source. Each is accepted where it can be written, reported, and fails closed where it
 //! protects; the manual marks rules `Not built yet.` and lists kinds that are not supported.
 
 pub mod admin;

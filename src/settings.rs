@@ -13,14 +13,18 @@ pub struct RawSettings {
     /// Directory of manifests: DIR/CLUSTER/**/*.yaml; files directly under DIR belong to the management cluster.
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
-    /// Where the xDS server listens. Loopback only, unless --xds-insecure is given; port 0 picks a free one.
+    /// Where the xDS server listens. Loopback only, unless --xds-credentials is given; port 0 picks a free one.
     #[arg(long, env = "CHANCERY_XDS_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:18000")]
     pub xds_address: SocketAddr,
     /// Where health, metrics and the API of `status` and `explain --server` are served. Beyond loopback, health and metrics
     /// alone; port 0 picks a free one.
     #[arg(long, env = "CHANCERY_ADMIN_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:18001")]
     pub admin_address: SocketAddr,
-    /// Serve xDS in plaintext beyond loopback.
+    /// Serve xDS over TLS, to clients with a credential only. DIR holds tls.crt and tls.key of the server, and ca.crt under
+    /// which clients show certificates, or tokens, or both; it is read again when it changes. `chancery credentials` makes it.
+    #[arg(long, env = "CHANCERY_XDS_CREDENTIALS", value_name = "DIR")]
+    pub xds_credentials: Option<PathBuf>,
+    /// Serve xDS beyond loopback in plaintext and to anybody, private keys included. For tests.
     #[arg(long, env = "CHANCERY_XDS_INSECURE", value_parser = BoolishValueParser::new())]
     pub xds_insecure: bool,
     /// Write the addresses in use as JSON to this file once everything is compiled and served.
@@ -42,6 +46,8 @@ pub struct Settings {
     pub directory: PathBuf,
     /// Where xDS listens.
     pub xds_address: SocketAddr,
+    /// Where the credentials of xDS are; none lets in whoever reaches the port.
+    pub xds_credentials: Option<PathBuf>,
     /// Where the admin port listens.
     pub admin_address: SocketAddr,
     /// Where to tell that everything is served.
@@ -103,17 +109,24 @@ impl TryFrom<RawSettings> for Settings {
     type Error = String;
 
     /// # Errors
-    /// An xDS address beyond loopback without `--xds-insecure`: configuration would travel in plaintext.
+    /// An xDS address beyond loopback without credentials, unless `--xds-insecure` says so: private keys would travel in
+    /// plaintext, to anybody. Both at once.
     fn try_from(raw: RawSettings) -> Result<Self, String> {
-        if !raw.xds_address.ip().is_loopback() && !raw.xds_insecure {
+        let is_open = raw.xds_credentials.is_none();
+        if !raw.xds_address.ip().is_loopback() && is_open && !raw.xds_insecure {
             return Err(format!(
-                "xDS on {} would be plaintext beyond loopback; listen on 127.0.0.1, or give --xds-insecure",
+                "xDS on {} would be plaintext beyond loopback, for anybody; give --xds-credentials (`chancery credentials` makes \
+                them), listen on 127.0.0.1, or give --xds-insecure",
                 raw.xds_address
             ));
+        }
+        if !is_open && raw.xds_insecure {
+            return Err("--xds-credentials and --xds-insecure contradict each other: give one of them".to_owned());
         }
         Ok(Self {
             directory: raw.directory,
             xds_address: raw.xds_address,
+            xds_credentials: raw.xds_credentials,
             admin_address: raw.admin_address,
             ready_file: raw.ready_file,
             state: raw.state,

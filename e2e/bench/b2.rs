@@ -3,6 +3,8 @@
 //! CPU is the run time of all its threads from the rename until it is quiet again; wall is from the rename until a client
 //! has the last byte. No Envoy takes part.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -11,14 +13,22 @@ use chancery::snapshot::ResourceType;
 use super::ads::Holder;
 use super::cpu::Clock;
 use super::report::{Report, Samples, exponent, milliseconds, spread};
-use super::scene::{Act, Scene, rename};
-use crate::support::bench_world::{REACHES, World, entries, place, reaching_policy};
+use super::scene::{Act, SILENCE, Scene, rename};
+use crate::support::bench_world::{REACHES, World, auth_policy, entries, place, reaching_policy, token_policy};
 
 /// When nothing came for so long, nothing more comes.
 const LAST: Duration = Duration::from_millis(100);
 
 /// Apps before the first that a policy reaches.
 const FIRST_REACHED: usize = 49;
+
+/// Makes a policy that reaches so many routes: its file and its text, which differs by a word.
+type Policy = fn(&Path, usize, &str) -> (PathBuf, String);
+
+/// Kinds that protect, with a text that stands in every route which has one. What routes share of them, and servers, come in
+/// resources of their own.
+const PROTECTING: [(&str, &str, Policy); 2] =
+    [("JWTPolicy", "chancery.jwt-claims.pre.0", token_policy), ("ExtAuthPolicy", ".authz.example:9000", auth_policy)];
 
 /// Runs it.
 pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
@@ -32,6 +42,7 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
     ))?;
     let mut by_size = Vec::new();
     let (mut by_reach, mut least_by_size) = (Vec::new(), Vec::new());
+    let mut protecting_by_size = PROTECTING.map(|(kind, ..)| (kind, Vec::new()));
     let last = sizes.last().map(|size| size.0);
     for (tables, samples) in sizes {
         let world = World { tables };
@@ -67,6 +78,20 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
             }
             row(report, &format!("policy of {reach} routes"), world, (&cpu, &wall))?;
         }
+        let reach = reaches[0];
+        for ((kind, mark, policy), (_, by_size)) in PROTECTING.iter().zip(&mut protecting_by_size) {
+            let (file, text) = policy(scene.directory(), reach, "first");
+            place(&file, &text)?;
+            holder.settle(SILENCE).await?;
+            let edit = |value: &str| rename(&file, &policy(scene.directory(), reach, value).1);
+            let (cpu, wall) = measure(&scene, &mut holder, samples, &edit).await?;
+            let found = count(&holder, mark.as_bytes());
+            ensure!(found >= reach, "the {kind} of {reach} routes is on {found}");
+            by_size.push((world.routes() as f64, milliseconds(cpu.median())));
+            row(report, &format!("{kind} of {reach} routes"), world, (&cpu, &wall))?;
+            fs::remove_file(&file)?;
+            holder.settle(SILENCE).await?;
+        }
     }
     let growth = exponent(&by_size);
     report.line(&format!(
@@ -76,6 +101,10 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
     report.goal("B2 growth exponent of one edit's CPU", growth, 0.05, "")?;
     let growth = exponent(&least_by_size);
     report.goal(&format!("B2 growth exponent of CPU, policy of {} routes", reaches[0]), growth, 0.05, "")?;
+    for (kind, by_size) in protecting_by_size {
+        let what = format!("B2 growth exponent of CPU, {kind} of {} routes", reaches[0]);
+        report.goal(&what, exponent(&by_size), 0.05, "")?;
+    }
     if let Some((routes, cpu)) = by_size.last() {
         report.goal(&format!("B2 CPU of one edit at {routes} routes"), cpu * 1e3, 300.0, "µs")?;
     }
@@ -125,12 +154,16 @@ async fn measure(
 
 /// Fails unless the policies are on as many routes as their names say.
 fn reaches_as_many(holder: &Holder, reaches: &[usize]) -> anyhow::Result<()> {
-    let header = b"x-reach-";
-    let routes = holder.world.0.get(&ResourceType::Route);
-    let bodies = routes.into_iter().flatten().map(|(_, item)| &item.body);
-    let count: usize = bodies.map(|body| body.windows(header.len()).filter(|bytes| bytes == header).count()).sum();
+    let count = count(holder, b"x-reach-");
     let expected: usize = reaches.iter().map(|reach| entries(*reach)).sum();
     // Where routes may have been cut in an earlier run, they are there twice as long as connections may use both.
     ensure!(count == expected || count == 2 * expected, "policies of {reaches:?} routes are on {count}");
     Ok(())
+}
+
+/// How often a text stands in routes.
+fn count(holder: &Holder, text: &[u8]) -> usize {
+    let routes = holder.world.0.get(&ResourceType::Route);
+    let bodies = routes.into_iter().flatten().map(|(_, item)| &item.body);
+    bodies.map(|body| body.windows(text.len()).filter(|bytes| *bytes == text).count()).sum()
 }

@@ -18,7 +18,8 @@ use chancery::store::Store;
 use super::measure::memory;
 use super::report::{Report, Samples, exponent, mebibytes, milliseconds, spread};
 use crate::support::bench_world::{
-    CLUSTER_NAME, World, large_table, large_tree, large_tree_files, reaching_policy, slice_text, token_policy,
+    CLUSTER_NAME, World, auth_policy, large_table, large_tree, large_tree_files, reaching_policy, slice_text,
+    token_policy,
 };
 
 /// What is done again and again, by turns in two ways.
@@ -32,7 +33,7 @@ pub(crate) enum Step {
     Delete(String),
 }
 
-const EDITS: [Edit; 5] = [
+const EDITS: [Edit; 6] = [
     ("a route", |world| ["one", "two"].map(|answer| vec![Step::Put(world.first_probe().table(answer))])),
     ("a host comes and goes", |_| {
         let table = || large_table(Path::new(""), 1, "new").1;
@@ -41,7 +42,10 @@ const EDITS: [Edit; 5] = [
     ("a policy of 20 routes", |_| {
         ["one", "two"].map(|value| vec![Step::Put(reaching_policy(Path::new(""), 20, value).1)])
     }),
-    ("a JWTPolicy of 20", |_| ["one", "two"].map(|audience| vec![Step::Put(token_policy(20, audience))])),
+    ("a JWTPolicy of 20", |_| {
+        ["one", "two"].map(|audience| vec![Step::Put(token_policy(Path::new(""), 20, audience).1)])
+    }),
+    ("an ExtAuthPolicy of 20", |_| ["one", "two"].map(|host| vec![Step::Put(auth_policy(Path::new(""), 20, host).1)])),
     ("endpoints", |_| [1, 2].map(|last| vec![Step::Put(slice_text(0, Ipv4Addr::new(10, 99, 0, last)))])),
 ];
 
@@ -53,7 +57,7 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
     let sizes = report.scale.pick(vec![100, 1_000, 10_000], vec![100]);
     let samples = report.scale.pick(40, 2);
     report.line("milliseconds, median / 99th percentile; memory before and for the first step")?;
-    let heads: String = EDITS.iter().map(|(name, _)| format!(" {name:>21}")).collect();
+    let heads: String = EDITS.iter().map(|(name, _)| format!(" {name:>22}")).collect();
     report.line(&format!("{:>7} {:>12} {:>12} {:>12}{heads}", "routes", "from scratch", "first step", "memory"))?;
     let mut costs: Vec<Vec<(f64, f64)>> = vec![Vec::new(); EDITS.len()];
     for tables in sizes {
@@ -70,7 +74,7 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
         for ((name, edit), costs) in EDITS.iter().zip(&mut costs) {
             let spent = kept.measure(&edit(world), samples).with_context(|| (*name).to_owned())?;
             costs.push((world.routes() as f64, milliseconds(spent.median())));
-            row.push_str(&format!(" {:>21}", spread(&spent)));
+            row.push_str(&format!(" {:>22}", spread(&spent)));
         }
         report.line(&format!(
             "{:>7} {:>12.1} {:>12.1} {:>12}{row}",

@@ -6,17 +6,18 @@ use std::net::SocketAddr;
 use anyhow::{Context, ensure};
 use serde_json::json;
 
+use crate::support::authorizer::{Authorizer, Check, Verdict};
 use crate::support::backend::Backend;
 use crate::support::chancery::Settings;
-use crate::support::delegated::{HOST, manifests, request};
+use crate::support::delegated::{HOST, VAULT, manifests, request};
 use crate::support::http::{Client, Protocol, Request};
-use crate::support::issuer::Issuer;
+use crate::support::issuer::{Issuer, base64};
 use crate::support::manifests::Manifest;
 use crate::support::tls::{Authority, Dial};
 use crate::support::wait::{Not, PATIENCE, until};
 use crate::support::world::Mesh;
 
-/// `$KEYS` stands for the issuer's.
+/// `$KEYS` stands for the issuer's, `$GRPC` for a server's address.
 const WORLD: &str = r"
 - apiVersion: networking.gloo.solo.io/v2
   kind: RouteTable
@@ -26,6 +27,9 @@ const WORLD: &str = r"
       - {name: token, labels: {case: token}, matchers: [{uri: {prefix: /token}}], forwardTo: &stock {destinations: [{ref: {name: stock}}]}}
       - {name: guarded, labels: {case: guarded}, matchers: [{uri: {prefix: /guarded}}], forwardTo: *stock}
       - {name: closed, labels: {case: closed}, matchers: [{uri: {prefix: /closed}}], forwardTo: *stock}
+      - {name: asked, labels: {case: asked}, matchers: [{uri: {prefix: /asked}}], forwardTo: *stock}
+      - {name: password, labels: {case: password}, matchers: [{uri: {prefix: /password}}], forwardTo: *stock}
+      - {name: vault, matchers: [{uri: {prefix: /vault}}], forwardTo: {destinations: [{ref: {name: vault}}]}}
       - {name: open, matchers: [{uri: {prefix: /}}], forwardTo: *stock}
 - apiVersion: security.policy.gloo.solo.io/v2
   kind: JWTPolicy
@@ -36,6 +40,26 @@ const WORLD: &str = r"
   metadata: {name: guarded, namespace: team, @}
   spec: {applyToRoutes: [{route: {labels: {case: guarded}}}], config: {filterEnabled: true}}
 - apiVersion: security.policy.gloo.solo.io/v2
+  kind: ExtAuthPolicy
+  metadata: {name: asked, namespace: team, @}
+  spec:
+    applyToRoutes: [{route: {labels: {case: asked}}}]
+    config: {glooAuth: {configs: [{passThroughAuth: {grpc: {address: $GRPC, connectionTimeout: 9s}}}]}}
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: ExtAuthPolicy
+  metadata: {name: password, namespace: team, @}
+  spec:
+    applyToRoutes: [{route: {labels: {case: password}}}]
+    config: {glooAuth: {configs: [{basicAuth: {encryption: {sha1: {}}, userList: {users: {alice: {hashedPassword: c37424cc626cc035d6e4e2991c0270d0510b8df3}}}}}]}}
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: AccessPolicy
+  metadata: {name: vault, namespace: team, @}
+  spec: {applyToDestinations: [{selector: {name: vault}}], config: {authzList: [{allowedMethods: [GET]}]}}
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: AccessPolicy
+  metadata: {name: door, namespace: shop, @}
+  spec: {applyToWorkloads: [{}], config: {authzList: [{match: {request: {headers: {x-banned: {notValues: ['*']}}}}}]}}
+- apiVersion: security.policy.gloo.solo.io/v2
   kind: WAFPolicy
   metadata: {name: closed, namespace: shop, @}
   spec: {applyToRoutes: [{route: {labels: {case: closed}}}], config: {disableCoreRuleSet: true}}
@@ -45,8 +69,11 @@ const WORLD: &str = r"
 const OTHER: &str = "other.example.com";
 
 /// The world with a TLS port of two listeners: one for the host of everything, one for what is left.
-fn world(authority: &Authority, issuer: &Issuer) -> anyhow::Result<Vec<Manifest>> {
-    let mut all = manifests(&WORLD.replace("$KEYS", &json!(issuer.jwks()).to_string()))?;
+fn world(authority: &Authority, issuer: &Issuer, server: SocketAddr) -> anyhow::Result<Vec<Manifest>> {
+    let objects = format!("{VAULT}{WORLD}")
+        .replace("$KEYS", &json!(issuer.jwks()).to_string())
+        .replace("$GRPC", &json!(server.to_string()).to_string());
+    let mut all = manifests(&objects)?;
     for manifest in all.iter_mut().filter(|manifest| manifest.name() == "ingress") {
         let (list, items) = match manifest.kind() {
             "Service" => (
@@ -83,7 +110,9 @@ fn world(authority: &Authority, issuer: &Issuer) -> anyhow::Result<Vec<Manifest>
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_holds_on_every_way_in() -> anyhow::Result<()> {
     let (authority, issuer) = (Authority::new("servers")?, Issuer::ec("https://a")?);
-    let mesh = Mesh::start(world(&authority, &issuer)?, Settings::default()).await?;
+    let judge = |check: &Check| if check.header("x-pass") == "yes" { Verdict::pass() } else { Verdict::refuse(401) };
+    let server = Authorizer::start(([127, 0, 0, 1], 0).into(), judge).await?;
+    let mesh = Mesh::start(world(&authority, &issuer, server.address)?, Settings::default()).await?;
     let gateway = &mesh.gateways[0];
     let (plain, tls) = (gateway.address(80)?, gateway.address(443)?);
     let over_tls = |name: Option<&str>, protocol| {
@@ -99,6 +128,7 @@ async fn a_policy_holds_on_every_way_in() -> anyhow::Result<()> {
     }
     let token = format!("Bearer {}", issuer.token(&json!({}))?);
     let forged = format!("Bearer {}", Issuer::ec("https://a")?.token(&json!({}))?);
+    let password = |text: &str| format!("Basic {}", base64(format!("alice:{text}")));
     let received = || mesh.backends.iter().map(Backend::requests).sum::<u64>();
     let mut served = Vec::new();
     for (way, client) in &mut ways {
@@ -122,6 +152,14 @@ async fn a_policy_holds_on_every_way_in() -> anyhow::Result<()> {
                 (request("GET", "/token").header("authorization", &token), 200),
                 (request("POST", "/guarded").header("origin", "https://evil.test"), 403),
                 (request("POST", "/guarded").header("origin", &format!("https://{host}")), 200),
+                (request("GET", "/asked"), 401),
+                (request("GET", "/asked").header("x-pass", "yes"), 200),
+                (request("GET", "/password"), 401),
+                (request("GET", "/password").header("authorization", &password("x")), 401),
+                (request("GET", "/password").header("authorization", &password("wonder")), 200),
+                (request("PUT", "/vault"), 403),
+                (request("GET", "/vault"), 200),
+                (request("GET", "/").header("x-banned", "1"), 403),
                 (request("GET", "/closed"), 500),
             ] {
                 let (request, before) = (to(request), received());

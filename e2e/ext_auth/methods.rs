@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{World, nobody};
 use crate::support::delegated::{echo, request};
 use crate::support::http::Request;
-use crate::support::issuer::{Issuer, base64, now};
+use crate::support::issuer::{Issuer, KeyServer, base64, now};
 use crate::support::manifests::{self, Manifest};
 
 /// The key in [`SECRETS`] that is good.
@@ -170,6 +170,9 @@ async fn api_keys_are_those_of_secrets() -> anyhow::Result<()> {
             ("without what is required of it", with_key("/custom", "key-without-a-user"), (401, 0, 0)),
             ("another workspace's", with_key("/custom", "key-of-others"), (401, 0, 0)),
             ("in another header", request("GET", "/custom").header("api-key", KEY), (401, 0, 0)),
+            ("a wrong key and the key", with_key("/custom", "wrong").header("X-KEY", KEY), (401, 0, 0)),
+            ("an empty one and the key", with_key("/custom", "").header("x-key", KEY), (401, 0, 0)),
+            ("parts of the key", with_key("/custom", &KEY[..8]).header("x-key", &KEY[8..]), (401, 0, 0)),
         ])
         .await?;
     let sent = with_key("/custom", KEY).header("x-user-id", "mallory").header("x-chancery-api-client", "mallory");
@@ -177,6 +180,11 @@ async fn api_keys_are_those_of_secrets() -> anyhow::Result<()> {
     assert_eq!(seen.headers.get("x-user-id").map(String::as_str), Some("alice"), "of the older of two Secrets");
     assert!(!format!("{:?}", seen.headers).contains("mallory"), "{:?}", seen.headers);
     assert_eq!(seen.headers.get("x-chancery-api-client"), None);
+    // Of a header that is sent twice the first line counts, for who it is as well.
+    for (first, second, user) in [(KEY, "wrong", "alice"), (KEY, "key-by-name", "alice"), ("key-by-name", KEY, "bob")] {
+        let seen = echo(&world.send(&with_key("/custom", first).header("x-key", second)).await?)?;
+        assert_eq!(seen.headers.get("x-user-id").map(String::as_str), Some(user), "{first} before {second}");
+    }
     let (approval, message, _) = world.team.verdict("ExtAuthPolicy/team/custom@cluster-1")?;
     assert_eq!(approval, "WARNING", "{message}");
     assert!(message.contains("Secret/team/twin@cluster-1"), "{message}");
@@ -223,26 +231,57 @@ async fn api_keys_are_those_of_secrets() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// With keys in the policy, and with those of a server.
 #[tokio::test]
 async fn access_tokens_are_verified_with_their_scopes() -> anyhow::Result<()> {
     let issuer = Issuer::ec("https://a")?;
-    let mut world = World::start(&policy("custom", &json!({"configs": [{"oauth2": token(&issuer)}]}))).await?;
-    world.team.answers(&nobody("/custom"), 401).await?;
-    let of = |claims: Value| Ok::<_, anyhow::Error>(with_token("/custom", &issuer.token(&claims)?));
+    let server = KeyServer::start(issuer.jwks()).await?;
+    let mut remote = token(&issuer);
+    remote["accessTokenValidation"]["jwt"] =
+        json!({"remoteJwks": {"url": format!("http://{}/keys", server.address)}, "issuer": issuer.name});
+    let policies = [("custom", token(&issuer)), ("http", remote)];
+    let policies = policies.map(|(name, tokens)| policy(name, &json!({"configs": [{"oauth2": tokens}]})));
+    let mut world = World::start(&policies.concat()).await?;
     let forged = Issuer::ec("https://a")?.token(&json!({"scope": "read"}))?;
-    world
-        .judges(&[
-            ("without the policy", nobody("/plain"), (200, 1, 0)),
-            ("nobody", nobody("/custom"), (401, 0, 0)),
-            ("a good token", of(json!({"scope": "write read"}))?, (200, 1, 0)),
-            ("without the scope", of(json!({"scope": "write"}))?, (403, 0, 0)),
-            ("without any scope", of(json!({}))?, (403, 0, 0)),
-            ("expired", of(json!({"scope": "read", "exp": now() - 3600}))?, (401, 0, 0)),
-            ("another issuer", of(json!({"scope": "read", "iss": "https://b"}))?, (401, 0, 0)),
-            ("another key", with_token("/custom", &forged), (401, 0, 0)),
-            ("unsigned", with_token("/custom", &issuer.unsigned()), (401, 0, 0)),
-        ])
-        .await
+    world.judges(&[("without the policy", nobody("/plain"), (200, 1, 0))]).await?;
+    for path in ["/custom", "/http"] {
+        let of = |claims: Value| Ok::<_, anyhow::Error>(with_token(path, &issuer.token(&claims)?));
+        world.team.answers(&of(json!({"scope": "read"}))?, 200).await?;
+        world
+            .judges(&[
+                ("nobody", nobody(path), (401, 0, 0)),
+                ("a good token", of(json!({"scope": "write read"}))?, (200, 1, 0)),
+                ("without the scope", of(json!({"scope": "write"}))?, (403, 0, 0)),
+                ("without any scope", of(json!({}))?, (403, 0, 0)),
+                ("expired", of(json!({"scope": "read", "exp": now() - 3600}))?, (401, 0, 0)),
+                ("not valid yet", of(json!({"scope": "read", "nbf": now() + 3600}))?, (401, 0, 0)),
+                ("another issuer", of(json!({"scope": "read", "iss": "https://b"}))?, (401, 0, 0)),
+                ("another key", with_token(path, &forged), (401, 0, 0)),
+                ("unsigned", with_token(path, &issuer.unsigned()), (401, 0, 0)),
+            ])
+            .await?;
+    }
+    assert!(server.requests() > 0, "the keys came from their server");
+    const POLICY: &str = "ExtAuthPolicy/team/custom@cluster-1";
+    let good = with_token("/custom", &issuer.token(&json!({"scope": "read"}))?);
+    for (jwt, field) in [
+        (json!({"issuer": "https://a"}), "jwt"),
+        (json!({"localJwks": {"inlineString": "no keys"}}), "jwt.localJwks.inlineString"),
+        (json!({"remoteJwks": {"url": "nowhere"}}), "jwt.remoteJwks.url"),
+    ] {
+        world.team.mesh.edit(POLICY, |policy| {
+            policy["spec"]["config"]["glooAuth"]["configs"][0]["oauth2"]["accessTokenValidation"]["jwt"] = jwt.clone();
+        })?;
+        world.team.answers(&good, 500).await?;
+        world.judges(&[("closed", good.clone(), (500, 0, 0))]).await?;
+        let blamed = world.team.blamed_field(POLICY)?;
+        assert_eq!(blamed, format!("spec.config.glooAuth.configs[0].oauth2.accessTokenValidation.{field}"));
+        world.team.mesh.edit(POLICY, |policy| {
+            policy["spec"]["config"]["glooAuth"]["configs"][0]["oauth2"] = token(&issuer);
+        })?;
+        world.team.answers(&good, 200).await?;
+    }
+    Ok(())
 }
 
 /// `booleanExpr`, with the method whose failure is answered in its own way.
@@ -277,6 +316,8 @@ async fn methods_are_combined_as_the_expression_says() -> anyhow::Result<()> {
         ("token and key", with_token("/", &good).header("x-key", KEY), 200, 200, 200),
         ("token and a wrong key", with_token("/", &good).header("x-key", "wrong"), 200, 403, 403),
         ("password and key", with_password("/", "bob", "built").header("x-key", KEY), 200, 401, 403),
+        ("wrong keys", with_key("/", "wrong").header("x-key", "other"), 403, 401, 403),
+        ("parts of the key", with_key("/", &KEY[..8]).header("x-key", &KEY[8..]), 403, 401, 403),
     ] {
         for (path, status) in [("/custom", any), ("/http", token_and), ("/more", key_alone)] {
             let request = Request { path: path.to_owned(), ..request.clone() };

@@ -215,14 +215,33 @@ pub(crate) fn entries(reach: usize) -> usize {
     reach + (apps + 1) / 3 * TABLES_PER_APP
 }
 
-/// The text of a policy that verifies tokens on as many routes as `reach` says, one of [`REACHES`], with an audience.
-pub(crate) fn token_policy(reach: usize, audience: &str) -> String {
-    format!(
+/// The file and the text of a policy that verifies tokens on as many routes as `reach` says, one of [`REACHES`], with an
+/// audience.
+pub(crate) fn token_policy(directory: &Path, reach: usize, audience: &str) -> (PathBuf, String) {
+    let providers = format!(
+        "a: {{issuer: 'https://a.example', audiences: [{audience}], remote: {{url: 'https://a.example/keys'}}}}"
+    );
+    protecting_policy(directory, "JWTPolicy", reach, &format!("providers:\n      {providers}"))
+}
+
+/// The same of a policy that has a server asked, at a host.
+pub(crate) fn auth_policy(directory: &Path, reach: usize, host: &str) -> (PathBuf, String) {
+    let server = format!("{{grpc: {{address: '{host}.authz.example:9000'}}}}");
+    protecting_policy(
+        directory,
+        "ExtAuthPolicy",
+        reach,
+        &format!("glooAuth: {{configs: [{{passThroughAuth: {server}}}]}}"),
+    )
+}
+
+fn protecting_policy(directory: &Path, kind: &str, reach: usize, config: &str) -> (PathBuf, String) {
+    let text = format!(
         "\
 apiVersion: security.policy.gloo.solo.io/v2
-kind: JWTPolicy
+kind: {kind}
 metadata:
-  name: tokens-{reach}
+  name: protects-{reach}
   namespace: {team}
 spec:
   applyToRoutes:
@@ -230,11 +249,11 @@ spec:
         labels:
           reach-{reach}: 'yes'
   config:
-    providers:
-      a: {{issuer: 'https://a.example', audiences: [{audience}], remote: {{url: 'https://a.example/keys'}}}}
+    {config}
 ",
         team = team_name(0)
-    )
+    );
+    (folder(directory, 0).join(format!("{}-protects-{reach}.yaml", kind.to_lowercase())), text)
 }
 
 /// The file and the text of a second gateway, with one table of its own, which answers `answer`: it sees nothing of the

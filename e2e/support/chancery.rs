@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) consent: Option<&'static str>,
     /// `--require-auth`.
     pub(crate) require_auth: bool,
+    /// `--xds-credentials` of `serve`.
+    pub(crate) xds_credentials: Option<PathBuf>,
 }
 
 impl Settings {
@@ -164,6 +166,9 @@ async fn start(
     command.args(["--xds-address", &xds.to_string(), "--admin-address", "127.0.0.1:0"]);
     command.arg("--ready-file").arg(&ready_file);
     command.arg("--state").arg(folder.path().join(STATE));
+    if let Some(credentials) = &settings.xds_credentials {
+        command.arg("--xds-credentials").arg(credentials);
+    }
     settings.apply(&mut command);
     let mut process = Process::start("chancery serve", &mut command, folder.path().join("log"))?;
     let waited = until(PATIENCE, "chancery to be ready", async || {
@@ -179,6 +184,24 @@ async fn start(
         Ok(ready) => Ok((process, ready)),
         Err(error) => Err(error.context(process.log_tail())),
     }
+}
+
+/// Makes the credentials of xDS in a directory, with `chancery credentials`; `path` is that of a ServiceAccount, in `gateways` too.
+pub(crate) fn credentials(directory: &Path, server: bool, accounts: &[&str], token: bool) -> anyhow::Result<()> {
+    let mut command = Command::new(binary()?);
+    command.arg("credentials").arg(directory);
+    if server {
+        command.args(["--server", "127.0.0.1", "--server", "control.example"]);
+    }
+    for account in accounts {
+        command.args(["--gateway", account]);
+    }
+    if token {
+        command.arg("--token");
+    }
+    let output = run(&mut command)?;
+    ensure!(output.status.success(), "chancery credentials: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 /// Answers `chancery status` of a running control plane.

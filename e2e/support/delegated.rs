@@ -1,13 +1,15 @@
 //! A small world with delegation: workspace `shop` owns the gateway and delegates everything to a table of workspace
 //! `team`, whose backend counts. A test brings the routes and the policies.
 
+use std::net::SocketAddr;
+
 use anyhow::Context;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::backend::{Backend, Echo};
 use super::chancery::{self, Settings};
 use super::http::{Client, Request, Response};
-use super::manifests::{Manifest, by_annotation, list, text};
+use super::manifests::{self, Manifest, by_annotation, list, text};
 use super::two_teams::TWO_TEAMS;
 use super::wait::{Not, PATIENCE, until};
 use super::world::Mesh;
@@ -30,6 +32,19 @@ const FRAME: &str = r"
     http: [{name: team, delegate: {routeTables: [{name: child, namespace: team}]}}]
 ";
 
+/// A second Service of `team`, which worlds append that guard a destination beside [`TWO_TEAMS`]'s `stock`.
+pub(crate) const VAULT: &str = r"
+- apiVersion: v1
+  kind: Service
+  metadata: {name: vault, namespace: team, labels: {guard: 'yes'}, @}
+  spec: {selector: {app: vault}, ports: [{name: http, port: 8080}]}
+- apiVersion: discovery.k8s.io/v1
+  kind: EndpointSlice
+  metadata: {name: vault-1, namespace: team, labels: {kubernetes.io/service-name: vault}, @}
+  ports: [{name: http, port: 8080}]
+  endpoints: [{addresses: [10.1.0.12], targetRef: {kind: Pod, name: vault-0}}]
+";
+
 /// The world as it runs, with a client of its gateway.
 pub(crate) struct Delegated {
     pub(crate) mesh: Mesh,
@@ -47,6 +62,19 @@ impl Delegated {
         let mesh = Mesh::start(manifests(objects)?, settings).await?;
         let client = Client::new(mesh.entrance("shop/www")?.1);
         Ok(Self { mesh, client })
+    }
+
+    /// Leads a Service of `team`, by the name of its port, to something that is no echo backend. Such a slice must not be
+    /// there when the world starts.
+    pub(crate) fn leads(&self, service: &str, port: &str, address: SocketAddr) -> anyhow::Result<()> {
+        let object = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": format!("{service}-1"), "namespace": "team", "labels": {"kubernetes.io/service-name": service}},
+            "ports": [{"name": port, "port": address.port()}],
+            "endpoints": [{"addresses": [address.ip().to_string()]}],
+        });
+        let slice = Manifest { cluster: "cluster-1".to_owned(), object };
+        manifests::write(self.mesh.directory(), &[slice]).map(drop)
     }
 
     pub(crate) async fn send(&mut self, request: &Request) -> anyhow::Result<Response> {
@@ -77,7 +105,7 @@ impl Delegated {
     }
 
     /// What `chancery check` says of an object, `Kind/namespace/name@cluster`.
-    fn checked(&self, object: &str) -> anyhow::Result<Value> {
+    pub(crate) fn checked(&self, object: &str) -> anyhow::Result<Value> {
         let (report, _) = chancery::check(self.mesh.directory(), &self.mesh.settings)?;
         let item = list(&report, "/items").iter().find(|item| text(item, "/object") == object);
         item.cloned().with_context(|| format!("{object} is not in {report:#}"))

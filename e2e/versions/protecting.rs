@@ -9,7 +9,7 @@ use super::{Tested, complaints, start};
 use crate::support::authorizer::{Authorizer, Check, Verdict};
 use crate::support::backend::Backend;
 use crate::support::chancery::{self, Settings};
-use crate::support::delegated::{echo, manifests, request};
+use crate::support::delegated::{VAULT, echo, manifests, request};
 use crate::support::http::Request;
 use crate::support::issuer::{Issuer, base64, now};
 use crate::support::manifests::{list, text};
@@ -18,15 +18,6 @@ use crate::support::world::Mesh;
 
 /// `$KEYS` stands for the issuer's.
 const WORLD: &str = r"
-- apiVersion: v1
-  kind: Service
-  metadata: {name: vault, namespace: team, labels: {guard: 'yes'}, @}
-  spec: {selector: {app: vault}, ports: [{name: http, port: 8080}]}
-- apiVersion: discovery.k8s.io/v1
-  kind: EndpointSlice
-  metadata: {name: vault-1, namespace: team, labels: {kubernetes.io/service-name: vault}, @}
-  ports: [{name: http, port: 8080}]
-  endpoints: [{addresses: [10.1.0.12], targetRef: {kind: Pod, name: vault-0}}]
 - apiVersion: v1
   kind: Service
   metadata: {name: shed, namespace: team, @}
@@ -270,7 +261,7 @@ async fn five_releases_protect_or_refuse_and_say_so() -> anyhow::Result<()> {
         |check: &Check| if check.header("x-pass") == "yes" { Verdict::pass() } else { Verdict::refuse(401) };
     let authz = Authorizer::start(([127, 0, 0, 1], 0).into(), judge_one).await?;
     let hash = base64(digest(&SHA1_FOR_LEGACY_USE_ONLY, b"wonder"));
-    let world = WORLD
+    let world = format!("{VAULT}{WORLD}")
         .replace("$KEYS", &json!(issuer.jwks()).to_string())
         .replace("$GRPC", &authz.address.to_string())
         .replace("$HASH", &hash);

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use chancery::snapshot::{Resource, ResourceType, Snapshot};
+use chancery::xds::caller::Caller;
 use chancery::xds::inspection::Sessions;
 use chancery::xds::node::{Node, NodeError};
 use chancery::xds::observation::{Blame, Observation, Observer, Refusal};
-use chancery::xds::server::{ServerSettings, serve};
+use chancery::xds::server::{Access, ServerSettings, serve};
 use chancery::xds::source::{SnapshotSource, Subscription};
 use envoy_types::pb::envoy::config::cluster::v3 as cluster_pb;
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
@@ -26,7 +27,7 @@ use crate::support::wait::PATIENCE;
 pub(crate) struct Shared(pub(crate) watch::Sender<Option<Arc<Snapshot>>>);
 
 impl SnapshotSource for Shared {
-    async fn subscribe(&self, _: &Node) -> Result<Subscription, NodeError> {
+    async fn subscribe(&self, _: &Node, _: &Caller) -> Result<Subscription, NodeError> {
         Ok(Subscription { gateway: "edge".into(), snapshots: self.0.subscribe(), held: None })
     }
 }
@@ -144,7 +145,7 @@ async fn check(api_type: &str) -> anyhow::Result<()> {
     let source = Arc::new(Shared(watch::Sender::new(Some(Arc::new(snapshot)))));
     let (sender, mut events) = mpsc::unbounded_channel();
     let server = tokio::spawn(serve(
-        port,
+        (port, Access::Anybody),
         source,
         Arc::new(Events(sender)),
         Sessions::default(),

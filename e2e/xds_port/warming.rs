@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use chancery::snapshot::{Resource, ResourceType, Snapshot};
 use chancery::xds::inspection::Sessions;
 use chancery::xds::observation::{Observation, StreamId};
-use chancery::xds::server::{ServerSettings, serve};
+use chancery::xds::server::{Access, ServerSettings, serve};
 use envoy_types::pb::envoy::config::cluster::v3 as cluster_pb;
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint_pb;
@@ -155,8 +155,14 @@ async fn check(api_type: &str) -> anyhow::Result<()> {
     let (sender, mut events) = mpsc::unbounded_channel();
     let settings = ServerSettings::default();
     let observer = Arc::new(Events(sender));
-    let server =
-        tokio::spawn(serve(port, source.clone(), observer, Sessions::default(), settings, std::future::pending()));
+    let server = tokio::spawn(serve(
+        (port, Access::Anybody),
+        source.clone(),
+        observer,
+        Sessions::default(),
+        settings,
+        std::future::pending(),
+    ));
     let envoy = Envoy::start("warming", &bootstrap(address, api_type)).await?;
     let failed = |error: anyhow::Error| error.context(envoy.log_tail()).context(api_type.to_owned());
     let (before, _) = settled(&mut events, ResourceType::Listener).await.map_err(failed)?;

@@ -6,6 +6,7 @@ use super::{Sources, state};
 use crate::model::Kind;
 use crate::snapshot::ResourceType;
 use crate::telemetry::metrics::{Blamed, Exposition, Gauges, Metrics};
+use crate::xds::credentials::Credentials;
 use crate::xds::observation::{Blame, IgnoredReason, Observation, Observer, Refusal};
 
 /// Counts what happens on streams, and passes it on.
@@ -41,6 +42,7 @@ fn count(metrics: &Metrics, event: &Observation) {
             IgnoredReason::UnknownType => "unknown_type",
         }),
         Observation::Stuck(..) => metrics.stuck(),
+        Observation::TurnedAway(reason) => metrics.turned_away(reason.label()),
         Observation::Connected(_) | Observation::Disconnected(_) => {}
     }
 }
@@ -71,7 +73,8 @@ pub fn write(sources: &Sources, exposition: Exposition) -> String {
 }
 
 fn gauges(sources: &Sources) -> Gauges {
-    let mut gauges = Gauges::default();
+    let xds_certificate = sources.credentials.as_ref().map(Credentials::ends);
+    let mut gauges = Gauges { xds_certificate, ..Gauges::default() };
     let view = sources.ledger.view();
     gauges.gateways = view.gateways.values().map(|class| class.nodes.len()).sum();
     for (_, _, _, stream) in view.streams() {

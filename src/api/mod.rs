@@ -21,6 +21,7 @@ use crate::publish::Publisher;
 use crate::source::Places;
 use crate::status::Ledger;
 use crate::telemetry::metrics::Metrics;
+use crate::xds::credentials::Credentials;
 
 pub mod document;
 pub mod metering;
@@ -48,6 +49,8 @@ pub struct Sources {
     pub places: Places,
     /// What was counted.
     pub metrics: Metrics,
+    /// The credentials of the xDS port, where it has some.
+    pub credentials: Option<Credentials>,
 }
 
 impl Sources {

@@ -59,6 +59,7 @@ impl Mesh {
             limits: Arc::default(),
             places: loaded.places,
             metrics: Metrics::new(),
+            credentials: None,
         };
         let observer = metering::Metered { observer: Told(sources.ledger.clone()), metrics: sources.metrics.clone() };
         Self { sources, state, snapshot, observer }

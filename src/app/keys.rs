@@ -9,8 +9,10 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::memory::refusals::GRACE;
-use crate::model::{GatewayId, Labels};
+use crate::model::GatewayId;
 use crate::publish::{GatewayKey, Publisher};
+
+use super::clients::Asker;
 
 /// Most keys that are kept for clients that may come back. A fleet that restarts has a few; each costs a snapshot.
 const IDLE: usize = 64;
@@ -18,8 +20,8 @@ const IDLE: usize = 64;
 /// The keys that streams asked for.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
-    /// With the Pod labels that led there, each with the streams that stated them.
-    asked: BTreeMap<GatewayKey, BTreeMap<Labels, Vec<Weak<Labels>>>>,
+    /// With who was led there, each with the streams for which that holds.
+    asked: BTreeMap<GatewayKey, BTreeMap<Asker, Vec<Weak<Asker>>>>,
     /// Those that nobody watches, and since when.
     idle: BTreeMap<GatewayKey, Instant>,
     /// Whether streams came or ended since the last look.
@@ -27,11 +29,11 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// A stream asks for a key, as long as it holds these labels.
-    pub(super) fn ask(&mut self, key: GatewayKey, labels: &Arc<Labels>) {
+    /// A stream asks for a key, as long as it holds by what it was led there.
+    pub(super) fn ask(&mut self, key: GatewayKey, asker: &Arc<Asker>) {
         self.is_untidy = true;
         let of_key = self.asked.entry(key).or_default();
-        of_key.entry((**labels).clone()).or_default().push(Arc::downgrade(labels));
+        of_key.entry((**asker).clone()).or_default().push(Arc::downgrade(asker));
     }
 
     /// Some streams ended.
@@ -44,9 +46,9 @@ impl Keys {
         self.asked.keys().map(|key| key.gateway.clone()).collect()
     }
 
-    /// The keys, with the labels that lead there.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&GatewayKey, impl Iterator<Item = &Labels>)> {
-        self.asked.iter().map(|(key, labels)| (key, labels.keys()))
+    /// The keys, with who was led there.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&GatewayKey, impl Iterator<Item = &Asker>)> {
+        self.asked.iter().map(|(key, askers)| (key, askers.keys()))
     }
 
     /// Forgets a key.
@@ -78,8 +80,8 @@ impl Keys {
                 self.asked.remove(&key);
             }
         }
-        for labels in self.asked.values_mut() {
-            labels.retain(|_, streams| {
+        for askers in self.asked.values_mut() {
+            askers.retain(|_, streams| {
                 streams.retain(|stream| stream.strong_count() > 0);
                 !streams.is_empty()
             });

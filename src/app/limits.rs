@@ -1,7 +1,7 @@
 //! Rate-limit services as clients: each gets what configurations allow it, and nothing else.
 //!
-//! A service is found by the id that it states, `ratelimit~<cluster>~<namespace>~<name>` of a Service that there is. Nobody
-//! checks that it is that service, as nobody checks gateways yet.
+//! A service is found by the id that it states, `ratelimit~<cluster>~<namespace>~<name>` of a Service that there is. Where clients
+//! have credentials, its is that of an account of the Service's Pods, as with gateways.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

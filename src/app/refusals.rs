@@ -120,7 +120,11 @@ impl Observer for Witness {
             Observation::Acknowledged(peer, held) => self.acknowledged(peer, held),
             Observation::Refused(peer, refusal) => self.refused(peer, refusal),
             Observation::Disconnected(_) => has_left = true,
-            Observation::Connected(_) | Observation::Sent(..) | Observation::Ignored(..) | Observation::Stuck(..) => {}
+            Observation::Connected(_)
+            | Observation::Sent(..)
+            | Observation::Ignored(..)
+            | Observation::Stuck(..)
+            | Observation::TurnedAway(_) => {}
         }
         self.ledger.observe(event);
         // After the ledger, which says who is still there.

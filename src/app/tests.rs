@@ -2,11 +2,15 @@
 
 use serde_json::json;
 
+use super::clients::match_node;
 use super::*;
 use crate::compile::compile;
 use crate::crd::{Change, Object};
-use crate::model::EnvoyRelease;
+use crate::model::{EnvoyRelease, Kind, Labels};
 use crate::testing::decode;
+use crate::xds::caller::Caller;
+use crate::xds::node::{Node, NodeError};
+use crate::xds::source::SnapshotSource;
 
 mod identities;
 mod lane;
@@ -53,6 +57,11 @@ fn node(cluster: &str, namespace: &str, pod: Option<&str>, labels: &[(&str, &str
     }
 }
 
+/// Who was matched by labels alone.
+fn asker(labels: Labels) -> Arc<Asker> {
+    Arc::new(Asker { labels, account: None })
+}
+
 #[test]
 fn r15_an_envoy_gets_the_gateways_of_every_service_that_selects_its_pod() {
     let compiled = compiled();
@@ -68,7 +77,7 @@ fn r15_an_envoy_gets_the_gateways_of_every_service_that_selects_its_pod() {
             "cluster-1/edge/api+web",
         ),
     ] {
-        let found = match_node(&compiled, &node).map(|(gateway, _)| gateway.to_string());
+        let found = match_node(&compiled, &node, &Caller::Anybody).map(|(gateway, _)| gateway.to_string());
         assert_eq!(found, Ok(expected.to_owned()), "{why}");
     }
 }
@@ -82,8 +91,51 @@ fn r15_an_envoy_that_no_service_selects_is_refused_with_the_reason() {
         (node("cluster-2", "edge", None, &[("app", "web")]), "in cluster \"cluster-2\""),
         (Node { cluster: None, ..node("", "edge", None, &[]) }, "must state `cluster` and `namespace`"),
     ] {
-        let error = match_node(&compiled, &node).expect_err("no gateway").to_string();
+        let error = match_node(&compiled, &node, &Caller::Anybody).expect_err("no gateway").to_string();
         assert!(error.contains(part), "{error}");
+    }
+}
+
+/// The Pod of `web` runs as `front`; `api` has no Pod, and nor has `else`.
+#[test]
+fn r193_a_credential_gets_its_own_gateway_and_no_other() {
+    let mut objects = objects();
+    let (pods, findings) = decode([(
+        "cluster-1".to_owned(),
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "spec": {"serviceAccountName": "front"},
+            "metadata": {"name": "web-1", "namespace": "edge", "labels": {"app": "web"}},
+        }),
+    )]);
+    assert_eq!(findings, []);
+    objects.pop();
+    objects.extend(pods);
+    let store = Store::from_objects(objects);
+    let compiled = compile(&store, &[], &Options::default(), &BTreeSet::new(), &Remembered::default());
+    let account = |name: &str, namespace: &str| {
+        Caller::Account(ObjectRef::new(Kind::ServiceAccount, "cluster-1", namespace, name))
+    };
+    let web = node("cluster-1", "edge", None, &[("app", "web")]);
+    let both = node("cluster-1", "edge", None, &[("app", "web"), ("tier", "api")]);
+    let elsewhere = node("cluster-1", "else", None, &[("app", "web")]);
+    for (why, node, caller, is_let_in) in [
+        ("its Pod runs as it", &web, account("front", "edge"), true),
+        ("its Pod runs as another", &web, account("default", "edge"), false),
+        ("labels of a class without Pods", &both, account("front", "edge"), false),
+        ("the account of who has no Pods", &both, account("default", "edge"), true),
+        ("another namespace", &elsewhere, account("front", "edge"), false),
+        ("its own namespace", &elsewhere, account("default", "else"), true),
+        ("nobody is asked", &web, Caller::Anybody, true),
+    ] {
+        let found = match_node(&compiled, node, &caller);
+        assert_eq!(found.is_ok(), is_let_in, "{why}: {found:?}");
+        assert!(is_let_in || matches!(found, Err(NodeError::Denied(_))), "{why}: {found:?}");
+    }
+    // Who runs elsewhere does not hear what there is.
+    let stranger = account("front", "other");
+    for node in [&web, &node("cluster-1", "edge", None, &[("app", "nobody")])] {
+        let error = match_node(&compiled, node, &stranger).unwrap_err().to_string();
+        assert!(error.starts_with("the node states namespace") && !error.contains("Service"), "{error}");
     }
 }
 
@@ -105,11 +157,11 @@ fn r10_nothing_is_served_before_the_first_complete_list() {
         envoy: EnvoyRelease::OLDEST,
     };
     let mut snapshots = publisher.subscribe(&key);
-    let labels: Labels = [("app".into(), "web".into())].into();
+    let labels = [("app".into(), "web".into())].into();
     let batch =
         |extent| Batch { extent, changes: objects().into_iter().map(Change::Put).collect(), findings: Findings::new() };
 
-    compiler.step([Event::Gateway(key, Arc::new(labels)), Event::Source(batch(Extent::Changes))].into_iter());
+    compiler.step([Event::Gateway(key, asker(labels)), Event::Source(batch(Extent::Changes))].into_iter());
     assert!(state.borrow().is_none() && snapshots.borrow_and_update().is_none());
 
     compiler.step(std::iter::once(Event::Source(batch(Extent::Complete))));
@@ -122,7 +174,7 @@ async fn r10_an_envoy_that_comes_early_waits() {
     let (events, _inbox) = std_mpsc::channel();
     let gateways = Gateways { state, publisher: Arc::new(Publisher::new()), limits: Arc::default(), events };
     let node = node("cluster-1", "edge", None, &[("app", "web")]);
-    let mut subscribed = Box::pin(gateways.subscribe(&node));
+    let mut subscribed = Box::pin(gateways.subscribe(&node, &Caller::Anybody));
     tokio::select! {
         biased;
         _ = &mut subscribed => panic!("it is served before anything is known"),
@@ -148,11 +200,9 @@ fn r15_labels_of_envoys_that_are_gone_do_not_close_a_gateway_again() {
             findings: Findings::new(),
         })
     };
-    let pod = |version: &str| -> Arc<Labels> {
-        Arc::new([("app".into(), "web".into()), ("version".into(), version.into())].into())
-    };
+    let pod = |version: &str| asker([("app".into(), "web".into()), ("version".into(), version.into())].into());
     let (one, two) = (pod("1"), pod("2"));
-    let asks = |labels: &Arc<Labels>| Event::Gateway(key.clone(), labels.clone());
+    let asks = |asker: &Arc<Asker>| Event::Gateway(key.clone(), asker.clone());
     // Envoys of two rollouts, and then a Service that picks the second one's Pods besides.
     compiler.step([put(Extent::Complete, objects()), asks(&one), asks(&two)].into_iter());
     let (canary, _) = decode([(

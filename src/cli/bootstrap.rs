@@ -3,21 +3,33 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 
 use serde_json::{Value, json};
 
 use crate::model::expression::PROXY_LEVEL;
 use crate::render::to_yaml;
 
+use super::credentials::{IDENTITY, ROOTS, TOKEN};
 use super::{EXIT_CODES, Outcome, Usage, json};
 
 /// Print an Envoy bootstrap that points at this control plane: ADS, keepalive, admin on loopback.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("Examples:\n  chancery bootstrap --cluster eu --namespace edge --label app=web > envoy.json\n  chancery bootstrap --cluster eu --namespace edge --pod web-0 --bind 127.0.0.1 -o yaml\n\n{EXIT_CODES}"))]
 pub(super) struct Bootstrap {
-    /// Where the control plane serves xDS
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:18000")]
-    xds_address: SocketAddr,
+    /// Where the control plane serves xDS, as a host name or address and a port
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:18000")]
+    xds_address: Target,
+    /// Where the gateway's host has its credentials for xDS: a directory with roots.json and identity.json, or token.json, as
+    /// `chancery credentials` makes them. Envoy follows their changes. Without it xDS is plaintext
+    #[arg(long, value_name = "DIR")]
+    xds_credentials: Option<String>,
+    /// Send the token of --xds-credentials rather than show a certificate
+    #[arg(long, requires = "xds_credentials")]
+    xds_token: bool,
+    /// Host name or address in the certificate of the control plane, if not that of --xds-address
+    #[arg(long, value_name = "NAME", requires = "xds_credentials")]
+    xds_server_name: Option<String>,
     /// Cluster of the gateway
     #[arg(long, value_name = "NAME")]
     cluster: String,
@@ -50,6 +62,37 @@ pub(super) struct Bootstrap {
     output: Form,
 }
 
+/// A host and a port.
+#[derive(Clone, Debug)]
+struct Target {
+    host: String,
+    port: u16,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "write a host name or address and a port, such as xds.example.com:18000".to_owned();
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(Self { host: address.ip().to_string(), port: address.port() });
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if host.is_empty() || !host.chars().all(is_name) || host.parse::<IpAddr>().is_ok() {
+            return Err(wrong());
+        }
+        Ok(Self { host: host.to_owned(), port: port.parse().map_err(|_| wrong())? })
+    }
+}
+
+impl Target {
+    /// Whether it is a name, which is looked up.
+    fn is_name(&self) -> bool {
+        self.host.parse::<IpAddr>().is_err()
+    }
+}
+
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum XdsVariant {
     Delta,
@@ -79,7 +122,9 @@ impl Bootstrap {
     }
 
     fn value(&self, labels: &BTreeMap<&str, &str>) -> Value {
-        let address = |address: SocketAddr| json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
+        let socket = |host: &str, port: u16| json!({"socket_address": {"address": host, "port_value": port}});
+        let address = |address: SocketAddr| socket(&address.ip().to_string(), address.port());
+        let target = &self.xds_address;
         let mut value = json!({
             "node": {
                 "id": format!("{}/{}/{}", self.cluster, self.namespace, self.pod),
@@ -111,7 +156,7 @@ impl Bootstrap {
             "static_resources": {
                 "clusters": [{
                     "name": "chancery",
-                    "type": "STATIC",
+                    "type": if target.is_name() { "STRICT_DNS" } else { "STATIC" },
                     "connect_timeout": "5s",
                     "typed_extension_protocol_options": {
                         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -125,7 +170,7 @@ impl Bootstrap {
                     },
                     "load_assignment": {
                         "cluster_name": "chancery",
-                        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(self.xds_address)}}]}],
+                        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket(&target.host, target.port)}}]}],
                     },
                 }],
             },
@@ -138,6 +183,9 @@ impl Bootstrap {
             },
             "deferred_stat_options": {"enable_deferred_creation_stats": true},
         });
+        if let Some(directory) = &self.xds_credentials {
+            self.authenticate(&mut value["static_resources"]["clusters"][0], directory.trim_end_matches('/'));
+        }
         if !self.cluster_stats {
             value["stats_config"] = json!({
                 "stats_matcher": {
@@ -152,5 +200,68 @@ impl Bootstrap {
             });
         }
         value
+    }
+
+    /// Has a cluster know the server, and show who it is: by a certificate, or by a token with each stream.
+    fn authenticate(&self, cluster: &mut Value, directory: &str) {
+        // Each secret in a file of its own, as Envoy wants it; watched, so that it is read again when it is replaced.
+        let secret = |name: &str| {
+            json!({
+                "name": name,
+                "sds_config": {
+                    "resource_api_version": "V3",
+                    "path_config_source": {
+                        "path": format!("{directory}/{name}.json"),
+                        "watched_directory": {"path": directory},
+                    },
+                },
+            })
+        };
+        let name = self.xds_server_name.as_ref().unwrap_or(&self.xds_address.host);
+        let san_type = if name.parse::<IpAddr>().is_ok() { "IP_ADDRESS" } else { "DNS" };
+        let mut tls = json!({
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": {
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+                "alpn_protocols": ["h2"],
+                "combined_validation_context": {
+                    "default_validation_context": {
+                        "match_typed_subject_alt_names": [{"san_type": san_type, "matcher": {"exact": name}}],
+                    },
+                    "validation_context_sds_secret_config": secret(ROOTS),
+                },
+            },
+        });
+        if san_type == "DNS" {
+            tls["sni"] = json!(name);
+        }
+        if self.xds_token {
+            let protocol = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+            cluster["typed_extension_protocol_options"][protocol]["http_filters"] = json!([
+                {
+                    "name": "envoy.filters.http.credential_injector",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.http.credential_injector.v3.CredentialInjector",
+                        "overwrite": true,
+                        "credential": {
+                            "name": "envoy.http.injected_credentials.generic",
+                            "typed_config": {
+                                "@type": "type.googleapis.com/envoy.extensions.http.injected_credentials.generic.v3.Generic",
+                                "credential": secret(TOKEN),
+                            },
+                        },
+                    },
+                },
+                {
+                    "name": "envoy.filters.http.upstream_codec",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
+                    },
+                },
+            ]);
+        } else {
+            tls["common_tls_context"]["tls_certificate_sds_secret_configs"] = json!([secret(IDENTITY)]);
+        }
+        cluster["transport_socket"] = json!({"name": "envoy.transport_sockets.tls", "typed_config": tls});
     }
 }

@@ -152,7 +152,16 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
         Some(name) => Some(name.to_ascii_lowercase()).filter(|name| !name.is_empty()),
         None => Some(host_of(request)),
     };
-    let Some(chain) = listener.chain_for(server_name.as_deref()) else {
+    let is_for_clients = listener.purpose == Purpose::Mesh;
+    if is_for_clients {
+        let named = request.client.as_deref().map(|text| client::named(compiled, plan, text)).transpose()?;
+        explanation.client = named.flatten();
+    }
+    let chain = match is_for_clients {
+        true => listener.chain_of(explanation.client.as_ref().map(|client| &client.workspace)),
+        false => listener.chain_for(server_name.as_deref()),
+    };
+    let Some(chain) = chain else {
         explanation.answer = no_connection("no listener of that port has this server name: the connection is closed");
         return Ok(explanation);
     };
@@ -162,11 +171,6 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
         Serves::Tcp(_) | Serves::Relay { .. } => chain.guards.iter().collect(),
     };
     let scheme = if chain.tls.is_some() { "https" } else { "http" };
-    let is_for_clients = listener.purpose == Purpose::Mesh;
-    if is_for_clients {
-        let named = request.client.as_deref().map(|text| client::named(compiled, plan, text)).transpose()?;
-        explanation.client = named.flatten();
-    }
     let tagged = is_for_clients.then(|| client::tagged(request, explanation.client.as_ref()));
     let wire = Wire::new(tagged.as_ref().unwrap_or(request), scheme);
     let http = match &chain.serves {

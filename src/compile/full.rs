@@ -110,6 +110,8 @@ pub fn compile(
     }
     findings.extend(orphans(&inputs, &trees, &bindings, &mesh));
     findings.extend(mesh.hosts().flat_map(|host| mesh.conflicts(host)));
+    findings.extend(mesh.ports().flat_map(|port| mesh.port_conflicts(port)));
+    findings.extend(mesh.federated().flat_map(|(workspace, _)| mesh.told_of_many(inputs.roster(), workspace)));
     findings.extend(beaten_findings(&beaten(&trees)));
     let in_force = trees.values().filter(|grown| grown.frozen.is_none());
     findings.extend(in_force.flat_map(|grown| &grown.tree.segments).flat_map(|segment| closed(segment)));
@@ -152,8 +154,9 @@ fn offers(inputs: &Inputs) -> Mesh {
     let tables = inputs.root_tables().into_iter().map(|table| table.id.clone());
     let virtual_destinations = inputs.all_virtual_destinations().map(|vd| vd.id.clone());
     let services = inputs.services(&Selector::default()).into_iter().map(|service| service.id.clone());
+    let external = inputs.all_external_services().map(|service| service.id.clone());
     let mut mesh = Mesh::default();
-    for root in tables.chain(virtual_destinations).chain(services) {
+    for root in tables.chain(virtual_destinations).chain(external).chain(services) {
         mesh.put(&root, offer(inputs, &root));
     }
     mesh

@@ -13,11 +13,11 @@ use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 
 use crate::ir::Guard;
 use crate::ir::policy::TextPattern;
-use crate::ir::policy::access::{AccessEntry, Caller, Cidr, HeaderRule};
+use crate::ir::policy::access::{AccessEntry, Behalf, Caller, Cidr, HeaderRule};
 use crate::model::{Name, ObjectRef};
 
 use super::filter::principal;
-use super::{pb, wire};
+use super::{clients, pb, wire};
 
 use matcher_pb::string_matcher::MatchPattern;
 use rules_pb::permission::{Rule, Set as Rules};
@@ -214,6 +214,7 @@ fn any_id(ids: impl Iterator<Item = Identifier>) -> Identifier {
 
 fn caller(caller: &Caller) -> Identifier {
     let mut all: Vec<Identifier> = Vec::new();
+    all.extend(behalf(&caller.behalf));
     if let Some(identities) = &caller.identities {
         all.push(any_id(identities.iter().map(identity)));
     }
@@ -226,6 +227,19 @@ fn caller(caller: &Caller) -> Identifier {
         all.push(not(state(principal::MORE, MatchPattern::Exact("yes".to_owned()))));
     }
     all_ids(all).identifier.unwrap_or(Identifier::Any(true))
+}
+
+/// On whose behalf the gateway calls.
+fn behalf(behalf: &Behalf) -> Option<Identifier> {
+    let not = |identifier| Identifier::NotId(Box::new(rules_pb::Principal { identifier: Some(identifier) }));
+    match behalf {
+        Behalf::Any => None,
+        Behalf::Own => Some(not(state(clients::STATE, MatchPattern::SafeRegex(pb::regex(r"\C+"))))),
+        // Of `workspace/namespace/account`, none of which has a slash.
+        Behalf::Pods(pods) => Some(any_id(pods.iter().map(|(namespace, account)| {
+            state(clients::STATE, MatchPattern::Suffix(format!("/{namespace}/{account}")))
+        }))),
+    }
 }
 
 /// Whose request has a verified token of one of these principals.

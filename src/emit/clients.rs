@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
 use envoy_types::pb::envoy::extensions::filters::http::ip_tagging::v3 as tagging_pb;
+use envoy_types::pb::envoy::extensions::filters::http::set_filter_state::v3 as set_filter_state_pb;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
 
 use crate::ir::Clients;
@@ -19,9 +20,18 @@ use super::{filter, pb, wire};
 /// The filter, which stands before all others on listeners for clients inside a cluster.
 pub(super) const FILTER: &str = "chancery.client";
 
-/// The filter in a listener.
-pub(super) fn emit_filter() -> hcm_pb::HttpFilter {
-    filter::discovered_filter(FILTER, wire::any(&tagging_pb::IpTagging::default()).type_url)
+/// The filter after it, which notes the same in the request's state: in clusters, where destinations are protected, the header is gone.
+const STATE_FILTER: &str = "chancery.client-state";
+
+/// Under which key the state of a request has its client.
+pub(super) const STATE: &str = "chancery.client";
+
+/// The filters in a listener.
+pub(super) fn emit_filters() -> [hcm_pb::HttpFilter; 2] {
+    let known = filter::discovered_filter(FILTER, wire::any(&tagging_pb::IpTagging::default()).type_url);
+    let noted = filter::principal::value_if_any(STATE.to_owned(), format!("%REQ({CLIENT_HEADER})%"));
+    let noted = set_filter_state_pb::Config { on_request_headers: vec![noted], ..Default::default() };
+    [known, filter::http_filter(STATE_FILTER, wire::any(&noted))]
 }
 
 /// What the filter has.

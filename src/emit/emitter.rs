@@ -252,7 +252,7 @@ impl State {
         for (port, listener) in listeners {
             let state = self.listeners.entry(*port).or_default();
             let target = route::Target { release: self.options.release, extensions: &self.extensions };
-            state.update(listener, (&self.options, target), layout, &mut self.made);
+            state.update(listener, (&self.options, target), self.clients.as_ref(), layout, &mut self.made);
         }
         layout.emitted();
         layout.retain(|port, chain| self.listeners.get(&port).is_some_and(|state| state.chains.contains_key(chain)));
@@ -292,8 +292,8 @@ fn difference<'a, K: Ord + Clone, V>(
 /// A listener as it was emitted last.
 #[derive(Debug, Default)]
 struct ListenerState {
-    /// What its own resource was made from: the listener without virtual hosts, and which chains are cut.
-    shell: Option<(Listener, BTreeSet<Name>)>,
+    /// What its own resource was made from.
+    shell: Option<Shell>,
     /// HTTP chains by name.
     chains: BTreeMap<Name, ChainState>,
 }
@@ -303,6 +303,7 @@ impl ListenerState {
         &mut self,
         listener: &Listener,
         (options, target): (&EmitOptions, route::Target<'_>),
+        clients: Option<&Arc<Clients>>,
         layout: &mut Layout,
         made: &mut Made,
     ) {
@@ -325,13 +326,27 @@ impl ListenerState {
                 cut.insert(name.clone());
             }
         }
-        let is_same = |(before, was_cut): &(Listener, BTreeSet<Name>)| *was_cut == cut && has_shell(listener, before);
+        let clients = clients.filter(|_| listener.tells_clients_apart()).cloned();
+        let is_same =
+            |before: &Shell| before.cut == cut && before.clients == clients && has_shell(listener, &before.listener);
         if !self.shell.as_ref().is_some_and(is_same) {
             let is_cut = |chain: &Chain| cut.contains(&chain.name);
-            put(&mut made.listeners, listener::emit_listener(listener, options, &is_cut));
-            self.shell = Some((shell(listener), cut));
+            let resource = listener::emit_listener(listener, clients.as_deref(), options, &is_cut);
+            put(&mut made.listeners, resource);
+            self.shell = Some(Shell { listener: shell(listener), cut, clients });
         }
     }
+}
+
+/// What the resource of a listener was made from.
+#[derive(Debug)]
+struct Shell {
+    /// Without virtual hosts.
+    listener: Listener,
+    /// Which chains are cut.
+    cut: BTreeSet<Name>,
+    /// Where they are told apart.
+    clients: Option<Arc<Clients>>,
 }
 
 /// A listener without what only its route configurations are made from.
@@ -339,6 +354,7 @@ fn shell(listener: &Listener) -> Listener {
     let chain = |chain: &Chain| Chain {
         name: chain.name.clone(),
         gateways: chain.gateways.clone(),
+        client: chain.client.clone(),
         server_names: chain.server_names.clone(),
         tls: chain.tls.clone(),
         guards: chain.guards.clone(),
@@ -360,14 +376,14 @@ fn shell(listener: &Listener) -> Listener {
 fn has_shell(listener: &Listener, shell: &Listener) -> bool {
     let Listener { bind_port, purpose, service_ports, gateways, chains } = listener;
     let is_same = |chain: &Chain, shell: &Chain| {
-        let Chain { name, gateways, server_names, tls, guards, serves } = chain;
+        let Chain { name, gateways, client, server_names, tls, guards, serves } = chain;
         let serves_alike = match (serves, &shell.serves) {
             (Serves::Http(_), Serves::Http(_)) => true,
             (now, before) => now == before,
         };
         serves_alike
             && (name, gateways, server_names) == (&shell.name, &shell.gateways, &shell.server_names)
-            && (tls, guards) == (&shell.tls, &shell.guards)
+            && (tls, guards, client) == (&shell.tls, &shell.guards, &shell.client)
     };
     (bind_port, purpose) == (&shell.bind_port, &shell.purpose)
         && (service_ports, gateways) == (&shell.service_ports, &shell.gateways)

@@ -4,6 +4,7 @@
 //! routes there are comes over RDS, keys and certificates over SDS. Nothing of a table's HTTP routes or of a policy is in
 //! it, so attaching one never drains a connection. Routes of whole connections have no other place than here.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::listener::v3 as listener_pb;
@@ -11,10 +12,13 @@ use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3 as 
 use envoy_types::pb::envoy::extensions::filters::network::direct_response::v3 as closing_pb;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_pb;
+use envoy_types::pb::envoy::extensions::matching::common_inputs::network::v3 as network_inputs_pb;
 use envoy_types::pb::google::protobuf as google_pb;
+use envoy_types::pb::xds::core::v3 as xds_core_pb;
+use envoy_types::pb::xds::r#type::matcher::v3 as matching_pb;
 
 use crate::ir::listener::{Chain, Purpose, Serves};
-use crate::ir::{Action, Guard, Listener, Route, UpstreamId};
+use crate::ir::{Action, Clients, Guard, Listener, Route, UpstreamId};
 use crate::model::{Host, ObjectRef};
 use crate::snapshot::Resource;
 
@@ -31,13 +35,19 @@ const HTTP_PROTOCOLS: &[&str] = &["h2", "http/1.1"];
 ///
 /// # Rule
 /// R57; filter order and connection manager as the policy reference in the manual has them (slot 0).
-pub(super) fn emit_listener(listener: &Listener, options: &EmitOptions, is_cut: &impl Fn(&Chain) -> bool) -> Resource {
+pub(super) fn emit_listener(
+    listener: &Listener,
+    clients: Option<&Clients>,
+    options: &EmitOptions,
+    is_cut: &impl Fn(&Chain) -> bool,
+) -> Resource {
     let name = name::listener(listener.bind_port);
     let message = listener_pb::Listener {
         name: name.to_string(),
         address: Some(pb::socket_address(options.bind.to_string(), listener.bind_port)),
         listener_filters: listener.reads_tls().then(tls_inspector).into_iter().collect(),
         filter_chains: listener.chains.iter().map(|chain| emit_chain(listener, chain, is_cut(chain))).collect(),
+        filter_chain_matcher: listener.tells_clients_apart().then(|| emit_clients_apart(listener, clients)),
         ..Default::default()
     };
     Resource::from_content(name, wire::encode(&message), pb::owners(concerned(listener)))
@@ -50,6 +60,38 @@ fn concerned(listener: &Listener) -> impl Iterator<Item = &ObjectRef> {
     let tables = listener.streams().flat_map(|route| route.body.chain.iter().map(|hop| &hop.table));
     let relayed = listener.relayed().map(|upstream| &upstream.object);
     listener.gateways.iter().chain(tables).chain(policies).chain(relayed)
+}
+
+/// What a chain for whoever is left is called, where chains are told apart by clients; Envoy wants a name then.
+const REST: &str = "rest";
+
+/// Chooses a chain by the address that a connection comes from: the one place where a client's address is in a listener. One
+/// more changes it in place; no chain drains.
+///
+/// # Rule
+/// R188.
+fn emit_clients_apart(listener: &Listener, clients: Option<&Clients>) -> matching_pb::Matcher {
+    use matching_pb::matcher::matcher_tree::{MatchMap, TreeType};
+    use matching_pb::matcher::on_match::OnMatch as Taken;
+    use matching_pb::matcher::{MatcherTree, MatcherType, OnMatch};
+    let extension =
+        |name: &str, config| xds_core_pb::TypedExtensionConfig { name: name.to_owned(), typed_config: Some(config) };
+    let to = |chain: &str| OnMatch {
+        on_match: Some(Taken::Action(extension("filter-chain-name", wire::any(&chain.to_owned())))),
+        ..Default::default()
+    };
+    let chain_of = |workspace| listener.chains.iter().find(|chain| chain.client.as_ref() == Some(workspace));
+    let known = clients.into_iter().flat_map(|clients| &clients.0);
+    let map = known.filter_map(|(address, client)| Some((address.to_string(), to(&chain_of(&client.workspace)?.name))));
+    let map: HashMap<String, OnMatch> = map.collect();
+    let rest = listener.chains.iter().any(|chain| chain.client.is_none()).then(|| Box::new(to(REST)));
+    let tree = MatcherTree {
+        input: Some(extension("source-ip", wire::any(&network_inputs_pb::SourceIpInput::default()))),
+        tree_type: Some(TreeType::ExactMatchMap(MatchMap { map })),
+    };
+    // Envoy wants an entry in a tree.
+    let is_known = matches!(&tree.tree_type, Some(TreeType::ExactMatchMap(known)) if !known.map.is_empty());
+    matching_pb::Matcher { matcher_type: is_known.then(|| MatcherType::MatcherTree(tree)), on_no_match: rest }
 }
 
 /// Reads the server name out of the first message of a TLS connection.
@@ -92,8 +134,8 @@ fn emit_chain(listener: &Listener, chain: &Chain, is_cut: bool) -> listener_pb::
     };
     let is_plain = chain.tls.is_none() && chain.server_names.is_empty() && chain.name.is_empty();
     listener_pb::FilterChain {
-        name: chain.name.to_string(),
-        filter_chain_match: (!is_plain).then(|| listener_pb::FilterChainMatch {
+        name: if is_plain && listener.tells_clients_apart() { REST.to_owned() } else { chain.name.to_string() },
+        filter_chain_match: (!is_plain && chain.client.is_none()).then(|| listener_pb::FilterChainMatch {
             server_names: chain.server_names.iter().map(Host::to_string).collect(),
             // Plaintext on a TLS port is nobody's.
             transport_protocol: "tls".to_owned(),
@@ -182,7 +224,7 @@ fn connection_manager(listener: &Listener, chain: &Chain, is_cut: bool) -> hcm_p
         let route_config_name = name::route_configuration(bind_port, &chain.name).to_string();
         hcm::RouteSpecifier::Rds(hcm_pb::Rds { config_source: Some(config_source), route_config_name })
     };
-    let knows_clients = (listener.purpose == Purpose::Mesh).then(clients::emit_filter);
+    let knows_clients = (listener.purpose == Purpose::Mesh).then(clients::emit_filters);
     let chooses_part = is_cut.then(|| layout::emit_filter(bind_port, chain));
     hcm_pb::HttpConnectionManager {
         codec_type: hcm::CodecType::Auto.into(),
@@ -194,7 +236,7 @@ fn connection_manager(listener: &Listener, chain: &Chain, is_cut: bool) -> hcm_p
         use_remote_address: pb::boolean(true),
         forward_client_cert_details: hcm::ForwardClientCertDetails::SanitizeSet.into(),
         stream_idle_timeout: Some(pb::duration(STREAM_IDLE_TIMEOUT)),
-        http_filters: knows_clients.into_iter().chain(chooses_part).chain(filter::chain()).collect(),
+        http_filters: knows_clients.into_iter().flatten().chain(chooses_part).chain(filter::chain()).collect(),
         route_specifier: Some(route_specifier),
         ..Default::default()
     }

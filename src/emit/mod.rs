@@ -142,7 +142,9 @@ pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &La
         })
     };
     let listeners = plan.listeners.values().map(|listener| {
-        listener::emit_listener(listener, options, &|chain: &Chain| form(listener.bind_port, chain).is_cut())
+        listener::emit_listener(listener, plan.clients.as_deref(), options, &|chain: &Chain| {
+            form(listener.bind_port, chain).is_cut()
+        })
     });
     let (mut routes, mut scopes) = (Vec::new(), Vec::new());
     let chains = plan.listeners.values().flat_map(|own| own.chains.iter().map(move |chain| (own, chain)));

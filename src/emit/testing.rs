@@ -75,6 +75,7 @@ pub(crate) fn plain_chain(virtual_hosts: impl IntoIterator<Item = VirtualHost>) 
     Chain {
         name: Name::default(),
         gateways: vec![object(Kind::VirtualGateway, "edge")],
+        client: None,
         server_names: BTreeSet::new(),
         tls: None,
         guards: Vec::new(),

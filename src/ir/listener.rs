@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::model::{Host, Name, ObjectRef};
+use crate::model::{Host, Name, ObjectRef, WorkspaceId};
 
 use super::secret::{AltName, SecretId};
 use super::{Guard, Route, Routes, UpstreamId};
@@ -65,6 +65,19 @@ impl Listener {
         })
     }
 
+    /// Whether connections are told apart by the workspaces of those who open them.
+    #[must_use]
+    pub fn tells_clients_apart(&self) -> bool {
+        self.chains.iter().any(|chain| chain.client.is_some())
+    }
+
+    /// The chain that clients of a workspace get, or clients of none.
+    #[must_use]
+    pub fn chain_of(&self, client: Option<&WorkspaceId>) -> Option<&Chain> {
+        let own = self.chains.iter().find(|chain| chain.client.is_some() && chain.client.as_ref() == client);
+        own.or_else(|| self.chains.iter().find(|chain| chain.client.is_none()))
+    }
+
     /// Whether connections are told apart by what their first TLS message says.
     #[must_use]
     pub fn reads_tls(&self) -> bool {
@@ -93,6 +106,8 @@ pub struct Chain {
     pub name: Name,
     /// The virtual gateways that declare it, in age order; with TLS one.
     pub gateways: Vec<ObjectRef>,
+    /// Whose clients inside the cluster it takes; none takes whoever is left, and where nobody is told from others, all.
+    pub client: Option<WorkspaceId>,
     /// The server names (SNI) that choose it, whole or with `*.` in front; empty takes what fits no other chain.
     pub server_names: BTreeSet<Host>,
     /// How TLS ends here; absent in plaintext, and where TLS is passed through.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::ir::Guard;
 use crate::ir::policy::Policy;
-use crate::ir::policy::access::{Access, AccessEntry, Caller, Client};
+use crate::ir::policy::access::{Access, AccessEntry, Behalf, Caller, Client};
 use crate::ir::policy::reference::ObjectPick;
 use crate::ir::trust::Identity;
 use crate::ir::upstream::UpstreamId;
@@ -20,6 +20,7 @@ use super::crossing::way;
 use super::destination::{behind, selects};
 use super::facts::{PolicyEffect, PolicyObject, Selector, Service};
 use super::gateway::{account_of, selects_gateway};
+use super::mesh::has_clients;
 use super::policy::access::merge;
 use super::selection::{destination_labels, destinations};
 use super::world::World;
@@ -48,7 +49,7 @@ pub fn at_destination<W: World + ?Sized>(world: &W, gateway: &GatewayId, upstrea
             continue;
         }
         let policies = selecting(world, &target);
-        let is_caller = |client: &Client| caller_is(world, gateway, client);
+        let is_caller = |client: &Client| callers_of(world, gateway, client);
         if let Some(guard) = guard(&policies, is_caller)
             && !guards.contains(&guard)
         {
@@ -65,26 +66,16 @@ pub fn at_destination<W: World + ?Sized>(world: &W, gateway: &GatewayId, upstrea
 pub fn at_gateway<W: World + ?Sized>(world: &W, gateway: &GatewayId, owner: &WorkspaceId) -> Option<Guard> {
     guard(&on_gateway(world, gateway, owner), |client| {
         if client.external_workloads.is_some() {
-            return None;
+            return Vec::new();
         }
-        let identities = match &client.service_accounts {
-            None => None,
-            Some(pick) => {
-                let found: BTreeSet<Name> = accounts(world, pick)
-                    .iter()
-                    .filter_map(|account| Identity::uri(&account.cluster, &account.namespace, &account.name).ok())
-                    .collect();
-                if found.is_empty() {
-                    return None;
-                }
-                Some(found)
-            }
-        };
-        Some(Caller {
-            identities,
-            principals: client.principals.clone(),
-            not_principals: client.not_principals.clone(),
-        })
+        let Some(pick) = &client.service_accounts else { return vec![caller(client, Behalf::Any)] };
+        let found: BTreeSet<Name> = accounts(world, pick)
+            .iter()
+            .filter_map(|account| Identity::uri(&account.cluster, &account.namespace, &account.name).ok())
+            .collect();
+        let by_certificate =
+            (!found.is_empty()).then(|| Caller { identities: Some(found), ..caller(client, Behalf::Any) });
+        by_certificate.into_iter().chain(pods_of(world, gateway, client, pick)).collect()
     })
 }
 
@@ -118,14 +109,14 @@ pub fn peer_tls_findings<W: World + ?Sized>(
 }
 
 /// What policies say together, oldest first; nothing where they say nothing about who may do what.
-fn guard(policies: &[Arc<PolicyObject>], caller: impl Fn(&Client) -> Option<Caller>) -> Option<Guard> {
+fn guard(policies: &[Arc<PolicyObject>], callers: impl Fn(&Client) -> Vec<Caller>) -> Option<Guard> {
     let Access { enforced, dry_run, require_peer_tls } =
         merge(policies.iter().filter_map(|policy| access_of(policy).map(AsRef::as_ref)));
     if enforced.is_none() && dry_run.is_none() {
         return None;
     }
     let resolve = |entries: Vec<AccessEntry>| -> Vec<AccessEntry<Caller>> {
-        entries.into_iter().filter_map(|entry| resolved(entry, &caller)).collect()
+        entries.into_iter().filter_map(|entry| resolved(entry, &callers)).collect()
     };
     let access = Access { enforced: enforced.map(&resolve), dry_run: dry_run.map(&resolve), require_peer_tls };
     let says = |policy: &&Arc<PolicyObject>| {
@@ -135,12 +126,12 @@ fn guard(policies: &[Arc<PolicyObject>], caller: impl Fn(&Client) -> Option<Call
 }
 
 /// An entry with its clients found; nothing where none of them can be the caller.
-fn resolved(entry: AccessEntry, caller: &impl Fn(&Client) -> Option<Caller>) -> Option<AccessEntry<Caller>> {
+fn resolved(entry: AccessEntry, callers: &impl Fn(&Client) -> Vec<Caller>) -> Option<AccessEntry<Caller>> {
     let AccessEntry { policy, index, clients, paths, methods, headers, peers, remotes } = entry;
     let clients = match clients {
         None => None,
         Some(clients) => {
-            let mut callers: Vec<Caller> = clients.iter().filter_map(caller).collect();
+            let mut callers: Vec<Caller> = clients.iter().flat_map(callers).collect();
             callers.sort();
             callers.dedup();
             if callers.is_empty() {
@@ -152,35 +143,59 @@ fn resolved(entry: AccessEntry, caller: &impl Fn(&Client) -> Option<Caller>) -> 
     Some(AccessEntry { policy, index, clients, paths, methods, headers, peers, remotes })
 }
 
-/// What is left to ask where the client is a gateway: nothing of its identity. `None` where it is somebody else.
-fn caller_is<W: World + ?Sized>(world: &W, gateway: &GatewayId, client: &Client) -> Option<Caller> {
-    if client.external_workloads.is_some() {
-        return None;
-    }
-    if let Some(pick) = &client.service_accounts {
-        let account = account_of(world, gateway);
-        let is_named = pick.place() == Some((&account.name, &account.namespace, &account.cluster));
-        let selector = selector(pick);
-        let labels = || {
-            let own = Selector {
-                name: Some(account.name.clone()),
-                namespace: Some(account.namespace.clone()),
-                cluster: Some(account.cluster.clone()),
-                ..Selector::default()
-            };
-            world.accounts(&own).first().map(|account| account.labels.clone()).unwrap_or_default()
-        };
-        let labels = if pick.labels.is_empty() { Labels::new() } else { labels() };
-        let fits = selector.fits(&account, &labels) && selector.fits_owner(world.roster().owner_of(&account));
-        if !fits || (pick.place().is_some() && !is_named) {
-            return None;
-        }
-    }
-    Some(Caller {
+/// A client with what is to be asked of his tokens.
+fn caller(client: &Client, behalf: Behalf) -> Caller {
+    Caller {
+        behalf,
         identities: None,
         principals: client.principals.clone(),
         not_principals: client.not_principals.clone(),
-    })
+    }
+}
+
+/// As whom a gateway may call that clients mean: itself, and Pods of its cluster for which it does so.
+///
+/// # Rule
+/// R205.
+fn callers_of<W: World + ?Sized>(world: &W, gateway: &GatewayId, client: &Client) -> Vec<Caller> {
+    if client.external_workloads.is_some() {
+        return Vec::new();
+    }
+    let Some(pick) = &client.service_accounts else { return vec![caller(client, Behalf::Any)] };
+    if !has_clients(world, gateway) {
+        return is_account_of(world, gateway, pick).then(|| caller(client, Behalf::Any)).into_iter().collect();
+    }
+    let itself = is_account_of(world, gateway, pick).then(|| caller(client, Behalf::Own));
+    itself.into_iter().chain(pods_of(world, gateway, client, pick)).collect()
+}
+
+/// The Pods that clients mean, where the gateway knows who sends a request.
+fn pods_of<W: World + ?Sized>(world: &W, gateway: &GatewayId, client: &Client, pick: &ObjectPick) -> Option<Caller> {
+    if !has_clients(world, gateway) {
+        return None;
+    }
+    let here = accounts(world, pick).into_iter().filter(|account| account.cluster == gateway.cluster);
+    let pods: BTreeSet<(Name, Name)> = here.map(|account| (account.namespace, account.name)).collect();
+    (!pods.is_empty()).then(|| caller(client, Behalf::Pods(pods)))
+}
+
+/// Whether a gateway runs as one of the accounts that a selector means.
+fn is_account_of<W: World + ?Sized>(world: &W, gateway: &GatewayId, pick: &ObjectPick) -> bool {
+    let account = account_of(world, gateway);
+    let is_named = pick.place() == Some((&account.name, &account.namespace, &account.cluster));
+    let selector = selector(pick);
+    let labels = || {
+        let own = Selector {
+            name: Some(account.name.clone()),
+            namespace: Some(account.namespace.clone()),
+            cluster: Some(account.cluster.clone()),
+            ..Selector::default()
+        };
+        world.accounts(&own).first().map(|account| account.labels.clone()).unwrap_or_default()
+    };
+    let labels = if pick.labels.is_empty() { Labels::new() } else { labels() };
+    let fits = selector.fits(&account, &labels) && selector.fits_owner(world.roster().owner_of(&account));
+    fits && (pick.place().is_none() || is_named)
 }
 
 /// The ServiceAccounts that a selector finds. One with name, namespace and cluster and nothing else need not exist.

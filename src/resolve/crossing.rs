@@ -304,7 +304,7 @@ pub fn crossings<'e, W: World + ?Sized>(
     };
     let (Ok(trust), false) = (world.trust(), is_gateway_closed(world, gateway, &own)) else { return listeners };
     let ids = mesh_secrets(trust);
-    let guard = access::at_gateway(world, gateway, &own).map(|guard| guard.for_connections());
+    let guard = access::at_gateway(world, gateway, &own).map(|guard| guard.for_connections(false));
     let mut targets: BTreeMap<&UpstreamId, (BTreeSet<Name>, bool)> = BTreeMap::new();
     for exposure in exposures {
         let (names, is_stream) = targets.entry(&exposure.target).or_default();
@@ -352,6 +352,7 @@ pub fn crossings<'e, W: World + ?Sized>(
             listener.chains.push(Chain {
                 name: server_name.clone(),
                 gateways: Vec::new(),
+                client: None,
                 server_names: [Host::verbatim(&server_name)].into(),
                 tls: Some(Tls {
                     certificate: CertificateSource::Secret(ids.identity.clone()),

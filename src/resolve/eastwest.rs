@@ -67,7 +67,7 @@ pub fn east_west_gateways<W: World + ?Sized>(
     for (index, item) in items(member) {
         let here = Selector { cluster: Some(cluster.clone()), ..selector(&item) };
         // One that is for another cluster finds nothing in this one.
-        if !selector(&item).cluster.is_none_or(|wanted| wanted == *cluster) {
+        if selector(&item).cluster.is_some_and(|wanted| wanted != *cluster) {
             continue;
         }
         for service in world.services(&here) {

@@ -626,7 +626,7 @@ impl VirtualDestination {
     /// Whether it says itself where requests go, so that no table must (R164).
     #[must_use]
     pub fn has_backends(&self) -> bool {
-        !self.services.is_empty()
+        !(self.services.is_empty() && self.external.is_empty())
     }
 }
 

@@ -42,10 +42,10 @@ pub use freezing::{broken_tables, carry_over, carry_over_table, freeze, is_broke
 pub use growth::{GrownTree, Segment, Served, require_auth_findings};
 pub use hosts::arranged::{Arranged as ArrangedHost, Difference};
 pub use hosts::{HostKey, Hosts, PlainPort, Rows, View, virtual_host};
-pub use identity::{Membership, account_of, membership, mesh_secrets};
+pub use identity::{Membership, account_of, membership, mesh_secrets, runs_as};
 pub use sharing::{Sharing, extensions, sharing};
 
-use chains::chains;
+use chains::{chains, client_chains};
 use ports::bound_ports;
 
 /// Whether a virtual gateway is implemented by a gateway Service (R52).
@@ -320,25 +320,45 @@ pub fn listeners<W: World + ?Sized>(
         if arranged.listeners.contains_key(&bind_port) {
             continue;
         }
-        let virtual_hosts = if is_closed {
-            vec![Arc::new(closed_host())]
-        } else {
-            mesh.hosts().filter_map(|domain| Some(port.host(mesh, trees, domain, hosts)?.1)).collect()
+        let mut here = OnGateway {
+            world,
+            gateway,
+            owner: &owner,
+            bindings,
+            trees,
+            is_closed,
+            guard: arranged.guard.as_deref(),
+            hosts: &mut *hosts,
+            secrets: &mut arranged.secrets,
+            findings,
         };
-        let chain = Chain {
-            name: Name::default(),
-            gateways: Vec::new(),
-            server_names: BTreeSet::new(),
-            tls: None,
-            guards: Vec::new(),
-            serves: Serves::Http(HttpHosts { virtual_hosts, misdirected: BTreeSet::new() }),
-        };
+        let mut chains = client_chains(&mut here, mesh, &port);
+        if port.has_http(mesh) {
+            let virtual_hosts = if is_closed {
+                vec![Arc::new(closed_host())]
+            } else {
+                mesh.hosts().filter_map(|domain| Some(port.host(mesh, trees, domain, hosts)?.1)).collect()
+            };
+            chains.push(Chain {
+                name: Name::default(),
+                gateways: Vec::new(),
+                client: None,
+                server_names: BTreeSet::new(),
+                tls: None,
+                guards: Vec::new(),
+                serves: Serves::Http(HttpHosts { virtual_hosts, misdirected: BTreeSet::new() }),
+            });
+        }
+        if chains.is_empty() {
+            continue;
+        }
+        let is_settled = !is_closed && matches!(&*chains, [only] if only.serves.http().is_some());
         let service_ports = port.service_ports.clone();
         without_client_tls.extend(service_ports.first());
         let (purpose, gateways) = (Purpose::Mesh, Vec::new());
-        let listener = Listener { bind_port, purpose, service_ports, gateways, chains: vec![chain] };
+        let listener = Listener { bind_port, purpose, service_ports, gateways, chains };
         arranged.listeners.insert(bind_port, listener);
-        if !is_closed {
+        if is_settled {
             arranged.mesh.insert(bind_port, port);
         }
     }

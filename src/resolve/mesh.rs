@@ -1,7 +1,7 @@
 //! What clients inside a cluster find on its east-west gateways, each those hosts that his workspace may see.
 //!
 //! Whoever gives clients a host makes an [`Offer`]: a root table without gateways, a virtual destination, a federated
-//! Service. An offer depends on its object and on the roster alone, so that one that comes or goes concerns its hosts and no
+//! Service, an external service. An offer depends on its object and on the roster alone, so that one that comes or goes concerns its hosts and no
 //! others. What has no table of its own is served by one that is made up for it ([`table_for`]), so that its routes are
 //! checked, get policies and are explained like all others.
 //!
@@ -22,13 +22,17 @@ use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, La
 
 use super::eastwest::{crossing_ports, east_west_services};
 use super::facts::{
-    Age, DestinationKind, DestinationReference, Port, Reference, RootTable, Service, ServicePort, Table, TableAction,
-    TableForward, TableRole, TableRoute, VirtualDestination,
+    Age, DestinationKind, DestinationReference, ExternalService, Port, Reference, RootTable, Service, ServicePort,
+    StreamMatcher, StreamRoute, Table, TableAction, TableForward, TableRole, TableRoute, VirtualDestination,
 };
 use super::gateway::{GrownTree, HostKey, Hosts, View};
 use super::roster::{Roster, list};
 use super::visibility::is_visible;
 use super::world::World;
+
+/// From how many federated Services on their number is worth a warning: each is a host with routes of its own on every
+/// east-west gateway of every cluster.
+const MANY_FEDERATED: usize = 100;
 
 /// Where HTTP clients go that are told no port.
 const HTTP_PORT: u16 = 80;
@@ -41,12 +45,22 @@ pub struct Offer {
     age: Age,
     rank: Rank,
     hosts: Vec<Host>,
-    /// Ports that are in use because of it. What has no table serves on these alone.
+    /// Ports that HTTP clients use because of it. What has no table serves on these alone.
     ports: BTreeSet<u16>,
+    /// Ports on which it takes whole connections.
+    streams: BTreeSet<u16>,
     /// Whether it says itself where requests go.
     has_routes: bool,
+    /// Whose it is.
+    owner: WorkspaceId,
     /// The workspaces to which it is visible.
     audience: BTreeSet<WorkspaceId>,
+}
+
+impl Offer {
+    fn all_ports(&self) -> impl Iterator<Item = u16> {
+        self.ports.union(&self.streams).copied()
+    }
 }
 
 /// Who serves a host that several offer to one workspace: a table takes it over from the others.
@@ -54,6 +68,7 @@ pub struct Offer {
 enum Rank {
     Table,
     VirtualDestination,
+    External,
     Federated,
 }
 
@@ -65,6 +80,7 @@ enum Rank {
 /// # Rule
 /// R76, R149, R153.
 pub fn offer<W: World + ?Sized>(world: &W, root: &ObjectRef) -> Option<Offer> {
+    let owner = world.roster().owner_of(root)?;
     let audience = |labels: &Labels| -> BTreeSet<WorkspaceId> {
         let all = world.roster().workspaces.keys();
         all.filter(|user| is_visible(world, user, root, labels)).cloned().collect()
@@ -77,7 +93,9 @@ pub fn offer<W: World + ?Sized>(world: &W, root: &ObjectRef) -> Option<Offer> {
             rank,
             hosts: role.hosts.clone(),
             ports: table.routes.iter().flat_map(|route| &route.matchers).filter_map(|own| own.port).collect(),
+            streams: stream_ports(table),
             has_routes: true,
+            owner: owner.clone(),
             audience: audience(labels),
         })
     };
@@ -89,13 +107,16 @@ pub fn offer<W: World + ?Sized>(world: &W, root: &ObjectRef) -> Option<Offer> {
                 return None;
             }
             let matchers = table.routes.iter().flat_map(|route| &route.matchers);
+            let has_http = !table.routes.is_empty() || table.streams.is_empty();
             Some(Offer {
                 root: root.clone(),
                 age: table.age.clone(),
                 rank: Rank::Table,
                 hosts: role.hosts.clone(),
-                ports: matchers.filter_map(|matcher| matcher.port).chain([HTTP_PORT]).collect(),
+                ports: matchers.filter_map(|matcher| matcher.port).chain(has_http.then_some(HTTP_PORT)).collect(),
+                streams: stream_ports(&table),
                 has_routes: true,
+                owner: owner.clone(),
                 audience: audience(&table.labels),
             })
         }
@@ -104,12 +125,25 @@ pub fn offer<W: World + ?Sized>(world: &W, root: &ObjectRef) -> Option<Offer> {
             let offer = made_up(&table_of_virtual_destination(&vd)?, Rank::VirtualDestination, &vd.labels)?;
             Some(Offer { has_routes: vd.has_backends(), ..offer })
         }
+        Kind::ExternalService => {
+            let service = world.external_service(root)?;
+            made_up(&table_of_external_service(&service)?, Rank::External, &service.labels)
+        }
         Kind::Service => {
             let service = world.service(root)?;
             made_up(&table_of_service(world.roster(), &service)?, Rank::Federated, &service.labels)
         }
         _ => None,
     }
+}
+
+/// The ports whose connections a table takes whole.
+fn stream_ports(table: &Table) -> BTreeSet<u16> {
+    let ports = table.streams.iter().filter_map(|stream| match &stream.matcher {
+        StreamMatcher::Tcp(ports) => Some(ports),
+        StreamMatcher::Sni(_) => None,
+    });
+    ports.flatten().copied().collect()
 }
 
 /// The table that serves an offer: its own, or one that is made up.
@@ -120,6 +154,7 @@ pub fn table_for<W: World + ?Sized>(world: &W, root: &ObjectRef) -> Option<Arc<T
             let vd = world.virtual_destination(root)?;
             table_of_virtual_destination(&vd).filter(|_| vd.has_backends())
         }
+        Kind::ExternalService => table_of_external_service(&*world.external_service(root)?),
         Kind::Service => table_of_service(world.roster(), &*world.service(root)?),
         _ => None,
     };
@@ -129,36 +164,49 @@ pub fn table_for<W: World + ?Sized>(world: &W, root: &ObjectRef) -> Option<Arc<T
 /// All requests for one of its hosts and ports go to a virtual destination (R166).
 fn table_of_virtual_destination(vd: &VirtualDestination) -> Option<Table> {
     let hosts: Vec<Host> = vd.hosts.iter().filter_map(|host| Host::parse(host).ok()).collect();
-    let ports = vd.ports.iter().enumerate().filter(|(_, port)| port.protocol.is_some());
-    let ports: Vec<(usize, u16)> = ports.map(|(index, port)| (index, port.number)).collect();
+    let ports = vd.ports.iter().enumerate();
+    let ports: Vec<(usize, u16, bool)> =
+        ports.map(|(index, port)| (index, port.number, port.protocol.is_some())).collect();
     (!hosts.is_empty()).then(|| table(&vd.id, &vd.age, hosts, &ports, DestinationKind::VirtualDestination))
+}
+
+/// The same for an external service (R149).
+fn table_of_external_service(service: &ExternalService) -> Option<Table> {
+    let ports = service.ports.iter().enumerate().filter(|(_, port)| port.fault.is_none());
+    let ports: Vec<(usize, u16, bool)> =
+        ports.map(|(index, port)| (index, port.number, port.protocol.is_some())).collect();
+    let is_one = service.fault.is_none() && !service.hosts.is_empty();
+    is_one.then(|| table(&service.id, &service.age, service.hosts.clone(), &ports, DestinationKind::ExternalService))
 }
 
 /// The same for a federated Service (R153).
 fn table_of_service(roster: &Roster, service: &Service) -> Option<Table> {
     let federated = federated_ports(roster, service);
-    let is_http = |(_, port): &(usize, &ServicePort)| port.tcp && port.protocol.is_some();
-    let ports = service.ports.iter().enumerate().filter(|(_, port)| federated.contains(&port.number)).filter(is_http);
-    let ports: Vec<(usize, u16)> = ports.map(|(index, port)| (index, port.number)).collect();
+    let ports = service.ports.iter().enumerate().filter(|(_, port)| port.tcp && federated.contains(&port.number));
+    let ports: Vec<(usize, u16, bool)> =
+        ports.map(|(index, port)| (index, port.number, port.protocol.is_some())).collect();
     let host = federated_host(roster, service).filter(|_| !ports.is_empty())?;
     Some(table(&service.id, &service.age, vec![host], &ports, DestinationKind::Service))
 }
 
-fn table(id: &ObjectRef, age: &Age, hosts: Vec<Host>, ports: &[(usize, u16)], kind: DestinationKind) -> Table {
-    let route = |(index, port): &(usize, u16)| {
-        let destination = DestinationReference {
-            reference: Reference {
-                name: id.name.clone(),
-                namespace: Some(id.namespace.clone()),
-                cluster: Some(id.cluster.clone()),
-            },
-            kind,
-            port: Some(Port::Number(*port)),
-            subset: Labels::new(),
-            weight: 100,
-            field: FieldPath::new("spec.ports").index(*index),
-        };
-        let forward = TableForward { destinations: vec![destination], path_rewrite: None, host_rewrite: None };
+/// A table of ports, each with its position and whether it speaks HTTP.
+fn table(id: &ObjectRef, age: &Age, hosts: Vec<Host>, ports: &[(usize, u16, bool)], kind: DestinationKind) -> Table {
+    let field = |index: usize| FieldPath::new("spec.ports").index(index);
+    let destination = |(index, port, _): &(usize, u16, bool)| DestinationReference {
+        reference: Reference {
+            name: id.name.clone(),
+            namespace: Some(id.namespace.clone()),
+            cluster: Some(id.cluster.clone()),
+        },
+        kind,
+        port: Some(Port::Number(*port)),
+        subset: Labels::new(),
+        weight: 100,
+        field: field(*index),
+    };
+    let route = |own: &(usize, u16, bool)| {
+        let (index, port, _) = own;
+        let forward = TableForward { destinations: vec![destination(own)], path_rewrite: None, host_rewrite: None };
         TableRoute {
             name: format!("port-{port}").into(),
             index: *index,
@@ -168,14 +216,20 @@ fn table(id: &ObjectRef, age: &Age, hosts: Vec<Host>, ports: &[(usize, u16)], ki
             faults: Vec::new(),
         }
     };
+    let stream = |own: &(usize, u16, bool)| StreamRoute {
+        field: field(own.0),
+        matcher: StreamMatcher::Tcp(vec![own.1]),
+        destinations: vec![destination(own)],
+        fault: None,
+    };
     Table {
         id: id.clone(),
         age: age.clone(),
         labels: Labels::new(),
         role: TableRole::Root(RootTable { hosts, serves_mesh: true, ..RootTable::default() }),
         weight: 0,
-        routes: ports.iter().map(route).collect(),
-        streams: Vec::new(),
+        routes: ports.iter().filter(|(.., is_http)| *is_http).map(route).collect(),
+        streams: ports.iter().filter(|(.., is_http)| !is_http).map(stream).collect(),
     }
 }
 
@@ -224,19 +278,26 @@ pub struct Mesh {
     by_root: OrdMap<ObjectRef, Arc<Offer>>,
     by_host: OrdMap<Host, OrdMap<(Rank, Age), Arc<Offer>>>,
     wildcards: OrdSet<Host>,
-    /// How many offers use a port.
-    ports: OrdMap<u16, usize>,
+    /// By the ports that they use, oldest first.
+    by_port: OrdMap<u16, OrdMap<Age, Arc<Offer>>>,
+    /// How many take whole connections on a port.
+    streams: OrdMap<u16, usize>,
+    /// How many Services of a workspace are federated.
+    federated: OrdMap<WorkspaceId, usize>,
 }
 
 impl Mesh {
     /// Takes an offer in place of the one that its object made before. Returns the hosts of both where they differ, and
-    /// whether other ports are in use now.
+    /// whether other ports are in use now, or whole connections may go elsewhere.
     pub fn put(&mut self, root: &ObjectRef, now: Option<Offer>) -> (BTreeSet<Host>, bool) {
         let before = self.by_root.get(root).cloned();
         if before.as_deref() == now.as_ref() {
             return (BTreeSet::new(), false);
         }
-        let ports: Vec<u16> = self.ports.keys().copied().collect();
+        let ports: Vec<u16> = self.by_port.keys().copied().collect();
+        let own: BTreeSet<u16> = before.iter().map(|offer| &**offer).chain(&now).flat_map(Offer::all_ports).collect();
+        let takes_whole = |mesh: &Self| own.iter().any(|port| mesh.streams.contains_key(port));
+        let mut is_moved = takes_whole(self);
         let mut hosts = BTreeSet::new();
         if let Some(before) = before {
             self.by_root.remove(root);
@@ -250,11 +311,27 @@ impl Mesh {
                     }
                 }
             }
-            for port in &before.ports {
-                if let Some(uses) = self.ports.get_mut(port) {
+            if before.rank == Rank::Federated
+                && let Some(count) = self.federated.get_mut(&before.owner)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.federated.remove(&before.owner);
+                }
+            }
+            for port in before.all_ports() {
+                if let Some(offers) = self.by_port.get_mut(&port) {
+                    offers.remove(&before.age);
+                    if offers.is_empty() {
+                        self.by_port.remove(&port);
+                    }
+                }
+            }
+            for port in &before.streams {
+                if let Some(uses) = self.streams.get_mut(port) {
                     *uses -= 1;
                     if *uses == 0 {
-                        self.ports.remove(port);
+                        self.streams.remove(port);
                     }
                 }
             }
@@ -268,11 +345,17 @@ impl Mesh {
                     self.wildcards.insert(host.clone());
                 }
             }
-            for port in &now.ports {
-                *self.ports.entry(*port).or_default() += 1;
+            if now.rank == Rank::Federated {
+                *self.federated.entry(now.owner.clone()).or_default() += 1;
+            }
+            for port in now.all_ports() {
+                self.by_port.entry(port).or_default().insert(now.age.clone(), now.clone());
+            }
+            for port in &now.streams {
+                *self.streams.entry(*port).or_default() += 1;
             }
         }
-        let is_moved = !self.ports.keys().eq(ports.iter());
+        is_moved |= takes_whole(self) || !self.by_port.keys().eq(ports.iter());
         (hosts, is_moved)
     }
 
@@ -332,6 +415,23 @@ impl Mesh {
         Vec::new()
     }
 
+    /// Who takes the connections of a workspace's clients to one of some ports whole: the oldest of those that the workspace
+    /// sees there, if it does so.
+    fn stream(&self, ports: &BTreeSet<u16>, workspace: &WorkspaceId) -> Option<(&Arc<Offer>, u16)> {
+        let offers = ports.iter().flat_map(|port| {
+            let mut own = self.by_port.get(port).into_iter().flat_map(OrdMap::values);
+            own.find(|offer| offer.audience.contains(workspace)).map(|offer| (offer, *port))
+        });
+        let oldest = offers.min_by(|(a, _), (b, _)| a.age.cmp(&b.age));
+        oldest.filter(|(offer, port)| offer.has_routes && offer.streams.contains(port))
+    }
+
+    /// Whether somebody serves HTTP on one of some ports.
+    fn has_http(&self, ports: &BTreeSet<u16>) -> bool {
+        let offers = |port: &u16| self.by_port.get(port).into_iter().flat_map(OrdMap::values);
+        ports.iter().any(|port| offers(port).any(|offer| offer.ports.contains(port)))
+    }
+
     /// Tells virtual destinations with a host that an older one has for the same workspace.
     ///
     /// # Findings
@@ -364,6 +464,88 @@ impl Mesh {
     }
 }
 
+impl Mesh {
+    /// Tells those who take whole connections on a port, or would, of the older that the same workspace sees there.
+    ///
+    /// # Findings
+    /// [`Code::BeatenByOlder`].
+    ///
+    /// # Rule
+    /// R188.
+    #[must_use]
+    pub fn port_conflicts(&self, port: u16) -> Findings {
+        let mut findings = Findings::new();
+        let Some(offers) = self.by_port.get(&port).filter(|_| self.streams.contains_key(&port)) else {
+            return findings;
+        };
+        let own: Vec<&Arc<Offer>> = offers.values().collect();
+        for (position, loser) in own.iter().enumerate() {
+            let is_whole = |offer: &Offer| offer.streams.contains(&port);
+            for older in &own[..position] {
+                let both: Vec<String> = loser.audience.intersection(&older.audience).map(ToString::to_string).collect();
+                // HTTP is told apart by hosts.
+                if both.is_empty() || !(is_whole(loser) || is_whole(older)) {
+                    continue;
+                }
+                let message = format!(
+                    "for clients of {} port {port} belongs to the older `{}`: whole connections are told apart by their ports alone, so use another port",
+                    list(&both, 5),
+                    older.root
+                );
+                findings.push(Finding::warning(&loser.root, Code::BeatenByOlder, message).with(&older.root));
+                break;
+            }
+        }
+        findings
+    }
+
+    /// The workspaces that federate Services, with how many.
+    pub fn federated(&self) -> impl Iterator<Item = (&WorkspaceId, usize)> {
+        self.federated.iter().map(|(workspace, count)| (workspace, *count))
+    }
+
+    /// Warns a workspace that federates many Services.
+    ///
+    /// # Findings
+    /// [`Code::PolicyRemark`] on its settings.
+    ///
+    /// # Rule
+    /// R152.
+    #[must_use]
+    pub fn told_of_many(&self, roster: &Roster, workspace: &WorkspaceId) -> Findings {
+        let count = self.federated.get(workspace).copied().unwrap_or_default();
+        let Some(member) = roster.workspaces.get(workspace).filter(|_| count > MANY_FEDERATED) else {
+            return Findings::new();
+        };
+        let own = member.settings.as_ref().filter(|settings| settings.options.federation.is_some());
+        let subject = own.map_or(&member.workspace.id, |settings| &settings.id);
+        let message = format!(
+            "federation gives {count} Services of workspace `{workspace}` a host each on every east-west gateway, which is meant for tests and a first migration: select fewer Services, or group them in virtual destinations"
+        );
+        vec![
+            Finding::warning(subject, Code::PolicyRemark, message)
+                .at(FieldPath::new("spec.options.federation.serviceSelector")),
+        ]
+    }
+
+    /// Whose settings decide on an object's offer.
+    #[must_use]
+    pub fn owner_of(&self, root: &ObjectRef) -> Option<&WorkspaceId> {
+        self.by_root.get(root).map(|offer| &offer.owner)
+    }
+
+    /// The ports that are in use.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.by_port.keys().copied()
+    }
+
+    /// The ports that an object's offer uses.
+    #[must_use]
+    pub fn ports_of(&self, root: &ObjectRef) -> BTreeSet<u16> {
+        self.by_root.get(root).map(|offer| offer.all_ports().collect()).unwrap_or_default()
+    }
+}
+
 /// Whether a pattern takes all hosts of another.
 fn covers(wide: &Host, narrow: &Host) -> bool {
     wide.overlap(narrow).as_ref() == Some(narrow)
@@ -386,7 +568,7 @@ pub fn mesh_ports<W: World + ?Sized>(world: &W, gateway: &GatewayId, mesh: &Mesh
     let mut ports: BTreeMap<u16, MeshPort> = BTreeMap::new();
     for service in east_west_services(world, gateway) {
         for (number, bind_port) in exposed(roster, &service) {
-            if mesh.ports.contains_key(&number) {
+            if mesh.by_port.contains_key(&number) {
                 let port = ports.entry(bind_port).or_insert_with(|| MeshPort {
                     service_ports: BTreeSet::new(),
                     clients: roster.workspaces_in(&gateway.cluster),
@@ -411,6 +593,19 @@ fn exposed(roster: &Roster, service: &Service) -> impl Iterator<Item = (u16, u16
 }
 
 impl MeshPort {
+    /// Who takes the connections of which workspace's clients whole, and for which port.
+    pub(super) fn streams<'m>(&'m self, mesh: &'m Mesh) -> impl Iterator<Item = (&'m WorkspaceId, &'m ObjectRef, u16)> {
+        self.clients.iter().filter_map(|client| {
+            let (offer, port) = mesh.stream(&self.service_ports, client)?;
+            Some((client, &offer.root, port))
+        })
+    }
+
+    /// Whether somebody serves HTTP there.
+    pub(super) fn has_http(&self, mesh: &Mesh) -> bool {
+        mesh.has_http(&self.service_ports)
+    }
+
     /// The virtual host of one domain, and what it is made from; none where no client finds anything.
     ///
     /// # Cost
@@ -480,8 +675,8 @@ pub fn unexposed<W: World + ?Sized>(world: &W, root: &ObjectRef, classes: &BTree
         return findings;
     }
     for service in services.values() {
-        for number in &offer.ports {
-            if !exposed(roster, service).any(|(exposed, _)| exposed == *number) {
+        for number in offer.all_ports() {
+            if !exposed(roster, service).any(|(exposed, _)| exposed == number) {
                 let message = format!(
                     "`{}` has no port {number} for clients inside its cluster, so they cannot reach the hosts there; add a port with a numeric `targetPort` to the gateway's Service",
                     service.id

@@ -345,6 +345,9 @@ impl<'a> Checker<'a> {
         if listener.filter_chains.is_empty() {
             self.report(place, "has no filter chain");
         }
+        if let Some(matcher) = &listener.filter_chain_matcher {
+            self.check_chosen(place, matcher, listener);
+        }
         for chain in listener.filter_chains.iter().chain(&listener.default_filter_chain) {
             let server_names = chain.filter_chain_match.as_ref().map_or(&[][..], |wanted| &wanted.server_names);
             let own: Vec<Option<String>> = if server_names.is_empty() {
@@ -357,7 +360,7 @@ impl<'a> Checker<'a> {
                 if name.as_ref().is_some_and(|name| name.trim_start_matches("*.").contains('*')) {
                     self.report(place, format!("chooses a chain by `{shown}`, which Envoy cannot"));
                 }
-                if !names.insert(name) {
+                if !names.insert(name) && listener.filter_chain_matcher.is_none() {
                     self.report(place, format!("has two chains for {shown}"));
                 }
             }
@@ -384,6 +387,44 @@ impl<'a> Checker<'a> {
                 self.check_relay(place, chain, &manager);
             } else if let Some(proxy) = self.unpack::<tcp_pb::TcpProxy>(place, config) {
                 self.check_tcp_proxy(place, &proxy);
+            }
+        }
+    }
+
+    /// What chooses chains by name names those that are there, and none is called like another.
+    fn check_chosen(&mut self, place: Place<'_>, matcher: &matching_pb::Matcher, listener: &listener_pb::Listener) {
+        use matching_pb::matcher::matcher_tree::TreeType;
+        use matching_pb::matcher::on_match::OnMatch as Taken;
+        use matching_pb::matcher::{MatcherType, OnMatch};
+        let mut names: BTreeSet<&str> = BTreeSet::new();
+        for chain in &listener.filter_chains {
+            if chain.name.is_empty() || !names.insert(&chain.name) {
+                self.report(place, format!("chooses chains by name, and two are called `{}`", chain.name));
+            }
+            if chain.filter_chain_match.is_some() {
+                self.report(place, format!("chooses chain `{}` in two ways", chain.name));
+            }
+        }
+        let tree = match &matcher.matcher_type {
+            Some(MatcherType::MatcherTree(tree)) => tree.tree_type.as_ref(),
+            Some(MatcherType::MatcherList(_)) => {
+                self.report(place, "chooses chains by a list");
+                None
+            }
+            None => None,
+        };
+        let known: BTreeMap<&String, &OnMatch> = match tree {
+            Some(TreeType::ExactMatchMap(known)) => known.map.iter().collect(),
+            _ => BTreeMap::new(),
+        };
+        for taken in known.into_values().chain(matcher.on_no_match.as_deref()) {
+            let config = match &taken.on_match {
+                Some(Taken::Action(action)) => action.typed_config.as_ref(),
+                _ => None,
+            };
+            let chosen: Option<String> = self.unpack(place, config);
+            if !chosen.as_ref().is_some_and(|chosen| names.contains(chosen.as_str())) {
+                self.report(place, format!("chooses chain {chosen:?}, which does not exist"));
             }
         }
     }

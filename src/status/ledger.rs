@@ -113,7 +113,7 @@ impl Ledger {
                     line.refuse(refusal, now);
                 }
             }
-            Observation::Ignored(..) => {}
+            Observation::Ignored(..) | Observation::TurnedAway(_) => {}
             Observation::Stuck(peer, _) => {
                 if let Some(entry) = table.streams.get_mut(&peer.stream) {
                     entry.stuck = true;

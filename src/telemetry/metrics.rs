@@ -69,6 +69,8 @@ pub struct Gauges {
     pub findings: BTreeMap<(Severity, Code), usize>,
     /// Snapshots that are published.
     pub snapshots: usize,
+    /// When the certificate of the xDS port ends, in seconds since the Unix epoch; none where it has none.
+    pub xds_certificate: Option<i64>,
     /// Bytes of the resources of all published snapshots, by type.
     pub snapshot_bytes: BTreeMap<&'static str, usize>,
 }
@@ -116,6 +118,7 @@ struct Measured {
     push_bytes: Family<OfType, Counter>,
     nacks: Family<OfTypeAndKind, Counter>,
     ignored: Family<OfReason, Counter>,
+    turned_away: Family<OfReason, Counter>,
     stuck: Counter,
     audit_differences: Counter,
     latency: Family<OfType, Histogram>,
@@ -166,6 +169,7 @@ impl Metrics {
             push_bytes: Family::default(),
             nacks: Family::default(),
             ignored: Family::default(),
+            turned_away: Family::default(),
             stuck: Counter::default(),
             audit_differences: Counter::default(),
             latency: Family::new_with_constructor(answer_times),
@@ -219,6 +223,11 @@ impl Metrics {
         self.0.ignored.get_or_create(&OfReason { reason }).inc();
     }
 
+    /// A stream was refused, or the connection before it.
+    pub fn turned_away(&self, reason: &'static str) {
+        self.0.turned_away.get_or_create(&OfReason { reason }).inc();
+    }
+
     /// An Envoy asked for everything but clusters for too long.
     pub fn stuck(&self) {
         self.0.stuck.inc();
@@ -246,8 +255,7 @@ impl Metrics {
         let _registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.certificates.clear();
         for (source, ends) in ends {
-            #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 stay far below 2^52")]
-            self.0.certificates.get_or_create(&OfSource { source }).set(*ends as f64);
+            self.0.certificate(source, *ends);
         }
     }
 
@@ -294,6 +302,11 @@ impl Measured {
             self.stuck.clone(),
         );
         registry.register("xds_ignored_requests", "Requests of clients that had no effect", self.ignored.clone());
+        registry.register(
+            "xds_refused_streams",
+            "Streams that were refused, or whose connection was",
+            self.turned_away.clone(),
+        );
         registry.register_with_unit(
             "xds_acknowledgement",
             "Time from sending a response to its ACK",
@@ -345,7 +358,15 @@ impl Measured {
         );
     }
 
+    fn certificate(&self, source: &'static str, ends: i64) {
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 stay far below 2^52")]
+        self.certificates.get_or_create(&OfSource { source }).set(ends as f64);
+    }
+
     fn read(&self, gauges: &Gauges) {
+        if let Some(ends) = gauges.xds_certificate {
+            self.certificate("xds", ends);
+        }
         self.gateways.set(number(gauges.gateways));
         self.snapshots.set(number(gauges.snapshots));
         self.streams.clear();
@@ -417,6 +438,7 @@ mod tests {
         metrics.refused("Listener", Blamed::Nobody);
         metrics.refused("Listener", Blamed::Owners(&[Kind::VirtualGateway, Kind::RouteTable]));
         metrics.ignored("stale nonce");
+        metrics.turned_away("token");
         metrics.stuck();
         metrics.published(Duration::from_secs(1_700_000_001));
         metrics.certificates(&[("root", 1)].into());
@@ -428,6 +450,7 @@ mod tests {
             objects: [((Kind::RouteTable, Some(Approval::Accepted)), 3), ((Kind::Pod, None), 4)].into(),
             findings: [((Severity::Warning, Code::Unsupported), 1)].into(),
             snapshots: 1,
+            xds_certificate: Some(2_000_000_000),
             snapshot_bytes: [("Listener", 1000)].into(),
         };
         let stale = Gauges { objects: [((Kind::RouteTable, Some(Approval::Failed)), 1)].into(), ..Gauges::default() };
@@ -454,6 +477,7 @@ mod tests {
             "chancery_xds_nacks_total{type=\"Listener\",kind=\"RouteTable\"} 1",
             "chancery_xds_nacks_total{type=\"Listener\",kind=\"VirtualGateway\"} 1",
             "chancery_xds_ignored_requests_total{reason=\"stale nonce\"} 1",
+            "chancery_xds_refused_streams_total{reason=\"token\"} 1",
             "chancery_xds_acknowledgement_seconds_count{type=\"Listener\"} 1",
             "chancery_xds_acknowledgement_seconds_bucket{le=\"0.004\",type=\"Listener\"} 1",
             "chancery_compile_duration_seconds_count 1",
@@ -464,6 +488,7 @@ mod tests {
             "chancery_snapshots 1",
             "chancery_snapshot_last_change_timestamp_seconds 1700000001.0",
             "chancery_certificate_expiry_timestamp_seconds{source=\"secret\"} 1800000000.0",
+            "chancery_certificate_expiry_timestamp_seconds{source=\"xds\"} 2000000000.0",
             "chancery_xds_stuck_streams_total 1",
             "chancery_snapshot_bytes{type=\"Listener\"} 1000",
             "# TYPE chancery_xds_pushes_total counter",

@@ -2,7 +2,7 @@
 //!
 //! What a kind selects is read from its schema, what it becomes in Envoy from the emission of a sample, which releases it
 //! needs from [`NEWER`]. By hand stand only what is left out on purpose, and the tests that show the row on a real Envoy,
-//! which must exist.
+//! which must exist. So must those of the other table, of ways around policies.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -76,6 +76,9 @@ const ROWS: &[Row] = &[
             "cors::preflights_are_answered_here_and_foreign_ones_go_on",
             "cors::the_oldest_policy_decides_and_the_loser_is_told",
             "cors::an_invalid_policy_allows_no_origin",
+            "cors::foreign_preflights_go_on_to_authentication",
+            "cors::a_twin_takes_the_preflights_of_its_route_and_nothing_else",
+            "rerouting::browsers_are_told_by_the_route_on_which_a_request_comes_in",
         ],
     },
     Row {
@@ -86,6 +89,8 @@ const ROWS: &[Row] = &[
             "csrf::requests_that_change_state_come_from_their_own_host_or_an_allowed_one",
             "csrf::the_oldest_policy_decides_and_the_loser_is_told",
             "csrf::an_invalid_policy_refuses_every_foreign_origin",
+            "csrf::a_shadow_refuses_nothing_and_a_share_refuses_a_share",
+            "rerouting::whoever_moves_to_a_route_is_judged_by_it",
         ],
     },
     Row {
@@ -98,6 +103,11 @@ const ROWS: &[Row] = &[
             "jwt::keys_come_from_secrets_and_servers_and_bad_sources_close",
             "jwt::r118_what_protects_a_destination_holds_on_every_route_to_it",
             "jwt::a_request_that_moves_to_another_route_is_judged_there",
+            "bad_policies::a_bad_jwt_policy_closes_its_own_routes_and_says_why",
+            "tokens::a_request_does_not_move_onto_a_route_that_would_not_look_at_it",
+            "tokens::r140_owners_of_destinations_protect_them_behind_frozen_trees_too",
+            "tokens::r122_gateways_ask_no_service_for_keys_whose_owner_does_not_let_them",
+            "default_deny::r51_what_requires_authentication_and_has_none_is_refused",
         ],
     },
     Row {
@@ -112,6 +122,8 @@ const ROWS: &[Row] = &[
             "rate_limit::without_its_service_a_policy_does_what_its_settings_say",
             "rate_limit::bad_policies_limit_nothing_and_say_why",
             "rate_limit::r130_an_envoy_that_cannot_limit_serves_no_limited_route",
+            "rate_limit::a_service_gets_its_own_limits_and_nothing_else",
+            "rerouting::whoever_moves_to_a_route_is_counted_there",
         ],
     },
     Row {
@@ -128,11 +140,17 @@ const ROWS: &[Row] = &[
             "ext_auth/methods::api_keys_are_those_of_secrets",
             "ext_auth/methods::access_tokens_are_verified_with_their_scopes",
             "ext_auth/methods::methods_are_combined_as_the_expression_says",
+            "ext_auth/methods::the_finding_of_a_jwt_policy_is_a_method",
+            "ext_auth::a_bad_policy_closes_its_own_routes_and_says_why",
+            "ext_auth::a_method_that_envoy_does_not_have_is_closed_and_said",
+            "ext_auth/servers_change::a_server_that_fails_closes_unless_its_author_says_otherwise",
+            "ext_auth/servers_change::a_fifth_set_of_settings_closes_the_youngest",
+            "rerouting::whoever_moves_to_a_route_is_judged_by_it",
         ],
     },
     Row {
         kind: Kind::AccessPolicy,
-        sample: "{authzList: [{allowedMethods: [GET]}]}",
+        sample: "{authzList: [{allowedMethods: [GET]}, {allowedIpBlocks: [10.0.0.0/8]}]}",
         lacks: "traffic that passes no gateway",
         shown_by: &[
             "access::a_destination_is_called_by_those_who_may",
@@ -140,11 +158,94 @@ const ROWS: &[Row] = &[
             "access::policies_unite_and_an_invalid_one_closes",
             "access::a_gateway_is_called_by_those_who_may",
             "principals::who_bears_a_token_is_told_from_others",
+            "bad_policies::a_bad_access_policy_closes_its_destination_and_says_why",
+            "principals::a_gateway_tells_who_bears_a_token",
+            "rerouting::whoever_moves_to_a_route_is_judged_by_it",
         ],
     },
 ];
 
-/// One route that forwards, and a policy on it.
+/// Tests that show all kinds beside each other.
+const TOGETHER: &[&str] = &[
+    "all_at_once::all_kinds_on_one_route_judge_in_the_documented_order",
+    "an_attachment_under_load::no_request_fails_while_policies_come_and_go",
+    "versions/protecting::five_releases_protect_or_refuse_and_say_so",
+];
+
+/// Ways around policies that other control planes left open, with the tests on a real Envoy.
+const WAYS_AROUND: &[(&str, &[&str])] = &[
+    (
+        "another way into the gateway: without a server name, with one that no listener has, in the clear, HTTP/2, a port that redirects",
+        &["bypasses/ways_in::a_policy_holds_on_every_way_in"],
+    ),
+    (
+        "another spelling of a path: dots, doubled slashes, escapes, parameters, an absolute URL",
+        &["bypasses::no_spelling_of_a_path_leads_around_a_policy", "access::a_destination_is_called_by_those_who_may"],
+    ),
+    ("another spelling of a host, or a port behind it", &["bypasses::a_port_behind_the_host_leads_around_nothing"]),
+    (
+        "headers twice or in mixed case",
+        &[
+            "bypasses::headers_twice_or_in_mixed_case_lead_around_nothing",
+            "access::a_destination_is_called_by_those_who_may",
+            "ext_auth/methods::passwords_are_compared_by_the_gateway",
+            "ext_auth/methods::api_keys_are_those_of_secrets",
+            "jwt::only_good_tokens_pass_and_each_mode_is_its_own",
+        ],
+    ),
+    (
+        "literals that land in an expression",
+        &["bypasses::literals_are_no_expressions", "bypasses::literals_beside_an_asterisk_are_no_expressions"],
+    ),
+    (
+        "format strings in values",
+        &["bypasses::a_value_of_a_header_leads_nowhere_else", "ext_auth::an_http_server_judges_each_request"],
+    ),
+    ("text that would break out into a script", &["ext_auth/methods::api_keys_are_those_of_secrets"]),
+    (
+        "a header in place of what a filter finds out: claims, keys, users",
+        &[
+            "jwt::claims_become_headers_and_no_client_can_write_them",
+            "tokens::with_several_providers_no_client_writes_the_header_of_any",
+            "ext_auth/methods::api_keys_are_those_of_secrets",
+        ],
+    ),
+    (
+        "a request that moves to another route",
+        &[
+            "rerouting::whoever_moves_to_a_route_is_judged_by_it",
+            "tokens::a_request_does_not_move_onto_a_route_that_would_not_look_at_it",
+        ],
+    ),
+    (
+        "a filter that pauses, and others that go on meanwhile",
+        &[
+            "all_at_once::all_kinds_on_one_route_judge_in_the_documented_order",
+            "all_at_once::tokens_that_are_looked_at_last_are_so_behind_a_pause",
+        ],
+    ),
+    (
+        "a server or keys that cannot be reached",
+        &[
+            "ext_auth/servers_change::a_server_that_fails_closes_unless_its_author_says_otherwise",
+            "tokens::r122_gateways_ask_no_service_for_keys_whose_owner_does_not_let_them",
+        ],
+    ),
+    (
+        "policies, Secrets and keys of another workspace",
+        &[
+            "bypasses::policies_of_strangers_open_nothing_and_close_nothing",
+            "jwt::keys_come_from_secrets_and_servers_and_bad_sources_close",
+            "ext_auth/methods::api_keys_are_those_of_secrets",
+        ],
+    ),
+    (
+        "a frozen tree in front of a destination",
+        &["tokens::r140_owners_of_destinations_protect_them_behind_frozen_trees_too"],
+    ),
+];
+
+/// One route that forwards, one for whole connections, and a policy on them.
 const WORLD: &str = "
 apiVersion: admin.gloo.solo.io/v2
 kind: KubernetesCluster
@@ -158,12 +259,12 @@ spec: {workloadClusters: [{name: cluster-1, namespaces: [{name: shop}]}]}
 apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: shop}
-spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp, port: 90, targetPort: 9000}]}
 ---
 apiVersion: networking.gloo.solo.io/v2
 kind: VirtualGateway
 metadata: {name: web, namespace: shop}
-spec: {workloads: [{selector: {labels: {app: web}}}], listeners: [{http: {}, port: {number: 80}}]}
+spec: {workloads: [{selector: {labels: {app: web}}}], listeners: [{http: {}, port: {number: 80}}, {tcp: {}, port: {number: 90}}]}
 ---
 apiVersion: networking.gloo.solo.io/v2
 kind: RouteTable
@@ -171,7 +272,15 @@ metadata: {name: www, namespace: shop}
 spec:
   hosts: [www.example]
   virtualGateways: [{name: web}]
-  http: [{name: all, forwardTo: {destinations: [{ref: {name: web}}]}}]
+  http: [{name: all, forwardTo: {destinations: [{ref: {name: web}, port: {number: 80}}]}}]
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: RouteTable
+metadata: {name: raw, namespace: shop}
+spec:
+  hosts: [raw.example]
+  virtualGateways: [{name: web}]
+  tcp: [{forwardTo: {destinations: [{ref: {name: web}, port: {number: 80}}]}}]
 ---
 apiVersion: v1
 kind: Node
@@ -237,14 +346,21 @@ spec:
     setDescriptors: [{rateLimit: {unit: DAY, requestsPerUnit: 1}}]
 ";
 
-/// The world with a policy of a kind that has a sample as its configuration.
+/// The world with a policy of a kind that has a sample as its configuration, on its routes, or else on what it is for without
+/// selectors.
 fn compiled(policy: Option<(Kind, &str)>) -> Compiled {
+    let on_routes = policy.filter(|(kind, _)| has(*kind, "applyToRoutes"));
+    compiled_with(policy, on_routes.map(|_| ("applyToRoutes", json!([{"route": {}}]))))
+}
+
+/// The same with one selector.
+fn compiled_with(policy: Option<(Kind, &str)>, selector: Option<(&str, Value)>) -> Compiled {
     let mut manifests = yaml::documents(WORLD).expect("the world is YAML");
     if let Some((kind, sample)) = policy {
         let config = yaml::documents(sample).expect("the sample is YAML").pop().unwrap_or(Value::Null);
         let mut spec = json!({"config": config});
-        if selects(kind).iter().any(|field| field.contains("applyToRoutes")) {
-            spec["applyToRoutes"] = json!([{"route": {}}]);
+        if let Some((selector, items)) = selector {
+            spec[selector] = items;
         }
         manifests.push(json!({
             "apiVersion": kind.group().api_version(), "kind": kind.as_str(),
@@ -254,65 +370,92 @@ fn compiled(policy: Option<(Kind, &str)>) -> Compiled {
     compile_manifests(manifests.into_iter().map(|manifest| (cluster_of(&manifest), manifest)), &Options::default())
 }
 
+/// All resources of a type of the world's gateway.
+fn resources(compiled: &Compiled, kind: ResourceType) -> Vec<Value> {
+    let plan = compiled.plans.values().next().expect("a gateway");
+    let snapshot = emit_gateway(plan, &EmitOptions::default());
+    let resources = snapshot.resources(kind);
+    resources.values().map(|resource| to_json(kind, resource).expect("known")).collect()
+}
+
 /// Envoy's route of that world.
 fn route(compiled: &Compiled) -> Value {
-    let plan = compiled.plans.values().next().expect("a gateway");
-    let snapshot = emit_gateway(plan, &EmitOptions::default());
-    let resources = snapshot.resources(ResourceType::Route);
-    let shown = resources.values().next().map(|resource| to_json(ResourceType::Route, resource).expect("known"));
-    shown.expect("a route configuration")["virtual_hosts"][0]["routes"][0].clone()
+    let routes = resources(compiled, ResourceType::Route);
+    routes.first().expect("a route configuration")["virtual_hosts"][0]["routes"][0].clone()
 }
 
-/// The fields that clusters and their endpoints have, by the resource.
-fn of_upstreams(compiled: &Compiled) -> BTreeSet<(String, String)> {
-    let plan = compiled.plans.values().next().expect("a gateway");
-    let snapshot = emit_gateway(plan, &EmitOptions::default());
-    let mut fields = BTreeSet::new();
-    for resource in snapshot.resources(ResourceType::Cluster).values() {
-        let shown = to_json(ResourceType::Cluster, resource).expect("known");
-        let own = shown.as_object().expect("an object").keys().map(|field| format!("`{field}` of the cluster"));
-        fields.extend(own.map(|field| (resource.name.to_string(), field)));
-    }
-    for resource in snapshot.resources(ResourceType::Endpoint).values() {
-        let shown = to_json(ResourceType::Endpoint, resource).expect("known");
-        let places = shown["endpoints"].as_array().into_iter().flatten().filter_map(Value::as_object);
-        let own = places.flat_map(|place| place.keys()).map(|field| format!("`{field}` of the endpoints"));
-        fields.extend(own.map(|field| (resource.name.to_string(), field)));
-    }
-    fields
+/// What a filter's configuration is.
+fn message(config: &Value) -> &str {
+    config["@type"].as_str().and_then(|url| url.rsplit('.').next()).unwrap_or_default()
 }
 
-/// The filters of that route's cluster, with their messages.
-fn of_cluster(compiled: &Compiled) -> BTreeSet<String> {
-    let plan = compiled.plans.values().next().expect("a gateway");
-    let snapshot = emit_gateway(plan, &EmitOptions::default());
+fn values(of: &Value) -> impl Iterator<Item = &Value> {
+    of.as_object().into_iter().flat_map(|fields| fields.values()).chain(of.as_array().into_iter().flatten())
+}
+
+/// What there is beside routes: the filters of clusters, of all routes together and of whole connections, with their messages;
+/// and the fields of a virtual destination.
+fn beside_routes(compiled: &Compiled) -> BTreeSet<(String, String)> {
     let mut filters = BTreeSet::new();
-    for resource in snapshot.resources(ResourceType::Cluster).values() {
-        let shown = to_json(ResourceType::Cluster, resource).expect("known");
-        for options in shown["typed_extension_protocol_options"].as_object().into_iter().flat_map(|all| all.values()) {
-            for filter in options["http_filters"].as_array().into_iter().flatten() {
-                let message = filter["typed_config"]["@type"].as_str().and_then(|url| url.rsplit('.').next());
-                let name = filter["name"].as_str().unwrap_or_default();
-                filters.insert(format!("`{name}` of the cluster: {}", message.unwrap_or_default()));
+    for cluster in resources(compiled, ResourceType::Cluster) {
+        let options = values(&cluster["typed_extension_protocol_options"]);
+        for filter in options.flat_map(|options| values(&options["http_filters"])) {
+            let (name, config) = (filter["name"].as_str().unwrap_or_default(), &filter["typed_config"]);
+            if name.starts_with("chancery.") {
+                filters.insert((format!("`{name}` of the cluster: {}", message(config)), config.to_string()));
             }
         }
     }
-    filters.retain(|filter| filter.starts_with("`chancery."));
+    let is_group = |name: &Value| name.as_str().is_some_and(|name| name.starts_with("vd/"));
+    for cluster in resources(compiled, ResourceType::Cluster).iter().filter(|cluster| is_group(&cluster["name"])) {
+        for (field, value) in cluster.as_object().into_iter().flatten() {
+            filters.insert((format!("`{field}` of the cluster"), format!("{} {value}", cluster["name"])));
+        }
+    }
+    for group in resources(compiled, ResourceType::Endpoint).iter().filter(|group| is_group(&group["cluster_name"])) {
+        for (field, value) in values(&group["endpoints"]).filter_map(Value::as_object).flatten() {
+            filters.insert((format!("`{field}` of the endpoints"), format!("{} {value}", group["cluster_name"])));
+        }
+    }
+    for extension in resources(compiled, ResourceType::Extension) {
+        let (name, config) = (extension["name"].as_str().unwrap_or_default(), &extension["typed_config"]);
+        filters.insert((format!("`{name}` of the listener: {}", message(config)), config.to_string()));
+    }
+    for listener in resources(compiled, ResourceType::Listener) {
+        for filter in values(&listener["filter_chains"]).flat_map(|chain| values(&chain["filters"])) {
+            let (name, config) = (filter["name"].as_str().unwrap_or_default(), &filter["typed_config"]);
+            filters.insert((format!("`{name}` of the listener: {}", message(config)), config.to_string()));
+        }
+    }
     filters
 }
 
-/// What a sample changes in Envoy's route and its cluster: slots with the message that goes there, and fields.
+/// What a sample changes in Envoy: in the route, slots with the message that goes there and fields; and filters beside it.
 fn in_envoy(row: &Row) -> BTreeSet<String> {
-    let (bare, with) = (route(&compiled(None)), route(&compiled(Some((row.kind, row.sample)))));
+    let (bare, policy) = (compiled(None), Some((row.kind, row.sample)));
+    let mut all = vec![compiled(policy)];
+    if has(row.kind, "applyToWorkloads") {
+        all.push(compiled_with(policy, Some(("applyToWorkloads", json!([{}])))));
+    }
+    let (known, bare) = (beside_routes(&bare), route(&bare));
+    let mut changed = BTreeSet::new();
+    for compiled in all {
+        changed.extend(beside_routes(&compiled).difference(&known).map(|(filter, _)| filter.clone()));
+        changed.extend(of_route(&bare, &route(&compiled)));
+    }
+    changed
+}
+
+/// What differs between two forms of a route.
+fn of_route(bare: &Value, with: &Value) -> BTreeSet<String> {
     let mut changed = BTreeSet::new();
     let fields = |value: &Value| value.as_object().cloned().unwrap_or_default();
     // Without selectors some kinds are on destinations.
     let of_destination = fields(&with["route"]["weighted_clusters"]["clusters"][0]["typed_per_filter_config"]);
     for (slot, config) in fields(&with["typed_per_filter_config"]).into_iter().chain(of_destination) {
-        let message = config["@type"].as_str().and_then(|url| url.rsplit('.').next()).unwrap_or_default();
-        changed.insert(format!("`{slot}`: {message}"));
+        changed.insert(format!("`{slot}`: {}", message(&config)));
     }
-    for (before, now) in [(&bare, &with), (&bare["route"], &with["route"])] {
+    for (before, now) in [(bare, with), (&bare["route"], &with["route"])] {
         let differs = |(field, value): &(String, Value)| before.get(field) != Some(value);
         let fields = fields(now).into_iter().filter(differs).map(|(field, _)| field);
         changed.extend(
@@ -321,11 +464,12 @@ fn in_envoy(row: &Row) -> BTreeSet<String> {
                 .map(|field| format!("`{field}`")),
         );
     }
-    let before = of_upstreams(&compiled(None));
-    let now = of_upstreams(&compiled(Some((row.kind, row.sample))));
-    changed.extend(now.difference(&before).map(|(_, field)| field.clone()));
-    changed.extend(of_cluster(&compiled(Some((row.kind, row.sample)))));
     changed
+}
+
+/// Whether a kind has a selector.
+fn has(kind: Kind, selector: &str) -> bool {
+    selects(kind).contains(&format!("`{selector}`"))
 }
 
 /// The selectors that the schema of a kind has.
@@ -355,16 +499,31 @@ fn table() -> String {
             [selects(row.kind).join(", "), envoy.join(", "), releases(row.kind), lacks.to_owned(), shown.join(", ")];
         let _ = writeln!(text, "| {} | {} |", row.kind, cells.join(" | "));
     }
+    let together: Vec<String> = TOGETHER.iter().map(|test| format!("`{test}`")).collect();
+    let _ = writeln!(text, "\nBeside each other they are shown by {}.", together.join(", "));
+    text
+}
+
+/// The other table of the manual.
+fn ways_around() -> String {
+    let mut text = String::from("| Way around | Tried in `e2e` by |\n| --- | --- |\n");
+    for (way, tests) in WAYS_AROUND {
+        let tests: Vec<String> = tests.iter().map(|test| format!("`{test}`")).collect();
+        let _ = writeln!(text, "| {way} | {} |", tests.join(", "));
+    }
     text
 }
 
 #[test]
-fn the_manual_has_the_table_of_kinds_as_the_code_makes_it() {
-    let made = table();
+fn the_manual_has_the_tables_as_the_code_makes_them() {
     let page = include_str!("../manual/policies.md");
-    assert!(page.contains(&made), "put this table into src/manual/policies.md, section \"What is built\":\n{made}");
-    let whole = made.lines().all(|line| page.matches(line).count() == 1);
-    assert!(whole, "a row stands twice in src/manual/policies.md");
+    for (made, section) in [(table(), "What is built"), (ways_around(), "Ways around policies")] {
+        assert!(page.contains(&made), "put this into src/manual/policies.md, section \"{section}\":\n{made}");
+        let rows = made.lines().filter(|line| !line.is_empty() && !line.starts_with("| ---"));
+        for row in rows {
+            assert_eq!(page.matches(row).count(), 1, "a row stands twice in src/manual/policies.md: {row}");
+        }
+    }
 }
 
 /// A kind has a row as soon as a policy of it can be accepted.
@@ -452,13 +611,23 @@ fn every_row_names_tests_that_exist() {
     for row in ROWS {
         assert!(!row.shown_by.is_empty(), "{} is shown by no test on a real Envoy", row.kind);
         for test in row.shown_by {
-            let (file, function) = test.split_once("::").expect("file::function");
-            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e").join(format!("{file}.rs"));
-            let source = std::fs::read_to_string(&path).unwrap_or_default();
-            let is_test = ["#[tokio::test]", "#[tokio::test(flavor = \"multi_thread\")]"]
-                .iter()
-                .any(|attribute| source.contains(&format!("{attribute}\nasync fn {function}(")));
-            assert!(is_test, "{}: no test `{test}`", row.kind);
+            assert!(is_test(test), "{}: no test `{test}`", row.kind);
+            let times = row.shown_by.iter().filter(|other| *other == test).count();
+            assert_eq!(times, 1, "{}: `{test}` stands there twice", row.kind);
         }
     }
+    for test in TOGETHER.iter().chain(WAYS_AROUND.iter().flat_map(|(_, tests)| *tests)) {
+        assert!(is_test(test), "no test `{test}`");
+    }
+}
+
+/// Whether `e2e` has a test, `file::function`.
+fn is_test(test: &str) -> bool {
+    let (file, function) = test.split_once("::").expect("file::function");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e").join(format!("{file}.rs"));
+    let source = std::fs::read_to_string(&path).unwrap_or_default();
+    let is_test = |(start, _): (usize, &str)| {
+        source[..start].lines().last().is_some_and(|attribute| attribute.starts_with("#[tokio::test"))
+    };
+    source.match_indices(&format!("\nasync fn {function}(")).any(is_test)
 }

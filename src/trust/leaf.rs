@@ -15,7 +15,7 @@ use crate::snapshot::Version;
 use super::{TrustError, crypto, new_key, set_validity, validity};
 
 /// How long before the beginning of its period a certificate holds already, in seconds: clocks differ.
-const CLOCKS_DIFFER: i64 = 3600;
+pub(super) const CLOCKS_DIFFER: i64 = 3600;
 
 /// Shortest time between two renewals, and shortest time that is left when one is due, in seconds.
 const SHORTEST: i64 = 3600;
@@ -84,26 +84,51 @@ pub struct Issued {
 /// # Cost
 /// A key and a signature: below a millisecond, but for RSA keys.
 pub fn issue(signer: &Signer, identity: &Identity, period: &Period) -> Result<Issued, TrustError> {
+    let uri = identity.uri.as_str().try_into().map_err(crypto("an identity cannot be written"))?;
+    let wanted = Wanted {
+        names: vec![SanType::URI(uri)],
+        uses: vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+        key: identity.terms.key,
+        organization: &identity.terms.organization,
+        begins: period.begins - CLOCKS_DIFFER,
+        ends: period.ends,
+    };
+    sign(signer, wanted)
+}
+
+/// What a certificate is to say.
+pub(super) struct Wanted<'a> {
+    pub(super) names: Vec<SanType>,
+    pub(super) uses: Vec<ExtendedKeyUsagePurpose>,
+    pub(super) key: KeyType,
+    pub(super) organization: &'a str,
+    /// In seconds since 1970.
+    pub(super) begins: i64,
+    /// The same, unless what signs ends before.
+    pub(super) ends: i64,
+}
+
+/// Makes a key, and signs what it is for.
+pub(super) fn sign(signer: &Signer, wanted: Wanted<'_>) -> Result<Issued, TrustError> {
     let unusable = |reason: &str| TrustError::Crypto { what: "what signs cannot be used", reason: reason.to_owned() };
     let above = CertificateDer::from_pem_slice(signer.certificate.expose()).map_err(|_| unusable("no certificate"))?;
     let key = PrivateKeyDer::from_pem_slice(signer.key.expose()).map_err(|_| unusable("no key"))?;
     let key = KeyPair::try_from(&key).map_err(crypto("what signs cannot be used"))?;
     let issuer = Issuer::from_ca_cert_der(&above, key).map_err(crypto("what signs cannot be used"))?;
 
-    let own = new_key(identity.terms.key)?;
-    let uri = identity.uri.as_str().try_into().map_err(crypto("an identity cannot be written"))?;
+    let own = new_key(wanted.key)?;
     let (_, last) = validity(&signer.certificate)?;
     let mut params = CertificateParams::default();
-    set_validity(&mut params, period.begins - CLOCKS_DIFFER, period.ends.min(last));
-    params.subject_alt_names = vec![SanType::URI(uri)];
+    set_validity(&mut params, wanted.begins, wanted.ends.min(last));
+    params.subject_alt_names = wanted.names;
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, identity.terms.organization.as_str());
+    params.distinguished_name.push(DnType::OrganizationName, wanted.organization);
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    if identity.terms.key != KeyType::EcdsaP256 {
+    if wanted.key != KeyType::EcdsaP256 {
         params.key_usages.push(KeyUsagePurpose::KeyEncipherment);
     }
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages = wanted.uses;
     params.use_authority_key_identifier_extension = true;
     let certificate = params.signed_by(&own, &issuer).map_err(crypto("a certificate cannot be signed"))?;
     if !is_signed_by(certificate.der(), &above) {

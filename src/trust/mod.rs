@@ -3,6 +3,8 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`leaf`] | certificates of gateways: made in memory, never kept |
+//! | [`authority`] | certificates of the xDS port, under a root of its own |
+//! | [`private`] | files that only their owner may read |
 //! | [`root`] | the root that the control plane makes itself: the one key that is kept, in a file of its own |
 //!
 //! The clock is an argument everywhere: what is issued for some moment is a function of the moment, but for the keys, which
@@ -11,7 +13,9 @@
 //! # Rule
 //! R191, R193.
 
+pub mod authority;
 pub mod leaf;
+pub mod private;
 pub mod root;
 
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize};

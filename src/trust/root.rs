@@ -4,9 +4,9 @@
 //! whole or not at all. What is there and cannot be understood is left as it is, and nothing is made in its place: another
 //! root would cut the trust of every gateway.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::Permissions;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::ir::trust::{Signer, Terms};
 use crate::model::SecretBytes;
 
-use super::{TrustError, crypto, new_key, set_validity, validity};
+use super::{TrustError, crypto, new_key, private, set_validity, validity};
 
 /// How long before it is made a root holds already, in seconds: clocks differ.
 const CLOCKS_DIFFER: i64 = 3600;
@@ -189,26 +189,8 @@ impl RootFile {
     /// # Cost
     /// Waits for the disk.
     pub fn save(&self, roots: &[Root]) -> Result<(), TrustError> {
-        self.write(roots).map_err(|error| self.wrong(&error.to_string()))
-    }
-
-    fn write(&self, roots: &[Root]) -> std::io::Result<()> {
-        let directory = self.path.parent().unwrap_or(Path::new("."));
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        let beside = self.path.with_extension("pem.tmp");
-        // What a crash left there.
-        match std::fs::remove_file(&beside) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        for root in roots {
-            file.write_all(root.certificate.expose())?;
-            file.write_all(root.key.expose())?;
-        }
-        file.sync_all()?;
-        std::fs::rename(&beside, &self.path)?;
-        File::open(directory)?.sync_all()
+        let parts: Vec<&[u8]> = roots.iter().flat_map(|root| [root.certificate.expose(), root.key.expose()]).collect();
+        private::write(&self.path, &parts).map_err(|error| self.wrong(&error.to_string()))
     }
 
     fn wrong(&self, reason: &str) -> TrustError {

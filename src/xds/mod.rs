@@ -1,6 +1,7 @@
 //! Ring 6: where snapshots go. Serves them to Envoys: ADS and a service per type, delta and state of the world.
 //!
-//! - [`server`] accepts connections; `stream` is one stream's task. They move messages and own no rule. `wire` and `grpc`
+//! - `door` accepts connections, in plaintext or with [`credentials`], and [`caller`] is who proved to be there.
+//! - [`server`] opens streams; `stream` is one stream's task. They move messages and own no rule. `wire` and `grpc`
 //!   read and write the messages and their frames, without copying what is large; `commons` is what streams work out once
 //!   for all of them.
 //! - [`session`] is the protocol: a state machine per stream, pure; `lane` is its part for one type, [`message`] what it
@@ -18,9 +19,10 @@
 //! use std::sync::Arc;
 //!
 //! use chancery::snapshot::{Resource, ResourceType, Snapshot, Version};
+//! use chancery::xds::caller::Caller;
 //! use chancery::xds::inspection::Sessions;
 //! use chancery::xds::node::{Node, NodeError};
-//! use chancery::xds::server::{ServerSettings, serve};
+//! use chancery::xds::server::{Access, ServerSettings, serve};
 //! use chancery::xds::source::{SnapshotSource, Subscription};
 //! use tokio::sync::watch;
 //!
@@ -28,7 +30,7 @@
 //! struct Shared(watch::Sender<Option<Arc<Snapshot>>>);
 //!
 //! impl SnapshotSource for Shared {
-//!     async fn subscribe(&self, node: &Node) -> Result<Subscription, NodeError> {
+//!     async fn subscribe(&self, node: &Node, _: &Caller) -> Result<Subscription, NodeError> {
 //!         if !node.id.starts_with("edge-") {
 //!             return Err(NodeError::Unknown(format!("node {:?} is no gateway of ours", node.id)));
 //!         }
@@ -54,11 +56,13 @@
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 //! let shutdown = async { /* a signal, in earnest */ };
 //! let sessions = Sessions::default();
-//! serve(listener, source, Arc::new(()), sessions, ServerSettings::default(), shutdown).await?;
+//! serve((listener, Access::Anybody), source, Arc::new(()), sessions, ServerSettings::default(), shutdown).await?;
 //! # Ok(())
 //! # }
 //! ```
 
+pub mod caller;
+pub mod credentials;
 pub mod csds;
 pub mod inspection;
 pub mod message;
@@ -71,9 +75,11 @@ pub mod source;
 pub mod subscription;
 
 mod commons;
+mod door;
 mod grpc;
 mod lane;
 mod slot;
 mod spread;
 mod stream;
+mod turnstile;
 mod wire;

@@ -1,6 +1,6 @@
 //! Who is at the other end of a stream: decoded once, the rest of the 61 kB dropped.
 //!
-//! What a node states is for finding its gateway, never for authorization.
+//! What a node states is for finding its gateway, never for authorization: that is the [caller](super::caller)'s.
 //!
 //! # Rule
 //! `conventions.md` section 8; R15; `reliability.md` cases 1 and 2.

@@ -56,6 +56,46 @@ pub enum Observation {
     Stuck(Arc<Peer>, Duration),
     /// The stream ended.
     Disconnected(Arc<Peer>),
+    /// A stream, or the connection before it, was refused.
+    TurnedAway(Reason),
+}
+
+/// Why a stream is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The client proved nothing.
+    NoCredential,
+    /// The client's certificate is not accepted, or names no gateway.
+    Certificate,
+    /// The client's token is not accepted.
+    Token,
+    /// No TLS came about, and not for the client's certificate.
+    Handshake,
+    /// The client is not the gateway that it says it is.
+    NotItsOwn,
+    /// The client states no node, or one without meaning.
+    Node,
+    /// The client's node matches no gateway.
+    NoGateway,
+    /// There are too many streams.
+    Limit,
+}
+
+impl Reason {
+    /// As a label of a metric and in the log.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoCredential => "no_credential",
+            Self::Certificate => "certificate",
+            Self::Token => "token",
+            Self::Handshake => "handshake",
+            Self::NotItsOwn => "not_its_own",
+            Self::Node => "node",
+            Self::NoGateway => "no_gateway",
+            Self::Limit => "limit",
+        }
+    }
 }
 
 /// A response on its way.

@@ -9,21 +9,26 @@ use axum::body::Body;
 use axum::extract::Request;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::codegen::http::Response;
-use tonic::transport::server::TcpIncoming;
 
 use super::commons::Commons;
+use super::credentials::Admitted;
+use super::door::{self, Arrival};
 use super::grpc::{Requests, Responses};
 use super::inspection::Sessions;
-use super::observation::{Observer, StreamId};
+use super::observation::{Observer, Reason, StreamId};
 use super::session::SessionSettings;
 use super::slot;
 use super::source::SnapshotSource;
 use super::spread;
 use super::stream::Stream;
+use super::turnstile::Turnstile;
 use super::wire::Protocol;
 use crate::snapshot::ResourceType;
+
+pub use super::door::Access;
 
 mod services;
 
@@ -94,7 +99,8 @@ pub enum ServeError {
     Transport(#[source] tonic::transport::Error),
 }
 
-/// Serves ADS, a service per type, and gRPC health, on a listener until `shutdown` is ready.
+/// Serves ADS, a service per type, and gRPC health, on a listener until `shutdown` is ready, to those whom [`Access`] lets in;
+/// health to everybody.
 ///
 /// Then health says so, no stream is accepted any more, and those that are open are served on and end one by one with
 /// `UNAVAILABLE`, which makes clients connect again elsewhere. Returns when all have ended, or after
@@ -103,7 +109,7 @@ pub enum ServeError {
 /// # Errors
 /// [`ServeError`] if the listener fails.
 pub async fn serve<S: SnapshotSource, O: Observer>(
-    listener: TcpListener,
+    (listener, access): (TcpListener, Access),
     source: Arc<S>,
     observer: Arc<O>,
     sessions: Sessions,
@@ -112,9 +118,12 @@ pub async fn serve<S: SnapshotSource, O: Observer>(
 ) -> Result<(), ServeError> {
     let (close, closing) = watch::channel(None);
     let places = Arc::new(Semaphore::new(settings.streams));
+    let turnstile = Arc::new(Turnstile::new(observer.clone()));
     let streams = Arc::new(Streams {
         source,
         observer,
+        access: access.clone(),
+        turnstile: turnstile.clone(),
         sessions,
         settings: Arc::new(settings),
         commons: Commons::default(),
@@ -129,6 +138,8 @@ pub async fn serve<S: SnapshotSource, O: Observer>(
         health.set_service_status(EVERYTHING, tonic_health::ServingStatus::NotServing).await;
         close.send_replace(Some(settings.streams.saturating_sub(places.available_permits())));
     };
+    let (connections, accepted) = door::channel();
+    let accepting = door::accept(listener, access.clone(), turnstile, connections);
     let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(settings.keepalive_interval))
         .http2_keepalive_timeout(Some(settings.keepalive_timeout))
@@ -138,9 +149,11 @@ pub async fn serve<S: SnapshotSource, O: Observer>(
         .max_concurrent_streams(settings.streams_per_connection)
         .max_connection_age(spread::connection_age(settings.stream_age))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop);
+        .serve_with_incoming_shutdown(ReceiverStream::new(accepted), stop);
+    let work = async { tokio::join!(accepting, served).1 };
     tokio::select! {
-        result = served => result.map_err(ServeError::Transport),
+        result = work => result.map_err(ServeError::Transport),
+        () = access.follow() => Ok(()),
         () = drained(closing, settings.drain) => Ok(()),
     }
 }
@@ -157,6 +170,8 @@ async fn drained(mut closing: watch::Receiver<Option<usize>>, drain: Duration) {
 struct Streams<S, O> {
     source: Arc<S>,
     observer: Arc<O>,
+    access: Access,
+    turnstile: Arc<Turnstile<O>>,
     sessions: Sessions,
     settings: Arc<ServerSettings>,
     commons: Commons,
@@ -166,26 +181,41 @@ struct Streams<S, O> {
 }
 
 impl<S: SnapshotSource, O: Observer> Streams<S, O> {
+    /// Who asks, whatever for.
+    fn admit(&self, request: &Request) -> Result<Admitted, Status> {
+        let arrival = request.extensions().get::<Arrival>();
+        self.access.admit(arrival, request.headers()).map_err(|(reason, why)| {
+            self.turnstile.turn_away(reason, arrival.and_then(|arrival| arrival.peer), &why);
+            Status::unauthenticated(why)
+        })
+    }
+
     /// Answers a request that opens a stream.
     fn answer<P: Protocol>(&self, request: Request, only: Option<ResourceType>) -> Response<Body> {
         self.open::<P>(request, only).unwrap_or_else(Status::into_http)
     }
 
     fn open<P: Protocol>(&self, request: Request, only: Option<ResourceType>) -> Result<Response<Body>, Status> {
+        let admitted = self.admit(&request)?;
         if let Some(encoding) = request.headers().get(ENCODING).filter(|encoding| *encoding != IDENTITY) {
             return Err(Status::unimplemented(format!("messages are read uncompressed, not as {encoding:?}")));
         }
         if self.closing.borrow().is_some() {
             return Err(Status::unavailable("the control plane is stopping: connect again"));
         }
+        let peer = request.extensions().get::<Arrival>().and_then(|arrival| arrival.peer);
         let Ok(place) = self.places.clone().try_acquire_owned() else {
+            self.turnstile.turn_away(Reason::Limit, peer, "too many streams");
             return Err(Status::resource_exhausted("too many streams: connect to another replica"));
         };
         let stream = Stream {
             id: StreamId(self.next_id.fetch_add(1, Ordering::Relaxed)),
             only,
+            admitted,
+            peer,
             source: self.source.clone(),
             observer: self.observer.clone(),
+            turnstile: self.turnstile.clone(),
             sessions: self.sessions.clone(),
             settings: self.settings.clone(),
             commons: self.commons.clone(),

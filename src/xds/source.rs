@@ -6,19 +6,20 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::caller::Caller;
 use super::node::{Node, NodeError};
 use crate::model::Name;
 use crate::snapshot::Snapshot;
 
 /// Where snapshots come from: the compiler behind [`publish`](crate::publish), or a caller's own.
 pub trait SnapshotSource: Send + Sync + 'static {
-    /// The snapshots for a gateway that states this node.
+    /// The snapshots for a gateway that states this node. What it may have follows from who the caller is.
     ///
     /// Waits while the gateway isn't known yet (R10). The future is dropped when the client leaves or the server stops.
     ///
     /// # Errors
     /// [`NodeError`]: closes the stream with its text (R15).
-    fn subscribe(&self, node: &Node) -> impl Future<Output = Result<Subscription, NodeError>> + Send;
+    fn subscribe(&self, node: &Node, caller: &Caller) -> impl Future<Output = Result<Subscription, NodeError>> + Send;
 }
 
 /// What one stream is given.

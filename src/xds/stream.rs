@@ -4,6 +4,7 @@
 //! far as there is room for it.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,16 +12,19 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::caller::Caller;
 use super::commons::Commons;
+use super::credentials::Admitted;
 use super::grpc::{Outbound, Requests};
 use super::inspection::Sessions;
 use super::message::{RequestError, Response};
 use super::node::{Node, NodeError};
-use super::observation::{Blame, IgnoredReason, Observation, Observer, Peer, Sending, StreamId};
+use super::observation::{Blame, IgnoredReason, Observation, Observer, Peer, Reason, Sending, StreamId};
 use super::server::ServerSettings;
 use super::session::{Output, Session, SessionSettings};
 use super::source::{SnapshotSource, Subscription};
 use super::spread;
+use super::turnstile::Turnstile;
 use super::wire::{Fault, Message, Protocol};
 use crate::snapshot::ResourceType;
 
@@ -30,8 +34,12 @@ pub(super) struct Stream<S, O: Observer> {
     pub(super) id: StreamId,
     /// The one type that its service serves; none on ADS.
     pub(super) only: Option<ResourceType>,
+    /// Who opened it.
+    pub(super) admitted: Admitted,
+    pub(super) peer: Option<SocketAddr>,
     pub(super) source: Arc<S>,
     pub(super) observer: Arc<O>,
+    pub(super) turnstile: Arc<Turnstile<O>>,
     pub(super) sessions: Sessions,
     pub(super) settings: Arc<ServerSettings>,
     pub(super) commons: Commons,
@@ -54,7 +62,13 @@ struct Connection<O: Observer> {
 impl<S: SnapshotSource, O: Observer> Stream<S, O> {
     /// Serves the stream to its end.
     pub(super) async fn run<P: Protocol>(mut self, mut inbound: Requests, outbound: Outbound) {
-        if let Err(status) = self.serve::<P>(&mut inbound, &outbound).await {
+        let mut admitted = std::mem::replace(&mut self.admitted, Admitted::anybody());
+        let caller = admitted.caller.clone();
+        let served = tokio::select! {
+            served = self.serve::<P>(&caller, &mut inbound, &outbound) => served,
+            () = admitted.revoked() => Err(Status::unauthenticated("the token is not accepted any more")),
+        };
+        if let Err(status) = served {
             tracing::debug!(stream = self.id.0, code = ?status.code(), reason = ?status.message(), "stream refused");
             // A client that doesn't read doesn't hear the last word either.
             if tokio::time::timeout(self.settings.drain, outbound.room()).await.is_ok() {
@@ -63,7 +77,12 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
         }
     }
 
-    async fn serve<P: Protocol>(&mut self, inbound: &mut Requests, outbound: &Outbound) -> Result<End, Status> {
+    async fn serve<P: Protocol>(
+        &mut self,
+        caller: &Caller,
+        inbound: &mut Requests,
+        outbound: &Outbound,
+    ) -> Result<End, Status> {
         let first = tokio::select! {
             _ = closed(&mut self.closing) => return Err(stopping()),
             message = tokio::time::timeout(self.settings.first_message, inbound.next()) => message,
@@ -71,16 +90,16 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
         let first = first.map_err(|_| Status::deadline_exceeded("the stream began without a message"))?;
         let Some(first) = first? else { return Ok(End::Client) };
         let mut request = P::read(&first).map_err(|fault| refused(&fault))?;
-        let node = Arc::new(Node::decode(request.node.take()).map_err(|error| status(&error))?);
+        let node = Arc::new(Node::decode(request.node.take()).map_err(|error| self.turned_away(&error))?);
         let subscription = tokio::select! {
             _ = closed(&mut self.closing) => return Err(stopping()),
             () = outbound.closed() => return Ok(End::Client),
-            subscription = self.source.subscribe(&node) => subscription,
+            subscription = self.source.subscribe(&node, caller) => subscription,
         };
-        let Subscription { gateway, snapshots, held } = subscription.map_err(|error| status(&error))?;
+        let Subscription { gateway, snapshots, held } = subscription.map_err(|error| self.turned_away(&error))?;
         let peer = Arc::new(Peer { stream: self.id, gateway, node });
         let registration = self.sessions.register(peer.clone(), P::VARIANT, self.only);
-        let connection = Connection::open(self.observer.clone(), peer);
+        let connection = Connection::open(self.observer.clone(), peer, caller);
         // Dropped before the connection: who hears of its end finds that nobody watches any more.
         let (mut snapshots, _held) = (snapshots, held);
         tracing::debug!(stream = self.id.0, variant = ?P::VARIANT, only = ?self.only, "what the stream is for");
@@ -138,7 +157,7 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
                 message = inbound.next() => match message? {
                     Some(message) => {
                         let request = P::read(&message).map_err(|fault| refused(&fault))?;
-                        connection.peer.node.confirm(request.node.as_ref()).map_err(|error| status(&error))?;
+                        connection.peer.node.confirm(request.node.as_ref()).map_err(|error| self.turned_away(&error))?;
                         let outputs = P::tell(&mut session, begin.elapsed(), request);
                         connection.take(outputs.map_err(|fault| refused(&fault))?, &mut outbox);
                     }
@@ -157,13 +176,28 @@ impl<S: SnapshotSource, O: Observer> Stream<S, O> {
             }
         }
     }
+
+    /// Tells of a node that gets nothing; what its client is told.
+    fn turned_away(&self, error: &NodeError) -> Status {
+        let reason = match error {
+            NodeError::Missing | NodeError::Changed { .. } | NodeError::Invalid(_) => Some(Reason::Node),
+            NodeError::Unknown(_) => Some(Reason::NoGateway),
+            NodeError::Denied(_) => Some(Reason::NotItsOwn),
+            NodeError::Unavailable(_) => None,
+        };
+        if let Some(reason) = reason {
+            self.turnstile.turn_away(reason, self.peer, &error.to_string());
+        }
+        status(error)
+    }
 }
 
 impl<O: Observer> Connection<O> {
-    fn open(observer: Arc<O>, peer: Arc<Peer>) -> Self {
+    fn open(observer: Arc<O>, peer: Arc<Peer>, caller: &Caller) -> Self {
         let envoy = peer.node.version.map(tracing::field::display);
         let (gateway, node, stream) = (&peer.gateway, peer.node.id.escape_debug(), peer.stream.0);
-        tracing::info!(%gateway, %node, stream, envoy, "gateway connected");
+        let identity = matches!(caller, Caller::Account(_)).then(|| tracing::field::display(caller));
+        tracing::info!(%gateway, %node, stream, envoy, identity, "gateway connected");
         observer.observe(Observation::Connected(peer.clone()));
         Self { observer, peer }
     }

@@ -99,7 +99,7 @@ impl World {
         {
             watched.push(publisher.subscribe(&key));
             let app = key.gateway.services[0].clone();
-            events.push(Event::Gateway(key, Arc::new([("app".into(), app)].into())));
+            events.push(Event::Gateway(key, super::asker([("app".into(), app)].into())));
         }
         compiler.step(events.into_iter());
         Self { compiler, publisher, state: compiled, _watched: watched }

@@ -130,7 +130,7 @@ struct World {
     queue: VecDeque<Event>,
     key: GatewayKey,
     watched: watch::Receiver<Option<Arc<Snapshot>>>,
-    labels: Arc<Labels>,
+    labels: Arc<Asker>,
 }
 
 impl World {
@@ -149,7 +149,7 @@ impl World {
         compiler.now = clock;
         CLOCK.set(Some(Instant::now()));
         let watched = publisher.subscribe(&key);
-        let labels: Arc<Labels> = Arc::new([("app".into(), "web".into())].into());
+        let labels = super::asker([("app".into(), "web".into())].into());
         let mut world =
             Self { compiler, publisher, queue: VecDeque::new(), key: key.clone(), watched, labels: labels.clone() };
         let mut texts = vec![WORLD.to_owned()];

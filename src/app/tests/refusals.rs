@@ -158,7 +158,7 @@ impl World {
     /// An Envoy that is connected and has said nothing.
     fn begin(&mut self, id: u64, node: Node, refuses: &'static str) -> Envoy {
         let key = crate::app::refusals::key(GATEWAY.parse().unwrap(), &node);
-        let labels = Arc::new(node.labels.clone());
+        let labels = super::asker(node.labels.clone());
         let peer = Arc::new(Peer { stream: StreamId(id), gateway: GATEWAY.into(), node: Arc::new(node) });
         self.witness.observe(Observation::Connected(peer.clone()));
         let mut snapshots = self.publisher.subscribe(&key);
@@ -225,7 +225,7 @@ struct Envoy {
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     session: Session,
     now: Duration,
-    _labels: Arc<Labels>,
+    _labels: Arc<Asker>,
     refuses: &'static str,
     /// What it says then.
     words: &'static str,

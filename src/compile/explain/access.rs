@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use crate::ir::Guard;
 use crate::ir::policy::TextPattern;
-use crate::ir::policy::access::{AccessEntry, Caller, Cidr};
+use crate::ir::policy::access::{AccessEntry, Behalf, Caller, Cidr};
 
 /// What each entry of a guard allows, one line for each; where nothing is allowed, one that says so.
 #[must_use]
@@ -50,6 +50,16 @@ fn any_of(list: impl Iterator<Item = impl Display>) -> String {
 
 fn caller(caller: &Caller) -> String {
     let mut parts: Vec<String> = Vec::new();
+    match &caller.behalf {
+        Behalf::Any => {}
+        Behalf::Own => parts.push("the gateway itself".to_owned()),
+        Behalf::Pods(pods) => {
+            parts.push(format!(
+                "Pods of {}",
+                any_of(pods.iter().map(|(namespace, account)| format!("{namespace}/{account}")))
+            ));
+        }
+    }
     if let Some(identities) = &caller.identities {
         parts.push(any_of(identities.iter()));
     }

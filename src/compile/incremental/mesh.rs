@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ir;
-use crate::model::{Findings, Host, Name, ObjectRef};
+use crate::model::{Findings, Host, Kind, Name, ObjectRef, WorkspaceId};
 use crate::resolve::mesh::clients::{self, Pods, in_cluster, in_namespace};
 use crate::resolve::mesh::{clusters_with_clients, offer, unexposed};
+use crate::resolve::world::World as _;
 
 use super::Made;
 use super::outcome::Origin;
@@ -34,9 +35,14 @@ impl Made {
     pub(super) fn offer(&mut self, objects: BTreeSet<ObjectRef>, dirty: &mut Dirty) -> BTreeSet<Host> {
         let mut hosts = BTreeSet::new();
         let mut is_moved = false;
+        let (mut ports, mut owners): (BTreeSet<u16>, BTreeSet<WorkspaceId>) = (BTreeSet::new(), BTreeSet::new());
         for id in objects {
+            ports.extend(self.mesh.ports_of(&id));
+            owners.extend(self.mesh.owner_of(&id).filter(|_| id.kind == Kind::Service).cloned());
             let (changed, moves) = self.mesh.put(&id, offer(&self.inputs, &id));
             is_moved |= moves;
+            owners.extend(self.mesh.owner_of(&id).filter(|_| id.kind == Kind::Service).cloned());
+            ports.extend(self.mesh.ports_of(&id));
             // A table that is made up is another where its offer is; it has no tree without.
             if !changed.is_empty() || self.mesh.has(&id) || self.trees.contains_key(&id) {
                 dirty.insert(Reader::Tree(id.clone()));
@@ -46,6 +52,13 @@ impl Made {
         }
         for host in &hosts {
             self.outcome.set(Origin::MeshHost(host.clone()), self.mesh.conflicts(host));
+        }
+        for port in ports {
+            self.outcome.set(Origin::MeshPort(port), self.mesh.port_conflicts(port));
+        }
+        for owner in owners {
+            let findings = self.mesh.told_of_many(self.inputs.roster(), &owner);
+            self.outcome.set(Origin::Federation(owner), findings);
         }
         if is_moved {
             touch(&self.reads, &Slot::MeshPorts, dirty);

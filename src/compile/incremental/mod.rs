@@ -408,7 +408,7 @@ impl Kept {
         let moves = turns.iter().any(|(id, ..)| matches!(id.kind, Kind::Pod | Kind::Node | Kind::Service));
         for (id, before, now) in turns {
             made.turn(&id, before.as_deref(), now.as_deref(), &mut dirty);
-            if matches!(id.kind, Kind::RouteTable | Kind::VirtualDestination | Kind::Service) {
+            if matches!(id.kind, Kind::RouteTable | Kind::VirtualDestination | Kind::ExternalService | Kind::Service) {
                 offering.insert(id.clone());
             }
             match id.kind {

@@ -9,7 +9,7 @@ use crate::compile::inputs::Inputs;
 use crate::compile::report::{Verdict, verdict};
 use crate::compile::reported::Reported;
 use crate::ir::UpstreamId;
-use crate::model::{Finding, Findings, GatewayId, Host, Name, ObjectRef};
+use crate::model::{Finding, Findings, GatewayId, Host, Name, ObjectRef, WorkspaceId};
 use crate::resolve::attachment::Beaten;
 use crate::resolve::gateway::{HostKey, is_broken};
 use crate::store::Store;
@@ -45,6 +45,10 @@ pub(super) enum Origin {
     Backing(ObjectRef),
     /// That virtual destinations have one host.
     MeshHost(Host),
+    /// That a workspace federates many Services.
+    Federation(WorkspaceId),
+    /// That several use one port, of which one takes whole connections.
+    MeshPort(u16),
     /// East-west gateways that lack a port of a virtual destination.
     Unexposed(ObjectRef),
     /// The clients of a cluster.

@@ -24,6 +24,7 @@ use super::*;
 
 mod large;
 mod layers;
+mod mesh;
 
 /// How many scripts are tried.
 const SCRIPTS: u32 = 150;
@@ -257,7 +258,7 @@ fn access(world: &mut World, beside: Index, which: Index) {
 }
 
 /// Puts an object in place of the one that has its name.
-fn replace(world: &mut World, object: (String, Value)) {
+pub(super) fn replace(world: &mut World, object: (String, Value)) {
     let id = |(cluster, object): &(String, Value)| {
         (
             cluster.clone(),
@@ -405,6 +406,8 @@ enum Act {
     Limit(Index, Index),
     /// Requests have to show who sends them, or are asked about by others.
     ExtAuth(Index, Index),
+    /// Clients inside a cluster find something, or are somebody.
+    Mesh(Index, Index),
     /// Something else than objects.
     Around(Around),
     /// Nothing changes.
@@ -431,6 +434,7 @@ fn act() -> impl Strategy<Value = Act> {
         5 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::Access(beside, which)),
         8 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::Limit(beside, which)),
         5 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::ExtAuth(beside, which)),
+        10 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::Mesh(beside, which)),
         4 => around().prop_map(Act::Around),
         1 => Just(Act::Nothing),
     ]
@@ -455,6 +459,7 @@ fn play(world: &mut World, first: &World, act: &Act) {
         Act::Access(beside, which) => access(world, *beside, *which),
         Act::Limit(beside, which) => limit(world, *beside, *which),
         Act::ExtAuth(beside, which) => ext_auth(world, *beside, *which),
+        Act::Mesh(beside, which) => mesh::mesh(world, *beside, *which),
         Act::Around(_) | Act::Nothing => {}
     }
 }

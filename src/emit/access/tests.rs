@@ -144,11 +144,11 @@ fn connections_are_judged_first_by_what_is_known_of_them() {
     by_token.clients = Some(vec![Caller { principals, ..Caller::default() }]);
     by_address.peers = [block("10.0.0.0", 8)].into();
     let requests = guard(Some(vec![by_path, by_token.clone(), by_address.clone()]), Some(vec![by_token.clone()]));
-    let connections = requests.for_connections();
+    let connections = requests.for_connections(false);
     assert_eq!(connections.access.enforced, Some(vec![by_address]));
     assert_eq!(connections.access.dry_run, None);
     assert!(!connections.denies_everything());
-    assert!(guard(Some(vec![by_token]), None).for_connections().denies_everything());
+    assert!(guard(Some(vec![by_token]), None).for_connections(false).denies_everything());
     let network = emit_network(&connections, "9000".to_owned());
     assert_eq!(network.rules.unwrap().policies.keys().collect::<Vec<_>>(), ["cluster-1/shop/read#2"]);
 }

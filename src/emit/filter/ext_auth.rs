@@ -178,10 +178,12 @@ fn emit_http(check: &Check, call: &HttpCall) -> ext_authz_pb::HttpService {
     }
 }
 
+/// Headers that a server gets as they are written. Envoy takes values for format strings, and at the first request it ends
+/// over one that it cannot read.
 fn emit_headers(headers: &BTreeMap<Name, Name>) -> Vec<core_pb::HeaderValue> {
     let header = |(name, value): (&Name, &Name)| core_pb::HeaderValue {
         key: name.to_string(),
-        value: value.to_string(),
+        value: value.replace('%', "%%"),
         raw_value: Vec::new(),
     };
     headers.iter().map(header).collect()

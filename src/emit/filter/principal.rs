@@ -61,6 +61,16 @@ pub(super) fn emit(verification: &Verification, level: Level) -> Any {
     wire::any(&set_filter_state_pb::Config { on_request_headers: values, ..Default::default() })
 }
 
+/// A value of a request's state; it has none where what is to be there is absent.
+pub(in crate::emit) fn value_if_any(key: String, format: String) -> state_pb::FilterStateValue {
+    let mut value = value(key, format);
+    if let Some(state_pb::filter_state_value::Value::FormatString(format)) = &mut value.value {
+        format.omit_empty_values = true;
+    }
+    value.skip_if_empty = true;
+    value
+}
+
 fn value(key: String, format: String) -> state_pb::FilterStateValue {
     use core_pb::substitution_format_string::Format;
     let format = core_pb::SubstitutionFormatString {

@@ -79,7 +79,7 @@ fn a_limit_is_a_filter_that_its_route_brings_whole() {
     one.items[0].limit = Some(path);
     let route = shown(route("a").forward("cart", 1).policy(Policy::RateLimit(vec![Arc::new(one)])));
     let slots = route["typed_per_filter_config"].as_object().unwrap();
-    assert_eq!(slots.keys().collect::<Vec<_>>(), ["chancery.post.0"]);
+    assert_eq!(slots.keys().collect::<Vec<_>>(), ["chancery.post.3"]);
     let key = json!({"key": "f", "path": [{"key": "a"}, {"key": "b"}]});
     let expected = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit",
@@ -112,7 +112,7 @@ fn a_limit_is_a_filter_that_its_route_brings_whole() {
             "limit": {"dynamic_metadata": {"metadata_key": key}},
         }],
     });
-    assert_eq!(held(&slots["chancery.post.0"]), expected);
+    assert_eq!(held(&slots["chancery.post.3"]), expected);
 }
 
 fn tokens(phase: Phase, priority: i32) -> Policy {
@@ -159,7 +159,8 @@ fn r125_priority_gives_each_limit_its_place() {
     let plain = shown(route("a").forward("cart", 1).policy(Policy::RateLimit(list.clone())));
     assert_eq!(
         lanes(&plain["typed_per_filter_config"]),
-        ["chancery.post.0 c", "chancery.post.1 d e", "chancery.post.2 f", "chancery.pre.0 a", "chancery.pre.1 b"]
+        ["chancery.post.0 c", "chancery.post.3 d e", "chancery.post.4 f", "chancery.pre.0 a", "chancery.pre.3 b"],
+        "as beside tokens, which may bring requests here from elsewhere"
     );
     // Tokens stand between the third and the fourth place. What names them needs the filter that has them, so the
     // checker is not asked.
@@ -209,7 +210,7 @@ fn claims_are_named_by_their_provider() {
     let route = route("a").forward("cart", 1).policy(Policy::RateLimit(vec![limits])).policy(Policy::Jwt(verification));
     let snapshot = emit_gateway(&plan([host("shop.example", [route])], [upstream("cart")]), &EmitOptions::default());
     let shown = show(&snapshot, ResourceType::Route, "route/8080")["virtual_hosts"][0]["routes"][0].clone();
-    let actions = held(&shown["typed_per_filter_config"]["chancery.post.0"])["rate_limits"][0]["actions"].clone();
+    let actions = held(&shown["typed_per_filter_config"]["chancery.post.3"])["rate_limits"][0]["actions"].clone();
     let keys: Vec<&str> = actions
         .as_array()
         .unwrap()
@@ -230,8 +231,8 @@ fn limits_of_a_destination_stand_on_each_and_not_on_the_route() {
     );
     assert_eq!(route.get("typed_per_filter_config"), None);
     let clusters = &route["route"]["weighted_clusters"]["clusters"];
-    assert_eq!(lanes(&clusters[0]["typed_per_filter_config"]), ["chancery.post.0 a b"]);
-    assert_eq!(lanes(&clusters[1]["typed_per_filter_config"]), ["chancery.post.0 a"]);
+    assert_eq!(lanes(&clusters[0]["typed_per_filter_config"]), ["chancery.post.3 a b"]);
+    assert_eq!(lanes(&clusters[1]["typed_per_filter_config"]), ["chancery.post.3 a"]);
 }
 
 #[test]

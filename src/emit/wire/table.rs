@@ -31,6 +31,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::extensions::filters::network::rbac::v3 as network_rbac_pb;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_pb;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3 as least_request_pb;
+use envoy_types::pb::envoy::extensions::matching::common_inputs::network::v3 as network_inputs_pb;
 use envoy_types::pb::envoy::extensions::rbac::principals::mtls_authenticated::v3 as mtls_authenticated_pb;
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3 as previous_hosts_pb;
 use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3 as previous_priorities_pb;
@@ -269,6 +270,8 @@ emitted! {
     network_rbac_pb::Rbac = "envoy.extensions.filters.network.rbac.v3.RBAC" => NETWORK_RBAC_RBAC;
     tcp_pb::TcpProxy = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => TCP_PROXY;
     least_request_pb::LeastRequest = "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest";
+    network_inputs_pb::SourceIpInput = "envoy.extensions.matching.common_inputs.network.v3.SourceIPInput";
+    String = "google.protobuf.StringValue";
     mtls_authenticated_pb::Config = "envoy.extensions.rbac.principals.mtls_authenticated.v3.Config";
     previous_hosts_pb::PreviousHostsPredicate = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
     previous_priorities_pb::PreviousPrioritiesConfig =

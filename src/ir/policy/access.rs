@@ -49,9 +49,26 @@ pub struct AccessEntry<C = Client> {
     pub remotes: BTreeSet<Cidr>,
 }
 
+/// On whose behalf a gateway calls.
+///
+/// # Rule
+/// R205.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Behalf {
+    /// Anybody's.
+    #[default]
+    Any,
+    /// Not that of a client inside the cluster.
+    Own,
+    /// That of a Pod of its cluster with one of these namespaces and accounts.
+    Pods(BTreeSet<(Name, Name)>),
+}
+
 /// Who calls, as a gateway knows it. Every part must hold; an absent or empty one does not restrict.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Caller {
+    /// On whose behalf.
+    pub behalf: Behalf,
     /// URIs, one of which is in the verified certificate of the connection.
     pub identities: Option<BTreeSet<Name>>,
     /// As [`Client::principals`].
@@ -71,17 +88,32 @@ pub struct Guard {
 
 impl Guard {
     /// The same for connections of which only the client is known, as where TLS is passed through. Entries that ask for
-    /// anything else never hold there, and are left out; nothing is evaluated only.
+    /// anything else never hold there, and are left out; nothing is evaluated only. Of a client inside the cluster not even
+    /// his account is known then.
     #[must_use]
-    pub fn for_connections(&self) -> Self {
+    pub fn for_connections(&self, is_of_client: bool) -> Self {
         let fits = |entry: &&AccessEntry<Caller>| {
             entry.paths.is_empty() && entry.methods.is_empty() && entry.headers.is_empty()
         };
-        let plain = |caller: &Caller| caller.principals.is_empty() && caller.not_principals.is_empty();
+        let plain = |caller: &Caller| {
+            let is_theirs = match caller.behalf {
+                Behalf::Any => true,
+                Behalf::Own => !is_of_client,
+                Behalf::Pods(_) => false,
+            };
+            is_theirs && caller.principals.is_empty() && caller.not_principals.is_empty()
+        };
         let enforced = self.access.enforced.as_ref().map(|entries| {
             let entries = entries.iter().filter(fits).cloned().filter_map(|mut entry| {
                 if let Some(clients) = &mut entry.clients {
                     clients.retain(plain);
+                    clients.iter_mut().for_each(|caller| caller.behalf = Behalf::Any);
+                    clients.sort();
+                    clients.dedup();
+                    if clients.contains(&Caller::default()) {
+                        entry.clients = None;
+                        return Some(entry);
+                    }
                     if clients.is_empty() {
                         return None;
                     }
@@ -93,11 +125,12 @@ impl Guard {
         Self { policies: self.policies.clone(), access: Access { enforced, dry_run: None, ..self.access.clone() } }
     }
 
-    /// Whether some entry lets every request pass, or nothing is denied at all.
+    /// Whether some entry lets every request of the gateway itself pass, or nothing is denied at all.
     #[must_use]
     pub fn allows_everything(&self) -> bool {
+        let itself = Caller { behalf: Behalf::Own, ..Caller::default() };
         let asks_nothing = |entry: &AccessEntry<Caller>| {
-            entry.clients.is_none()
+            entry.clients.as_ref().is_none_or(|clients| clients.contains(&itself))
                 && entry.paths.is_empty()
                 && entry.methods.is_empty()
                 && entry.headers.is_empty()

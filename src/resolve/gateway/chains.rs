@@ -18,6 +18,7 @@ use crate::resolve::destination::{Speaks, check_on_gateway, is_closed_by_policy,
 use crate::resolve::facts::{
     Fault, ListenerProtocol, StreamMatcher, StreamRoute, Table, Termination, TlsMaterial, TlsMode,
 };
+use crate::resolve::mesh::{Mesh, MeshPort, table_for};
 use crate::resolve::selection::Holder;
 use crate::resolve::world::World;
 use crate::resolve::{access, certificate};
@@ -48,7 +49,7 @@ pub(super) fn chains<W: World + ?Sized>(here: &mut OnGateway<'_, W>, bound: &Bou
 fn plain(bound: &BoundPort, serves: Serves) -> Chain {
     let gateways = bound.gateways.clone();
     let (server_names, guards) = (BTreeSet::new(), Vec::new());
-    Chain { name: Name::default(), gateways, server_names, tls: None, guards, serves }
+    Chain { name: Name::default(), gateways, client: None, server_names, tls: None, guards, serves }
 }
 
 fn hosts<W: World + ?Sized>(
@@ -110,7 +111,8 @@ fn chain(listener: &BoundListener, names: BTreeSet<Host>, tls: Option<Tls>, serv
     let name = if names.iter().any(|name| name.name() == first) { Some(first) } else { names.first().map(Host::name) };
     let name = name.cloned().unwrap_or_default();
     let server_names = if names.contains(&Host::any()) { BTreeSet::new() } else { names };
-    Chain { name, gateways: vec![listener.gateway.id.clone()], server_names, tls, guards: Vec::new(), serves }
+    let gateways = vec![listener.gateway.id.clone()];
+    Chain { name, gateways, client: None, server_names, tls, guards: Vec::new(), serves }
 }
 
 /// The server names that a listener gets; nothing when all of its hosts are taken (R57).
@@ -322,7 +324,7 @@ fn pass_through<W: World + ?Sized>(
                 continue;
             }
             // What is misconfigured closes its names: they are not for a wider route of somebody else.
-            let route = stream_route(here, &table, stream).filter(|_| !here.is_closed);
+            let route = stream_route(here, &table, stream, false).filter(|_| !here.is_closed);
             let chain = chain(listener, names, None, Serves::Tcp(route));
             chains.push(guarded(here, chain));
         }
@@ -349,7 +351,7 @@ fn tcp_route<W: World + ?Sized>(
                 continue;
             }
             match &winner {
-                None => winner = Some((table.id.clone(), stream_route(here, &table, stream))),
+                None => winner = Some((table.id.clone(), stream_route(here, &table, stream, false))),
                 Some((older, _)) => {
                     let code = if *older == table.id { Code::RouteShadowed } else { Code::BeatenByOlder };
                     let message =
@@ -363,17 +365,47 @@ fn tcp_route<W: World + ?Sized>(
     winner.and_then(|(_, route)| route).filter(|_| !here.is_closed)
 }
 
+/// The chains for clients of workspaces whose connections to a port are taken whole (R188).
+pub(super) fn client_chains<W: World + ?Sized>(
+    here: &mut OnGateway<'_, W>,
+    mesh: &Mesh,
+    port: &MeshPort,
+) -> Vec<Chain> {
+    let streams: Vec<(WorkspaceId, ObjectRef, u16)> =
+        port.streams(mesh).map(|(client, root, port)| (client.clone(), root.clone(), port)).collect();
+    let mut chains = Vec::with_capacity(streams.len());
+    for (client, root, number) in streams {
+        let Some(table) = table_for(here.world, &root) else { continue };
+        let takes =
+            |stream: &&StreamRoute| matches!(&stream.matcher, StreamMatcher::Tcp(ports) if ports.contains(&number));
+        let Some(stream) = table.streams.iter().find(takes) else { continue };
+        let route = stream_route(here, &table, stream, true).filter(|_| !here.is_closed);
+        let chain = Chain {
+            name: format!("tcp/{client}").into(),
+            gateways: Vec::new(),
+            client: Some(client),
+            server_names: BTreeSet::new(),
+            tls: None,
+            guards: Vec::new(),
+            serves: Serves::Tcp(route),
+        };
+        chains.push(guarded(here, chain));
+    }
+    chains
+}
+
 /// A chain with who may open connections that it passes on: what is said of the gateway, and of the route's destinations.
 ///
 /// # Rule
 /// R120, R122.
 fn guarded<W: World + ?Sized>(here: &OnGateway<'_, W>, mut chain: Chain) -> Chain {
     let Serves::Tcp(Some(route)) = &chain.serves else { return chain };
-    let mut guards: Vec<Guard> = here.guard.map(Guard::for_connections).into_iter().collect();
+    let is_of_client = chain.client.is_some();
+    let mut guards: Vec<Guard> = here.guard.map(|guard| guard.for_connections(is_of_client)).into_iter().collect();
     if let Action::Forward(forward) = &route.body.action {
         for destination in forward.destinations.iter() {
             let own = access::at_destination(here.world, here.gateway, &destination.upstream);
-            guards.extend(own.iter().map(Guard::for_connections));
+            guards.extend(own.iter().map(|guard| guard.for_connections(is_of_client)));
         }
     }
     guards.retain(|guard| guard.access.enforced.is_some());
@@ -395,12 +427,17 @@ fn bound_tables<W: World + ?Sized>(here: &OnGateway<'_, W>, listener: &BoundList
 }
 
 /// A route of whole connections with its destinations found; nothing where connections must be closed instead.
-fn stream_route<W: World + ?Sized>(here: &mut OnGateway<'_, W>, table: &Table, stream: &StreamRoute) -> Option<Route> {
+fn stream_route<W: World + ?Sized>(
+    here: &mut OnGateway<'_, W>,
+    table: &Table,
+    stream: &StreamRoute,
+    is_of_client: bool,
+) -> Option<Route> {
     if stream.fault.is_some() {
         return None;
     }
     let owner = here.world.roster().owner_of(&table.id)?.clone();
-    match destinations(here, table, &owner, stream) {
+    match destinations(here, table, &owner, stream, is_of_client) {
         Ok(destinations) => Some(route(table, owner, stream, destinations)),
         Err(fault) => {
             let message = format!("connections are closed on gateway `{}`: {}", here.gateway, fault.message);
@@ -415,6 +452,7 @@ fn destinations<W: World + ?Sized>(
     table: &Table,
     owner: &WorkspaceId,
     stream: &StreamRoute,
+    is_of_client: bool,
 ) -> Result<Vec<WeightedDestination>, Fault> {
     let mut destinations = Vec::with_capacity(stream.destinations.len());
     for written in &stream.destinations {
@@ -427,7 +465,7 @@ fn destinations<W: World + ?Sized>(
             return Err(fault((Code::Unsupported, message)));
         }
         let guards = access::at_destination(here.world, here.gateway, &upstream);
-        if let Some(guard) = guards.iter().find(|guard| guard.for_connections().denies_everything()) {
+        if let Some(guard) = guards.iter().find(|guard| guard.for_connections(is_of_client).denies_everything()) {
             let policies: Vec<String> = guard.policies.iter().map(|policy| format!("`{policy}`")).collect();
             let message = format!(
                 "a policy protects `{upstream}`, {}, and lets nobody open a connection of which only the client's address is known",

@@ -74,6 +74,16 @@ pub fn account_of<W: World + ?Sized>(world: &W, gateway: &GatewayId) -> ObjectRe
     ObjectRef::new(Kind::ServiceAccount, &gateway.cluster, &gateway.namespace, &name)
 }
 
+/// Whether a ServiceAccount may be a class of gateway Envoys: one of its Pods runs as it; `default` may be a class without Pods.
+///
+/// # Rule
+/// R193.
+pub fn runs_as<W: World + ?Sized>(world: &W, gateway: &GatewayId, account: &ObjectRef) -> bool {
+    let accounts = accounts(world, gateway);
+    let is_its_own = if accounts.is_empty() { account.name == "default" } else { accounts.contains(&account.name) };
+    is_its_own && account.cluster == gateway.cluster && account.namespace == gateway.namespace
+}
+
 /// The accounts as which the Pods run that all Services of a class select.
 fn accounts<W: World + ?Sized>(world: &W, gateway: &GatewayId) -> BTreeSet<Name> {
     let services = services(world, gateway);

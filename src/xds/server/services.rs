@@ -1,4 +1,5 @@
-//! The gRPC services: ADS, and one per type. Each method opens a stream of one variant; none owns a rule.
+//! The gRPC services: ADS, and one per type. Each method opens a stream of one variant; none owns a rule. Who asks comes first,
+//! whatever is asked; but for health, which everybody may ask.
 
 use std::sync::Arc;
 
@@ -84,21 +85,28 @@ pub(super) fn routes<S: SnapshotSource, O: Observer>(
             .route(&format!("/{name}/Stream{methods}"), any(stream))
             .route(&format!("/{name}/Delta{methods}"), any(delta));
         if only.is_some() {
-            router = router.route(&format!("/{name}/Fetch{methods}"), any(no_fetch));
+            let state = streams.clone();
+            let fetch = move |request: Request| async move {
+                state.admit(&request).map_or_else(Status::into_http, |_| no_fetch())
+            };
+            router = router.route(&format!("/{name}/Fetch{methods}"), any(fetch));
         }
     }
-    Routes::from(router.fallback(unserved))
+    let state = streams.clone();
+    let other =
+        move |request: Request| async move { state.admit(&request).map_or_else(Status::into_http, |_| unserved()) };
+    Routes::from(router.fallback(other))
 }
 
 /// The answer to every other service.
-async fn unserved() -> Response<Body> {
+fn unserved() -> Response<Body> {
     Status::unimplemented(
         "served are ADS, CDS, EDS, LDS, RDS, SRDS, SDS and ECDS of API version 3, as streams of either variant, and gRPC health",
     )
     .into_http()
 }
 
-async fn no_fetch() -> Response<Body> {
+fn no_fetch() -> Response<Body> {
     Status::unimplemented("single requests are not served: open a stream (`api_type: GRPC` or `DELTA_GRPC`)")
         .into_http()
 }

@@ -19,6 +19,7 @@ use tonic::Streaming;
 use super::*;
 use crate::publish::Publisher;
 use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
+use crate::xds::caller::Caller;
 use crate::xds::inspection::Sessions;
 use crate::xds::node::{Node, NodeError};
 use crate::xds::observation::{IgnoredReason, Observation};
@@ -34,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Web(Publisher<&'static str>);
 
 impl SnapshotSource for Web {
-    async fn subscribe(&self, node: &Node) -> Result<Subscription, NodeError> {
+    async fn subscribe(&self, node: &Node, _: &Caller) -> Result<Subscription, NodeError> {
         if !node.id.starts_with("web") {
             return Err(NodeError::Unknown(format!("node {:?} matches no gateway", node.id)));
         }
@@ -56,7 +57,7 @@ impl Observer for Notes {
             Observation::Ignored(_, ignored) if ignored.reason == IgnoredReason::UnknownType => {
                 format!("ignored {}", ignored.type_url)
             }
-            Observation::Sent(..) | Observation::Ignored(..) => return,
+            Observation::Sent(..) | Observation::Ignored(..) | Observation::TurnedAway(_) => return,
         };
         // Nobody listens in most tests.
         let _ = self.0.send(note);
@@ -83,7 +84,8 @@ async fn start(settings: ServerSettings) -> Bench {
     };
     let sessions = Sessions::default();
     let observer = Arc::new(Notes(sender));
-    let served = tokio::spawn(serve(listener, source.clone(), observer, sessions.clone(), settings, stopped));
+    let served =
+        tokio::spawn(serve((listener, Access::Anybody), source.clone(), observer, sessions.clone(), settings, stopped));
     Bench { source, address, notes, sessions, stop, served }
 }
 

@@ -105,6 +105,7 @@ fn the_objects_behind_what_changed_are_to_blame() {
     let chain = Chain {
         name: "".into(),
         gateways: Vec::new(),
+        client: None,
         server_names: BTreeSet::new(),
         tls: None,
         guards: Vec::new(),

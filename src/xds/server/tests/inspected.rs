@@ -5,6 +5,8 @@ use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use status_pb::client_status_discovery_service_client::ClientStatusDiscoveryServiceClient;
 use status_pb::{ClientStatusRequest, ClientStatusResponse, ConfigStatus};
 
+use tonic::transport::server::TcpIncoming;
+
 use super::*;
 
 const SECRET: &str = "CANARY-PRIVATE-KEY";
