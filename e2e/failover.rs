@@ -155,14 +155,12 @@ async fn r173_the_nearest_serve_and_others_take_over_and_give_back() -> anyhow::
     let mut mesh = start().await?;
     // All ways are open before anything is measured.
     settles_on(&mesh, "cluster-1").await?;
-    let ready = |stats: &std::collections::BTreeMap<String, u64>| {
-        stats.iter().any(|(name, value)| name.contains("vd/") && name.ends_with("membership_healthy") && *value == 3)
-    };
+    let is_healthy = |line: &&str| line.starts_with("vd/") && line.ends_with("::health_flags::healthy");
     until(PATIENCE, "three endpoints", async || {
-        let running =
-            mesh.gateways.iter().find(|running| running.gateway.service == "web").ok_or("no gateway".to_owned())?;
-        match running.envoy.stats("membership_healthy").await {
-            Ok(stats) if ready(&stats) => Ok(()),
+        let running = mesh.gateways.iter().find(|running| running.gateway.service == "web");
+        let running = running.ok_or("no gateway".to_owned())?;
+        match running.envoy.admin("/clusters").await {
+            Ok(text) if text.lines().filter(is_healthy).count() == 3 => Ok(()),
             other => Err(Not::Yet(format!("{other:?}"))),
         }
     })

@@ -408,7 +408,9 @@ fn beside_routes(compiled: &Compiled) -> BTreeSet<(String, String)> {
     }
     let is_group = |name: &Value| name.as_str().is_some_and(|name| name.starts_with("vd/"));
     for cluster in resources(compiled, ResourceType::Cluster).iter().filter(|cluster| is_group(&cluster["name"])) {
-        for (field, value) in cluster.as_object().into_iter().flatten() {
+        // The filters among them are told above.
+        let is_own = |field: &str| !["metadata", "typed_extension_protocol_options"].contains(&field);
+        for (field, value) in cluster.as_object().into_iter().flatten().filter(|(field, _)| is_own(field)) {
             filters.insert((format!("`{field}` of the cluster"), format!("{} {value}", cluster["name"])));
         }
     }

@@ -175,7 +175,7 @@ pub(crate) static WORLDS_AS_WRITTEN: LazyLock<Vec<World>> = LazyLock::new(|| {
 });
 
 /// What the cases of failover share: three clusters, with ways between them. The control plane keeps the root of trust.
-fn spanning() -> World {
+pub(crate) fn spanning() -> World {
     let page = include_str!("../cases/failover.md");
     let shared = page.split("```").nth(1).and_then(|block| block.strip_prefix("yaml\n")).expect("a shared part");
     let mut objects = yaml::documents(shared).expect("the shared part is YAML");
