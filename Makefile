@@ -20,13 +20,19 @@ OLDER_ENVOY_STAMPS := $(OLDER_ENVOYS:%=.envoy/%/stamp)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint fmt clippy doc bench build envoy envoys ratelimit clean
+.PHONY: help demo mesh compose test lint fmt clippy doc bench build envoy envoys ratelimit clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build envoy ## Run the founding walk-through; ONCE=1 ends after the table and judges it
 	@$(CARGO) run --locked --quiet --example demo -- $(if $(ONCE),--once)
+
+mesh: build envoy ## Run the walk-through over two clusters; ONCE=1 ends after the table and judges it
+	@$(CARGO) run --locked --quiet --example mesh -- $(if $(ONCE),--once)
+
+compose: build ## Write docker-compose.yml from config/mesh; `docker compose up` starts the same as make mesh
+	@$(CARGO) run --locked --quiet --example mesh -- --compose
 
 test: lint doc envoys ratelimit ## Check everything: format, lints, docs, unit tests, end-to-end tests
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked

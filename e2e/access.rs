@@ -283,6 +283,15 @@ fn requests() -> Vec<(Request, bool)> {
         (request("PUT", "/write").header("x-role", "guest").header("X-Role", "ops"), false),
         (request("PUT", "/write").header("x-role", "ops, guest ,ops"), false),
         (request("PUT", "/write").header("x-role", "opbads"), false),
+        // Of several lines every one must fit: a backend may take either.
+        (put().header("x-role", "other"), false),
+        (request("PUT", "/write").header("x-role", "other").header("X-Role", "admin"), false),
+        (request("PUT", "/write").header("x-role", "opas").header("x-role", "op"), false),
+        (request("PUT", "/write").header("x-role", "opas").header("x-role", "xops"), false),
+        (put().header("x-role", ""), false),
+        (put().header("x-role", "opas"), false),
+        (put().header("x-role", "admin"), true),
+        (request("PUT", "/write").header("x-role", "opas").header("x-role", "op,s"), true),
         (put().header("x-a", "1"), false),
         (put().header("x-a", ""), false),
         // Who claims to come from elsewhere is still who connects.
@@ -319,6 +328,7 @@ async fn a_destination_is_called_by_those_who_may() -> anyhow::Result<()> {
     );
     assert_eq!(raw(address, &sent(b"x-role: op\xffs\r\nX-ROLE: guest")).await?, 403);
     assert_eq!(raw(address, &sent(b"x-role: op\xffbad,s")).await?, 403);
+    assert_eq!(raw(address, &sent(b"x-role: admin\r\nx-role: \xffother")).await?, 403);
     // The neighbour without a policy is open, and a route with both is judged by where a request goes.
     assert_eq!(world.status(&request("DELETE", "/cart")).await?, 200);
     let mut seen = BTreeSet::new();

@@ -15,7 +15,7 @@ use std::str::FromStr;
 
 use clap::Parser;
 use serde_json::json;
-use support::backend::{Backend, Identity};
+use support::backend::{Backend, Identity, Leads};
 
 /// Says who it is and what it received.
 #[derive(Debug, Parser)]
@@ -26,6 +26,25 @@ struct Arguments {
     /// An instance: CLUSTER/NAMESPACE/SERVICE[/VERSION]=ADDRESS
     #[arg(long, value_name = "NAME=ADDRESS", required_unless_present = "listen")]
     instance: Vec<Instance>,
+    /// Where a host leads that instances may call: HOST=ADDRESS
+    #[arg(long, value_name = "HOST=ADDRESS")]
+    lead: Vec<Lead>,
+}
+
+#[derive(Clone, Debug)]
+struct Lead {
+    host: String,
+    address: SocketAddr,
+}
+
+impl FromStr for Lead {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (host, address) = text.split_once('=').ok_or("write HOST=ADDRESS")?;
+        let address = address.parse().map_err(|_| format!("`{address}` is not IP:PORT"))?;
+        Ok(Self { host: host.to_owned(), address })
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -64,9 +83,10 @@ async fn main() -> anyhow::Result<()> {
         identity: Identity { pod: address.ip().to_string(), ..Identity::default() },
         address,
     };
+    let leads: Leads = arguments.lead.into_iter().map(|lead| (lead.host, lead.address)).collect();
     let mut backends = Vec::new();
     for instance in arguments.listen.into_iter().map(unnamed).chain(arguments.instance) {
-        backends.push(Backend::start(instance.identity, instance.address).await?);
+        backends.push(Backend::start_app(instance.identity, instance.address, leads.clone()).await?);
     }
     let ready: Vec<_> = backends
         .iter()

@@ -9,6 +9,7 @@ use anyhow::Context;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use envoy_types::pb::google::rpc::Status as RpcStatus;
 use envoy_types::pb::ratelimit::config::ratelimit::v3::RateLimitConfig;
 use prost::Message;
 use serde_json::{Value, json};
@@ -475,7 +476,10 @@ async fn r130_an_envoy_that_cannot_limit_serves_no_limited_route() -> anyhow::Re
     let entry =
         list(&shown, "/items").iter().find(|entry| text(entry, "/object") == "RateLimitPolicy/team/who@cluster-1");
     let told = entry.map(Value::to_string).unwrap_or_default();
-    assert!(told.contains("UNSUPPORTED") && told.contains("the limiting of requests needs 1.40 or newer"), "{told}");
+    assert!(
+        told.contains("UNSUPPORTED") && told.contains("the counting of requests by a service needs 1.40 or newer"),
+        "{told}"
+    );
     Ok(())
 }
 
@@ -525,6 +529,11 @@ impl Subscriber {
 
     /// The next response, which is acknowledged.
     async fn next(&mut self) -> Result<DiscoveryResponse, Status> {
+        self.answer(None).await
+    }
+
+    /// The next response, which is acknowledged or refused in these words.
+    async fn answer(&mut self, words: Option<&str>) -> Result<DiscoveryResponse, Status> {
         let response = tokio::time::timeout(PATIENCE, self.responses.message()).await;
         let response = response.map_err(|_| Status::deadline_exceeded("no response"))??;
         let response = response.ok_or_else(|| Status::cancelled("the stream ended"))?;
@@ -532,6 +541,7 @@ impl Subscriber {
             type_url: self.type_url.to_owned(),
             version_info: response.version_info.clone(),
             response_nonce: response.nonce.clone(),
+            error_detail: words.map(|words| RpcStatus { message: words.to_owned(), ..RpcStatus::default() }),
             ..DiscoveryRequest::default()
         };
         let _ = self.requests.send(answer).await;
@@ -594,4 +604,44 @@ async fn a_service_gets_its_own_limits_and_nothing_else() -> anyhow::Result<()> 
     let limits = types.iter().find(|of_type| text(of_type, "/typeUrl") == LIMITS).context("its limits")?;
     assert_eq!(text(limits, "/state"), "acknowledged", "{shown:#}");
     Ok(())
+}
+
+/// R132: what a service refuses is told to the configurations that it is made of, in its words, until it takes it.
+#[tokio::test]
+async fn r132_a_service_that_refuses_its_limits_is_told_of() -> anyhow::Result<()> {
+    let mut world = World::start().await?;
+    let xds = world.mesh.chancery.xds();
+    // Nobody else is told of what is meant for this one.
+    world.mesh.edit("RateLimitServerConfig/team/trees@cluster-1", |config| {
+        config["spec"]["destinationServers"][0]["ref"]["name"] = json!("nobody");
+    })?;
+    let mut subscriber = Subscriber::start(xds, node("ratelimit~cluster-1~team~nobody", &[]), LIMITS).await?;
+    while subscriber.answer(Some("duplicate descriptor \"poison\"")).await?.resources.is_empty() {}
+    let admin = world.mesh.chancery.admin();
+    let shown = |object: &str| -> anyhow::Result<String> {
+        let shown = status(admin)?;
+        let entry = list(&shown, "/items").iter().find(|entry| text(entry, "/object") == object);
+        Ok(entry.map(Value::to_string).unwrap_or_default())
+    };
+    let trees = "RateLimitServerConfig/team/trees@cluster-1";
+    until(PATIENCE, "a finding", async || match shown(trees) {
+        Ok(told) if told.contains("REFUSED_BY_GATEWAY") => Ok(()),
+        told => Err(Not::Yet(format!("{told:?}"))),
+    })
+    .await?;
+    let told = shown(trees)?;
+    for part in ["FAILED", "Service/team/nobody@cluster-1", "duplicate descriptor", "poison"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(!shown(ORDERS)?.contains("REFUSED_BY_GATEWAY"), "it is told elsewhere");
+    // Other rules, which it takes.
+    world.mesh.edit(trees, |config| {
+        config["spec"]["raw"]["descriptors"][0]["rateLimit"]["requestsPerUnit"] = json!(7);
+    })?;
+    subscriber.next().await?;
+    until(PATIENCE, "no finding", async || match shown(trees) {
+        Ok(told) if !told.contains("REFUSED_BY_GATEWAY") => Ok(()),
+        told => Err(Not::Yet(format!("{told:?}"))),
+    })
+    .await
 }

@@ -258,8 +258,13 @@ async fn run_route(mesh: &Mesh, route: &Route) -> anyhow::Result<Vec<String>> {
     let mut faults = Vec::new();
     for path in [&route.request.path].into_iter().chain(&route.request.more_paths) {
         let request = Request::get(&route.request.host, path);
-        let response = Client::new(address).send(&request).await?;
-        faults.extend(judge(&route.response, &response).into_iter().map(|fault| format!("{path}: {fault}")));
+        // What another cluster serves is there once its gateways are.
+        let answered = until(PATIENCE, "the answer", async || {
+            let response = Client::new(address).send(&request).await;
+            let faults = judge(&route.response, &response.map_err(|error| Not::Yet(format!("{error:#}")))?);
+            if faults.is_empty() { Ok(()) } else { Err(Not::Yet(faults.join("; "))) }
+        });
+        faults.extend(answered.await.err().map(|error| format!("{path}: {error:#}")));
         let explanation = chancery::explain(mesh.directory(), &mesh.settings, &running.gateway.id(), &request)?;
         faults.extend(judge_explanation(route, &explanation).into_iter().map(|fault| format!("{path}: {fault}")));
     }

@@ -24,7 +24,7 @@ const REQUESTS_MEANWHILE: usize = 100;
 const SWITCHES: [&str; 4] = ["app-b", "app-a", "app-b", "app-a"];
 
 pub(crate) const STATE_OF_THE_WORLD: Speech<'_> =
-    Speech { flags: &["--xds-variant", "sotw"], change: None, binary: None, through: None };
+    Speech { flags: &["--xds-variant", "sotw"], change: None, binary: None, through: None, dns: None };
 
 /// A founding scenario with a second service that nothing refers to yet.
 fn manifests() -> anyhow::Result<Vec<Manifest>> {

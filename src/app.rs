@@ -733,7 +733,9 @@ impl CompileLoop {
     fn refusal_findings(&self) -> Findings {
         let refusals = self.refusals.copy();
         let kept = self.emitted.iter().map(|(key, emitted)| (key, &emitted.kept)).collect();
-        refusals::findings(&refusals, &kept)
+        let mut findings = refusals::findings(&refusals, &kept);
+        findings.extend(self.limits.findings(&self.refusals.refused_limits()));
+        findings
     }
 }
 

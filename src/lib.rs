@@ -80,12 +80,12 @@
 //! * **A rule:** look its number up in the [`manual`]; `git grep R93` finds the code and the test. Rule cases are Markdown
 //!   under `src/cases`: inputs and what must come of them.
 //! * **A refused snapshot, a surprising route:** `chancery explain`, `chancery render`, then [`snapshot::verify`].
-//! * **A real gateway:** `make demo`; the tests under `e2e` start real Envoys through `e2e/support`.
+//! * **A real gateway:** `make demo`, and `make mesh` for two clusters; the tests under `e2e` start real Envoys through `e2e/support`.
 //!
 //! # What is not here yet
 //!
-//! The other policy kinds, external services and the Kubernetes source. Each is accepted where it can be written, reported,
-//! and fails closed where it protects; the manual marks rules `Not built yet.` and lists kinds that are not supported.
+//! The other policy kinds and the Kubernetes source. Each is accepted where it can be written, reported, and fails closed
+//! where it protects; the manual marks rules `Not built yet.` and lists kinds that are not supported.
 
 pub mod admin;
 pub mod api;

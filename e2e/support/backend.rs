@@ -9,17 +9,20 @@
 //! | `delay=300` | the answer comes after so many milliseconds |
 //! | `fail=2` | the first two requests of this path and query get 503 |
 //! | `unavailable=2` | the first two have `grpc-status: 14` in the answer |
+//!
+//! A backend that knows where hosts lead plays an app that calls another one: `call=recs.mesh` asks that host, from the backend's own
+//! address, and has what came of it in the answer.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
@@ -27,7 +30,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 /// Who a backend is.
@@ -72,7 +75,27 @@ pub(crate) struct Echo {
     pub(crate) protocol: String,
     /// Headers received, names in lower case; several lines of one name are joined.
     pub(crate) headers: BTreeMap<String, String>,
+    /// What came of the call that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) called: Option<Called>,
 }
+
+/// What came of a call of another app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Called {
+    /// The host that was asked.
+    pub(crate) host: String,
+    /// The status; 0 if there was no answer.
+    pub(crate) status: u16,
+    /// Who answered; none if it was no app.
+    pub(crate) by: Option<Identity>,
+    /// What was wrong; empty if nothing was.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) error: String,
+}
+
+/// Where the hosts lead that a backend may call.
+pub(crate) type Leads = BTreeMap<String, SocketAddr>;
 
 /// A running echo backend; stops, connections included, when dropped.
 #[derive(Debug)]
@@ -89,13 +112,19 @@ pub(crate) struct Backend {
 impl Backend {
     /// Starts a backend on an address; port 0 lets the system pick. It listens when this returns.
     pub(crate) async fn start(identity: Identity, address: SocketAddr) -> anyhow::Result<Self> {
+        Self::start_app(identity, address, Leads::new()).await
+    }
+
+    /// The same for an app that calls others.
+    pub(crate) async fn start_app(identity: Identity, address: SocketAddr, leads: Leads) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!("the backend {} cannot listen on {address}; is something else there?", identity.backend())
         })?;
         let address = listener.local_addr()?;
         let count = Arc::new(AtomicU64::new(0));
         let tries = Arc::default();
-        let echo = Echoer { identity: identity.clone(), address, count: Arc::clone(&count), tries: Arc::clone(&tries) };
+        let echo =
+            Echoer { identity: identity.clone(), address, count: Arc::clone(&count), tries: Arc::clone(&tries), leads };
         let task = tokio::spawn(serve(listener, Arc::new(echo))).abort_handle();
         Ok(Self { identity, address, count, tries, task })
     }
@@ -123,6 +152,7 @@ struct Echoer {
     address: SocketAddr,
     count: Arc<AtomicU64>,
     tries: Arc<Mutex<BTreeMap<String, u64>>>,
+    leads: Leads,
 }
 
 async fn serve(listener: TcpListener, echo: Arc<Echoer>) {
@@ -145,7 +175,8 @@ async fn connection(stream: TcpStream, echo: Arc<Echoer>) {
         let echo = Arc::clone(&echo);
         async move {
             let bad = echo.bad_answer(&request);
-            let mut response = echo.answer(&request);
+            let called = echo.call(&request).await;
+            let mut response = echo.answer(&request, called);
             // The one thing that this server is asked to do: to be slow.
             tokio::time::sleep(bad.delay).await;
             if bad.fails {
@@ -192,7 +223,22 @@ impl Echoer {
         }
     }
 
-    fn answer(&self, request: &hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
+    /// Calls the host that a request asks for; none if it asks for none.
+    async fn call(&self, request: &hyper::Request<Incoming>) -> Option<Called> {
+        let pairs = request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+        let (_, host) = pairs.into_iter().find(|(name, _)| *name == "call")?;
+        let asked = async {
+            let address = *self.leads.get(host).context("nobody told where this host leads")?;
+            ask(self.address.ip(), address, host).await
+        };
+        let host = host.to_owned();
+        Some(match asked.await {
+            Ok((status, by)) => Called { host, status, by, error: String::new() },
+            Err(error) => Called { host, status: 0, by: None, error: format!("{error:#}") },
+        })
+    }
+
+    fn answer(&self, request: &hyper::Request<Incoming>, called: Option<Called>) -> hyper::Response<Full<Bytes>> {
         let mut headers: BTreeMap<String, String> = BTreeMap::new();
         for (name, value) in request.headers() {
             let value = String::from_utf8_lossy(value.as_bytes());
@@ -211,10 +257,31 @@ impl Echoer {
             path: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
             protocol: format!("{:?}", request.version()),
             headers,
+            called,
         };
         let body = serde_json::to_vec(&echo).unwrap_or_default();
         let mut response = hyper::Response::new(Full::from(body));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
+    }
+}
+
+/// One GET from an address; the status, and which app answered.
+async fn ask(from: IpAddr, to: SocketAddr, host: &str) -> anyhow::Result<(u16, Option<Identity>)> {
+    let socket = TcpSocket::new_v4()?;
+    // By its address a gateway knows whose Pod calls.
+    socket.bind(SocketAddr::new(from, 0))?;
+    let stream = socket.connect(to).await.with_context(|| format!("connect to {to}"))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = hyper::Request::get("/").header(HOST, host).body(Full::<Bytes>::default())?;
+    let asked = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await?.to_bytes();
+        Ok((status, serde_json::from_slice::<Echo>(&body).ok().map(|echo| echo.identity)))
+    };
+    tokio::select! {
+        answer = asked => answer,
+        ended = connection => Err(ended.err().map_or_else(|| anyhow::anyhow!("no answer"), Into::into)),
     }
 }

@@ -8,9 +8,11 @@
 //! | [`authorizer`] | authorization servers, gRPC and HTTP, that count what they are asked |
 //! | [`backend`] | echo backends, in this process |
 //! | [`bench_world`] | the world that the bench measures |
+//! | [`boxes`] | the mesh of `config/mesh`, as processes and as containers |
 //! | [`chancery`] | the `chancery` binary: `serve`, and the commands that answer once |
 //! | [`delegated`] | a small world with delegation, for tests of policies |
 //! | [`demo`] | the demo's files, as written, on a network of their own |
+//! | [`dns`] | a DNS server that knows a few names |
 //! | [`envoy`] | an Envoy process with its admin interface |
 //! | [`http`] | a client that keeps address and Host apart |
 //! | [`issuer`] | signs tokens, and serves the keys that verify them |
@@ -32,9 +34,11 @@
 pub(crate) mod authorizer;
 pub(crate) mod backend;
 pub(crate) mod bench_world;
+pub(crate) mod boxes;
 pub(crate) mod chancery;
 pub(crate) mod delegated;
 pub(crate) mod demo;
+pub(crate) mod dns;
 pub(crate) mod envoy;
 pub(crate) mod http;
 pub(crate) mod issuer;

@@ -1,14 +1,18 @@
 //! TLS for tests: an authority, certificates that it signs, clients that trust it, and a backend that ends TLS itself.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType,
+    date_time_ymd,
+};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -98,6 +102,14 @@ impl Authority {
     pub(crate) fn sign(&self, host: &str, common_name: &str) -> anyhow::Result<Pair> {
         let mut params = CertificateParams::new([host.to_owned()])?;
         params.distinguished_name.push(DnType::CommonName, common_name);
+        let key = KeyPair::generate()?;
+        Ok(Pair { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() })
+    }
+
+    /// A certificate for a host that ended long ago.
+    pub(crate) fn sign_ended(&self, host: &str) -> anyhow::Result<Pair> {
+        let mut params = CertificateParams::new([host.to_owned()])?;
+        (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 1, 1));
         let key = KeyPair::generate()?;
         Ok(Pair { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() })
     }
@@ -226,30 +238,64 @@ impl Dial {
     }
 }
 
+/// How a client came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Handshake {
+    /// The name that it asked for.
+    pub(crate) server_name: Option<String>,
+    /// The common name of its certificate.
+    pub(crate) client: Option<String>,
+}
+
 /// A server that ends TLS and passes the rest on to a backend; stops, connections included, when dropped.
 #[derive(Debug)]
 pub(crate) struct TlsFront {
+    handshakes: Arc<Mutex<Vec<Handshake>>>,
     task: AbortHandle,
 }
 
 impl TlsFront {
     /// Starts it on an address. It listens when this returns.
     pub(crate) async fn start(address: SocketAddr, pair: &Pair, backend: SocketAddr) -> anyhow::Result<Self> {
+        Self::start_asking(address, pair, None, backend).await
+    }
+
+    /// The same for clients with a certificate that an authority signed, if one is given.
+    pub(crate) async fn start_asking(
+        address: SocketAddr,
+        pair: &Pair,
+        clients: Option<&Authority>,
+        backend: SocketAddr,
+    ) -> anyhow::Result<Self> {
         let (chain, key) = pair.parsed()?;
-        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)?;
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes())?)?;
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let acceptor = TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key)?));
         let listener = TcpListener::bind(address).await?;
+        let handshakes: Arc<Mutex<Vec<Handshake>>> = Arc::default();
+        let seen = Arc::clone(&handshakes);
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 tokio::select! {
                     Ok((stream, _)) = listener.accept() => {
-                        let acceptor = acceptor.clone();
+                        let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
                         connections.spawn(async move {
                             let mut front = acceptor.accept(stream).await?;
+                            let connection = front.get_ref().1;
+                            let server_name = connection.server_name().map(ToOwned::to_owned);
+                            let shown = connection.peer_certificates().and_then(<[_]>::first);
+                            let client = shown.and_then(|certificate| common_name(certificate));
+                            seen.lock().unwrap_or_else(PoisonError::into_inner).push(Handshake { server_name, client });
                             let mut back = TcpStream::connect(backend).await?;
                             tokio::io::copy_bidirectional(&mut front, &mut back).await
                         });
@@ -258,8 +304,19 @@ impl TlsFront {
                 }
             }
         });
-        Ok(Self { task: task.abort_handle() })
+        Ok(Self { handshakes, task: task.abort_handle() })
     }
+
+    /// Who came in so far, in order.
+    pub(crate) fn handshakes(&self) -> Vec<Handshake> {
+        self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn common_name(certificate: &[u8]) -> Option<String> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let name = certificate.subject().iter_common_name().next()?;
+    name.as_str().ok().map(ToOwned::to_owned)
 }
 
 impl Drop for TlsFront {

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::backend::{Backend, Identity};
 use super::chancery::{self, Chancery, Node, Settings};
+use super::dns::Dns;
 use super::envoy::{self, Envoy};
 use super::http::{Client, Request, Response};
 use super::manifests::{self, Manifest, list, port, text, texts};
@@ -142,7 +143,8 @@ fn selects(virtual_gateway: &Manifest, service: &Manifest) -> bool {
     })
 }
 
-fn gateway(service: &Manifest) -> Gateway {
+/// The gateway that a Service is.
+pub(crate) fn gateway(service: &Manifest) -> Gateway {
     let pair = |entry: &Value| {
         let outside = port(entry, "/port")?;
         Some((outside, port(entry, "/targetPort").unwrap_or(outside)))
@@ -286,6 +288,8 @@ pub(crate) struct Speech<'a> {
     pub(crate) binary: Option<&'a Path>,
     /// What stands between the gateway and the control plane.
     pub(crate) through: Option<&'a Proxy>,
+    /// Where it looks names up, if not where its system does.
+    pub(crate) dns: Option<&'a Dns>,
 }
 
 /// A gateway and the Envoy that is its one Pod.
@@ -341,6 +345,9 @@ impl RunningGateway {
         let mut bootstrap: Value = serde_json::from_str(&chancery::bootstrap(xds, &node, speech.flags)?)?;
         if let Some(change) = speech.change {
             change(&mut bootstrap);
+        }
+        if let Some(dns) = speech.dns {
+            dns.serve(&mut bootstrap);
         }
         let binary = speech.binary.map_or_else(envoy::find, |binary| Ok(binary.to_owned()))?;
         let name = format!("{}/{}/{pod}", gateway.cluster, gateway.namespace);

@@ -220,9 +220,12 @@ pub struct Destination {
     pub upstream: String,
     /// Its share.
     pub weight: u32,
-    /// `address:port` of what is ready, in the order of use; of an east-west gateway also the cluster that it leads into, and by
-    /// which server name it is asked; of what takes over from others its rank.
+    /// `address:port` of what is ready, or the path of a Unix socket, in the order of use; of an east-west gateway also the
+    /// cluster that it leads into, and by which server name it is asked; of what takes over from others its rank.
     pub endpoints: Vec<String>,
+    /// The TLS that the gateway starts towards these, as far as they are reached straight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<String>,
     /// What policies for it allow, an entry each; none where they say nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub access: Vec<String>,
@@ -546,6 +549,7 @@ impl RequestDocument {
             upstream: id.to_string(),
             weight: *weight,
             endpoints: upstream.map(|upstream| endpoints(upstream)).unwrap_or_default(),
+            tls: upstream.and_then(|upstream| upstream.tls.as_ref()).map(ToString::to_string),
             access: upstream.iter().flat_map(|upstream| &upstream.guards).flat_map(describe_guard).collect(),
             limits: describe_limits(policies_for(body, id)),
         });
@@ -567,18 +571,21 @@ fn policies_for<'a>(body: &'a RouteBody, id: &UpstreamId) -> &'a [Effect] {
 fn endpoints(upstream: &Upstream) -> Vec<String> {
     let mut all: Vec<_> = upstream.endpoints.values().flatten().collect();
     all.sort_by_key(|endpoint| endpoint.priority);
-    let show = |endpoint: &Endpoint| {
-        let mut text = format!("{}:{}", endpoint.address, endpoint.port);
+    let shown = |endpoint: &Endpoint| {
+        let mut text = match endpoint.is_socket() {
+            true => endpoint.address.to_string(),
+            false => format!("{}:{}", endpoint.address, endpoint.port),
+        };
         let remote = endpoint.via.as_ref().and_then(|cluster| Some((cluster, upstream.remotes.get(cluster)?)));
         if let Some((cluster, remote)) = remote {
-            text.push_str(&format!(" (into {cluster} as {})", remote.server_name));
+            text = format!("{text} (into {cluster} as {})", remote.server_name);
         }
         if endpoint.priority > 0 {
-            text.push_str(&format!(" (rank {})", endpoint.priority + 1));
+            text = format!("{text} (rank {})", endpoint.priority + 1);
         }
         text
     };
-    all.into_iter().map(show).collect()
+    all.into_iter().map(shown).collect()
 }
 
 /// Says what became of an object.

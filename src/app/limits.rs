@@ -11,10 +11,10 @@ use tokio::sync::watch;
 use crate::compile::Compiled;
 use crate::emit::emit_limits;
 use crate::ir::policy::rate_limit::LimitPlan;
-use crate::model::ObjectRef;
+use crate::model::{Code, Finding, Findings, ObjectRef};
 use crate::publish::{Publisher, Watched};
 use crate::resolve::world::World;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{ResourceType, Snapshot, Version};
 use crate::xds::node::NodeError;
 
 /// What is published to rate-limit services.
@@ -58,6 +58,38 @@ impl LimitServers {
             }
             self.published.insert(server, (plan.cloned(), snapshot));
         }
+    }
+}
+
+/// Limits that a service refused: it takes all of them or none, and keeps what it had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RefusedLimits {
+    /// Their version.
+    pub(super) version: Version,
+    /// The configurations that they are of.
+    pub(super) owners: Arc<[ObjectRef]>,
+    /// Its words, not too many.
+    pub(super) words: String,
+}
+
+impl LimitServers {
+    /// A finding for each configuration whose rules a service has refused and is still told.
+    ///
+    /// # Rule
+    /// R132: these make its approval FAILED.
+    pub(super) fn findings(&self, refused: &BTreeMap<ObjectRef, RefusedLimits>) -> Findings {
+        let mut findings = Findings::new();
+        for (server, RefusedLimits { version, owners, words }) in refused {
+            let published = self.published.get(server).map(|(_, snapshot)| snapshot.resources(ResourceType::RateLimit));
+            if !published.is_some_and(|resources| resources.values().any(|resource| resource.version == *version)) {
+                continue;
+            }
+            let message = format!(
+                "rate-limit service `{server}` refused its limits, which these are a part of, and goes on with those that it had; it says: {words:?}"
+            );
+            findings.extend(owners.iter().map(|owner| Finding::error(owner, Code::RefusedByGateway, message.clone())));
+        }
+        findings
     }
 }
 

@@ -18,7 +18,7 @@ use crate::memory::refusals::blame::{blamed, changes};
 use crate::memory::refusals::document::Document;
 use crate::memory::refusals::{Bytes, Refusals, Refused};
 use crate::model::{Code, EnvoyRelease, Finding, Findings, GatewayId, Name, ObjectRef};
-use crate::publish::{GatewayKey, NotInForce, Withheld};
+use crate::publish::{GatewayKey, NotInForce, Withheld, limit_server};
 use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
 use crate::status::view::StreamView;
 use crate::status::{Ledger, View};
@@ -26,6 +26,7 @@ use crate::xds::node::Node;
 use crate::xds::observation::{Acknowledgement, Blame, Observation, Observer, Peer, Refusal, RefusedResource, excerpt};
 
 use super::Event;
+use super::limits::RefusedLimits;
 
 /// Most bytes of Envoy's words in a finding, which has 2 KiB for everything. The whole stands in the log and the status.
 pub(super) const WORDS: usize = 1024;
@@ -44,6 +45,8 @@ const CLASSES: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     refusals: Mutex<Refusals>,
+    /// What rate-limit services refused last and have not acknowledged since.
+    limits: Mutex<BTreeMap<ObjectRef, RefusedLimits>>,
     /// Whether the compile thread is told already and didn't look yet.
     is_told: AtomicBool,
     /// The same of streams that ended.
@@ -71,6 +74,12 @@ impl Shared {
     /// None, if nothing is refused: then only what an earlier run kept is in it.
     pub(super) fn copy(&self) -> Refusals {
         self.lock().copy()
+    }
+
+    /// What rate-limit services refused.
+    pub(super) fn refused_limits(&self) -> MutexGuard<'_, BTreeMap<ObjectRef, RefusedLimits>> {
+        // Every change under the lock is whole by itself.
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Under which key a client is served.
@@ -137,7 +146,14 @@ impl Observer for Witness {
 
 impl Witness {
     fn acknowledged(&self, peer: &Peer, held: &Acknowledgement) {
-        let Some(key) = self.shared.key_of(peer) else { return };
+        let Some(key) = self.shared.key_of(peer) else {
+            let has_all = held.resource_type == ResourceType::RateLimit && held.outstanding == 0;
+            let server = limit_server(&peer.node.id).filter(|_| has_all);
+            if server.is_some_and(|server| self.shared.refused_limits().remove(&server).is_some()) {
+                self.wake();
+            }
+            return;
+        };
         let mut refusals = self.shared.lock();
         refusals.accept(&key, held.resource_type, &held.version, held.resources.iter(), held.outstanding);
         let has_ended = refusals.reconsider(&key, &peer.node.id, held.resource_type, held.resources.iter());
@@ -158,8 +174,7 @@ impl Witness {
     fn refused(&self, peer: &Peer, refusal: &Refusal) {
         // What is only suspected travels again in parts, and what is bad among it is refused by itself (F3).
         let Some(key) = self.shared.key_of(peer) else {
-            // A rate-limit service, which keeps what it had.
-            tracing::error!(client = %peer.gateway.escape_debug(), reason = %refusal.message.escape_debug(), "refused its limits, this is a fault of Chancery");
+            self.refused_limits(peer, refusal);
             return;
         };
         if refusal.blame != Blame::Exact {
@@ -172,6 +187,22 @@ impl Witness {
             is_news |= self.shared.lock().refuse(&key, &peer.node.id, bytes, owners.clone(), &refusal.message);
         }
         if is_news {
+            self.wake();
+        }
+    }
+}
+
+impl Witness {
+    /// A rate-limit service keeps what it had.
+    fn refused_limits(&self, peer: &Peer, refusal: &Refusal) {
+        let server = limit_server(&peer.node.id).filter(|_| refusal.resource_type == ResourceType::RateLimit);
+        let (Some(server), Some(resource)) = (server, refusal.resources.first()) else { return };
+        let RefusedResource { version, owners, .. } = resource;
+        let (version, owners) = (version.clone(), owners.clone());
+        let words = excerpt(&refusal.message, WORDS);
+        let refused = RefusedLimits { version, owners, words };
+        if self.shared.refused_limits().insert(server, refused.clone()).as_ref() != Some(&refused) {
+            tracing::warn!(client = %peer.gateway.escape_debug(), reason = %refused.words.escape_debug(), "refused its limits");
             self.wake();
         }
     }

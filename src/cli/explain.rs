@@ -257,7 +257,11 @@ fn route_text(document: &RequestDocument, route: &RoutePart, out: &mut impl Writ
         .iter()
         .map(|destination| {
             let endpoints = destination.endpoints.join(", ");
-            let endpoints = if endpoints.is_empty() { "none ready: 503".to_owned() } else { endpoints };
+            let endpoints = match (endpoints.is_empty(), &destination.tls) {
+                (true, _) => "none ready: 503".to_owned(),
+                (false, None) => endpoints,
+                (false, Some(tls)) => format!("{endpoints} over {tls}"),
+            };
             vec![destination.upstream.clone(), destination.weight.to_string(), endpoints]
         })
         .collect();

@@ -22,7 +22,7 @@ pub mod yaml;
 pub use destination::{ExternalEndpoint, ExternalService, VirtualDestination};
 pub use duration::Duration;
 pub use gateway::VirtualGateway;
-pub use object::{Change, Defect, Kept, Meta, Object, Spec};
+pub use object::{Change, Defect, Kept, Meta, OWN_ANNOTATIONS, Object, Spec};
 pub use policy::RateLimitClientConfig;
 pub use route_table::RouteTable;
 pub use server::{ExtAuthServer, RateLimitServerConfig, RateLimitServerSettings};

@@ -50,6 +50,9 @@ pub struct Defect {
     pub message: String,
 }
 
+/// How the annotations begin that mean something to Chancery; all others are notes.
+pub const OWN_ANNOTATIONS: &str = "chancery/";
+
 /// What Kubernetes keeps about every object, as far as Chancery needs it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Meta {

@@ -94,6 +94,7 @@ fn path(pattern: &TextPattern) -> Rule {
     Rule::UrlPath(matcher_pb::PathMatcher { rule: Some(matcher_pb::path_matcher::Rule::Path(matcher)) })
 }
 
+/// Of a header in several lines Envoy asks whether one fits; that none is there that does not is asked beside it.
 fn header_rules(name: &Name, rule: &HeaderRule) -> Vec<Rule> {
     // Envoy keeps the host as a part of the request line.
     let (name, is_host) = if name == "host" { (":authority", true) } else { (name.as_str(), false) };
@@ -105,16 +106,31 @@ fn header_rules(name: &Name, rule: &HeaderRule) -> Vec<Rule> {
     if rule.values.contains(&TextPattern::Any) {
         rules.push(present(name));
     } else if !rule.values.is_empty() {
-        rules.push(any_rule(rule.values.iter().map(|pattern| header(name, value(pattern)))));
+        rules.push(any_rule(rule.values.iter().map(|pattern| {
+            let one = header(name, value(pattern));
+            // There is but one host.
+            match unlike::unlike(pattern).filter(|_| !is_host) {
+                Some(other) => both(one, not(header(name, MatchPattern::SafeRegex(pb::regex(&other))))),
+                None => one,
+            }
+        })));
     }
     for pattern in &rule.not_values {
         let found = match pattern {
             TextPattern::Any => present(name),
             pattern => header(name, MatchPattern::SafeRegex(pb::regex(&among_values(pattern, is_host)))),
         };
-        rules.push(Rule::NotRule(Box::new(rules_pb::Permission { rule: Some(found) })));
+        rules.push(not(found));
     }
     rules
+}
+
+fn both(one: Rule, other: Rule) -> Rule {
+    Rule::AndRules(Rules { rules: [one, other].map(|rule| rules_pb::Permission { rule: Some(rule) }).into() })
+}
+
+fn not(rule: Rule) -> Rule {
+    Rule::NotRule(Box::new(rules_pb::Permission { rule: Some(rule) }))
 }
 
 /// A pattern for a header in which one of several values fits. Envoy joins the values of a repeated header with commas
@@ -282,6 +298,8 @@ fn identity(uri: &Name) -> Identifier {
 fn range(block: &Cidr) -> core_pb::CidrRange {
     core_pb::CidrRange { address_prefix: block.address.to_string(), prefix_len: pb::uint32(u32::from(block.prefix)) }
 }
+
+mod unlike;
 
 #[cfg(test)]
 mod tests;

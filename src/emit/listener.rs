@@ -91,7 +91,7 @@ fn emit_clients_apart(listener: &Listener, clients: Option<&Clients>) -> matchin
     };
     // Envoy wants an entry in a tree.
     let is_known = matches!(&tree.tree_type, Some(TreeType::ExactMatchMap(known)) if !known.map.is_empty());
-    matching_pb::Matcher { matcher_type: is_known.then(|| MatcherType::MatcherTree(tree)), on_no_match: rest }
+    matching_pb::Matcher { matcher_type: is_known.then_some(MatcherType::MatcherTree(tree)), on_no_match: rest }
 }
 
 /// Reads the server name out of the first message of a TLS connection.

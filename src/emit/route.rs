@@ -19,6 +19,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use envoy_types::pb::google::protobuf::Any;
 
 use crate::ir::extension;
+use crate::ir::policy::rate_limit::{OnTheWay, on_the_way};
 use crate::ir::route::{DirectResponse, Forward, HostRewrite, PathRewrite, Redirect, changed};
 use crate::ir::{Action, Extensions, Matcher, Policy, Route, RouteBody, VirtualHost};
 use crate::model::{EnvoyRelease, Host, Name, ObjectRef};
@@ -284,20 +285,22 @@ fn build<'a>(route: &'a Route, extensions: &'a Extensions) -> RouteBuilder<'a> {
     for policy in route.body.policies.iter() {
         filter::apply(policy, &mut builder);
     }
-    if let Action::Forward(forward) = &route.body.action {
-        let own = &route.body.policies;
-        let is_split = forward.destinations.iter().any(|destination| lanes::limits(&destination.policies).is_some());
-        if let (false, Some(limits)) = (is_split, lanes::limits(own)) {
-            lanes::fill(limits, &own.iter(), builder.scope());
+    let own = &route.body.policies;
+    let destinations = match &route.body.action {
+        Action::Forward(forward) => &forward.destinations[..],
+        Action::Redirect(_) | Action::Direct(_) => &[],
+    };
+    let limits = on_the_way(own, destinations.iter().map(|destination| &destination.policies[..]));
+    if let OnTheWay::Route(limits) = limits {
+        lanes::fill(limits, &own.iter(), &mut builder);
+    }
+    for (index, destination) in destinations.iter().enumerate() {
+        builder.level = Level::Destination(index);
+        for policy in &destination.policies {
+            filter::apply(policy, &mut builder);
         }
-        for (index, destination) in forward.destinations.iter().enumerate() {
-            builder.level = Level::Destination(index);
-            for policy in &destination.policies {
-                filter::apply(policy, &mut builder);
-            }
-            if let Some(limits) = lanes::limits(&destination.policies) {
-                lanes::fill(limits, &own.iter().chain(&destination.policies), builder.scope());
-            }
+        if let OnTheWay::Destinations(limits) = &limits {
+            lanes::fill(limits[index], &own.iter().chain(&destination.policies), &mut builder);
         }
     }
     builder

@@ -135,6 +135,8 @@ fn http_filters() -> Vec<Value> {
             found("chancery.extauth.1", "ext_authz", "ExtAuthz"),
             found("chancery.extauth.2", "ext_authz", "ExtAuthz"),
             found("chancery.extauth.3", "ext_authz", "ExtAuthz"),
+            found("chancery.extauth.4", "ext_authz", "ExtAuthz"),
+            found("chancery.extauth.5", "ext_authz", "ExtAuthz"),
             rules("chancery.auth.or"),
         ],
         lane("post"),
@@ -155,7 +157,7 @@ fn discovered_filters_golden() {
         assert_eq!(show(name), expected);
     }
     assert_eq!(show("chancery.access"), json!({"@type": url("rbac.v3.RBAC")}));
-    for slot in 0..4 {
+    for slot in 0..6 {
         let expected = json!({
             "@type": url("ext_authz.v3.ExtAuthz"),
             "grpc_service": {"envoy_grpc": {"cluster_name": "chancery.nobody"}},
@@ -163,7 +165,7 @@ fn discovered_filters_golden() {
         });
         assert_eq!(show(&format!("chancery.extauth.{slot}")), expected);
     }
-    assert_eq!(snapshot.resources(ResourceType::Extension).len(), 10);
+    assert_eq!(snapshot.resources(ResourceType::Extension).len(), 12);
 }
 
 #[test]
@@ -250,6 +252,7 @@ fn route_configuration_golden() {
         "max_direct_response_body_size_bytes": 1_048_576,
         "typed_per_filter_config": {
             "chancery.extauth.0": off, "chancery.extauth.1": off, "chancery.extauth.2": off, "chancery.extauth.3": off,
+            "chancery.extauth.4": off, "chancery.extauth.5": off,
             "chancery.jwt.pre.0": unverified, "chancery.jwt.pre.1": unverified, "chancery.jwt.post.0": unverified,
             "chancery.jwt.post.1": unverified,
         },

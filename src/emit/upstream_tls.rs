@@ -125,3 +125,141 @@ fn names(name: &PeerName) -> Vec<tls_pb::SubjectAltNameMatcher> {
         PeerName::Identity => vec![identities_under("spiffe://")],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::emit::testing::{object, upstream};
+    use crate::emit::{cluster, endpoint};
+    use crate::ir::secret::{AltName, SecretId, SecretPart};
+    use crate::ir::upstream::{Closed, Endpoint, Locality};
+    use crate::model::Kind;
+    use crate::render::to_json;
+    use crate::snapshot::ResourceType;
+
+    fn emitted(upstream: &Upstream) -> Value {
+        to_json(ResourceType::Cluster, &cluster::emit_cluster(upstream, &"cluster-1".into())).expect("known")
+    }
+
+    fn verified(names: Vec<PeerName>, authorities: Authorities) -> ClientTls {
+        ClientTls {
+            server_name: Some("pay.example".into()),
+            certificate: None,
+            verification: Some(Verification { authorities, names }),
+            offers: Offers::Http1,
+        }
+    }
+
+    /// `CommonTlsContext` of a transport.
+    fn common(transport: &Value) -> Value {
+        transport["typed_config"]["common_tls_context"].clone()
+    }
+
+    #[test]
+    fn d32_the_systems_authorities_are_trusted_for_one_name() {
+        let mut pay = upstream("pay");
+        pay.tls = Some(verified(vec![PeerName::Host("pay.example".into())], Authorities::System));
+        let transport = emitted(&pay)["transport_socket"].clone();
+        let expected = json!({
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "sni": "pay.example",
+                "common_tls_context": {
+                    "alpn_protocols": ["http/1.1"],
+                    "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+                    "validation_context": {
+                        "match_typed_subject_alt_names": [{"matcher": {"exact": "pay.example"}, "san_type": "DNS"}],
+                        "trusted_ca": {"filename": "/etc/ssl/certs/ca-certificates.crt"},
+                    },
+                },
+            },
+        });
+        assert_eq!(transport, expected);
+        assert_eq!(emitted(&upstream("pay")).get("transport_socket"), None, "plaintext");
+    }
+
+    #[test]
+    fn r199_credentials_come_over_sds_and_names_are_of_their_types() {
+        let id = |part| SecretId { object: object(Kind::Secret, "pay"), part };
+        let mut pay = upstream("pay");
+        let names = vec![
+            PeerName::Host("192.0.2.1".into()),
+            PeerName::Below(".pay.example".into()),
+            PeerName::Any(AltName("spiffe://pay".into())),
+            PeerName::Identity,
+        ];
+        let mut tls = verified(names, Authorities::Secret(id(SecretPart::Trust)));
+        tls.certificate = Some(CertificateSource::Secret(id(SecretPart::KeyPair)));
+        tls.offers = Offers::Http2;
+        pay.tls = Some(tls);
+        let common = common(&emitted(&pay)["transport_socket"]);
+        assert_eq!(common["alpn_protocols"], json!(["h2"]));
+        assert_eq!(common["tls_certificate_sds_secret_configs"][0]["name"], "secret/cluster-1/shop/pay");
+        let validation = &common["combined_validation_context"];
+        assert_eq!(validation["validation_context_sds_secret_config"]["name"], "secret/cluster-1/shop/pay/ca");
+        let names = json!([
+            {"matcher": {"exact": "192.0.2.1"}, "san_type": "IP_ADDRESS"},
+            {"matcher": {"suffix": ".pay.example"}, "san_type": "DNS"},
+            {"matcher": {"exact": "spiffe://pay"}, "san_type": "DNS"},
+            {"matcher": {"exact": "spiffe://pay"}, "san_type": "URI"},
+            {"matcher": {"exact": "spiffe://pay"}, "san_type": "EMAIL"},
+            {"matcher": {"prefix": "spiffe://"}, "san_type": "URI"},
+        ]);
+        assert_eq!(validation["default_validation_context"]["match_typed_subject_alt_names"], names);
+    }
+
+    #[test]
+    fn r197_names_are_looked_up_by_the_cluster_itself_and_addresses_are_endpoints() {
+        let mut pay = upstream("pay");
+        let endpoint_at = |address: &str, port| Endpoint::direct(address.into(), port);
+        pay.endpoints =
+            [(Locality::default(), vec![endpoint_at("192.0.2.1", 80), endpoint_at("/run/pay.sock", 0)])].into();
+        let shown = emitted(&pay);
+        assert_eq!((&shown["type"], shown.get("load_assignment")), (&json!("EDS"), None));
+        let endpoints = to_json(ResourceType::Endpoint, &endpoint::emit_endpoints(&pay)).expect("known");
+        let addresses: Vec<Value> = endpoints["endpoints"][0]["lb_endpoints"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|endpoint| endpoint["endpoint"]["address"].clone())
+            .collect();
+        let socket = json!({"socket_address": {"address": "192.0.2.1", "port_value": 80}});
+        assert_eq!(addresses, [json!({"pipe": {"path": "/run/pay.sock"}}), socket]);
+
+        pay.endpoints =
+            [(Locality::default(), vec![endpoint_at("192.0.2.1", 80), endpoint_at("pay.example", 443)])].into();
+        let shown = emitted(&pay);
+        assert_eq!(shown["type"], "STRICT_DNS");
+        assert_eq!(shown.get("eds_cluster_config"), None);
+        assert_eq!(shown["load_assignment"]["endpoints"][0]["lb_endpoints"].as_array().map(Vec::len), Some(2));
+        // What is closed leads nowhere, by name or not.
+        pay.closed = Some(Closed::BlackHole);
+        assert_eq!((&emitted(&pay)["type"], emitted(&pay).get("load_assignment")), (&json!("EDS"), None));
+    }
+
+    #[test]
+    fn r167_endpoints_of_external_services_choose_their_own_transport() {
+        let mut pay = upstream("pay");
+        let (secure, open): (Name, Name) = ("es/cluster-1/shop/secure".into(), "es/cluster-1/shop/open".into());
+        let via =
+            |key: &Name, address: &str| Endpoint { via: Some(key.clone()), ..Endpoint::direct(address.into(), 80) };
+        pay.endpoints = [(Locality::default(), vec![via(&secure, "192.0.2.1"), via(&open, "192.0.2.2")])].into();
+        pay.tls = Some(verified(vec![PeerName::Host("inside.example".into())], Authorities::System));
+        pay.externals.insert(secure, Some(verified(vec![PeerName::Host("pay.example".into())], Authorities::System)));
+        pay.externals.insert(open, None);
+        let matches = emitted(&pay)["transport_socket_matches"].clone();
+        let chosen =
+            |index: usize| (matches[index]["match"].clone(), matches[index]["transport_socket"]["name"].clone());
+        assert_eq!(
+            chosen(0),
+            (json!({"external": "es/cluster-1/shop/open"}), json!("envoy.transport_sockets.raw_buffer"))
+        );
+        assert_eq!(chosen(1), (json!({"external": "es/cluster-1/shop/secure"}), json!("envoy.transport_sockets.tls")));
+        let endpoints = to_json(ResourceType::Endpoint, &endpoint::emit_endpoints(&pay)).expect("known");
+        let asked = &endpoints["endpoints"][0]["lb_endpoints"][0]["metadata"]["filter_metadata"];
+        assert_eq!(asked["envoy.transport_socket_match"], json!({"external": "es/cluster-1/shop/secure"}));
+    }
+}

@@ -8,6 +8,7 @@
 //! some route may name it; [`Extensions::settle_slots`] decides which it gets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,12 @@ use super::upstream::{Dial, Server, UpstreamId};
 use crate::model::{Name, ObjectRef};
 
 /// How many sets of settings for checks by servers a gateway has room for. A filter for each stands in every chain.
-pub const CHECK_SLOTS: usize = 4;
+pub const CHECK_SLOTS: usize = 6;
+
+/// How many of them, the first, are for sets that refuse requests when their server fails; the others are for those that let
+/// them pass. Where it is forgotten which slot a set had, a route that names one meets for a moment whatever has it now, and so none that lets more
+/// pass.
+pub const STRICT_SLOTS: usize = 4;
 
 /// What of a request a policy is for. A policy for each may be on one route; then both must let the request pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -196,7 +202,8 @@ impl Extensions {
         let mut coming: Vec<(CheckSet, usize)> = Vec::new();
         for (set, uses) in &mut now.checks {
             let wanted = self.checks.get(set).map(|uses| uses.slot);
-            uses.slot = before.checks.get(set).and_then(|uses| uses.slot).filter(|_| wanted != Some(None));
+            let had = before.checks.get(set).and_then(|uses| uses.slot);
+            uses.slot = had.filter(|slot| wanted != Some(None) && slots_for(set).contains(slot));
             match (uses.slot, wanted.flatten()) {
                 (Some(slot), _) => drop(free.remove(&slot)),
                 (None, Some(wanted)) => coming.push((set.clone(), wanted)),
@@ -264,11 +271,18 @@ impl Extensions {
     }
 }
 
-/// Takes the first free slot from the one on that a set's content says.
+/// The slots that a set may have.
+fn slots_for(set: &CheckSet) -> Range<usize> {
+    if set.settings.failure_mode_allow { STRICT_SLOTS..CHECK_SLOTS } else { 0..STRICT_SLOTS }
+}
+
+/// Takes the first free slot from the one on that a set's content says, of those that are for such sets.
 fn free_slot(set: &CheckSet, free: &mut BTreeSet<usize>) -> Option<usize> {
+    let own = slots_for(set);
     // The form has an order of its own for everything, so equal values give equal texts.
-    let wanted = usize::try_from(xxh3_64(format!("{set:?}").as_bytes()) % CHECK_SLOTS as u64).unwrap_or(0);
-    let slot = free.range(wanted..).chain(free.range(..wanted)).next().copied()?;
+    let wanted = xxh3_64(format!("{set:?}").as_bytes()) % own.len() as u64;
+    let wanted = own.start + usize::try_from(wanted).unwrap_or(0);
+    let slot = free.range(wanted..own.end).chain(free.range(own.start..wanted)).next().copied()?;
     free.remove(&slot);
     Some(slot)
 }
@@ -301,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn four_sets_have_slots_of_their_own_and_a_younger_one_has_none() {
+    fn four_strict_sets_have_slots_of_their_own_and_a_younger_one_has_none() {
         let statuses = [401, 402, 403, 404, 405];
         let all = shared(&statuses);
         let slots: BTreeSet<usize> = statuses[..4].iter().filter_map(|status| slot(&all, *status)).collect();
@@ -332,18 +346,48 @@ mod tests {
         }
     }
 
+    fn lenient(status: u16) -> CheckSet {
+        let mut set = set(status);
+        set.settings.failure_mode_allow = true;
+        set
+    }
+
+    /// Where slots are forgotten, as after a restart without state, routes that ask by a strict set may name the slot of any
+    /// other for a moment; that must never be one that lets requests pass when its server fails.
     #[test]
-    fn a_set_that_lets_more_pass_waits_for_one_that_leaves() {
+    fn sets_that_let_requests_pass_have_slots_that_strict_ones_never_have() {
+        let sets: Vec<CheckSet> = (401..=404).map(set).chain((401..=403).map(lenient)).collect();
+        for rotation in 0..sets.len() {
+            let mut shared = Extensions::default();
+            shared.checks.extend(sets.iter().map(|set| (set.clone(), CheckUse::default())));
+            let order: Vec<&CheckSet> = sets.iter().cycle().skip(rotation).take(sets.len()).collect();
+            shared.settle_slots(order.into_iter());
+            let of = |is_lenient: bool| -> Vec<Option<usize>> {
+                let own = shared.checks.iter().filter(|(set, _)| set.settings.failure_mode_allow == is_lenient);
+                own.map(|(_, uses)| uses.slot).collect()
+            };
+            let strict: BTreeSet<usize> = of(false).into_iter().flatten().collect();
+            let open: BTreeSet<usize> = of(true).into_iter().flatten().collect();
+            assert_eq!(strict, (0..4).collect());
+            assert_eq!(open, (4..6).collect());
+            assert_eq!(of(true).iter().filter(|slot| slot.is_none()).count(), 1, "the youngest has to do without");
+        }
+    }
+
+    #[test]
+    fn a_set_that_lets_requests_pass_takes_no_slot_of_a_strict_one_that_leaves() {
         let before = shared(&[401, 402, 403, 404]);
-        let mut open = set(405);
-        open.settings.failure_mode_allow = true;
         let mut plan = shared(&[401, 402, 403]);
-        plan.checks.insert(open.clone(), CheckUse { slot: slot(&before, 404), ..CheckUse::default() });
+        let open = lenient(405);
+        plan.checks.insert(open.clone(), CheckUse { slot: Some(4), ..CheckUse::default() });
         let both = plan.after(&before.without(&plan), &before);
-        assert_eq!((both.checks[&open].slot, slot(&both, 404)), (None, slot(&before, 404)));
-        let now = plan.after(&Extensions::default(), &both);
-        assert_eq!(now.checks[&open].slot, slot(&before, 404));
-        assert!(now.moves_slots_of(&both), "its routes are made again");
+        assert_eq!((both.checks[&open].slot, slot(&both, 404)), (Some(4), slot(&before, 404)));
+        // What was remembered by a version that made no difference is not kept.
+        let mut earlier = before.clone();
+        earlier.checks.insert(open.clone(), CheckUse { slot: slot(&before, 404), ..CheckUse::default() });
+        let now = plan.after(&Extensions::default(), &earlier);
+        assert_eq!(now.checks[&open].slot, Some(4));
+        assert!(now.moves_slots_of(&earlier), "its routes are made again");
     }
 
     #[test]

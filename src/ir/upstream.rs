@@ -212,6 +212,15 @@ impl Upstream {
         !self.remotes.is_empty() || started.into_iter().any(ClientTls::shows_identity)
     }
 
+    /// Leaves nothing that it leads to, nor what connections need.
+    pub fn cut_off(&mut self) {
+        self.endpoints.clear();
+        self.remotes.clear();
+        self.externals.clear();
+        self.tls = None;
+        self.secrets.clear();
+    }
+
     /// Whether gateways look up some of its endpoints by name.
     #[must_use]
     pub fn is_looked_up(&self) -> bool {

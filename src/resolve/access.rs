@@ -233,6 +233,15 @@ fn selecting<W: World + ?Sized>(world: &W, target: &UpstreamId) -> Vec<Arc<Polic
     found
 }
 
+/// Whether the owner of a destination says who may call it, so that his rules hold in place of isolation. Rules that refuse
+/// nobody are none.
+///
+/// # Rule
+/// R46.
+pub fn replaces_isolation<W: World + ?Sized>(world: &W, target: &UpstreamId) -> bool {
+    selecting(world, target).iter().filter_map(|policy| access_of(policy)).any(|access| access.enforced.is_some())
+}
+
 /// The policies of an owner, of some sort, that select one of the Pods behind a Service.
 ///
 /// # Cost

@@ -73,6 +73,8 @@ pub struct Tree {
     pub segments: Vec<Arc<Segment>>,
     /// Child tables that were reached, each with the tables that delegate to it.
     pub parents: BTreeMap<ObjectRef, BTreeSet<ObjectRef>>,
+    /// Those of them whose routes clients inside the clusters do not find (R101).
+    pub off_mesh: BTreeSet<ObjectRef>,
     /// What is wrong.
     pub findings: Findings,
 }
@@ -155,7 +157,9 @@ pub fn expand(world: &dyn World, root: &Arc<Table>, fragments: &mut dyn Fragment
     for (child, parent) in walk.parents {
         parents.entry(child).or_default().insert(parent);
     }
-    Some(Tree { root: root.clone(), owner, segments: expansion.segments, parents, findings })
+    let is_off = |child: &&ObjectRef| world.table(child).is_some_and(|table| table.is_for_some_clients);
+    let off_mesh = parents.keys().filter(is_off).cloned().collect();
+    Some(Tree { root: root.clone(), owner, segments: expansion.segments, parents, off_mesh, findings })
 }
 
 /// How far the walk has come on one chain.

@@ -237,7 +237,7 @@ pub fn selects<W: World + ?Sized>(world: &W, selector: &DestinationSelector, ups
 /// The code and message of a fault that holds on this gateway.
 ///
 /// # Rule
-/// R47, R146, R156, R170, R192.
+/// R46, R47, R146, R156, R170, R192.
 pub fn check_on_gateway<W: World + ?Sized>(
     world: &W,
     gateway: &GatewayId,
@@ -275,7 +275,9 @@ pub fn check_on_gateway<W: World + ?Sized>(
         Some(Err(fault)) if fault.0 < Code::ServiceIsolated => return Err(fault),
         _ => {}
     }
-    if let Some(reason) = isolated_from(world, gateway_owner, id) {
+    // What a filter asks there, Envoy compares with no rules.
+    let is_judged = || upstream.purpose == Purpose::Routes && access::replaces_isolation(world, upstream);
+    if let Some(reason) = isolated_from(world, gateway_owner, id).filter(|_| !is_judged()) {
         return Err((Code::ServiceIsolated, reason));
     }
     way.map_or(Ok(()), |way| way.map(drop))
@@ -393,7 +395,12 @@ pub fn resolve_upstream<W: World + ?Sized>(
                 }
                 for service in backing_services(world, &vd, findings) {
                     // Grouping does not pass on what an isolated workspace shared with the group's owner only.
-                    if let Some(reason) = isolated_from(world, gateway_owner, &service.id) {
+                    let is_judged = || {
+                        id.purpose == Purpose::Routes
+                            && service_port(&service, Some(&port.target))
+                                .is_ok_and(|target| access::replaces_isolation(world, &upstream_of(&service, target)))
+                    };
+                    if let Some(reason) = isolated_from(world, gateway_owner, &service.id).filter(|_| !is_judged()) {
                         let message = format!("`{}` is left out on some gateways: {reason}", service.id);
                         findings.push(Finding::warning(&vd.id, Code::BackendLeftOut, message).with(&service.id));
                         continue;

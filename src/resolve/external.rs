@@ -16,6 +16,7 @@ use super::facts::{
     VirtualPort,
 };
 use super::origination::{self, Opener, Server, Way};
+use super::policy::is_hidden_service;
 use super::visibility::is_visible;
 use super::world::World;
 
@@ -203,7 +204,16 @@ fn endpoints<W: World + ?Sized>(
             }
         }
     }
+    let owner = world.roster().owner_of(&service.id);
     for (origin, locality, address, number) in found {
+        // Nobody reaches by name what nobody shares with him.
+        if owner.is_none_or(|owner| is_hidden_service(world, owner, &address)) {
+            let message = format!(
+                "`{address}` names a Service that is not shared with this workspace, and is left out; have its owner export it and import it here, or name another host"
+            );
+            findings.push(Finding::warning(&origin, Code::UnsafeEndpoint, message));
+            continue;
+        }
         if world.options().loopback_endpoints == LoopbackEndpoints::Refused && may_reach_itself(&address) {
             let message = format!(
                 "`{address}` could be the gateway's own host and is left out; `--allow-loopback-endpoints` permits it for a mesh on one machine"

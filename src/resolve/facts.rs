@@ -169,6 +169,8 @@ pub struct Table {
     pub labels: Labels,
     /// Root tables have hosts; a child takes effect by delegation only.
     pub role: TableRole,
+    /// Whether it is for some clients inside the clusters only, who cannot be told from others (R101, D13).
+    pub is_for_some_clients: bool,
     /// Order among siblings, higher first (R96).
     pub weight: i32,
     /// HTTP routes in order.

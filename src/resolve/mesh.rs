@@ -227,6 +227,7 @@ fn table(id: &ObjectRef, age: &Age, hosts: Vec<Host>, ports: &[(usize, u16, bool
         age: age.clone(),
         labels: Labels::new(),
         role: TableRole::Root(RootTable { hosts, serves_mesh: true, ..RootTable::default() }),
+        is_for_some_clients: false,
         weight: 0,
         routes: ports.iter().filter(|(.., is_http)| *is_http).map(route).collect(),
         streams: ports.iter().filter(|(.., is_http)| !is_http).map(stream).collect(),
@@ -581,15 +582,16 @@ pub fn mesh_ports<W: World + ?Sized>(world: &W, gateway: &GatewayId, mesh: &Mesh
 }
 
 /// The ports of an east-west gateway's Service that clients inside the cluster may use, with what Envoy binds: those that
-/// carry no traffic between clusters.
+/// carry no traffic between clusters, nor lead where such traffic goes.
 fn exposed(roster: &Roster, service: &Service) -> impl Iterator<Item = (u16, u16)> {
     let crossing = crossing_ports(roster, service);
-    service.ports.iter().filter(move |port| port.tcp && !crossing.contains(&port.number)).filter_map(|port| match port
-        .target
-    {
-        Port::Number(target) => Some((port.number, target)),
+    let target = |port: &ServicePort| match port.target {
+        Port::Number(target) => Some(target),
         Port::Name(_) => None,
-    })
+    };
+    let own = service.ports.iter().filter(|port| port.tcp);
+    let taken: BTreeSet<u16> = own.clone().filter(|port| crossing.contains(&port.number)).filter_map(target).collect();
+    own.filter_map(move |port| Some((port.number, target(port)?))).filter(move |(_, bound)| !taken.contains(bound))
 }
 
 impl MeshPort {

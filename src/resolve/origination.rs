@@ -359,7 +359,6 @@ fn start<W: World + ?Sized>(
     };
     let authorities = match &tls.trusts {
         Trusts::Anybody => None,
-        Trusts::System => Some(Authorities::System),
         Trusts::File(path) => Some(Authorities::File(path.clone())),
         Trusts::Credential(name) => {
             let (id, trust) = authorities(from, name).map_err(of_certificate)?;
@@ -371,7 +370,7 @@ fn start<W: World + ?Sized>(
             added.push((id.clone(), trust));
             Some(Authorities::Secret(id))
         }
-        Trusts::CredentialOrSystem(_) => Some(Authorities::System),
+        Trusts::System | Trusts::CredentialOrSystem(_) => Some(Authorities::System),
         Trusts::Roots => {
             let trust = from.world.trust().as_ref().map_err(|reason| (Code::NoSharedTrust, reason.to_string()))?;
             Some(Authorities::Secret(mesh_secrets(trust).roots))

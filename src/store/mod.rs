@@ -7,8 +7,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
-use crate::crd::{Change, Object};
-use crate::model::ObjectRef;
+use crate::crd::{Change, OWN_ANNOTATIONS, Object};
+use crate::model::{Name, ObjectRef};
 
 /// All objects that the sources have delivered.
 ///
@@ -115,12 +115,18 @@ impl Store {
     }
 }
 
-/// Whether two versions of an object plainly mean the same: everything but the place in a file, the generation and annotations.
+/// Whether two versions of an object plainly mean the same: everything but the place in a file, the generation and
+/// annotations that are not [Chancery's own](OWN_ANNOTATIONS).
 ///
 /// A spec that says the same otherwise counts as another: reading both costs more than finding that nothing comes of it.
 fn same_meaning(a: &Object, b: &Object) -> bool {
     a.spec.is_kept_alike(&b.spec)
         && a.defects == b.defects
         && a.meta.labels == b.meta.labels
+        && own_annotations(a).eq(own_annotations(b))
         && a.meta.created == b.meta.created
+}
+
+fn own_annotations(object: &Object) -> impl Iterator<Item = (&Name, &Name)> {
+    object.meta.annotations.iter().filter(|(name, _)| name.starts_with(OWN_ANNOTATIONS))
 }

@@ -113,7 +113,7 @@ const ROWS: &[Row] = &[
     Row {
         kind: Kind::RateLimitPolicy,
         sample: "{ratelimitServerConfig: {name: limits}, serverSettings: {name: limits}, raw: {rateLimits: [{actions: [{remoteAddress: {}}], setActions: [{remoteAddress: {}}]}]}}",
-        lacks: "redirects and direct responses; limiting without a service; more than 32 items for a request",
+        lacks: "by a service, redirects and direct responses; by gateways, limits of 0, of more values than 256 or carried by requests; more than 32 items for a request",
         shown_by: &[
             "rate_limit::rules_of_both_forms_limit_what_they_count",
             "rate_limit::r123_all_policies_of_a_route_and_its_destination_apply",
@@ -124,12 +124,16 @@ const ROWS: &[Row] = &[
             "rate_limit::r130_an_envoy_that_cannot_limit_serves_no_limited_route",
             "rate_limit::a_service_gets_its_own_limits_and_nothing_else",
             "rerouting::whoever_moves_to_a_route_is_counted_there",
+            "local_rate_limit::gateways_count_by_themselves_where_the_rules_say_so",
+            "local_rate_limit::r125_what_gateways_count_stands_before_tokens_or_behind_them",
+            "local_rate_limit::what_gateways_cannot_count_is_told_and_not_limited",
+            "local_rate_limit::counting_begins_anew_when_a_route_of_the_listener_changes",
         ],
     },
     Row {
         kind: Kind::ExtAuthPolicy,
         sample: "{glooAuth: {configs: [{name: a, basicAuth: {realm: r, encryption: {sha1: {}}, userList: {users: {u: {hashedPassword: e5e9fa1ba31ecd1ae84f75caaa474f3a663f05f4}}}}}, {name: b, apiKeyAuth: {headersFromMetadataEntry: {x-a: {name: a}}, k8sSecretApikeyStorage: {labelSelector: {a: b}}}}, {name: c, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://a.example/keys'}}}}}, {name: d, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://b.example/keys'}}}}}, {name: e, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://c.example/keys'}}}}}, {name: f, passThroughAuth: {grpc: {address: 'a.example:80'}}}], booleanExpr: 'a && b && c && f && (d || e)'}}",
-        lacks: "OpenID Connect and OAuth2 logins, introspection, OPA, LDAP, HMAC, plugins; `clearRouteCache`; more than four sets of settings for servers",
+        lacks: "OpenID Connect and OAuth2 logins, introspection, OPA, LDAP, HMAC, plugins; `clearRouteCache`; more than six sets of settings for servers",
         shown_by: &[
             "ext_auth::a_grpc_server_judges_each_request",
             "ext_auth::an_http_server_judges_each_request",
@@ -162,6 +166,12 @@ const ROWS: &[Row] = &[
             "principals::a_gateway_tells_who_bears_a_token",
             "rerouting::whoever_moves_to_a_route_is_judged_by_it",
         ],
+    },
+    Row {
+        kind: Kind::ClientTlsPolicy,
+        sample: "{simple: {config: {sni: a.example}}}",
+        lacks: "`istioMutual`",
+        shown_by: &["external_services::r195_a_client_tls_policy_comes_and_goes"],
     },
 ];
 
@@ -362,6 +372,9 @@ fn compiled_with(policy: Option<(Kind, &str)>, selector: Option<(&str, Value)>) 
         if let Some((selector, items)) = selector {
             spec[selector] = items;
         }
+        if kind == Kind::ClientTlsPolicy {
+            spec["applyToDestinations"] = json!([{}]);
+        }
         manifests.push(json!({
             "apiVersion": kind.group().api_version(), "kind": kind.as_str(),
             "metadata": {"name": "sample", "namespace": "shop"}, "spec": spec,
@@ -427,6 +440,13 @@ fn beside_routes(compiled: &Compiled) -> BTreeSet<(String, String)> {
         for filter in values(&listener["filter_chains"]).flat_map(|chain| values(&chain["filters"])) {
             let (name, config) = (filter["name"].as_str().unwrap_or_default(), &filter["typed_config"]);
             filters.insert((format!("`{name}` of the listener: {}", message(config)), config.to_string()));
+        }
+    }
+    for cluster in resources(compiled, ResourceType::Cluster) {
+        let transport = &cluster["transport_socket"]["typed_config"];
+        if !transport.is_null() {
+            filters
+                .insert((format!("`transport_socket` of the cluster: {}", message(transport)), transport.to_string()));
         }
     }
     filters

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::compile::Compiled;
 use crate::emit::emit_limits;
-use crate::ir::policy::rate_limit::{LimitAction, LimitItem, LimitNode, Limits, steps};
+use crate::ir::policy::rate_limit::{Bucket, LimitAction, LimitItem, LimitNode, Limits, StepCounter, steps};
 use crate::ir::policy::{Phase, lane};
 use crate::ir::{Action, Listener, Policy, Route};
 use crate::resolve::Options;
@@ -69,11 +69,29 @@ fn shown(limits: &[Arc<Limits>], beside: &[&Policy]) -> String {
         let ranks = lane::ranks(&priorities, lane::tokens(beside.iter().copied(), phase)).expect("all have a place");
         for (rank, step) in ranks.into_iter().zip(steps) {
             let items: Vec<String> = step.items.iter().map(|item| of_item(item)).collect();
-            let deny = if step.service.deny_on_fail { " denies" } else { "" };
-            all.push(format!("{name}.{rank} {}{deny} {}", step.service.server, items.join(" ")));
+            let counter = match &step.counter {
+                StepCounter::Service(service) if service.deny_on_fail => format!("{} denies", service.server),
+                StepCounter::Service(service) => service.server.to_string(),
+                StepCounter::Gateways(buckets) => {
+                    let buckets: Vec<String> = buckets.iter().map(|bucket| of_bucket(bucket)).collect();
+                    format!("gateway [{}]", buckets.join(", "))
+                }
+            };
+            all.push(format!("{name}.{rank} {counter} {}", items.join(" ")));
         }
     }
     if all.is_empty() { "nothing".to_owned() } else { all.join("; ") }
+}
+
+/// The entries of a bucket behind the first, with what is allowed of them.
+fn of_bucket(bucket: &Bucket) -> String {
+    let entries = bucket.entries.iter().skip(1).map(|(key, value)| match value {
+        // What sets are called is a hash.
+        Some(value) if key != "chancery.set" => format!("{key}={value}"),
+        _ => key.to_string(),
+    });
+    let limit = bucket.limit.map_or_else(|| "any".to_owned(), |limit| format!("{}/{:?}", limit.requests, limit.unit));
+    format!("{} {limit}", entries.collect::<Vec<_>>().join(">"))
 }
 
 /// The keys of an item behind the first, which says whose rules are meant.

@@ -162,9 +162,9 @@ pub(crate) fn mutation() -> impl Strategy<Value = Mutation> {
 
 pub(crate) type World = Vec<(String, Value)>;
 
-/// The demo, the demo with protecting policies, what spans clusters, then every scenario.
+/// The demo, the demo with protecting policies, the demo with what is outside, what spans clusters, then every scenario.
 pub(crate) static WORLDS_AS_WRITTEN: LazyLock<Vec<World>> = LazyLock::new(|| {
-    let mut worlds = vec![demo(), protected(demo())];
+    let mut worlds = vec![demo(), protected(demo()), with_outside(demo())];
     // Little else crosses, so that it comes up often enough.
     worlds.extend(std::iter::repeat_n(spanning(), 6));
     for scenario in super::scenarios::scenarios() {
@@ -257,6 +257,66 @@ fn protected(mut world: World) -> World {
                 "config": {"providers": {"idp": server, "other": address}, "validationPolicy": "ALLOW_MISSING"},
             }),
         ),
+    ];
+    world.extend(objects.map(|object| ("cluster-1".to_owned(), object)));
+    world
+}
+
+/// With external services, their endpoints and TLS, and routes that lead there.
+fn with_outside(mut world: World) -> World {
+    let object = |kind: &str, name: &str, spec: Value| {
+        json!({
+            "apiVersion": "networking.gloo.solo.io/v2", "kind": kind,
+            "metadata": {"name": name, "namespace": "gateway", "labels": {"app": "pay"}}, "spec": spec,
+        })
+    };
+    let to = |kind: &str, name: &str, port: u16| json!({"ref": {"name": name}, "kind": kind, "port": {"number": port}});
+    let route = |path: &str, destinations: Vec<Value>| json!({"matchers": [{"uri": {"prefix": path}}], "forwardTo": {"destinations": destinations}});
+    let secret = json!({"mode": "MUTUAL", "credentialName": "pay"});
+    let objects = [
+        object(
+            "ExternalService",
+            "pay",
+            json!({"hosts": ["pay.example.com"], "subjectAltNames": ["pay.example.com"], "ports": [
+                {"number": 80, "protocol": "HTTP", "targetPort": {"number": 443}, "clientsideTls": {"sni": "pay.example.com"}},
+                {"number": 443, "protocol": "HTTPS"},
+                {"number": 444, "protocol": "GRPC", "clientsideTls": secret},
+            ]}),
+        ),
+        object(
+            "ExternalService",
+            "ends",
+            json!({"hosts": ["*.example.com"], "selector": {"app": "pay"}, "ports": [{"number": 80, "protocol": "HTTPS", "targetPort": {"name": "web"}}]}),
+        ),
+        object(
+            "ExternalEndpoint",
+            "name",
+            json!({"address": "a.example.com", "ports": [{"name": "web", "number": 80}]}),
+        ),
+        object(
+            "ExternalEndpoint",
+            "address",
+            json!({"address": "192.0.2.1", "ports": [{"name": "web", "number": 80}], "locality": {"region": "eu", "zone": "a"}}),
+        ),
+        object(
+            "VirtualDestination",
+            "pays",
+            json!({"services": [{}], "externalServices": [{"name": "pay"}, {"name": "ends"}], "ports": [{"number": 80, "protocol": "HTTP"}]}),
+        ),
+        object(
+            "RouteTable",
+            "outside",
+            json!({"hosts": ["outside.example.com"], "virtualGateways": [{"name": "ingress", "namespace": "gateway"}], "http": [
+                route("/a", vec![to("EXTERNAL_SERVICE", "pay", 80), to("EXTERNAL_SERVICE", "pay", 444)]),
+                route("/b", vec![to("EXTERNAL_SERVICE", "ends", 80)]),
+                route("/", vec![to("VIRTUAL_DESTINATION", "pays", 80)]),
+            ]}),
+        ),
+        json!({
+            "apiVersion": "security.policy.gloo.solo.io/v2", "kind": "ClientTLSPolicy",
+            "metadata": {"name": "tls", "namespace": "recommendation"},
+            "spec": {"applyToDestinations": [{"selector": {"name": "recs"}}], "config": {"simple": {"config": {"sni": "recs.example"}}}},
+        }),
     ];
     world.extend(objects.map(|object| ("cluster-1".to_owned(), object)));
     world

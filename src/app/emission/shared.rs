@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use imbl::OrdMap;
 
 use crate::ir::upstream::Server;
-use crate::ir::{Extensions, GatewayPlan, Upstream, UpstreamId};
+use crate::ir::{Extensions, GatewayPlan, Secret, Upstream, UpstreamId};
 use crate::snapshot::{Resource, Version};
 
 /// The least that something stays that policies share no more, and the time between two looks whether gateways still
@@ -83,10 +83,18 @@ impl Shared {
             return Cow::Borrowed(plan);
         }
         let mut plan = plan.clone();
+        let has_identity = plan.secrets.values().any(|secret| matches!(secret, Secret::Identity(_)));
         for (id, upstream) in self.leaving.iter().flat_map(|leaving| &leaving.upstreams) {
-            if !plan.upstreams.contains_key(id) {
-                plan.upstreams.insert(id.clone(), upstream.clone());
+            if plan.upstreams.contains_key(id) {
+                continue;
             }
+            let mut upstream = upstream.clone();
+            // The gateway is not entitled to one any more.
+            if upstream.needs_identity() && !has_identity {
+                Arc::make_mut(&mut upstream).cut_off();
+            }
+            plan.secrets.extend(upstream.secrets.iter().cloned());
+            plan.upstreams.insert(id.clone(), upstream);
         }
         plan.extensions = self.all.clone();
         Cow::Owned(plan)

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::ir::Policy;
 use crate::ir::policy::Phase;
-use crate::ir::policy::rate_limit::{LimitAction, LimitItem, LimitService, LimitStep, Limits, steps};
+use crate::ir::policy::rate_limit::{
+    Bucket, LimitAction, LimitItem, LimitService, LimitStep, Limits, StepCounter, steps,
+};
 
 /// What policies of a route, or of one of its destinations, ask about a request, one line for each step; none where they
 /// do not limit.
@@ -28,11 +30,34 @@ fn of_phase(limits: &[Arc<Limits>], phase: Phase, word: &str) -> Vec<String> {
         format!(
             "{word} authorization, priority {}: {} about {}",
             step.priority,
-            service(step.service),
+            counter(&step.counter),
             items.join("; ")
         )
     };
     steps(limits, phase).into_iter().map(line).collect()
+}
+
+fn counter(counter: &StepCounter<'_>) -> String {
+    match counter {
+        StepCounter::Service(asked) => service(asked),
+        StepCounter::Gateways(buckets) => {
+            let buckets: Vec<String> = buckets.iter().map(|one| bucket(one)).collect();
+            format!("the gateway allows {}", buckets.join("; "))
+        }
+    }
+}
+
+/// The entries of a bucket behind the first, as [`describe`] shows those of items.
+fn bucket(bucket: &Bucket) -> String {
+    let entries = bucket.entries.iter().skip(1).map(|(key, value)| match value {
+        Some(value) => format!("{key}={value}"),
+        None => key.to_string(),
+    });
+    let allowed = match &bucket.limit {
+        Some(limit) => format!("{} per {}", limit.requests, format!("{:?}", limit.unit).to_lowercase()),
+        None => "any number".to_owned(),
+    };
+    format!("{allowed} of {}", entries.collect::<Vec<_>>().join(", "))
 }
 
 fn service(service: &LimitService) -> String {

@@ -372,6 +372,95 @@ fn ext_auth(world: &mut World, beside: Index, which: Index) {
     replace(world, object);
 }
 
+/// An external service beside a Service, with whatever its endpoints and TLS are made of, and routes that lead there, in place
+/// of what was there.
+fn external(world: &mut World, beside: Index, which: Index) {
+    let tables: Vec<&(String, Value)> = world.iter().filter(|(_, object)| object["kind"] == "RouteTable").collect();
+    let services: Vec<&(String, Value)> = world.iter().filter(|(_, object)| object["kind"] == "Service").collect();
+    if tables.is_empty() || services.is_empty() {
+        return;
+    }
+    let (cluster, table) = beside.get(&tables);
+    let (_, service) = beside.get(&services);
+    let namespace = &table["metadata"]["namespace"];
+    let metadata =
+        |name: &str, namespace: &Value| json!({"name": name, "namespace": namespace, "labels": {"app": "pay"}});
+    let object = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "networking.gloo.solo.io/v2", "kind": kind, "metadata": metadata(name, namespace), "spec": spec});
+    let policy = |targets: Value, config: Value| {
+        json!({
+            "apiVersion": "security.policy.gloo.solo.io/v2", "kind": "ClientTLSPolicy",
+            "metadata": metadata("tls", namespace), "spec": {"applyToDestinations": targets, "config": config},
+        })
+    };
+    let own = json!([{"selector": {"name": service["metadata"]["name"]}}]);
+    let all = json!([{"kind": "EXTERNAL_SERVICE"}, {"kind": "VIRTUAL_DESTINATION"}, {"selector": {"labels": {"app": "pay"}}}]);
+    let mutual = json!({"mutual": {"config": {"credentialName": "pay"}}});
+    let mut routed = (*table).clone();
+    for (kind, name) in [("EXTERNAL_SERVICE", "pay"), ("VIRTUAL_DESTINATION", "pays"), ("SERVICE", "pod")] {
+        let route = json!({
+            "name": name, "matchers": [{"uri": {"exact": format!("/{name}")}}],
+            "forwardTo": {"destinations": [{"ref": {"name": name, "namespace": namespace}, "kind": kind, "port": {"number": 80}}]},
+        });
+        if let Some(routes) = routed["spec"]["http"].as_array_mut() {
+            routes.insert(0, route);
+        }
+    }
+    let gateways = world.iter().filter(|(_, object)| object["kind"] == "VirtualGateway");
+    let at_gateway = gateways.map(|(_, gateway)| gateway["metadata"]["namespace"].clone()).next().unwrap_or_default();
+    let (pair, _) = &*AUTHORITIES;
+    let port = |tls: Value| json!([{"number": 80, "name": "web", "protocol": "HTTP", "targetPort": {"number": 443}, "clientsideTls": tls}]);
+    let named = json!([{"number": 80, "protocol": "HTTPS", "targetPort": {"name": "web"}}]);
+    let objects = [
+        routed.clone(),
+        routed,
+        object("ExternalService", "pay", json!({"hosts": ["pay.example"], "selector": {"app": "pay"}, "ports": named})),
+        object(
+            "ExternalService",
+            "pay",
+            json!({"hosts": ["*.pay.example"], "selector": {"app": "pay"}, "ports": port(json!({}))}),
+        ),
+        object(
+            "ExternalService",
+            "pay",
+            json!({"addresses": ["192.0.2.1"], "ports": port(json!({"mode": "ISTIO_MUTUAL"}))}),
+        ),
+        object(
+            "ExternalService",
+            "pay",
+            json!({"hosts": ["pay.example"], "ports": port(json!({"mode": "MUTUAL", "credentialName": "pay"}))}),
+        ),
+        object("ExternalEndpoint", "one", json!({"address": "192.0.2.7", "ports": [{"name": "web", "number": 443}]})),
+        object(
+            "ExternalEndpoint",
+            "two",
+            json!({"address": "a.pay.example", "ports": [{"name": "web", "number": 443}]}),
+        ),
+        object("ExternalEndpoint", "two", json!({"address": "unix:///run/pay.sock"})),
+        object(
+            "VirtualDestination",
+            "pays",
+            json!({"services": [{"name": service["metadata"]["name"]}], "externalServices": [{}],
+                "ports": [{"number": 80, "protocol": "HTTPS", "targetPort": service["spec"]["ports"][0]["port"]}]}),
+        ),
+        object(
+            "VirtualDestination",
+            "pays",
+            json!({"externalServices": [{"labels": {"app": "pay"}}], "ports": [{"number": 80, "protocol": "HTTP"}]}),
+        ),
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata("pod", namespace),
+            "spec": {"selector": {"app": "pay"}, "ports": [{"name": "https", "port": 80, "targetPort": 8443}]}}),
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata("pay", &at_gateway),
+            "stringData": {"tls.crt": pair.certificate, "tls.key": pair.key.serialize_pem()}}),
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata("pay", &at_gateway), "stringData": {"tls.crt": "none"}}),
+        policy(own.clone(), mutual.clone()),
+        policy(all.clone(), mutual),
+        policy(all, json!({"disable": {}})),
+        policy(own, json!({"istioMutual": {}})),
+    ];
+    let object = (cluster.clone(), which.get(&objects).clone());
+    replace(world, object);
+}
+
 /// What changes beside objects.
 #[derive(Clone, Debug)]
 enum Around {
@@ -406,6 +495,8 @@ enum Act {
     Limit(Index, Index),
     /// Requests have to show who sends them, or are asked about by others.
     ExtAuth(Index, Index),
+    /// Something is outside the clusters, or is spoken to in TLS.
+    External(Index, Index),
     /// Clients inside a cluster find something, or are somebody.
     Mesh(Index, Index),
     /// Something else than objects.
@@ -434,6 +525,7 @@ fn act() -> impl Strategy<Value = Act> {
         5 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::Access(beside, which)),
         8 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::Limit(beside, which)),
         5 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::ExtAuth(beside, which)),
+        9 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::External(beside, which)),
         10 => any::<(Index, Index)>().prop_map(|(beside, which)| Act::Mesh(beside, which)),
         4 => around().prop_map(Act::Around),
         1 => Just(Act::Nothing),
@@ -459,6 +551,7 @@ fn play(world: &mut World, first: &World, act: &Act) {
         Act::Access(beside, which) => access(world, *beside, *which),
         Act::Limit(beside, which) => limit(world, *beside, *which),
         Act::ExtAuth(beside, which) => ext_auth(world, *beside, *which),
+        Act::External(beside, which) => external(world, *beside, *which),
         Act::Mesh(beside, which) => mesh::mesh(world, *beside, *which),
         Act::Around(_) | Act::Nothing => {}
     }

@@ -69,6 +69,7 @@ fn full_examples_survive_writing_and_reading() {
         RouteTable: route_table::RouteTable, VirtualDestination: destination::VirtualDestination,
         ExternalService: destination::ExternalService, ExternalEndpoint: destination::ExternalEndpoint,
         RateLimitClientConfig: policy::RateLimitClientConfig, AccessPolicy: policy::AccessPolicy,
+        ClientTlsPolicy: policy::ClientTlsPolicy,
         CsrfPolicy: policy::CsrfPolicy, JwtPolicy: policy::JwtPolicy, RateLimitPolicy: policy::RateLimitPolicy,
         CorsPolicy: policy::CorsPolicy, FaultInjectionPolicy: policy::FaultInjectionPolicy,
         HeaderManipulationPolicy: policy::HeaderManipulationPolicy, RetryTimeoutPolicy: policy::RetryTimeoutPolicy,

@@ -77,7 +77,11 @@ fn a_cluster_judges_requests_before_it_chooses_a_host() {
             "permissions": [{"and_rules": {"rules": [
                 {"or_rules": {"rules": [path(json!({"exact": "/b"})), path(json!({"prefix": "/a"}))]}},
                 header(":method", json!({"exact": "GET"})),
-                header("x-role", json!({"suffix": "min"})),
+                {"and_rules": {"rules": [
+                    header("x-role", json!({"suffix": "min"})),
+                    {"not_rule": header("x-role",
+                        json!({"safe_regex": {"regex": r"(?:(?:(?:\C*[^n])?|(?:\C*[^i])?n)|(?:\C*[^m])?in)"}}))},
+                ]}},
                 {"not_rule": {"header": {"name": "x-role", "present_match": true}}},
                 {"not_rule": header("x-role",
                     json!({"safe_regex": {"regex": r"(?:\C*,)?[ \t]*(?:a\.b)[ \t]*(?:,\C*)?"}}))},

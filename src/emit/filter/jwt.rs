@@ -139,7 +139,11 @@ pub(super) fn emit_tokens(slot: &str, extensions: &Extensions, release: EnvoyRel
     for verification in here() {
         for (index, provider) in verification.jwt.providers.values().enumerate() {
             let name = verification.provider(index);
-            message.providers.insert(name.to_string(), emit_provider(verification, &name, provider));
+            let mut provider = emit_provider(verification, &name, provider);
+            // The mark of a request is of its first route. Could it move once more after a second route's verification, it
+            // would come to a third with the mark of the first, which that third one's own policy may have set there.
+            provider.clear_route_cache &= *level == Level::Route;
+            message.providers.insert(name.to_string(), provider);
         }
         message.requirement_map.insert(verification.name.to_string(), emit_requirement(verification));
     }
@@ -430,4 +434,59 @@ fn literal(literal: &Literal) -> matcher_pb::ValueMatcher {
         }
     };
     matcher_pb::ValueMatcher { match_pattern: Some(pattern) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use prost::Message;
+
+    use super::*;
+    use crate::ir::policy::Place;
+    use crate::ir::policy::jwt::Jwks;
+    use crate::model::Kind;
+
+    /// A request moves at most once: were it to move again behind the verification of a second route, a third could take the
+    /// mark of the first for its own, and let a token pass that nobody has looked at.
+    #[test]
+    fn only_what_is_verified_for_a_route_chooses_the_route_again() {
+        let claim = HeaderClaim { claim: "org".into(), is_url: false, append: false };
+        let provider = Provider {
+            issuer: None,
+            audiences: [].into(),
+            headers: Vec::new(),
+            parameters: Vec::new(),
+            keys: KeySource::Inline(Jwks("{}".into())),
+            claims_to_headers: [("x-org".into(), claim)].into(),
+            payload_header: None,
+            keep_token: false,
+            clock_skew_seconds: 60,
+        };
+        for clear_route_cache in [ClearRouteCache::Auto, ClearRouteCache::Always] {
+            for (phase, level, slot, expected) in [
+                (Phase::PreAuthz, Level::Route, "chancery.jwt.pre.0", true),
+                (Phase::PreAuthz, Level::Destination, "chancery.jwt.pre.1", false),
+                (Phase::PostAuthz, Level::Route, "chancery.jwt.post.0", false),
+                (Phase::PostAuthz, Level::Destination, "chancery.jwt.post.1", false),
+            ] {
+                let jwt = Jwt {
+                    providers: [("a".into(), provider.clone())].into(),
+                    mode: Mode::AllowMissing,
+                    place: Place { phase, priority: 0 },
+                    clear_route_cache,
+                    claims: [].into(),
+                    scopes: [].into(),
+                };
+                let policy = ObjectRef::new(Kind::JwtPolicy, "c1", "shop", "p");
+                let verification = Policy::Jwt(Arc::new(Verification { name: "v".into(), policy, jwt }));
+                let mut extensions = Extensions::default();
+                extensions.add(level, &verification);
+                let (config, _) = emit_tokens(slot, &extensions, EnvoyRelease::new(1, 40)).expect("its slot");
+                let made = jwt_pb::JwtAuthentication::decode(config.value.as_slice()).expect("a message");
+                let clears: Vec<bool> = made.providers.values().map(|provider| provider.clear_route_cache).collect();
+                assert_eq!(clears, [expected], "{slot} {clear_route_cache:?}");
+            }
+        }
+    }
 }

@@ -13,7 +13,7 @@ use envoy_types::pb::xds::r#type::matcher::v3 as matching_pb;
 use crate::ir::policy::rate_limit::{Limits, steps};
 use crate::ir::policy::{Phase, Policy, lane};
 
-use super::super::route::Scope;
+use super::super::route::RouteBuilder;
 use super::super::wire;
 use super::rate_limit;
 
@@ -36,29 +36,25 @@ const HOLDERS: [(Phase, [&str; lane::RANKS]); 2] = [
     ),
 ];
 
-/// What policies bring into holders; nothing for kinds that do not.
-pub(in super::super) fn limits(policies: &[Policy]) -> Option<&[Arc<Limits>]> {
-    policies.iter().find_map(|policy| match policy {
-        Policy::RateLimit(limits) => Some(limits.as_slice()),
-        _ => None,
-    })
-}
-
 /// Fills the holders of a route, or of one of its destinations, beside these policies.
 ///
-/// The plan has no more steps than there are places.
+/// The route is closed where there are more steps than places. Resolving leaves no such route, whatever it kept: its authors
+/// are told there.
 pub(in super::super) fn fill<'a>(
     limits: &[Arc<Limits>],
     beside: &(impl Iterator<Item = &'a Policy> + Clone),
-    scope: &mut Scope,
+    route: &mut RouteBuilder<'_>,
 ) {
     let payloads = rate_limit::payloads(beside.clone());
     for (phase, holders) in HOLDERS {
         let steps = steps(limits, phase);
         let priorities: Vec<i32> = steps.iter().map(|step| step.priority).collect();
-        let ranks = lane::ranks(&priorities, lane::tokens(beside.clone(), phase));
-        for (rank, step) in ranks.unwrap_or_else(|| (0..lane::RANKS).collect()).into_iter().zip(&steps) {
-            scope.slots.insert(holders[rank], held("chancery.limit", rate_limit::emit(step, &payloads)));
+        let Some(ranks) = lane::ranks(&priorities, lane::tokens(beside.clone(), phase)) else {
+            route.is_closed = true;
+            return;
+        };
+        for (rank, step) in ranks.into_iter().zip(&steps) {
+            route.scope().slots.insert(holders[rank], held("chancery.limit", rate_limit::emit(step, &payloads)));
         }
     }
 }

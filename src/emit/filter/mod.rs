@@ -51,6 +51,7 @@ use envoy_types::pb::envoy::extensions::filters::http::set_filter_state::v3 as s
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm_pb;
 use envoy_types::pb::google::protobuf::Any;
 
+use crate::ir::extension::CHECK_SLOTS;
 use crate::ir::{Extensions, Guard, Policy};
 use crate::model::EnvoyRelease;
 use crate::snapshot::Resource;
@@ -90,14 +91,20 @@ pub(super) const CSRF: &str = "chancery.csrf";
 pub(super) const ACCESS: &str = "chancery.access";
 const ROUTER: &str = "envoy.filters.http.router";
 /// Authorization by servers, one slot for each set of settings.
-pub(super) const EXT_AUTH: [&str; 4] =
-    ["chancery.extauth.0", "chancery.extauth.1", "chancery.extauth.2", "chancery.extauth.3"];
+pub(super) const EXT_AUTH: [&str; CHECK_SLOTS] = [
+    "chancery.extauth.0",
+    "chancery.extauth.1",
+    "chancery.extauth.2",
+    "chancery.extauth.3",
+    "chancery.extauth.4",
+    "chancery.extauth.5",
+];
 
 /// Every slot, in the order in which a request passes them; responses pass in reverse.
 ///
 /// Reserved rows keep the order decided for kinds that are still to come. A lane stands on both sides of authentication
 /// and authorization, `pre` and `post`: six holders, with the verification of tokens between the third and the fourth. There
-/// is one for routes and one for destinations, and claims are checked after both, on the route that the second may lead to.
+/// is one for routes and one for destinations, and claims are checked after both, on the route that the first may lead to.
 ///
 /// Marks come before everything, so that they are of the route that a request was on first: the verification of tokens is
 /// off (`by_default`) where nothing needs it, and then Envoy makes no filter for a request, wherever that ends.
@@ -136,6 +143,8 @@ pub const SLOTS: &[Slot] = &[
     discovered(901, EXT_AUTH[1], nobody_to_ask),
     discovered(902, EXT_AUTH[2], nobody_to_ask),
     discovered(903, EXT_AUTH[3], nobody_to_ask),
+    discovered(904, EXT_AUTH[4], nobody_to_ask),
+    discovered(905, EXT_AUTH[5], nobody_to_ask),
     in_place(1000, "chancery.auth.or", rules),
     in_place(1100, "chancery.post.0", holder),
     in_place(1110, "chancery.post.1", holder),

@@ -3,11 +3,14 @@
 //! # Rule
 //! The policy reference in the manual, RateLimitPolicy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
 use envoy_types::pb::envoy::config::ratelimit::v3 as service_pb;
 use envoy_types::pb::envoy::config::route::v3 as route_pb;
+use envoy_types::pb::envoy::extensions::common::ratelimit::v3 as descriptor_pb;
+use envoy_types::pb::envoy::extensions::filters::http::local_ratelimit::v3 as local_rate_limit_pb;
 use envoy_types::pb::envoy::extensions::filters::http::ratelimit::v3 as rate_limit_pb;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use envoy_types::pb::envoy::r#type::metadata::v3 as metadata_pb;
@@ -17,7 +20,8 @@ use envoy_types::pb::google::protobuf::Any;
 use crate::ir::Policy;
 use crate::ir::policy::TextPattern;
 use crate::ir::policy::rate_limit::{
-    LimitAction, LimitHeader, LimitHeaderValue, LimitItem, LimitService, LimitStep, MetadataPath, MetadataSource,
+    Bucket, LimitAction, LimitHeader, LimitHeaderValue, LimitItem, LimitService, LimitStep, LimitUnit, MetadataPath,
+    MetadataSource, StepCounter,
 };
 use crate::ir::upstream::UpstreamId;
 use crate::model::Name;
@@ -47,7 +51,66 @@ pub(super) fn payloads<'a>(beside: impl Iterator<Item = &'a Policy>) -> Payloads
 
 /// The filter of one step.
 pub(super) fn emit(step: &LimitStep<'_>, payloads: &Payloads<'_>) -> Any {
-    let LimitService { server, timeout, deny_on_fail } = step.service;
+    match &step.counter {
+        StepCounter::Service(service) => emit_asking(service, step, payloads),
+        StepCounter::Gateways(buckets) => emit_counting(buckets, step, payloads),
+    }
+}
+
+/// Most values of one bucket with an open entry that a gateway counts separately; of more it forgets the longest unseen. Each
+/// takes some hundred bytes, so whoever sends values at will fills some megabytes.
+const MOST_VALUES: u32 = 10_000;
+
+/// Counts by itself. Buckets begin full and fill evenly.
+fn emit_counting(buckets: &BTreeSet<&Bucket>, step: &LimitStep<'_>, payloads: &Payloads<'_>) -> Any {
+    let always = || core_pb::RuntimeFractionalPercent {
+        default_value: Some(type_pb::FractionalPercent { numerator: 100, ..Default::default() }),
+        ..Default::default()
+    };
+    wire::any(&local_rate_limit_pb::LocalRateLimit {
+        stat_prefix: DOMAIN.to_owned(),
+        filter_enabled: Some(always()),
+        filter_enforced: Some(always()),
+        descriptors: buckets.iter().map(|bucket| emit_bucket(bucket)).collect(),
+        max_dynamic_descriptors: pb::uint32(MOST_VALUES),
+        rate_limits: step.items.iter().map(|item| emit_item(item, payloads)).collect(),
+        ..Default::default()
+    })
+}
+
+fn emit_bucket(bucket: &Bucket) -> descriptor_pb::LocalRateLimitDescriptor {
+    use descriptor_pb::rate_limit_descriptor::Entry;
+    let entry = |(key, value): &(Name, Option<Name>)| Entry {
+        key: key.to_string(),
+        value: value.as_ref().map(Name::to_string).unwrap_or_default(),
+    };
+    let (tokens, interval) = match bucket.limit {
+        Some(limit) => (limit.requests, window(limit.unit)),
+        None => (u32::MAX, window(LimitUnit::Second)),
+    };
+    let bucket_of_tokens = type_pb::TokenBucket {
+        max_tokens: tokens,
+        tokens_per_fill: pb::uint32(tokens),
+        fill_interval: Some(pb::duration(interval)),
+    };
+    descriptor_pb::LocalRateLimitDescriptor {
+        entries: bucket.entries.iter().map(entry).collect(),
+        token_bucket: Some(bucket_of_tokens),
+        ..Default::default()
+    }
+}
+
+fn window(unit: LimitUnit) -> Duration {
+    Duration::from_secs(match unit {
+        LimitUnit::Second => 1,
+        LimitUnit::Minute => 60,
+        LimitUnit::Hour => 60 * 60,
+        LimitUnit::Day => 24 * 60 * 60,
+    })
+}
+
+fn emit_asking(service: &LimitService, step: &LimitStep<'_>, payloads: &Payloads<'_>) -> Any {
+    let LimitService { server, timeout, deny_on_fail } = service;
     wire::any(&rate_limit_pb::RateLimit {
         domain: DOMAIN.to_owned(),
         request_type: "both".to_owned(),

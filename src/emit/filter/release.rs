@@ -53,9 +53,15 @@ pub const NEWER: &[Newer] = &[
     // 1.37.0, 1.38.3 and 1.39.3).
     Newer {
         kind: Kind::RateLimitPolicy,
-        what: "the limiting of requests",
+        what: "the counting of requests by a service",
         since: EnvoyRelease::new(1, 40),
-        has: |policy| matches!(policy, Policy::RateLimit(limits) if !limits.is_empty()),
+        has: |policy| matches!(policy, Policy::RateLimit(limits) if limits.iter().any(|limits| limits.counter.service().is_some())),
+    },
+    Newer {
+        kind: Kind::RateLimitPolicy,
+        what: "the counting of requests by the gateway",
+        since: EnvoyRelease::new(1, 39),
+        has: |policy| matches!(policy, Policy::RateLimit(limits) if limits.iter().any(|limits| limits.counter.service().is_none())),
     },
     // Older ones do not know `path_override` (validated on 1.36.4 and 1.37.0), and would ask for the client's path.
     Newer {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::*;
 use crate::ir::policy::jwt::{ClearRouteCache, Jwt, Mode, Verification};
 use crate::ir::policy::rate_limit::{
-    ConfigurationLimits, Limit, LimitAction, LimitHeader, LimitHeaderValue, LimitItem, LimitNode, LimitPlan,
-    LimitService, LimitUnit, Limits, MetadataPath, MetadataSource, NamedLimit,
+    Bucket, ConfigurationLimits, Counter, Limit, LimitAction, LimitHeader, LimitHeaderValue, LimitItem, LimitNode,
+    LimitPlan, LimitService, LimitUnit, Limits, MetadataPath, MetadataSource, NamedLimit,
 };
 use crate::ir::policy::{Phase, Place, TextPattern};
 use crate::ir::upstream::{Purpose, Upstream, UpstreamId};
@@ -23,7 +23,7 @@ fn limits(name: &str, phase: Phase, priority: i32, actions: Vec<LimitAction>) ->
     Arc::new(Limits {
         policy: object(Kind::RateLimitPolicy, name),
         place,
-        service,
+        counter: Counter::Service(service),
         items: vec![LimitItem { actions, limit: None }],
     })
 }
@@ -237,15 +237,28 @@ fn limits_of_a_destination_stand_on_each_and_not_on_the_route() {
 
 #[test]
 fn a_release_without_holders_closes_what_is_limited() {
-    let limited = || {
-        let limits = limits("p", Phase::PostAuthz, 0, generic("a"));
-        route("a").forward("cart", 1).policy(Policy::RateLimit(vec![limits]))
+    let limited = |is_local: bool| {
+        let mut limits = (*limits("p", Phase::PostAuthz, 0, generic("a"))).clone();
+        if is_local {
+            limits.counter = Counter::Gateways([].into());
+        }
+        route("a").forward("cart", 1).policy(Policy::RateLimit(vec![Arc::new(limits)]))
     };
     let server = Upstream { id: limiter(), ..upstream("limiter") };
-    for (minor, is_closed) in [(36, true), (39, true), (40, false)] {
+    for (minor, is_local, is_closed) in [
+        (36, false, true),
+        (39, false, true),
+        (40, false, false),
+        (36, true, true),
+        (38, true, true),
+        (39, true, false),
+        (40, true, false),
+    ] {
         let options = EmitOptions { release: crate::model::EnvoyRelease::new(1, minor), ..EmitOptions::default() };
-        let snapshot =
-            emit_gateway(&plan([host("shop.example", [limited()])], [upstream("cart"), server.clone()]), &options);
+        let snapshot = emit_gateway(
+            &plan([host("shop.example", [limited(is_local)])], [upstream("cart"), server.clone()]),
+            &options,
+        );
         let route = show(&snapshot, ResourceType::Route, "route/8080")["virtual_hosts"][0]["routes"][0].clone();
         assert_eq!(route["direct_response"]["status"].as_u64(), is_closed.then_some(500), "1.{minor}");
         assert_eq!(verify(&snapshot), [], "1.{minor}");
@@ -304,4 +317,97 @@ fn a_service_gets_every_rule_below_its_configuration() {
     assert_eq!(*snapshot.get(ResourceType::RateLimit, "chancery").unwrap().owners, [id]);
     let nothing = super::super::emit_limits(&LimitPlan { server, configurations: Vec::new() });
     assert!(nothing.is_empty(), "no resource, and so no domain");
+}
+
+/// Counted by the gateway itself: all policies of one place in one filter, what two have alike once.
+#[test]
+fn a_gateway_that_counts_has_the_buckets_of_all_policies_of_a_place() {
+    let header = |key: &str| LimitAction::RequestHeader { header: "x-a".into(), key: key.into() };
+    let bucket = |value: Option<&str>, limit| Bucket { entries: vec![("a".into(), value.map(Into::into))], limit };
+    let day = |requests| Some(Limit { unit: LimitUnit::Day, requests });
+    let of = |name: &str, actions, buckets: &[Bucket]| {
+        let mut limits = (*limits(name, Phase::PostAuthz, 0, actions)).clone();
+        limits.counter = Counter::Gateways(buckets.iter().cloned().collect());
+        Arc::new(limits)
+    };
+    let (any, vip) = (bucket(None, day(2)), bucket(Some("vip"), None));
+    let list = vec![
+        of("p", vec![header("a")], std::slice::from_ref(&any)),
+        of("q", vec![header("a")], &[any.clone(), vip]),
+        of("r", vec![header("b")], &[bucket(Some("x"), day(7))]),
+    ];
+    let route = shown(route("a").forward("cart", 1).policy(Policy::RateLimit(list.clone())));
+    let filter = held(&route["typed_per_filter_config"]["chancery.post.3"]);
+    let tokens = |number: u32, interval: &str| json!({"max_tokens": number, "tokens_per_fill": number, "fill_interval": interval});
+    let always = json!({"default_value": {"numerator": 100}});
+    let action = |key: &str| json!({"actions": [{"request_headers": {"header_name": "x-a", "descriptor_key": key}}]});
+    assert_eq!(
+        filter,
+        json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix": "chancery",
+            "filter_enabled": always,
+            "filter_enforced": always,
+            "descriptors": [
+                {"entries": [{"key": "a"}], "token_bucket": tokens(2, "86400s")},
+                {"entries": [{"key": "a", "value": "vip"}], "token_bucket": tokens(u32::MAX, "1s")},
+                {"entries": [{"key": "a", "value": "x"}], "token_bucket": tokens(7, "86400s")},
+            ],
+            "max_dynamic_descriptors": 10_000,
+            "rate_limits": [action("a"), action("b")],
+        })
+    );
+    assert!(route["typed_per_filter_config"]["chancery.post.4"].is_null());
+}
+
+/// A service and the gateway count in filters of their own, and what the gateway answers itself is counted by it.
+#[test]
+fn a_gateway_counts_what_it_answers_itself() {
+    let mut local = (*limits("p", Phase::PreAuthz, 0, generic("a"))).clone();
+    local.counter = Counter::Gateways([].into());
+    let asked = limits("q", Phase::PreAuthz, 0, generic("b"));
+    let route = shown(route("a").direct(299, "").policy(Policy::RateLimit(vec![Arc::new(local), asked])));
+    let kind =
+        |slot: &str| held(&route["typed_per_filter_config"][slot])["@type"].as_str().unwrap_or_default().to_owned();
+    assert!(kind("chancery.pre.3").ends_with("local_ratelimit.v3.LocalRateLimit"));
+    assert!(kind("chancery.pre.4").ends_with("ratelimit.v3.RateLimit"));
+    assert_eq!(route["direct_response"]["status"], 299);
+}
+
+/// A route that stands in has the steps of then beside the tokens of now; resolving leaves no other with too many.
+#[test]
+fn a_route_with_more_steps_than_places_lets_nothing_pass() {
+    let list: Vec<Arc<Limits>> = (0..4).map(|at| limits("p", Phase::PostAuthz, at, generic("a"))).collect();
+    let with = |verified: Option<i32>| {
+        let mut route = route("a").forward("cart", 1).policy(Policy::RateLimit(list.clone()));
+        if let Some(priority) = verified {
+            route = route.policy(tokens(Phase::PostAuthz, priority));
+        }
+        let snapshot =
+            emit_gateway(&plan([host("shop.example", [route])], [upstream("cart")]), &EmitOptions::default());
+        show(&snapshot, ResourceType::Route, "route/8080")["virtual_hosts"][0]["routes"][0].clone()
+    };
+    assert!(with(None)["direct_response"].is_null() && with(Some(2))["direct_response"].is_null());
+    for verified in [0, 9] {
+        assert_eq!(with(Some(verified))["direct_response"]["status"], 500, "all four on one side of tokens");
+    }
+}
+
+/// A route that stands in has limits of its own, and its destination verifies tokens since: they count, not what was then.
+#[test]
+fn limits_of_a_route_keep_their_side_of_the_tokens_of_its_destination() {
+    let of = |priority| limits("p", Phase::PostAuthz, priority, generic("a"));
+    let route = route("a")
+        .weighted("cart", 50, [tokens(Phase::PostAuthz, 5)])
+        .weighted("cart-v2", 50, [])
+        .policy(Policy::RateLimit(vec![of(0), of(7)]));
+    let snapshot = emit_gateway(
+        &plan([host("shop.example", [route])], [upstream("cart"), upstream("cart-v2")]),
+        &EmitOptions::default(),
+    );
+    let route = show(&snapshot, ResourceType::Route, "route/8080")["virtual_hosts"][0]["routes"][0].clone();
+    let clusters = &route["route"]["weighted_clusters"]["clusters"];
+    assert_eq!(lanes(&clusters[0]["typed_per_filter_config"]), ["chancery.post.0 a", "chancery.post.3 a"]);
+    assert_eq!(lanes(&clusters[1]["typed_per_filter_config"]), ["chancery.post.3 a", "chancery.post.4 a"]);
+    assert!(route["typed_per_filter_config"].is_null());
 }

@@ -19,6 +19,7 @@ use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault_pb;
 use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3 as header_mutation_pb;
 use envoy_types::pb::envoy::extensions::filters::http::ip_tagging::v3 as tagging_pb;
 use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3 as jwt_pb;
+use envoy_types::pb::envoy::extensions::filters::http::local_ratelimit::v3 as local_rate_limit_pb;
 use envoy_types::pb::envoy::extensions::filters::http::lua::v3 as lua_pb;
 use envoy_types::pb::envoy::extensions::filters::http::ratelimit::v3 as rate_limit_pb;
 use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as rbac_pb;
@@ -255,6 +256,7 @@ emitted! {
     tagging_pb::IpTagging = "envoy.extensions.filters.http.ip_tagging.v3.IPTagging";
     jwt_pb::JwtAuthentication = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication" => JWT_AUTHENTICATION;
     jwt_pb::PerRouteConfig = "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig";
+    local_rate_limit_pb::LocalRateLimit = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
     lua_pb::Lua = "envoy.extensions.filters.http.lua.v3.Lua" => LUA;
     lua_pb::LuaPerRoute = "envoy.extensions.filters.http.lua.v3.LuaPerRoute" => LUA_PER_ROUTE;
     rate_limit_pb::RateLimit = "envoy.extensions.filters.http.ratelimit.v3.RateLimit" => RATE_LIMIT;

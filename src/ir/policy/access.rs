@@ -160,11 +160,11 @@ pub struct Client {
     pub not_principals: BTreeSet<TextPattern>,
 }
 
-/// Values of a header. A header that is repeated has several values: one of them satisfies `values`, and none may match
-/// `not_values`.
+/// Values of a header. A header may be sent in several lines, and a line may have several values: of `values` one fits all
+/// lines, each as a whole, and no value may match `not_values`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HeaderRule {
-    /// One of these matches; empty does not restrict. An absent header matches none.
+    /// One of these matches every line; empty does not restrict. An absent header matches none.
     pub values: BTreeSet<TextPattern>,
     /// None of these matches; an absent header satisfies that.
     pub not_values: BTreeSet<TextPattern>,

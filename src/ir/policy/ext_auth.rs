@@ -390,11 +390,11 @@ pub enum Place {
 }
 
 impl CheckSettings {
-    /// Whether routes that were made for the other may meet these for a moment: a server is asked in the same way, and what
-    /// passes then would pass otherwise.
+    /// Whether routes that were made for the other may meet these for a moment: a server is asked in the same way, and as
+    /// much passes when it fails.
     #[must_use]
     pub fn stands_in_for(&self, other: &Self) -> bool {
-        (other.failure_mode_allow || !self.failure_mode_allow) && self.body == other.body && self.http == other.http
+        self.failure_mode_allow == other.failure_mode_allow && self.body == other.body && self.http == other.http
     }
 }
 

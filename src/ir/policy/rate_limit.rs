@@ -1,13 +1,14 @@
 //! RateLimitPolicy and what it refers to: what the rate-limit service is told about a request, and what it is told to
 //! allow.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::reference::DestinationRef;
-use super::{Phase, Place, TextPattern};
+use super::{Phase, Place, Policy, TextPattern};
 use crate::ir::upstream::UpstreamId;
 use crate::model::{Name, ObjectRef};
 
@@ -31,10 +32,44 @@ pub struct Limits {
     pub policy: ObjectRef,
     /// Where it runs.
     pub place: Place,
-    /// Who is asked.
-    pub service: LimitService,
-    /// What is asked, at least one.
+    /// Who counts.
+    // What was kept before gateways could count has a service, under this name.
+    #[serde(alias = "service")]
+    pub counter: Counter,
+    /// What is counted, at least one.
     pub items: Vec<LimitItem>,
+}
+
+/// Who counts requests.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Counter {
+    /// A service that gateways ask.
+    Service(LimitService),
+    /// Each gateway for itself, what these allow. No two are for the same entries.
+    Gateways(BTreeSet<Bucket>),
+}
+
+impl Counter {
+    /// The service that is asked.
+    #[must_use]
+    pub fn service(&self) -> Option<&LimitService> {
+        match self {
+            Self::Service(service) => Some(service),
+            Self::Gateways(_) => None,
+        }
+    }
+}
+
+/// What a gateway allows for descriptors of these entries.
+///
+/// One without an absent value counts before those with one, of which never two with different limits are for one descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Bucket {
+    /// In order, all of a descriptor's; an absent value is any, counted separately.
+    pub entries: Vec<(Name, Option<Name>)>,
+    /// More than 0 requests; absent allows everything.
+    pub limit: Option<Limit>,
 }
 
 /// How gateways ask a rate-limit service.
@@ -48,30 +83,91 @@ pub struct LimitService {
     pub deny_on_fail: bool,
 }
 
-/// What policies of one place ask one service at once.
+/// What policies of one place ask one service at once, or count in one filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitStep<'a> {
     /// Lower runs first.
     pub priority: i32,
-    /// Who is asked.
-    pub service: &'a LimitService,
-    /// What is asked, in the order of the policies.
+    /// Who counts.
+    pub counter: StepCounter<'a>,
+    /// What is counted, in the order of the policies.
     pub items: Vec<&'a LimitItem>,
 }
 
+/// Who counts in a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepCounter<'a> {
+    /// A service.
+    Service(&'a LimitService),
+    /// The gateway, what all of the policies allow.
+    Gateways(BTreeSet<&'a Bucket>),
+}
+
 /// The steps of one phase, in order, for policies by priority and age. Those of one priority that ask one service alike are
-/// one step.
+/// one step, and those for which gateways count.
 #[must_use]
 pub fn steps(limits: &[Arc<Limits>], phase: Phase) -> Vec<LimitStep<'_>> {
     let mut steps: Vec<LimitStep<'_>> = Vec::new();
     for limits in limits.iter().filter(|limits| limits.place.phase == phase) {
-        let (priority, service) = (limits.place.priority, &limits.service);
-        match steps.iter_mut().find(|step| step.priority == priority && step.service == service) {
-            Some(step) => step.items.extend(&limits.items),
-            None => steps.push(LimitStep { priority, service, items: limits.items.iter().collect() }),
-        }
+        let priority = limits.place.priority;
+        let mut of_priority = steps.iter_mut().filter(|step| step.priority == priority);
+        let counter = match &limits.counter {
+            Counter::Service(service) => {
+                let wanted = StepCounter::Service(service);
+                if let Some(step) = of_priority.find(|step| step.counter == wanted) {
+                    step.items.extend(&limits.items);
+                    continue;
+                }
+                wanted
+            }
+            Counter::Gateways(buckets) => {
+                let local = of_priority.filter_map(|step| match &mut step.counter {
+                    StepCounter::Gateways(known) => Some((known, &mut step.items)),
+                    StepCounter::Service(_) => None,
+                });
+                if let Some((known, items)) = local.last() {
+                    known.extend(buckets);
+                    // Envoy would count the same twice.
+                    items.extend(limits.items.iter().filter(|item| !items.contains(item)).collect::<Vec<_>>());
+                    continue;
+                }
+                StepCounter::Gateways(buckets.iter().collect())
+            }
+        };
+        steps.push(LimitStep { priority, counter, items: limits.items.iter().collect() });
     }
     steps
+}
+
+/// The limits that hold on a route: on the route itself, or on the way to each of its destinations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnTheWay<'a> {
+    /// Wherever a request goes.
+    Route(&'a [Arc<Limits>]),
+    /// To each destination, in their order.
+    Destinations(Vec<&'a [Arc<Limits>]>),
+}
+
+/// The limits of a route, by its own policies and those of its destinations.
+///
+/// Where a destination verifies tokens, the places of a route's limits depend on the way, so they stand there.
+#[must_use]
+pub fn on_the_way<'a>(own: &'a [Policy], destinations: impl Iterator<Item = &'a [Policy]> + Clone) -> OnTheWay<'a> {
+    let of = |policies: &'a [Policy]| {
+        policies.iter().find_map(|policy| match policy {
+            Policy::RateLimit(limits) => Some(limits.as_slice()),
+            _ => None,
+        })
+    };
+    let of_route = of(own).unwrap_or_default();
+    let verifies = |policies: &[Policy]| policies.iter().any(|policy| matches!(policy, Policy::Jwt(_)));
+    if destinations.clone().any(|policies| of(policies).is_some()) {
+        OnTheWay::Destinations(destinations.map(|policies| of(policies).unwrap_or_default()).collect())
+    } else if !of_route.is_empty() && destinations.clone().any(verifies) {
+        OnTheWay::Destinations(destinations.map(|_| of_route).collect())
+    } else {
+        OnTheWay::Route(of_route)
+    }
 }
 
 /// Where it stands what the service is told.
@@ -225,12 +321,32 @@ impl Default for LimitServer {
 /// RateLimitServerConfig: what the service allows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LimitRules {
-    /// The services that get the rules; at least one.
-    pub servers: Vec<DestinationRef>,
+    /// Who enforces the rules.
+    pub enforcers: Enforcers,
     /// Rules that are trees, in the order written.
     pub tree: Vec<TreeRule>,
     /// Rules that are sets, in the order written; the first that matches counts, and all that always apply.
     pub sets: Vec<SetRule>,
+}
+
+/// Who enforces rules.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Enforcers {
+    /// The services that get them; at least one.
+    Services(Vec<DestinationRef>),
+    /// Gateways by themselves.
+    Gateways,
+}
+
+impl Enforcers {
+    /// The services that get the rules; none where nobody is asked.
+    #[must_use]
+    pub fn services(&self) -> &[DestinationRef] {
+        match self {
+            Self::Services(services) => services,
+            Self::Gateways => &[],
+        }
+    }
 }
 
 /// A rule of a tree.

@@ -266,10 +266,15 @@ pub(super) fn guard<W: World + ?Sized>(world: &W, accepted: &Accepted) -> (Serve
 
 /// Why what a kept route asks of requests cannot be asked beside what its destinations ask now.
 fn clash_on(body: &RouteBody) -> Option<(ObjectRef, RouteFault)> {
-    let Action::Forward(forward) = &body.action else { return None };
-    let destinations = forward.destinations.iter();
-    let own = destinations.map(|destination| (destination.upstream.clone(), destination.policies.clone()));
-    policy::ext_auth::clash(&body.policies, &own.collect())
+    let destinations = match &body.action {
+        Action::Forward(forward) => &forward.destinations[..],
+        Action::Redirect(_) | Action::Direct(_) => &[],
+    };
+    let own = destinations.iter().map(|destination| (destination.upstream.clone(), destination.policies.clone()));
+    policy::ext_auth::clash(&body.policies, &own.collect()).or_else(|| {
+        let all: Vec<&[Policy]> = destinations.iter().map(|destination| &destination.policies[..]).collect();
+        policy::rate_limit::fitting::clash(&body.policies, &all)
+    })
 }
 
 /// A kept route with the policies that the owners of its destinations have now: they are no part of the tree, and whoever

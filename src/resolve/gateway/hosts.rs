@@ -147,6 +147,7 @@ struct Entry<'r> {
 pub struct Rows<'t> {
     root: &'t ObjectRef,
     is_frozen: bool,
+    off_mesh: &'t BTreeSet<ObjectRef>,
     pieces: &'t [Served],
 }
 
@@ -154,15 +155,24 @@ impl<'t> Rows<'t> {
     /// The pieces of a tree with what is wrong on a gateway only.
     #[must_use]
     pub fn new(grown: &'t GrownTree, pieces: &'t [Served]) -> Self {
-        Self { root: &grown.tree.root.id, is_frozen: grown.frozen.is_some(), pieces }
+        let tree = &grown.tree;
+        Self { root: &tree.root.id, is_frozen: grown.frozen.is_some(), off_mesh: &tree.off_mesh, pieces }
     }
 
     /// The entries of some pieces that exist behind the ports of a virtual host.
     fn entries(self, key: &HostKey, pieces: std::ops::Range<usize>) -> impl Iterator<Item = Entry<'t>> {
-        let Self { root, is_frozen, pieces: all } = self;
+        let Self { root, is_frozen, off_mesh, pieces: all } = self;
+        // Nearly no table is for some clients only.
+        let is_checked = !off_mesh.is_empty() && !key.views.is_empty();
+        let is_there = move |route: &&AcceptedRoute| {
+            !is_checked || !route.body.chain.iter().any(|hop| off_mesh.contains(&hop.table))
+        };
         let exists = |matcher: &Matcher| matcher.port.is_none_or(|port| key.service_ports.contains(&port));
         pieces.flat_map(move |piece| {
-            let routes = all[piece].iter().flat_map(|route| route.matchers.iter().map(move |matcher| (matcher, route)));
+            let routes = all[piece]
+                .iter()
+                .filter(is_there)
+                .flat_map(|route| route.matchers.iter().map(move |matcher| (matcher, route)));
             let own = routes.filter(move |(matcher, _)| exists(matcher));
             own.map(move |(matcher, route)| Entry { matcher, route, root, is_frozen, piece })
         })

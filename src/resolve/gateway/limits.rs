@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::policy::rate_limit::{LimitService, Limits};
+use crate::ir::policy::rate_limit::{Counter, LimitService, Limits};
 use crate::ir::route::{Action, Forward, RouteBody, WeightedDestination};
 use crate::ir::{Policy, UpstreamId};
 use crate::model::{Code, Finding, Findings, GatewayId, Kind, ObjectRef, WorkspaceId};
@@ -14,7 +14,7 @@ use crate::resolve::world::World;
 
 /// The services that limits on a route are asked of, once for each time.
 pub(super) fn servers_of(body: &RouteBody) -> impl Iterator<Item = &UpstreamId> {
-    all(body).map(|limits| &limits.service.server)
+    all(body).filter_map(|limits| limits.counter.service()).map(|service| &service.server)
 }
 
 fn limits(policy: &Policy) -> &[Arc<Limits>] {
@@ -47,7 +47,8 @@ impl<'a, W: World + ?Sized> Reach<'a, W> {
         // Nearly no route has limits of services elsewhere.
         let mut is_same = true;
         for limits in all(body) {
-            is_same &= self.find(limits).as_ref() == Ok(&limits.service.server);
+            let Some(service) = limits.counter.service() else { continue };
+            is_same &= self.find(limits, service).as_ref() == Ok(&service.server);
         }
         if is_same {
             return None;
@@ -72,9 +73,10 @@ impl<'a, W: World + ?Sized> Reach<'a, W> {
                 continue;
             };
             let here = limits.iter().filter_map(|limits| {
-                let server = self.find(limits).as_ref().ok()?.clone();
-                let service = LimitService { server, ..limits.service.clone() };
-                Some(Arc::new(Limits { service, ..(**limits).clone() }))
+                let Some(service) = limits.counter.service() else { return Some(limits.clone()) };
+                let server = self.find(limits, service).as_ref().ok()?.clone();
+                let counter = Counter::Service(LimitService { server, ..service.clone() });
+                Some(Arc::new(Limits { counter, ..(**limits).clone() }))
             });
             let here: Vec<Arc<Limits>> = here.collect();
             // Without any, a destination must not fall back on what the route has.
@@ -84,8 +86,8 @@ impl<'a, W: World + ?Sized> Reach<'a, W> {
     }
 
     /// The service that the gateway asks, or why there is none.
-    fn find(&mut self, limits: &Limits) -> &Result<UpstreamId, String> {
-        let (server, policy) = (&limits.service.server, &limits.policy);
+    fn find(&mut self, limits: &Limits, service: &LimitService) -> &Result<UpstreamId, String> {
+        let (server, policy) = (&service.server, &limits.policy);
         let (world, unruled) = (self.world, &mut self.unruled);
         self.known.entry((server.clone(), policy.clone())).or_insert_with(|| {
             let found = look(world, self.gateway, self.owner, server, policy)?;

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ir::Policy;
-use crate::ir::extension::{CHECK_SLOTS, CheckSet, Extensions, Level, check_sets};
+use crate::ir::extension::{CHECK_SLOTS, CheckSet, Extensions, Level, STRICT_SLOTS, check_sets};
 use crate::ir::frozen::AcceptedRoute;
 use crate::ir::route::Action;
-use crate::model::{Code, Finding, Findings, GatewayId, ObjectRef, WorkspaceId};
+use crate::model::{Code, Finding, Findings, GatewayId, Name, ObjectRef, WorkspaceId};
 use crate::resolve::destination::behind;
 use crate::resolve::facts::{Age, PolicyEffect};
 use crate::resolve::world::World;
@@ -105,9 +105,47 @@ pub fn extensions<'a, W: World + ?Sized>(
         extensions.checks.values().filter(|uses| uses.slot.is_none()).flat_map(|uses| &uses.policies).collect();
     for policy in crowded {
         let message = format!(
-            "gateway `{gateway}` has room for {CHECK_SLOTS} sets of settings by which servers are asked (`failureModeAllow`, `statusOnError`, `statPrefix`, `requestBody`, headers of HTTP servers), and older policies have it: the policy's routes answer 500 there until it uses the settings of another"
+            "gateway `{gateway}` has room for {STRICT_SLOTS} sets of settings by which servers are asked, and {} that let requests pass when a server fails (`failureModeAllow`, `statusOnError`, `statPrefix`, `requestBody`, headers of HTTP servers), and older policies have it: the policy's routes answer 500 there until it uses the settings of another",
+            CHECK_SLOTS - STRICT_SLOTS
         );
         findings.push(Finding::error(policy, Code::Unsupported, message));
     }
+    removed_headers(gateway, &extensions, findings);
     extensions
+}
+
+/// Tells policies of headers that they read or keep, and that others make of claims: Envoy removes those from the requests of
+/// all that are verified beside each other.
+///
+/// # Findings
+/// [`Code::PolicyRemark`] as warnings.
+fn removed_headers(gateway: &GatewayId, extensions: &Extensions, findings: &mut Findings) {
+    let mut told: BTreeSet<(&ObjectRef, &Name, &ObjectRef)> = BTreeSet::new();
+    for verifications in extensions.tokens.values() {
+        let providers = || {
+            let all = verifications.values();
+            all.flat_map(|own| own.jwt.providers.values().map(move |provider| (&own.policy, provider)))
+        };
+        let mut removed: BTreeMap<&Name, BTreeSet<&ObjectRef>> = BTreeMap::new();
+        for (policy, provider) in providers() {
+            let set = provider.claims_to_headers.iter().filter(|(_, claim)| !claim.append).map(|(header, _)| header);
+            for header in set.chain(&provider.payload_header) {
+                removed.entry(header).or_default().insert(policy);
+            }
+        }
+        for (policy, provider) in providers() {
+            let kept = provider.claims_to_headers.iter().filter(|(_, claim)| claim.append).map(|(header, _)| header);
+            let read = provider.headers.iter().map(|header| &header.name);
+            for header in kept.chain(read) {
+                let mut others = removed.get(header).into_iter().flatten().filter(|other| **other != policy);
+                told.extend(others.next().map(|other| (policy, header, *other)));
+            }
+        }
+    }
+    for (policy, header, other) in told {
+        let message = format!(
+            "on gateway `{gateway}` header `{header}` is removed from requests before this policy reads or keeps it, because `{other}` makes it of a claim in the same phase; use another header"
+        );
+        findings.push(Finding::warning(policy, Code::PolicyRemark, message).with(other));
+    }
 }

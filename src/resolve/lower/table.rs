@@ -73,6 +73,7 @@ pub(super) fn table(object: &Object, spec: &written::RouteTable, findings: &mut 
         age: Age::new(object.meta.created, id),
         labels: object.meta.labels.clone(),
         role,
+        is_for_some_clients: is_for_some_clients(object, spec),
         weight: spec.weight,
         routes,
         streams: stream::streams(object, spec, findings),
@@ -128,6 +129,12 @@ fn serves_mesh(object: &Object, spec: &written::RouteTable) -> bool {
         return spec.virtual_gateways.is_empty();
     }
     spec.workload_selectors.iter().any(takes_all)
+}
+
+/// R101: likewise for a child table, whose routes are off the mesh then. What cannot be read may pick some.
+fn is_for_some_clients(object: &Object, spec: &written::RouteTable) -> bool {
+    object.defect_within(&FieldPath::new("spec.workloadSelectors")).is_some()
+        || (!spec.workload_selectors.is_empty() && !spec.workload_selectors.iter().any(takes_all))
 }
 
 /// Whether a selector restricts clients in no way.
@@ -190,8 +197,7 @@ fn remarks(object: &Object, spec: &written::RouteTable, is_root: bool, findings:
             .at(FieldPath::new(if spec.tcp.is_empty() { "spec.tls" } else { "spec.tcp" })),
         );
     }
-    let has_some = !spec.workload_selectors.is_empty();
-    if is_root && has_some && !spec.workload_selectors.iter().any(takes_all) {
+    if is_for_some_clients(object, spec) {
         findings.push(
             Finding::warning(
                 id,

@@ -43,11 +43,12 @@ use std::sync::Arc;
 
 use crate::crd::policy::{OpaquePolicy, selector};
 use crate::crd::{Object, Spec};
+use crate::ir::policy::rate_limit::Counter;
 use crate::ir::policy::{OriginMatch, OriginPattern, Policy};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind};
 
 use parts::config;
-pub use settling::{refers, settle};
+pub use settling::{is_hidden_service, refers, settle};
 
 use super::attachment::Beaten;
 use super::facts::{
@@ -225,8 +226,12 @@ pub fn bytes(effect: &Policy) -> usize {
             }
             Policy::RateLimit(limits) => {
                 let actions = limits.iter().flat_map(|limits| &limits.items).map(|item| item.actions.len() + 1);
-                // What an action takes with its names; few have long texts.
-                actions.sum::<usize>() * 256
+                let buckets = limits.iter().map(|limits| match &limits.counter {
+                    Counter::Service(_) => 0,
+                    Counter::Gateways(buckets) => buckets.iter().map(|bucket| bucket.entries.len() + 1).sum(),
+                });
+                // What an action or entry takes with its names; few have long texts.
+                (actions.sum::<usize>() + buckets.sum::<usize>()) * 256
             }
             // A few numbers, or nothing on routes.
             _ => 0,

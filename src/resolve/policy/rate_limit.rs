@@ -2,6 +2,7 @@
 
 mod actions;
 pub mod fitting;
+mod local;
 mod server;
 pub mod serving;
 pub mod sets;
@@ -56,7 +57,7 @@ pub fn referenced(object: &Object, findings: &mut Findings) -> Option<LimitObjec
     let mut remarks = Findings::new();
     let content = match &*object.spec() {
         Spec::RateLimitClientConfig(config) => client(id, config, &mut remarks).map(LimitContent::Actions),
-        Spec::RateLimitServerConfig(config) => rules(id, config, &mut remarks).map(LimitContent::Rules),
+        Spec::RateLimitServerConfig(config) => rules(&object.meta, config, &mut remarks).map(LimitContent::Rules),
         Spec::RateLimitServerSettings(settings) => server(id, settings).map(LimitContent::Server),
         _ => return None,
     };
@@ -75,6 +76,10 @@ pub fn referenced(object: &Object, findings: &mut Findings) -> Option<LimitObjec
     };
     Some(LimitObject { id: id.clone(), age: Age::new(object.meta.created, id), content })
 }
+
+/// The annotation by which a RateLimitServerConfig says that gateways enforce it themselves, and its word. A field of `spec`
+/// would be dropped by API servers that have the kind as others define it.
+pub const LOCAL: (&str, &str) = ("chancery/rate-limiting", "local");
 
 /// First key of every descriptor: whose rules are meant.
 const CONFIG_KEY: &str = "chancery.config";

@@ -14,6 +14,8 @@
 //! What a filter asks must be a [`Server`]: [`References::server`] for destinations of the mesh, which become upstreams of
 //! their own; [`References::dial`] for addresses outside it.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::ir::policy::Policy;
@@ -24,9 +26,10 @@ use crate::resolve::LoopbackEndpoints;
 use crate::resolve::destination::{Speaks, resolve_destination};
 use crate::resolve::external::may_reach_itself;
 use crate::resolve::facts::{
-    DestinationKind, DestinationReference, Draft, Fault, PolicyEffect, PolicyObject, Port, Reference,
+    DestinationKind, DestinationReference, Draft, Fault, PolicyEffect, PolicyObject, Port, Reference, Selector,
 };
 use crate::resolve::selection::Holder;
+use crate::resolve::visibility::is_visible;
 use crate::resolve::world::World;
 
 use super::parts::{fault, quoted};
@@ -149,7 +152,11 @@ impl<W: World + ?Sized> References<'_, W> {
     /// An address outside the mesh that a filter asks.
     ///
     /// # Errors
-    /// It could reach the gateway's own host, where its admin port is. `--allow-loopback-endpoints` permits that.
+    /// It could reach the gateway's own host, where its admin port is. `--allow-loopback-endpoints` permits that. It is, or
+    /// with the search list of a Pod could be, the name of a Service that the policy's workspace may not use.
+    ///
+    /// # Rule
+    /// R37.
     pub(super) fn dial(
         &self,
         field: &FieldPath,
@@ -163,8 +170,55 @@ impl<W: World + ?Sized> References<'_, W> {
             );
             return Err(Fault { code: Code::UnsafeEndpoint, field: field.clone(), message });
         }
+        if is_hidden_service(self.world, self.owner, &address.host) {
+            let message = format!(
+                "`{}` names a Service that is not shared with workspace `{}`, and is not called; have its owner export it and import it here, or name another host",
+                address.host, self.owner
+            );
+            return Err(Fault { code: Code::DestinationNotFound, field: field.clone(), message });
+        }
         Ok(Server::Dial(Dial { host: address.host.clone(), port: address.port, tls, http2 }))
     }
+}
+
+/// Whether a host is the name of some Service, in any cluster, that a workspace neither owns nor is given.
+///
+/// Gateways of any cluster look names up, so one hidden Service of a name counts, whoever else has one.
+pub fn is_hidden_service<W: World + ?Sized>(world: &W, owner: &WorkspaceId, host: &str) -> bool {
+    let domains = world.roster().clusters.values().map(|cluster| &*cluster.domain);
+    services_named(host, domains).into_iter().any(|(name, namespace)| {
+        let wanted = Selector { name: Some(name), namespace, ..Selector::default() };
+        let found = world.services(&wanted);
+        found.iter().any(|service| !is_visible(world, owner, &service.id, &service.labels))
+    })
+}
+
+/// The Services, by name and namespace, that a resolver with a Pod's search list may find under a host; one without a
+/// namespace is in the gateway's own.
+fn services_named<'a>(host: &str, domains: impl Iterator<Item = &'a str>) -> BTreeSet<(Name, Option<Name>)> {
+    if host.parse::<IpAddr>().is_ok() {
+        return BTreeSet::new();
+    }
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let full =
+        domains.filter_map(|domain| host.strip_suffix(&domain.to_ascii_lowercase())?.strip_suffix('.')).collect();
+    // With nothing of it, with `svc` alone, and with all of the suffix.
+    let heads: Vec<&str> = [vec![host.as_str()], full].concat();
+    let mut named = BTreeSet::new();
+    for head in heads {
+        let (head, is_marked) = match head.strip_suffix(".svc") {
+            Some(head) => (head, true),
+            None => (head, false),
+        };
+        // Before the Service may stand the name of one of its Pods.
+        let mut labels = head.rsplit('.');
+        match (labels.next(), labels.next()) {
+            (Some(namespace), Some(name)) => drop(named.insert((name.into(), Some(namespace.into())))),
+            (Some(name), None) if !is_marked => drop(named.insert((name.into(), None))),
+            _ => {}
+        }
+    }
+    named
 }
 
 /// A destination that an object names, visible to its owner.
@@ -229,4 +283,63 @@ fn find<W: World + ?Sized>(
         field: field.clone(),
     };
     resolve_destination(world, holder, holder.owner, &written, Speaks::Http, remarks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r37_names_by_which_a_pod_finds_services() {
+        for (host, expected) in [
+            ("web.edge.svc.cluster.local", &["web edge"][..]),
+            ("WEB.edge.svc.Cluster.Local.", &["web edge"]),
+            ("web.edge.svc.corp.internal", &["web edge"]),
+            ("web.edge.svc", &["web edge"]),
+            ("web.edge", &["web edge"]),
+            ("web", &["web -"]),
+            ("web-0.web.edge.svc.cluster.local", &["web edge"]),
+            ("web-0.web.edge", &["web edge"]),
+            ("issuer.example.com", &["example com"]),
+            ("10.1.2.3", &[]),
+            ("2001:db8::1", &[]),
+        ] {
+            let found = services_named(host, ["cluster.local", "corp.internal"].into_iter());
+            let shown: Vec<String> = found
+                .iter()
+                .map(|(name, namespace)| format!("{name} {}", namespace.as_deref().unwrap_or("-")))
+                .collect();
+            let has_all = expected.iter().all(|wanted| shown.iter().any(|one| one == wanted));
+            assert!(has_all, "{host}: {shown:?}");
+            assert_eq!(shown.is_empty(), expected.is_empty(), "{host}");
+        }
+    }
+
+    #[test]
+    fn hosts_that_may_be_the_gateway_itself() {
+        for (host, expected) in [
+            ("127.0.0.1", true),
+            ("127.1", true),
+            ("2130706433", true),
+            ("0x7f000001", true),
+            ("0.0.0.0", true),
+            ("169.254.169.254", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("fe80::1", true),
+            ("localhost", true),
+            ("localhost.", true),
+            ("a.localhost", true),
+            ("localhost.localdomain", true),
+            ("ip6-localhost", true),
+            ("ip6-loopback.", true),
+            ("10.1.2.3", false),
+            ("2001:db8::1", false),
+            ("issuer.example.com", false),
+            ("localhost.example.com", false),
+            ("a1", false),
+        ] {
+            assert_eq!(may_reach_itself(host), expected, "{host}");
+        }
+    }
 }

@@ -631,3 +631,44 @@ fn r67_what_stands_by_is_fit_to_be_used() {
         parts.more.remove(0);
     });
 }
+
+/// Lets the clean cluster start TLS with a way to verify servers.
+fn starting(parts: &mut Parts, validation: tls_pb::CertificateValidationContext) {
+    use tls_pb::common_tls_context::ValidationContextType;
+    let common = tls_pb::CommonTlsContext {
+        validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
+        ..Default::default()
+    };
+    let context = tls_pb::UpstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
+    let config_type = Some(core_pb::transport_socket::ConfigType::TypedConfig(any(&context)));
+    parts.cluster.transport_socket = Some(core_pb::TransportSocket { name: "tls".to_owned(), config_type });
+}
+
+#[test]
+fn d32_a_server_is_verified_by_authorities_and_name_or_not_at_all() {
+    let authorities = Some(core_pb::DataSource::default());
+    let named = vec![tls_pb::SubjectAltNameMatcher::default()];
+    let validation = |trusted_ca, match_typed_subject_alt_names| tls_pb::CertificateValidationContext {
+        trusted_ca,
+        match_typed_subject_alt_names,
+        ..Default::default()
+    };
+    check(&[], |parts| starting(parts, validation(authorities.clone(), named.clone())));
+    let said = "Cluster `c`: verifies servers without a name, or without authorities";
+    check(&[said], |parts| starting(parts, validation(authorities, Vec::new())));
+    check(&[said], |parts| starting(parts, validation(None, named)));
+}
+
+#[test]
+fn r197_a_cluster_that_looks_names_up_has_its_endpoints() {
+    let strict = Some(ClusterDiscoveryType::Type(DiscoveryType::StrictDns.into()));
+    check(&["Cluster `c`: has no endpoints, and takes none"], |parts| {
+        parts.cluster.cluster_discovery_type = strict.clone();
+        parts.endpoints.clear();
+    });
+    check(&[], |parts| {
+        parts.cluster.cluster_discovery_type = strict;
+        parts.cluster.load_assignment = Some(endpoint_pb::ClusterLoadAssignment::default());
+        parts.endpoints.clear();
+    });
+}

@@ -1,11 +1,7 @@
 //! Clients inside the clusters, in scripts.
 
-use proptest::sample::Index;
-use serde_json::{Value, json};
-
-use crate::testing::mutation::World;
-
-use super::replace;
+use super::*;
+use crate::testing::{cluster_of, yaml};
 
 /// An east-west gateway or what one serves, beside a Service, in place of what was there.
 pub(super) fn mesh(world: &mut World, beside: Index, which: Index) {
@@ -74,4 +70,116 @@ pub(super) fn mesh(world: &mut World, beside: Index, which: Index) {
     ];
     let object = (cluster.clone(), which.get(&objects).clone());
     replace(world, object);
+}
+
+/// An east-west gateway, a team with a Service, a virtual destination and a Pod.
+const INSIDE: &str = "
+apiVersion: admin.gloo.solo.io/v2
+kind: KubernetesCluster
+metadata: {name: cluster-1, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
+---
+apiVersion: admin.gloo.solo.io/v2
+kind: Workspace
+metadata: {name: all, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
+spec: {workloadClusters: [{name: cluster-1, namespaces: [{name: edge}, {name: a}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: east, namespace: edge, labels: {istio: eastwestgateway}}
+spec: {selector: {app: east}, ports: [{name: tls, port: 15443}, {name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: app, namespace: a}
+spec: {ports: [{port: 80, name: http}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: one, namespace: a}
+status: {podIPs: [{ip: 10.0.0.1}]}
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: VirtualDestination
+metadata: {name: app, namespace: a}
+spec: {hosts: [app.mesh], services: [{name: app}], ports: [{number: 80, protocol: HTTP}]}
+";
+
+fn inside() -> World {
+    let documents = yaml::documents(INSIDE).expect("YAML");
+    documents.into_iter().map(|document| (cluster_of(&document), document)).collect()
+}
+
+/// Compiles [`INSIDE`], adds an object, and compiles again; the result is what it is from scratch.
+fn with_one_more(object: Value) -> (Compiled, Compiled, Step) {
+    let mut world = inside();
+    let mut pair = Pair::new();
+    let given = pair.put(&world);
+    let (before, _) = pair.compile(&given);
+    assert_eq!(before.findings.to_vec(), [], "the world is well");
+    world.push(("cluster-1".to_owned(), object));
+    let given = pair.put(&world);
+    let (after, afresh) = pair.compile(&given);
+    same(&after, &afresh).unwrap();
+    (before, after, pair.compiler.last())
+}
+
+/// R187.
+#[test]
+fn one_client_more_is_in_no_listener_and_makes_nothing_else() {
+    let (before, after, step) = with_one_more(json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "two", "namespace": "a"},
+        "status": {"podIPs": [{"ip": "10.0.0.2"}]},
+    }));
+    assert_eq!((step.trees, step.listeners, step.hosts, step.pieces), (0, 0, 0, 0));
+    let ([before], [after]) = (&*before.plans.values().collect::<Vec<_>>(), &*after.plans.values().collect::<Vec<_>>())
+    else {
+        panic!("one gateway")
+    };
+    let count = |plan: &GatewayPlan| plan.clients.as_ref().map(|clients| clients.0.len());
+    assert_eq!((count(before), count(after)), (Some(1), Some(2)));
+    assert_eq!((&before.listeners, &before.upstreams), (&after.listeners, &after.upstreams));
+}
+
+/// R186: another virtual destination on a port that is in use costs its own host and tree.
+#[test]
+fn one_virtual_destination_more_makes_its_own_host() {
+    let (_, after, step) = with_one_more(json!({
+        "apiVersion": "networking.gloo.solo.io/v2", "kind": "VirtualDestination",
+        "metadata": {"name": "other", "namespace": "a"},
+        "spec": {"hosts": ["other.mesh"], "services": [{"name": "app"}], "ports": [{"number": 80, "protocol": "HTTP"}]},
+    }));
+    assert_eq!((step.trees, step.listeners, step.hosts, step.pieces), (1, 0, 1, 1));
+    let hosts: usize =
+        after.plans.values().flat_map(|plan| plan.listeners.values()).map(|own| own.virtual_hosts().count()).sum();
+    assert_eq!(hosts, 2);
+}
+
+/// R152: from many federated Services on, settings are told what that costs.
+#[test]
+fn r152_many_federated_services_are_warned_of() {
+    let mut world = inside();
+    world.push((
+        "cluster-1".to_owned(),
+        json!({
+            "apiVersion": "admin.gloo.solo.io/v2", "kind": "WorkspaceSettings",
+            "metadata": {"name": "all", "namespace": "a"}, "spec": {"options": {"federation": {"enabled": true}}},
+        }),
+    ));
+    let mut pair = Pair::new();
+    // Two are there already.
+    for (more, is_warned) in [(98, false), (99, true), (98, false)] {
+        let mut now = world.clone();
+        now.extend((0..more).map(|number| {
+            let service = json!({
+                "apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("s{number}"), "namespace": "a"},
+                "spec": {"ports": [{"port": 80, "name": "http"}]},
+            });
+            ("cluster-1".to_owned(), service)
+        }));
+        let given = pair.put(&now);
+        let (kept, afresh) = pair.compile(&given);
+        same(&kept, &afresh).unwrap();
+        let told = kept.findings.iter().filter(|finding| finding.message.contains("101 Services")).count();
+        assert_eq!(told, usize::from(is_warned), "{more} more");
+    }
 }

@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::policy::rate_limit::{Limits, steps};
+use crate::ir::policy::rate_limit::{Limits, OnTheWay, on_the_way, steps};
 use crate::ir::policy::{Phase, Policy, lane};
+use crate::ir::route::RouteFault;
 use crate::ir::upstream::UpstreamId;
 use crate::model::{Code, Finding, Findings, ObjectRef};
 use crate::resolve::facts::Age;
@@ -72,13 +73,23 @@ pub fn fit(mut on: OnRoute<'_>) -> Vec<Told> {
         || (!own.is_empty() && on.destinations.values().any(|policies| has_tokens(policies)));
     let mut told = Vec::new();
     if on.upstreams.is_empty() {
+        // Gateways count requests that they answer themselves, too.
+        let (local, asked): (List, List) = own.into_iter().partition(|limits| limits.counter.service().is_none());
+        own = local;
+        sort(&mut own, on.ages);
+        let here: Vec<&Policy> = on.own.iter().collect();
+        own = shortened(own, &here, on.ages, &mut told);
+        on.put_back(own);
         let message = "nothing is limited, because Envoy asks only about requests that it forwards";
         let tell = |limits: Arc<Limits>| Told {
             policy: limits.policy.clone(),
             is_left_out: false,
             message: message.to_owned(),
         };
-        return own.into_iter().map(tell).collect();
+        told.extend(asked.into_iter().map(tell));
+        told.sort();
+        told.dedup();
+        return told;
     }
     sort(&mut own, on.ages);
     if is_split {
@@ -169,6 +180,36 @@ fn shortened(mut list: List, others: &[&Policy], ages: &BTreeMap<ObjectRef, Age>
     }
     list.retain(|limits| !limits.items.is_empty());
     list
+}
+
+/// Why limits that a route had have no place beside the verification that it has now, so that it is closed; with the policy
+/// of one of them. Only a route that is kept can have such: for others [`fit`] leaves policies out.
+///
+/// # Rule
+/// R125, R140.
+#[must_use]
+pub fn clash(own: &[Policy], destinations: &[&[Policy]]) -> Option<(ObjectRef, RouteFault)> {
+    let has_room = |limits: &[Arc<Limits>], beside: &[&Policy]| {
+        [Phase::PreAuthz, Phase::PostAuthz].into_iter().all(|phase| {
+            let priorities: Vec<i32> = steps(limits, phase).iter().map(|step| step.priority).collect();
+            lane::ranks(&priorities, lane::tokens(beside.iter().copied(), phase)).is_some()
+        })
+    };
+    let crowded = match on_the_way(own, destinations.iter().copied()) {
+        OnTheWay::Route(limits) => (!has_room(limits, &own.iter().collect::<Vec<_>>())).then_some(limits),
+        OnTheWay::Destinations(all) => {
+            let mut ways = all.into_iter().zip(destinations);
+            let is_crowded = |(limits, own_of_way): &(&[Arc<Limits>], &&[Policy])| {
+                !has_room(limits, &own.iter().chain(own_of_way.iter()).collect::<Vec<_>>())
+            };
+            ways.find(is_crowded).map(|(limits, _)| limits)
+        }
+    };
+    let policy = &crowded?.last()?.policy;
+    let message = format!(
+        "the limits that are kept of `{policy}` and others have no places beside the verification of tokens that holds now"
+    );
+    Some((policy.clone(), RouteFault { code: Code::Unsupported, message, gateway_specific: false }))
 }
 
 /// What authors are told of the routes of a list, each thing once with the first of the routes.

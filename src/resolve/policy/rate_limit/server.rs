@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::crd::server as written;
-use crate::crd::{RateLimitServerConfig, RateLimitServerSettings};
-use crate::ir::policy::rate_limit::{Limit, LimitRules, LimitServer, LimitUnit, SetRule, TreeRule};
+use crate::crd::{Meta, RateLimitServerConfig, RateLimitServerSettings};
+use crate::ir::policy::rate_limit::{Enforcers, Limit, LimitRules, LimitServer, LimitUnit, SetRule, TreeRule};
 use crate::model::{FieldPath, Findings, Name, ObjectRef};
 use crate::resolve::facts::Fault;
 
 use super::super::parts::{LONGEST_CALL, destination, fault, optional_text, quoted, remark, span, text};
-use super::{serving, sets};
+use super::{LOCAL, local, serving, sets};
 
 /// Most rules that are sets: each names all later ones.
 const MAX_SETS: usize = 500;
@@ -43,25 +43,22 @@ pub fn server(id: &ObjectRef, settings: &RateLimitServerSettings) -> Result<Limi
     })
 }
 
-/// What a rate-limit service allows.
+/// What a rate-limit service allows, or gateways by themselves.
 ///
 /// The service refuses everything at once for one fault, so all that it would refuse is a fault here.
 ///
 /// # Errors
 /// No server or no rules; a rule without key or limit; a limit without window; siblings that the service cannot tell
-/// apart; keys that are Chancery's own; rules that are too many.
-pub fn rules(id: &ObjectRef, config: &RateLimitServerConfig, remarks: &mut Findings) -> Result<LimitRules, Fault> {
+/// apart; keys that are Chancery's own; rules that are too many; a word of [`LOCAL`] that is none.
+pub fn rules(meta: &Meta, config: &RateLimitServerConfig, remarks: &mut Findings) -> Result<LimitRules, Fault> {
+    let id = &meta.id;
     let root = FieldPath::new("spec");
-    let list = root.field("destinationServers");
-    if config.destination_servers.is_empty() {
-        return Err(fault(&list, "no server gets the rules: name at least one"));
-    }
-    let servers =
-        config.destination_servers.iter().enumerate().map(|(index, one)| destination(&list.index(index), one, id));
-    let servers = servers.collect::<Result<_, _>>()?;
+    let enforcers = enforcers(meta, config, remarks)?;
     let place = root.field("raw");
     let Some(raw) = &config.raw else { return Err(fault(&place, "there are no rules: write `raw`")) };
-    let tree = tree(id, &place.field("descriptors"), &raw.descriptors, 1, remarks)?;
+    // About what the service reads into values.
+    let mut of_values = Findings::new();
+    let tree = tree(id, &place.field("descriptors"), &raw.descriptors, 1, &mut of_values)?;
     let list = place.field("setDescriptors");
     if raw.set_descriptors.len() > MAX_SETS {
         return Err(fault(
@@ -71,14 +68,19 @@ pub fn rules(id: &ObjectRef, config: &RateLimitServerConfig, remarks: &mut Findi
     }
     let mut sets = Vec::new();
     for (index, written) in raw.set_descriptors.iter().enumerate() {
-        sets.push(set(id, &list.index(index), written, remarks)?);
+        sets.push(set(id, &list.index(index), written, &mut of_values)?);
     }
     let made = sets::nodes(id, &sets).map_err(|reason| fault(&list, reason))?;
     for index in made.unreachable {
         let why = "the rule never counts, because an earlier one does wherever it matches; remove it, or move it up";
         remark(id, &list.index(index), why, remarks);
     }
-    let rules = LimitRules { servers, tree, sets };
+    let rules = LimitRules { enforcers, tree, sets };
+    if rules.enforcers == Enforcers::Gateways {
+        local::check(id, &rules, remarks)?;
+        return Ok(rules);
+    }
+    remarks.append(&mut of_values);
     let bytes = serving::bytes(&serving::node(id, &rules));
     if bytes > serving::LARGEST {
         let most = serving::LARGEST >> 10;
@@ -88,6 +90,36 @@ pub fn rules(id: &ObjectRef, config: &RateLimitServerConfig, remarks: &mut Findi
         ));
     }
     Ok(rules)
+}
+
+/// Who enforces the rules: the servers that are named, unless the annotation says that nobody is to be asked.
+fn enforcers(meta: &Meta, config: &RateLimitServerConfig, remarks: &mut Findings) -> Result<Enforcers, Fault> {
+    let id = &meta.id;
+    let list = FieldPath::new("spec").field("destinationServers");
+    match meta.annotations.get(LOCAL.0).map(Name::as_str) {
+        Some(word) if word == LOCAL.1 => {
+            if !config.destination_servers.is_empty() {
+                let why = "gateways count by themselves, as the annotation says, so no server gets the rules";
+                remark(id, &list, why, remarks);
+            }
+            return Ok(Enforcers::Gateways);
+        }
+        Some(word) => {
+            let place = FieldPath::new("metadata.annotations").field(LOCAL.0);
+            return Err(fault(&place, format!("{} is not known; write `{}` or remove it", quoted(word), LOCAL.1)));
+        }
+        None => {}
+    }
+    if config.destination_servers.is_empty() {
+        let why = format!(
+            "no server gets the rules: name at least one, or let gateways count by themselves, with the annotation `{}: {}`",
+            LOCAL.0, LOCAL.1
+        );
+        return Err(fault(&list, why));
+    }
+    let servers =
+        config.destination_servers.iter().enumerate().map(|(index, one)| destination(&list.index(index), one, id));
+    Ok(Enforcers::Services(servers.collect::<Result<_, _>>()?))
 }
 
 fn tree(

@@ -68,7 +68,7 @@ pub fn deliver<W: World + ?Sized>(world: &W, object: &LimitObject, findings: &mu
     let Ok(LimitContent::Rules(rules)) = &object.content else { return None };
     let owner = world.roster().owner_of(&object.id)?;
     let mut lost: Vec<Fault> = Vec::new();
-    let servers = destinations(world, &object.id, owner, &rules.servers, &mut lost);
+    let servers = destinations(world, &object.id, owner, rules.enforcers.services(), &mut lost);
     for Fault { code, field, message } in lost {
         let finding = match servers.is_empty() {
             true => Finding::error(&object.id, code, message),
@@ -86,7 +86,7 @@ pub fn reaches<W: World + ?Sized>(world: &W, limits: &Limits, server: &UpstreamI
     let Some(id) = limits.items.first().and_then(super::configuration_of) else { return false };
     let (Some(object), Some(owner)) = (world.limit_object(&id), world.roster().owner_of(&id)) else { return false };
     let Ok(LimitContent::Rules(rules)) = &object.content else { return false };
-    let reached = destinations(world, &id, owner, &rules.servers, &mut Vec::new());
+    let reached = destinations(world, &id, owner, rules.enforcers.services(), &mut Vec::new());
     services(world, server).any(|service| reached.contains(&service))
 }
 

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use crate::ir::policy::rate_limit::{
-    LimitActions, LimitItem, LimitRules, LimitServer, LimitService, LimitSource, Limits, RateLimit,
+    Counter, Enforcers, LimitActions, LimitItem, LimitRules, LimitServer, LimitService, LimitSource, Limits, RateLimit,
 };
 use crate::ir::policy::reference::DestinationRef;
 use crate::ir::upstream::{Purpose, UpstreamId};
 use crate::model::{FieldPath, Kind, Labels, ObjectRef};
 use crate::resolve::facts::Fault;
-use crate::resolve::policy::parts::{config, fault};
+use crate::resolve::policy::parts::{config, fault, unsupported};
 use crate::resolve::policy::settling::References;
 use crate::resolve::world::World;
 
-use super::{LimitContent, LimitObject, ordered_item, serving, sets};
+use super::{LimitContent, LimitObject, local, ordered_item, serving, sets};
 
 /// Namespace and name of the service that is asked where nobody names one.
 const USUAL_SERVICE: (&str, &str) = ("gloo-mesh", "rate-limiter");
@@ -55,17 +55,44 @@ pub(in crate::resolve::policy) fn settle<W: World + ?Sized>(
     if items.is_empty() {
         return Ok(Vec::new());
     }
-    let server = service(references, &field, settings.destination.as_ref())?;
+    let counter = match &rules.enforcers {
+        Enforcers::Services(services) => {
+            Counter::Service(asked(references, &field, &settings, (&id, services.as_slice()))?)
+        }
+        Enforcers::Gateways => {
+            if policy.server.is_some() {
+                references.remark(&field, format!("nobody is asked, because gateways enforce `{id}` by themselves"));
+            }
+            let root = root.field("ratelimitServerConfig");
+            if items.iter().any(|item| item.limit.is_some()) {
+                let message =
+                    format!("gateways that enforce `{id}` by themselves know no `limit` of a request; remove it");
+                return Err(unsupported(&root, message));
+            }
+            let buckets = local::buckets(&serving::node(&id, &rules), &items);
+            Counter::Gateways(buckets.map_err(|reason| unsupported(&root, reason))?)
+        }
+    };
+    Ok(vec![Arc::new(Limits { policy: references.policy.clone(), place: policy.place, counter, items })])
+}
+
+/// How the service is asked.
+fn asked<W: World + ?Sized>(
+    references: &mut References<'_, W>,
+    field: &FieldPath,
+    settings: &LimitServer,
+    (id, services): (&ObjectRef, &[DestinationRef]),
+) -> Result<LimitService, Fault> {
+    let server = service(references, field, settings.destination.as_ref())?;
     let world = references.world;
-    let reached = serving::destinations(world, &id, references.owner, &rules.servers, &mut Vec::new());
+    let reached = serving::destinations(world, id, references.owner, services, &mut Vec::new());
     if serving::services(world, &server).all(|service| !reached.contains(&service)) {
         let text = format!(
             "`{server}` does not get the rules of `{id}`, so nothing is limited; name it in `destinationServers` there"
         );
-        references.remark(&field, text);
+        references.remark(field, text);
     }
-    let service = LimitService { server, timeout: settings.timeout, deny_on_fail: settings.deny_on_fail };
-    Ok(vec![Arc::new(Limits { policy: references.policy.clone(), place: policy.place, service, items })])
+    Ok(LimitService { server, timeout: settings.timeout, deny_on_fail: settings.deny_on_fail })
 }
 
 /// An object of the policy's own workspace.

@@ -2,11 +2,12 @@ use std::time::Duration;
 
 use super::super::tests::{Checked, checked, faults};
 use super::*;
-use crate::crd::Spec;
+use crate::crd::{Meta, Spec};
 use crate::ir::policy::rate_limit::{
     Limit, LimitHeader, LimitHeaderValue, LimitNode, LimitRules, LimitServer, LimitUnit, MetadataSource,
 };
 use crate::ir::policy::{Place, TextPattern};
+use crate::model::Labels;
 
 fn policy(config: &str) -> Checked<RateLimit> {
     checked(Kind::RateLimitPolicy, &format!("{{config: {config}}}"), |id, spec, remarks| match spec {
@@ -36,9 +37,24 @@ fn server_config(raw: &str) -> Checked<LimitRules> {
 }
 
 pub(super) fn rules_of(spec: &str) -> Checked<LimitRules> {
-    checked(Kind::RateLimitServerConfig, spec, |id, spec, remarks| match spec {
-        Spec::RateLimitServerConfig(config) => rules(id, config, remarks),
-        other => panic!("{other:?}"),
+    annotated(None, spec)
+}
+
+/// Rules of a configuration that has a word in the annotation that says who counts.
+pub(super) fn annotated(word: Option<&str>, spec: &str) -> Checked<LimitRules> {
+    checked(Kind::RateLimitServerConfig, spec, |id, spec, remarks| {
+        let meta = Meta {
+            id: id.clone(),
+            labels: Labels::new(),
+            annotations: word.map(|word| (LOCAL.0.into(), word.into())).into_iter().collect(),
+            created: None,
+            generation: 0,
+            location: None,
+        };
+        match spec {
+            Spec::RateLimitServerConfig(config) => rules(&meta, config, remarks),
+            other => panic!("{other:?}"),
+        }
     })
 }
 
@@ -226,7 +242,7 @@ fn rules_are_read_as_trees_and_as_sets() {
     );
     assert_eq!(found.remarks, Vec::<String>::new());
     let found = found.valid();
-    assert_eq!(found.servers[0].object.to_string(), "Service/shop/limiter@cluster-1");
+    assert_eq!(found.enforcers.services()[0].object.to_string(), "Service/shop/limiter@cluster-1");
     let rule = &found.tree[0];
     assert_eq!(
         (rule.limit, rule.weight, rule.always_apply),

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::ir::policy::Place;
 use crate::ir::policy::jwt::{ClearRouteCache, Jwt, Mode, Verification};
-use crate::ir::policy::rate_limit::{LimitAction, LimitItem, LimitService};
+use crate::ir::policy::rate_limit::{Counter, LimitAction, LimitItem, LimitService};
 use crate::ir::upstream::Purpose;
 use crate::model::{Kind, Labels};
 
@@ -27,7 +27,12 @@ fn limits(name: &str, phase: Phase, priority: i32, items: usize) -> Arc<Limits> 
         limit: None,
     };
     let place = Place { phase, priority };
-    Arc::new(Limits { policy: id(name), place, service, items: (0..items).map(item).collect() })
+    Arc::new(Limits {
+        policy: id(name),
+        place,
+        counter: Counter::Service(service),
+        items: (0..items).map(item).collect(),
+    })
 }
 
 fn post(name: &str, priority: i32) -> Arc<Limits> {
