@@ -7,8 +7,9 @@ use imbl::{OrdMap, OrdSet};
 use crate::crd::Object;
 use crate::ir::route::EffectiveLabels;
 use crate::ir::trust::Terms;
-use crate::model::{Code, Finding, Findings, Kind, Labels, Name, ObjectRef, WorkspaceId};
+use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
 use crate::resolve::Options;
+use crate::resolve::balancing::Place;
 use crate::resolve::facts::{
     Account, Age, AuthServerObject, ExternalEndpoint, ExternalService, Node, Pod, PolicyObject, Secret, Selector,
     Service, Slice, Table, TableRole, TrustPolicy, VirtualDestination, VirtualGateway,
@@ -529,6 +530,10 @@ impl World for Inputs {
     fn nodes(&self, cluster: &Name) -> Vec<Arc<Node>> {
         let own = self.nodes.range((cluster.clone(), Name::default())..).take_while(|((other, _), _)| other == cluster);
         own.map(|(_, node)| node.clone()).collect()
+    }
+
+    fn place(&self, gateway: &GatewayId) -> Place {
+        Place::of(self, gateway)
     }
 
     fn virtual_destination(&self, id: &ObjectRef) -> Option<Arc<VirtualDestination>> {

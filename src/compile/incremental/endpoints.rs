@@ -236,8 +236,10 @@ fn service_of(fact: &Lowered) -> Option<ObjectRef> {
 fn is_the_same_but_for_endpoints(before: &Upstream, now: &Upstream) -> bool {
     // Names are looked up by the cluster itself, which has the endpoints then.
     let is_apart = !before.is_looked_up() && !now.is_looked_up();
-    let Upstream { id, protocol, hostname, endpoints: _, tls, externals, remotes, secrets, closed, guards } = before;
+    let Upstream { id, protocol, hostname, endpoints: _, shares, outlier, .. } = before;
+    let Upstream { tls, externals, remotes, secrets, closed, guards, .. } = before;
     is_apart
+        && (shares.is_empty(), outlier) == (now.shares.is_empty(), &now.outlier)
         && (id, protocol, hostname, closed, guards) == (&now.id, &now.protocol, &now.hostname, &now.closed, &now.guards)
         && (tls, externals, remotes, secrets) == (&now.tls, &now.externals, &now.remotes, &now.secrets)
 }

@@ -461,6 +461,58 @@ fn check_tls(expected: &[&str], damage: impl Fn(&mut listener_pb::Listener)) {
 }
 
 #[test]
+fn r178_what_is_for_another_cluster_is_never_sent_as_to_others() {
+    use envoy_types::pb::google::protobuf as google_pb;
+    let asks = || google_pb::Struct {
+        fields: [(
+            "cluster".to_owned(),
+            google_pb::Value { kind: Some(google_pb::value::Kind::StringValue("b".to_owned())) },
+        )]
+        .into(),
+    };
+    let lead = |parts: &mut Parts| {
+        let filter_metadata = [("envoy.transport_socket_match".to_owned(), asks())].into();
+        let metadata = Some(core_pb::Metadata { filter_metadata, ..Default::default() });
+        let endpoint = endpoint_pb::LbEndpoint { metadata, ..Default::default() };
+        let place = endpoint_pb::LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() };
+        parts.endpoints[0].endpoints = vec![place];
+    };
+    let lacks = "Endpoint `c`: an endpoint asks for a transport that its cluster lacks, so it would get the usual one";
+    check(&[lacks], lead);
+    let transport = |transport_socket| cluster_pb::cluster::TransportSocketMatch {
+        name: "b".to_owned(),
+        r#match: Some(asks()),
+        transport_socket,
+    };
+    check(&["Cluster `c`: transport `b` opens no TLS"], |parts| {
+        lead(parts);
+        parts.cluster.transport_socket_matches = vec![transport(None)];
+    });
+    check(&["Cluster `c`: transport `b` shows nobody, or takes anybody"], |parts| {
+        lead(parts);
+        let common = Some(tls_pb::CommonTlsContext::default());
+        let context = tls_pb::UpstreamTlsContext { common_tls_context: common, ..Default::default() };
+        let config_type = Some(core_pb::transport_socket::ConfigType::TypedConfig(any(&context)));
+        let socket = core_pb::TransportSocket { name: "tls".to_owned(), config_type };
+        parts.cluster.transport_socket_matches = vec![transport(Some(socket))];
+    });
+}
+
+#[test]
+fn r181_a_relay_lets_through_whom_it_names_and_leads_somewhere() {
+    use hcm_pb::http_connection_manager::RouteSpecifier;
+    let expected = [
+        "Listener `l`: chain `` lets everybody through to a destination",
+        "Listener `l`: relays to cluster `x`, which does not exist",
+    ];
+    check(&expected, |parts| {
+        let mut own = parts.routes.clone();
+        own.virtual_hosts[0].routes[0].action = forward(ClusterSpecifier::Cluster("x".to_owned()));
+        parts.manager.route_specifier = Some(RouteSpecifier::RouteConfig(own));
+    });
+}
+
+#[test]
 fn r57_each_server_name_has_one_chain_that_envoy_can_choose() {
     check_tls(&[], |_| {});
     check_tls(&["Listener `t`: has two chains for h.example"], |tls| tls.filter_chains.push(tls_chain()));

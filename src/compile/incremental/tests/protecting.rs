@@ -1,6 +1,6 @@
 //! Which layers edits of protecting policies run, and of the servers and limits that they refer to.
 
-use super::layers::{TWO, edited_in, find, kept_hosts};
+use super::layers::{TWO, edited_in, find, kept_hosts, world};
 use super::*;
 
 /// In a namespace of team `b`: policies on its routes, and what they ask.
@@ -49,7 +49,7 @@ spec:
 ";
 
 fn edited(edit: impl FnOnce(&mut World)) -> (Compiled, Compiled, Step) {
-    edited_in(&format!("{TWO}{PROTECTED}"), edit)
+    edited_in(world(&format!("{TWO}{PROTECTED}")), edit)
 }
 
 #[test]
