@@ -439,12 +439,17 @@ fn beside_routes(compiled: &Compiled) -> BTreeSet<(String, String)> {
     for listener in resources(compiled, ResourceType::Listener) {
         for filter in values(&listener["filter_chains"]).flat_map(|chain| values(&chain["filters"])) {
             let (name, config) = (filter["name"].as_str().unwrap_or_default(), &filter["typed_config"]);
-            filters.insert((format!("`{name}` of the listener: {}", message(config)), config.to_string()));
+            // Where connections go is no filter of a policy.
+            if name != "envoy.filters.network.tcp_proxy" {
+                filters.insert((format!("`{name}` of the listener: {}", message(config)), config.to_string()));
+            }
         }
     }
     for cluster in resources(compiled, ResourceType::Cluster) {
         let transport = &cluster["transport_socket"]["typed_config"];
-        if !transport.is_null() {
+        // What filters ask outside the mesh is no destination.
+        let is_destination = cluster["name"].as_str().is_some_and(|name| name.starts_with("svc/"));
+        if is_destination && !transport.is_null() {
             filters
                 .insert((format!("`transport_socket` of the cluster: {}", message(transport)), transport.to_string()));
         }
