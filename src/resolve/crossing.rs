@@ -410,6 +410,10 @@ pub fn east_west_findings<W: World + ?Sized>(world: &W, findings: &mut Findings)
         if !seen.insert(settings.clone()) {
             continue;
         }
+        // Where there is no other cluster, a gateway that only its label chooses is for clients inside.
+        if settings.is_none() && roster.clusters.len() < 2 {
+            continue;
+        }
         let mut clusters: BTreeMap<usize, BTreeSet<&Name>> = BTreeMap::new();
         for cluster in roster.clusters.keys() {
             for gateway in east_west_gateways(world, cluster, workspace) {

@@ -467,6 +467,8 @@ impl Kept {
         made.tell_others(&mut dirty, &services, wanted);
         made.tell_clients(&mut dirty);
         made.serve(dirty, &changed_trees, &claims, step);
+        // What somebody asked for the first time is known as it is now.
+        made.settle_places(false, &mut Dirty::new());
         made.keep_plans(&plans);
         step.verdicts = made.outcome.render(store, &made.inputs);
         self.store = store.clone();
