@@ -112,7 +112,7 @@ const STRANGER: &str = "spiffe://cluster-1/ns/apps/sa/stranger";
 const CART: &str = "outbound_.80_._.cart.apps.svc.cluster-2";
 const STOCK: &str = "outbound_.80_._.stock.apps.svc.cluster-2";
 
-fn place(object: Value) -> Manifest {
+pub(crate) fn place(object: Value) -> Manifest {
     let cluster = object.pointer("/metadata/annotations/in").and_then(Value::as_str).unwrap_or("cluster-1").to_owned();
     Manifest { cluster, object }
 }

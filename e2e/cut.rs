@@ -139,6 +139,8 @@ fn world(port: u16, backend: SocketAddr, marker: &str, catches_all: bool) -> any
         protocol: UpstreamProtocol::Http1,
         hostname: "echo".into(),
         endpoints: [(Locality::default(), vec![endpoint])].into(),
+        shares: BTreeMap::new(),
+        outlier: None,
         tls: None,
         externals: BTreeMap::new(),
         remotes: BTreeMap::new(),

@@ -20,6 +20,7 @@ mod default_deny;
 mod edits;
 mod ext_auth;
 mod external_services;
+mod failover;
 mod forbidden;
 mod freeze;
 mod harness_works;

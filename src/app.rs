@@ -29,7 +29,7 @@ use std::sync::mpsc::{self as std_mpsc, RecvTimeoutError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::api::Sources;
 use crate::api::metering::Metered;
@@ -46,7 +46,7 @@ use crate::resolve::Options;
 use crate::resolve::world::World;
 use crate::settings::Settings;
 use crate::snapshot::{ResourceType, Snapshot, Version};
-use crate::source::{self, Batch, Directory, Extent, Places, SourceError};
+use crate::source::{self, Batch, Extent, Listed, Places, SourceError};
 use crate::status::Ledger;
 use crate::store::{Applied, Store};
 use crate::telemetry::Logging;
@@ -161,8 +161,8 @@ pub async fn serve(
     let source_options =
         source::Options { management: options.management_cluster.clone(), ..source::Options::default() };
     let directory = settings.directory.clone();
-    let opened = tokio::task::spawn_blocking(move || Directory::open(&directory, source_options)).await;
-    let (mut directory, first) = match opened {
+    let opened = tokio::task::spawn_blocking(move || Listed::open(&directory, source_options)).await;
+    let (directory, first) = match opened {
         Ok(opened) => opened?,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     };
@@ -211,19 +211,12 @@ pub async fn serve(
     lane.take(&first);
     // The receiver lives as long as this function's senders, so sending cannot fail before the end.
     let _ = events.send(Event::Source(first));
-    let batches = events.clone();
-    let follow = async move {
-        loop {
-            let (batch, lane) = (directory.next().await, lane.clone());
-            let taken = tokio::task::spawn_blocking(move || (lane.take(&batch), batch)).await;
-            let event = match taken {
-                Ok((true, batch)) => Event::Endpoints(batch),
-                Ok((false, batch)) => Event::Source(batch),
-                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-            };
-            if batches.send(event).is_err() {
-                return;
-            }
+    let (over, is_over) = oneshot::channel();
+    let _watched = directory.deliver(batches(lane, events.clone(), over))?;
+    let follow = async {
+        if is_over.await.is_err() {
+            tracing::error!("the thread that watches the directory ended; changes of files have no effect");
+            std::future::pending::<()>().await;
         }
     };
 
@@ -265,6 +258,25 @@ pub async fn serve(
         (served, ready, ()) = work => served.map(|_| ()).and(ready),
         // The only way for it to end: nobody takes batches any more.
         () = follow => Err(AppError::Compile),
+    }
+}
+
+/// Takes what changed in the directory, on the thread that found it: what of it the lane serves is served at once. Tells when
+/// the compile thread takes no more.
+fn batches(
+    lane: Arc<Lane>,
+    events: std_mpsc::Sender<Event>,
+    over: oneshot::Sender<()>,
+) -> impl FnMut(Batch) -> bool + Send + 'static {
+    let mut over = Some(over);
+    move |batch| {
+        let event = if lane.take(&batch) { Event::Endpoints(batch) } else { Event::Source(batch) };
+        let is_taken = events.send(event).is_ok();
+        if !is_taken && let Some(over) = over.take() {
+            // Nobody hears it when the program ends.
+            let _ = over.send(());
+        }
+        is_taken
     }
 }
 
@@ -451,7 +463,7 @@ impl CompileLoop {
             is_all_served = Some(is_all_served != Some(false) && matches!(event, Event::Endpoints(_)));
             self.is_stale |= self.take(event);
         }
-        let taken_up = self.put_off.take((self.now)());
+        let taken_up = self.put_off.take((self.now)(), is_all_served == Some(false));
         // R10: gateways keep what they have until there is a complete list.
         if !self.is_listed || (is_all_served == Some(true) && taken_up.is_empty() && !self.is_stale) {
             return;

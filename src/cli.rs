@@ -251,11 +251,8 @@ struct Offline {
 /// R15.
 fn is_known(compiled: &Compiled, gateway: &GatewayId) -> Result<(), Usage> {
     let known = known_gateways(&compiled.inputs);
-    let mut services = gateway.services.iter().map(|service| GatewayId {
-        cluster: gateway.cluster.clone(),
-        namespace: gateway.namespace.clone(),
-        services: vec![service.clone()],
-    });
+    let alone = |service: &Name| GatewayId::new(&gateway.cluster, &gateway.namespace, vec![service.clone()]);
+    let mut services = gateway.services.iter().map(alone);
     let exists = |name| ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name);
     let exist = gateway.services.iter().all(|name| compiled.inputs.service(&exists(name)).is_some());
     if exist && services.any(|service| known.contains(&service)) {

@@ -84,9 +84,8 @@
 //!
 //! # What is not here yet
 //!
-//! The other policy kinds, traffic between clusters and the Kubernetes source. Each is accepted where it can be written,
-//! reported, and fails closed where it protects; the manual marks rules `Not built yet.` and lists kinds that are not
-//! supported.
+//! The other policy kinds and the Kubernetes source. Each is accepted where it can be written, reported, and fails closed
+//! where it protects; the manual marks rules `Not built yet.` and lists kinds that are not supported.
 
 pub mod admin;
 pub mod api;

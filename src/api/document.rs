@@ -220,7 +220,8 @@ pub struct Destination {
     pub upstream: String,
     /// Its share.
     pub weight: u32,
-    /// `address:port` of what is ready, or the path of a Unix socket.
+    /// `address:port` of what is ready, or the path of a Unix socket, in the order of use; of an east-west gateway also the
+    /// cluster that it leads into, and by which server name it is asked; of what takes over from others its rank.
     pub endpoints: Vec<String>,
     /// The TLS that the gateway starts towards these, as far as they are reached straight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -566,12 +567,25 @@ fn policies_for<'a>(body: &'a RouteBody, id: &UpstreamId) -> &'a [Effect] {
     destination.map(|destination| destination.policies.as_slice()).unwrap_or_default()
 }
 
+/// In the order in which they are used.
 fn endpoints(upstream: &Upstream) -> Vec<String> {
-    let shown = |endpoint: &Endpoint| match endpoint.is_socket() {
-        true => endpoint.address.to_string(),
-        false => format!("{}:{}", endpoint.address, endpoint.port),
+    let mut all: Vec<_> = upstream.endpoints.values().flatten().collect();
+    all.sort_by_key(|endpoint| endpoint.priority);
+    let shown = |endpoint: &Endpoint| {
+        let mut text = match endpoint.is_socket() {
+            true => endpoint.address.to_string(),
+            false => format!("{}:{}", endpoint.address, endpoint.port),
+        };
+        let remote = endpoint.via.as_ref().and_then(|cluster| Some((cluster, upstream.remotes.get(cluster)?)));
+        if let Some((cluster, remote)) = remote {
+            text = format!("{text} (into {cluster} as {})", remote.server_name);
+        }
+        if endpoint.priority > 0 {
+            text = format!("{text} (rank {})", endpoint.priority + 1);
+        }
+        text
     };
-    upstream.endpoints.values().flatten().map(shown).collect()
+    all.into_iter().map(shown).collect()
 }
 
 /// Says what became of an object.

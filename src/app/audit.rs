@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::compile::{Compiled, compile};
 use crate::ir::frozen::Remembered;
-use crate::model::{Findings, GatewayId};
+use crate::model::{Findings, GatewayId, ObjectRef};
 use crate::resolve::Options;
 use crate::telemetry::metrics::Metrics;
 
@@ -68,7 +68,7 @@ impl Audit {
     }
 }
 
-/// How many plans, and whether findings or verdicts, are others than from scratch; each is logged.
+/// How many plans and limits, and whether findings or verdicts, are others than from scratch; each is logged.
 ///
 /// # Cost
 /// That of compiling from scratch, in time and memory.
@@ -81,6 +81,13 @@ pub(super) fn differences(sample: &Sample) -> u64 {
         if compiled.plans.get(gateway) != afresh.plans.get(gateway) {
             differences += 1;
             tracing::error!(%gateway, "the plan is another than from scratch, this is a fault of Chancery; a restart serves the right one");
+        }
+    }
+    let servers: BTreeSet<&ObjectRef> = compiled.limits.keys().chain(afresh.limits.keys()).collect();
+    for server in servers {
+        if compiled.limits.get(server) != afresh.limits.get(server) {
+            differences += 1;
+            tracing::error!(%server, "the limits are others than from scratch, this is a fault of Chancery; a restart serves the right ones");
         }
     }
     if compiled.findings != afresh.findings || compiled.verdicts != afresh.verdicts {

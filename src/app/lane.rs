@@ -21,30 +21,28 @@
 //! What the lane served is compiled too, a little later and a little at a time ([`PutOff`]): verdicts count it, and the
 //! next plans have it. What comes of it is the same, so nobody is woken.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
-use crate::compile::{Endpoints, Led, Moved};
+use crate::compile::{Endpoints, Moved};
 use crate::crd::Change;
-use crate::emit::{emit_endpoints, is_served_whole};
-use crate::ir::{Upstream, UpstreamId};
-use crate::memory::refusals::Bytes;
-use crate::model::{GatewayId, Kind, ObjectRef};
+use crate::emit::is_served_whole;
+use crate::ir::UpstreamId;
+use crate::memory::refusals::{Bytes, Refusals};
+use crate::model::{GatewayId, Kind, Name, ObjectRef};
 use crate::publish::{GatewayKey, Publisher};
-use crate::snapshot::verify::verify_endpoints;
-use crate::snapshot::{Resource, ResourceType, Resources, Snapshot};
+use crate::snapshot::{ResourceType, Resources, Snapshot};
 use crate::source::{Batch, Extent};
 use crate::telemetry::metrics::Metrics;
 
 use super::refusals;
+use ahead::{Ahead, Own, Renewed};
 
-/// How long slices that are served already may wait to be compiled, so that many are compiled at once. Half of it costs
-/// more steps under churn, double lets verdicts on slices be late.
-const TOGETHER: Duration = Duration::from_millis(20);
+mod ahead;
+mod put_off;
 
-/// Most slices of these that one step takes, about a millisecond's worth: an edit of routes waits for no more.
-const AT_ONCE: usize = 64;
+pub(super) use put_off::PutOff;
 
 /// Publishes; see the module.
 pub(super) struct Lane {
@@ -64,19 +62,20 @@ struct State {
     others: BTreeSet<u64>,
     /// Services, virtual destinations, and the batches whose compile they wait for.
     waiting: BTreeMap<ObjectRef, u64>,
+    /// The youngest complete list that is not compiled yet: what slices come beside is not known before it is.
+    listed: Option<u64>,
     /// The youngest change of each slice, Pod and Node that is not compiled yet.
     pending: BTreeMap<ObjectRef, Pending>,
+    /// Those that are compiled with their batch; some may have a younger change by now.
+    in_batches: BTreeMap<u64, Vec<ObjectRef>>,
+    /// How many pending changes concern slices of a Service.
+    concerned: BTreeMap<ObjectRef, usize>,
     /// The endpoints of now; none before the first compile.
     endpoints: Option<Endpoints>,
-    /// Whether pending changes are in there.
-    is_caught_up: bool,
     served: BTreeMap<GatewayKey, Served>,
     /// What is served ahead of the compile.
-    ahead: AheadOf,
+    ahead: BTreeMap<GatewayId, Own>,
 }
-
-/// By gateway and upstream.
-type AheadOf = BTreeMap<GatewayId, BTreeMap<UpstreamId, Ahead>>;
 
 struct Pending {
     turn: Moved,
@@ -87,26 +86,11 @@ struct Pending {
     services: BTreeSet<ObjectRef>,
 }
 
-/// Endpoints that are not compiled yet.
-struct Ahead {
-    compiled: Arc<Upstream>,
-    resource: Arc<Resource>,
-}
-
-impl Ahead {
-    /// Encodes what an upstream leads to now; none if the checker has something against it, which is logged.
-    fn new(gateway: &GatewayId, led: Led) -> Option<Self> {
-        let resource = Arc::new(emit_endpoints(&led.now));
-        let violations = verify_endpoints(&resource);
-        for violation in &violations {
-            tracing::error!(%gateway, "not published, this is a fault of Chancery: {violation}");
-        }
-        violations.is_empty().then_some(Self { compiled: led.compiled, resource })
-    }
-}
-
 /// What is published under a key.
 struct Served {
+    /// What the compile thread made.
+    made: Arc<Snapshot>,
+    /// The same with what is ahead of it.
     snapshot: Arc<Snapshot>,
     /// Whether it was made from the plan of the last compile.
     is_of_plan: bool,
@@ -141,7 +125,8 @@ impl Lane {
     #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
         let state = self.lock();
-        state.pending.is_empty() && state.waiting.is_empty() && state.waits.is_none() && state.ahead.is_empty()
+        let is_settled = state.pending.is_empty() && state.in_batches.is_empty() && state.concerned.is_empty();
+        is_settled && state.waiting.is_empty() && state.waits.is_none() && state.ahead.is_empty()
     }
 
     /// Takes a batch in, before the compile thread does; whether all of it is served now.
@@ -161,7 +146,9 @@ impl Lane {
             state.waits = Some(number);
         }
         if !is_difference {
+            state.listed = Some(number);
             state.pending.clear();
+            state.concerned.clear();
         }
         let is_known = |change: &Change| matches!(change.id().kind, Kind::RouteTable | Kind::EndpointSlice);
         if !is_difference || !changes.iter().all(is_known) {
@@ -172,26 +159,16 @@ impl Lane {
         {
             state.waiting.insert(id.clone(), number);
         }
-        state.catch_up();
-        let mut touched = BTreeSet::new();
-        for turn in turns {
-            let services = state.endpoints.as_mut().map(|endpoints| endpoints.take(&turn)).unwrap_or_default();
-            if !is_slices {
-                state.waiting.extend(services.iter().map(|service| (service.clone(), number)));
-            }
-            touched.extend(services.iter().cloned());
-            let mut pending = Pending { turn, batch: number, is_put_off: false, services };
-            if let Some(before) = state.pending.remove(pending.turn.id()) {
-                pending.services.extend(before.services);
-            }
-            state.pending.insert(pending.turn.id().clone(), pending);
-        }
-        if !is_slices || !self.serve(&mut state, &touched) {
+        let touched = state.take(turns, number);
+        if !is_slices {
+            state.waiting.extend(touched.into_iter().map(|service| (service, number)));
             return false;
         }
-        let own = state.pending.values_mut().filter(|pending| pending.batch == number);
-        own.for_each(|pending| pending.is_put_off = true);
-        true
+        let is_served = self.serve(&mut state, &touched);
+        if is_served {
+            state.put_off(number);
+        }
+        is_served
     }
 
     /// Serves the endpoints of some Services as they are now; whether nothing of that has to wait.
@@ -199,9 +176,10 @@ impl Lane {
         let Some(endpoints) = state.endpoints.as_ref() else { return false };
         let led = services.iter().flat_map(|service| endpoints.led_to(service));
         let led: BTreeSet<(GatewayId, UpstreamId)> = led.map(|(gateway, id)| (gateway.clone(), id.clone())).collect();
-        let mut is_whole = state.lead(&led);
-        for (key, served) in &mut state.served {
-            let Some(ahead) = state.ahead.get(&key.gateway) else { continue };
+        let mut is_whole = state.lead(&led, &mut |_, _| {});
+        let State { served, ahead, .. } = state;
+        for (key, served) in served {
+            let Some(ahead) = ahead.get(&key.gateway) else { continue };
             let own = led.iter().filter(|(gateway, _)| *gateway == key.gateway).filter_map(|(_, id)| ahead.get(id));
             let (snapshot, is_all) = self.with(key, &served.snapshot, own);
             is_whole &= is_all && served.is_of_plan;
@@ -227,48 +205,84 @@ impl Lane {
         let before = snapshot.resources(ResourceType::Endpoint);
         let (mut resources, mut is_all): (Option<Resources>, bool) = (None, true);
         let refused = self.refusals.lock();
-        for Ahead { resource, compiled } in ahead {
-            // Where the release can serve less, the compile decides what.
-            if !is_served_whole(compiled, key.envoy) {
+        for ahead in ahead {
+            if !is_possible(key, ahead, &before, &refused) {
                 is_all = false;
-                continue;
+            } else if before.get(&ahead.resource.name) != Some(&ahead.resource) {
+                let resources = resources.get_or_insert_with(|| (*before).clone());
+                resources.insert(ahead.resource.name.clone(), ahead.resource.clone());
             }
-            let Some(known) = before.get(&resource.name) else {
-                is_all = false;
-                continue;
-            };
-            if known == resource {
-                continue;
-            }
-            if refused.get(&Bytes::new(key, ResourceType::Endpoint, &resource.name, &resource.version)).is_some() {
-                is_all = false;
-                continue;
-            }
-            let resources = resources.get_or_insert_with(|| (*before).clone());
-            resources.insert(resource.name.clone(), resource.clone());
         }
         drop(refused);
-        let other =
-            resources.map(|other| Arc::new((**snapshot).clone().with_shared(ResourceType::Endpoint, Arc::new(other))));
+        let other = resources.map(|other| with_endpoints(snapshot, other));
         (other.unwrap_or_else(|| snapshot.clone()), is_all)
+    }
+
+    /// What was made with what is ahead of it, given what was served before and which resources are ahead otherwise since then;
+    /// none where that does not tell.
+    ///
+    /// # Cost
+    /// In proportion to what differs.
+    fn follow(
+        &self,
+        key: &GatewayKey,
+        before: &Served,
+        made: &Arc<Snapshot>,
+        (ahead, names): (&Own, &BTreeSet<Name>),
+    ) -> Option<Arc<Snapshot>> {
+        let refused = self.refusals.lock();
+        // What was refused since then is ahead no more, whoever made it.
+        if !before.is_of_plan || refused.iter().any(|(bytes, _)| bytes.resource_type == ResourceType::Endpoint) {
+            return None;
+        }
+        let [compiled, now] = [&before.made, made].map(|snapshot| snapshot.resources(ResourceType::Endpoint));
+        let changes = now.changes_since(&compiled);
+        let mut resources = (*before.snapshot.resources(ResourceType::Endpoint)).clone();
+        for name in changes.all().chain(names) {
+            let ahead = ahead.named(name).filter(|ahead| is_possible(key, ahead, &now, &refused));
+            match ahead.map(|ahead| &ahead.resource).or_else(|| now.get(name)) {
+                Some(resource) if resources.get(name) == Some(resource) => {}
+                Some(resource) => drop(resources.insert(name.clone(), resource.clone())),
+                None => drop(resources.remove(name)),
+            }
+        }
+        Some(with_endpoints(made, resources))
     }
 
     /// Publishes what a compile came to, with the endpoints that it did not know yet. Returns the keys under which that makes a
     /// difference; whatever is not in `made` is not served any more.
     ///
     /// # Cost
-    /// In proportion to the keys and to the changes that are not compiled yet.
+    /// In proportion to the keys and to what is other than before; where more than tables and slices was compiled, also to the
+    /// changes that are not compiled yet.
     pub(super) fn publish(&self, step: Step, made: BTreeMap<GatewayKey, Made>) -> BTreeSet<GatewayKey> {
         let mut state = self.lock();
-        state.compiled(step);
-        let mut news = BTreeSet::new();
-        let mut served = BTreeMap::new();
-        for (key, Made { snapshot, is_of_plan }) in made {
-            let own = state.ahead.get(&key.gateway).into_iter().flat_map(BTreeMap::values).filter(|_| is_of_plan);
-            let (snapshot, _) = self.with(&key, &snapshot, own);
-            let before = state.served.get(&key).map(|served| &served.snapshot);
-            let is_known = before.is_some_and(|before| **before == *snapshot);
-            let snapshot = before.filter(|_| is_known).cloned().unwrap_or(snapshot);
+        let renewed = state.compiled(step);
+        let (mut news, mut served, nothing) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
+        for (key, Made { snapshot: made, is_of_plan }) in made {
+            let before = state.served.get(&key);
+            let ahead = state.ahead.get(&key.gateway).filter(|_| is_of_plan);
+            let snapshot = match (ahead, before, &renewed) {
+                (None, ..) => made.clone(),
+                (Some(ahead), before, renewed) => {
+                    let following = match (before, renewed) {
+                        (Some(before), Renewed::These(names)) => {
+                            let names = names.get(&key.gateway).unwrap_or(&nothing);
+                            self.follow(&key, before, &made, (ahead, names))
+                        }
+                        _ => None,
+                    };
+                    following.unwrap_or_else(|| self.with(&key, &made, ahead.all()).0)
+                }
+            };
+            #[cfg(test)]
+            assert!(
+                *snapshot == *self.with(&key, &made, ahead.into_iter().flat_map(Own::all)).0,
+                "not what is ahead of what was made"
+            );
+            let known = before.map(|before| &before.snapshot).filter(|before| ***before == *snapshot);
+            let is_known = known.is_some();
+            let snapshot = known.cloned().unwrap_or(snapshot);
             if !is_known {
                 // First, so that no acknowledgement of it can come too early.
                 self.refusals.lock().published(&key, &snapshot);
@@ -277,73 +291,164 @@ impl Lane {
                 self.metrics.published(UNIX_EPOCH.elapsed().unwrap_or_default());
                 news.insert(key.clone());
             }
-            served.insert(key, Served { snapshot, is_of_plan });
+            served.insert(key, Served { made, snapshot, is_of_plan });
         }
         state.served = served;
         news
     }
 }
 
+/// A snapshot with other endpoints.
+fn with_endpoints(snapshot: &Arc<Snapshot>, endpoints: Resources) -> Arc<Snapshot> {
+    Arc::new((**snapshot).clone().with_shared(ResourceType::Endpoint, Arc::new(endpoints)))
+}
+
+/// Whether endpoints that are ahead of some compiled ones may be served.
+fn is_possible(key: &GatewayKey, ahead: &Ahead, compiled: &Resources, refused: &Refusals) -> bool {
+    let Ahead { resource, compiled: upstream } = ahead;
+    let bytes = || Bytes::new(key, ResourceType::Endpoint, &resource.name, &resource.version);
+    // Where the release can serve less, the compile decides what.
+    is_served_whole(upstream, key.envoy) && compiled.contains_key(&resource.name) && refused.get(&bytes()).is_none()
+}
+
 impl State {
-    /// Takes in what a compile came to.
-    fn compiled(&mut self, step: Step) {
-        let Step { batches, put_off, endpoints } = step;
-        let put_off: BTreeMap<ObjectRef, u64> = put_off.into_iter().collect();
-        let mut settled: BTreeSet<ObjectRef> = BTreeSet::new();
-        self.pending.retain(|id, pending| {
-            let last = if pending.is_put_off { put_off.get(id).copied().unwrap_or_default() } else { batches };
-            let is_settled = pending.batch <= last;
-            if is_settled {
-                settled.append(&mut pending.services);
+    /// Takes changes of a batch in. Returns the Services whose slices they change.
+    fn take(&mut self, turns: Vec<Moved>, number: u64) -> BTreeSet<ObjectRef> {
+        let mut touched = BTreeSet::new();
+        for turn in turns {
+            let before = self.pending.remove(turn.id());
+            let endpoints = self.endpoints.as_mut();
+            let mut services =
+                endpoints.map(|all| all.take(&turn, before.as_ref().map(|before| &before.turn))).unwrap_or_default();
+            touched.extend(services.iter().cloned());
+            if let Some(before) = before {
+                self.let_go(&before.services);
+                services.extend(before.services);
             }
-            !is_settled
-        });
-        self.waiting.retain(|_, batch| *batch > batches);
-        self.waits = self.waits.filter(|batch| *batch > batches);
-        // Where nothing but tables and other slices was compiled, what is ahead of an upstream that is the same is the same.
-        let mut before = std::mem::take(&mut self.ahead);
-        let others = self.others.split_off(&(batches + 1));
-        if !std::mem::replace(&mut self.others, others).is_empty() {
-            before.clear();
+            self.concern(&services);
+            let id = turn.id().clone();
+            self.in_batches.entry(number).or_default().push(id.clone());
+            self.pending.insert(id, Pending { turn, batch: number, is_put_off: false, services });
         }
-        let mut again = BTreeSet::new();
-        for (gateway, id) in settled.iter().flat_map(|service| endpoints.led_to(service)) {
-            if let Some(own) = before.get_mut(gateway) {
-                own.remove(id);
+        touched
+    }
+
+    /// The changes of a batch are compiled by themselves.
+    fn put_off(&mut self, number: u64) {
+        for id in self.in_batches.remove(&number).unwrap_or_default() {
+            if let Some(pending) = self.pending.get_mut(&id) {
+                pending.is_put_off = true;
             }
         }
-        let services: BTreeSet<&ObjectRef> = self.pending.values().flat_map(|pending| &pending.services).collect();
-        for (gateway, id) in services.into_iter().flat_map(|service| endpoints.led_to(service)) {
-            let Some(compiled) = endpoints.compiled(gateway, id) else { continue };
-            match before.get_mut(gateway).and_then(|own| own.remove(id)) {
-                Some(ahead) if Arc::ptr_eq(&ahead.compiled, compiled) => {
-                    self.ahead.entry(gateway.clone()).or_default().insert(id.clone(), ahead);
+    }
+
+    fn concern(&mut self, services: &BTreeSet<ObjectRef>) {
+        for service in services {
+            *self.concerned.entry(service.clone()).or_default() += 1;
+        }
+    }
+
+    fn let_go(&mut self, services: &BTreeSet<ObjectRef>) {
+        for service in services {
+            if let Some(count) = self.concerned.get_mut(service) {
+                *count -= 1;
+                if *count == 0 {
+                    self.concerned.remove(service);
                 }
-                _ => drop(again.insert((gateway.clone(), id.clone()))),
             }
-        }
-        // Two Services may lead to one upstream.
-        again.retain(|(gateway, id)| !self.ahead.get(gateway).is_some_and(|own| own.contains_key(id)));
-        self.endpoints = Some(endpoints);
-        self.is_caught_up = self.pending.is_empty();
-        if !again.is_empty() {
-            self.catch_up();
-            self.lead(&again);
         }
     }
 
-    /// Brings the endpoints to what they are now.
-    fn catch_up(&mut self) {
-        if let Some(endpoints) = self.endpoints.as_mut().filter(|_| !self.is_caught_up) {
-            for pending in self.pending.values_mut() {
-                pending.services.extend(endpoints.take(&pending.turn));
+    /// Forgets the pending changes that are compiled. Returns the Services that they concern.
+    fn settle(&mut self, batches: u64, put_off: Vec<(ObjectRef, u64)>) -> BTreeSet<ObjectRef> {
+        let later = self.in_batches.split_off(&(batches + 1));
+        let compiled = std::mem::replace(&mut self.in_batches, later);
+        let with_batches = compiled.into_values().flatten().map(|id| (id, batches, false));
+        let by_themselves = put_off.into_iter().map(|(id, batch)| (id, batch, true));
+        let mut settled = BTreeSet::new();
+        for (id, last, is_put_off) in with_batches.chain(by_themselves) {
+            let is_settled = self.pending.get(&id).is_some_and(|own| own.is_put_off == is_put_off && own.batch <= last);
+            if is_settled && let Some(pending) = self.pending.remove(&id) {
+                self.let_go(&pending.services);
+                settled.extend(pending.services);
             }
         }
-        self.is_caught_up = true;
+        settled
     }
 
-    /// Makes the endpoints of some upstreams as they are now; whether none has to wait.
-    fn lead(&mut self, upstreams: &BTreeSet<(GatewayId, UpstreamId)>) -> bool {
+    /// Takes in what a compile came to. Returns what is ahead of it otherwise than of the one before.
+    fn compiled(&mut self, step: Step) -> Renewed {
+        let Step { batches, put_off, endpoints } = step;
+        let mut settled = self.settle(batches, put_off);
+        // What came behind them while they waited could not be served.
+        self.waiting.retain(|id, batch| {
+            let is_compiled = *batch <= batches;
+            if is_compiled {
+                settled.insert(id.clone());
+            }
+            !is_compiled
+        });
+        self.waits = self.waits.filter(|batch| *batch > batches);
+        let others = self.others.split_off(&(batches + 1));
+        let has_others = !std::mem::replace(&mut self.others, others).is_empty();
+        // Whatever came since the last list came by here.
+        let before = self.endpoints.take().filter(|_| self.listed.is_none());
+        self.listed = self.listed.filter(|batch| *batch > batches);
+        let Some(before) = before else {
+            self.catch_up(endpoints);
+            return self.lead_all();
+        };
+        let mut places = if has_others { BTreeSet::new() } else { endpoints.changes_since(&before) };
+        let endpoints = self.endpoints.insert(before.after(endpoints));
+        if has_others {
+            return self.lead_all();
+        }
+        // Where nothing but tables and other slices was compiled, what is ahead of an upstream that is the same is the same.
+        let led = settled.iter().flat_map(|service| endpoints.led_to(service));
+        places.extend(led.map(|(gateway, id)| (gateway.clone(), id.clone())));
+        let mut names: BTreeMap<GatewayId, BTreeSet<Name>> = BTreeMap::new();
+        let mut renew = |gateway: &GatewayId, name: Name| {
+            names.entry(gateway.clone()).or_default().insert(name);
+        };
+        let mut again = BTreeSet::new();
+        for place in places {
+            let (gateway, id) = &place;
+            let is_pending = endpoints.is_led_by(&place, |service| self.concerned.contains_key(service));
+            if let Some(name) = self.ahead.get_mut(gateway).and_then(|own| own.remove(id)) {
+                renew(gateway, name);
+            }
+            if is_pending && endpoints.compiled(gateway, id).is_some() {
+                again.insert(place);
+            }
+        }
+        self.lead(&again, &mut renew);
+        self.ahead.retain(|_, own| !own.is_empty());
+        Renewed::These(names)
+    }
+
+    /// Goes on from a compile with what is not in it.
+    fn catch_up(&mut self, mut compiled: Endpoints) {
+        let mut concerned: BTreeMap<ObjectRef, usize> = BTreeMap::new();
+        for pending in self.pending.values_mut() {
+            pending.services.extend(compiled.take(&pending.turn, None));
+            pending.services.iter().for_each(|service| *concerned.entry(service.clone()).or_default() += 1);
+        }
+        (self.endpoints, self.concerned) = (Some(compiled), concerned);
+    }
+
+    /// Makes the endpoints anew of all upstreams that pending changes concern.
+    fn lead_all(&mut self) -> Renewed {
+        self.ahead.clear();
+        if let Some(endpoints) = &self.endpoints {
+            let all = self.concerned.keys().flat_map(|service| endpoints.led_to(service));
+            let all = all.map(|(gateway, id)| (gateway.clone(), id.clone())).collect();
+            self.lead(&all, &mut |_, _| {});
+        }
+        Renewed::All
+    }
+
+    /// Makes the endpoints of some upstreams as they are now, and tells the names of those that it could; whether it could all.
+    fn lead(&mut self, upstreams: &BTreeSet<(GatewayId, UpstreamId)>, made: &mut impl FnMut(&GatewayId, Name)) -> bool {
         let Some(endpoints) = self.endpoints.as_ref().filter(|_| self.waits.is_none()) else { return false };
         let waits = |id: &ObjectRef| self.waiting.contains_key(id);
         let mut is_whole = true;
@@ -351,62 +456,10 @@ impl State {
             let led = endpoints.lead(gateway, id, waits).and_then(|led| Ahead::new(gateway, led));
             is_whole &= led.is_some();
             if let Some(ahead) = led {
+                made(gateway, ahead.resource.name.clone());
                 self.ahead.entry(gateway.clone()).or_default().insert(id.clone(), ahead);
             }
         }
         is_whole
-    }
-}
-
-/// Slices that are served already and wait to be compiled: the youngest change of each.
-#[derive(Default)]
-pub(super) struct PutOff {
-    order: VecDeque<ObjectRef>,
-    changes: BTreeMap<ObjectRef, (u64, Change)>,
-    /// Since when there are any.
-    since: Option<Instant>,
-}
-
-impl PutOff {
-    /// Puts a batch off.
-    pub(super) fn add(&mut self, batch: u64, changes: Vec<Change>, now: Instant) {
-        for change in changes {
-            let id = change.id().clone();
-            if self.changes.insert(id.clone(), (batch, change)).is_none() {
-                self.order.push_back(id);
-            }
-        }
-        self.since = self.since.or((!self.order.is_empty()).then_some(now));
-    }
-
-    /// Forgets what a younger batch replaces.
-    pub(super) fn replaced_by(&mut self, batch: &Batch) {
-        if batch.extent == Extent::Complete {
-            *self = Self::default();
-        } else if !self.order.is_empty() {
-            let ids: BTreeSet<&ObjectRef> =
-                batch.changes.iter().map(Change::id).filter(|id| self.changes.contains_key(*id)).collect();
-            if !ids.is_empty() {
-                self.order.retain(|id| !ids.contains(id));
-                self.changes.retain(|id, _| !ids.contains(id));
-            }
-        }
-    }
-
-    /// When some are to be compiled.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.since.filter(|_| !self.order.is_empty()).map(|since| since + TOGETHER)
-    }
-
-    /// Takes out those that are to be compiled now, each with its batch.
-    pub(super) fn take(&mut self, now: Instant) -> Vec<(u64, Change)> {
-        if self.due().is_none_or(|due| due > now) {
-            return Vec::new();
-        }
-        let ids: Vec<ObjectRef> = self.order.drain(..self.order.len().min(AT_ONCE)).collect();
-        if self.order.is_empty() {
-            self.since = None;
-        }
-        ids.iter().filter_map(|id| self.changes.remove(id)).collect()
     }
 }

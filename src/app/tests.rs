@@ -6,6 +6,7 @@ use super::clients::match_node;
 use super::*;
 use crate::compile::compile;
 use crate::crd::{Change, Object};
+use crate::ir::policy::rate_limit::LimitPlan;
 use crate::model::{EnvoyRelease, Kind, Labels};
 use crate::testing::decode;
 use crate::xds::caller::Caller;
@@ -222,7 +223,7 @@ fn r15_labels_of_envoys_that_are_gone_do_not_close_a_gateway_again() {
 }
 
 #[test]
-fn the_audit_finds_a_plan_that_is_another_than_from_scratch() {
+fn the_audit_finds_plans_and_limits_that_are_others_than_from_scratch() {
     let store = Store::from_objects(objects());
     let remembered = Arc::new(Remembered::default());
     let gateway: GatewayId = "cluster-1/edge/web".parse().unwrap();
@@ -236,7 +237,11 @@ fn the_audit_finds_a_plan_that_is_another_than_from_scratch() {
         compiled: Arc::new(compiled),
     };
     assert_eq!(audit::differences(&sample(compiled.clone())), 0);
-    let mut wrong = compiled;
+    let mut wrong = compiled.clone();
     wrong.plans.remove(&gateway);
     assert_eq!(audit::differences(&sample(wrong)), 1);
+    let mut wrong = compiled;
+    let server = ObjectRef::new(Kind::Service, "cluster-1", "team", "limiter");
+    wrong.limits.insert(server.clone(), Arc::new(LimitPlan { server, configurations: Vec::new() }));
+    assert_eq!(audit::differences(&sample(wrong)), 1, "nobody should be told these limits");
 }

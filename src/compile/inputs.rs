@@ -7,8 +7,9 @@ use imbl::{OrdMap, OrdSet};
 use crate::crd::Object;
 use crate::ir::route::EffectiveLabels;
 use crate::ir::trust::Terms;
-use crate::model::{Code, Finding, Findings, Kind, Labels, Name, ObjectRef, WorkspaceId};
+use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
 use crate::resolve::Options;
+use crate::resolve::balancing::Place;
 use crate::resolve::facts::{
     Account, Age, AuthServerObject, ExternalEndpoint, ExternalService, Node, Pod, PolicyObject, Secret, Selector,
     Service, Slice, Table, TableRole, TrustPolicy, VirtualDestination, VirtualGateway,
@@ -318,7 +319,7 @@ impl Inputs {
         match fact {
             Lowered::Service(service) => self.services.remove(service),
             Lowered::Account(account) => self.accounts.remove(account),
-            Lowered::Slice(slice) => drop(self.slices.remove(&(slice.service.clone(), slice.id.clone()))),
+            Lowered::Slice(slice) => self.dismiss_slice(&slice.service, &slice.id),
             Lowered::Pod(pod) => drop(self.pods.remove(&pod.id)),
             Lowered::Node(node) => drop(self.nodes.remove(&(node.id.cluster.clone(), node.id.name.clone()))),
             Lowered::Secret(secret) => self.secrets.remove(secret),
@@ -338,6 +339,16 @@ impl Inputs {
             | Lowered::Settings(_)
             | Lowered::Nothing => {}
         }
+    }
+
+    /// Takes a slice of a Service out.
+    pub(super) fn dismiss_slice(&mut self, service: &ObjectRef, slice: &ObjectRef) {
+        self.slices.remove(&(service.clone(), slice.clone()));
+    }
+
+    /// The same with the slices, Pods and Nodes of others.
+    pub(super) fn with_places_of(self, others: Self) -> Self {
+        Self { slices: others.slices, pods: others.pods, nodes: others.nodes, ..self }
     }
 
     /// Takes a policy in that refers to nothing any more.
@@ -519,6 +530,10 @@ impl World for Inputs {
     fn nodes(&self, cluster: &Name) -> Vec<Arc<Node>> {
         let own = self.nodes.range((cluster.clone(), Name::default())..).take_while(|((other, _), _)| other == cluster);
         own.map(|(_, node)| node.clone()).collect()
+    }
+
+    fn place(&self, gateway: &GatewayId) -> Place {
+        Place::of(self, gateway)
     }
 
     fn virtual_destination(&self, id: &ObjectRef) -> Option<Arc<VirtualDestination>> {

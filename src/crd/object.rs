@@ -100,6 +100,8 @@ pub enum Spec {
     CorsPolicy(Box<policy::CorsPolicy>),
     CsrfPolicy(Box<policy::CsrfPolicy>),
     ExtAuthPolicy(Box<policy::ExtAuthPolicy>),
+    FailoverPolicy(Box<policy::FailoverPolicy>),
+    OutlierDetectionPolicy(Box<policy::OutlierDetectionPolicy>),
     FaultInjectionPolicy(Box<policy::FaultInjectionPolicy>),
     HeaderManipulationPolicy(Box<policy::HeaderManipulationPolicy>),
     JwtPolicy(Box<policy::JwtPolicy>),

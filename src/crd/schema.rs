@@ -330,6 +330,8 @@ specs! {
     CorsPolicy: policy::CorsPolicy, Report;
     CsrfPolicy: policy::CsrfPolicy, Report;
     ExtAuthPolicy: policy::ExtAuthPolicy, Report;
+    FailoverPolicy: policy::FailoverPolicy, Report;
+    OutlierDetectionPolicy: policy::OutlierDetectionPolicy, Report;
     FaultInjectionPolicy: policy::FaultInjectionPolicy, Report;
     HeaderManipulationPolicy: policy::HeaderManipulationPolicy, Report;
     JwtPolicy: policy::JwtPolicy, Report;

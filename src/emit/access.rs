@@ -14,7 +14,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use crate::ir::Guard;
 use crate::ir::policy::TextPattern;
 use crate::ir::policy::access::{AccessEntry, Behalf, Caller, Cidr, HeaderRule};
-use crate::model::{Name, ObjectRef};
+use crate::model::{Name, ObjectName};
 
 use super::filter::principal;
 use super::{clients, pb, wire};
@@ -47,7 +47,7 @@ pub(super) fn emit_network(guard: &Guard, stat_prefix: String) -> network_pb::Rb
 
 fn rules(entries: &[AccessEntry<Caller>]) -> rules_pb::Rbac {
     let policies = entries.iter().map(|entry| {
-        let ObjectRef { cluster, namespace, name, .. } = &entry.policy;
+        let ObjectName { cluster, namespace, name, .. } = &*entry.policy;
         let policy = rules_pb::Policy {
             permissions: vec![permission(entry)],
             principals: vec![principal(entry)],

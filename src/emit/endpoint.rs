@@ -3,6 +3,8 @@
 //! Every cluster has an assignment, also an empty one: Envoy waits for it, and answers 503 without a host. An endpoint that is
 //! an east-west gateway of another cluster says so, and the cluster says how such a one is spoken to.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use envoy_types::pb::envoy::config::core::v3 as core_pb;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint_pb;
 
@@ -13,7 +15,7 @@ use crate::snapshot::Resource;
 
 use super::{name, pb, wire};
 
-/// The endpoints of one upstream, by locality, each address once.
+/// The endpoints of one upstream, by priority and locality, each address once.
 ///
 /// # Rule
 /// R143: a destination without ready endpoints answers 503. D4 of the failure shapes: so does a black hole.
@@ -28,20 +30,24 @@ pub(super) fn assignment(upstream: &Upstream) -> endpoint_pb::ClusterLoadAssignm
     let name = name::cluster(&upstream.id);
     let endpoints = match upstream.closed {
         Some(Closed::BlackHole) => Vec::new(),
-        Some(Closed::Deny) | None => upstream
-            .endpoints
-            .iter()
-            .filter(|(_, endpoints)| !endpoints.is_empty())
-            .map(|(locality, endpoints)| emit_locality(locality, endpoints, &upstream.hostname))
-            .collect(),
+        Some(Closed::Deny) | None => {
+            let mut groups: BTreeMap<(u32, &Locality), BTreeSet<&Endpoint>> = BTreeMap::new();
+            for (locality, endpoint) in upstream.endpoints.iter().flat_map(|(at, all)| all.iter().map(move |e| (at, e)))
+            {
+                groups.entry((endpoint.priority, locality)).or_default().insert(endpoint);
+            }
+            groups.into_iter().map(|(at, endpoints)| emit_locality(at, endpoints, upstream)).collect()
+        }
     };
     endpoint_pb::ClusterLoadAssignment { cluster_name: name.to_string(), endpoints, ..Default::default() }
 }
 
-fn emit_locality(locality: &Locality, endpoints: &[Endpoint], hostname: &str) -> endpoint_pb::LocalityLbEndpoints {
-    let mut sorted: Vec<&Endpoint> = endpoints.iter().collect();
-    sorted.sort();
-    sorted.dedup();
+fn emit_locality(
+    (priority, locality): (u32, &Locality),
+    endpoints: BTreeSet<&Endpoint>,
+    upstream: &Upstream,
+) -> endpoint_pb::LocalityLbEndpoints {
+    let hostname = &upstream.hostname;
     let known = *locality != Locality::default();
     endpoint_pb::LocalityLbEndpoints {
         locality: known.then(|| core_pb::Locality {
@@ -49,7 +55,9 @@ fn emit_locality(locality: &Locality, endpoints: &[Endpoint], hostname: &str) ->
             zone: locality.zone.to_string(),
             sub_zone: locality.sub_zone.to_string(),
         }),
-        lb_endpoints: sorted.into_iter().map(|endpoint| emit_endpoint(endpoint, hostname)).collect(),
+        lb_endpoints: endpoints.into_iter().map(|endpoint| emit_endpoint(endpoint, hostname)).collect(),
+        load_balancing_weight: upstream.shares.get(locality).copied().and_then(pb::uint32),
+        priority,
         ..Default::default()
     }
 }

@@ -31,6 +31,8 @@ pub(crate) fn upstream(name: &str) -> Upstream {
         protocol: UpstreamProtocol::Http1,
         hostname: format!("{name}.shop.svc.cluster.local").into(),
         endpoints: [(Locality::default(), vec![Endpoint::direct("127.0.0.1".into(), 9101)])].into(),
+        shares: BTreeMap::new(),
+        outlier: None,
         tls: None,
         externals: BTreeMap::new(),
         remotes: BTreeMap::new(),

@@ -7,6 +7,7 @@
 //! attached is remembered in files, so a value of this module holds a secret only if it is [`sealed`].
 
 pub mod access;
+pub mod balancing;
 pub mod csrf;
 pub mod ext_auth;
 pub mod jwt;
@@ -41,6 +42,10 @@ pub enum Policy {
     Access(Arc<access::Access>),
     /// ClientTLSPolicy: absent starts none. It is no part of routes: upstreams have it as a [`ClientTls`](super::ClientTls).
     ClientTls(Option<Arc<Origination>>),
+    /// OutlierDetectionPolicy. It is no part of routes: upstreams have it.
+    Outlier(balancing::Outlier),
+    /// FailoverPolicy. It is no part of routes: upstreams have their endpoints in its order.
+    Failover(Arc<balancing::Failover>),
     /// JWTPolicy.
     Jwt(Arc<jwt::Verification>),
     /// RateLimitPolicy: each by itself, by phase, priority and age. Where one of a route's destinations has this, each has
@@ -65,6 +70,8 @@ impl Policy {
             Self::Csrf(_) => Kind::CsrfPolicy,
             Self::Access(_) => Kind::AccessPolicy,
             Self::ClientTls(_) => Kind::ClientTlsPolicy,
+            Self::Outlier(_) => Kind::OutlierDetectionPolicy,
+            Self::Failover(_) => Kind::FailoverPolicy,
             Self::Jwt(_) => Kind::JwtPolicy,
             Self::RateLimit(_) => Kind::RateLimitPolicy,
             Self::ExtAuth(_) => Kind::ExtAuthPolicy,

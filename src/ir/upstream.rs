@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::model::{Labels, Name, ObjectRef};
+use crate::model::{Labels, Name, ObjectName, ObjectRef};
 
+use super::policy::balancing::Outlier;
 use super::{ClientTls, Guard, Secret, SecretId};
 
 /// Names one destination: object, port and subset, and what it is for.
@@ -132,7 +133,7 @@ impl UpstreamId {
             let text = subset.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
             subset_hash = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes()));
         }
-        let ObjectRef { cluster, namespace, name, .. } = object;
+        let ObjectName { cluster, namespace, name, .. } = &**object;
         let is_label =
             |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         // Others could be read in two ways.
@@ -163,6 +164,10 @@ pub struct Upstream {
     pub hostname: Name,
     /// Ready endpoints by locality; empty answers 503.
     pub endpoints: BTreeMap<Locality, Vec<Endpoint>>,
+    /// The shares of places, where they are said: those without endpoints are left out. Empty where endpoints share alike.
+    pub shares: BTreeMap<Locality, u32>,
+    /// When endpoints that fail are left alone; absent never does.
+    pub outlier: Option<Outlier>,
     /// TLS towards endpoints that are reached straight; absent for plaintext.
     pub tls: Option<ClientTls>,
     /// The same for external services behind it, by what [`Endpoint::via`] says of their endpoints.
@@ -255,15 +260,17 @@ pub struct Endpoint {
     /// The other cluster whose east-west gateway this is, or the external service behind a virtual destination that it belongs
     /// to; absent for what is reached straight.
     pub via: Option<Name>,
-    /// Its share of the requests, in proportion to the weights of the others; at least 1.
+    /// Its share of the requests, in proportion to the weights of the others of its place; at least 1.
     pub weight: u32,
+    /// It is used where those of lower numbers fail; from 0 without gaps.
+    pub priority: u32,
 }
 
 impl Endpoint {
     /// One that is reached straight, and counts like every other.
     #[must_use]
     pub fn direct(address: Name, port: u16) -> Self {
-        Self { address, port, via: None, weight: 1 }
+        Self { address, port, via: None, weight: 1, priority: 0 }
     }
 
     /// Whether it is a Unix socket.

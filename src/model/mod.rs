@@ -13,7 +13,7 @@ pub mod release;
 
 pub use finding::{Approval, Code, FieldPath, Finding, Findings, Location, Severity};
 pub use host::Host;
-pub use id::{GatewayId, Kind, ObjectRef, WorkspaceId};
+pub use id::{GatewayId, Kind, ObjectName, ObjectRef, WorkspaceId};
 pub use labels::Labels;
 pub use name::{Name, SecretBytes};
 pub use path::PathMatch;

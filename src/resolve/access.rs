@@ -175,7 +175,7 @@ fn pods_of<W: World + ?Sized>(world: &W, gateway: &GatewayId, client: &Client, p
         return None;
     }
     let here = accounts(world, pick).into_iter().filter(|account| account.cluster == gateway.cluster);
-    let pods: BTreeSet<(Name, Name)> = here.map(|account| (account.namespace, account.name)).collect();
+    let pods: BTreeSet<(Name, Name)> = here.map(|account| (account.namespace.clone(), account.name.clone())).collect();
     (!pods.is_empty()).then(|| caller(client, Behalf::Pods(pods)))
 }
 

@@ -24,6 +24,7 @@ use super::LoopbackEndpoints;
 use super::access;
 use super::destination::{is_closed_by_policy, is_unsafe};
 use super::eastwest::{EastWestGateway, east_west_gateways};
+use super::external::may_reach_itself;
 use super::facts::{Port, Service, ServicePort};
 use super::gateway::{is_closed_by_policy as is_gateway_closed, mesh_secrets};
 use super::world::World;
@@ -77,6 +78,8 @@ fn door<W: World + ?Sized>(world: &W, gateway: &EastWestGateway) -> Result<Door,
         );
         return Err(unusable(Severity::Error, message));
     };
+    let lets_loopback = world.options().loopback_endpoints == LoopbackEndpoints::Allowed;
+    let is_name = |address: &str| Host::parse(address).is_ok_and(|host| !host.is_wildcard());
     let mut problem = None;
     let mut addresses = BTreeSet::new();
     let found: Vec<(Name, u16)> = if gateway.overrides.is_empty() {
@@ -86,13 +89,17 @@ fn door<W: World + ?Sized>(world: &W, gateway: &EastWestGateway) -> Result<Door,
     };
     for (address, port) in found {
         match address.parse::<IpAddr>() {
+            // Gateways look it up themselves.
+            Err(_) if is_name(&address) && (lets_loopback || !may_reach_itself(&address)) => {
+                addresses.insert((address, port));
+            }
             Err(_) => {
                 let message = format!(
-                    "`{address}`, where east-west gateway `{id}` is reached, is no IP address, and names are not looked up yet; write its IP addresses in `hostInfoOverrides`"
+                    "`{address}`, where east-west gateway `{id}` is said to be reached, is neither an IP address nor a host name that leads elsewhere; write one in `hostInfoOverrides`"
                 );
                 problem = Some(message);
             }
-            Ok(ip) if is_unsafe(ip) && world.options().loopback_endpoints == LoopbackEndpoints::Refused => {
+            Ok(ip) if is_unsafe(ip) && !lets_loopback => {
                 let message = format!(
                     "address {address} of east-west gateway `{id}` would lead gateways to their own hosts; `--allow-loopback-endpoints` permits it for a mesh on one machine"
                 );
@@ -191,7 +198,11 @@ pub(super) fn add_remote(endpoints: &mut BTreeMap<Locality, Vec<Endpoint>>, behi
         let weight = (u64::from(count) * u64::from(scale) / u64::from(of(&way))).max(1);
         let weight = u32::try_from(weight).unwrap_or(u32::MAX);
         let via = Some(way.remote.target.object.cluster.clone());
-        let all = way.gateways.into_iter().map(|(address, port)| Endpoint { address, port, via: via.clone(), weight });
+        let all = way.gateways.into_iter().map(|(address, port)| Endpoint {
+            via: via.clone(),
+            weight,
+            ..Endpoint::direct(address, port)
+        });
         endpoints.entry(place).or_default().extend(all);
     }
 }
@@ -206,7 +217,7 @@ fn multiple(a: u32, b: u32) -> Option<u32> {
 }
 
 /// The place that several have in common: their region, and their zone and sub-zone where these are the same too.
-fn common<'a>(mut places: impl Iterator<Item = &'a Locality>) -> Locality {
+pub(super) fn common<'a>(mut places: impl Iterator<Item = &'a Locality>) -> Locality {
     let mut common = places.next().cloned().unwrap_or_default();
     for place in places {
         if place.region != common.region {

@@ -12,6 +12,7 @@ use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, Objec
 use super::LoopbackEndpoints;
 use super::access;
 use super::attachment::judging;
+use super::balancing::{Balancing, EndpointLabels, common_labels, topology};
 use super::crossing::{Behind, Way, add_remote, way};
 use super::external;
 use super::facts::{
@@ -344,6 +345,8 @@ pub fn resolve_upstream<W: World + ?Sized>(
         protocol: UpstreamProtocol::Http1,
         hostname: origination::hostname(world, &id.object),
         endpoints: BTreeMap::new(),
+        shares: BTreeMap::new(),
+        outlier: None,
         tls: None,
         externals: BTreeMap::new(),
         remotes: BTreeMap::new(),
@@ -356,6 +359,8 @@ pub fn resolve_upstream<W: World + ?Sized>(
         return upstream;
     }
     let from = Opener { world, gateway, owner: gateway_owner };
+    let balancing = Balancing::of(world, id, findings);
+    let mut labels = balancing.reads_labels().then(EndpointLabels::new);
     let mut behind: Vec<Behind> = Vec::new();
     match id.object.kind {
         Kind::ExternalService => external::lead(&from, &mut upstream, findings),
@@ -364,7 +369,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
                 && let Some(port) = service.ports.iter().find(|port| port.number == id.port)
             {
                 upstream.protocol = port.protocol.unwrap_or(UpstreamProtocol::Http1);
-                let found = endpoints(world, &service, port, &id.subset, findings);
+                let found = endpoints(world, (&service, port), &id.subset, None, findings);
                 if service.id.cluster == *gateway_cluster {
                     let own = (&*service, port);
                     match origination::to_service(&from, own, None, id.purpose, &mut upstream.secrets, findings) {
@@ -433,7 +438,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
                                 continue;
                             }
                             upstream.tls = way.tls();
-                            let found = endpoints(world, &service, target, &id.subset, findings);
+                            let found = endpoints(world, (&service, target), &id.subset, labels.as_mut(), findings);
                             for (locality, list) in found {
                                 upstream.endpoints.entry(locality).or_default().extend(list);
                             }
@@ -444,7 +449,14 @@ pub fn resolve_upstream<W: World + ?Sized>(
                             let crossing = origination::may_cross(world, (&service, target), through, id.purpose);
                             match crossing.and_then(|()| way(world, gateway, &remote)) {
                                 Ok(way) => {
-                                    let endpoints = endpoints(world, &service, target, &id.subset, findings);
+                                    let mut there = labels.as_ref().map(|_| EndpointLabels::new());
+                                    let own = (&*service, target);
+                                    let endpoints = endpoints(world, own, &id.subset, there.as_mut(), findings);
+                                    if let (Some(labels), Some(there)) = (&mut labels, there) {
+                                        let common = common_labels(there.values());
+                                        let all = way.gateways.iter().map(|gateway| (gateway.clone(), common.clone()));
+                                        labels.extend(all);
+                                    }
                                     behind.push(Behind { way, endpoints });
                                 }
                                 Err((code, reason)) => {
@@ -482,6 +494,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
         behind.iter().map(|Behind { way, .. }| (way.remote.target.object.cluster.clone(), way.remote.clone()));
     upstream.remotes = remotes.collect();
     add_remote(&mut upstream.endpoints, behind);
+    balancing.arrange(world, gateway, &labels.unwrap_or_default(), &mut upstream, findings);
     for list in upstream.endpoints.values_mut() {
         list.sort();
         list.dedup();
@@ -626,14 +639,15 @@ fn closed_by_policy<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> Opti
 /// The ready endpoints of a Service port, by locality.
 ///
 /// From its slices; where it has none, from the Pods that its selector picks, so that a directory without slices works.
+/// Where they are wanted, their labels are noted, those of their places among them.
 ///
 /// # Rule
 /// R12, R13.
 fn endpoints<W: World + ?Sized>(
     world: &W,
-    service: &Service,
-    port: &ServicePort,
+    (service, port): (&Service, &ServicePort),
     subset: &Labels,
+    mut labels: Option<&mut EndpointLabels>,
     findings: &mut Findings,
 ) -> BTreeMap<Locality, Vec<Endpoint>> {
     let mut result: BTreeMap<Locality, Vec<Endpoint>> = BTreeMap::new();
@@ -649,6 +663,11 @@ fn endpoints<W: World + ?Sized>(
             }
             let node = endpoint.node.clone().or_else(|| pod.as_ref().and_then(|pod| pod.node.clone()));
             let locality = locality(world, &service.id.cluster, node.as_ref(), endpoint.zone.as_ref());
+            if let (Some(labels), Some(address)) = (&mut labels, endpoint.addresses.first()) {
+                let mut own = pod.map(|pod| pod.labels.clone()).unwrap_or_default();
+                own.extend(topology(&locality));
+                labels.insert((address.clone(), number), own);
+            }
             add(world, &mut result, &slice.id, endpoint, number, locality, findings);
         }
     }
@@ -663,6 +682,10 @@ fn endpoints<W: World + ?Sized>(
             };
             let Some(number) = number else { continue };
             let locality = locality(world, &service.id.cluster, pod.node.as_ref(), None);
+            if let (Some(labels), Some(address)) = (&mut labels, pod.addresses.first()) {
+                let own = pod.labels.clone().into_iter().chain(topology(&locality)).collect();
+                labels.insert((address.clone(), number), own);
+            }
             let entry = SliceEndpoint { addresses: pod.addresses.clone(), pod: None, node: None, zone: None };
             add(world, &mut result, &pod.id, &entry, number, locality, findings);
         }

@@ -91,11 +91,7 @@ pub fn serves<W: World + ?Sized>(world: &W, gateways: &[Arc<VirtualGateway>], se
 /// The class of a gateway Service alone.
 #[must_use]
 pub fn class_of_one(service: &ObjectRef) -> GatewayId {
-    GatewayId {
-        cluster: service.cluster.clone(),
-        namespace: service.namespace.clone(),
-        services: vec![service.name.clone()],
-    }
+    GatewayId::new(&service.cluster, &service.namespace, vec![service.name.clone()])
 }
 
 /// The class of the Envoy that states a cluster, namespace and labels: every Service of the namespace that selects it.
@@ -116,7 +112,7 @@ pub fn class_of<W: World + ?Sized>(
         .map(|service| service.id.name.clone())
         .collect();
     services.sort();
-    (!services.is_empty()).then(|| GatewayId { cluster: cluster.clone(), namespace: namespace.clone(), services })
+    (!services.is_empty()).then(|| GatewayId::new(cluster, namespace, services))
 }
 
 /// Whether a Service has the port that a listener names (R54).

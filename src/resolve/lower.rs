@@ -30,6 +30,8 @@ use super::facts::{
 use super::policy;
 use super::policy::rate_limit::LimitObject;
 
+pub(crate) use discovery::service_of_slice;
+
 /// The checked form of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Lowered {

@@ -9,6 +9,7 @@
 //! | [`visibility`] | who may refer to whom |
 //! | [`selection`] | which visible objects does a selector or reference mean |
 //! | [`destination`] | what does a destination reference come down to on a gateway |
+//! | [`balancing`] | in which order are the endpoints of a destination used |
 //! | [`crossing`] | how a gateway reaches another cluster, and whom that lets in |
 //! | [`eastwest`] | which gateways carry traffic into a workspace's clusters |
 //! | [`mesh`] | what clients inside a cluster find on its east-west gateways, and who they are |
@@ -39,6 +40,7 @@
 
 pub mod access;
 pub mod attachment;
+pub mod balancing;
 mod certificate;
 pub mod crossing;
 pub mod delegation;

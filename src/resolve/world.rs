@@ -10,9 +10,10 @@ use imbl::OrdMap;
 
 use crate::ir::Policy;
 use crate::ir::route::EffectiveLabels;
-use crate::model::{Labels, Name, ObjectRef, WorkspaceId};
+use crate::model::{GatewayId, Labels, Name, ObjectRef, WorkspaceId};
 
 use super::Options;
+use super::balancing::Place;
 use super::facts::{
     Account, Age, AuthServerObject, ExternalEndpoint, ExternalService, Node, Pod, PolicyEffect, PolicyObject, Secret,
     Selector, Service, Slice, Table, VirtualDestination, VirtualGateway,
@@ -67,6 +68,8 @@ pub trait World {
     fn node(&self, cluster: &Name, name: &Name) -> Option<Arc<Node>>;
     /// The Nodes of a cluster.
     fn nodes(&self, cluster: &Name) -> Vec<Arc<Node>>;
+    /// Where a gateway is.
+    fn place(&self, gateway: &GatewayId) -> Place;
     /// One virtual destination.
     fn virtual_destination(&self, id: &ObjectRef) -> Option<Arc<VirtualDestination>>;
     /// All virtual destinations that a selector picks, whoever owns them.

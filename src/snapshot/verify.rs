@@ -411,46 +411,6 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Secrets go to gateways that use them and to no others, and none is waited for in vain.
-    fn check_secrets(&mut self, listeners: &[(Name, listener_pb::Listener)], of_clusters: &BTreeSet<String>) {
-        let mut wanted: BTreeMap<String, &Name> = BTreeMap::new();
-        for (name, listener) in listeners {
-            let place = Place { resource_type: ResourceType::Listener, resource: name };
-            for chain in listener.filter_chains.iter().chain(&listener.default_filter_chain) {
-                let config = chain.transport_socket.as_ref().and_then(|socket| socket.config_type.as_ref());
-                let config = config.map(|core_pb::transport_socket::ConfigType::TypedConfig(config)| config);
-                let Some(context) = self.unpack::<tls_pb::DownstreamTlsContext>(place, config) else { continue };
-                let requires = context.require_client_certificate.as_ref().is_some_and(|required| required.value);
-                let common = context.common_tls_context.unwrap_or_default();
-                if common.tls_certificates.is_empty() && common.tls_certificate_sds_secret_configs.is_empty() {
-                    self.report(place, "ends TLS without a certificate");
-                }
-                if requires && common.validation_context_type.is_none() {
-                    self.report(place, "demands client certificates and trusts nobody");
-                }
-                wanted.extend(secrets_of(&common).map(|secret| (secret, name)));
-            }
-        }
-        for (secret, listener) in &wanted {
-            if !self.exists(ResourceType::Secret, secret) {
-                let place = Place { resource_type: ResourceType::Listener, resource: listener };
-                self.report(place, format!("waits for secret `{secret}`, which does not exist"));
-            }
-        }
-        for secret in of_clusters {
-            if !self.exists(ResourceType::Secret, secret) {
-                let place = Place { resource_type: ResourceType::Secret, resource: &secret.as_str().into() };
-                self.report(place, "a cluster waits for it, and it does not exist");
-            }
-        }
-        for (name, _) in self.decode(ResourceType::Secret, |secret: &tls_pb::Secret| secret.name.as_str()) {
-            if !wanted.contains_key(name.as_str()) && !of_clusters.contains(name.as_str()) {
-                let place = Place { resource_type: ResourceType::Secret, resource: &name };
-                self.report(place, "nothing uses it, so it must not be sent");
-            }
-        }
-    }
-
     fn check_manager(&mut self, place: Place<'_>, manager: &hcm_pb::HttpConnectionManager, chains: &mut Chains) {
         use hcm_pb::http_connection_manager::RouteSpecifier;
         self.check_filters(place, &manager.http_filters);
@@ -740,6 +700,9 @@ impl Routes<'_, '_, '_> {
                 self.report(at, format_args!("asks cluster `{cluster}`, which does not exist"));
             }
         }
+        for header in by_key(slots).flat_map(extensions::told) {
+            self.check_value(at, &header);
+        }
         let named = slots.iter().filter_map(|(slot, config)| extensions::named(slot, config));
         let slots: BTreeSet<String> = slots.keys().cloned().chain(named).collect();
         if let Some(asked) = &mut self.checker.asked {
@@ -792,6 +755,10 @@ impl Routes<'_, '_, '_> {
         if header.key.len().max(header.value.len()) > format::LONGEST {
             self.report(at, format_args!("adds a header or value of more than {} bytes", format::LONGEST));
         }
+        self.check_value(at, header);
+    }
+
+    fn check_value(&mut self, at: At<'_>, header: &core_pb::HeaderValue) {
         if let Err(problem) = format::check(&header.value) {
             self.report(at, format_args!("value of header `{}`: {problem}", header.key));
         }

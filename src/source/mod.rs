@@ -14,7 +14,7 @@ mod places;
 
 use std::future::Future;
 
-pub use directory::{Directory, Loaded, Options, SourceError, Watching, read};
+pub use directory::{Directory, Listed, Loaded, Options, SourceError, Watching, read};
 pub use places::Places;
 
 use crate::crd::Change;

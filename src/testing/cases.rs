@@ -13,7 +13,8 @@
 //!   clusters are let through to is `gateway/port/server name requests of identities -> upstream`, or `connections of`.
 //! * `endpoints`: the complete listing of the upstreams, `gateway upstream protocol: addresses` or `closed`, with the TLS that
 //!   the gateway starts; behind an address that leads to another cluster, or belongs to an external service behind a virtual
-//!   destination, ` via cluster`, behind one with a weight other than 1 ` xWEIGHT`. The TLS of those comes last.
+//!   destination, ` via cluster`, behind one with a weight other than 1 ` xWEIGHT`, behind one that
+//!   waits for others to fail ` pPRIORITY`; behind a place with a share of its own that. The TLS of those comes last.
 //! * `access`: the complete listing of who may call what, `gateway: …` for the gateway itself, `gateway/port: …` for whole
 //!   connections, `gateway upstream: …` for what it sends there.
 //! * `limits`: the complete listing of what is limited, and of what rate-limit services are told, as [`super::limits`] says.
@@ -430,15 +431,17 @@ fn endpoints(compiled: &Compiled) -> Vec<String> {
             let mut parts: Vec<String> = Vec::new();
             for (locality, endpoints) in &upstream.endpoints {
                 let place = [&locality.region, &locality.zone, &locality.sub_zone].map(|part| &**part);
+                let share = upstream.shares.get(locality).map(|share| format!(" {share}")).unwrap_or_default();
                 let place = if place.iter().all(|part| part.is_empty()) {
                     String::new()
                 } else {
-                    format!(" ({})", place.join("/"))
+                    format!(" ({}{share})", place.join("/"))
                 };
                 parts.extend(endpoints.iter().map(|e| {
                     let via = e.via.as_ref().map(|cluster| format!(" via {cluster}")).unwrap_or_default();
                     let weight = if e.weight == 1 { String::new() } else { format!(" x{}", e.weight) };
-                    format!("{}:{}{via}{weight}{place}", e.address, e.port)
+                    let priority = if e.priority == 0 { String::new() } else { format!(" p{}", e.priority) };
+                    format!("{}:{}{via}{weight}{priority}{place}", e.address, e.port)
                 }));
             }
             let tls = upstream.tls.as_ref().map(|tls| format!(" {tls}")).unwrap_or_default();

@@ -32,6 +32,18 @@ struct Row {
 
 const ROWS: &[Row] = &[
     Row {
+        kind: Kind::OutlierDetectionPolicy,
+        sample: "{consecutiveErrors: 2, consecutiveGatewayErrors: 1, interval: 1s, baseEjectionTime: 2s, maxEjectionPercent: 50}",
+        lacks: "Services",
+        shown_by: &["failover::r173_the_nearest_serve_and_others_take_over_and_give_back"],
+    },
+    Row {
+        kind: Kind::FailoverPolicy,
+        sample: "{localityMappings: [{from: {region: eu}, to: [{region: us, weight: 60}, {region: eu, weight: 40}]}]}",
+        lacks: "gateways of one Service in several places, which count as in what these have in common",
+        shown_by: &["failover::r176_requests_go_where_a_policy_leads_them"],
+    },
+    Row {
         kind: Kind::HeaderManipulationPolicy,
         sample: "{appendRequestHeaders: {x-a: a}, removeRequestHeaders: [x-b], appendResponseHeaders: {x-c: c}, removeResponseHeaders: [x-d]}",
         lacks: "pseudo-headers but `Host`",
@@ -281,6 +293,50 @@ spec:
   tcp: [{forwardTo: {destinations: [{ref: {name: web}, port: {number: 80}}]}}]
 ---
 apiVersion: v1
+kind: Node
+metadata: {name: here, labels: {topology.kubernetes.io/region: eu}}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: there, labels: {topology.kubernetes.io/region: us}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-0, namespace: shop, labels: {app: web}}
+spec: {nodeName: here}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: cart, namespace: shop, labels: {app: cart}}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: cart-1, namespace: shop, labels: {kubernetes.io/service-name: cart}}
+ports: [{port: 8080}]
+endpoints: [{addresses: [10.0.0.1], nodeName: here}, {addresses: [10.0.0.2], nodeName: there}]
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: VirtualDestination
+metadata: {name: cart, namespace: shop}
+spec: {services: [{labels: {app: cart}}], ports: [{number: 80, protocol: HTTP}, {number: 81, protocol: HTTP, targetPort: {number: 80}}]}
+---
+apiVersion: resilience.policy.gloo.solo.io/v2
+kind: OutlierDetectionPolicy
+metadata: {name: cart, namespace: shop, creationTimestamp: '2024-01-01T00:00:00Z'}
+spec: {applyToDestinations: [{kind: VIRTUAL_DESTINATION, selector: {name: cart}, port: {number: 81}}], config: {}}
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: RouteTable
+metadata: {name: zzz, namespace: shop}
+spec:
+  hosts: [zzz.example]
+  virtualGateways: [{name: web}]
+  http:
+    - {name: one, matchers: [{uri: {prefix: /one}}], forwardTo: {destinations: [{ref: {name: cart}, kind: VIRTUAL_DESTINATION, port: {number: 80}}]}}
+    - {name: two, forwardTo: {destinations: [{ref: {name: cart}, kind: VIRTUAL_DESTINATION, port: {number: 81}}]}}
+---
+apiVersion: v1
 kind: Service
 metadata: {name: limiter, namespace: shop}
 spec: {selector: {app: limiter}, ports: [{port: 8081}]}
@@ -350,7 +406,8 @@ fn values(of: &Value) -> impl Iterator<Item = &Value> {
     of.as_object().into_iter().flat_map(|fields| fields.values()).chain(of.as_array().into_iter().flatten())
 }
 
-/// The filters that there are beside routes, with their messages: of clusters, of all routes together, of whole connections.
+/// What there is beside routes: the filters of clusters, of all routes together and of whole connections, with their messages;
+/// and the fields of a virtual destination.
 fn beside_routes(compiled: &Compiled) -> BTreeSet<(String, String)> {
     let mut filters = BTreeSet::new();
     for cluster in resources(compiled, ResourceType::Cluster) {
@@ -362,6 +419,19 @@ fn beside_routes(compiled: &Compiled) -> BTreeSet<(String, String)> {
             }
         }
     }
+    let is_group = |name: &Value| name.as_str().is_some_and(|name| name.starts_with("vd/"));
+    for cluster in resources(compiled, ResourceType::Cluster).iter().filter(|cluster| is_group(&cluster["name"])) {
+        // The filters among them are told above.
+        let is_own = |field: &str| !["metadata", "typed_extension_protocol_options"].contains(&field);
+        for (field, value) in cluster.as_object().into_iter().flatten().filter(|(field, _)| is_own(field)) {
+            filters.insert((format!("`{field}` of the cluster"), format!("{} {value}", cluster["name"])));
+        }
+    }
+    for group in resources(compiled, ResourceType::Endpoint).iter().filter(|group| is_group(&group["cluster_name"])) {
+        for (field, value) in values(&group["endpoints"]).filter_map(Value::as_object).flatten() {
+            filters.insert((format!("`{field}` of the endpoints"), format!("{} {value}", group["cluster_name"])));
+        }
+    }
     for extension in resources(compiled, ResourceType::Extension) {
         let (name, config) = (extension["name"].as_str().unwrap_or_default(), &extension["typed_config"]);
         filters.insert((format!("`{name}` of the listener: {}", message(config)), config.to_string()));
@@ -369,12 +439,17 @@ fn beside_routes(compiled: &Compiled) -> BTreeSet<(String, String)> {
     for listener in resources(compiled, ResourceType::Listener) {
         for filter in values(&listener["filter_chains"]).flat_map(|chain| values(&chain["filters"])) {
             let (name, config) = (filter["name"].as_str().unwrap_or_default(), &filter["typed_config"]);
-            filters.insert((format!("`{name}` of the listener: {}", message(config)), config.to_string()));
+            // Where connections go is no filter of a policy.
+            if name != "envoy.filters.network.tcp_proxy" {
+                filters.insert((format!("`{name}` of the listener: {}", message(config)), config.to_string()));
+            }
         }
     }
     for cluster in resources(compiled, ResourceType::Cluster) {
         let transport = &cluster["transport_socket"]["typed_config"];
-        if !transport.is_null() {
+        // What filters ask outside the mesh is no destination.
+        let is_destination = cluster["name"].as_str().is_some_and(|name| name.starts_with("svc/"));
+        if is_destination && !transport.is_null() {
             filters
                 .insert((format!("`transport_socket` of the cluster: {}", message(transport)), transport.to_string()));
         }

@@ -162,15 +162,49 @@ pub(crate) fn mutation() -> impl Strategy<Value = Mutation> {
 
 pub(crate) type World = Vec<(String, Value)>;
 
-/// The demo, the demo with protecting policies, the demo with what is outside, then every scenario.
+/// The demo, the demo with protecting policies, the demo with what is outside, what spans clusters, then every scenario.
 pub(crate) static WORLDS_AS_WRITTEN: LazyLock<Vec<World>> = LazyLock::new(|| {
     let mut worlds = vec![demo(), protected(demo()), with_outside(demo())];
+    // Little else crosses, so that it comes up often enough.
+    worlds.extend(std::iter::repeat_n(spanning(), 6));
     for scenario in super::scenarios::scenarios() {
         let objects = scenario["objects"].as_array().cloned().unwrap_or_default();
         worlds.push(objects.into_iter().map(|object| (cluster_of(&object), object)).collect());
     }
     worlds
 });
+
+/// What the cases of failover share: three clusters, with ways between them. The control plane keeps the root of trust.
+pub(crate) fn spanning() -> World {
+    let page = include_str!("../cases/failover.md");
+    let shared = page.split("```").nth(1).and_then(|block| block.strip_prefix("yaml\n")).expect("a shared part");
+    let mut objects = yaml::documents(shared).expect("the shared part is YAML");
+    for object in objects.iter_mut().filter(|object| object["kind"] == "RootTrustPolicy") {
+        object["spec"] = json!({});
+    }
+    let policy = json!({
+        "apiVersion": "resilience.policy.gloo.solo.io/v2", "kind": "FailoverPolicy",
+        "metadata": {"name": "cart", "namespace": "apps"},
+        "spec": {"config": {"localityMappings": [{"from": {"region": "eu"}, "to": [{"region": "us"}]}]}},
+    });
+    let settings = json!({
+        "apiVersion": "admin.gloo.solo.io/v2", "kind": "WorkspaceSettings",
+        "metadata": {"name": "team", "namespace": "apps"},
+        "spec": {"options": {
+            "federation": {"enabled": true},
+            "eastWestGateways": [{"selector": {"labels": {"istio": "eastwestgateway"}}, "port": {"name": "tls"}}],
+        }},
+    });
+    let table = json!({
+        "apiVersion": "networking.gloo.solo.io/v2", "kind": "RouteTable",
+        "metadata": {"name": "straight", "namespace": "apps"},
+        "spec": {"hosts": ["www.example.com"], "virtualGateways": [{"name": "web"}], "http": [{"name": "there", "forwardTo": {
+            "destinations": [{"ref": {"name": "cart", "cluster": "cluster-2"}, "port": {"number": 80}}],
+        }}]},
+    });
+    objects.extend([policy, settings, table]);
+    objects.into_iter().map(|object| (cluster_of(&object), object)).collect()
+}
 
 fn demo() -> World {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo");

@@ -44,7 +44,7 @@ impl Exposed {
     fn within<'e>(&'e self, cluster: &'e Name) -> impl Iterator<Item = &'e Exposure> {
         let object = ObjectRef::new(Kind::Service, cluster, "", "");
         let nothing = UpstreamId { object, port: 0, subset: Labels::new(), purpose: Purpose::default() };
-        let sender = GatewayId { cluster: "".into(), namespace: "".into(), services: Vec::new() };
+        let sender = GatewayId::new("", "", Vec::new());
         let first = Exposure { target: nothing.clone(), sender, upstream: nothing, is_stream: false };
         self.all.range(first..).take_while(move |exposure| exposure.target.object.cluster == *cluster)
     }
@@ -60,6 +60,8 @@ impl Exposed {
 pub(super) struct Crossing {
     /// What its upstreams expose.
     exposing: BTreeMap<UpstreamId, Vec<Exposure>>,
+    /// Those of its upstreams that need its identity.
+    needing: BTreeSet<UpstreamId>,
     /// What its upstreams need beside its identity, and how many do.
     secrets: BTreeMap<SecretId, (Secret, usize)>,
     /// Who it is, while it sends or receives.
@@ -86,7 +88,11 @@ impl Crossing {
 
     /// How many parts are held.
     pub(super) fn len(&self) -> usize {
-        self.exposing.len() + self.secrets.len() + self.of_listeners.len() + self.upstreams().count()
+        self.exposing.len()
+            + self.needing.len()
+            + self.secrets.len()
+            + self.of_listeners.len()
+            + self.upstreams().count()
     }
 }
 
@@ -123,12 +129,12 @@ impl Serving {
             upstream: id.clone(),
             is_stream,
         };
+        let needs = now.is_some_and(Upstream::needs_identity);
+        let changed = if needs { self.crossing.needing.insert(id.clone()) } else { self.crossing.needing.remove(id) };
+        self.crossing.are_secrets_stale |= changed;
         let now: Vec<Exposure> =
             now.into_iter().flat_map(|now| now.remotes.values()).map(|remote| exposure(&remote.target)).collect();
         let before = self.crossing.exposing.remove(id).unwrap_or_default();
-        if now.is_empty() != before.is_empty() {
-            self.crossing.are_secrets_stale = true;
-        }
         now.iter().filter(|exposure| !before.contains(exposure)).for_each(|exposure| exposed.add(exposure.clone()));
         before.iter().filter(|exposure| !now.contains(exposure)).for_each(|exposure| exposed.remove(exposure));
         if !now.is_empty() {
@@ -151,7 +157,7 @@ impl Serving {
             return;
         }
         let reader = Reader::Identity(self.gateway.clone());
-        let is_member = !self.crossing.exposing.is_empty() || !self.crossing.listeners.is_empty();
+        let is_member = !self.crossing.needing.is_empty() || !self.crossing.listeners.is_empty();
         let origin = Origin::Identity(self.gateway.clone());
         let before = self.crossing.identity().cloned();
         if is_member && (is_stale || self.crossing.member.is_none()) {

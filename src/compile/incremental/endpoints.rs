@@ -7,24 +7,61 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 
 use crate::compile::full::Compiled;
 use crate::compile::inputs::Inputs;
-use crate::crd::{Change, Object};
+use crate::crd::Change;
 use crate::ir::upstream::Purpose;
 use crate::ir::{GatewayPlan, Upstream, UpstreamId};
 use crate::memo::Reads;
 use crate::model::{Findings, GatewayId, Kind, Labels, ObjectRef};
 use crate::resolve::destination::resolve_upstream;
 use crate::resolve::gateway::owner_of;
-use crate::resolve::lower::{Lowered, lower};
+use crate::resolve::lower::{Lowered, lower, service_of_slice};
 use crate::store::Store;
 
 use super::slots::{Reader, Recording, Slot};
 
-/// The upstreams that take the endpoints of Services other than the one that they name, by such a Service.
-pub(super) type Backed = OrdSet<(ObjectRef, Option<(GatewayId, UpstreamId)>)>;
+/// The upstreams that take the endpoints of Services other than the one that they name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Backed {
+    /// By such a Service.
+    users: OrdSet<(ObjectRef, Option<Place>)>,
+    /// By upstream.
+    services: OrdSet<(Place, Option<ObjectRef>)>,
+}
+
+/// An upstream of a gateway.
+type Place = (GatewayId, UpstreamId);
+
+impl Backed {
+    fn insert(&mut self, service: &ObjectRef, place: &Place) {
+        self.users.insert((service.clone(), Some(place.clone())));
+        self.services.insert((place.clone(), Some(service.clone())));
+    }
+
+    fn remove(&mut self, service: &ObjectRef, place: &Place) {
+        self.users.remove(&(service.clone(), Some(place.clone())));
+        self.services.remove(&(place.clone(), Some(service.clone())));
+    }
+
+    fn users<'a>(&'a self, service: &'a ObjectRef) -> impl Iterator<Item = &'a Place> {
+        let all = self.users.range((service.clone(), None)..).take_while(move |(other, _)| other == service);
+        all.filter_map(|(_, place)| place.as_ref())
+    }
+
+    fn services<'a>(&'a self, place: &'a Place) -> impl Iterator<Item = &'a ObjectRef> {
+        let all = self.services.range((place.clone(), None)..).take_while(move |(other, _)| other == place);
+        all.filter_map(|(_, service)| service.as_ref())
+    }
+
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        self.users.len()
+    }
+}
 
 /// The endpoints of all upstreams, from the last compile on.
 ///
@@ -42,7 +79,7 @@ pub struct Endpoints {
 #[derive(Clone, Debug)]
 pub struct Moved {
     id: ObjectRef,
-    now: Option<(Arc<Object>, Lowered)>,
+    now: Option<Lowered>,
 }
 
 /// An upstream with its endpoints as they are now.
@@ -63,7 +100,7 @@ impl Moved {
             return None;
         }
         let now = match change {
-            Change::Put(object) => Some((object.clone(), lower(object).0)),
+            Change::Put(object) => Some(lower(object).0),
             Change::Delete(_) => None,
         };
         Some(Self { id: id.clone(), now })
@@ -87,26 +124,41 @@ impl Endpoints {
         self.plans.get(gateway)?.upstreams.get(id)
     }
 
-    /// Takes a change in. Returns the Services whose slices changed.
+    /// The same after another compile, for upstreams as it made them, with the slices, Pods and Nodes that are here.
+    ///
+    /// # Cost
+    /// None.
+    #[must_use]
+    pub fn after(self, compiled: Self) -> Self {
+        Self { inputs: compiled.inputs.with_places_of(self.inputs), ..compiled }
+    }
+
+    /// Takes a change in, of an object that changed to `before` since the compile, or did not. Returns the Services whose slices
+    /// changed.
     ///
     /// # Cost
     /// In proportion to the object.
-    pub fn take(&mut self, turn: &Moved) -> BTreeSet<ObjectRef> {
+    pub fn take(&mut self, turn: &Moved, before: Option<&Moved>) -> BTreeSet<ObjectRef> {
         let mut services = BTreeSet::new();
-        if let Some(before) = self.store.get(&turn.id) {
-            let before = lower(before).0;
-            services.extend(service_of(&before));
-            self.inputs.dismiss(&turn.id, &before);
-        }
-        let change = match &turn.now {
-            Some((object, now)) => {
-                services.extend(service_of(now));
-                self.inputs.admit(&turn.id, now);
-                Change::Put(object.clone())
+        match (before, self.store.get(&turn.id)) {
+            (Some(Moved { now: Some(before), .. }), _) => {
+                services.extend(service_of(before));
+                self.inputs.dismiss(&turn.id, before);
             }
-            None => Change::Delete(turn.id.clone()),
-        };
-        self.store.apply([change]);
+            (Some(Moved { now: None, .. }), _) | (None, None) => {}
+            // What it names is all that matters of it.
+            (None, Some(before)) if turn.id.kind == Kind::EndpointSlice => {
+                if let Some(service) = service_of_slice(before) {
+                    self.inputs.dismiss_slice(&service, &turn.id);
+                    services.insert(service);
+                }
+            }
+            (None, Some(before)) => self.inputs.dismiss(&turn.id, &lower(before).0),
+        }
+        if let Some(now) = &turn.now {
+            services.extend(service_of(now));
+            self.inputs.admit(&turn.id, now);
+        }
         services
     }
 
@@ -121,8 +173,38 @@ impl Endpoints {
             let own = plan.upstreams.range(first..).take_while(move |(id, _)| id.object == *service);
             own.map(move |(id, _)| (gateway, id))
         });
-        let backed = self.backed.range((service.clone(), None)..).take_while(move |(other, _)| other == service);
-        named.chain(backed.filter_map(|(_, user)| user.as_ref()).map(|(gateway, id)| (gateway, id)))
+        named.chain(self.backed.users(service).map(|(gateway, id)| (gateway, id)))
+    }
+
+    /// Whether an upstream takes the endpoints of some Service of which a question approves.
+    ///
+    /// # Cost
+    /// In proportion to its Services.
+    #[must_use]
+    pub fn is_led_by(&self, place: &(GatewayId, UpstreamId), is_one: impl Fn(&ObjectRef) -> bool) -> bool {
+        is_one(&place.1.object) || self.backed.services(place).any(is_one)
+    }
+
+    /// The upstreams that are others than in an earlier compile.
+    ///
+    /// # Cost
+    /// In proportion to them and to the gateways.
+    #[must_use]
+    pub fn changes_since(&self, earlier: &Self) -> BTreeSet<(GatewayId, UpstreamId)> {
+        let none = OrdMap::new();
+        let mut others = BTreeSet::new();
+        for gateway in self.plans.keys().chain(earlier.plans.keys()) {
+            let [before, now] = [earlier, self].map(|of| of.plans.get(gateway));
+            if before.map(Arc::as_ptr) == now.map(Arc::as_ptr) {
+                continue;
+            }
+            let [before, now] = [before, now].map(|plan| plan.map_or(&none, |plan| &plan.upstreams));
+            let ids = before.diff(now).map(|item| match item {
+                DiffItem::Add(id, _) | DiffItem::Remove(id, _) | DiffItem::Update { new: (id, _), .. } => id,
+            });
+            others.extend(ids.map(|id| (gateway.clone(), id.clone())));
+        }
+        others
     }
 
     /// An upstream with its endpoints; none where it has to wait for the compile, because more than these would differ, or
@@ -154,8 +236,10 @@ fn service_of(fact: &Lowered) -> Option<ObjectRef> {
 fn is_the_same_but_for_endpoints(before: &Upstream, now: &Upstream) -> bool {
     // Names are looked up by the cluster itself, which has the endpoints then.
     let is_apart = !before.is_looked_up() && !now.is_looked_up();
-    let Upstream { id, protocol, hostname, endpoints: _, tls, externals, remotes, secrets, closed, guards } = before;
+    let Upstream { id, protocol, hostname, endpoints: _, shares, outlier, .. } = before;
+    let Upstream { tls, externals, remotes, secrets, closed, guards, .. } = before;
     is_apart
+        && (shares.is_empty(), outlier) == (now.shares.is_empty(), &now.outlier)
         && (id, protocol, hostname, closed, guards) == (&now.id, &now.protocol, &now.hostname, &now.closed, &now.guards)
         && (tls, externals, remotes, secrets) == (&now.tls, &now.externals, &now.remotes, &now.secrets)
 }
@@ -171,12 +255,15 @@ pub(super) fn note_backing(
     if id.object.kind == Kind::Service {
         return;
     }
-    let entry = |slot: &Slot| match slot {
-        Slot::Slices(service) => Some((service.clone(), Some((gateway.clone(), id.clone())))),
-        _ => None,
-    };
-    for gone in reads.read_by(&Reader::Upstream(gateway.clone(), id.clone())).filter_map(entry) {
-        backed.remove(&gone);
+    fn service(slot: &Slot) -> Option<&ObjectRef> {
+        match slot {
+            Slot::Slices(service) => Some(service),
+            _ => None,
+        }
     }
-    backed.extend(now.iter().filter_map(entry));
+    let place = (gateway.clone(), id.clone());
+    for gone in reads.read_by(&Reader::Upstream(gateway.clone(), id.clone())).filter_map(service) {
+        backed.remove(gone, &place);
+    }
+    now.iter().filter_map(service).for_each(|service| backed.insert(service, &place));
 }

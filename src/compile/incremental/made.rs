@@ -15,6 +15,7 @@ use crate::memo::Reads;
 use crate::model::{Findings, GatewayId, Kind, ObjectRef};
 use crate::resolve::Options;
 use crate::resolve::attachment::{Beaten, beaten_findings, no_effect};
+use crate::resolve::balancing::Place;
 use crate::resolve::crossing::east_west_findings;
 use crate::resolve::delegation::expand;
 use crate::resolve::delegation::fragments::share;
@@ -56,7 +57,7 @@ impl Made {
             trees: OrdMap::new(),
             groves: BTreeMap::new(),
             numbers: 0,
-            backed: Backed::new(),
+            backed: Backed::default(),
             broken: BTreeSet::new(),
             reached: BTreeMap::new(),
             reaches: BTreeMap::new(),
@@ -65,6 +66,7 @@ impl Made {
             classes: BTreeSet::new(),
             serving: BTreeMap::new(),
             exposed: Exposed::default(),
+            places: BTreeMap::new(),
             plans: OrdMap::new(),
             outcome: Outcome::default(),
         }
@@ -117,6 +119,31 @@ impl Made {
             }
         }
         self.outcome.set(Origin::Object(id.clone()), findings);
+    }
+
+    /// Decides where the gateways are of which somebody asks that, if something may have `moved` them.
+    ///
+    /// # Cost
+    /// In proportion to these gateways and to the Pods beside them.
+    pub(super) fn settle_places(&mut self, moved: bool, dirty: &mut Dirty) {
+        let nobody = GatewayId { cluster: "".into(), namespace: "".into(), services: Vec::new() };
+        let slots = self.reads.within(Slot::Place(nobody)..).map_while(|(slot, _)| match slot {
+            Slot::Place(gateway) => Some(gateway.clone()),
+            _ => None,
+        });
+        let asked: BTreeSet<GatewayId> = slots.collect();
+        self.places.retain(|gateway, _| asked.contains(gateway));
+        for gateway in asked {
+            let known = self.places.get(&gateway);
+            if known.is_some() && !moved {
+                continue;
+            }
+            let now = Place::of(&self.inputs, &gateway);
+            if known != Some(&now) {
+                touch(&self.reads, &Slot::Place(gateway.clone()), dirty);
+                self.places.insert(gateway, now);
+            }
+        }
     }
 
     /// Decides what all gateways trust.

@@ -55,6 +55,7 @@ use crate::memo::Reads;
 use crate::model::{Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef};
 use crate::resolve::Options;
 use crate::resolve::attachment::Beaten;
+use crate::resolve::balancing::Place;
 use crate::resolve::facts::{FailureMode, PolicyObject, Table, TableRole};
 use crate::resolve::gateway::{Bindings, GrownTree, Segment, TableBindings, is_remembered, is_unread};
 use crate::resolve::lower::{Lowered, lower};
@@ -183,6 +184,8 @@ struct Made {
     serving: BTreeMap<GatewayId, Serving>,
     /// Who sends to what in other clusters.
     exposed: Exposed,
+    /// Where gateways are, of which somebody asked that.
+    places: BTreeMap<GatewayId, Place>,
     plans: OrdMap<GatewayId, Arc<GatewayPlan>>,
     outcome: Outcome,
 }
@@ -274,6 +277,7 @@ impl Compiler {
             made.deliveries.len(),
             made.limits.len(),
             made.exposed.len(),
+            made.places.len(),
         ];
         readers + slots + serving + made.outcome.len() + maps.iter().sum::<usize>()
     }
@@ -400,6 +404,8 @@ impl Kept {
         let mut services: BTreeSet<ObjectRef> = BTreeSet::new();
         // What may be offered to clients inside the clusters.
         let mut offering: BTreeSet<ObjectRef> = BTreeSet::new();
+        // What says where gateways are.
+        let moves = turns.iter().any(|(id, ..)| matches!(id.kind, Kind::Pod | Kind::Node | Kind::Service));
         for (id, before, now) in turns {
             made.turn(&id, before.as_deref(), now.as_deref(), &mut dirty);
             if matches!(id.kind, Kind::RouteTable | Kind::VirtualDestination | Kind::ExternalService | Kind::Service) {
@@ -419,6 +425,7 @@ impl Kept {
             }
         }
         dirty.extend(std::mem::take(&mut self.recalled).into_iter().map(Reader::Tree));
+        made.settle_places(moves, &mut dirty);
         made.settle_trust(&options.kept_root, &mut dirty);
         made.settle_policies(&mut dirty);
         made.deliver(&mut dirty);

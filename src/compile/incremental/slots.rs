@@ -10,6 +10,7 @@ use crate::ir::route::EffectiveLabels;
 use crate::memo::Reads;
 use crate::model::{GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
 use crate::resolve::Options;
+use crate::resolve::balancing::Place;
 use crate::resolve::facts::{
     Account, AuthServerObject, ExternalEndpoint, ExternalService, Node, Pod, PolicyObject, Secret, Selector, Service,
     Slice, Table, VirtualDestination, VirtualGateway,
@@ -40,6 +41,8 @@ pub(super) enum Slot {
     Node(Name, Name),
     /// The Nodes of a cluster.
     Nodes(Name),
+    /// Where a gateway is.
+    Place(GatewayId),
     /// Some policies of a workspace.
     Policies(WorkspaceId, PolicyPlace),
     /// All policies.
@@ -363,6 +366,11 @@ impl World for Recording<'_> {
     fn nodes(&self, cluster: &Name) -> Vec<Arc<Node>> {
         self.note(Slot::Nodes(cluster.clone()));
         self.inputs.nodes(cluster)
+    }
+
+    fn place(&self, gateway: &GatewayId) -> Place {
+        self.note(Slot::Place(gateway.clone()));
+        self.inputs.place(gateway)
     }
 
     fn virtual_destination(&self, id: &ObjectRef) -> Option<Arc<VirtualDestination>> {

@@ -25,6 +25,7 @@ use super::*;
 mod large;
 mod layers;
 mod mesh;
+mod protecting;
 
 /// How many scripts are tried.
 const SCRIPTS: u32 = 150;

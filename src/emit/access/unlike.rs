@@ -3,24 +3,28 @@
 //! Of a header that is sent in several lines Envoy says whether some line fits. That every line fits is therefore asked as:
 //! there is no line that does not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::ir::policy::TextPattern;
 
-/// How many bytes the expression for a part between two `*` may have.
+/// How many bytes a part between two `*` may have: its expression is as deep.
+const MAX_PART: usize = 128;
+
+/// How many bytes the expressions for all parts between two `*` may have.
 ///
-/// It grows with the part, but may double with each place at which the part repeats its own head.
-const MAX_LACK: usize = 8192;
+/// One may double with each place at which the part repeats its own head.
+const MAX_SEARCHES: usize = 8192;
 
 /// An expression (RE2, for the whole text) that fits the texts a pattern does not fit; none where every text fits.
 ///
 /// It never fits a text that the pattern fits. It leaves out texts in three cases: what differs from a character that is not
-/// ASCII fits only where it is ASCII; a part between two `*` counts as a further `*` where it is not ASCII or its expression
-/// would be longer than [`MAX_LACK`]; and releases that read characters, not bytes (those without the fix of CVE-2026-73552),
+/// ASCII fits only where it is ASCII; a part between two `*` counts as a further `*` where it is not ASCII, or longer than
+/// [`MAX_PART`], or the expressions longer than [`MAX_SEARCHES`]; and releases that read characters, not bytes (those without the fix of CVE-2026-73552),
 /// find no difference in a byte that is no text.
 ///
 /// # Cost
-/// The length is that of the pattern times its logarithm.
+/// The length is that of the pattern times its logarithm; 4096 bytes make 100 KB, and 76,000 instructions of RE2, which is
+/// within [`PROXY_LEVEL`](crate::model::expression::PROXY_LEVEL).
 pub(super) fn unlike(pattern: &TextPattern) -> Option<String> {
     match pattern {
         TextPattern::Any => None,
@@ -55,8 +59,10 @@ fn parts(glob: &str) -> Vec<String> {
 fn unlike_glob(parts: &[String]) -> Option<String> {
     let [head, middle @ .., tail] = parts else { return None };
     let mut rest = unlike_tail(&characters(tail));
+    let mut left = MAX_SEARCHES;
     for part in middle.iter().rev() {
-        if let Some(search) = Search::of(part) {
+        if let Some(search) = Search::of(part, left) {
+            left -= search.length();
             rest = Some(search.or_then(rest.as_deref()));
         }
     }
@@ -122,51 +128,50 @@ struct Search {
 }
 
 impl Search {
-    /// None for a part that is empty or has no expression; see [`unlike`].
-    fn of(part: &str) -> Option<Self> {
+    /// None for a part that is empty or has no expression of that many bytes; see [`unlike`].
+    fn of(part: &str, most: usize) -> Option<Self> {
         let part = part.as_bytes();
-        if part.is_empty() || !part.is_ascii() {
+        if part.is_empty() || part.len() > MAX_PART || !part.is_ascii() {
             return None;
         }
-        let letters: BTreeSet<u8> = part.iter().copied().collect();
-        // How much of the part's head is found after a byte more, with the first `found` bytes of it before.
-        let after = |found: usize, byte: u8| {
-            let seen: Vec<u8> = part[..found].iter().copied().chain([byte]).collect();
-            (0..=seen.len()).rev().find(|length| seen.ends_with(&part[..*length])).unwrap_or_default()
-        };
+        let states = states(part);
         // From the last state to the first, which leaves each with ways to earlier ones only.
-        let mut back: BTreeMap<usize, Vec<String>> = BTreeMap::new();
-        let (mut again, mut without, mut with) = (String::new(), String::new(), String::new());
+        let mut back: BTreeMap<usize, String> = BTreeMap::new();
+        let mut search = Self { again: String::new(), without: String::new(), with: String::new() };
         for (found, next) in part.iter().copied().enumerate().rev() {
-            let step = format!("{}{again}", regex::escape(&char::from(next).to_string()));
-            for way in back.values_mut().flatten() {
-                way.insert_str(0, &step);
+            let step = format!("{}{}", regex::escape(&char::from(next).to_string()), search.again);
+            for way in back.values_mut() {
+                *way = format!("{step}(?:{way})");
             }
-            without = if found + 1 == part.len() { String::new() } else { format!("(?:{step}{without})?") };
-            with.insert_str(0, &step);
-            let mut forward = member(next);
+            if found + 1 < part.len() {
+                search.without = format!("(?:{step}{})?", search.without);
+            }
+            search.with.insert_str(0, &step);
             let mut classes: BTreeMap<usize, String> = BTreeMap::new();
-            for byte in letters.iter().copied().filter(|byte| *byte != next) {
-                let state = after(found, byte);
-                if state > 0 {
-                    classes.entry(state).or_default().push_str(&member(byte));
-                    forward.push_str(&member(byte));
+            let mut rest = "^".to_owned();
+            for (byte, state) in &states[found] {
+                if *state > 0 {
+                    rest.push_str(&member(*byte));
+                    if *byte != next {
+                        classes.entry(*state).or_default().push_str(&member(*byte));
+                    }
                 }
             }
+            classes.insert(0, rest);
             for (state, class) in classes {
-                back.entry(state).or_default().push(format!("[{class}]"));
+                let ways = back.entry(state).or_default();
+                *ways = if ways.is_empty() { format!("[{class}]") } else { format!("[{class}]|{ways}") };
             }
-            back.entry(0).or_default().push(format!("[^{forward}]"));
-            again = match back.remove(&found) {
-                Some(ways) => format!("(?:{})*", ways.join("|")),
-                None => String::new(),
-            };
-            let length = back.values().flatten().map(String::len).sum::<usize>();
-            if length + again.len() + without.len() + with.len() > MAX_LACK {
+            search.again = back.remove(&found).map(|ways| format!("(?:{ways})*")).unwrap_or_default();
+            if back.values().map(String::len).sum::<usize>() + search.length() > most {
                 return None;
             }
         }
-        Some(Self { again, without, with })
+        Some(search)
+    }
+
+    fn length(&self) -> usize {
+        self.again.len() + self.without.len() + self.with.len()
     }
 
     /// Texts that lack the part, or of which something fits what follows its first place.
@@ -177,6 +182,25 @@ impl Search {
             None => format!("{again}{without}"),
         }
     }
+}
+
+/// How many bytes of a part's head are found after each of its bytes, by how many were found before. After any other byte
+/// it is none.
+fn states(part: &[u8]) -> Vec<BTreeMap<u8, usize>> {
+    let mut states: Vec<BTreeMap<u8, usize>> = Vec::new();
+    let mut shorter = 0;
+    for (found, next) in part.iter().copied().enumerate() {
+        let mut after: BTreeMap<u8, usize> = match found {
+            0 => part.iter().map(|byte| (*byte, 0)).collect(),
+            _ => states[shorter].clone(),
+        };
+        if found > 0 {
+            shorter = states[shorter].get(&next).copied().unwrap_or_default();
+        }
+        after.insert(next, found + 1);
+        states.push(after);
+    }
+    states
 }
 
 #[cfg(test)]

@@ -317,7 +317,7 @@ pub(super) fn apply(policy: &Policy, route: &mut RouteBuilder<'_>) {
         Policy::ExtAuth(authorization) => ext_auth::apply(authorization, route),
         Policy::Csrf(policy) => csrf::apply(policy, route),
         // Clusters and listeners have the one; the other goes into lanes, all at once.
-        Policy::Access(_) | Policy::ClientTls(_) | Policy::RateLimit(_) => {}
+        Policy::Access(_) | Policy::ClientTls(_) | Policy::Outlier(_) | Policy::Failover(_) | Policy::RateLimit(_) => {}
         #[cfg(test)]
         Policy::Teapot(policy) => teapot::apply(policy, route),
     }

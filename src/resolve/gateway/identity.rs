@@ -119,7 +119,7 @@ pub(super) fn of_gateway<W: World + ?Sized>(
     findings: &mut Findings,
 ) -> Result<Name, String> {
     let accounts = accounts(world, gateway);
-    let account = account_of(world, gateway).name;
+    let account = account_of(world, gateway).name.clone();
     if let (Some(service), true) = (services(world, gateway).first(), accounts.len() > 1) {
         let all: Vec<&str> = accounts.iter().map(Name::as_str).collect();
         let message = format!(

@@ -136,7 +136,8 @@ fn look<W: World + ?Sized>(
 ) -> Result<UpstreamId, String> {
     let reachable = |id: &UpstreamId| check_on_gateway(world, gateway, owner, id).map_err(|(_, why)| why);
     if server.object.kind == Kind::Service && server.object.cluster != gateway.cluster {
-        let near = ObjectRef { cluster: gateway.cluster.clone(), ..server.object.clone() };
+        let far = &server.object;
+        let near = ObjectRef::new(far.kind, &gateway.cluster, &far.namespace, &far.name);
         let near = UpstreamId { object: near, ..server.clone() };
         let has_it = world.service(&near.object).is_some_and(|service| {
             let user = world.roster().owner_of(policy);

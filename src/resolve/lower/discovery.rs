@@ -69,9 +69,15 @@ fn protocol(app_protocol: &str, name: &str) -> Option<UpstreamProtocol> {
     }
 }
 
+/// The Service that a slice is of.
+pub(crate) fn service_of_slice(slice: &Object) -> Option<ObjectRef> {
+    let (id, service) = (&slice.meta.id, slice.meta.labels.get("kubernetes.io/service-name")?);
+    Some(ObjectRef::new(Kind::Service, &id.cluster, &id.namespace, service))
+}
+
 pub(super) fn slice(object: &Object, spec: &k8s::EndpointSlice) -> Option<Slice> {
     let id = &object.meta.id;
-    let service = object.meta.labels.get("kubernetes.io/service-name")?;
+    let service = service_of_slice(object)?;
     let endpoints = spec
         .endpoints
         .iter()
@@ -91,7 +97,7 @@ pub(super) fn slice(object: &Object, spec: &k8s::EndpointSlice) -> Option<Slice>
         .collect();
     Some(Slice {
         id: id.clone(),
-        service: ObjectRef::new(Kind::Service, &id.cluster, &id.namespace, service),
+        service,
         ports: spec
             .ports
             .iter()

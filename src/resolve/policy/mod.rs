@@ -20,13 +20,16 @@
 //! with a made-up kind and lists every file that knows of one.
 
 pub mod access;
+mod balancing;
 pub mod client_tls;
 pub mod cors;
 pub mod csrf;
 pub mod ext_auth;
+pub mod failover;
 pub mod fault_injection;
 pub mod header_manipulation;
 pub mod jwt;
+pub mod outlier_detection;
 mod parts;
 pub mod rate_limit;
 pub mod retry_timeout;
@@ -189,7 +192,7 @@ pub fn is_of_destinations_owner(kind: Kind) -> bool {
 /// Whether no route has to know of an effect, because it belongs to how gateways open connections to a destination.
 #[must_use]
 pub fn is_of_connections(effect: &Policy) -> bool {
-    matches!(effect, Policy::ClientTls(_))
+    matches!(effect, Policy::ClientTls(_) | Policy::Outlier(_) | Policy::Failover(_))
 }
 
 /// Roughly the bytes that an effect takes on each entry that it is on.
@@ -328,6 +331,14 @@ pub fn lower(object: &Object, findings: &mut Findings) -> Option<PolicyObject> {
         Spec::ClientTlsPolicy(policy) => (
             routes_and_destinations(&[], &policy.apply_to_destinations),
             valid(client_tls::lower(policy).map(|tls| Policy::ClientTls(tls.map(Arc::new)))),
+        ),
+        Spec::OutlierDetectionPolicy(policy) => (
+            routes_and_destinations(&[], &policy.apply_to_destinations),
+            valid(outlier_detection::lower(id, policy, &mut remarks).map(Policy::Outlier)),
+        ),
+        Spec::FailoverPolicy(policy) => (
+            routes_and_destinations(&[], &policy.apply_to_destinations),
+            valid(failover::lower(id, policy, &mut remarks).map(|order| Policy::Failover(Arc::new(order)))),
         ),
         Spec::CsrfPolicy(policy) => {
             (routes_only(&policy.apply_to_routes), valid(csrf::lower(id, policy, &mut remarks).map(Policy::Csrf)))

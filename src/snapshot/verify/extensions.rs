@@ -52,6 +52,18 @@ pub(super) fn asked(type_url: &str, config: &[u8]) -> Option<String> {
     }
 }
 
+/// The headers that the configuration of a filter on a route adds to what it asks a server. Envoy takes their values for
+/// format strings, and ends at the first request over one that it cannot read.
+pub(super) fn told(config: &Any) -> Vec<core_pb::HeaderValue> {
+    use ext_authz_pb::check_settings::ServiceOverride;
+    match service(&config.type_url, &config.value) {
+        Some(ServiceOverride::HttpService(service)) => {
+            service.authorization_request.map(|request| request.headers_to_add).unwrap_or_default()
+        }
+        Some(ServiceOverride::GrpcService(_)) | None => Vec::new(),
+    }
+}
+
 /// What the configuration of a filter on a route names in it.
 pub(super) fn named(filter: &str, config: &Any) -> Option<String> {
     use ext_authz_pb::check_settings::ServiceOverride;

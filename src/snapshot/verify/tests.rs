@@ -346,7 +346,6 @@ fn header_changes_are_such_as_envoy_takes() {
     });
 }
 
-/// A chain that ends TLS for `h.example`, shows secret `s` and passes connections on to cluster `c`.
 /// Envoy counts bytes of names and values, and refuses the whole configuration for one too many (seen on 1.40).
 #[test]
 fn headers_that_a_filter_changes_are_checked_too() {
@@ -378,6 +377,38 @@ fn headers_that_a_filter_changes_are_checked_too() {
     });
 }
 
+/// Envoy reads these only at the first request, and ends over one that it cannot read (seen on 1.40).
+#[test]
+fn headers_for_a_server_that_is_asked_are_checked_too() {
+    use ext_authz_pb::check_settings::ServiceOverride;
+    let asking = |value: &str| {
+        let headers_to_add = vec![header("a", value).header.unwrap()];
+        let request = ext_authz_pb::AuthorizationRequest { headers_to_add, ..Default::default() };
+        let service = ext_authz_pb::HttpService { authorization_request: Some(request), ..Default::default() };
+        let service_override = Some(ServiceOverride::HttpService(service));
+        let settings = ext_authz_pb::CheckSettings { service_override, ..Default::default() };
+        let settings = ext_authz_pb::ext_authz_per_route::Override::CheckSettings(settings);
+        any(&ext_authz_pb::ExtAuthzPerRoute { r#override: Some(settings) })
+    };
+    let said = "value of header `a`: `%` is not a command; a lone `%` is written `%%`";
+    for (value, problems) in [("100%", vec![said]), ("100%%", vec![]), ("%PROTOCOL%", vec![])] {
+        for is_route in [true, false] {
+            let place = if is_route { "host `h`, route `r`" } else { "host `h`" };
+            let problems: Vec<String> =
+                problems.iter().map(|said| format!("Route `routes`: {place}: {said}")).collect();
+            check(&problems.iter().map(String::as_str).collect::<Vec<_>>(), |parts| {
+                parts.manager.http_filters.insert(0, http_filter("slot/HTTP", Any::default()));
+                let slots = [("slot".to_owned(), asking(value))].into();
+                match is_route {
+                    true => parts.route().typed_per_filter_config = slots,
+                    false => parts.host().typed_per_filter_config = slots,
+                }
+            });
+        }
+    }
+}
+
+/// A chain that ends TLS for `h.example`, shows secret `s` and passes connections on to cluster `c`.
 fn tls_chain() -> listener_pb::FilterChain {
     let sds = tls_pb::SdsSecretConfig { name: "s".to_owned(), ..Default::default() };
     let context = tls_pb::DownstreamTlsContext {
@@ -426,6 +457,58 @@ fn check_tls(expected: &[&str], damage: impl Fn(&mut listener_pb::Listener)) {
         parts.more.push((ResourceType::Listener, resource("t", &tls)));
         let secret = tls_pb::Secret { name: "s".to_owned(), ..Default::default() };
         parts.more.push((ResourceType::Secret, resource("s", &secret)));
+    });
+}
+
+#[test]
+fn r178_what_is_for_another_cluster_is_never_sent_as_to_others() {
+    use envoy_types::pb::google::protobuf as google_pb;
+    let asks = || google_pb::Struct {
+        fields: [(
+            "cluster".to_owned(),
+            google_pb::Value { kind: Some(google_pb::value::Kind::StringValue("b".to_owned())) },
+        )]
+        .into(),
+    };
+    let lead = |parts: &mut Parts| {
+        let filter_metadata = [("envoy.transport_socket_match".to_owned(), asks())].into();
+        let metadata = Some(core_pb::Metadata { filter_metadata, ..Default::default() });
+        let endpoint = endpoint_pb::LbEndpoint { metadata, ..Default::default() };
+        let place = endpoint_pb::LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() };
+        parts.endpoints[0].endpoints = vec![place];
+    };
+    let lacks = "Endpoint `c`: an endpoint asks for a transport that its cluster lacks, so it would get the usual one";
+    check(&[lacks], lead);
+    let transport = |transport_socket| cluster_pb::cluster::TransportSocketMatch {
+        name: "b".to_owned(),
+        r#match: Some(asks()),
+        transport_socket,
+    };
+    check(&["Cluster `c`: transport `b` opens no TLS"], |parts| {
+        lead(parts);
+        parts.cluster.transport_socket_matches = vec![transport(None)];
+    });
+    check(&["Cluster `c`: transport `b` shows nobody, or takes anybody"], |parts| {
+        lead(parts);
+        let common = Some(tls_pb::CommonTlsContext::default());
+        let context = tls_pb::UpstreamTlsContext { common_tls_context: common, ..Default::default() };
+        let config_type = Some(core_pb::transport_socket::ConfigType::TypedConfig(any(&context)));
+        let socket = core_pb::TransportSocket { name: "tls".to_owned(), config_type };
+        parts.cluster.transport_socket_matches = vec![transport(Some(socket))];
+    });
+}
+
+#[test]
+fn r181_a_relay_lets_through_whom_it_names_and_leads_somewhere() {
+    use hcm_pb::http_connection_manager::RouteSpecifier;
+    let expected = [
+        "Listener `l`: chain `` lets everybody through to a destination",
+        "Listener `l`: relays to cluster `x`, which does not exist",
+    ];
+    check(&expected, |parts| {
+        let mut own = parts.routes.clone();
+        own.virtual_hosts[0].routes[0].action = forward(ClusterSpecifier::Cluster("x".to_owned()));
+        parts.manager.route_specifier = Some(RouteSpecifier::RouteConfig(own));
     });
 }
 

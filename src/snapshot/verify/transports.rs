@@ -1,11 +1,11 @@
 //! How clusters and chains of gateways among themselves are secured: what is meant for another cluster never goes in
 //! plaintext, and nobody but who is named gets through.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Checker, Place, ResourceType, by_key, cluster_pb, core_pb, endpoint_pb, hcm_pb, listener_pb, route_pb, secrets_of,
-    tls_pb,
+    Checker, Name, Place, ResourceType, by_key, cluster_pb, core_pb, endpoint_pb, hcm_pb, listener_pb, route_pb,
+    secrets_of, tls_pb,
 };
 
 /// The key under which endpoints say how they are spoken to.
@@ -23,6 +23,50 @@ pub(super) struct Wanted {
 }
 
 impl Checker<'_> {
+    /// Secrets go to gateways that use them and to no others, and none is waited for in vain.
+    pub(super) fn check_secrets(
+        &mut self,
+        listeners: &[(Name, listener_pb::Listener)],
+        of_clusters: &BTreeSet<String>,
+    ) {
+        let mut wanted: BTreeMap<String, &Name> = BTreeMap::new();
+        for (name, listener) in listeners {
+            let place = Place { resource_type: ResourceType::Listener, resource: name };
+            for chain in listener.filter_chains.iter().chain(&listener.default_filter_chain) {
+                let config = chain.transport_socket.as_ref().and_then(|socket| socket.config_type.as_ref());
+                let config = config.map(|core_pb::transport_socket::ConfigType::TypedConfig(config)| config);
+                let Some(context) = self.unpack::<tls_pb::DownstreamTlsContext>(place, config) else { continue };
+                let requires = context.require_client_certificate.as_ref().is_some_and(|required| required.value);
+                let common = context.common_tls_context.unwrap_or_default();
+                if common.tls_certificates.is_empty() && common.tls_certificate_sds_secret_configs.is_empty() {
+                    self.report(place, "ends TLS without a certificate");
+                }
+                if requires && common.validation_context_type.is_none() {
+                    self.report(place, "demands client certificates and trusts nobody");
+                }
+                wanted.extend(secrets_of(&common).map(|secret| (secret, name)));
+            }
+        }
+        for (secret, listener) in &wanted {
+            if !self.exists(ResourceType::Secret, secret) {
+                let place = Place { resource_type: ResourceType::Listener, resource: listener };
+                self.report(place, format!("waits for secret `{secret}`, which does not exist"));
+            }
+        }
+        for secret in of_clusters {
+            if !self.exists(ResourceType::Secret, secret) {
+                let place = Place { resource_type: ResourceType::Secret, resource: &secret.as_str().into() };
+                self.report(place, "a cluster waits for it, and it does not exist");
+            }
+        }
+        for (name, _) in self.decode(ResourceType::Secret, |secret: &tls_pb::Secret| secret.name.as_str()) {
+            if !wanted.contains_key(name.as_str()) && !of_clusters.contains(name.as_str()) {
+                let place = Place { resource_type: ResourceType::Secret, resource: &name };
+                self.report(place, "nothing uses it, so it must not be sent");
+            }
+        }
+    }
+
     /// Checks how the endpoints of a cluster are spoken to.
     pub(super) fn check_transports(&mut self, place: Place<'_>, cluster: &cluster_pb::Cluster, wanted: &mut Wanted) {
         for own in &cluster.transport_socket_matches {
@@ -89,10 +133,11 @@ impl Checker<'_> {
         let all = endpoints.endpoints.iter().flat_map(|locality| &locality.lb_endpoints);
         let asked = all.filter_map(|endpoint| endpoint.metadata.as_ref()?.filter_metadata.get(MATCH));
         let asked: BTreeSet<String> = asked.map(|fields| shown(fields.fields.iter())).collect();
-        for leads in asked {
-            if takers.iter().any(|taker| !taker.leads.contains(&leads)) {
-                self.report(place, format!("an endpoint asks for transport {leads}, which its cluster lacks"));
-            }
+        if asked.iter().any(|leads| takers.iter().any(|taker| !taker.leads.contains(leads))) {
+            self.report(
+                place,
+                "an endpoint asks for a transport that its cluster lacks, so it would get the usual one",
+            );
         }
     }
 

@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-
 use super::load::{Job, Outcome, load};
 use super::path::{RelPath, is_manifest};
 use super::scan::{Identity, Listing, Root, real, reason, scan};
@@ -20,6 +18,10 @@ use crate::source::{Batch, Extent, Places};
 /// Between two looks at what happened: the first change of a burst is applied at once, those that follow come together.
 /// Half of it doubles the batches of a burst; double adds as much to the second of two changes in a row.
 const PACE: Duration = Duration::from_millis(2);
+
+/// Where taking in what happened took longer than [`PACE`], the pause is as long, up to this: a burst keeps at most half of a
+/// core busy, and more of it comes together. Half of it leaves less to others under churn, double lets changes wait longer.
+const MOST_PACE: Duration = Duration::from_millis(8);
 
 /// Names of the checks of the directory as a whole.
 const LOST: &str = "lost";
@@ -87,13 +89,18 @@ impl Follower {
         Ok((follower, Batch { extent: Extent::Complete, changes, findings }))
     }
 
+    /// The directory as it was given.
+    pub(super) fn path(&self) -> &Path {
+        &self.root.path
+    }
+
     /// Where objects stand.
     pub(super) fn places(&self) -> &Places {
         self.tree.places()
     }
 
     /// Turns marks into batches until nobody wants them any more.
-    pub(super) fn run(&mut self, batches: &mpsc::Sender<Batch>) {
+    pub(super) fn run(&mut self, take: &mut dyn FnMut(Batch) -> bool) {
         loop {
             let doubt = self.watches.take_doubt();
             let marks = self.inbox.wait(if doubt { Instant::now() } else { self.deadline() });
@@ -116,10 +123,11 @@ impl Follower {
                 self.mark(path, haste, now);
             }
             if let Some(batch) = self.settle(now) {
-                if batches.blocking_send(batch).is_err() {
+                if !take(batch) {
                     return;
                 }
-                self.inbox.pause(now + PACE);
+                let done = Instant::now();
+                self.inbox.pause((now + PACE).max(done + (done - now).min(MOST_PACE)));
             }
         }
     }
@@ -249,7 +257,27 @@ impl Follower {
                     .wait_for(path, Pending { haste: Haste::Quiet, marked: now, since: now, seen: Listing::default() }),
             }
         }
+        self.take_moved(now);
         self.tree.batch()
+    }
+
+    /// Applies what leads elsewhere since it was seen last, because a link on the way was replaced: a mounted `ConfigMap` goes
+    /// as a whole, also where one of its files is looked at before the event of the link is here.
+    fn take_moved(&mut self, now: Instant) {
+        /// Replacements while files are read; beyond, the events of the links tell.
+        const MOST: usize = 4;
+        for _ in 0..MOST {
+            let moved = self.watches.take_moved();
+            if moved.is_empty() {
+                return;
+            }
+            for path in moved {
+                if let Ok(listing) = self.scan(&path) {
+                    let seen = Listing::default();
+                    self.take(&path, &Pending { haste: Haste::Placed, marked: now, since: now, seen }, listing, now);
+                }
+            }
+        }
     }
 
     /// Applies what is at a path, except for what does not look as it did when it was marked.
@@ -370,5 +398,45 @@ impl Follower {
             && self.watches.failure().is_none()
             && !self.tree.has_overall(LOST);
         self.resync = now + if by_events { self.options.resync } else { self.options.poll };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A mounted `ConfigMap` is one change, whichever of its files is looked at first.
+    #[test]
+    fn a_mounted_folder_is_never_taken_in_halves() {
+        let dir = tempfile::tempdir().unwrap();
+        let release = |revision: &str| {
+            let name = format!("..{revision}");
+            let folder = dir.path().join(&name);
+            fs::create_dir(&folder).unwrap();
+            for file in ["a", "b"] {
+                let text = format!(
+                    "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {file}, labels: {{rev: {revision}}}}}\n"
+                );
+                fs::write(folder.join(format!("{file}.yaml")), text).unwrap();
+            }
+            symlink(&name, dir.path().join("..data_tmp")).unwrap();
+            fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+        };
+        release("one");
+        for file in ["a.yaml", "b.yaml"] {
+            symlink(Path::new("..data").join(file), dir.path().join(file)).unwrap();
+        }
+        let options = Options { watching: Watching::Polling, ..Options::default() };
+        let (mut follower, first) = Follower::start(dir.path(), options, Arc::default()).unwrap();
+        assert_eq!((first.changes.len(), first.findings), (2, vec![]));
+        release("two");
+        let now = Instant::now();
+        follower.mark(RelPath::new("a.yaml".as_ref()), Haste::Placed, now);
+        let batch = follower.settle(now).unwrap();
+        assert_eq!((batch.changes.len(), batch.findings), (2, vec![]), "both files, though only one was marked");
+        assert!(follower.settle(now).is_none());
     }
 }

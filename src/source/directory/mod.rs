@@ -4,7 +4,8 @@
 //! management cluster. Files end in `.yaml`, `.yml` or `.json`; hidden files and what editors leave behind are not
 //! read; links are followed.
 //!
-//! Two ways in: [`read()`] loads files once, for commands that look and leave; [`Directory`] keeps watching.
+//! Two ways in: [`read()`] loads files once, for commands that look and leave; [`Listed`] and [`Directory`] keep watching, the
+//! one gives what changed to whoever takes it, on its own thread, of the other it is asked.
 //!
 //! # How watching works
 //! An event of the file system says that something happened, never what. It marks a path; the path is looked at, and
@@ -144,16 +145,16 @@ impl SourceError {
     }
 }
 
-/// A directory that is watched, by a thread of its own that ends when this is dropped.
+/// A directory that was read, and is about to be watched.
 #[derive(Debug)]
-pub struct Directory {
-    batches: mpsc::Receiver<Batch>,
+pub struct Listed {
+    follower: Follower,
     inbox: Arc<Inbox>,
     places: Places,
 }
 
-impl Directory {
-    /// Reads everything and starts to watch. The batch is complete.
+impl Listed {
+    /// Reads everything. The batch is complete.
     ///
     /// # Errors
     /// Where the directory does not exist, is none, or cannot be read. Nothing else is an error: what is wrong inside
@@ -163,16 +164,69 @@ impl Directory {
     /// Blocks while it reads: 10,000 files take well under a second.
     pub fn open(root: &Path, options: Options) -> Result<(Self, Batch), SourceError> {
         let inbox = Arc::new(Inbox::default());
-        let (mut follower, first) =
+        let (follower, first) =
             Follower::start(root, options, inbox.clone()).map_err(|source| SourceError::new(root, source))?;
         let places = follower.places().clone();
-        // Room for one: while nobody takes it, further changes come together in the next.
-        let (sender, batches) = mpsc::channel(1);
+        Ok((Self { follower, inbox, places }, first))
+    }
+
+    /// Where objects stand in files, kept current.
+    #[must_use]
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// Watches, by a thread of its own, which gives every difference to what was given before. While it is taken, further
+    /// changes come together in the next. Ends when nobody wants more, or with what this returns.
+    ///
+    /// # Errors
+    /// [`SourceError::Thread`].
+    pub fn deliver(self, mut take: impl FnMut(Batch) -> bool + Send + 'static) -> Result<Watched, SourceError> {
+        let Self { mut follower, inbox, .. } = self;
+        let path = follower.path().to_owned();
         std::thread::Builder::new()
             .name("directory".to_owned())
-            .spawn(move || follower.run(&sender))
-            .map_err(|source| SourceError::Thread { path: root.to_owned(), source })?;
-        Ok((Self { batches, inbox, places }, first))
+            .spawn(move || follower.run(&mut take))
+            .map_err(|source| SourceError::Thread { path, source })?;
+        Ok(Watched { inbox })
+    }
+}
+
+/// A directory that is watched for as long as this is kept.
+#[derive(Debug)]
+pub struct Watched {
+    inbox: Arc<Inbox>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.inbox.stop();
+    }
+}
+
+/// A directory that is watched, whose differences are waited for.
+#[derive(Debug)]
+pub struct Directory {
+    batches: mpsc::Receiver<Batch>,
+    places: Places,
+    _watched: Watched,
+}
+
+impl Directory {
+    /// Reads everything and starts to watch. The batch is complete.
+    ///
+    /// # Errors
+    /// Those of [`Listed::open`] and [`Listed::deliver`].
+    ///
+    /// # Cost
+    /// That of [`Listed::open`].
+    pub fn open(root: &Path, options: Options) -> Result<(Self, Batch), SourceError> {
+        let (listed, first) = Listed::open(root, options)?;
+        let places = listed.places().clone();
+        // Room for one: while nobody takes it, further changes come together in the next.
+        let (sender, batches) = mpsc::channel(1);
+        let watched = listed.deliver(move |batch| sender.blocking_send(batch).is_ok())?;
+        Ok((Self { batches, places, _watched: watched }, first))
     }
 
     /// Waits for the next difference to what was given before.
@@ -192,12 +246,6 @@ impl Directory {
     #[must_use]
     pub fn places(&self) -> &Places {
         &self.places
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        self.inbox.stop();
     }
 }
 

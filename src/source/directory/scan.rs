@@ -168,8 +168,11 @@ pub(super) fn real(root: &Root, observer: &mut impl Observer) -> io::Result<Path
 /// What the file system says of the directory itself, where it is not known yet where that is.
 ///
 /// # Cost
-/// One `stat` per entry, and one per part of the path below the directory.
+/// One `stat` per entry, and one per part of the path below the directory; one for a file that was listed before.
 pub(super) fn scan(root: &Root, scope: &RelPath, most: usize, observer: &mut impl Observer) -> io::Result<Listing> {
+    if let Some(listing) = scan_file(root, scope, most) {
+        return Ok(listing);
+    }
     let real = match &root.real {
         Some(real) => real.clone(),
         None => real(root, observer)?,
@@ -182,6 +185,17 @@ pub(super) fn scan(root: &Root, scope: &RelPath, most: usize, observer: &mut imp
         return Err(ErrorKind::NotADirectory.into());
     }
     Ok(listing)
+}
+
+/// The same of a file that is no link, if that is what the path leads to. The folders on the way are looked at when something
+/// happens to them.
+fn scan_file(root: &Root, scope: &RelPath, most: usize) -> Option<Listing> {
+    if root.real.is_none() || most == 0 || !is_manifest(scope.name()) {
+        return None;
+    }
+    let metadata = fs::symlink_metadata(root.path(scope)).ok().filter(Metadata::is_file)?;
+    let files = [(scope.clone(), Signature::of(&metadata))].into();
+    Some(Listing { files, ..Listing::default() })
 }
 
 /// What an entry of a folder is.

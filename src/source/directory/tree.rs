@@ -41,6 +41,10 @@ pub(super) struct Tree {
     given_findings: Findings,
     bytes: u64,
     places: Places,
+    /// Names of clusters and namespaces.
+    names: BTreeSet<Name>,
+    /// How many of them there may be before unused ones are looked for.
+    names_until: usize,
 }
 
 /// A file and a position in it, counted from 0.
@@ -87,6 +91,8 @@ impl Tree {
             given_findings: Findings::new(),
             bytes: 0,
             places: Places::default(),
+            names: BTreeSet::new(),
+            names_until: 0,
         }
     }
 
@@ -187,7 +193,7 @@ impl Tree {
             self.count(&job.key, 1);
         }
         let Some(entry) = self.files.get_mut(&job.key) else { return };
-        let mut objects = None;
+        let mut objects: Option<Vec<Object>> = None;
         match outcome {
             Outcome::Moving => {}
             Outcome::Refused(finding) => {
@@ -204,7 +210,7 @@ impl Tree {
                     Decoding::Failed(finding) => entry.findings = vec![finding],
                     Decoding::Done(decoded) => {
                         entry.findings = decoded.findings;
-                        objects = Some(decoded.objects.into_iter().map(Arc::new).collect());
+                        objects = Some(decoded.objects);
                     }
                 }
             }
@@ -215,6 +221,10 @@ impl Tree {
             self.flawed.insert(job.key.clone());
         }
         if let Some(objects) = objects {
+            // Not collected, which would keep the room that the objects themselves took.
+            let mut shared = Vec::with_capacity(objects.len());
+            shared.extend(objects.into_iter().map(|object| Arc::new(self.called_alike(object))));
+            let objects = shared;
             self.replace(&job.key, objects);
         }
     }
@@ -244,6 +254,33 @@ impl Tree {
         if *files == 0 {
             self.clusters.remove(folder);
         }
+    }
+
+    /// The same object, called by the very reference that it was called by before; a new one by the very names of its cluster
+    /// and namespace that others there are called by. What is the same is then seen without looking at texts.
+    fn called_alike(&mut self, mut object: Object) -> Object {
+        if let Some((known, _)) = self.claims.get_key_value(&object.meta.id) {
+            object.meta.id = known.clone();
+            return object;
+        }
+        let id = &object.meta.id;
+        let (cluster, namespace) = (self.shared_name(&id.cluster), self.shared_name(&id.namespace));
+        object.meta.id = ObjectRef::new(id.kind, cluster, namespace, &id.name);
+        object
+    }
+
+    fn shared_name(&mut self, name: &Name) -> Name {
+        /// Names that are kept before the first that nobody else has are forgotten.
+        const NAMES: usize = 256;
+        if let Some(known) = self.names.get(name) {
+            return known.clone();
+        }
+        if self.names.len() >= self.names_until.max(NAMES) {
+            self.names.retain(Name::is_shared);
+            self.names_until = 2 * self.names.len();
+        }
+        self.names.insert(name.clone());
+        name.clone()
     }
 
     /// Replaces the objects of a file.

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::path::{RelPath, is_hidden, is_manifest};
+use super::path::{RelPath, is_hidden, is_ignored_folder, is_manifest};
 use super::scan::{Identity, Observer};
 
 /// How soon a marked path may be applied.
@@ -55,6 +57,8 @@ pub(super) struct Inbox {
     stopped: Condvar,
     /// The last rename of which only the old name is known: its other event is about to come.
     renaming: AtomicUsize,
+    /// Whether something is read through a name of which nothing else is read.
+    is_odd: AtomicBool,
 }
 
 impl Inbox {
@@ -103,7 +107,16 @@ impl Inbox {
                     return;
                 }
                 let Some(haste) = haste(&event) else { return };
-                for path in event.paths {
+                // Whoever writes a file beside its place is not to wake anybody before it is in place.
+                let is_read = |path: &PathBuf| {
+                    let name = path.file_name().unwrap_or_default();
+                    is_hidden(name) || !is_ignored_folder(name) || self.is_odd.load(Ordering::Relaxed)
+                };
+                let mut paths = event.paths.into_iter().filter(is_read).peekable();
+                if paths.peek().is_none() {
+                    return;
+                }
+                for path in paths {
                     // A file that was renamed into place and is written since then is no longer complete.
                     let is_written = haste.is_quiet() && path.file_name().is_some_and(is_manifest);
                     let known = marks.paths.entry(path).or_insert(haste);
@@ -165,11 +178,14 @@ fn haste(event: &notify::Event) -> Option<Haste> {
 ///
 /// Only real folders are watched, each for itself, so that two ways to one folder share one watch and both are told.
 pub(super) struct Watches {
+    inbox: Option<Arc<Inbox>>,
     watcher: Option<RecommendedWatcher>,
     /// Real folders that are ours, with all their paths.
     folders: BTreeMap<PathBuf, BTreeSet<RelPath>>,
-    /// Names in real folders through which links lead, with the paths of the links.
-    hops: BTreeMap<PathBuf, BTreeMap<OsString, BTreeSet<RelPath>>>,
+    /// Names in real folders through which links lead.
+    hops: BTreeMap<PathBuf, BTreeMap<OsString, Hop>>,
+    /// Paths of links that lead elsewhere than when they were scanned before.
+    moved: BTreeSet<RelPath>,
     watched: BTreeMap<PathBuf, Option<Identity>>,
     /// Why some folder could not be watched.
     failure: Option<String>,
@@ -177,12 +193,21 @@ pub(super) struct Watches {
     doubtful: bool,
 }
 
+/// A name through which links lead.
+#[derive(Default)]
+struct Hop {
+    /// Their paths.
+    links: BTreeSet<RelPath>,
+    /// What stood there: device, inode, and seconds and nanoseconds of its last change.
+    was: Option<(u64, u64, i64, i64)>,
+}
+
 impl Watches {
     /// Prepares to watch.
     pub(super) fn new(inbox: &Arc<Inbox>) -> Self {
-        let inbox = inbox.clone();
-        let watcher = notify::recommended_watcher(move |event| inbox.event(event));
-        let mut watches = Self::none();
+        let told = inbox.clone();
+        let watcher = notify::recommended_watcher(move |event| told.event(event));
+        let mut watches = Self { inbox: Some(inbox.clone()), ..Self::none() };
         match watcher {
             Ok(watcher) => watches.watcher = Some(watcher),
             Err(error) => watches.failure = Some(error.to_string()),
@@ -193,9 +218,11 @@ impl Watches {
     /// Watches nothing.
     pub(super) fn none() -> Self {
         Self {
+            inbox: None,
             watcher: None,
             folders: BTreeMap::new(),
             hops: BTreeMap::new(),
+            moved: BTreeSet::new(),
             watched: BTreeMap::new(),
             failure: None,
             doubtful: false,
@@ -205,6 +232,11 @@ impl Watches {
     /// Whether everything has to be scanned to be sure of the watches; asked once.
     pub(super) fn take_doubt(&mut self) -> bool {
         std::mem::take(&mut self.doubtful)
+    }
+
+    /// Paths that lead elsewhere since some of them was scanned, because they share a link that was replaced; asked once.
+    pub(super) fn take_moved(&mut self) -> BTreeSet<RelPath> {
+        std::mem::take(&mut self.moved)
     }
 
     /// Why some folder is not watched.
@@ -244,10 +276,11 @@ impl Watches {
         let mut found = BTreeSet::new();
         self.forget(path);
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return found };
-        if let Some(links) = self.hops.get(folder).and_then(|names| names.get(name)) {
-            found.extend(links.iter().cloned());
+        if let Some(hop) = self.hops.get(folder).and_then(|names| names.get(name)) {
+            found.extend(hop.links.iter().cloned());
         }
-        if !is_hidden(name)
+        // Nothing of such a name is read, whatever it is: what editors write beside a file, before they rename it.
+        if !is_ignored_folder(name)
             && let Some(folders) = self.folders.get(folder)
         {
             found.extend(folders.iter().map(|folder| folder.join(name)));
@@ -306,8 +339,17 @@ impl Observer for Watches {
     }
 
     fn hop(&mut self, real: &Path, name: &OsStr, entry: &RelPath) {
-        let names = self.hops.entry(real.to_owned()).or_default();
-        names.entry(name.to_owned()).or_default().insert(entry.clone());
+        if let Some(inbox) = self.inbox.as_ref().filter(|_| is_ignored_folder(name) && !is_hidden(name)) {
+            inbox.is_odd.store(true, Ordering::Relaxed);
+        }
+        let is = fs::symlink_metadata(real.join(name)).ok();
+        let is = is.map(|is| (is.dev(), is.ino(), is.ctime(), is.ctime_nsec()));
+        let hop = self.hops.entry(real.to_owned()).or_default().entry(name.to_owned()).or_default();
+        hop.links.insert(entry.clone());
+        let was = std::mem::replace(&mut hop.was, is);
+        if was.is_some() && was != is {
+            self.moved.extend(hop.links.iter().cloned());
+        }
         self.watch(real);
     }
 }

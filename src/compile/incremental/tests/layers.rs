@@ -1,11 +1,12 @@
 //! Which layers an edit runs, and that nothing stays behind.
 
 use super::*;
+use crate::testing::mutation::spanning;
 use crate::testing::{cluster_of, yaml};
 
 /// Two hosts of one gateway, each with a child table of a team, its Service and its endpoints. A policy of team `a`
 /// selects the routes of its table by label.
-const TWO: &str = "
+pub(super) const TWO: &str = "
 apiVersion: admin.gloo.solo.io/v2
 kind: KubernetesCluster
 metadata: {name: cluster-1, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
@@ -80,12 +81,12 @@ spec:
   config: {appendResponseHeaders: {x-team: a}}
 ";
 
-fn world(text: &str) -> World {
+pub(super) fn world(text: &str) -> World {
     let documents = yaml::documents(text).expect("YAML");
     documents.into_iter().map(|document| (cluster_of(&document), document)).collect()
 }
 
-fn find<'w>(world: &'w mut World, kind: &str, namespace: &str, name: &str) -> &'w mut Value {
+pub(super) fn find<'w>(world: &'w mut World, kind: &str, namespace: &str, name: &str) -> &'w mut Value {
     let is_it = |object: &Value| {
         object["kind"] == kind && object["metadata"]["namespace"] == namespace && object["metadata"]["name"] == name
     };
@@ -95,12 +96,17 @@ fn find<'w>(world: &'w mut World, kind: &str, namespace: &str, name: &str) -> &'
 
 /// Compiles [`TWO`], edits it, and compiles again; the result is what it is from scratch.
 fn edited(edit: impl FnOnce(&mut World)) -> (Compiled, Compiled, Step) {
-    let mut world = world(TWO);
+    let (before, after, step) = edited_in(world(TWO), edit);
+    assert_eq!(before.findings.to_vec(), [], "the world is well");
+    (before, after, step)
+}
+
+/// The same with another world.
+pub(super) fn edited_in(mut world: World, edit: impl FnOnce(&mut World)) -> (Compiled, Compiled, Step) {
     let mut pair = Pair::new();
     let given = pair.put(&world);
     let (before, afresh) = pair.compile(&given);
     same(&before, &afresh).unwrap();
-    assert_eq!(before.findings.to_vec(), [], "the world is well");
     edit(&mut world);
     let given = pair.put(&world);
     let (after, afresh) = pair.compile(&given);
@@ -109,7 +115,7 @@ fn edited(edit: impl FnOnce(&mut World)) -> (Compiled, Compiled, Step) {
 }
 
 /// Whether each host of the gateway is the very same as before, in the order of the domains.
-fn kept_hosts(before: &Compiled, after: &Compiled) -> Vec<bool> {
+pub(super) fn kept_hosts(before: &Compiled, after: &Compiled) -> Vec<bool> {
     let hosts = |compiled: &Compiled| -> Vec<Arc<crate::ir::VirtualHost>> {
         let plans = compiled.plans.values();
         let chains = plans.flat_map(|plan| plan.listeners.values()).flat_map(|listener| listener.chains.clone());
@@ -152,6 +158,34 @@ fn an_edit_of_endpoints_makes_their_upstream_and_no_route() {
     assert_eq!(step, Step { lowered: 1, upstreams: 1, ..Step::default() });
     assert_eq!(kept_hosts(&before, &after), [true, true]);
     assert_eq!(kept_upstreams(&before, &after), [false, true]);
+}
+
+#[test]
+fn a_pod_of_another_cluster_makes_what_leads_there_and_opens_nothing() {
+    let (before, after, step) = edited_in(spanning(), |world| {
+        let is_it =
+            |(cluster, object): &&mut (String, Value)| cluster == "cluster-2" && object["kind"] == "EndpointSlice";
+        let slice = &mut world.iter_mut().find(is_it).expect("a slice").1;
+        slice["endpoints"] =
+            json!([{"addresses": ["10.2.0.1"], "nodeName": "a"}, {"addresses": ["10.2.0.2"], "nodeName": "a"}]);
+    });
+    // The virtual destination and the Service where they are sent to, and the Service where it is let in.
+    assert_eq!(step, Step { lowered: 1, upstreams: 3, ..Step::default() });
+    for (gateway, plan) in &before.plans {
+        assert!(plan.listeners == after.plans[gateway].listeners, "{gateway}");
+    }
+    assert!(
+        before.plans.values().any(|plan| plan.listeners.values().any(|listener| listener.relayed().next().is_some()))
+    );
+}
+
+#[test]
+fn a_pod_beside_gateways_moves_no_way_between_clusters() {
+    let (_, _, step) = edited_in(spanning(), |world| {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other", "namespace": "apps", "labels": {"app": "x"}}});
+        world.push(("cluster-1".to_owned(), pod));
+    });
+    assert_eq!((step.upstreams, step.crossings, step.listeners), (0, 0, 0));
 }
 
 #[test]

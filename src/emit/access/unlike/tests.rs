@@ -80,9 +80,14 @@ fn long_patterns_have_short_complements() {
     let long = "0123456789abcdef".repeat(256);
     let unlike_long = unlike(&pattern(&long)).unwrap();
     assert!(unlike_long.len() < 32 * long.len(), "{}", unlike_long.len());
+    let part = &long[..MAX_PART];
+    let part = unlike(&pattern(&format!("*{part}*"))).unwrap();
+    assert!(part.len() < 40 * MAX_PART, "{}", part.len());
+    let many = unlike(&pattern(&format!("a{}", "*abaababaab".repeat(370)))).unwrap();
+    assert!(many.len() < 2 * MAX_SEARCHES, "{}", many.len());
     // Heads within heads: each letter more would double it.
     let (mut shorter, mut fibonacci) = ("a".to_owned(), "ab".to_owned());
-    while fibonacci.len() < 2000 {
+    while fibonacci.len() < 80 {
         (shorter, fibonacci) = (fibonacci.clone(), fibonacci + &shorter);
     }
     let unlike = unlike(&pattern(&format!("x*{fibonacci}*y"))).unwrap();

@@ -1,0 +1,213 @@
+//! Three clusters, two of them near each other: the nearest serves, and the next takes over when it dies.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+
+use crate::crossing::place;
+use crate::support::backend::Backend;
+use crate::support::chancery::Settings;
+use crate::support::http::{Client, Request};
+use crate::support::manifests::Manifest;
+use crate::support::wait::{Not, PATIENCE, until};
+use crate::support::world::Mesh;
+use crate::support::yaml;
+use crate::trust::{Root, from_secret, policy};
+
+/// What is there once.
+const WORLD: &str = "
+apiVersion: admin.gloo.solo.io/v2
+kind: Workspace
+metadata: {name: team, namespace: gloo-mesh, annotations: {in: mgmt}}
+spec: {workloadClusters: [{namespaces: [{name: apps}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: apps}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-0, namespace: apps, labels: {app: web}}
+spec: {nodeName: node}
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: VirtualGateway
+metadata: {name: web, namespace: apps}
+spec: {workloads: [{selector: {labels: {app: web}}}], listeners: [{http: {}, port: {number: 80}}]}
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: VirtualDestination
+metadata: {name: cart, namespace: apps}
+spec: {services: [{labels: {app: cart}}], ports: [{number: 80, protocol: HTTP}]}
+---
+apiVersion: resilience.policy.gloo.solo.io/v2
+kind: OutlierDetectionPolicy
+metadata: {name: cart, namespace: apps}
+spec:
+  applyToDestinations: [{kind: VIRTUAL_DESTINATION}]
+  config: {consecutiveErrors: 2, interval: 100ms, baseEjectionTime: 1s}
+---
+apiVersion: resilience.policy.gloo.solo.io/v2
+kind: FailoverPolicy
+metadata: {name: cart, namespace: apps}
+spec:
+  applyToDestinations: [{kind: VIRTUAL_DESTINATION}]
+  config: {}
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: RouteTable
+metadata: {name: shop, namespace: apps}
+spec:
+  hosts: [shop.example]
+  virtualGateways: [{name: web, namespace: apps}]
+  http: [{name: all, forwardTo: {destinations: [{ref: {name: cart, namespace: apps}, kind: VIRTUAL_DESTINATION, port: {number: 80}}]}}]
+";
+
+/// What is in each cluster.
+const CLUSTER: &str = "
+apiVersion: v1
+kind: Node
+metadata: {name: node, labels: {topology.kubernetes.io/region: REGION, topology.kubernetes.io/zone: ZONE}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: ew, namespace: apps, labels: {istio: eastwestgateway}}
+spec: {selector: {app: ew}, ports: [{name: tls, port: 15443, targetPort: 15443}]}
+status: {loadBalancer: {ingress: [{ip: 10.9.0.2}]}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: cart, namespace: apps, labels: {app: cart}}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: cart-1, namespace: apps, labels: {kubernetes.io/service-name: cart}}
+ports: [{name: http, port: 9080}]
+endpoints: [{addresses: [10.1.0.11], nodeName: node, targetRef: {kind: Pod, name: cart-0}}]
+";
+
+async fn start() -> anyhow::Result<Mesh> {
+    let root = Root::new("root")?;
+    let mut manifests: Vec<Manifest> = yaml::documents(WORLD)?.into_iter().map(place).collect();
+    manifests.extend([root.secret("ca"), policy(&from_secret())]);
+    for (cluster, region, zone) in [("cluster-1", "eu", "a"), ("cluster-2", "eu", "b"), ("cluster-3", "us", "c")] {
+        manifests.push(place(json!({
+            "apiVersion": "admin.gloo.solo.io/v2", "kind": "KubernetesCluster",
+            "metadata": {"name": cluster, "namespace": "gloo-mesh", "annotations": {"in": "mgmt"}},
+        })));
+        let own = yaml::documents(&CLUSTER.replace("REGION", region).replace("ZONE", zone))?.into_iter();
+        manifests.extend(own.map(|object| Manifest { cluster: cluster.to_owned(), object }));
+    }
+    let mut mesh = Mesh::start(manifests, Settings::default()).await?;
+    for running in mesh.gateways.iter_mut().filter(|running| running.gateway.service == "ew") {
+        // Nobody comes through the one in the first cluster.
+        if running.gateway.cluster != "cluster-1" {
+            let port = *running.gateway.ports.keys().next().context("no port")?;
+            let address = running.address(port)?;
+            running.envoy.listens(address).await?;
+        }
+    }
+    Ok(mesh)
+}
+
+fn web(mesh: &Mesh) -> anyhow::Result<SocketAddr> {
+    mesh.gateways.iter().find(|running| running.gateway.service == "web").context("no gateway")?.address(80)
+}
+
+/// The cluster that answers a request; a failure is none.
+async fn answer(client: &mut Client) -> Option<String> {
+    let response =
+        client.send(&Request::get("shop.example", "/")).await.ok().filter(|response| response.status == 200)?;
+    response.json().ok()?["cluster"].as_str().map(str::to_owned)
+}
+
+/// Asks until sixteen answers in a row come from one cluster. How many requests failed meanwhile, and how long it took.
+async fn settles_on(mesh: &Mesh, cluster: &str) -> anyhow::Result<(usize, Duration)> {
+    let (mut client, started, mut failed, mut in_a_row) = (Client::new(web(mesh)?), Instant::now(), 0, 0);
+    let mut first = started;
+    while in_a_row < 16 {
+        ensure!(
+            started.elapsed() < PATIENCE,
+            mesh.with_logs(anyhow::anyhow!("no answers of {cluster}, {failed} failed"))
+        );
+        match answer(&mut client).await {
+            Some(found) if found == cluster => {
+                if in_a_row == 0 {
+                    first = Instant::now();
+                }
+                in_a_row += 1;
+            }
+            Some(_) => in_a_row = 0,
+            None => {
+                failed += 1;
+                in_a_row = 0;
+            }
+        }
+    }
+    Ok((failed, first - started))
+}
+
+/// Ends the backend of a cluster as a crash does; what is needed to start it again.
+fn kill(mesh: &mut Mesh, cluster: &str) -> anyhow::Result<(crate::support::backend::Identity, SocketAddr)> {
+    let at = mesh.backends.iter().position(|backend| backend.identity.cluster == cluster).context("no backend")?;
+    let backend = mesh.backends.remove(at);
+    Ok((backend.identity.clone(), backend.address))
+}
+
+/// The own cluster serves, then the one in the same region, then the far one; and each gives back what is not its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn r173_the_nearest_serve_and_others_take_over_and_give_back() -> anyhow::Result<()> {
+    let mut mesh = start().await?;
+    // All ways are open before anything is measured.
+    settles_on(&mesh, "cluster-1").await?;
+    let is_healthy = |line: &&str| line.starts_with("vd/") && line.ends_with("::health_flags::healthy");
+    until(PATIENCE, "three endpoints", async || {
+        let running = mesh.gateways.iter().find(|running| running.gateway.service == "web");
+        let running = running.ok_or("no gateway".to_owned())?;
+        match running.envoy.admin("/clusters").await {
+            Ok(text) if text.lines().filter(is_healthy).count() == 3 => Ok(()),
+            other => Err(Not::Yet(format!("{other:?}"))),
+        }
+    })
+    .await
+    .map_err(|error| mesh.with_logs(error))?;
+    settles_on(&mesh, "cluster-1").await?;
+
+    let first = kill(&mut mesh, "cluster-1")?;
+    let over = settles_on(&mesh, "cluster-2").await?;
+    let second = kill(&mut mesh, "cluster-2")?;
+    let further = settles_on(&mesh, "cluster-3").await?;
+    mesh.backends.push(Backend::start(second.0, second.1).await?);
+    let back = settles_on(&mesh, "cluster-2").await?;
+    mesh.backends.push(Backend::start(first.0, first.1).await?);
+    let home = settles_on(&mesh, "cluster-1").await?;
+    println!("failed requests and time: over {over:?}, further {further:?}, back {back:?}, home {home:?}");
+    Ok(())
+}
+
+/// Lets gateways in Europe send to other places.
+fn lead(mesh: &mut Mesh, to: Value) -> anyhow::Result<()> {
+    mesh.edit("FailoverPolicy/apps/cart@cluster-1", |object| {
+        object["spec"]["config"] = json!({"localityMappings": [{"from": {"region": "eu"}, "to": to}]});
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r176_requests_go_where_a_policy_leads_them() -> anyhow::Result<()> {
+    let mut mesh = start().await?;
+    settles_on(&mesh, "cluster-1").await?;
+    lead(&mut mesh, json!([{"region": "us", "weight": 100}]))?;
+    settles_on(&mesh, "cluster-3").await?;
+    // Without weights the own region comes first.
+    lead(&mut mesh, json!([{"region": "us"}]))?;
+    settles_on(&mesh, "cluster-1").await?;
+    kill(&mut mesh, "cluster-1")?;
+    settles_on(&mesh, "cluster-2").await?;
+    kill(&mut mesh, "cluster-2")?;
+    settles_on(&mesh, "cluster-3").await?;
+    Ok(())
+}

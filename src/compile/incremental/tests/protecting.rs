@@ -1,0 +1,84 @@
+//! Which layers edits of protecting policies run, and of the servers and limits that they refer to.
+
+use super::layers::{TWO, edited_in, find, kept_hosts, world};
+use super::*;
+
+/// In a namespace of team `b`: policies on its routes, and what they ask.
+const PROTECTED: &str = "
+---
+apiVersion: security.policy.gloo.solo.io/v2
+kind: JWTPolicy
+metadata: {name: tokens, namespace: b}
+spec:
+  applyToRoutes: [{route: {labels: {team: b}}}]
+  config: {providers: {a: {issuer: 'https://a.example', audiences: [one], remote: {url: 'https://a.example/keys'}}}}
+---
+apiVersion: security.policy.gloo.solo.io/v2
+kind: ExtAuthPolicy
+metadata: {name: ask, namespace: b}
+spec:
+  applyToRoutes: [{route: {labels: {team: b}}}]
+  config: {server: {name: auth}, customAuth: {}}
+---
+apiVersion: admin.gloo.solo.io/v2
+kind: ExtAuthServer
+metadata: {name: auth, namespace: b}
+spec: {destinationServer: {ref: {name: app}, port: {number: 80}}}
+---
+apiVersion: trafficcontrol.policy.gloo.solo.io/v2
+kind: RateLimitPolicy
+metadata: {name: limit, namespace: b}
+spec:
+  applyToRoutes: [{route: {labels: {team: b}}}]
+  config:
+    ratelimitServerConfig: {name: rules}
+    serverSettings: {name: ours}
+    raw: {rateLimits: [{actions: [{remoteAddress: {}}]}]}
+---
+apiVersion: admin.gloo.solo.io/v2
+kind: RateLimitServerSettings
+metadata: {name: ours, namespace: b}
+spec: {destinationServer: {ref: {name: app}, port: {number: 80}}}
+---
+apiVersion: admin.gloo.solo.io/v2
+kind: RateLimitServerConfig
+metadata: {name: rules, namespace: b}
+spec:
+  destinationServers: [{ref: {name: app}, port: {number: 80}}]
+  raw: {descriptors: [{key: remote_address, rateLimit: {unit: DAY, requestsPerUnit: 7}}]}
+";
+
+fn edited(edit: impl FnOnce(&mut World)) -> (Compiled, Compiled, Step) {
+    edited_in(world(&format!("{TWO}{PROTECTED}")), edit)
+}
+
+#[test]
+fn an_edit_of_a_jwt_policy_makes_the_hosts_with_routes_that_it_selects() {
+    let (before, after, step) = edited(|world| {
+        find(world, "JWTPolicy", "b", "tokens")["spec"]["config"]["providers"]["a"]["audiences"] = json!(["two"]);
+    });
+    assert_eq!((step.lowered, step.trees, step.hosts, step.listeners, step.bindings), (1, 1, 1, 0, 0));
+    assert_eq!(kept_hosts(&before, &after), [true, false]);
+}
+
+#[test]
+fn an_edit_of_an_authorization_server_makes_the_hosts_with_routes_that_ask_it() {
+    let (before, after, step) = edited(|world| {
+        find(world, "ExtAuthServer", "b", "auth")["spec"]["requestTimeout"] = json!("3s");
+    });
+    assert_eq!((step.lowered, step.trees, step.hosts, step.listeners, step.bindings), (1, 1, 1, 0, 0));
+    assert_eq!(kept_hosts(&before, &after), [true, false]);
+}
+
+#[test]
+fn an_edit_of_limits_tells_their_service_and_makes_no_route() {
+    let (before, after, step) = edited(|world| {
+        find(world, "RateLimitServerConfig", "b", "rules")["spec"]["raw"]["descriptors"][0]["rateLimit"]["requestsPerUnit"] =
+            json!(8);
+    });
+    assert_eq!((step.lowered, step.hosts, step.listeners, step.bindings), (1, 0, 0, 0));
+    assert_eq!(kept_hosts(&before, &after), [true, true]);
+    assert!(before.plans.ptr_eq(&after.plans));
+    assert_eq!((before.limits.len(), after.limits.len()), (1, 1));
+    assert!(before.limits != after.limits, "the service is told another number");
+}
