@@ -126,7 +126,7 @@ impl Made {
     /// # Cost
     /// In proportion to these gateways and to the Pods beside them.
     pub(super) fn settle_places(&mut self, moved: bool, dirty: &mut Dirty) {
-        let nobody = GatewayId { cluster: "".into(), namespace: "".into(), services: Vec::new() };
+        let nobody = GatewayId::new("", "", Vec::new());
         let slots = self.reads.within(Slot::Place(nobody)..).map_while(|(slot, _)| match slot {
             Slot::Place(gateway) => Some(gateway.clone()),
             _ => None,

@@ -87,6 +87,7 @@ apiVersion: v1
 kind: Service
 metadata: {name: east, namespace: edge, labels: {istio: eastwestgateway}}
 spec: {selector: {app: east}, ports: [{name: tls, port: 15443}, {name: http, port: 80, targetPort: 8080}]}
+status: {loadBalancer: {ingress: [{ip: 203.0.113.1}]}}
 ---
 apiVersion: v1
 kind: Service
