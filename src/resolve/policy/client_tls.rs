@@ -1,7 +1,7 @@
 //! ClientTLSPolicy: TLS that gateways start towards destinations. The oldest applies.
 //!
 //! What it comes to on a gateway is decided there, because its Secret is one of the gateway's namespace:
-//! [`origination`](crate::resolve::origination).
+//! see `resolve::origination`.
 
 use crate::crd::policy::ClientTlsPolicy;
 use crate::crd::policy::client_tls::{ClientTls, ClientTlsMode};
