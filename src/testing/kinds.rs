@@ -133,7 +133,7 @@ const ROWS: &[Row] = &[
     Row {
         kind: Kind::ExtAuthPolicy,
         sample: "{glooAuth: {configs: [{name: a, basicAuth: {realm: r, encryption: {sha1: {}}, userList: {users: {u: {hashedPassword: e5e9fa1ba31ecd1ae84f75caaa474f3a663f05f4}}}}}, {name: b, apiKeyAuth: {headersFromMetadataEntry: {x-a: {name: a}}, k8sSecretApikeyStorage: {labelSelector: {a: b}}}}, {name: c, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://a.example/keys'}}}}}, {name: d, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://b.example/keys'}}}}}, {name: e, oauth2: {accessTokenValidation: {jwt: {remoteJwks: {url: 'https://c.example/keys'}}}}}, {name: f, passThroughAuth: {grpc: {address: 'a.example:80'}}}], booleanExpr: 'a && b && c && f && (d || e)'}}",
-        lacks: "OpenID Connect and OAuth2 logins, introspection, OPA, LDAP, HMAC, plugins; `clearRouteCache`; more than six sets of settings for servers",
+        lacks: "OpenID Connect and OAuth2 logins, introspection, OPA, LDAP, HMAC, plugins; `clearRouteCache`; more than four sets of settings for servers, or two that fail open",
         shown_by: &[
             "ext_auth::a_grpc_server_judges_each_request",
             "ext_auth::an_http_server_judges_each_request",

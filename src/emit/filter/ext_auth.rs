@@ -1,6 +1,6 @@
 //! ExtAuthPolicy: servers that are asked, users, keys, access tokens, and rules over them.
 //!
-//! A filter that asks servers has its settings from [`Extensions`], which decide which of the four it is; whom it asks comes
+//! A filter that asks servers has its settings from [`Extensions`], which decide which of the six it is; whom it asks comes
 //! with the route, which switches it on.
 //!
 //! # Rule

@@ -58,8 +58,8 @@ pub(super) fn emit(step: &LimitStep<'_>, payloads: &Payloads<'_>) -> Any {
 }
 
 /// Most values of one bucket with an open entry that a gateway counts separately; of more it forgets the longest unseen. Each
-/// takes some hundred bytes, so whoever sends values at will fills some megabytes.
-const MOST_VALUES: u32 = 10_000;
+/// takes some hundred bytes, so whoever sends values at will fills some hundred kilobytes for each such bucket of a route.
+const MOST_VALUES: u32 = 1_000;
 
 /// Counts by itself. Buckets begin full and fill evenly.
 fn emit_counting(buckets: &BTreeSet<&Bucket>, step: &LimitStep<'_>, payloads: &Payloads<'_>) -> Any {

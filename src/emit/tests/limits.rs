@@ -353,7 +353,7 @@ fn a_gateway_that_counts_has_the_buckets_of_all_policies_of_a_place() {
                 {"entries": [{"key": "a", "value": "vip"}], "token_bucket": tokens(u32::MAX, "1s")},
                 {"entries": [{"key": "a", "value": "x"}], "token_bucket": tokens(7, "86400s")},
             ],
-            "max_dynamic_descriptors": 10_000,
+            "max_dynamic_descriptors": 1_000,
             "rate_limits": [action("a"), action("b")],
         })
     );

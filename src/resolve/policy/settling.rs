@@ -183,13 +183,17 @@ impl<W: World + ?Sized> References<'_, W> {
 
 /// Whether a host is the name of some Service, in any cluster, that a workspace neither owns nor is given.
 ///
-/// Gateways of any cluster look names up, so one hidden Service of a name counts, whoever else has one.
+/// Gateways of any cluster look names up, so one hidden Service of a name and namespace counts, whoever else has one. A name
+/// alone is looked up in the gateway's own namespace, and every namespace may have one of that name: it counts where all are
+/// hidden, so that nobody ends another's policy by giving a Service its server's name.
 pub fn is_hidden_service<W: World + ?Sized>(world: &W, owner: &WorkspaceId, host: &str) -> bool {
     let domains = world.roster().clusters.values().map(|cluster| &*cluster.domain);
     services_named(host, domains).into_iter().any(|(name, namespace)| {
+        let is_alone = namespace.is_none();
         let wanted = Selector { name: Some(name), namespace, ..Selector::default() };
         let found = world.services(&wanted);
-        found.iter().any(|service| !is_visible(world, owner, &service.id, &service.labels))
+        let mut hidden = found.iter().map(|service| !is_visible(world, owner, &service.id, &service.labels));
+        if is_alone { !found.is_empty() && hidden.all(|is_hidden| is_hidden) } else { hidden.any(|is_hidden| is_hidden) }
     })
 }
 
