@@ -193,7 +193,11 @@ pub fn is_hidden_service<W: World + ?Sized>(world: &W, owner: &WorkspaceId, host
         let wanted = Selector { name: Some(name), namespace, ..Selector::default() };
         let found = world.services(&wanted);
         let mut hidden = found.iter().map(|service| !is_visible(world, owner, &service.id, &service.labels));
-        if is_alone { !found.is_empty() && hidden.all(|is_hidden| is_hidden) } else { hidden.any(|is_hidden| is_hidden) }
+        if is_alone {
+            !found.is_empty() && hidden.all(|is_hidden| is_hidden)
+        } else {
+            hidden.any(|is_hidden| is_hidden)
+        }
     })
 }
 
