@@ -64,6 +64,9 @@ pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name) -> Resou
         // Who has failed gets nothing, also when few are left.
         common_lb_config: upstream.outlier.as_ref().map(|_| cluster_pb::cluster::CommonLbConfig {
             healthy_panic_threshold: Some(type_pb::Percent { value: 0.0 }),
+            // By default a second change of health within a second is told to workers when that is over (seen on 1.40: whoever
+            // takes over and fails too goes on getting requests).
+            update_merge_window: Some(pb::duration(Duration::ZERO)),
             ..Default::default()
         }),
         circuit_breakers: Some(unlimited()),
@@ -205,8 +208,8 @@ fn deny_everything() -> Vec<hcm_pb::HttpFilter> {
 /// The longest that an endpoint is left alone, whatever it is written as for the first time. Envoy's default.
 const LONGEST_EJECTION: Duration = Duration::from_secs(300);
 
-/// When endpoints that fail are left alone. What Envoy would eject for of its own accord is off, and one may always be: of a
-/// pair with Envoy's defaults nobody ever is (seen on 1.40).
+/// When endpoints that fail are left alone. What Envoy would eject for of its own accord is off, and one may always be,
+/// however few there are.
 ///
 /// # Rule
 /// R174.
