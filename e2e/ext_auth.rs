@@ -366,7 +366,9 @@ async fn r123_the_oldest_policy_decides_and_the_loser_is_told() -> anyhow::Resul
         "{message}"
     );
     assert_eq!(world.team.verdict(CUSTOM_POLICY)?.0, "ACCEPTED");
-    world.team.mesh.edit(CUSTOM_POLICY, |policy| policy["spec"]["applyToRoutes"] = json!([]))?;
+    world.team.mesh.edit(CUSTOM_POLICY, |policy| {
+        policy["spec"]["applyToRoutes"] = json!([{"route": {"labels": {"case": "none"}}}]);
+    })?;
     world.team.answers(&to("younger"), 200).await?;
     world.judges(&[("who passed the older", to("route"), (401, 0, 1))]).await
 }

@@ -107,3 +107,24 @@ pub(super) fn absolute(host: &str) -> String {
     }
     format!("{host}.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_looked_up_as_they_are_written() {
+        for (host, expected) in [
+            ("keys.example.com", "keys.example.com."),
+            ("auth.shop", "auth.shop."),
+            ("auth", "auth."),
+            ("keys.example.com.", "keys.example.com."),
+            ("10.0.0.1", "10.0.0.1"),
+            ("fd00::1", "fd00::1"),
+            ("localhost", "localhost"),
+            ("a.localhost", "a.localhost"),
+        ] {
+            assert_eq!(absolute(host), expected);
+        }
+    }
+}
