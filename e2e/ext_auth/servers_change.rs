@@ -152,11 +152,11 @@ async fn a_policy_that_loses_its_room_is_closed_and_never_asked_about_in_another
     let objects: Vec<Manifest> = objects.map(|object| Manifest { cluster: "cluster-1".to_owned(), object }).collect();
     manifests::write(world.team.mesh.directory(), &objects)?;
     world.team.answers(&youngest, 500).await?;
-    world.judges(&[("its room is still the other's", oldest.clone(), (500, 0, 0))]).await?;
+    assert_eq!(world.send(&oldest).await?.status, 500, "its room is still the other's");
     world.team.answers(&oldest, 200).await?;
-    world.judges(&[("judged", nobody("/more"), (401, 0, 1)), ("closed", youngest, (500, 0, 0))]).await?;
     load.goes_on(4).await?;
     load.end().await.map_err(|error| world.team.mesh.with_logs(error))?;
+    world.judges(&[("judged", nobody("/more"), (401, 0, 1)), ("closed", youngest, (500, 0, 0))]).await?;
     let checks = world.http.checks();
     let of =
         |name: &str| checks.iter().filter(|check| check.path.starts_with(&format!("/{name}/"))).collect::<Vec<_>>();

@@ -232,14 +232,13 @@ impl Extensions {
         let mut coming: Vec<(CheckSet, usize)> = Vec::new();
         for (set, uses) in &mut now.checks {
             let wanted = self.checks.get(set).map(|uses| uses.slot);
-            uses.standing = match wanted {
-                Some(Some(_)) => Standing::InUse,
-                Some(None) => Standing::Crowded,
-                None => Standing::Leaving,
+            let had = before.checks.get(set).and_then(|uses| uses.slot).filter(|slot| slots_for(set).contains(slot));
+            (uses.slot, uses.standing) = match wanted {
+                Some(None) if leaving.checks.contains_key(set) && had.is_some() => (had, Standing::Crowded),
+                Some(None) => (None, Standing::InUse),
+                Some(Some(_)) => (had, Standing::InUse),
+                None => (had, Standing::Leaving),
             };
-            let stays = uses.standing != Standing::Crowded || leaving.checks.contains_key(set);
-            let had = before.checks.get(set).and_then(|uses| uses.slot);
-            uses.slot = had.filter(|slot| stays && slots_for(set).contains(slot));
             match (uses.slot, wanted.flatten()) {
                 (Some(slot), _) => drop(free.remove(&slot)),
                 (None, Some(wanted)) => coming.push((set.clone(), wanted)),

@@ -121,7 +121,7 @@ pub fn uncounted<'a, W: World + ?Sized>(
     let ages: BTreeMap<ObjectRef, Age> = policies.map(|policy| (policy.id.clone(), policy.age.clone())).collect();
     let mut order: Vec<(&ObjectRef, u64)> = numbers.into_iter().collect();
     // Of what is kept of a policy that is gone nobody knows the age: it comes last.
-    order.sort_by_key(|(policy, _)| (ages.get(policy).is_none(), ages.get(policy).cloned(), (*policy).clone()));
+    order.sort_by_key(|(policy, _)| (!ages.contains_key(*policy), ages.get(policy).cloned(), (*policy).clone()));
     let mut room = MOST_NUMBERS;
     let mut uncounted = BTreeSet::new();
     for (policy, own) in order {
