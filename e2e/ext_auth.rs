@@ -316,8 +316,12 @@ async fn a_server_gets_the_body_that_it_asks_for() -> anyhow::Result<()> {
   kind: ExtAuthPolicy
   metadata: {name: whole, namespace: shop, @}
   spec: {applyToRoutes: [{route: {labels: {case: more}}}], config: {customAuth: {}, server: {name: whole}}}
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: ExtAuthPolicy
+  metadata: {name: none, namespace: shop, @}
+  spec: {applyToRoutes: [{route: {labels: {case: http}}}], config: {customAuth: {}, server: {name: grpc}}}
 ";
-    let mut world = World::asking(POLICIES, &["/custom", "/more"]).await?;
+    let mut world = World::asking(POLICIES, &["/custom", "/more", "/http"]).await?;
     let post = |path: &str, body: &'static str| Request { method: "POST".to_owned(), ..pass(path) }.with_body(body);
     let long = "0123456789";
     world.judges(&[("a long body, in part", post("/custom", long), (200, 1, 1))]).await?;
@@ -331,7 +335,42 @@ async fn a_server_gets_the_body_that_it_asks_for() -> anyhow::Result<()> {
         ])
         .await?;
     assert_eq!(&world.grpc.last()?.body[..], b"0123456");
+    world.judges(&[("a body that nobody asks for", post("/http", long), (200, 1, 1))]).await?;
+    assert_eq!(&world.grpc.last()?.body[..], b"");
     Ok(())
+}
+
+/// R123: of two policies on a route the older decides, whoever owns it, and the other one's author is told; it takes over when
+/// the older one goes.
+#[tokio::test]
+async fn r123_the_oldest_policy_decides_and_the_loser_is_told() -> anyhow::Result<()> {
+    const YOUNGER: &str = r"
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: ExtAuthPolicy
+  metadata: {name: younger, namespace: team, creationTimestamp: '2024-02-01T00:00:00Z', @}
+  spec: {applyToRoutes: [{route: {labels: {case: custom}}}], config: {customAuth: {contextExtensions: {level: younger}}, server: {name: grpc}}}
+";
+    let mut world = World::asking(&format!("{CUSTOM}{YOUNGER}"), &["/custom"]).await?;
+    let to = |level: &str| request("GET", "/custom").header("x-pass", level);
+    world
+        .judges(&[
+            ("nobody", nobody("/custom"), (401, 0, 1)),
+            ("who passes the older", to("route"), (200, 1, 1)),
+            ("who would pass the younger", to("younger"), (401, 0, 1)),
+        ])
+        .await?;
+    let (approval, message, routes) = world.team.verdict("ExtAuthPolicy/team/younger@cluster-1")?;
+    assert_eq!((approval.as_str(), routes), ("WARNING", 0), "{message}");
+    assert!(
+        message.contains("BEATEN_BY_OLDER") && message.contains("ExtAuthPolicy/shop/custom@cluster-1"),
+        "{message}"
+    );
+    assert_eq!(world.team.verdict(CUSTOM_POLICY)?.0, "ACCEPTED");
+    world.team.mesh.edit(CUSTOM_POLICY, |policy| {
+        policy["spec"]["applyToRoutes"] = json!([{"route": {"labels": {"case": "none"}}}]);
+    })?;
+    world.team.answers(&to("younger"), 200).await?;
+    world.judges(&[("who passed the older", to("route"), (401, 0, 1))]).await
 }
 
 /// R118, R122: what protects a destination holds on every route to it, beside what protects the route.

@@ -519,6 +519,8 @@ async fn r197_gateways_follow_dns_endpoints_and_sockets() -> anyhow::Result<()> 
     let (one, two) = (outside.network.next_address()?, outside.network.next_address()?);
     let (first, second) = (backend("one", at(one)).await?, backend("two", at(two)).await?);
     outside.dns.set("pay.example", &[one]);
+    // What a search list would make of a name: somebody's Pod `lost` of a Service `example`.
+    outside.dns.set("lost.example.svc.cluster.local", &[two]);
     let http = |target: Value| json!([{"number": 80, "protocol": "HTTP", "targetPort": target}]);
     let socket = outside.folder.path().join("pay.sock");
     let listener = UnixListener::bind(&socket)?;
@@ -560,7 +562,7 @@ async fn r197_gateways_follow_dns_endpoints_and_sockets() -> anyhow::Result<()> 
     // Names and addresses side by side.
     running.is_answered_by("/mixed", "one").await?;
     running.is_answered_by("/mixed", "two").await?;
-    // A name that does not exist has no endpoints.
+    // A name that does not exist has no endpoints, whatever it would be in a list of domains.
     assert_eq!(running.get("/lost").await?.status, 503);
 
     // An endpoint moves, and no request fails.

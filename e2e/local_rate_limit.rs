@@ -189,7 +189,9 @@ async fn gateways_count_by_themselves_where_the_rules_say_so() -> anyhow::Result
         "{line}"
     );
     assert!(line.contains("any number of generic_key=plans, plan=free pass"), "{line}");
-    assert_eq!(world.verdict("RateLimitServerConfig/team/orders@cluster-1")?.0, "ACCEPTED");
+    let (approval, message, _) = world.verdict("RateLimitServerConfig/team/orders@cluster-1")?;
+    assert_eq!(approval, "WARNING", "{message}");
+    assert!(message.contains("count anew when any route of the listener changes"), "what a DAY means: {message}");
     assert_eq!(world.verdict("RateLimitPolicy/team/who@cluster-1")?.0, "ACCEPTED");
     Ok(())
 }

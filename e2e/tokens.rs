@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::support::delegated::{Delegated, echo, request};
+use crate::support::delegated::{Delegated, VAULT, echo, request};
 use crate::support::http::Request;
 use crate::support::issuer::Issuer;
 use crate::support::wait::PATIENCE;
@@ -100,6 +100,67 @@ async fn a_request_does_not_move_onto_a_route_that_would_not_look_at_it() -> any
     assert_eq!(world.outcome(&with("/same", &a.token(&json!({"org": "gold"}))?)).await?, (200, 1));
     assert_eq!(world.outcome(&request("GET", "/same")).await?, (200, 1));
     assert_eq!(world.outcome(&request("GET", "/")).await?, (200, 1));
+    Ok(())
+}
+
+/// A request on a route whose destination's policy lets requests without a token pass is marked for that policy. It moves to
+/// a second route, whose destination's policy would move it on to a third, which leads to the destination of the first: the
+/// mark would let it pass there with what nobody has looked at. A policy of a destination never chooses the route again.
+#[tokio::test]
+async fn no_mark_is_carried_to_a_third_route() -> anyhow::Result<()> {
+    const CHAIN: &str = r"
+- apiVersion: networking.gloo.solo.io/v2
+  kind: RouteTable
+  metadata: {name: child, namespace: team, @}
+  spec:
+    http:
+      - {name: third, matchers: [{uri: {prefix: /chain}, headers: [{name: x-next, value: go}]}], forwardTo: {destinations: [{ref: {name: vault}}]}}
+      - {name: second, matchers: [{uri: {prefix: /chain}, headers: [{name: x-org, value: b}]}], forwardTo: {destinations: [{ref: {name: stock}}]}}
+      - {name: first, labels: {case: chain}, matchers: [{uri: {prefix: /chain}}], forwardTo: {destinations: [{ref: {name: vault}}]}}
+      - {name: alone, matchers: [{uri: {prefix: /alone}}], forwardTo: {destinations: [{ref: {name: vault}}]}}
+";
+    let (a, d, e) = (Issuer::ec("https://a")?, Issuer::ec("https://d")?, Issuer::ec("https://e")?);
+    let at = |service: &str, config: Value| {
+        let policy = json!({
+            "apiVersion": "security.policy.gloo.solo.io/v2", "kind": "JWTPolicy",
+            "metadata": {
+                "name": service, "namespace": "team", "annotations": {"cluster.solo.io/cluster": "cluster-1"},
+            },
+            "spec": {"applyToDestinations": [{"selector": {"name": service}}], "config": config},
+        });
+        format!("- {policy}\n")
+    };
+    let claim = |claim: &str, header: &str, token: &str| json!({"claimsToHeaders": [{"claim": claim, "header": header}], "tokenSource": {"headers": [{"name": token}]}});
+    let policies = [
+        on("chain", &json!({"providers": {"a": provider(&a, &claim("org", "x-org", "x-a"))?}})),
+        at(
+            "vault",
+            json!({"providers": {"d": provider(&d, &claim("email", "x-user", "x-d"))?}, "validationPolicy": "ALLOW_MISSING"}),
+        ),
+        at(
+            "stock",
+            json!({"providers": {"e": provider(&e, &claim("next", "x-next", "x-e"))?}, "clearRouteCache": "TRUE"}),
+        ),
+    ]
+    .concat();
+    let mut world = Delegated::start(&format!("{VAULT}{CHAIN}{policies}")).await?;
+    let asked = request("GET", "/chain").header("x-a", &a.token(&json!({"org": "b"}))?);
+    let moving = asked.header("x-e", &e.token(&json!({"next": "go"}))?);
+    for spoofed in
+        [moving.clone().header("x-user", "king"), moving.clone().header("x-d", "bad").header("x-user", "king")]
+    {
+        let response = world.send(&spoofed).await?;
+        assert_eq!(response.status, 200, "it ends on the second: {}", response.text());
+        assert_eq!(echo(&response)?.identity.service, "stock", "never at the vault: {}", response.text());
+    }
+    // What the vault's policy does where it looks.
+    let alone = request("GET", "/alone").header("x-user", "king");
+    assert_eq!(seen(&mut world, &alone, "x-user").await?, None);
+    assert_eq!(world.outcome(&alone.header("x-d", "bad")).await?, (401, 0));
+    // Who moves once is not let in on the mark of the first.
+    let first = request("GET", "/chain").header("x-a", &a.token(&json!({"org": "none"}))?);
+    assert_eq!(world.outcome(&first.clone().header("x-d", "bad")).await?, (401, 0));
+    assert_eq!(seen(&mut world, &first.header("x-user", "king"), "x-user").await?, None);
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{CUSTOM, CUSTOM_POLICY, World, nobody, pass};
 use crate::support::http::{Client, Request};
 use crate::support::load::{Load, Pace};
+use crate::support::manifests::{self, Manifest};
 use crate::support::wait::{Not, PATIENCE, until};
 
 /// One ExtAuthServer each, whose settings differ from all others.
@@ -109,6 +110,68 @@ async fn a_fifth_set_of_settings_closes_the_youngest() -> anyhow::Result<()> {
     load.goes_on(6).await?;
     load.end().await.map_err(|error| world.team.mesh.with_logs(error))?;
     assert_eq!(world.asked(), 0);
+    Ok(())
+}
+
+/// Four sets are in use, and a policy comes that is older than all, with a fifth: the youngest's is closed, and as long as
+/// the gateway has routes of it, its server is asked with the headers and the body that its policy says. The oldest waits
+/// until then.
+#[tokio::test]
+async fn a_policy_that_loses_its_room_is_closed_and_never_asked_about_in_another_way() -> anyhow::Result<()> {
+    const NAMES: [&str; 5] = ["more", "custom", "http", "down", "allow"];
+    let mut objects = String::new();
+    for name in NAMES {
+        let http = format!(
+            "requestBody: {{maxRequestBytes: 64}}, httpService: {{pathPrefix: /{name}, request: {{allowedHeaders: [x-pass, x-{name}]}}}}"
+        );
+        objects += &settings(name, "authz-http", &http);
+    }
+    for (number, name) in NAMES.iter().enumerate().skip(1) {
+        objects += &policy(name, name, number + 1);
+    }
+    let mut world = World::start(&objects).await?;
+    let asked =
+        |path: &str, own: &str| Request { method: "POST".to_owned(), ..pass(path).header(own, "1") }.with_body("hello");
+    let (youngest, oldest) = (asked("/allow", "x-allow"), asked("/more", "x-more"));
+    world.team.answers(&youngest, 200).await?;
+    world.judges(&[("nobody", nobody("/allow"), (401, 0, 1)), ("no policy yet", nobody("/more"), (200, 1, 0))]).await?;
+    let load = Load::start(
+        world.team.mesh.entrance("shop/www")?.1,
+        4,
+        Pace::PerSecond(200),
+        vec![youngest.clone(), asked("/custom", "x-custom")],
+        |_, response| {
+            anyhow::ensure!([200, 500].contains(&response.status), "{}: {}", response.status, response.text());
+            Ok(())
+        },
+    );
+    let policy = crate::support::yaml::documents(
+        &policy("more", "more", 1).replace('@', "annotations: {cluster.solo.io/cluster: cluster-1}"),
+    )?;
+    let objects = policy.iter().flat_map(|list| crate::support::manifests::list(list, "")).cloned();
+    let objects: Vec<Manifest> = objects.map(|object| Manifest { cluster: "cluster-1".to_owned(), object }).collect();
+    manifests::write(world.team.mesh.directory(), &objects)?;
+    world.team.answers(&youngest, 500).await?;
+    assert_eq!(world.send(&oldest).await?.status, 500, "its room is still the other's");
+    world.team.answers(&oldest, 200).await?;
+    load.goes_on(4).await?;
+    load.end().await.map_err(|error| world.team.mesh.with_logs(error))?;
+    world.judges(&[("judged", nobody("/more"), (401, 0, 1)), ("closed", youngest, (500, 0, 0))]).await?;
+    let checks = world.http.checks();
+    let of =
+        |name: &str| checks.iter().filter(|check| check.path.starts_with(&format!("/{name}/"))).collect::<Vec<_>>();
+    for (name, header) in [("allow", "x-allow"), ("custom", "x-custom"), ("more", "x-more")] {
+        let of_load: Vec<_> = of(name).into_iter().filter(|check| check.method == "POST").collect();
+        assert!(!of_load.is_empty(), "{name}");
+        for check in of_load {
+            assert_eq!((check.header(header), &check.body[..]), ("1", &b"hello"[..]), "{check:?}");
+        }
+    }
+    let (approval, message, _) = world.team.verdict("ExtAuthPolicy/shop/allow@cluster-1")?;
+    assert_eq!(approval, "FAILED", "{message}");
+    for holder in ["more", "custom", "http", "down"] {
+        assert!(message.contains(&format!("`ExtAuthPolicy/shop/{holder}@cluster-1`")), "{message}");
+    }
     Ok(())
 }
 

@@ -72,6 +72,8 @@ impl Envoy {
         command.arg("-c").arg(&file).arg("--admin-address-path").arg(&admin_file);
         // Without hot restart there is no base id to share, and nothing is left in shared memory by a kill.
         command.args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]);
+        // As in a Pod, whose search list would complete names.
+        command.env("LOCALDOMAIN", "svc.cluster.local").env("RES_OPTIONS", "ndots:5");
         let mut process = Process::start(&format!("envoy {name}"), &mut command, folder.path().join("log"))?;
         let admin = until(PATIENCE, "Envoy's admin address", async || read_admin(&admin_file, &mut process)).await;
         match admin {

@@ -12,7 +12,7 @@ use crate::support::chancery::{self, Settings};
 use crate::support::delegated::{VAULT, echo, manifests, request};
 use crate::support::http::Request;
 use crate::support::issuer::{Issuer, base64, now};
-use crate::support::manifests::{list, text};
+use crate::support::manifests::{Manifest, list, text, write};
 use crate::support::wait::{Not, PATIENCE, until};
 use crate::support::world::Mesh;
 
@@ -39,6 +39,7 @@ const WORLD: &str = r"
       - {name: waf, labels: {case: waf}, matchers: [{uri: {prefix: /waf}}], forwardTo: *stock}
       - {name: shed, matchers: [{uri: {prefix: /shed}}], forwardTo: {destinations: [{ref: {name: shed}}]}}
       - {name: asked, labels: {case: asked}, matchers: [{uri: {prefix: /asked}}], forwardTo: *stock}
+      - {name: body, labels: {case: body}, matchers: [{uri: {prefix: /body}}], forwardTo: *stock}
       - {name: password, labels: {case: password}, matchers: [{uri: {prefix: /password}}], forwardTo: *stock}
       - {name: realm, labels: {case: realm}, matchers: [{uri: {prefix: /realm}}], forwardTo: *stock}
       - {name: key, labels: {case: key}, matchers: [{uri: {prefix: /key}}], forwardTo: *stock}
@@ -116,6 +117,24 @@ const WORLD: &str = r"
   spec:
     applyToRoutes: [{route: {labels: {case: access}}}]
     config: {glooAuth: {configs: [{oauth2: {accessTokenValidation: {jwt: {localJwks: {inlineString: $KEYS}, issuer: https://a}, requiredScopes: {scope: [read]}}}}]}}
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: AccessPolicy
+  metadata: {name: door, namespace: shop, @}
+  spec:
+    applyToWorkloads: [{}]
+    config:
+      authzList:
+        - {match: {request: {headers: {x-lines: {notValues: ['*']}}}}}
+        - {match: {request: {headers: {x-lines: {values: ['a*z', 'b,c']}}}}}
+- {apiVersion: v1, kind: Service, metadata: {name: authz, namespace: team, @}, spec: {selector: {app: authz}, ports: [{name: grpc, port: 9000}]}}
+- apiVersion: admin.gloo.solo.io/v2
+  kind: ExtAuthServer
+  metadata: {name: body, namespace: team, @}
+  spec: {destinationServer: {ref: {name: authz}, port: {number: 9000}}, requestTimeout: 9s, requestBody: {maxRequestBytes: 64}}
+- apiVersion: security.policy.gloo.solo.io/v2
+  kind: ExtAuthPolicy
+  metadata: {name: body, namespace: team, @}
+  spec: {applyToRoutes: [{route: {labels: {case: body}}}], config: {customAuth: {}, server: {name: body}}}
 - {apiVersion: v1, kind: Service, metadata: {name: limiter, namespace: team, @}, spec: {selector: {app: limiter}, ports: [{name: grpc, port: 9000}]}}
 - {apiVersion: admin.gloo.solo.io/v2, kind: RateLimitServerConfig, metadata: {name: limits, namespace: team, @}, spec: {destinationServers: [{ref: {name: limiter}, port: {name: grpc}}], raw: {descriptors: [{key: who, rateLimit: {unit: DAY, requestsPerUnit: 2}}]}}}
 - {apiVersion: admin.gloo.solo.io/v2, kind: RateLimitServerSettings, metadata: {name: limits, namespace: team, @}, spec: {destinationServer: {ref: {name: limiter}, port: {name: grpc}}}}
@@ -133,6 +152,10 @@ const ALWAYS: u32 = 36;
 /// The first release that guards destinations, as it stands in rows of requests to one: older ones have no hosts for them.
 const GUARDED: u32 = 139;
 
+/// The first release that surely tells the lines of a header apart, as it stands in rows of requests that need it: older ones
+/// join them before they compare, and refuse what may have been joined.
+const APART: u32 = 138;
+
 /// A request, its answer where the release can do it, and since which minor version that is.
 type Row = (&'static str, Request, u16, u32);
 
@@ -149,6 +172,7 @@ fn rows(issuer: &Issuer) -> anyhow::Result<Vec<Row>> {
     let unsigned = request("GET", "/token").header("authorization", &format!("Bearer {}", issuer.unsigned()));
     let password =
         |path: &str| request("GET", path).header("authorization", &format!("Basic {}", base64("alice:wonder")));
+    let lines = |one: &str, other: &str| request("GET", "/plain").header("x-lines", one).header("x-lines", other);
     let from = |origin: &str| request("POST", "/csrf").header("origin", origin);
     Ok(vec![
         ("no policy", request("GET", "/plain"), 200, ALWAYS),
@@ -175,6 +199,15 @@ fn rows(issuer: &Issuer) -> anyhow::Result<Vec<Row>> {
             403,
             GUARDED,
         ),
+        ("a line that fits", request("GET", "/plain").header("x-lines", "a-z"), 200, ALWAYS),
+        ("a line that does not", request("GET", "/plain").header("x-lines", "a-y"), 403, ALWAYS),
+        ("two lines that fit together only", lines("a", "z"), 403, ALWAYS),
+        ("two lines, one of which fits", lines("a-z", "z"), 403, ALWAYS),
+        ("two lines that are an item together", lines("b", "c"), 403, ALWAYS),
+        ("two lines that fit each", lines("a-z", "a+z"), 200, APART),
+        ("a line with a comma that fits", request("GET", "/plain").header("x-lines", "a,z"), 200, APART),
+        ("a server that wants a body and gets none", request("POST", "/body"), 401, ALWAYS),
+        ("a server that gets the body that it wants", request("POST", "/body").with_body("open"), 200, ALWAYS),
         ("a server that refuses", request("GET", "/asked"), 401, ALWAYS),
         ("a server that lets pass", request("GET", "/asked").header("x-pass", "yes"), 200, ALWAYS),
         ("no access token", request("GET", "/access"), 401, ALWAYS),
@@ -221,6 +254,8 @@ async fn judge(mesh: &mut Mesh, issuer: &Issuer) -> anyhow::Result<()> {
             let expected = match *since {
                 GUARDED if minor < 39 => 503,
                 GUARDED => *status,
+                APART if minor < 38 => 403,
+                APART => *status,
                 since if minor < since => 500,
                 _ => *status,
             };
@@ -257,8 +292,10 @@ async fn judge(mesh: &mut Mesh, issuer: &Issuer) -> anyhow::Result<()> {
 #[tokio::test]
 async fn five_releases_protect_or_refuse_and_say_so() -> anyhow::Result<()> {
     let issuer = Issuer::ec("https://a")?;
-    let judge_one =
-        |check: &Check| if check.header("x-pass") == "yes" { Verdict::pass() } else { Verdict::refuse(401) };
+    let judge_one = |check: &Check| match check.header("x-pass") == "yes" || &check.body[..] == b"open" {
+        true => Verdict::pass(),
+        false => Verdict::refuse(401),
+    };
     let authz = Authorizer::start(([127, 0, 0, 1], 0).into(), judge_one).await?;
     let hash = base64(digest(&SHA1_FOR_LEGACY_USE_ONLY, b"wonder"));
     let world = format!("{VAULT}{WORLD}")
@@ -267,6 +304,13 @@ async fn five_releases_protect_or_refuse_and_say_so() -> anyhow::Result<()> {
         .replace("$HASH", &hash);
     let objects = manifests(&world)?;
     let mut mesh = Mesh::start_without_gateways(objects, Settings::default()).await?;
+    let object = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "authz-1", "namespace": "team", "labels": {"kubernetes.io/service-name": "authz"}},
+        "ports": [{"name": "grpc", "port": authz.address.port()}],
+        "endpoints": [{"addresses": [authz.address.ip().to_string()]}],
+    });
+    write(mesh.directory(), &[Manifest { cluster: "cluster-1".to_owned(), object }])?;
     let outcome = judge(&mut mesh, &issuer).await;
     outcome.map_err(|error| mesh.with_logs(error))
 }

@@ -1,5 +1,6 @@
 //! The answers to the rules' questions, from plain maps, and which questions a change answers anew.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -37,6 +38,10 @@ pub struct Inputs {
     /// By Service and slice.
     slices: OrdMap<(ObjectRef, ObjectRef), Arc<Slice>>,
     pods: OrdMap<ObjectRef, Arc<Pod>>,
+    /// Services by cluster and address.
+    services_at: OrdSet<(Name, IpAddr, ObjectRef)>,
+    /// The same for Pods.
+    pods_at: OrdSet<(Name, IpAddr, ObjectRef)>,
     nodes: OrdMap<(Name, Name), Arc<Node>>,
     secrets: Collection<Secret>,
     auth_servers: Collection<AuthServerObject>,
@@ -167,6 +172,18 @@ pub(super) fn namespace_of(id: &ObjectRef) -> Option<&Name> {
     }
 }
 
+/// The addresses that a Service or Pod has as its own, as [`World::at_address`] finds them.
+pub(super) fn places_of(id: &ObjectRef, fact: &Lowered) -> impl Iterator<Item = (Name, IpAddr, ObjectRef)> {
+    let addresses: Vec<IpAddr> = match fact {
+        Lowered::Service(service) => service.addresses.clone(),
+        Lowered::Pod(pod) if pod.is_client => {
+            pod.addresses.iter().filter_map(|address| Some(address.parse::<IpAddr>().ok()?.to_canonical())).collect()
+        }
+        _ => Vec::new(),
+    };
+    addresses.into_iter().map(|address| (id.cluster.clone(), address, id.clone()))
+}
+
 impl Inputs {
     /// Lowers all objects and decides which of them count.
     ///
@@ -255,6 +272,8 @@ impl Inputs {
             accounts: Collection::default(),
             slices: OrdMap::new(),
             pods: OrdMap::new(),
+            services_at: OrdSet::new(),
+            pods_at: OrdSet::new(),
             nodes: OrdMap::new(),
             secrets: Collection::default(),
             auth_servers: Collection::default(),
@@ -281,12 +300,18 @@ impl Inputs {
             self.counted.insert(id.clone());
         }
         match fact {
-            Lowered::Service(service) => self.services.insert(service),
+            Lowered::Service(service) => {
+                self.services_at.extend(places_of(&service.id, fact));
+                self.services.insert(service);
+            }
             Lowered::Account(account) => self.accounts.insert(account),
             Lowered::Slice(slice) => {
                 self.slices.insert((slice.service.clone(), slice.id.clone()), slice.clone());
             }
-            Lowered::Pod(pod) => drop(self.pods.insert(pod.id.clone(), pod.clone())),
+            Lowered::Pod(pod) => {
+                self.pods_at.extend(places_of(&pod.id, fact));
+                self.pods.insert(pod.id.clone(), pod.clone());
+            }
             Lowered::Node(node) => {
                 self.nodes.insert((node.id.cluster.clone(), node.id.name.clone()), node.clone());
             }
@@ -317,10 +342,16 @@ impl Inputs {
             return;
         }
         match fact {
-            Lowered::Service(service) => self.services.remove(service),
+            Lowered::Service(service) => {
+                places_of(&service.id, fact).for_each(|place| drop(self.services_at.remove(&place)));
+                self.services.remove(service);
+            }
             Lowered::Account(account) => self.accounts.remove(account),
             Lowered::Slice(slice) => self.dismiss_slice(&slice.service, &slice.id),
-            Lowered::Pod(pod) => drop(self.pods.remove(&pod.id)),
+            Lowered::Pod(pod) => {
+                places_of(&pod.id, fact).for_each(|place| drop(self.pods_at.remove(&place)));
+                self.pods.remove(&pod.id);
+            }
             Lowered::Node(node) => drop(self.nodes.remove(&(node.id.cluster.clone(), node.id.name.clone()))),
             Lowered::Secret(secret) => self.secrets.remove(secret),
             Lowered::AuthServer(server) => self.auth_servers.remove(server),
@@ -348,7 +379,7 @@ impl Inputs {
 
     /// The same with the slices, Pods and Nodes of others.
     pub(super) fn with_places_of(self, others: Self) -> Self {
-        Self { slices: others.slices, pods: others.pods, nodes: others.nodes, ..self }
+        Self { slices: others.slices, pods: others.pods, pods_at: others.pods_at, nodes: others.nodes, ..self }
     }
 
     /// Takes a policy in that refers to nothing any more.
@@ -521,6 +552,15 @@ impl World for Inputs {
             .take_while(|(id, _)| id.cluster == *cluster && id.namespace == *namespace)
             .map(|(_, pod)| pod.clone())
             .collect()
+    }
+
+    fn at_address(&self, cluster: &Name, address: IpAddr) -> Vec<ObjectRef> {
+        let first = (cluster.clone(), address, ObjectRef::new(Kind::ALL[0], "", "", ""));
+        let under = |all: &OrdSet<(Name, IpAddr, ObjectRef)>| -> Vec<ObjectRef> {
+            let range = all.range(first.clone()..).take_while(|(c, ip, _)| (c, *ip) == (cluster, address));
+            range.map(|(.., id)| id.clone()).collect()
+        };
+        [under(&self.services_at), under(&self.pods_at)].concat()
     }
 
     fn node(&self, cluster: &Name, name: &Name) -> Option<Arc<Node>> {

@@ -14,7 +14,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use crate::ir::Guard;
 use crate::ir::policy::TextPattern;
 use crate::ir::policy::access::{AccessEntry, Behalf, Caller, Cidr, HeaderRule};
-use crate::model::{Name, ObjectName};
+use crate::model::{EnvoyRelease, Name, ObjectName};
 
 use super::filter::principal;
 use super::{clients, pb, wire};
@@ -26,12 +26,17 @@ use rules_pb::principal::{Identifier, Set as Identifiers};
 /// In front of the names of what is evaluated only, in metadata and in statistics.
 const DRY_RUN: &str = "chancery_dry_run_";
 
+/// The first release of which every patch has the fix of CVE-2026-26308, without which lines of a header are joined by commas
+/// before they are compared (seen on 1.36.4 and 1.37.0).
+const TELLS_LINES_APART: EnvoyRelease = EnvoyRelease::new(1, 38);
+
 /// The rules for requests.
 ///
 /// # Rule
 /// The policy reference in the manual, "AccessPolicy": no rules allow everything, rules without entries nothing.
-pub(super) fn emit_http(guard: &Guard) -> http_pb::Rbac {
+pub(super) fn emit_http(guard: &Guard, release: EnvoyRelease) -> http_pb::Rbac {
     let access = &guard.access;
+    let rules = |entries: &[AccessEntry<Caller>]| rules(entries, release);
     http_pb::Rbac {
         rules: access.enforced.as_deref().map(rules),
         shadow_rules: access.dry_run.as_deref().map(rules),
@@ -42,14 +47,15 @@ pub(super) fn emit_http(guard: &Guard) -> http_pb::Rbac {
 
 /// The rules for connections; of entries nothing counts but callers and addresses, so [`Guard::for_connections`] comes first.
 pub(super) fn emit_network(guard: &Guard, stat_prefix: String) -> network_pb::Rbac {
+    let rules = |entries: &[AccessEntry<Caller>]| rules(entries, EnvoyRelease::OLDEST);
     network_pb::Rbac { rules: guard.access.enforced.as_deref().map(rules), stat_prefix, ..Default::default() }
 }
 
-fn rules(entries: &[AccessEntry<Caller>]) -> rules_pb::Rbac {
+fn rules(entries: &[AccessEntry<Caller>], release: EnvoyRelease) -> rules_pb::Rbac {
     let policies = entries.iter().map(|entry| {
         let ObjectName { cluster, namespace, name, .. } = &*entry.policy;
         let policy = rules_pb::Policy {
-            permissions: vec![permission(entry)],
+            permissions: vec![permission(entry, release)],
             principals: vec![principal(entry)],
             ..Default::default()
         };
@@ -60,7 +66,7 @@ fn rules(entries: &[AccessEntry<Caller>]) -> rules_pb::Rbac {
 
 // ---- what may be called -------------------------------------------------------------------------------------------
 
-fn permission(entry: &AccessEntry<Caller>) -> rules_pb::Permission {
+fn permission(entry: &AccessEntry<Caller>, release: EnvoyRelease) -> rules_pb::Permission {
     let mut all: Vec<Rule> = Vec::new();
     if !entry.paths.is_empty() && !entry.paths.contains(&TextPattern::Any) {
         all.push(any_rule(entry.paths.iter().map(path)));
@@ -70,7 +76,7 @@ fn permission(entry: &AccessEntry<Caller>) -> rules_pb::Permission {
         all.push(any_rule(entry.methods.iter().map(method)));
     }
     for (name, rule) in &entry.headers {
-        all.extend(header_rules(name, rule));
+        all.extend(header_rules(name, rule, release));
     }
     let permission = |rule| rules_pb::Permission { rule: Some(rule) };
     match all.len() {
@@ -94,8 +100,9 @@ fn path(pattern: &TextPattern) -> Rule {
     Rule::UrlPath(matcher_pb::PathMatcher { rule: Some(matcher_pb::path_matcher::Rule::Path(matcher)) })
 }
 
-/// Of a header in several lines Envoy asks whether one fits; that none is there that does not is asked beside it.
-fn header_rules(name: &Name, rule: &HeaderRule) -> Vec<Rule> {
+/// Of a header in several lines Envoy asks whether one fits; that none is there that does not is asked beside it. Where it may
+/// join the lines first, nothing with a comma fits: `a` and `z` would together fit `a*z`.
+fn header_rules(name: &Name, rule: &HeaderRule, release: EnvoyRelease) -> Vec<Rule> {
     // Envoy keeps the host as a part of the request line.
     let (name, is_host) = if name == "host" { (":authority", true) } else { (name.as_str(), false) };
     let value = |pattern: &TextPattern| match is_host {
@@ -114,6 +121,9 @@ fn header_rules(name: &Name, rule: &HeaderRule) -> Vec<Rule> {
                 None => one,
             }
         })));
+    }
+    if !rule.values.is_empty() && !rule.values.contains(&TextPattern::Any) && !is_host && release < TELLS_LINES_APART {
+        rules.push(not(header(name, MatchPattern::Contains(",".to_owned()))));
     }
     for pattern in &rule.not_values {
         let found = match pattern {

@@ -20,7 +20,7 @@ use envoy_types::pb::envoy::r#type::v3 as type_pb;
 use crate::ir::policy::balancing::Outlier;
 use crate::ir::upstream::{Closed, Dial, Remote, UpstreamProtocol};
 use crate::ir::{Extensions, Guard, Upstream};
-use crate::model::{Name, ObjectRef};
+use crate::model::{EnvoyRelease, Name, ObjectRef};
 use crate::snapshot::Resource;
 
 use super::{access, endpoint, filter, name, pb, tls, upstream_tls, wire};
@@ -112,7 +112,7 @@ pub(super) fn emit_dialled(dial: &Dial, owners: Arc<[ObjectRef]>) -> Resource {
     let discovery = if is_literal { DiscoveryType::Static } else { DiscoveryType::StrictDns };
     let protocol = if dial.http2 { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 };
     let endpoint = endpoint_pb::Endpoint {
-        address: Some(pb::socket_address(dial.host.to_string(), dial.port)),
+        address: Some(pb::socket_address(pb::absolute(&dial.host), dial.port)),
         hostname: dial.host.to_string(),
         ..Default::default()
     };
@@ -187,7 +187,8 @@ fn guards(upstream: &Upstream) -> Vec<hcm_pb::HttpFilter> {
     }
     let one = |(index, guard): (usize, &Guard)| {
         let name = if index == 0 { filter::ACCESS.to_owned() } else { format!("{}.{index}", filter::ACCESS) };
-        filter::http_filter(&name, wire::any(&access::emit_http(guard)))
+        // Older ones have no such filter, and are not given the hosts.
+        filter::http_filter(&name, wire::any(&access::emit_http(guard, EnvoyRelease::NEWEST)))
     };
     upstream.guards.iter().enumerate().map(one).chain([codec()]).collect()
 }

@@ -52,12 +52,12 @@ impl Emitter {
     /// Everything that the Envoys of one gateway should hold.
     ///
     /// Another address to bind, another release or a gateway of another cluster makes everything new, and so does a set of
-    /// settings that gets or loses the filter which routes name for it.
+    /// settings that gets or loses the filter which routes name for it, or a limit that comes to be counted or not.
     pub fn emit(&mut self, plan: &GatewayPlan, options: &EmitOptions) -> Snapshot {
         let fits = |state: &State| {
             (state.options.bind, state.options.release) == (options.bind, options.release)
                 && state.cluster == plan.gateway.cluster
-                && !plan.extensions.moves_slots_of(&state.extensions)
+                && !plan.extensions.changes_routes_of(&state.extensions)
         };
         if !self.state.as_ref().is_some_and(fits) {
             self.state = None;
@@ -66,7 +66,7 @@ impl Emitter {
         state.options = options.clone();
         state.update_extensions(&plan.extensions);
         if state.guard != plan.guard {
-            put(&mut state.made.extensions, filter::emit_guard(plan.guard.as_deref()));
+            put(&mut state.made.extensions, filter::emit_guard(plan.guard.as_deref(), options.release));
             state.guard.clone_from(&plan.guard);
         }
         if state.clients != plan.clients {
@@ -167,7 +167,7 @@ impl State {
         for extension in filter::emit_extensions(&extensions, options.release) {
             put(&mut made.extensions, extension);
         }
-        put(&mut made.extensions, filter::emit_guard(None));
+        put(&mut made.extensions, filter::emit_guard(None, options.release));
         Self {
             options: options.clone(),
             cluster,

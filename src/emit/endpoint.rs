@@ -66,7 +66,7 @@ fn emit_endpoint(endpoint: &Endpoint, hostname: &str) -> endpoint_pb::LbEndpoint
     let address = if endpoint.is_socket() {
         pb::pipe(endpoint.address.to_string())
     } else {
-        pb::socket_address(endpoint.address.to_string(), endpoint.port)
+        pb::socket_address(pb::absolute(&endpoint.address), endpoint.port)
     };
     let message = endpoint_pb::Endpoint {
         address: Some(address),

@@ -155,7 +155,7 @@ pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &La
             emit_chain_routes((listener, chain, http), form, target, (&mut routes, &mut scopes));
         }
     }
-    let guard = filter::emit_guard(plan.guard.as_deref());
+    let guard = filter::emit_guard(plan.guard.as_deref(), options.release);
     let clients = plan.clients.iter().map(|clients| clients::emit_clients(clients));
     let extensions = filter::emit_extensions(&plan.extensions, options.release).chain([guard]).chain(clients);
     Snapshot::new()

@@ -1,6 +1,7 @@
 //! Small protobuf values that every message needs.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,4 +96,35 @@ pub(super) fn leading_to(via: &str) -> google_pb::Struct {
 /// Owners of a resource, each once, in order.
 pub(super) fn owners<'a>(objects: impl IntoIterator<Item = &'a ObjectRef>) -> Arc<[ObjectRef]> {
     objects.into_iter().collect::<BTreeSet<_>>().into_iter().cloned().collect()
+}
+
+/// An address as gateways look it up: as it is written, for a DNS name with a dot at its end is completed by no search list of
+/// the gateway's host. Envoy knows `localhost` only without.
+pub(super) fn absolute(host: &str) -> String {
+    let is_own = host == "localhost" || host.ends_with(".localhost");
+    if is_own || host.ends_with('.') || host.parse::<IpAddr>().is_ok() {
+        return host.to_owned();
+    }
+    format!("{host}.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_looked_up_as_they_are_written() {
+        for (host, expected) in [
+            ("keys.example.com", "keys.example.com."),
+            ("auth.shop", "auth.shop."),
+            ("auth", "auth."),
+            ("keys.example.com.", "keys.example.com."),
+            ("10.0.0.1", "10.0.0.1"),
+            ("fd00::1", "fd00::1"),
+            ("localhost", "localhost"),
+            ("a.localhost", "a.localhost"),
+        ] {
+            assert_eq!(absolute(host), expected);
+        }
+    }
 }

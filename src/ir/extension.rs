@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Policy;
 use super::policy::Phase;
-use super::policy::ext_auth::{AccessTokens, Authorization, CheckSettings};
+use super::policy::ext_auth::{AccessTokens, Authorization, Check, CheckSettings};
 use super::policy::jwt::Verification;
 use super::upstream::{Dial, Server, UpstreamId};
 use crate::model::{Name, ObjectRef};
@@ -45,21 +45,43 @@ pub struct CheckSet {
     pub level: Level,
     /// Which of the checks of one policy with these settings it is for, from 0.
     pub nth: usize,
-    /// The settings.
+    /// The settings, but for what routes bring themselves.
     pub settings: CheckSettings,
 }
 
 /// Who uses a set of settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CheckUse {
-    /// Below [`CHECK_SLOTS`]; absent where there is no room, so that routes that need it are closed.
+    /// The filter that has it, below [`CHECK_SLOTS`]; absent where there is no room. What new routes name is
+    /// [`CheckUse::named`].
     pub slot: Option<usize>,
     /// The policies.
     pub policies: BTreeSet<ObjectRef>,
     /// The servers that are asked.
     pub servers: BTreeSet<Server>,
-    /// Whether no policy uses it any more, and only routes may that gateways have not replaced yet.
-    pub is_leaving: bool,
+    /// What it has its filter for.
+    #[serde(default)]
+    pub standing: Standing,
+}
+
+/// What a set of settings has its filter for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Standing {
+    /// Policies use it.
+    #[default]
+    InUse,
+    /// Policies use it, and older ones have the room now: only routes may name it that gateways have not replaced yet.
+    Crowded,
+    /// No policy uses it any more, and only routes may that gateways have not replaced yet.
+    Leaving,
+}
+
+impl CheckUse {
+    /// The filter that new routes name; absent where they are closed.
+    #[must_use]
+    pub fn named(&self) -> Option<usize> {
+        self.slot.filter(|_| self.standing != Standing::Crowded)
+    }
 }
 
 /// Everything that the policies of a gateway share.
@@ -71,14 +93,20 @@ pub struct Extensions {
     pub access_tokens: BTreeMap<Name, Arc<AccessTokens>>,
     /// How servers are asked.
     pub checks: BTreeMap<CheckSet, CheckUse>,
+    /// Policies that let the gateway count, and for whose numbers it has no room: nothing of them is counted.
+    pub uncounted: BTreeSet<ObjectRef>,
 }
 
 /// The sets of settings that a policy needs, each with its check's position.
+///
+/// How much of a body a server gets is said on routes, so that none is ever asked with less.
 pub fn check_sets(level: Level, authorization: &Authorization) -> impl Iterator<Item = (CheckSet, usize)> {
+    let of_filter = |check: &Check| CheckSettings { body: None, ..check.settings.clone() };
     let checks = &authorization.checks;
     checks.iter().enumerate().map(move |(index, check)| {
-        let nth = checks[..index].iter().filter(|before| before.settings == check.settings).count();
-        (CheckSet { level, nth, settings: check.settings.clone() }, index)
+        let settings = of_filter(check);
+        let nth = checks[..index].iter().filter(|before| of_filter(before) == settings).count();
+        (CheckSet { level, nth, settings }, index)
     })
 }
 
@@ -118,7 +146,8 @@ impl Extensions {
         }
     }
 
-    /// What is in this and not in the other. Servers that a set of settings has in the other are not in it.
+    /// What is in this and not in the other. Servers that a set of settings has in the other are not in it. A set without a slot
+    /// is named by no route, so here it is in neither.
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {
         let mut rest = self.clone();
@@ -129,9 +158,11 @@ impl Extensions {
         rest.tokens.retain(|_, verifications| !verifications.is_empty());
         rest.access_tokens.retain(|name, _| !other.access_tokens.contains_key(name));
         rest.checks.retain(|set, uses| {
-            let Some(others) = other.checks.get(set) else { return true };
+            let Some(others) = other.checks.get(set).filter(|others| others.slot.is_some()) else {
+                return uses.slot.is_some();
+            };
             uses.servers.retain(|server| !others.servers.contains(server));
-            !uses.servers.is_empty()
+            uses.slot.is_some() && !uses.servers.is_empty()
         });
         rest
     }
@@ -157,17 +188,18 @@ impl Extensions {
         self.tokens.values().all(BTreeMap::is_empty) && self.access_tokens.is_empty() && self.checks.is_empty()
     }
 
-    /// Whether all of the other is in this, wherever its sets of settings are.
+    /// Whether all of the other is in this, wherever its sets of settings are: nothing is [left](Extensions::without) of it.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         let tokens = other.tokens.iter().all(|(place, verifications)| {
             self.tokens.get(place).is_some_and(|own| verifications.keys().all(|name| own.contains_key(name)))
         });
         let checks = || {
-            other
-                .checks
-                .iter()
-                .all(|(set, uses)| self.checks.get(set).is_some_and(|own| own.servers.is_superset(&uses.servers)))
+            let mut named = other.checks.iter().filter(|(_, uses)| uses.slot.is_some());
+            named.all(|(set, uses)| {
+                let own = self.checks.get(set).filter(|own| own.slot.is_some());
+                own.is_some_and(|own| own.servers.is_superset(&uses.servers))
+            })
         };
         tokens && other.access_tokens.keys().all(|name| self.access_tokens.contains_key(name)) && checks()
     }
@@ -190,20 +222,23 @@ impl Extensions {
     /// its slot taken gets another.
     ///
     /// Where none is free, it takes that of a set that leaves, if it [may stand in](CheckSettings::stands_in_for) for that
-    /// one. Else it has to wait.
+    /// one. Else it has to wait. One that lost its room to older ones leaves like those that nobody uses, as far as it is among
+    /// what is leaving: routes that gateways still have are asked about as their policy says.
     #[must_use]
     pub fn after(&self, leaving: &Self, before: &Self) -> Self {
         let mut now = self.clone();
         now.join(leaving);
-        for (set, uses) in &mut now.checks {
-            uses.is_leaving = !self.checks.contains_key(set);
-        }
         let mut free: BTreeSet<usize> = (0..CHECK_SLOTS).collect();
         let mut coming: Vec<(CheckSet, usize)> = Vec::new();
         for (set, uses) in &mut now.checks {
             let wanted = self.checks.get(set).map(|uses| uses.slot);
-            let had = before.checks.get(set).and_then(|uses| uses.slot);
-            uses.slot = had.filter(|slot| wanted != Some(None) && slots_for(set).contains(slot));
+            let had = before.checks.get(set).and_then(|uses| uses.slot).filter(|slot| slots_for(set).contains(slot));
+            (uses.slot, uses.standing) = match wanted {
+                Some(None) if leaving.checks.contains_key(set) && had.is_some() => (had, Standing::Crowded),
+                Some(None) => (None, Standing::InUse),
+                Some(Some(_)) => (had, Standing::InUse),
+                None => (had, Standing::Leaving),
+            };
             match (uses.slot, wanted.flatten()) {
                 (Some(slot), _) => drop(free.remove(&slot)),
                 (None, Some(wanted)) => coming.push((set.clone(), wanted)),
@@ -213,8 +248,9 @@ impl Extensions {
         for (set, wanted) in coming {
             let slot = Some(wanted).filter(|wanted| free.remove(wanted)).or_else(|| free_slot(&set, &mut free));
             let slot = slot.or_else(|| {
-                let mut leaving = now.checks.iter_mut().filter(|(_, uses)| uses.is_leaving && uses.slot.is_some());
-                let (_, left) = leaving.find(|(left, _)| set.settings.stands_in_for(&left.settings))?;
+                let mut others = now.checks.iter_mut().filter(|(_, uses)| uses.standing != Standing::InUse);
+                let (_, left) =
+                    others.find(|(left, uses)| uses.slot.is_some() && set.settings.stands_in_for(&left.settings))?;
                 left.slot.take()
             });
             if let Some(uses) = now.checks.get_mut(&set) {
@@ -224,11 +260,13 @@ impl Extensions {
         now
     }
 
-    /// Whether routes that were made with the other's slots may be different with these.
+    /// Whether routes that were made with the other may be different with this, for the slots that they name and the limits that
+    /// they bring.
     #[must_use]
-    pub fn moves_slots_of(&self, before: &Self) -> bool {
-        let mut wanted = self.checks.iter().filter(|(_, uses)| !uses.is_leaving);
-        wanted.any(|(set, uses)| before.checks.get(set).is_some_and(|before| before.slot != uses.slot))
+    pub fn changes_routes_of(&self, before: &Self) -> bool {
+        let mut wanted = self.checks.iter().filter(|(_, uses)| uses.standing != Standing::Leaving);
+        self.uncounted != before.uncounted
+            || wanted.any(|(set, uses)| before.checks.get(set).is_some_and(|before| before.named() != uses.named()))
     }
 
     /// What gateways ask because of it.
@@ -290,6 +328,7 @@ fn free_slot(set: &CheckSet, free: &mut BTreeSet<usize>) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ir::policy::ext_auth::{BodyToServer, Call};
 
     fn set(status: u16) -> CheckSet {
         let settings = CheckSettings {
@@ -340,9 +379,9 @@ mod tests {
                 assert_eq!(slot(&both, *status), slot(&before, *status));
             }
             assert_eq!(slot(&both, 405), slot(&before, gone), "it may stand in for the one that leaves");
-            assert!(!both.moves_slots_of(&before));
+            assert!(!both.changes_routes_of(&before));
             let now = plan.after(&Extensions::default(), &both);
-            assert!(!now.moves_slots_of(&both) && !now.checks.contains_key(&set(gone)));
+            assert!(!now.changes_routes_of(&both) && !now.checks.contains_key(&set(gone)));
         }
     }
 
@@ -387,15 +426,90 @@ mod tests {
         earlier.checks.insert(open.clone(), CheckUse { slot: slot(&before, 404), ..CheckUse::default() });
         let now = plan.after(&Extensions::default(), &earlier);
         assert_eq!(now.checks[&open].slot, Some(4));
-        assert!(now.moves_slots_of(&earlier), "its routes are made again");
+        assert!(now.changes_routes_of(&earlier), "its routes are made again");
+    }
+
+    fn over_http(status: u16) -> CheckSet {
+        let mut set = set(status);
+        set.settings.http = Some([Name::from(format!("x-{status}"))].into());
+        set
+    }
+
+    fn shared_over_http(statuses: &[u16]) -> Extensions {
+        let mut shared = Extensions::default();
+        let sets: Vec<CheckSet> = statuses.iter().map(|status| over_http(*status)).collect();
+        shared.checks.extend(sets.iter().map(|set| (set.clone(), CheckUse::default())));
+        shared.settle_slots(sets.iter());
+        shared
+    }
+
+    /// Four strict sets are in use, and an older policy comes with a fifth: the youngest's server would be asked with other
+    /// headers by routes that gateways still have.
+    #[test]
+    fn a_set_that_lost_its_room_keeps_its_filter_until_routes_name_it_no_more() {
+        let before = shared_over_http(&[402, 403, 404, 405]);
+        let plan = shared_over_http(&[401, 402, 403, 404, 405]);
+        let (old, new) = (over_http(401), over_http(405));
+        assert!(!plan.covers(&before), "something is left over, so there is a second step");
+        let left = before.without(&plan);
+        assert_eq!(left.checks.keys().collect::<Vec<_>>(), [&new]);
+        let both = plan.after(&left, &before);
+        assert_eq!(both.checks[&new].slot, before.checks[&new].slot, "its filter is as it was");
+        assert_eq!(both.checks[&new].named(), None, "and its new routes are closed");
+        assert_eq!(both.checks[&old].named(), None, "whoever asks otherwise waits");
+        assert!(both.changes_routes_of(&before));
+        for status in [402, 403, 404] {
+            let set = over_http(status);
+            assert_eq!(both.checks[&set].named(), before.checks[&set].slot);
+        }
+        // Whatever else changes meanwhile.
+        assert!(plan.covers(&plan) && plan.without(&plan).is_empty());
+        assert_eq!(plan.after(&left.without(&plan), &both), both);
+        // Gateways have taken routes that do not name it.
+        let then = plan.after(&Extensions::default(), &both);
+        assert_eq!(then.checks[&old].named(), before.checks[&new].slot);
+        assert_eq!((then.checks[&new].slot, then.checks[&new].named()), (None, None));
+        assert!(then.changes_routes_of(&both));
     }
 
     #[test]
-    fn a_set_that_has_no_room_by_the_plan_has_none_whatever_was_before() {
+    fn a_set_that_asks_alike_takes_the_slot_of_one_that_lost_its_room_at_once() {
         let before = shared(&[402, 403, 404, 405]);
-        let now = shared(&[401, 402, 403, 404, 405]).after(&Extensions::default(), &before);
-        assert_eq!(slot(&now, 405), None);
-        assert_eq!(slot(&now, 401), slot(&before, 405));
-        assert!(now.moves_slots_of(&before));
+        let plan = shared(&[401, 402, 403, 404, 405]);
+        let now = plan.after(&before.without(&plan), &before);
+        assert_eq!((slot(&now, 405), slot(&now, 401)), (None, slot(&before, 405)));
+        assert!(now.changes_routes_of(&before));
+    }
+
+    #[test]
+    fn a_set_that_gets_its_room_back_in_time_has_not_moved() {
+        let before = shared_over_http(&[402, 403, 404, 405]);
+        let plan = shared_over_http(&[401, 402, 403, 404, 405]);
+        let left = before.without(&plan);
+        let crowded = plan.after(&left, &before);
+        let back = before.after(&left.without(&before), &crowded);
+        assert_eq!(back, before.after(&Extensions::default(), &before));
+        assert!(back.changes_routes_of(&crowded), "its routes are opened again");
+    }
+
+    /// How much of a body a server gets is part of no set.
+    #[test]
+    fn sets_that_differ_in_bodies_alone_are_one() {
+        let check = |max_bytes| Check {
+            server: Server::Dial(Dial { host: "a".into(), port: 1, tls: false, http2: true }),
+            timeout: std::time::Duration::from_secs(1),
+            context: BTreeMap::new(),
+            settings: CheckSettings {
+                body: Some(BodyToServer { max_bytes, allow_partial: false, as_bytes: false }),
+                ..set(403).settings
+            },
+            call: Call::Grpc(None),
+        };
+        let policy = ObjectRef::new(crate::model::Kind::ExtAuthPolicy, "c1", "shop", "p");
+        let checks = vec![check(1), check(2)];
+        let both = Authorization { policy, checks, tokens: None, basic: None, key: None, rule: None };
+        let sets: Vec<(CheckSet, usize)> = check_sets(Level::Route, &both).collect();
+        let second = CheckSet { nth: 1, ..set(403) };
+        assert_eq!(sets, [(set(403), 0), (second, 1)], "two filters all the same, for one policy asks twice");
     }
 }

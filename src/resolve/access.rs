@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::ir::Guard;
-use crate::ir::policy::Policy;
 use crate::ir::policy::access::{Access, AccessEntry, Behalf, Caller, Client};
 use crate::ir::policy::reference::ObjectPick;
+use crate::ir::policy::{Phase, Policy};
+use crate::ir::route::{Action, RouteBody};
 use crate::ir::trust::Identity;
 use crate::ir::upstream::UpstreamId;
 use crate::model::labels::contains_all;
@@ -104,6 +105,59 @@ pub fn peer_tls_findings<W: World + ?Sized>(
             );
             let field = FieldPath::new("spec.config.authn.tlsMode");
             findings.push(Finding::warning(&policy.id, Code::PolicyRemark, message).at(field));
+        }
+    }
+}
+
+/// Tells policies that ask who bears a token of a route on which tokens are verified only after authorization: nobody is known
+/// there when they judge, so their entries hold for nobody.
+///
+/// # Findings
+/// [`Code::PolicyRemark`] as warnings on the policies.
+///
+/// # Cost
+/// None where no policy of the route verifies tokens so late; else that of the rules at its destinations.
+pub fn late_token_findings<W: World + ?Sized>(
+    world: &W,
+    gateway: &GatewayId,
+    owner: &WorkspaceId,
+    body: &RouteBody,
+    findings: &mut Findings,
+) {
+    let destinations = match &body.action {
+        Action::Forward(forward) => &forward.destinations[..],
+        Action::Redirect(_) | Action::Direct(_) => &[],
+    };
+    let verification = |policies: &[Policy]| {
+        policies.iter().find_map(|policy| match policy {
+            Policy::Jwt(verification) => Some((verification.jwt.place.phase, verification.policy.clone())),
+            _ => None,
+        })
+    };
+    let of_route = verification(&body.policies);
+    let ways: Vec<_> = match destinations {
+        [] => vec![(None, None)],
+        _ => destinations.iter().map(|to| (Some(&to.upstream), verification(&to.policies))).collect(),
+    };
+    for (upstream, of_destination) in ways {
+        let mut both = of_route.iter().chain(&of_destination);
+        let Some((_, late)) = both.clone().find(|(phase, _)| *phase == Phase::PostAuthz) else { continue };
+        let is_early_too = both.any(|(phase, _)| *phase == Phase::PreAuthz);
+        let targets = upstream.map(|upstream| behind(world, upstream)).unwrap_or_default();
+        let at_targets = targets.iter().flat_map(|target| selecting(world, target));
+        for policy in at_targets.chain(on_gateway(world, gateway, owner)) {
+            let Some(access) = access_of(&policy) else { continue };
+            let entries = access.enforced.iter().chain(&access.dry_run).flatten();
+            // Who bears a token that was verified in time is known; who bears none is not, as there may be another.
+            let asks =
+                |client: &Client| !client.not_principals.is_empty() || (!is_early_too && !client.principals.is_empty());
+            if entries.flat_map(|entry| entry.clients.iter().flatten()).any(asks) {
+                let message = format!(
+                    "on gateway `{gateway}` `{late}` verifies tokens after authorization, so nobody who bears one is known when this policy judges, and entries that ask for {} hold for nobody there; write `preAuthz` as its phase",
+                    if is_early_too { "`notRequestPrincipals`" } else { "`requestIdentityMatcher`" }
+                );
+                findings.push(Finding::warning(&policy.id, Code::PolicyRemark, message).with(late));
+            }
         }
     }
 }

@@ -5,18 +5,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::ir::client_tls::PeerName;
-use crate::ir::upstream::{Endpoint, Locality, Upstream, UpstreamId, UpstreamProtocol};
+use crate::ir::upstream::{Endpoint, Locality, Purpose, Upstream, UpstreamId, UpstreamProtocol};
 use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, Labels, Name, ObjectRef};
 
 use super::LoopbackEndpoints;
+use super::access;
 use super::destination::{is_closed_by_policy, is_unsafe, isolated_from};
 use super::facts::{
     ExternalAddress, ExternalEndpoint, ExternalPort, ExternalService, Fault, Port, Selector, VirtualDestination,
     VirtualPort,
 };
+use super::hidden::leads_to_hidden;
 use super::origination::{self, Opener, Server, Way};
-use super::policy::is_hidden_service;
 use super::visibility::is_visible;
 use super::world::World;
 
@@ -151,16 +152,18 @@ pub(super) fn check<W: World + ?Sized>(world: &W, service: &ExternalService, por
     }
 }
 
-/// What a port of an external service leads to, by locality; nothing where it cannot be a destination.
+/// What a port of an external service leads gateways of a cluster to, by locality; nothing where it cannot be a destination.
+/// Without a cluster, what it leads those of every cluster to.
 ///
 /// # Findings
-/// [`Code::UnsafeEndpoint`] where it could reach the gateway's own host; [`Code::DestinationPort`] on the external service
+/// [`Code::UnsafeEndpoint`] where it could reach the gateway's own host, or what the owner may not use; [`Code::DestinationPort`] on the external service
 /// where an endpoint lacks the port.
 ///
 /// # Rule
 /// R197, R198.
 fn endpoints<W: World + ?Sized>(
     world: &W,
+    cluster: Option<&Name>,
     service: &ExternalService,
     port: &ExternalPort,
     findings: &mut Findings,
@@ -206,10 +209,14 @@ fn endpoints<W: World + ?Sized>(
     }
     let owner = world.roster().owner_of(&service.id);
     for (origin, locality, address, number) in found {
-        // Nobody reaches by name what nobody shares with him.
-        if owner.is_none_or(|owner| is_hidden_service(world, owner, &address)) {
+        // Nobody reaches by name or address what nobody shares with him.
+        let clusters = cluster.into_iter().chain(world.roster().clusters.keys().filter(|_| cluster.is_none()));
+        let is_hidden = |cluster: &&Name| owner.is_none_or(|owner| leads_to_hidden(world, owner, cluster, &address));
+        let hidden: Vec<String> = clusters.filter(is_hidden).map(|cluster| format!("`{cluster}`")).collect();
+        if !hidden.is_empty() {
             let message = format!(
-                "`{address}` names a Service that is not shared with this workspace, and is left out; have its owner export it and import it here, or name another host"
+                "`{address}` leads to a Service or Pod that is not shared with this workspace, and is left out on gateways of cluster {}; have its owner export the Service and import it here, or name another host",
+                hidden.join(", ")
             );
             findings.push(Finding::warning(&origin, Code::UnsafeEndpoint, message));
             continue;
@@ -280,7 +287,7 @@ pub fn judge<W: World + ?Sized>(world: &W, service: &ExternalService, findings: 
     }
     for port in service.ports.iter().filter(|port| port.fault.is_none()) {
         match check(world, service, port) {
-            Ok(()) => drop(endpoints(world, service, port, findings)),
+            Ok(()) => drop(endpoints(world, None, service, port, findings)),
             Err(fault) => findings.push(Finding::error(&service.id, fault.code, fault.message).at(fault.field)),
         }
     }
@@ -318,7 +325,7 @@ pub(super) fn lead<W: World + ?Sized>(from: &Opener<'_, W>, upstream: &mut Upstr
             return;
         }
     }
-    upstream.endpoints = endpoints(from.world, &service, port, &mut Findings::new());
+    upstream.endpoints = endpoints(from.world, Some(&from.gateway.cluster), &service, port, &mut Findings::new());
 }
 
 fn hostname(service: &ExternalService) -> Name {
@@ -353,7 +360,7 @@ pub fn backing<W: World + ?Sized>(world: &W, vd: &VirtualDestination) -> Vec<Arc
 /// [`Code::BackendLeftOut`] on the virtual destination for those that cannot be used.
 ///
 /// # Rule
-/// R167.
+/// R46, R167.
 pub(super) fn join<W: World + ?Sized>(
     from: &Opener<'_, W>,
     vd: &VirtualDestination,
@@ -378,18 +385,25 @@ fn join_one<W: World + ?Sized>(
     upstream: &mut Upstream,
     findings: &mut Findings,
 ) -> Result<(), String> {
-    // Grouping does not pass on what an isolated workspace shared with the group's owner only.
-    if let Some(reason) = isolated_from(from.world, from.owner, &service.id) {
-        return Err(format!(" on some gateways: {reason}"));
-    }
-    let own = find_port(service, Some(&port.target)).map_err(|reason| format!(": {reason} as `targetPort`"))?;
-    check(from.world, service, own).map_err(|fault| format!(": {}", fault.message))?;
-    let target = UpstreamId {
+    let own = find_port(service, Some(&port.target)).map_err(|reason| format!(": {reason} as `targetPort`"));
+    let target = |own: &ExternalPort| UpstreamId {
         object: service.id.clone(),
         port: own.number,
         subset: Labels::new(),
         purpose: upstream.id.purpose,
     };
+    // What a filter asks there, Envoy compares with no rules.
+    let is_judged = || {
+        upstream.id.purpose == Purpose::Routes
+            && own.as_ref().is_ok_and(|own| access::replaces_isolation(from.world, &target(own)))
+    };
+    // Grouping does not pass on what an isolated workspace shared with the group's owner only.
+    if let Some(reason) = isolated_from(from.world, from.owner, &service.id).filter(|_| !is_judged()) {
+        return Err(format!(" on some gateways: {reason}"));
+    }
+    let own = own?;
+    check(from.world, service, own).map_err(|fault| format!(": {}", fault.message))?;
+    let target = target(own);
     if is_closed_by_policy(from.world, &target) {
         return Err(": a policy that protects it cannot be applied".to_owned());
     }
@@ -405,7 +419,7 @@ fn join_one<W: World + ?Sized>(
         Way::Closed(reason) => return Err(format!(" on some gateways: {reason}")),
     };
     let key = origination::key(&service.id);
-    for (locality, list) in endpoints(from.world, service, own, &mut Findings::new()) {
+    for (locality, list) in endpoints(from.world, Some(&from.gateway.cluster), service, own, &mut Findings::new()) {
         let list = list.into_iter().map(|endpoint| Endpoint { via: Some(key.clone()), ..endpoint });
         upstream.endpoints.entry(locality).or_default().extend(list);
     }

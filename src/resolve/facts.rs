@@ -513,6 +513,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Where it is reached from outside its cluster, IP addresses or DNS names: its load balancer, else `externalIPs` (R14).
     pub outside: Vec<Name>,
+    /// Its own addresses, inside its cluster.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A port of a Service.

@@ -43,7 +43,7 @@ pub use growth::{GrownTree, Segment, Served, require_auth_findings};
 pub use hosts::arranged::{Arranged as ArrangedHost, Difference};
 pub use hosts::{HostKey, Hosts, PlainPort, Rows, View, virtual_host};
 pub use identity::{Membership, account_of, membership, mesh_secrets, runs_as};
-pub use sharing::{Sharing, extensions, sharing};
+pub use sharing::{Sharing, extensions, sharing, uncounted};
 
 use chains::{chains, client_chains};
 use ports::bound_ports;
@@ -162,7 +162,11 @@ pub fn compose<W: World + ?Sized>(
         pieces.flat_map(|(tree, pieces)| pieces.iter().map(|piece| sharing(world, tree, piece))).collect();
     let owners: BTreeSet<&WorkspaceId> = shares.iter().flat_map(|sharing| &sharing.owners).collect();
     let kept = shares.iter().map(|sharing| &sharing.kept);
-    plan.extensions = Arc::new(extensions(world, gateway, owners.into_iter(), kept, findings));
+    let mut extensions = extensions(world, gateway, owners.into_iter(), kept, findings);
+    let roots = hosts.pieces.iter().filter(|(root, _)| trees.contains_key(*root));
+    let roots = roots.flat_map(|(root, pieces)| pieces.iter().map(move |_| root));
+    extensions.uncounted = uncounted(world, gateway, roots.zip(&shares), findings);
+    plan.extensions = Arc::new(extensions);
     let mut wanted: BTreeSet<&UpstreamId> = plan.extensions.upstreams().collect();
     for route in plan.listeners.values().flat_map(Listener::routes) {
         wanted.extend(upstreams_of(&route.body));
@@ -472,6 +476,7 @@ pub fn serve_on<W: World + ?Sized>(
     let mut replaced: Option<Vec<AcceptedRoute>> = None;
     let mut limits = limits::Reach::new(world, gateway, owner);
     for (position, route) in piece.iter().enumerate() {
+        access::late_token_findings(world, gateway, owner, &route.body, findings);
         let mut faults: Vec<(Code, String)> = Vec::new();
         for upstream in destinations_of(&route.body) {
             let fault =
@@ -481,6 +486,10 @@ pub fn serve_on<W: World + ?Sized>(
         if let Some((code, message)) = faults.into_iter().min() {
             let fault = RouteFault { code, message, gateway_specific: true };
             report(gateway, &route.body, &fault, grown.frozen.is_some(), findings);
+            let body = growth::misconfigured((*route.body).clone(), fault);
+            replaced.get_or_insert_with(|| piece.to_vec())[position].body = Arc::new(body);
+        } else if let Some(fault) = sharing::asks_hidden(world, gateway, &route.body) {
+            // Its author is told with what policies share.
             let body = growth::misconfigured((*route.body).clone(), fault);
             replaced.get_or_insert_with(|| piece.to_vec())[position].body = Arc::new(body);
         } else if let Some(body) = limits.on_gateway(&route.body) {

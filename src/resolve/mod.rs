@@ -50,6 +50,7 @@ pub mod expression;
 pub mod external;
 pub mod facts;
 pub mod gateway;
+pub mod hidden;
 pub mod lower;
 pub mod mesh;
 mod origination;

@@ -4,6 +4,7 @@
 //! asking for something absent is also an answer.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -64,6 +65,8 @@ pub trait World {
     fn pod(&self, id: &ObjectRef) -> Option<Arc<Pod>>;
     /// The Pods of a namespace.
     fn pods(&self, cluster: &Name, namespace: &Name) -> Vec<Arc<Pod>>;
+    /// The Services and Pods of a cluster that have an IP address, in canonical form, as their own there.
+    fn at_address(&self, cluster: &Name, address: IpAddr) -> Vec<ObjectRef>;
     /// One Node.
     fn node(&self, cluster: &Name, name: &Name) -> Option<Arc<Node>>;
     /// The Nodes of a cluster.

@@ -105,6 +105,7 @@ const ROWS: &[Row] = &[
             "jwt::a_request_that_moves_to_another_route_is_judged_there",
             "bad_policies::a_bad_jwt_policy_closes_its_own_routes_and_says_why",
             "tokens::a_request_does_not_move_onto_a_route_that_would_not_look_at_it",
+            "tokens::no_mark_is_carried_to_a_third_route",
             "tokens::r140_owners_of_destinations_protect_them_behind_frozen_trees_too",
             "tokens::r122_gateways_ask_no_service_for_keys_whose_owner_does_not_let_them",
             "default_deny::r51_what_requires_authentication_and_has_none_is_refused",
@@ -149,6 +150,7 @@ const ROWS: &[Row] = &[
             "ext_auth::a_method_that_envoy_does_not_have_is_closed_and_said",
             "ext_auth/servers_change::a_server_that_fails_closes_unless_its_author_says_otherwise",
             "ext_auth/servers_change::a_fifth_set_of_settings_closes_the_youngest",
+            "ext_auth/servers_change::a_policy_that_loses_its_room_is_closed_and_never_asked_about_in_another_way",
             "rerouting::whoever_moves_to_a_route_is_judged_by_it",
         ],
     },
@@ -225,6 +227,7 @@ const WAYS_AROUND: &[(&str, &[&str])] = &[
         &[
             "rerouting::whoever_moves_to_a_route_is_judged_by_it",
             "tokens::a_request_does_not_move_onto_a_route_that_would_not_look_at_it",
+            "tokens::no_mark_is_carried_to_a_third_route",
         ],
     ),
     (

@@ -200,6 +200,10 @@ fn contains(text: &[u8], name: &[u8]) -> bool {
 mod tests {
     use super::super::tests::plan;
     use super::*;
+    use crate::ir::extension::{CheckSet, CheckUse, Level, Standing};
+    use crate::ir::policy::ext_auth::CheckSettings;
+    use crate::ir::upstream::Dial;
+    use crate::model::Name;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -334,6 +338,82 @@ mod tests {
         assert_eq!(world.after(TAKEN_OVER), "a b c", "the gateway has what it had");
         world.takes("1");
         assert_eq!(world.after(TAKEN_OVER), "b c");
+    }
+
+    /// One whose policies ask servers over HTTP, each with a header of its own; the oldest first.
+    fn asking(headers: &[&'static str]) -> GatewayPlan {
+        let settings = |header: &&'static str| CheckSettings {
+            failure_mode_allow: false,
+            status_on_error: 403,
+            stat_prefix: None,
+            body: None,
+            http: Some([Name::from(*header)].into()),
+        };
+        let sets = headers.iter().map(|header| CheckSet { level: Level::Route, nth: 0, settings: settings(header) });
+        let sets: Vec<CheckSet> = sets.collect();
+        let mut extensions = Extensions::default();
+        let server = Server::Dial(Dial { host: "a.example".into(), port: 1, tls: false, http2: false });
+        let uses = CheckUse { servers: [server].into(), ..CheckUse::default() };
+        extensions.checks.extend(sets.iter().map(|set| (set.clone(), uses.clone())));
+        extensions.settle_slots(sets.iter());
+        GatewayPlan { extensions: Arc::new(extensions), ..plan(&[]) }
+    }
+
+    impl World {
+        /// Which headers servers are asked with, with a star where new routes may name the filter.
+        fn asks(&mut self, headers: &[&'static str]) -> String {
+            self.plan = asking(headers);
+            self.asked()
+        }
+
+        fn asked(&mut self) -> String {
+            let shown = self.shared.with_leaving(&self.plan, self.now);
+            let mut slots: Vec<String> = Vec::new();
+            for (set, uses) in shown.extensions.checks.iter().filter(|(_, uses)| uses.slot.is_some()) {
+                let header = set.settings.http.iter().flatten().next().map_or("-", Name::as_str);
+                slots.push(format!("{header}{}", if uses.standing == Standing::InUse { "*" } else { "" }));
+            }
+            slots.join(" ")
+        }
+    }
+
+    /// The filter of the youngest stays for the routes that gateways have, and a second emission gives it to the oldest.
+    #[test]
+    fn a_policy_that_loses_its_room_loses_no_setting_of_routes_that_are_still_served() {
+        let mut world = World::new(Shared::default());
+        assert_eq!(world.asks(&["b", "c", "d", "e"]), "b* c* d* e*");
+        world.publishes("1", &[]);
+        world.takes("1");
+        assert_eq!(world.shared.due(), None);
+        assert_eq!(world.asks(&["a", "b", "c", "d", "e"]), "b* c* d* e");
+        world.publishes("2", &[]);
+        world.after(TAKEN_OVER);
+        assert_eq!(world.asked(), "b* c* d* e", "the gateway has the old routes");
+        world.takes("2");
+        world.after(TAKEN_OVER);
+        assert_eq!(world.asked(), "a* b* c* d*");
+        assert_eq!(world.shared.due(), None, "nothing is left over");
+        // An edit of something else begins nothing anew.
+        assert_eq!(world.asks(&["a", "b", "c", "d", "e"]), "a* b* c* d*");
+        assert_eq!(world.shared.due(), None);
+        // And the youngest gets what is free, once there is something.
+        assert_eq!(world.asks(&["a", "b", "c", "e"]), "a* b* c* d");
+        world.publishes("3", &[]);
+        world.takes("3");
+        world.after(TAKEN_OVER);
+        assert_eq!(world.asked(), "a* b* c* e*");
+    }
+
+    #[test]
+    fn a_policy_that_loses_its_room_while_chancery_is_away_keeps_it_for_routes_that_are_still_served() {
+        let mut before = World::new(Shared::default());
+        before.asks(&["b", "c", "d", "e"]);
+        let mut world = World::new(Shared::of_earlier_run(Extensions::clone(before.shared.all())));
+        assert_eq!(world.asks(&["a", "b", "c", "d", "e"]), "b* c* d* e");
+        world.publishes("1", &[]);
+        world.takes("1");
+        world.after(TAKEN_OVER);
+        assert_eq!(world.asked(), "a* b* c* d*");
     }
 
     #[test]

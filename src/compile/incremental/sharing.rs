@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::ir::{GatewayPlan, UpstreamId};
 use crate::model::Findings;
-use crate::resolve::gateway::{Sharing, extensions};
+use crate::resolve::gateway::{Sharing, extensions, uncounted};
 
 use super::outcome::Origin;
 use super::serving::{Around, Serving};
@@ -31,7 +31,7 @@ impl Serving {
                 }
             }
         }
-        self.is_sharing_stale |= before.kept != now.kept;
+        self.is_sharing_stale |= before.kept != now.kept || before.numbers != now.numbers;
     }
 
     /// Makes anew what policies share, if it may be another. Returns the upstreams that it names more or less than before.
@@ -42,7 +42,9 @@ impl Serving {
         let world = Recording::new(around.inputs);
         let kept = self.pieces.values().flat_map(|pieces| &pieces.sharing).map(|sharing| &sharing.kept);
         let mut findings = Findings::new();
-        let now = extensions(&world, &self.gateway, self.sharers.keys(), kept, &mut findings);
+        let mut now = extensions(&world, &self.gateway, self.sharers.keys(), kept, &mut findings);
+        let pieces = self.pieces.iter().flat_map(|(root, pieces)| pieces.sharing.iter().map(move |own| (root, own)));
+        now.uncounted = uncounted(&world, &self.gateway, pieces, &mut findings);
         around.reads.record(&Reader::Extensions(self.gateway.clone()), world.into_slots());
         around.outcome.set(Origin::Extensions(self.gateway.clone()), findings);
         if *plan.extensions == now {

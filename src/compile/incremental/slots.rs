@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::compile::inputs::Inputs;
+use crate::compile::inputs::{Inputs, places_of};
 use crate::ir::UpstreamId;
 use crate::ir::route::EffectiveLabels;
 use crate::memo::Reads;
@@ -37,6 +38,8 @@ pub(super) enum Slot {
     Slices(ObjectRef),
     /// The Pods of a namespace.
     Pods(Name, Name),
+    /// Who has an address in a cluster.
+    Address(Name, IpAddr),
     /// A Node.
     Node(Name, Name),
     /// The Nodes of a cluster.
@@ -161,6 +164,9 @@ pub(super) fn touch_object(
     dirty: &mut Dirty,
 ) {
     touch(reads, &Slot::Object(id.clone()), dirty);
+    for (cluster, address, _) in places_of(id, fact) {
+        touch(reads, &Slot::Address(cluster, address), dirty);
+    }
     let no_labels = Labels::new();
     let mut labels = None;
     match fact {
@@ -356,6 +362,11 @@ impl World for Recording<'_> {
     fn pods(&self, cluster: &Name, namespace: &Name) -> Vec<Arc<Pod>> {
         self.note(Slot::Pods(cluster.clone(), namespace.clone()));
         self.inputs.pods(cluster, namespace)
+    }
+
+    fn at_address(&self, cluster: &Name, address: IpAddr) -> Vec<ObjectRef> {
+        self.note(Slot::Address(cluster.clone(), address));
+        self.inputs.at_address(cluster, address)
     }
 
     fn node(&self, cluster: &Name, name: &Name) -> Option<Arc<Node>> {

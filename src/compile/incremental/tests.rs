@@ -430,7 +430,7 @@ fn external(world: &mut World, beside: Index, which: Index) {
             "pay",
             json!({"hosts": ["pay.example"], "ports": port(json!({"mode": "MUTUAL", "credentialName": "pay"}))}),
         ),
-        object("ExternalEndpoint", "one", json!({"address": "192.0.2.7", "ports": [{"name": "web", "number": 443}]})),
+        object("ExternalEndpoint", "one", json!({"address": "10.9.9.9", "ports": [{"name": "web", "number": 443}]})),
         object(
             "ExternalEndpoint",
             "two",

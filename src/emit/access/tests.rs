@@ -217,6 +217,28 @@ fn none_of_several_values_of_a_header_hides_behind_others() {
     }
 }
 
+/// Before the fix of CVE-2026-26308 `a` and `z` in two lines fit `a*z`, seen on 1.36.4 and 1.37.0; the host is one.
+#[test]
+fn where_lines_may_be_joined_nothing_with_a_comma_fits() {
+    let glob = || [TextPattern::Regex("(?s)a.*z".into())].into();
+    let rule = |values| HeaderRule { values, not_values: BTreeSet::new() };
+    for (name, values, is_refused) in [
+        ("x-a", glob(), true),
+        ("x-a", [TextPattern::Exact("b,c".into())].into(), true),
+        ("x-a", [TextPattern::Any].into(), false),
+        ("x-a", BTreeSet::new(), false),
+        ("host", glob(), false),
+    ] {
+        let mut own = entry(0);
+        own.headers = [(name.into(), rule(values))].into();
+        let guard = guard(Some(vec![own]), None);
+        for (minor, may_join) in [(36, true), (37, true), (38, false), (40, false)] {
+            let emitted = format!("{:?}", emit_http(&guard, EnvoyRelease::new(1, minor)));
+            assert_eq!(emitted.contains(r#"Contains(",")"#), is_refused && may_join, "{name} {minor}: {emitted}");
+        }
+    }
+}
+
 #[test]
 fn hosts_are_alike_in_either_case_with_a_dot_at_their_end_and_with_any_port() {
     let mut inside = entry(0);

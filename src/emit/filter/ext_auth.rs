@@ -20,7 +20,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use envoy_types::pb::envoy::r#type::v3 as type_pb;
 use envoy_types::pb::google::protobuf::Any;
 
-use crate::ir::extension::{CheckSet, Extensions, check_sets};
+use crate::ir::extension::{CheckSet, CheckUse, Extensions, check_sets};
 use crate::ir::policy::ext_auth::{Authorization, BodyToServer, Call, CallPath, Check, CheckRetries, HttpCall};
 use crate::model::{Name, ObjectRef};
 
@@ -41,7 +41,7 @@ pub(super) fn apply(authorization: &Authorization, route: &mut RouteBuilder<'_>)
         return;
     }
     for (set, index) in check_sets(route.level(), authorization) {
-        let slot = route.extensions.checks.get(&set).and_then(|uses| uses.slot).and_then(|slot| EXT_AUTH.get(slot));
+        let slot = route.extensions.checks.get(&set).and_then(CheckUse::named).and_then(|slot| EXT_AUTH.get(slot));
         let (Some(slot), Some(check)) = (slot, authorization.checks.get(index)) else {
             route.is_closed = true;
             return;
@@ -123,6 +123,7 @@ fn emit_check(check: &Check) -> ext_authz_pb::ExtAuthzPerRoute {
     let settings = ext_authz_pb::CheckSettings {
         context_extensions: context,
         service_override: Some(service),
+        with_request_body: check.settings.body.as_ref().map(emit_body),
         ..Default::default()
     };
     ext_authz_pb::ExtAuthzPerRoute { r#override: Some(Override::CheckSettings(settings)) }

@@ -36,7 +36,8 @@ const HOLDERS: [(Phase, [&str; lane::RANKS]); 2] = [
     ),
 ];
 
-/// Fills the holders of a route, or of one of its destinations, beside these policies.
+/// Fills the holders of a route, or of one of its destinations, beside these policies; but for limits that the gateway has no
+/// room to count.
 ///
 /// The route is closed where there are more steps than places. Resolving leaves no such route, whatever it kept: its authors
 /// are told there.
@@ -46,6 +47,15 @@ pub(in super::super) fn fill<'a>(
     route: &mut RouteBuilder<'_>,
 ) {
     let payloads = rate_limit::payloads(beside.clone());
+    let uncounted = &route.extensions.uncounted;
+    let is_counted = |limits: &Limits| limits.counter.service().is_some() || !uncounted.contains(&limits.policy);
+    let fitting: Vec<Arc<Limits>>;
+    let limits = if limits.iter().all(|limits| is_counted(limits)) {
+        limits
+    } else {
+        fitting = limits.iter().filter(|limits| is_counted(limits)).cloned().collect();
+        &fitting
+    };
     for (phase, holders) in HOLDERS {
         let steps = steps(limits, phase);
         let priorities: Vec<i32> = steps.iter().map(|step| step.priority).collect();

@@ -252,8 +252,8 @@ pub(super) fn emit_extensions(extensions: &Extensions, release: EnvoyRelease) ->
 }
 
 /// What the slot for who may call what on the gateway has.
-pub(super) fn emit_guard(guard: Option<&Guard>) -> Resource {
-    let config = guard.map_or_else(rules, |guard| wire::any(&access::emit_http(guard)));
+pub(super) fn emit_guard(guard: Option<&Guard>, release: EnvoyRelease) -> Resource {
+    let config = guard.map_or_else(rules, |guard| wire::any(&access::emit_http(guard, release)));
     let message = core_pb::TypedExtensionConfig { name: ACCESS.to_owned(), typed_config: Some(config) };
     let owners = guard.map(|guard| pb::owners(&guard.policies)).unwrap_or_default();
     Resource::from_content(ACCESS.into(), wire::encode(&message), owners)

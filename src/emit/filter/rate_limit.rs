@@ -20,8 +20,8 @@ use envoy_types::pb::google::protobuf::Any;
 use crate::ir::Policy;
 use crate::ir::policy::TextPattern;
 use crate::ir::policy::rate_limit::{
-    Bucket, LimitAction, LimitHeader, LimitHeaderValue, LimitItem, LimitService, LimitStep, LimitUnit, MetadataPath,
-    MetadataSource, StepCounter,
+    Bucket, LimitAction, LimitHeader, LimitHeaderValue, LimitItem, LimitService, LimitStep, LimitUnit, MOST_VALUES,
+    MetadataPath, MetadataSource, StepCounter,
 };
 use crate::ir::upstream::UpstreamId;
 use crate::model::Name;
@@ -56,10 +56,6 @@ pub(super) fn emit(step: &LimitStep<'_>, payloads: &Payloads<'_>) -> Any {
         StepCounter::Gateways(buckets) => emit_counting(buckets, step, payloads),
     }
 }
-
-/// Most values of one bucket with an open entry that a gateway counts separately; of more it forgets the longest unseen. Each
-/// takes some hundred bytes, so whoever sends values at will fills some hundred kilobytes for each such bucket of a route.
-const MOST_VALUES: u32 = 1_000;
 
 /// Counts by itself. Buckets begin full and fill evenly.
 fn emit_counting(buckets: &BTreeSet<&Bucket>, step: &LimitStep<'_>, payloads: &Payloads<'_>) -> Any {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::emit::{Emitter, Layout};
+use crate::ir::Extensions;
 use crate::ir::policy::jwt::{ClearRouteCache, Jwt, Mode, Verification};
 use crate::ir::policy::rate_limit::{
     Bucket, ConfigurationLimits, Counter, Limit, LimitAction, LimitHeader, LimitHeaderValue, LimitItem, LimitNode,
@@ -410,4 +412,38 @@ fn limits_of_a_route_keep_their_side_of_the_tokens_of_its_destination() {
     assert_eq!(lanes(&clusters[0]["typed_per_filter_config"]), ["chancery.post.0 a", "chancery.post.3 a"]);
     assert_eq!(lanes(&clusters[1]["typed_per_filter_config"]), ["chancery.post.3 a", "chancery.post.4 a"]);
     assert!(route["typed_per_filter_config"].is_null());
+}
+
+/// The gateway has no room for the numbers of a policy: nothing of it is counted, and others are.
+#[test]
+fn what_a_gateway_has_no_room_for_is_not_counted() {
+    let of = |name: &str, priority| {
+        let mut limits = (*limits(name, Phase::PostAuthz, priority, generic(name))).clone();
+        limits.counter = Counter::Gateways([].into());
+        Arc::new(limits)
+    };
+    let asked = limits("crowded", Phase::PostAuthz, 1, generic("asked"));
+    let policies = || vec![of("crowded", 0), asked.clone(), of("small", 2)];
+    let server = Upstream { id: limiter(), protocol: UpstreamProtocol::Http2, ..upstream("limiter") };
+    let plan = |uncounted: &[&str]| {
+        let route = route("a").forward("cart", 1).policy(Policy::RateLimit(policies()));
+        let mut plan = plan([host("shop.example", [route])], [upstream("cart"), server.clone()]);
+        let uncounted = uncounted.iter().map(|name| object(Kind::RateLimitPolicy, name)).collect();
+        plan.extensions = Arc::new(Extensions { uncounted, ..Extensions::default() });
+        plan
+    };
+    let mut emitter = Emitter::new(Layout::default());
+    let mut shown = |uncounted: &[&str]| {
+        let snapshot = emitter.emit(&plan(uncounted), &EmitOptions::default());
+        let routes = show(&snapshot, ResourceType::Route, "route/8080");
+        lanes(&routes["virtual_hosts"][0]["routes"][0]["typed_per_filter_config"])
+    };
+    let all = ["chancery.post.3 crowded", "chancery.post.4 asked", "chancery.post.5 small"];
+    assert_eq!(shown(&[]), all);
+    assert_eq!(
+        shown(&["crowded"]),
+        ["chancery.post.3 asked", "chancery.post.4 small"],
+        "a service counts all the same"
+    );
+    assert_eq!(shown(&[]), all, "its routes are made again");
 }

@@ -51,6 +51,19 @@ pub enum Counter {
 }
 
 impl Counter {
+    /// How many numbers a gateway may have to keep for it at once, on each route.
+    #[must_use]
+    pub fn numbers(&self) -> u64 {
+        let of_bucket = |bucket: &Bucket| {
+            let is_open = bucket.entries.iter().any(|(_, value)| value.is_none());
+            if is_open { u64::from(MOST_VALUES) } else { 1 }
+        };
+        match self {
+            Self::Service(_) => 0,
+            Self::Gateways(buckets) => buckets.iter().map(of_bucket).sum(),
+        }
+    }
+
     /// The service that is asked.
     #[must_use]
     pub fn service(&self) -> Option<&LimitService> {
@@ -60,6 +73,10 @@ impl Counter {
         }
     }
 }
+
+/// Most values of one bucket with an open entry that a gateway counts separately, on each route; of more it forgets the longest
+/// unseen. Each takes some hundred bytes, and whoever sends values at will fills them.
+pub const MOST_VALUES: u32 = 1_000;
 
 /// What a gateway allows for descriptors of these entries.
 ///

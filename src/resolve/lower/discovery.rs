@@ -1,5 +1,7 @@
 //! Services, slices, Pods, Nodes, and destinations made of them.
 
+use std::net::IpAddr;
+
 use crate::crd::core as k8s;
 use crate::crd::{Object, destination as written};
 use crate::ir::upstream::UpstreamProtocol;
@@ -48,7 +50,18 @@ pub(super) fn service(object: &Object, spec: &k8s::Service, findings: &mut Findi
         selector: labels(&spec.spec.selector),
         ports,
         outside: outside(spec),
+        addresses: addresses(spec),
     }
+}
+
+/// What the cluster gave it; none for a headless Service.
+fn addresses(spec: &k8s::Service) -> Vec<IpAddr> {
+    let written = [&spec.spec.cluster_ip].into_iter().chain(&spec.spec.cluster_ips);
+    let mut addresses: Vec<IpAddr> =
+        written.filter_map(|text| Some(text.parse::<IpAddr>().ok()?.to_canonical())).collect();
+    addresses.sort();
+    addresses.dedup();
+    addresses
 }
 
 /// R14: a load balancer's addresses come before others.

@@ -48,7 +48,7 @@ use crate::ir::policy::{OriginMatch, OriginPattern, Policy};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind};
 
 use parts::config;
-pub use settling::{is_hidden_service, refers, settle};
+pub use settling::{refers, settle};
 
 use super::attachment::Beaten;
 use super::facts::{

@@ -14,8 +14,6 @@
 //! What a filter asks must be a [`Server`]: [`References::server`] for destinations of the mesh, which become upstreams of
 //! their own; [`References::dial`] for addresses outside it.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::ir::policy::Policy;
@@ -149,16 +147,13 @@ impl<W: World + ?Sized> References<'_, W> {
         Ok(UpstreamId { purpose, ..found })
     }
 
-    /// An address outside the mesh that a filter asks.
+    /// An address outside the mesh that a filter asks. What it leads to depends on the gateway, which [closes](crate::ir::Extensions)
+    /// routes that would ask what the policy's workspace may not use.
     ///
     /// # Errors
-    /// It could reach the gateway's own host, where its admin port is. `--allow-loopback-endpoints` permits that. It is, or
-    /// with the search list of a Pod could be, the name of a Service that the policy's workspace may not use.
-    ///
-    /// # Rule
-    /// R37.
+    /// It could reach the gateway's own host, where its admin port is. `--allow-loopback-endpoints` permits that.
     pub(super) fn dial(
-        &self,
+        &mut self,
         field: &FieldPath,
         address: &HostPort,
         (tls, http2): (bool, bool),
@@ -170,63 +165,29 @@ impl<W: World + ?Sized> References<'_, W> {
             );
             return Err(Fault { code: Code::UnsafeEndpoint, field: field.clone(), message });
         }
-        if is_hidden_service(self.world, self.owner, &address.host) {
+        if self.is_short(&address.host) {
             let message = format!(
-                "`{}` names a Service that is not shared with workspace `{}`, and is not called; have its owner export it and import it here, or name another host",
-                address.host, self.owner
+                "`{}` is looked up as it is written, and no list of domains completes it: write the name of a Service in full, as `name.namespace.svc.cluster.local`",
+                address.host
             );
-            return Err(Fault { code: Code::DestinationNotFound, field: field.clone(), message });
+            self.remark(field, message);
         }
         Ok(Server::Dial(Dial { host: address.host.clone(), port: address.port, tls, http2 }))
     }
-}
 
-/// Whether a host is the name of some Service, in any cluster, that a workspace neither owns nor is given.
-///
-/// Gateways of any cluster look names up, so one hidden Service of a name and namespace counts, whoever else has one. A name
-/// alone is looked up in the gateway's own namespace, and every namespace may have one of that name: it counts where all are
-/// hidden, so that nobody ends another's policy by giving a Service its server's name.
-pub fn is_hidden_service<W: World + ?Sized>(world: &W, owner: &WorkspaceId, host: &str) -> bool {
-    let domains = world.roster().clusters.values().map(|cluster| &*cluster.domain);
-    services_named(host, domains).into_iter().any(|(name, namespace)| {
-        let is_alone = namespace.is_none();
-        let wanted = Selector { name: Some(name), namespace, ..Selector::default() };
-        let found = world.services(&wanted);
-        let mut hidden = found.iter().map(|service| !is_visible(world, owner, &service.id, &service.labels));
-        if is_alone {
-            !found.is_empty() && hidden.all(|is_hidden| is_hidden)
-        } else {
-            hidden.any(|is_hidden| is_hidden)
-        }
-    })
-}
-
-/// The Services, by name and namespace, that a resolver with a Pod's search list may find under a host; one without a
-/// namespace is in the gateway's own.
-fn services_named<'a>(host: &str, domains: impl Iterator<Item = &'a str>) -> BTreeSet<(Name, Option<Name>)> {
-    if host.parse::<IpAddr>().is_ok() {
-        return BTreeSet::new();
-    }
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    let full =
-        domains.filter_map(|domain| host.strip_suffix(&domain.to_ascii_lowercase())?.strip_suffix('.')).collect();
-    // With nothing of it, with `svc` alone, and with all of the suffix.
-    let heads: Vec<&str> = [vec![host.as_str()], full].concat();
-    let mut named = BTreeSet::new();
-    for head in heads {
-        let (head, is_marked) = match head.strip_suffix(".svc") {
-            Some(head) => (head, true),
-            None => (head, false),
+    /// Whether a host looks like a short name of a Service that the policy's workspace sees.
+    fn is_short(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        let labels: Vec<&str> = host.split('.').collect();
+        let (name, namespace) = match labels[..] {
+            [name] => (name, None),
+            [name, namespace] | [name, namespace, "svc"] => (name, Some(namespace.into())),
+            _ => return false,
         };
-        // Before the Service may stand the name of one of its Pods.
-        let mut labels = head.rsplit('.');
-        match (labels.next(), labels.next()) {
-            (Some(namespace), Some(name)) => drop(named.insert((name.into(), Some(namespace.into())))),
-            (Some(name), None) if !is_marked => drop(named.insert((name.into(), None))),
-            _ => {}
-        }
+        let wanted = Selector { name: Some(name.into()), namespace, ..Selector::default() };
+        let found = self.world.services(&wanted);
+        found.iter().any(|service| is_visible(self.world, self.owner, &service.id, &service.labels))
     }
-    named
 }
 
 /// A destination that an object names, visible to its owner.
@@ -291,35 +252,4 @@ fn find<W: World + ?Sized>(
         field: field.clone(),
     };
     resolve_destination(world, holder, holder.owner, &written, Speaks::Http, remarks)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn r37_names_by_which_a_pod_finds_services() {
-        for (host, expected) in [
-            ("web.edge.svc.cluster.local", &["web edge"][..]),
-            ("WEB.edge.svc.Cluster.Local.", &["web edge"]),
-            ("web.edge.svc.corp.internal", &["web edge"]),
-            ("web.edge.svc", &["web edge"]),
-            ("web.edge", &["web edge"]),
-            ("web", &["web -"]),
-            ("web-0.web.edge.svc.cluster.local", &["web edge"]),
-            ("web-0.web.edge", &["web edge"]),
-            ("issuer.example.com", &["example com"]),
-            ("10.1.2.3", &[]),
-            ("2001:db8::1", &[]),
-        ] {
-            let found = services_named(host, ["cluster.local", "corp.internal"].into_iter());
-            let shown: Vec<String> = found
-                .iter()
-                .map(|(name, namespace)| format!("{name} {}", namespace.as_deref().unwrap_or("-")))
-                .collect();
-            let has_all = expected.iter().all(|wanted| shown.iter().any(|one| one == wanted));
-            assert!(has_all, "{host}: {shown:?}");
-            assert_eq!(shown.is_empty(), expected.is_empty(), "{host}");
-        }
-    }
 }

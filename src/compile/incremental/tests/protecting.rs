@@ -82,3 +82,46 @@ fn an_edit_of_limits_tells_their_service_and_makes_no_route() {
     assert_eq!((before.limits.len(), after.limits.len()), (1, 1));
     assert!(before.limits != after.limits, "the service is told another number");
 }
+
+/// R37: who has an address is asked for that address alone.
+#[test]
+fn a_pod_that_comes_with_the_address_that_a_policy_asks_closes_its_routes_and_no_other_does() {
+    let other = "
+---
+apiVersion: admin.gloo.solo.io/v2
+kind: Workspace
+metadata: {name: other, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
+spec: {workloadClusters: [{name: cluster-1, namespaces: [{name: far}]}]}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: far}
+---
+apiVersion: security.policy.gloo.solo.io/v2
+kind: JWTPolicy
+metadata: {name: tokens, namespace: b}
+spec:
+  applyToRoutes: [{route: {labels: {team: b}}}]
+  config: {providers: {a: {issuer: 'https://a.example', remote: {url: 'http://10.9.9.9/keys'}}}}
+";
+    let tokens = PROTECTED.find("---\napiVersion: security.policy.gloo.solo.io/v2\nkind: ExtAuthPolicy").unwrap_or(0);
+    let text = format!("{TWO}{other}{}", &PROTECTED[tokens..]);
+    let pod = |address: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one", "namespace": "far"},
+            "spec": {"serviceAccountName": "sa"}, "status": {"podIP": address},
+        })
+    };
+    let hidden = |compiled: &Compiled| {
+        compiled.findings.iter().any(|finding| finding.code == crate::model::Code::DestinationNotFound)
+    };
+    let (before, after, _) =
+        edited_in(world(&text), |world| replace(world, ("cluster-1".to_owned(), pod("10.9.9.9"))));
+    assert!(!hidden(&before) && hidden(&after));
+    assert_eq!(kept_hosts(&before, &after), [true, false]);
+    let (before, after, step) =
+        edited_in(world(&text), |world| replace(world, ("cluster-1".to_owned(), pod("10.9.9.8"))));
+    assert!(!hidden(&after));
+    assert_eq!((step.trees, step.hosts, step.listeners), (0, 0, 0));
+    assert_eq!(kept_hosts(&before, &after), [true, true]);
+}

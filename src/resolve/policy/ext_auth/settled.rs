@@ -339,7 +339,7 @@ fn second(method: &AuthMethod, what: &str) -> Fault {
 }
 
 fn check_grpc<W: World + ?Sized>(
-    references: &References<'_, W>,
+    references: &mut References<'_, W>,
     field: &FieldPath,
     server: &GrpcServer,
 ) -> Result<Check, Fault> {
@@ -363,7 +363,7 @@ fn check_grpc<W: World + ?Sized>(
 }
 
 fn check_http<W: World + ?Sized>(
-    references: &References<'_, W>,
+    references: &mut References<'_, W>,
     field: &FieldPath,
     server: &HttpServer,
 ) -> Result<Check, Fault> {
@@ -392,7 +392,10 @@ fn check_http<W: World + ?Sized>(
     })
 }
 
-fn settle_tokens<W: World + ?Sized>(references: &References<'_, W>, tokens: Tokens<'_>) -> Result<AccessTokens, Fault> {
+fn settle_tokens<W: World + ?Sized>(
+    references: &mut References<'_, W>,
+    tokens: Tokens<'_>,
+) -> Result<AccessTokens, Fault> {
     let mandatory: BTreeSet<usize> =
         tokens.values().enumerate().filter_map(|(index, (.., is_mandatory))| is_mandatory.then_some(index)).collect();
     let scopes = tokens.values().map(|(token, ..)| token.scopes.clone()).collect();

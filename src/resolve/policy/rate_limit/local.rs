@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::ir::policy::rate_limit::{Bucket, Limit, LimitItem, LimitNode, LimitRules};
+use crate::ir::policy::rate_limit::{Bucket, Limit, LimitItem, LimitNode, LimitRules, LimitUnit};
 use crate::model::{FieldPath, Findings, Name, ObjectRef};
 use crate::resolve::facts::Fault;
 
@@ -38,6 +38,11 @@ pub(super) fn check(id: &ObjectRef, rules: &LimitRules, remarks: &mut Findings) 
     }
     if limits(&node).any(|limit| limit.requests == 0) {
         return Err(none_allowed(&tree));
+    }
+    let of_sets = rules.sets.iter().map(|rule| rule.limit);
+    if limits(&node).chain(of_sets).any(|limit| matches!(limit.unit, LimitUnit::Hour | LimitUnit::Day)) {
+        let why = "gateways count anew when any route of the listener changes, whoever changed it, so far more than a limit of an HOUR or a DAY may pass in that time: write limits of seconds or minutes, or let a service count";
+        remark(id, &raw, why, remarks);
     }
     // Each of the nodes has the rules of which one alone counts, for a request with these keys.
     let cancels_others = node.nodes.iter().any(|group| {

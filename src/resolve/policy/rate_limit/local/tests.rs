@@ -101,7 +101,7 @@ fn rules_for_too_many_values_are_not_given_to_gateways() {
 
 #[test]
 fn whoever_counts_is_said_by_one_word_and_no_server_is_needed() {
-    let raw = "raw: {descriptors: [{key: a, value: b*, rateLimit: {unit: DAY, requestsPerUnit: 1}}]}";
+    let raw = "raw: {descriptors: [{key: a, value: b*, rateLimit: {unit: MINUTE, requestsPerUnit: 1}}]}";
     let own = annotated(Some("local"), &format!("{{{raw}}}"));
     assert_eq!(own.remarks, Vec::<String>::new(), "a `*` is one for gateways");
     assert!(own.valid().enforcers.services().is_empty());
@@ -125,8 +125,13 @@ fn what_a_bucket_cannot_say_is_refused_and_what_it_says_otherwise_is_told() {
     ] {
         assert_eq!(annotated(Some("local"), &format!("{{raw: {raw}}}")).unsupported().0, field);
     }
-    let limit = "rateLimit: {unit: DAY, requestsPerUnit: 1}";
+    let limit = "rateLimit: {unit: MINUTE, requestsPerUnit: 1}";
+    let long = |unit: &str| format!("rateLimit: {{unit: {unit}, requestsPerUnit: 1}}");
     for (raw, is_told) in [
+        (format!("{{descriptors: [{{key: a, {limit}}}]}}"), false),
+        // Counting begins anew with every edit of a route.
+        (format!("{{descriptors: [{{key: a, descriptors: [{{key: b, {}}}]}}]}}", long("HOUR")), true),
+        (format!("{{setDescriptors: [{{simpleDescriptors: [{{key: a}}], {}}}]}}", long("DAY")), true),
         (format!("{{descriptors: [{{key: a, {limit}, weight: 1}}, {{key: b, {limit}}}]}}"), true),
         (format!("{{descriptors: [{{key: a, {limit}, weight: 1}}, {{key: b, {limit}, weight: 1}}]}}"), false),
         (
