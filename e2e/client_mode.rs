@@ -153,13 +153,19 @@ impl Running {
         Ok(Self { mesh, root, authority, front })
     }
 
-    fn gateway(&self, service: &str, port: u16) -> anyhow::Result<SocketAddr> {
+    /// A port of a gateway by its name: numbers are others in every run.
+    fn gateway(&self, service: &str, name: &str) -> anyhow::Result<SocketAddr> {
+        let mut written = self.mesh.manifests.iter().map(|manifest| &manifest.object);
+        let written = written.find(|object| object["kind"] == "Service" && object["metadata"]["name"] == service);
+        let ports = written.and_then(|object| object["spec"]["ports"].as_array()).context("no Service")?;
+        let port = ports.iter().find(|port| port["name"] == name).and_then(|port| port["port"].as_u64());
+        let port = u16::try_from(port.context("no port")?)?;
         let mut all = self.mesh.gateways.iter();
         all.find(|running| running.gateway.service == service).context("no gateway")?.address(port)
     }
 
     async fn get(&self) -> anyhow::Result<Response> {
-        get(self.gateway("web", 80)?, "shop.example", "/").await
+        get(self.gateway("web", "http")?, "shop.example", "/").await
     }
 
     /// Waits until the Pod has answered somebody who asked for a server name.
@@ -176,7 +182,7 @@ impl Running {
     }
 
     /// Whether the east-west gateway lets somebody in who asks for a server name: the names in what is shown to him.
-    async fn knock(&self, port: u16, name: &str, root: &str, shows: Option<&Pair>) -> anyhow::Result<u16> {
+    async fn knock(&self, port: &str, name: &str, root: &str, shows: Option<&Pair>) -> anyhow::Result<u16> {
         let dial = Dial::under(root, shows)?.asking(Some(name), Protocol::Http1)?;
         let mut client = Client::with_tls(self.gateway("ew", port)?, Protocol::Http1, dial);
         Ok(client.send(&Request::get("shop.example", "/")).await?.status)
@@ -194,8 +200,8 @@ async fn r168_r169_tls_ends_at_the_pod_or_at_the_gateway_as_it_is_said() -> anyh
     let web = running.root.identity("spiffe://cluster-1/ns/apps/sa/default")?;
     running.is_asked_for(PASSED).await?;
     // It is open to whoever reaches it, as the manual says, and nothing else is.
-    ensure!(running.knock(15443, PASSED, &pods, None).await? == 200);
-    for (port, name) in [(15443, ENDED), (16443, PASSED), (16443, ENDED)] {
+    ensure!(running.knock("tls", PASSED, &pods, None).await? == 200);
+    for (port, name) in [("tls", ENDED), ("https", PASSED), ("https", ENDED)] {
         let answer = running.knock(port, name, &root, Some(&web)).await;
         ensure!(answer.is_err(), "{name} on {port}: {answer:?}");
     }
@@ -203,13 +209,13 @@ async fn r168_r169_tls_ends_at_the_pod_or_at_the_gateway_as_it_is_said() -> anyh
     running.set_mode(json!({"tlsTermination": {}}))?;
     running.is_asked_for(NAME).await?;
     // The old chain drains; then a gateway that shows who it is gets through, and nobody else.
-    until(PATIENCE, "the other chain to be closed", async || match running.knock(15443, PASSED, &pods, None).await {
+    until(PATIENCE, "the other chain to be closed", async || match running.knock("tls", PASSED, &pods, None).await {
         Ok(status) => Err(Not::Yet(format!("{status}"))),
         Err(_) => Ok(()),
     })
     .await?;
-    ensure!(running.knock(16443, ENDED, &root, Some(&web)).await? == 200);
-    let answer = running.knock(16443, ENDED, &root, None).await;
+    ensure!(running.knock("https", ENDED, &root, Some(&web)).await? == 200);
+    let answer = running.knock("https", ENDED, &root, None).await;
     ensure!(answer.is_err(), "without a certificate: {answer:?}");
 
     // R122: with a policy that judges callers it stays so, whatever the mode says.
@@ -224,7 +230,7 @@ async fn r168_r169_tls_ends_at_the_pod_or_at_the_gateway_as_it_is_said() -> anyh
     running.set_mode(json!({"sniRouting": {}}))?;
     let post = Request { method: "POST".to_owned(), ..Request::get("shop.example", "/") };
     until(PATIENCE, "POST to be refused", async || {
-        let web = running.gateway("web", 80).map_err(|error| error.to_string())?;
+        let web = running.gateway("web", "http").map_err(|error| error.to_string())?;
         match Client::new(web).send(&post).await {
             Ok(answer) if answer.status == 403 => Ok(()),
             other => Err(Not::Yet(format!("{other:?}"))),
@@ -233,7 +239,7 @@ async fn r168_r169_tls_ends_at_the_pod_or_at_the_gateway_as_it_is_said() -> anyh
     .await
     .map_err(|error| running.mesh.with_logs(error))?;
     ensure!(running.get().await?.status == 200);
-    let answer = running.knock(15443, PASSED, &pods, None).await;
+    let answer = running.knock("tls", PASSED, &pods, None).await;
     ensure!(answer.is_err(), "a way around the policy: {answer:?}");
     Ok(())
 }
@@ -242,7 +248,7 @@ async fn r168_r169_tls_ends_at_the_pod_or_at_the_gateway_as_it_is_said() -> anyh
 async fn r183_r195_connections_that_are_tls_already_reach_the_pod_of_another_cluster_as_they_are() -> anyhow::Result<()>
 {
     let running = Running::start().await?;
-    let address = running.gateway("web", 8443)?;
+    let address = running.gateway("web", "tls")?;
     let dial = running.authority.dial(NAME, None, Protocol::Http1)?;
     until(PATIENCE, "the Pod to be shown", async || {
         let mut client = Client::with_tls(address, Protocol::Http1, dial.clone());
@@ -258,7 +264,7 @@ async fn r183_r195_connections_that_are_tls_already_reach_the_pod_of_another_clu
     ensure!(last.as_deref() == Some(NAME), "{last:?}");
     let (root, pods) = (running.root.certificate.clone(), running.authority.pem());
     for trusted in [&root, &pods] {
-        let answer = running.knock(16443, WHOLE, trusted, None).await;
+        let answer = running.knock("https", WHOLE, trusted, None).await;
         ensure!(answer.is_err(), "without a certificate: {answer:?}");
     }
     Ok(())

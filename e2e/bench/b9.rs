@@ -178,7 +178,7 @@ async fn serve(
 }
 
 /// What some gateways were sent.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct News {
     last: Option<Instant>,
     bytes: usize,

@@ -109,7 +109,8 @@ mod tests {
             namespace: "apps".into(),
             account: account.into(),
         };
-        let of = |last: u8| (IpAddr::from([10, 1, 0, last]), client(if last % 2 == 0 { "even" } else { "odd" }));
+        let of =
+            |last: u8| (IpAddr::from([10, 1, 0, last]), client(if last.is_multiple_of(2) { "even" } else { "odd" }));
         Clients(addresses.map(of).collect())
     }
 

@@ -17,12 +17,13 @@ use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
 
 use super::crossing::way;
-use super::destination::{behind, selects};
+use super::destination::selects;
 use super::facts::{PolicyEffect, PolicyObject, Selector, Service};
 use super::gateway::{account_of, selects_gateway};
 use super::mesh::has_clients;
 use super::policy::access::merge;
 use super::selection::{destination_labels, destinations};
+use super::upstream::behind;
 use super::world::World;
 
 /// What a valid AccessPolicy says; nothing for others.

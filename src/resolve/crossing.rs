@@ -22,11 +22,11 @@ use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Na
 
 use super::LoopbackEndpoints;
 use super::access;
-use super::destination::{is_closed_by_policy, is_unsafe};
 use super::eastwest::{EastWestGateway, east_west_gateways};
 use super::external::may_reach_itself;
 use super::facts::{Port, Service, ServicePort};
 use super::gateway::{is_closed_by_policy as is_gateway_closed, mesh_secrets};
+use super::upstream::{is_closed_by_policy, is_unsafe};
 use super::world::World;
 
 /// Weights are exact while the numbers of gateways of the clusters have no larger common multiple.

@@ -10,13 +10,14 @@ use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, Labels, Name, ObjectRef};
 
 use super::LoopbackEndpoints;
-use super::destination::{is_closed_by_policy, is_unsafe, isolated_from};
+use super::destination::isolated_from;
 use super::facts::{
     ExternalAddress, ExternalEndpoint, ExternalPort, ExternalService, Fault, Port, Selector, VirtualDestination,
     VirtualPort,
 };
 use super::origination::{self, Opener, Server, Way};
 use super::policy::is_hidden_service;
+use super::upstream::{is_closed_by_policy, is_unsafe};
 use super::visibility::is_visible;
 use super::world::World;
 

@@ -58,6 +58,7 @@ mod remote;
 pub mod roster;
 pub mod selection;
 pub mod trust;
+pub mod upstream;
 pub mod visibility;
 pub mod world;
 

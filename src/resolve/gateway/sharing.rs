@@ -7,8 +7,8 @@ use crate::ir::extension::{CHECK_SLOTS, CheckSet, Extensions, Level, STRICT_SLOT
 use crate::ir::frozen::AcceptedRoute;
 use crate::ir::route::Action;
 use crate::model::{Code, Finding, Findings, GatewayId, Name, ObjectRef, WorkspaceId};
-use crate::resolve::destination::behind;
 use crate::resolve::facts::{Age, PolicyEffect};
+use crate::resolve::upstream::behind;
 use crate::resolve::world::World;
 
 use super::GrownTree;
