@@ -175,7 +175,7 @@ fn count(
         add(&virtual_gateway.id, "selectedWorkloadsCount", implemented);
     }
     for vd in inputs.all_virtual_destinations() {
-        let backends = crate::resolve::destination::backing_services(inputs, vd, &mut Vec::new());
+        let backends = crate::resolve::upstream::backing_services(inputs, vd, &mut Vec::new());
         add(&vd.id, "numSelectedBackingServices", backends.len());
     }
     for service in inputs.all_external_services() {

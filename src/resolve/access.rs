@@ -13,17 +13,18 @@ use crate::ir::policy::reference::ObjectPick;
 use crate::ir::policy::{Phase, Policy};
 use crate::ir::route::{Action, RouteBody};
 use crate::ir::trust::Identity;
-use crate::ir::upstream::UpstreamId;
+use crate::ir::upstream::{Purpose, UpstreamId};
 use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
 
 use super::crossing::way;
-use super::destination::{behind, selects};
+use super::destination::selects;
 use super::facts::{PolicyEffect, PolicyObject, Selector, Service};
 use super::gateway::{account_of, selects_gateway};
 use super::mesh::has_clients;
 use super::policy::access::merge;
 use super::selection::{destination_labels, destinations};
+use super::upstream::behind;
 use super::world::World;
 
 /// What a valid AccessPolicy says; nothing for others.
@@ -46,7 +47,7 @@ pub fn at_destination<W: World + ?Sized>(world: &W, gateway: &GatewayId, upstrea
     for target in behind(world, upstream) {
         // What there is no way to gets no requests from here.
         let is_remote = target.object.kind == Kind::Service && target.object.cluster != gateway.cluster;
-        if is_remote && target != *upstream && way(world, gateway, &target).is_err() {
+        if is_remote && target != *upstream && way(world, gateway, &target, Purpose::Crossing).is_err() {
             continue;
         }
         let policies = selecting(world, &target);

@@ -15,13 +15,14 @@ use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, 
 
 use super::access;
 use super::delegation::{FinalAction, FinalRoute};
-use super::destination::{behind, selects};
+use super::destination::selects;
 use super::facts::{
     Age, DestinationSelector, Pod, PolicyEffect, PolicyObject, RouteLabelSelector, RouteSelector, Selector,
 };
 use super::policy::rate_limit::fitting::{OnRoute, Told, fit};
 use super::policy::{self, Combine};
 use super::selection::{destination_labels, destinations};
+use super::upstream::behind;
 use super::visibility::is_visible;
 use super::world::World;
 

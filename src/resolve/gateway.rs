@@ -28,13 +28,14 @@ use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Na
 
 use super::access;
 use super::crossing::{Exposure, crossings};
-use super::destination::{check_on_gateway, resolve_upstream};
+use super::destination::check_on_gateway;
 use super::eastwest::is_east_west;
 use super::facts::{
     GatewayListener, ListenerProtocol, PolicyObject, Port, Selector, Service, ServicePort, VirtualGateway,
 };
 use super::mesh::{Mesh, MeshPort, mesh_ports};
 use super::policy;
+use super::upstream::resolve_upstream;
 use super::world::World;
 
 pub use binding::{Bindings, Bound, ListenerKey, TableBindings, bind, bind_table};

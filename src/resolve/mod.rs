@@ -55,9 +55,11 @@ pub mod lower;
 pub mod mesh;
 mod origination;
 pub mod policy;
+mod remote;
 pub mod roster;
 pub mod selection;
 pub mod trust;
+pub mod upstream;
 pub mod visibility;
 pub mod world;
 

@@ -17,9 +17,9 @@ use crate::ir::upstream::Purpose;
 use crate::ir::{GatewayPlan, Upstream, UpstreamId};
 use crate::memo::Reads;
 use crate::model::{Findings, GatewayId, Kind, Labels, ObjectRef};
-use crate::resolve::destination::resolve_upstream;
 use crate::resolve::gateway::owner_of;
 use crate::resolve::lower::{Lowered, lower, service_of_slice};
+use crate::resolve::upstream::resolve_upstream;
 use crate::store::Store;
 
 use super::slots::{Reader, Recording, Slot};

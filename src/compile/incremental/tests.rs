@@ -425,6 +425,7 @@ fn external(world: &mut World, beside: Index, which: Index) {
             "pay",
             json!({"addresses": ["192.0.2.1"], "ports": port(json!({"mode": "ISTIO_MUTUAL"}))}),
         ),
+        object("ExternalService", "again", json!({"addresses": ["192.0.2.1"], "ports": port(json!({}))})),
         object(
             "ExternalService",
             "pay",

@@ -14,12 +14,13 @@ use crate::ir::route::{Action, EffectiveLabels, Forward, Hop, Matcher, Route, Ro
 use crate::ir::secret::{AltName, SecretId, SecretPart};
 use crate::model::{Code, FieldPath, Finding, Host, Kind, Name, ObjectRef, WorkspaceId};
 use crate::resolve::attachment::is_protected;
-use crate::resolve::destination::{Speaks, check_on_gateway, is_closed_by_policy, resolve_destination};
+use crate::resolve::destination::{Speaks, check_on_gateway, resolve_destination};
 use crate::resolve::facts::{
     Fault, ListenerProtocol, StreamMatcher, StreamRoute, Table, Termination, TlsMaterial, TlsMode,
 };
 use crate::resolve::mesh::{Mesh, MeshPort, table_for};
 use crate::resolve::selection::Holder;
+use crate::resolve::upstream::is_closed_by_policy;
 use crate::resolve::world::World;
 use crate::resolve::{access, certificate};
 

@@ -9,9 +9,9 @@ use crate::ir::policy::rate_limit::{MOST_VALUES, OnTheWay, on_the_way};
 use crate::ir::route::{Action, RouteBody, RouteFault};
 use crate::ir::upstream::{Dial, Server};
 use crate::model::{Code, Finding, Findings, GatewayId, Name, ObjectRef, WorkspaceId};
-use crate::resolve::destination::behind;
 use crate::resolve::facts::{Age, PolicyEffect, TableRole};
 use crate::resolve::hidden::leads_to_hidden;
+use crate::resolve::upstream::behind;
 use crate::resolve::world::World;
 
 use super::GrownTree;

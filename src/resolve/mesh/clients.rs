@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::ir::client::{Client, Clients};
 use crate::model::{Code, Finding, Findings, Name, ObjectRef};
 use crate::resolve::LoopbackEndpoints;
-use crate::resolve::destination::is_unsafe;
+use crate::resolve::upstream::is_unsafe;
 use crate::resolve::world::World;
 
 /// The Pods of a namespace that send requests, with their addresses.

@@ -30,6 +30,12 @@ pub(super) fn mesh(world: &mut World, beside: Index, which: Index) {
     };
     let http = |number: u16| json!({"number": number, "protocol": "HTTP", "targetPort": {"number": port}});
     let tcp = json!({"number": 80, "protocol": "TCP", "targetPort": {"number": port}});
+    let https = json!({"number": 80, "protocol": "HTTPS", "targetPort": {"number": port}});
+    let passing = |name: &str| {
+        let mut object = vd(name, "one.mesh", https.clone(), json!({}));
+        object["spec"]["clientMode"] = json!({"sniRouting": {}});
+        object
+    };
     let table = |name: &str, spec: Value| json!({"apiVersion": "networking.gloo.solo.io/v2", "kind": "RouteTable", "metadata": metadata(name, json!({})), "spec": spec});
     let forward = json!({"destinations": [{"ref": {"name": name}, "port": {"number": port}}]});
     let pod = |name: &str, address: &str, account: &str| {
@@ -52,6 +58,9 @@ pub(super) fn mesh(world: &mut World, beside: Index, which: Index) {
         vd("mesh-one", "two.mesh", http(9000), json!({})),
         vd("mesh-two", "one.mesh", http(80), json!({})),
         vd("mesh-two", "one.mesh", tcp, json!({})),
+        vd("mesh-two", "one.mesh", https.clone(), json!({})),
+        passing("mesh-one"),
+        passing("mesh-two"),
         table("mesh-table", json!({"hosts": ["one.mesh", "*.mesh"], "http": [{"forwardTo": forward}]})),
         table(
             "mesh-table",
@@ -66,6 +75,8 @@ pub(super) fn mesh(world: &mut World, beside: Index, which: Index) {
         pod("client-two", "10.7.0.1", "one"),
         settings(json!({})),
         settings(json!({"federation": {"enabled": true, "hostSuffix": "global"}})),
+        settings(json!({"virtualDestClientMode": {"sniRouting": {}}})),
+        settings(json!({"serviceIsolation": {"enabled": true}, "virtualDestClientMode": {"sniRouting": {}}})),
         settings(json!({"eastWestGateways": [{"selector": {"labels": {"app": "east"}}, "port": {"name": "tls"}}]})),
     ];
     let object = (cluster.clone(), which.get(&objects).clone());
@@ -183,4 +194,42 @@ fn r152_many_federated_services_are_warned_of() {
         let told = kept.findings.iter().filter(|finding| finding.message.contains("101 Services")).count();
         assert_eq!(told, usize::from(is_warned), "{more} more");
     }
+}
+
+/// R152: where federation is too much is told from one Service on, and not before; compiled in both ways.
+#[test]
+fn more_than_a_hundred_federated_services_are_told() {
+    let settings = json!({
+        "apiVersion": "admin.gloo.solo.io/v2", "kind": "WorkspaceSettings",
+        "metadata": {"name": "all", "namespace": "a"}, "spec": {"options": {"federation": {
+            "enabled": true, "serviceSelector": [{"namespace": "a"}],
+        }}},
+    });
+    let service = |number: usize| {
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("s-{number}"), "namespace": "a"},
+            "spec": {"ports": [{"port": 80, "name": "http"}]},
+        });
+        ("cluster-1".to_owned(), service)
+    };
+    let mut world = inside();
+    world.push(("cluster-1".to_owned(), settings));
+    // With the one that is there.
+    world.extend((1..100).map(service));
+    let mut pair = Pair::new();
+    let mut told = |world: &World| {
+        let given = pair.put(world);
+        let (kept, afresh) = pair.compile(&given);
+        same(&kept, &afresh).unwrap();
+        let about = kept.findings.about(&"WorkspaceSettings/a/all@cluster-1".parse().unwrap()).to_vec();
+        about.into_iter().map(|finding| (finding.code, finding.field.to_string(), finding.message)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&world), []);
+    world.push(service(100));
+    let said = told(&world);
+    let [(Code::PolicyRemark, field, message)] = said.as_slice() else { panic!("{said:?}") };
+    assert_eq!(field, "spec.options.federation.serviceSelector");
+    assert!(message.contains("101 Services") && message.contains("select fewer Services"), "{message}");
+    world.pop();
+    assert_eq!(told(&world), []);
 }

@@ -9,9 +9,9 @@ use crate::ir::policy::rate_limit::{ConfigurationLimits, LimitNode, LimitPlan, L
 use crate::ir::policy::reference::DestinationRef;
 use crate::ir::upstream::{Purpose, UpstreamId};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, ObjectRef, WorkspaceId};
-use crate::resolve::destination::behind;
 use crate::resolve::facts::{Age, Fault};
 use crate::resolve::policy::settling::find_server;
+use crate::resolve::upstream::behind;
 use crate::resolve::world::World;
 
 use super::{CONFIG_KEY, LimitContent, LimitObject, config_name, sets, tree};
