@@ -1,6 +1,6 @@
 //! Upstreams: where requests go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -184,7 +184,8 @@ pub struct Upstream {
 
 /// What is behind the east-west gateways of another cluster, for one destination.
 ///
-/// Connections to them show the gateway's identity in the mesh, and take only a gateway of that cluster.
+/// Connections to them show the gateway's identity in the mesh, and take only gateways of the namespaces of those that were
+/// chosen there.
 ///
 /// # Rule
 /// R178, R194.
@@ -194,6 +195,8 @@ pub struct Remote {
     pub target: UpstreamId,
     /// Its server name (R179).
     pub server_name: Name,
+    /// The namespaces of the east-west gateways there.
+    pub namespaces: BTreeSet<Name>,
 }
 
 impl Upstream {
