@@ -32,6 +32,7 @@ mod live_view;
 mod local_rate_limit;
 mod matching;
 mod mesh;
+mod plaintext;
 mod policies;
 mod pressure;
 mod principals;

@@ -21,7 +21,7 @@ use crate::ir::policy::balancing::Outlier;
 use crate::ir::upstream::{Closed, Dial, Remote, UpstreamProtocol};
 use crate::ir::{Extensions, Guard, Upstream};
 use crate::model::{EnvoyRelease, Name, ObjectRef};
-use crate::snapshot::Resource;
+use crate::snapshot::{Resource, Version};
 
 use super::{access, endpoint, filter, name, pb, tls, upstream_tls, wire};
 
@@ -45,8 +45,11 @@ pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name) -> Resou
 
     let is_looked_up = upstream.is_looked_up();
     let discovery = if is_looked_up { DiscoveryType::StrictDns } else { DiscoveryType::Eds };
-    let eds = EdsClusterConfig { eds_config: Some(pb::over_ads()), ..Default::default() };
     let name = name::cluster(&upstream.id);
+    let transports = Transports::of(upstream);
+    let endpoints = transports.endpoints(&name);
+    let service_name = if endpoints == name { String::new() } else { endpoints.to_string() };
+    let eds = EdsClusterConfig { eds_config: Some(pb::over_ads()), service_name };
     let protocol_options = wire::any(&protocol_options(upstream));
     let policies = upstream.guards.iter().flat_map(|guard| &guard.policies);
     let concerned: Vec<ObjectRef> = [&upstream.id.object].into_iter().chain(policies).cloned().collect();
@@ -55,7 +58,7 @@ pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name) -> Resou
         alt_stat_name: name::stat(&upstream.id, gateway_cluster),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(discovery.into())),
         eds_cluster_config: (!is_looked_up).then_some(eds),
-        load_assignment: is_looked_up.then(|| endpoint::assignment(upstream)),
+        load_assignment: is_looked_up.then(|| endpoint::assignment(upstream, &name)),
         // Many nodes have no way to IPv6, and names often have such addresses all the same.
         dns_lookup_family: if is_looked_up { DnsLookupFamily::V4Preferred.into() } else { 0 },
         connect_timeout: Some(pb::duration(CONNECT_TIMEOUT)),
@@ -71,17 +74,44 @@ pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name) -> Resou
         }),
         circuit_breakers: Some(unlimited()),
         typed_extension_protocol_options: [(PROTOCOL_OPTIONS.to_owned(), protocol_options)].into(),
-        transport_socket: upstream_tls::emit_direct(upstream),
-        transport_socket_matches: upstream
-            .remotes
-            .iter()
-            .map(|remote| crossing(remote, upstream.protocol))
-            .chain(upstream_tls::emit_externals(upstream))
-            .collect(),
+        transport_socket: transports.direct,
+        transport_socket_matches: transports.others,
         metadata: pb::provenance("objects", &concerned),
         ..Default::default()
     };
     Resource::from_content(name, wire::encode(&message), pb::owners(&concerned))
+}
+
+/// How the endpoints of a cluster are spoken to.
+pub(super) struct Transports {
+    /// Those that are reached straight; none for plaintext.
+    direct: Option<core_pb::TransportSocket>,
+    /// Those that say which of these they want.
+    others: Vec<cluster_pb::cluster::TransportSocketMatch>,
+}
+
+impl Transports {
+    pub(super) fn of(upstream: &Upstream) -> Self {
+        let remotes = upstream.remotes.iter().map(|remote| crossing(remote, upstream.protocol));
+        Self {
+            direct: upstream_tls::emit_direct(upstream),
+            others: remotes.chain(upstream_tls::emit_externals(upstream)).collect(),
+        }
+    }
+
+    /// The name of the endpoints of a cluster with these transports.
+    ///
+    /// Other transports have other names: endpoints go out with the cluster that they belong to, and as long as that is
+    /// warming, the one before still serves. It must not take endpoints that it would speak to in another way, least of all
+    /// in plaintext (seen on 1.40).
+    pub(super) fn endpoints(&self, cluster: &Name) -> Name {
+        if self.direct.is_none() && self.others.is_empty() {
+            return cluster.clone();
+        }
+        let (transport_socket, transport_socket_matches) = (self.direct.clone(), self.others.clone());
+        let transports = cluster_pb::Cluster { transport_socket, transport_socket_matches, ..Default::default() };
+        name::endpoints(cluster, &Version::of_content(&wire::encode(&transports)))
+    }
 }
 
 /// How endpoints in another cluster are spoken to, or what is behind those that pass TLS through; others are spoken to as the

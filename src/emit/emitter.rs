@@ -206,19 +206,27 @@ impl State {
     fn update_upstreams(&mut self, upstreams: &OrdMap<UpstreamId, Arc<Upstream>>) {
         // What two maps share is passed over.
         for item in self.upstreams.diff(upstreams) {
+            if let DiffItem::Remove(_, before) | DiffItem::Update { old: (_, before), .. } = &item {
+                let before = filter::as_served(before, self.options.release);
+                let now = match &item {
+                    DiffItem::Update { new: (_, now), .. } => Some(filter::as_served(now, self.options.release)),
+                    DiffItem::Add(..) | DiffItem::Remove(..) => None,
+                };
+                let now = now.filter(|now| !now.is_looked_up()).map(|now| endpoint::name_of(&now));
+                let before = endpoint::name_of(&before);
+                if now.as_ref() != Some(&before) {
+                    remove(&mut self.made.endpoints, &before);
+                }
+            }
             match item {
                 DiffItem::Remove(id, _) => {
-                    let name = name::cluster(id);
-                    remove(&mut self.made.clusters, &name);
-                    remove(&mut self.made.endpoints, &name);
+                    remove(&mut self.made.clusters, &name::cluster(id));
                     self.beyond.remove(id);
                 }
                 DiffItem::Add(id, upstream) | DiffItem::Update { new: (id, upstream), .. } => {
                     let served = filter::as_served(upstream, self.options.release);
                     put(&mut self.made.clusters, cluster::emit_cluster(&served, &self.cluster));
-                    if served.is_looked_up() {
-                        remove(&mut self.made.endpoints, &name::cluster(id));
-                    } else {
+                    if !served.is_looked_up() {
                         put(&mut self.made.endpoints, endpoint::emit_endpoints(&served));
                     }
                     match filter::beyond_at(upstream, self.options.release) {

@@ -37,6 +37,11 @@ enum Edit {
         port: u16,
     },
     RemoveService(usize),
+    /// Transports of a service come, or go with 0.
+    Transports {
+        service: usize,
+        remotes: u8,
+    },
     /// The listener's other chain comes or goes, whose hosts are misdirected here.
     Misdirected(Vec<usize>),
     Port(u16),
@@ -67,6 +72,7 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
         5 => (0..HOSTS).prop_map(Edit::RemoveHost),
         3 => (0..4_usize, 1..9_u16).prop_map(|(service, port)| Edit::Endpoint { service, port }),
         1 => (0..4_usize).prop_map(Edit::RemoveService),
+        2 => (0..4_usize, 0..3_u8).prop_map(|(service, remotes)| Edit::Transports { service, remotes }),
         1 => proptest::collection::vec(0..HOSTS, 0..3).prop_map(Edit::Misdirected),
         1 => (8081..8083_u16).prop_map(Edit::Port),
         1 => (8081..8083_u16).prop_map(Edit::RemovePort),
@@ -115,6 +121,11 @@ fn apply(plan: &mut GatewayPlan, edit: &Edit) {
         Edit::Endpoint { service, port } => {
             let mut changed = upstream(&format!("service-{service}"));
             changed.endpoints.values_mut().flatten().for_each(|endpoint| endpoint.port = *port);
+            plan.upstreams.insert(changed.id.clone(), Arc::new(changed));
+        }
+        Edit::Transports { service, remotes } => {
+            let mut changed = upstream(&format!("service-{service}"));
+            changed.remotes = (0..*remotes).map(|number| remote(&format!("far-{number}"))).collect();
             plan.upstreams.insert(changed.id.clone(), Arc::new(changed));
         }
         Edit::RemoveService(number) => drop(plan.upstreams.remove(&service(&format!("service-{number}")))),

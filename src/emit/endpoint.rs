@@ -13,6 +13,7 @@ use crate::ir::upstream::{Closed, Endpoint, Locality};
 use crate::model::Name;
 use crate::snapshot::Resource;
 
+use super::cluster::Transports;
 use super::{name, pb, wire};
 
 /// The endpoints of one upstream, by priority and locality, each address once.
@@ -21,13 +22,18 @@ use super::{name, pb, wire};
 /// R143: a destination without ready endpoints answers 503. D4 of the failure shapes: so does a black hole.
 #[must_use]
 pub fn emit_endpoints(upstream: &Upstream) -> Resource {
-    let message = assignment(upstream);
-    Resource::from_content(name::cluster(&upstream.id), wire::encode(&message), pb::owners([&upstream.id.object]))
+    let name = name_of(upstream);
+    let message = assignment(upstream, &name);
+    Resource::from_content(name, wire::encode(&message), pb::owners([&upstream.id.object]))
+}
+
+/// What the endpoints of an upstream are called.
+pub(super) fn name_of(upstream: &Upstream) -> Name {
+    Transports::of(upstream).endpoints(&name::cluster(&upstream.id))
 }
 
 /// The same as a part of a cluster that looks names up itself.
-pub(super) fn assignment(upstream: &Upstream) -> endpoint_pb::ClusterLoadAssignment {
-    let name = name::cluster(&upstream.id);
+pub(super) fn assignment(upstream: &Upstream, name: &Name) -> endpoint_pb::ClusterLoadAssignment {
     let endpoints = match upstream.closed {
         Some(Closed::BlackHole) => Vec::new(),
         Some(Closed::Deny) | None => {

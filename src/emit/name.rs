@@ -7,11 +7,12 @@
 //! | scope | as the route configuration that it leads to |
 //! | secret | `secret/<cluster>/<namespace>/<name>`; authorities `…/ca` |
 //! | own certificate, roots of trust | `trust/identity`, `trust/roots`: whoever signs, no listener changes |
-//! | cluster and its endpoints | `svc/<cluster>/<namespace>/<name>/<port>[/<subset>]`; `vd/…` and `es/…` likewise; `#http` or `#grpc` at the end where filters ask it, `#crossing` where gateways of other clusters do |
+//! | endpoints | as their cluster; where that has transports, with `@` and their hash, so that no cluster takes endpoints of other transports |
+//! | cluster | `svc/<cluster>/<namespace>/<name>/<port>[/<subset>]`; `vd/…` and `es/…` likewise; `#http` or `#grpc` at the end where filters ask it, `#crossing` where gateways of other clusters do |
 //! | cluster outside the mesh | `dial/<host>/<port>`, with `#tls` and `#grpc` at the end |
 //!
 //! A subset is written out, `version=v1,zone=a`, or where that is long, `~` and its hash. Names of Kubernetes objects
-//! hold none of `/`, `~` and `#`, and a label never begins with `~`, so different things have different names.
+//! hold none of `/`, `~`, `#` and `@`, and a label never begins with `~`, so different things have different names.
 //!
 //! # Rule
 //! The manual's conventions, "Names"; R57 for listeners that share a port.
@@ -53,7 +54,7 @@ pub(crate) fn secret(id: &SecretId) -> Name {
     format!("secret/{}/{}/{}{part}", object.cluster, object.namespace, object.name).into()
 }
 
-/// The cluster of an upstream, and its endpoints.
+/// The cluster of an upstream.
 pub(crate) fn cluster(upstream: &UpstreamId) -> Name {
     let object = &upstream.object;
     let prefix = match object.kind {
@@ -69,6 +70,11 @@ pub(crate) fn cluster(upstream: &UpstreamId) -> Name {
     }
     name.push_str(upstream.purpose.suffix());
     name.into()
+}
+
+/// The endpoints of a cluster with transports.
+pub(super) fn endpoints(cluster: &Name, transports: &Version) -> Name {
+    format!("{cluster}@{transports}").into()
 }
 
 /// The cluster of an address outside the mesh.

@@ -9,7 +9,7 @@ use crate::ir::route::{
     Attachment, DirectResponse, Forward, HeaderMatch, Hop, HostRewrite, PathRewrite, QueryMatch, Redirect, ValueMatch,
     WeightedDestination,
 };
-use crate::ir::upstream::{Closed, Endpoint, Locality, Purpose, UpstreamProtocol};
+use crate::ir::upstream::{Closed, Endpoint, Locality, Purpose, Remote, UpstreamProtocol};
 use crate::ir::{
     Action, Chain, GatewayPlan, Listener, Matcher, Policy, Route, RouteBody, Serves, Upstream, UpstreamId, VirtualHost,
 };
@@ -40,6 +40,12 @@ pub(crate) fn upstream(name: &str) -> Upstream {
         closed: None,
         guards: Vec::new(),
     }
+}
+
+/// A way into another cluster.
+pub(crate) fn remote(cluster: &str) -> (Name, Remote) {
+    let namespaces = ["mesh".into()].into();
+    (cluster.into(), Remote { target: service("far"), server_name: format!("far.{cluster}").into(), tls: None, namespaces })
 }
 
 pub(crate) fn closed(name: &str, closed: Closed) -> Upstream {

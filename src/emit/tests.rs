@@ -20,6 +20,7 @@ use crate::snapshot::verify::verify;
 use crate::snapshot::{ResourceType, Snapshot};
 
 mod limits;
+mod transports;
 
 use super::testing::*;
 use super::{EmitOptions, emit_gateway};

@@ -102,8 +102,10 @@ pub(super) fn emit_dialled(host: &str, http2: bool) -> core_pb::TransportSocket 
 /// R178, R179, R194.
 pub(super) fn emit_crossing(cluster: &str, remote: &Remote, protocol: UpstreamProtocol) -> core_pb::TransportSocket {
     use tls_pb::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
+    // By namespace and not by account: while that of the gateway's Pods changes, old and new ones are good.
+    let identities = remote.namespaces.iter().map(|own| identities_under(&format!("spiffe://{cluster}/ns/{own}/sa/")));
     let own = tls_pb::CertificateValidationContext {
-        match_typed_subject_alt_names: vec![identities_under(&format!("spiffe://{cluster}/"))],
+        match_typed_subject_alt_names: identities.collect(),
         ..Default::default()
     };
     let protocols: &[&str] = match protocol {

@@ -1,6 +1,6 @@
 //! Upstreams: where requests go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -208,8 +208,8 @@ pub struct Upstream {
 
 /// What is behind the east-west gateways of another cluster, for one destination.
 ///
-/// Connections to them show the gateway's identity in the mesh, and take only a gateway of that cluster; where TLS is passed
-/// through, they are connections to the Pods.
+/// Connections to them show the gateway's identity in the mesh, and take only gateways of the namespaces of those that were
+/// chosen there; where TLS is passed through, they are connections to the Pods.
 ///
 /// # Rule
 /// R169, R178, R194.
@@ -221,6 +221,8 @@ pub struct Remote {
     pub server_name: Name,
     /// TLS with the Pods, which asks for that server name, where it is passed through to them; else absent.
     pub tls: Option<ClientTls>,
+    /// The namespaces of the east-west gateways there.
+    pub namespaces: BTreeSet<Name>,
 }
 
 impl Remote {

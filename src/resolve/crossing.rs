@@ -22,7 +22,7 @@ use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Na
 
 use super::LoopbackEndpoints;
 use super::access;
-use super::eastwest::{EastWestGateway, east_west_gateways};
+use super::eastwest::{EastWestGateway, east_west_gateways, labelled};
 use super::external::may_reach_itself;
 use super::facts::{Port, Service, ServicePort};
 use super::gateway::{is_closed_by_policy as is_gateway_closed, mesh_secrets};
@@ -146,7 +146,7 @@ fn doors<W: World + ?Sized>(
     }
     if doors.is_empty() {
         return Err(problem.unwrap_or_else(|| {
-            format!("workspace `{owner}` has no east-west gateway in cluster `{cluster}`: no Service there is one that its settings choose, or is labelled `istio: eastwestgateway`")
+            format!("workspace `{owner}` has no east-west gateway in cluster `{cluster}`: no Service there is one that its settings choose, or is labelled `istio: eastwestgateway` and its own or shared with it")
         }));
     }
     Ok(doors)
@@ -175,8 +175,9 @@ pub fn way<W: World + ?Sized>(
     )?;
     let target = UpstreamId { purpose, ..service.clone() };
     let server_name = target.server_name().map_err(|reason| (Code::Unsupported, reason))?;
+    let namespaces = doors.iter().map(|door| door.service.id.namespace.clone()).collect();
     let gateways = doors.into_iter().flat_map(|door| door.addresses).collect();
-    Ok(Way { remote: Remote { target, server_name, tls: None }, gateways })
+    Ok(Way { remote: Remote { target, server_name, tls: None, namespaces }, gateways })
 }
 
 /// What is behind the east-west gateways of another cluster.
@@ -430,7 +431,11 @@ pub fn east_west_findings<W: World + ?Sized>(world: &W, findings: &mut Findings)
         }
         let mut clusters: BTreeMap<usize, BTreeSet<&Name>> = BTreeMap::new();
         for cluster in roster.clusters.keys() {
-            for gateway in east_west_gateways(world, cluster, workspace) {
+            let chosen = match settings {
+                Some(_) => east_west_gateways(world, cluster, workspace),
+                None => labelled(world, cluster),
+            };
+            for gateway in chosen {
                 clusters.entry(gateway.item.unwrap_or_default()).or_default().insert(cluster);
                 if let Err(Unusable { severity, message }) = door(world, &gateway, Purpose::Crossing) {
                     let id = &gateway.service.id;

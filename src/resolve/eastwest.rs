@@ -8,6 +8,7 @@ use crate::model::{GatewayId, Kind, Name, ObjectRef, WorkspaceId};
 
 use super::facts::{DialledAddress, EastWestItem, Port, Selector, Service, ServicePort};
 use super::roster::{Member, Roster};
+use super::visibility::is_visible;
 use super::world::World;
 
 /// The label of gateway Services that are meant where the settings name none.
@@ -53,7 +54,7 @@ impl EastWestGateway {
 }
 
 /// The gateway Services of a cluster that the settings of a workspace choose, in age order; those too that have neither of the
-/// two ports.
+/// two ports. Without settings those that it sees and that have the label.
 ///
 /// # Rule
 /// R185.
@@ -63,15 +64,33 @@ pub fn east_west_gateways<W: World + ?Sized>(
     workspace: &WorkspaceId,
 ) -> Vec<EastWestGateway> {
     let Some(member) = world.roster().workspaces.get(workspace) else { return Vec::new() };
+    // A label is anybody's to write: it makes a gateway of strangers nobody's way in.
+    choose(world, cluster, items(member), |index, service| {
+        index.is_some() || is_visible(world, workspace, &service.id, &service.labels)
+    })
+}
+
+/// The gateway Services of a cluster that have the label, whoever sees them.
+pub fn labelled<W: World + ?Sized>(world: &W, cluster: &Name) -> Vec<EastWestGateway> {
+    choose(world, cluster, std::iter::once((None, EastWestItem::default())), |_, _| true)
+}
+
+fn choose<W: World + ?Sized>(
+    world: &W,
+    cluster: &Name,
+    items: impl Iterator<Item = (Option<usize>, EastWestItem)>,
+    is_meant: impl Fn(Option<usize>, &Service) -> bool,
+) -> Vec<EastWestGateway> {
     let mut chosen: Vec<EastWestGateway> = Vec::new();
-    for (index, item) in items(member) {
+    for (index, item) in items {
         let here = Selector { cluster: Some(cluster.clone()), ..selector(&item) };
         // One that is for another cluster finds nothing in this one.
         if selector(&item).cluster.is_some_and(|wanted| wanted != *cluster) {
             continue;
         }
         for service in world.services(&here) {
-            if picks(world.roster(), &item, &service) && !chosen.iter().any(|known| known.service.id == service.id) {
+            let is_new = !chosen.iter().any(|known| known.service.id == service.id);
+            if is_new && picks(world.roster(), &item, &service) && is_meant(index, &service) {
                 let port = |written: &Option<Port>, name: &str| {
                     let wanted = written.clone().unwrap_or_else(|| Port::Name(name.into()));
                     let mut ports = service.ports.iter().filter(|port| port.tcp);
@@ -97,25 +116,27 @@ pub fn east_west_gateways<W: World + ?Sized>(
 /// In proportion to the items of all workspaces' settings.
 #[must_use]
 pub fn is_east_west(roster: &Roster, service: &Service) -> bool {
-    let chooses = |item: &EastWestItem| {
-        let has = |written: &Option<Port>, name: &str| {
-            let wanted = written.clone().unwrap_or_else(|| Port::Name(name.into()));
-            service.ports.iter().any(|port| port.tcp && is_port(port, &wanted))
-        };
-        picks(roster, item, service) && (has(&item.port, PASSING_PORT) || has(&item.termination_port, ENDING_PORT))
-    };
+    let chooses = |item: &EastWestItem| picks(roster, item, service) && has_a_port(item, service);
     let written = || roster.workspaces.values().map(|member| &member.options.east_west);
     let is_default = || written().any(Option::is_none) && chooses(&EastWestItem::default());
     !service.selector.is_empty() && (is_default() || written().flatten().flatten().any(chooses))
 }
 
-/// The ports of an east-west gateway's Service that carry traffic between clusters, by the settings of some workspace.
+/// Whether a gateway Service serves clients inside its cluster: the settings that count for its own workspace choose it.
+///
+/// What others choose makes it a way into the cluster (R185) and nothing else, or they could say of any Service that its Pods
+/// are gateways.
+#[must_use]
+pub fn serves_clients(roster: &Roster, service: &Service) -> bool {
+    own_items(roster, service).any(|(_, item)| has_a_port(&item, service))
+}
+
+/// The ports of an east-west gateway's Service that carry traffic between clusters, by the settings that count for its own
+/// workspace: others take none from the clients inside.
 #[must_use]
 pub fn crossing_ports(roster: &Roster, service: &Service) -> BTreeSet<u16> {
     let mut crossing = BTreeSet::new();
-    for (_, item) in
-        roster.workspaces.values().flat_map(|member| items(member)).filter(|(_, item)| picks(roster, item, service))
-    {
+    for (_, item) in own_items(roster, service) {
         for (written, name) in [(&item.port, PASSING_PORT), (&item.termination_port, ENDING_PORT)] {
             let wanted = written.clone().unwrap_or_else(|| Port::Name(name.into()));
             crossing.extend(service.ports.iter().filter(|port| is_port(port, &wanted)).map(|port| port.number));
@@ -124,11 +145,28 @@ pub fn crossing_ports(roster: &Roster, service: &Service) -> BTreeSet<u16> {
     crossing
 }
 
-/// The Services of a class of gateways that are east-west gateways.
+/// What the settings that count for a Service's own workspace say of it, with their places.
+fn own_items<'a>(
+    roster: &'a Roster,
+    service: &'a Service,
+) -> impl Iterator<Item = (Option<usize>, EastWestItem)> + use<'a> {
+    let owner = roster.owner_of(&service.id).and_then(|owner| roster.workspaces.get(owner));
+    owner.into_iter().flat_map(|member| items(member)).filter(|(_, item)| picks(roster, item, service))
+}
+
+/// Whether a Service has one of the two ports of an item.
+fn has_a_port(item: &EastWestItem, service: &Service) -> bool {
+    [(&item.port, PASSING_PORT), (&item.termination_port, ENDING_PORT)].into_iter().any(|(written, name)| {
+        let wanted = written.clone().unwrap_or_else(|| Port::Name(name.into()));
+        service.ports.iter().any(|port| port.tcp && is_port(port, &wanted))
+    })
+}
+
+/// The Services of a class of gateways that serve clients inside their cluster.
 pub fn east_west_services<W: World + ?Sized>(world: &W, gateway: &GatewayId) -> Vec<Arc<Service>> {
     let service = |name: &Name| ObjectRef::new(Kind::Service, &gateway.cluster, &gateway.namespace, name);
     let services = gateway.services.iter().filter_map(|name| world.service(&service(name)));
-    services.filter(|service| is_east_west(world.roster(), service)).collect()
+    services.filter(|service| serves_clients(world.roster(), service)).collect()
 }
 
 /// What the settings of a workspace say, with their places; the default where they say nothing.

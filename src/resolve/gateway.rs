@@ -82,11 +82,13 @@ pub fn known_gateways<W: World + ?Sized>(world: &W) -> BTreeSet<GatewayId> {
 
 /// Whether a Service implements one of these virtual gateways, or is an east-west gateway, so that it is a class of its own.
 pub fn serves<W: World + ?Sized>(world: &W, gateways: &[Arc<VirtualGateway>], service: &Service) -> bool {
-    is_east_west(world.roster(), service)
-        || gateways.iter().any(|gateway| {
-            is_implemented_by(world, gateway, service)
-                && (gateway.workloads.is_some() || gateway.listeners.iter().any(|listener| has_port(service, listener)))
-        })
+    is_east_west(world.roster(), service) || gateways.iter().any(|gateway| implements_a_port(world, gateway, service))
+}
+
+/// Whether a Service implements a virtual gateway, and where that says nothing of `workloads` has one of its ports.
+pub fn implements_a_port<W: World + ?Sized>(world: &W, gateway: &VirtualGateway, service: &Service) -> bool {
+    is_implemented_by(world, gateway, service)
+        && (gateway.workloads.is_some() || gateway.listeners.iter().any(|listener| has_port(service, listener)))
 }
 
 /// The class of a gateway Service alone.

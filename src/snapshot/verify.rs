@@ -286,6 +286,11 @@ impl<'a> Checker<'a> {
         }
         self.check_transports(place, &cluster, &mut wanted);
         wanted.endpoints = endpoints_of(&cluster);
+        let has_transports = cluster.transport_socket.is_some() || !cluster.transport_socket_matches.is_empty();
+        if has_transports && wanted.endpoints.as_deref() == Some(&cluster.name) {
+            // While it is warming, the cluster before would take them as well, and speak to them as it does.
+            self.report(place, "has transports, and endpoints of the name that it had without");
+        }
         match &cluster.load_assignment {
             Some(own) if wanted.endpoints.is_none() => self.check_leads(place, own, &[&wanted]),
             None if wanted.endpoints.is_none() => self.report(place, "has no endpoints, and takes none"),

@@ -54,6 +54,8 @@ impl Own {
     }
 
     pub(super) fn insert(&mut self, id: UpstreamId, ahead: Ahead) {
+        // With other transports they had another name.
+        self.remove(&id);
         self.by_name.insert(ahead.resource.name.clone(), id.clone());
         self.by_id.insert(id, ahead);
     }

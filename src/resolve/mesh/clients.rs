@@ -5,31 +5,39 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::ir::client::{Client, Clients};
-use crate::model::{Code, Finding, Findings, Name, ObjectRef};
+use crate::model::labels::contains_all;
+use crate::model::{Code, Finding, Findings, Labels, Name, ObjectRef};
 use crate::resolve::LoopbackEndpoints;
+use crate::resolve::eastwest::serves_clients;
+use crate::resolve::facts::{Selector, Service, VirtualGateway};
+use crate::resolve::gateway::implements_a_port;
 use crate::resolve::upstream::is_unsafe;
 use crate::resolve::world::World;
 
 /// The Pods of a namespace that send requests, with their addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pods {
-    clients: Vec<(IpAddr, ObjectRef, Client)>,
+    /// Those of gateways are nobody's.
+    clients: Vec<(IpAddr, ObjectRef, Option<Client>)>,
     findings: Findings,
 }
 
-/// The clients in one namespace of a cluster.
+/// The clients in one namespace of a cluster. Pods of gateways are none: whoever can make a gateway send to another would be
+/// the gateway's workspace there.
 ///
 /// # Findings
 /// [`Code::ClientLeftOut`] on Pods whose address says nothing.
 ///
 /// # Cost
-/// In proportion to the Pods of the namespace.
+/// In proportion to the Pods and Services of the namespace, and to the virtual gateways.
 ///
 /// # Rule
 /// R186.
 pub fn in_namespace<W: World + ?Sized>(world: &W, cluster: &Name, namespace: &Name) -> Pods {
     let mut found = Pods::default();
     let Some(ownership) = world.roster().owner(cluster, namespace) else { return found };
+    let gateways = gateway_services(world, cluster, namespace);
+    let is_gateway = |labels: &Labels| gateways.iter().any(|gateway| contains_all(labels, &gateway.selector));
     let allows_loopback = world.options().loopback_endpoints == LoopbackEndpoints::Allowed;
     for pod in world.pods(cluster, namespace).iter().filter(|pod| pod.is_client) {
         let client = Client {
@@ -44,6 +52,7 @@ pub fn in_namespace<W: World + ?Sized>(world: &W, cluster: &Name, namespace: &Na
             found.findings.push(Finding::warning(&pod.id, Code::ClientLeftOut, message));
             continue;
         }
+        let client = Some(client).filter(|_| !is_gateway(&pod.labels));
         for address in &pod.addresses {
             match address.parse::<IpAddr>() {
                 Ok(ip) if allows_loopback || !is_unsafe(ip) => {
@@ -61,6 +70,18 @@ pub fn in_namespace<W: World + ?Sized>(world: &W, cluster: &Name, namespace: &Na
     found
 }
 
+/// The gateway Services of a namespace. What their Pods send is what others had them send, and not their workspace's.
+fn gateway_services<W: World + ?Sized>(world: &W, cluster: &Name, namespace: &Name) -> Vec<Arc<Service>> {
+    let here = Selector { namespace: Some(namespace.clone()), cluster: Some(cluster.clone()), ..Selector::default() };
+    let virtual_gateways = world.virtual_gateways();
+    let mut services = world.services(&here);
+    services.retain(|service| {
+        let implements = |gateway: &Arc<VirtualGateway>| implements_a_port(world, gateway, service);
+        serves_clients(world.roster(), service) || virtual_gateways.iter().any(implements)
+    });
+    services
+}
+
 /// The namespaces of a cluster whose Pods are clients.
 pub fn namespaces<W: World + ?Sized>(world: &W, cluster: &Name) -> BTreeSet<Name> {
     world.roster().namespaces_in(cluster).cloned().collect()
@@ -72,7 +93,7 @@ pub fn namespaces<W: World + ?Sized>(world: &W, cluster: &Name) -> BTreeSet<Name
 /// Those of [`in_namespace`], and [`Code::ClientLeftOut`] on Pods that share an address.
 #[must_use]
 pub fn in_cluster<'p>(namespaces: impl Iterator<Item = &'p Pods>) -> (Arc<Clients>, Findings) {
-    let mut by_address: BTreeMap<IpAddr, Vec<(&ObjectRef, &Client)>> = BTreeMap::new();
+    let mut by_address: BTreeMap<IpAddr, Vec<(&ObjectRef, &Option<Client>)>> = BTreeMap::new();
     let mut findings = Findings::new();
     for found in namespaces {
         findings.extend(found.findings.iter().cloned());
@@ -84,7 +105,7 @@ pub fn in_cluster<'p>(namespaces: impl Iterator<Item = &'p Pods>) -> (Arc<Client
     for (address, pods) in by_address {
         let (first, client) = pods[0];
         let Some((other, _)) = pods.iter().find(|(_, other)| *other != client) else {
-            clients.0.insert(address, client.clone());
+            clients.0.extend(client.clone().map(|client| (address, client)));
             continue;
         };
         for (pod, _) in &pods {

@@ -486,10 +486,12 @@ fn r178_what_is_for_another_cluster_is_never_sent_as_to_others() {
     };
     check(&["Cluster `c`: transport `b` opens no TLS"], |parts| {
         lead(parts);
+        apart(parts);
         parts.cluster.transport_socket_matches = vec![transport(None)];
     });
     check(&["Cluster `c`: transport `b` shows nobody, or takes anybody"], |parts| {
         lead(parts);
+        apart(parts);
         let common = Some(tls_pb::CommonTlsContext::default());
         let context = tls_pb::UpstreamTlsContext { common_tls_context: common, ..Default::default() };
         let config_type = Some(core_pb::transport_socket::ConfigType::TypedConfig(any(&context)));
@@ -698,6 +700,26 @@ fn r67_what_stands_by_is_fit_to_be_used() {
     });
 }
 
+/// Gives the endpoints of the clean cluster a name of their own.
+fn apart(parts: &mut Parts) {
+    let service_name = "c@1".to_owned();
+    parts.cluster.eds_cluster_config =
+        Some(cluster_pb::cluster::EdsClusterConfig { service_name, ..Default::default() });
+    parts.endpoints[0].cluster_name = "c@1".to_owned();
+}
+
+#[test]
+fn r178_endpoints_of_other_transports_have_another_name() {
+    let socket = || Some(core_pb::TransportSocket { name: "tls".to_owned(), config_type: None });
+    check(&[], |parts| {
+        parts.cluster.transport_socket = socket();
+        apart(parts);
+    });
+    check(&["Cluster `c`: has transports, and endpoints of the name that it had without"], |parts| {
+        parts.cluster.transport_socket = socket();
+    });
+}
+
 /// Lets the clean cluster start TLS with a way to verify servers.
 fn starting(parts: &mut Parts, validation: tls_pb::CertificateValidationContext) {
     use tls_pb::common_tls_context::ValidationContextType;
@@ -708,6 +730,7 @@ fn starting(parts: &mut Parts, validation: tls_pb::CertificateValidationContext)
     let context = tls_pb::UpstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
     let config_type = Some(core_pb::transport_socket::ConfigType::TypedConfig(any(&context)));
     parts.cluster.transport_socket = Some(core_pb::TransportSocket { name: "tls".to_owned(), config_type });
+    apart(parts);
 }
 
 #[test]
