@@ -11,6 +11,7 @@ mod an_attachment_under_load;
 mod an_edit_under_load;
 mod bad_policies;
 mod bypasses;
+mod client_mode;
 mod command_line;
 mod cors;
 mod crossing;

@@ -106,3 +106,16 @@ async fn b8_no_answer_is_wrong_while_routes_come_and_go() -> anyhow::Result<()> 
     ensure!(row(&text, "30 adds")?.windows(3).any(|words| words == ["0", "wrong", "answers;"]), "{text}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b9_one_pod_is_sent_to_whom_it_concerns_however_many_virtual_destinations_there_are() -> anyhow::Result<()> {
+    let text = small("B9").await?;
+    let sent = |begins: &str| row(&text, begins).map(|row| row.last().map(|last| (*last).to_owned()));
+    // The ingress gateway, the client listeners of three east-west gateways, and what `cluster-2` receives.
+    for world in ["3", "30"] {
+        ensure!(sent(&format!("an endpoint {world:>5}"))?.as_deref() == Some("5"), "{text}");
+        ensure!(sent(&format!("a client {world:>5}"))?.as_deref() == Some("1"), "{text}");
+    }
+    row(&text, "a virtual destination")?;
+    Ok(())
+}

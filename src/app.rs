@@ -592,7 +592,7 @@ impl CompileLoop {
     fn follow_clock(&mut self, compiled: &Compiled) -> bool {
         let root = self.identities.kept_root(compiled.inputs.generated_root());
         let findings = self.identities.findings(compiled);
-        self.metrics.certificates(&self.identities.earliest_ends(compiled.inputs.trust()));
+        self.metrics.certificates(&self.identities.earliest_ends());
         let findings_changed = self.clock_findings != findings;
         if findings_changed {
             (self.clock_findings, self.given) = (findings, None);

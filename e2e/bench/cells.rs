@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`compile`] | compiling from scratch, [`measure`] one run of it |
 //! | [`step`] | compiling one edit |
-//! | [`b1`] to [`b8`] | one question each |
+//! | [`b1`] to [`b9`] | one question each |
 //! | [`churn`] | memory before and after a million edits |
 //! | [`ads`] | a light client of ADS |
 //! | [`cpu`] | run time and memory of processes |
@@ -25,6 +25,7 @@ mod b5;
 mod b6;
 mod b7;
 mod b8;
+mod b9;
 mod churn;
 pub(crate) mod compile;
 mod cpu;
@@ -51,6 +52,7 @@ pub(crate) const CELLS: &[(&str, &str)] = &[
     ("B6", "endpoints that change all the time"),
     ("B7", "many gateways connect to another replica"),
     ("B8", "wrong answers while routes come and go"),
+    ("B9", "many clusters as one: a Pod among many virtual destinations"),
     ("churn", "whether memory grows while nothing but content changes"),
 ];
 
@@ -70,6 +72,7 @@ pub(crate) async fn run(name: &str, report: &mut Report<'_>) -> anyhow::Result<(
         "B6" => b6::run(report).await,
         "B7" => b7::run(report).await,
         "B8" => b8::run(report).await,
+        "B9" => b9::run(report).await,
         "churn" => churn::run(report).await,
         _ => bail!("there is no {name}"),
     }

@@ -6,7 +6,7 @@
 //! | `BENCH_SMALL=1` | small sizes, in seconds, without goals |
 //! | `BENCH_STRICT=1` | a missed goal makes the exit code 1; else only a cell that fails does |
 //!
-//! B2, B3 and B6 to B8 have no floor beside them: they count CPU, bytes and answers, or compare with the same run at rest, and a
+//! B2, B3 and B6 to B9 have no floor beside them: they count CPU, bytes and answers, or compare with the same run at rest, and a
 //! replay of ready bytes does not follow files. A cell fails on any wrong answer; then it has no figures. What the goals are about is two cores with nothing else to do.
 
 #[path = "cells.rs"]

@@ -114,6 +114,8 @@ pub(crate) struct Kept {
     compiler: Compiler,
     remembered: Arc<Remembered>,
     last: Option<Compiled>,
+    /// Where edits are.
+    cluster: &'static str,
 }
 
 impl Kept {
@@ -121,16 +123,29 @@ impl Kept {
     pub(crate) fn load(world: World) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("make a folder for the manifests")?;
         world.write(folder.path())?;
-        let loaded = source::read(&[folder.path().to_owned()], &source::Options::default())?;
-        let store = Store::from_objects(loaded.objects);
-        Ok(Self { store, compiler: Compiler::new(&Options::default()), remembered: Arc::default(), last: None })
+        Self::of(folder.path(), CLUSTER_NAME)
     }
 
-    fn afresh(&self) -> Compiled {
+    /// Reads what is in a folder, to be edited in a cluster.
+    pub(crate) fn of(folder: &Path, cluster: &'static str) -> anyhow::Result<Self> {
+        let loaded = source::read(&[folder.to_owned()], &source::Options::default())?;
+        let store = Store::from_objects(loaded.objects);
+        Ok(Self {
+            store,
+            compiler: Compiler::new(&Options::default()),
+            remembered: Arc::default(),
+            last: None,
+            cluster,
+        })
+    }
+
+    /// Compiles it from scratch.
+    pub(crate) fn afresh(&self) -> Compiled {
         compile(&self.store, &[], &Options::default(), &BTreeSet::new(), &self.remembered)
     }
 
-    fn compile(&mut self) -> Compiled {
+    /// Compiles what is not compiled yet.
+    pub(crate) fn compile(&mut self) -> Compiled {
         let nobody = BTreeSet::new();
         let compiled = self.compiler.step(&self.store, &[], &Options::default(), &nobody, &self.remembered);
         self.remembered = compiled.remembered.clone();
@@ -150,7 +165,7 @@ impl Kept {
             let (Step::Put(text) | Step::Delete(text)) = step;
             let source = yaml::Source {
                 file: "edit.yaml".into(),
-                cluster: CLUSTER_NAME.into(),
+                cluster: self.cluster.into(),
                 default_namespace: "default".into(),
             };
             let decoded = yaml::decode(text.as_bytes(), &source, &yaml::Limits::default());
@@ -168,7 +183,8 @@ impl Kept {
         Ok(spent)
     }
 
-    fn measure(&mut self, edits: &[Vec<Step>; 2], samples: usize) -> anyhow::Result<Samples> {
+    /// Makes two edits by turns.
+    pub(crate) fn measure(&mut self, edits: &[Vec<Step>; 2], samples: usize) -> anyhow::Result<Samples> {
         for edit in edits {
             self.edit(edit)?;
         }
@@ -183,7 +199,8 @@ impl Kept {
     }
 }
 
-fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+/// Does something, and says how long it took.
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let begun = Instant::now();
     let result = work();
     (result, begun.elapsed())

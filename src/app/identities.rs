@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::compile::Compiled;
 use crate::emit::emit_issued;
-use crate::ir::trust::{Identity, Terms};
+use crate::ir::trust::{Identity, Terms, Trust};
 use crate::ir::{GatewayPlan, Secret, SecretId};
 use crate::model::{Code, FieldPath, Finding, Findings, Name};
 use crate::resolve::trust::{KeptRoot, RootOfTrust};
@@ -20,7 +20,7 @@ use crate::resolve::world::World;
 use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
 use crate::trust::leaf::{self, Period};
 use crate::trust::root::{self, Root, RootFile};
-use crate::trust::{TrustError, validity};
+use crate::trust::{Held, TrustError, held};
 
 use super::expiry::Expiry;
 
@@ -44,6 +44,8 @@ pub(super) struct Identities {
     issued: BTreeMap<Version, Arc<Resource>>,
     /// What listeners show beside what is issued here.
     expiry: Expiry,
+    /// What the certificates of gateways stand under.
+    above: Above,
 }
 
 impl Identities {
@@ -54,7 +56,8 @@ impl Identities {
         if let Err(error) = &roots {
             tracing::error!("the root of trust that was kept cannot be used, and no other is made: {error}");
         }
-        Self { clock, file, roots, unwritten: None, issued: BTreeMap::new(), expiry: Expiry::default() }
+        let (expiry, above) = (Expiry::default(), Above::default());
+        Self { clock, file, roots, unwritten: None, issued: BTreeMap::new(), expiry, above }
     }
 
     fn now(&self) -> i64 {
@@ -93,18 +96,19 @@ impl Identities {
         }
     }
 
-    /// What the clock says of the certificate that signs, and of those that listeners show.
+    /// What the clock says of the certificate that signs and of those above it, and of those that listeners show.
     pub(super) fn findings(&mut self, compiled: &Compiled) -> Findings {
         self.expiry.look(compiled);
-        let mut findings = ended(compiled.inputs.trust(), (self.clock)());
+        self.above.look(compiled.inputs.trust());
+        let mut findings = self.above.findings((self.clock)());
         findings.extend(self.expiry.findings(compiled, self.now()));
         findings
     }
 
     /// The earliest end of a certificate, by where it comes from, in seconds since 1970: the Secrets of listeners, as the last
     /// call of [`findings`](Self::findings) saw them, and the certificate that signs.
-    pub(super) fn earliest_ends(&self, trust: &RootOfTrust) -> BTreeMap<&'static str, i64> {
-        let root = bounds(trust).map(|(_, ends)| ("root", ends));
+    pub(super) fn earliest_ends(&self) -> BTreeMap<&'static str, i64> {
+        let root = self.above.links.first().map(|(_, own)| ("root", own.ends));
         self.expiry.earliest().map(|ends| ("secret", ends)).into_iter().chain(root).collect()
     }
 
@@ -166,7 +170,7 @@ impl Identities {
                 Ok(_) | Err(_) => times.push(now + TRIED_AGAIN),
             }
         }
-        times.extend(bounds(compiled.inputs.trust()).into_iter().flat_map(|(begins, ends)| [begins, ends + 1]));
+        times.extend(self.above.links.iter().flat_map(|(_, own)| [own.begins, own.ends + 1]));
         times.extend(self.expiry.changes());
         let next = times.into_iter().filter(|time| *time > now).min()?;
         Some(Duration::from_secs(u64::try_from(next - now).unwrap_or_default()).min(LONGEST_WAIT))
@@ -212,25 +216,66 @@ fn needed(plan: &GatewayPlan) -> Option<(&SecretId, &Identity)> {
     })
 }
 
-/// From when to when the certificate that signs holds.
-fn bounds(trust: &RootOfTrust) -> Option<(i64, i64)> {
-    let signer = trust.as_ref().ok()?.signer.as_ref()?;
-    validity(&signer.certificate).ok()
+/// What a moment says of the certificate that signs for gateways, and of those above it.
+pub(crate) fn ended(trust: &RootOfTrust, now: Timestamp) -> Findings {
+    let mut above = Above::default();
+    above.look(trust);
+    above.findings(now)
 }
 
-/// What a moment says of the certificate that signs for gateways.
-pub(crate) fn ended(trust: &RootOfTrust, now: Timestamp) -> Findings {
-    let (Ok(policy), Some((begins, ends))) = (trust, bounds(trust)) else { return Findings::new() };
-    let now = now.as_second();
-    let date = |seconds: i64| Timestamp::from_second(seconds).map(|at| at.to_string()).unwrap_or_default();
-    let problem = if now > ends {
-        format!("the certificate that signs ended at {}: replace it", date(ends))
-    } else if now < begins {
-        format!("the certificate that signs holds from {} only: look at the clock, or replace it", date(begins))
-    } else {
-        return Findings::new();
-    };
-    let message = format!("{problem}; TLS between gateways fails until then");
-    let at = FieldPath::new("spec.config.mgmtServerCa");
-    vec![Finding::error(&policy.policy, Code::Certificate, message).at(at)]
+/// What stands between the certificates of gateways and the root, each by what it is called: all of it has to hold.
+#[derive(Debug, Default)]
+struct Above {
+    of: Option<Arc<Trust>>,
+    links: Vec<(&'static str, Held)>,
+}
+
+impl Above {
+    /// Looks at a root of trust, if it is another than before.
+    ///
+    /// # Cost
+    /// Nothing while it is the same.
+    fn look(&mut self, trust: &RootOfTrust) {
+        let trust = trust.as_ref().ok();
+        let is_same = match (trust, &self.of) {
+            (Some(now), Some(before)) => Arc::ptr_eq(now, before),
+            (now, before) => now.is_none() && before.is_none(),
+        };
+        if is_same {
+            return;
+        }
+        self.of = trust.cloned();
+        self.links.clear();
+        let Some((trust, signer)) = trust.and_then(|trust| Some((trust, trust.signer.as_ref()?))) else { return };
+        self.links.extend(held(&signer.certificate).into_iter().map(|own| ("the certificate that signs", own)));
+        // The first is the one that signs.
+        let above = held(&signer.chain).into_iter().skip(1);
+        self.links.extend(above.map(|own| ("a certificate between the one that signs and the root", own)));
+        let Some((_, last)) = self.links.last() else { return };
+        // Of several roots of one name the one that holds longest counts.
+        let roots = held(&trust.authorities).into_iter().filter(|root| root.subject == last.issuer);
+        let root = roots.max_by_key(|root| root.ends).filter(|_| last.subject != last.issuer);
+        self.links.extend(root.map(|root| ("the root that signed it", root)));
+    }
+
+    /// What a moment says of it: the first thing that does not hold.
+    fn findings(&self, now: Timestamp) -> Findings {
+        let now = now.as_second();
+        let date = |seconds: i64| Timestamp::from_second(seconds).map(|at| at.to_string()).unwrap_or_default();
+        let problem = |(what, own): &(&'static str, Held)| {
+            if now > own.ends {
+                Some(format!("{what} ended at {}: replace it", date(own.ends)))
+            } else if now < own.begins {
+                Some(format!("{what} holds from {} only: look at the clock, or replace it", date(own.begins)))
+            } else {
+                None
+            }
+        };
+        let (Some(trust), Some(problem)) = (&self.of, self.links.iter().find_map(problem)) else {
+            return Findings::new();
+        };
+        let message = format!("{problem}; TLS between gateways fails until then");
+        let at = FieldPath::new("spec.config.mgmtServerCa");
+        vec![Finding::error(&trust.policy, Code::Certificate, message).at(at)]
+    }
 }

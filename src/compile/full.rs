@@ -18,7 +18,7 @@ use crate::resolve::attachment::{Beaten, beaten_findings, no_effect_findings};
 use crate::resolve::crossing::{Exposure, east_west_findings, exposures};
 use crate::resolve::delegation::expand;
 use crate::resolve::delegation::fragments::Afresh;
-use crate::resolve::destination::backing_services;
+use crate::resolve::destination;
 use crate::resolve::external::judge;
 use crate::resolve::facts::{Selector, Service, TableRole};
 use crate::resolve::gateway::{
@@ -117,7 +117,7 @@ pub fn compile(
     findings.extend(in_force.flat_map(|grown| &grown.tree.segments).flat_map(|segment| closed(segment)));
     let limits = limits(&inputs, &mut findings);
     for vd in inputs.all_virtual_destinations() {
-        backing_services(&inputs, vd, &mut findings);
+        destination::judge(&inputs, vd, &mut findings);
     }
     for service in inputs.all_external_services() {
         judge(&inputs, service, &mut findings);

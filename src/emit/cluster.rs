@@ -84,15 +84,19 @@ pub(super) fn emit_cluster(upstream: &Upstream, gateway_cluster: &Name) -> Resou
     Resource::from_content(name, wire::encode(&message), pb::owners(&concerned))
 }
 
-/// How endpoints in another cluster are spoken to; others are spoken to as the cluster says.
+/// How endpoints in another cluster are spoken to, or what is behind those that pass TLS through; others are spoken to as the
+/// cluster says.
 fn crossing(
     (cluster, remote): (&Name, &Remote),
     protocol: UpstreamProtocol,
 ) -> cluster_pb::cluster::TransportSocketMatch {
     cluster_pb::cluster::TransportSocketMatch {
         name: cluster.to_string(),
-        r#match: Some(pb::leading_to(cluster)),
-        transport_socket: Some(tls::emit_crossing(cluster, remote, protocol)),
+        r#match: Some(pb::leading_to(cluster, remote.tls.is_some())),
+        transport_socket: Some(match &remote.tls {
+            None => tls::emit_crossing(cluster, remote, protocol),
+            Some(tls) => upstream_tls::emit(tls),
+        }),
     }
 }
 

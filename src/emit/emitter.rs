@@ -70,9 +70,11 @@ impl Emitter {
             state.guard.clone_from(&plan.guard);
         }
         if state.clients != plan.clients {
-            match &plan.clients {
-                Some(clients) => put(&mut state.made.extensions, clients::emit_clients(clients)),
-                None => remove(&mut state.made.extensions, &clients::FILTER.into()),
+            for (name, part) in clients::emit_clients(plan.clients.as_deref()) {
+                match part {
+                    Some(part) => put(&mut state.made.extensions, part),
+                    None => remove(&mut state.made.extensions, &name),
+                }
             }
             state.clients.clone_from(&plan.clients);
         }

@@ -47,7 +47,6 @@ fn emit_locality(
     endpoints: BTreeSet<&Endpoint>,
     upstream: &Upstream,
 ) -> endpoint_pb::LocalityLbEndpoints {
-    let hostname = &upstream.hostname;
     let known = *locality != Locality::default();
     endpoint_pb::LocalityLbEndpoints {
         locality: known.then(|| core_pb::Locality {
@@ -55,14 +54,14 @@ fn emit_locality(
             zone: locality.zone.to_string(),
             sub_zone: locality.sub_zone.to_string(),
         }),
-        lb_endpoints: endpoints.into_iter().map(|endpoint| emit_endpoint(endpoint, hostname)).collect(),
+        lb_endpoints: endpoints.into_iter().map(|endpoint| emit_endpoint(endpoint, upstream)).collect(),
         load_balancing_weight: upstream.shares.get(locality).copied().and_then(pb::uint32),
         priority,
         ..Default::default()
     }
 }
 
-fn emit_endpoint(endpoint: &Endpoint, hostname: &str) -> endpoint_pb::LbEndpoint {
+fn emit_endpoint(endpoint: &Endpoint, upstream: &Upstream) -> endpoint_pb::LbEndpoint {
     let address = if endpoint.is_socket() {
         pb::pipe(endpoint.address.to_string())
     } else {
@@ -71,19 +70,20 @@ fn emit_endpoint(endpoint: &Endpoint, hostname: &str) -> endpoint_pb::LbEndpoint
     let message = endpoint_pb::Endpoint {
         address: Some(address),
         // What `autoHostRewrite` puts into the Host header.
-        hostname: hostname.to_owned(),
+        hostname: upstream.hostname.to_string(),
         ..Default::default()
     };
     endpoint_pb::LbEndpoint {
         host_identifier: Some(endpoint_pb::lb_endpoint::HostIdentifier::Endpoint(message)),
-        metadata: endpoint.via.as_ref().map(via),
+        metadata: endpoint.via.as_ref().map(|cluster| via(cluster, upstream)),
         load_balancing_weight: pb::uint32(endpoint.weight).filter(|weight| weight.value != 1),
         ..Default::default()
     }
 }
 
 /// What chooses the transport socket of an endpoint in another cluster.
-fn via(cluster: &Name) -> core_pb::Metadata {
-    let filter_metadata = [("envoy.transport_socket_match".to_owned(), pb::leading_to(cluster))].into();
+fn via(cluster: &Name, upstream: &Upstream) -> core_pb::Metadata {
+    let is_passed = upstream.remotes.get(cluster).is_some_and(|remote| remote.tls.is_some());
+    let filter_metadata = [("envoy.transport_socket_match".to_owned(), pb::leading_to(cluster, is_passed))].into();
     core_pb::Metadata { filter_metadata, ..Default::default() }
 }

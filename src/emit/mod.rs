@@ -16,7 +16,7 @@
 //! | a provider of tokens, of any policy that could be attached | the filter that verifies them | keys are fetched again |
 //! | a ready Pod more or less | the endpoints of its destinations | none on others |
 //! | protocol or protection of a destination, who may call it | its cluster, and its endpoints with it | new connections to it |
-//! | a Pod with another address, in a cluster where an east-west gateway serves clients | the filter that knows clients | none |
+//! | a Pod with another address, in a cluster where an east-west gateway serves clients | a part of the filters that know clients | none |
 //! | who may call a gateway | the filter that judges requests; listeners with routes of whole connections | none; those chains drain |
 //! | a virtual gateway's ports or TLS | listeners, their route configurations | the changed chains drain |
 //! | a certificate, a key, an authority, an identity | that secret | new connections use it |
@@ -156,7 +156,7 @@ pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &La
         }
     }
     let guard = filter::emit_guard(plan.guard.as_deref());
-    let clients = plan.clients.iter().map(|clients| clients::emit_clients(clients));
+    let clients = clients::emit_clients(plan.clients.as_deref()).filter_map(|(_, part)| part);
     let extensions = filter::emit_extensions(&plan.extensions, options.release).chain([guard]).chain(clients);
     Snapshot::new()
         .with(ResourceType::Cluster, clusters)

@@ -85,10 +85,15 @@ pub(super) fn provenance(key: &str, objects: &[ObjectRef]) -> Option<core_pb::Me
 }
 
 /// What endpoints in another cluster, or of an external service, carry, and the transport socket towards them asks for.
-pub(super) fn leading_to(via: &str) -> google_pb::Struct {
+/// `is_passed` says that TLS is passed through to the Pods of the other cluster.
+pub(super) fn leading_to(via: &str, is_passed: bool) -> google_pb::Struct {
     let value = google_pb::Value { kind: Some(google_pb::value::Kind::StringValue(via.to_owned())) };
     // No cluster has a slash in its name.
-    let what = if via.contains('/') { "external" } else { "cluster" };
+    let what = match via.contains('/') {
+        true => "external",
+        false if is_passed => "pods",
+        false => "cluster",
+    };
     google_pb::Struct { fields: [(what.to_owned(), value)].into() }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn emit_direct(upstream: &Upstream) -> Option<core_pb::TransportSocke
 pub(super) fn emit_externals(upstream: &Upstream) -> Vec<cluster_pb::cluster::TransportSocketMatch> {
     let one = |(key, tls): (&Name, &Option<ClientTls>)| cluster_pb::cluster::TransportSocketMatch {
         name: key.to_string(),
-        r#match: Some(pb::leading_to(key)),
+        r#match: Some(pb::leading_to(key, false)),
         transport_socket: Some(tls.as_ref().map_or_else(plaintext, emit)),
     };
     upstream.externals.iter().map(one).collect()
@@ -44,7 +44,8 @@ fn socket(name: &str, config: envoy_types::pb::google::protobuf::Any) -> core_pb
     }
 }
 
-fn emit(tls: &ClientTls) -> core_pb::TransportSocket {
+/// The transport socket that starts TLS.
+pub(super) fn emit(tls: &ClientTls) -> core_pb::TransportSocket {
     let (secrets, certificates) = match &tls.certificate {
         None => (Vec::new(), Vec::new()),
         Some(CertificateSource::Secret(id)) => (vec![over_sds(&name::secret(id))], Vec::new()),

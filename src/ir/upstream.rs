@@ -11,8 +11,8 @@ use super::{ClientTls, Guard, Secret, SecretId};
 
 /// Names one destination: object, port and subset, and what it is for.
 ///
-/// Shown as `Service/ns/name@cluster:port{key=value}`, with `#http` or `#grpc` for servers that filters ask, and `#crossing`
-/// for what gateways of other clusters send.
+/// Shown as `Service/ns/name@cluster:port{key=value}`, with `#http` or `#grpc` for servers that filters ask, and `#crossing`,
+/// `#crossing-tls` or `#passing` for what gateways of other clusters send.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct UpstreamId {
     /// A Service, VirtualDestination or ExternalService.
@@ -40,6 +40,10 @@ pub enum Purpose {
     Connections,
     /// Gateways of other clusters, through an east-west gateway of its own: they have judged their requests.
     Crossing,
+    /// The same where what they pass on is TLS already, which is not started once more.
+    CrossingTls,
+    /// Gateways of other clusters that start TLS with the Pods themselves: the east-west gateway passes it through.
+    Passing,
 }
 
 impl Purpose {
@@ -52,7 +56,21 @@ impl Purpose {
             Self::GrpcServer => "#grpc",
             Self::Connections => "#tcp",
             Self::Crossing => "#crossing",
+            Self::CrossingTls => "#crossing-tls",
+            Self::Passing => "#passing",
         }
+    }
+
+    /// Whether gateways of other clusters call it.
+    #[must_use]
+    pub fn is_crossing(self) -> bool {
+        matches!(self, Self::Crossing | Self::CrossingTls | Self::Passing)
+    }
+
+    /// Whether what comes from other clusters goes to the Pods as it is, because it is TLS already.
+    #[must_use]
+    pub fn is_tls_already(self) -> bool {
+        matches!(self, Self::CrossingTls | Self::Passing)
     }
 
     /// Whether a filter asks it.
@@ -127,7 +145,13 @@ impl UpstreamId {
     /// # Rule
     /// R179.
     pub fn server_name(&self) -> Result<Name, String> {
-        let Self { object, port, subset, purpose: _ } = self;
+        let Self { object, port, subset, purpose } = self;
+        // One chain for each: they differ in where TLS ends.
+        let what = match purpose {
+            Purpose::Passing => "passthrough",
+            Purpose::CrossingTls => "tls",
+            _ => "outbound",
+        };
         let mut subset_hash = String::new();
         if !subset.is_empty() {
             let text = subset.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
@@ -140,7 +164,7 @@ impl UpstreamId {
         if !is_label(name) || !is_label(namespace) {
             return Err(format!("the names of `{object}` and its namespace cannot be part of a TLS server name"));
         }
-        let text = format!("outbound_.{port}_.{subset_hash}_.{name}.{namespace}.svc.{cluster}").to_ascii_lowercase();
+        let text = format!("{what}_.{port}_.{subset_hash}_.{name}.{namespace}.svc.{cluster}").to_ascii_lowercase();
         if text.len() > LONGEST_SERVER_NAME {
             return Err(format!(
                 "the names of `{object}`, its namespace and its cluster are too long to be a TLS server name together"
@@ -184,16 +208,26 @@ pub struct Upstream {
 
 /// What is behind the east-west gateways of another cluster, for one destination.
 ///
-/// Connections to them show the gateway's identity in the mesh, and take only a gateway of that cluster.
+/// Connections to them show the gateway's identity in the mesh, and take only a gateway of that cluster; where TLS is passed
+/// through, they are connections to the Pods.
 ///
 /// # Rule
-/// R178, R194.
+/// R169, R178, R194.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Remote {
-    /// The Service there, for [`Purpose::Crossing`].
+    /// The Service there, for one of the purposes of gateways of other clusters.
     pub target: UpstreamId,
     /// Its server name (R179).
     pub server_name: Name,
+    /// TLS with the Pods, which asks for that server name, where it is passed through to them; else absent.
+    pub tls: Option<ClientTls>,
+}
+
+impl Remote {
+    /// Whether connections show the gateway's identity in the mesh.
+    fn shows_identity(&self) -> bool {
+        self.tls.as_ref().is_none_or(ClientTls::shows_identity)
+    }
 }
 
 impl Upstream {
@@ -209,7 +243,7 @@ impl Upstream {
     #[must_use]
     pub fn needs_identity(&self) -> bool {
         let started = self.tls.iter().chain(self.externals.values().flatten());
-        !self.remotes.is_empty() || started.into_iter().any(ClientTls::shows_identity)
+        self.remotes.values().any(Remote::shows_identity) || started.into_iter().any(ClientTls::shows_identity)
     }
 
     /// Leaves nothing that it leads to, nor what connections need.

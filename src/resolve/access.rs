@@ -12,7 +12,7 @@ use crate::ir::policy::Policy;
 use crate::ir::policy::access::{Access, AccessEntry, Behalf, Caller, Client};
 use crate::ir::policy::reference::ObjectPick;
 use crate::ir::trust::Identity;
-use crate::ir::upstream::UpstreamId;
+use crate::ir::upstream::{Purpose, UpstreamId};
 use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
 
@@ -45,7 +45,7 @@ pub fn at_destination<W: World + ?Sized>(world: &W, gateway: &GatewayId, upstrea
     for target in behind(world, upstream) {
         // What there is no way to gets no requests from here.
         let is_remote = target.object.kind == Kind::Service && target.object.cluster != gateway.cluster;
-        if is_remote && target != *upstream && way(world, gateway, &target).is_err() {
+        if is_remote && target != *upstream && way(world, gateway, &target, Purpose::Crossing).is_err() {
             continue;
         }
         let policies = selecting(world, &target);

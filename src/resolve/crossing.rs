@@ -57,7 +57,8 @@ pub struct Way {
     pub gateways: BTreeSet<(Name, u16)>,
 }
 
-fn door<W: World + ?Sized>(world: &W, gateway: &EastWestGateway) -> Result<Door, Unusable> {
+/// `purpose` says where TLS ends, and so which port it is.
+fn door<W: World + ?Sized>(world: &W, gateway: &EastWestGateway, purpose: Purpose) -> Result<Door, Unusable> {
     let unusable = |severity, message| Unusable { severity, message };
     let service = &gateway.service;
     let id = &service.id;
@@ -65,7 +66,8 @@ fn door<W: World + ?Sized>(world: &W, gateway: &EastWestGateway) -> Result<Door,
         let message = format!("east-west gateway `{id}` is nobody's: no workspace owns its namespace");
         return Err(unusable(Severity::Warning, message));
     }
-    let Some(port) = gateway.ending_port() else {
+    let port = if purpose == Purpose::Passing { gateway.passing_port() } else { gateway.ending_port() };
+    let Some(port) = port else {
         let message = format!(
             "east-west gateway `{id}` has neither of the two ports by which other clusters reach it, `https` and `tls` unless the settings name others; add one, or write `tlsTerminationPort`"
         );
@@ -128,11 +130,16 @@ fn discovered<W: World + ?Sized>(world: &W, service: &Service, port: &ServicePor
 }
 
 /// The east-west gateways of a cluster that a workspace chose, or why none of them can be used.
-fn doors<W: World + ?Sized>(world: &W, owner: &WorkspaceId, cluster: &Name) -> Result<Vec<Door>, String> {
+fn doors<W: World + ?Sized>(
+    world: &W,
+    owner: &WorkspaceId,
+    cluster: &Name,
+    purpose: Purpose,
+) -> Result<Vec<Door>, String> {
     let mut problem = None;
     let mut doors = Vec::new();
     for gateway in east_west_gateways(world, cluster, owner) {
-        match door(world, &gateway) {
+        match door(world, &gateway, purpose) {
             Ok(door) => doors.push(door),
             Err(unusable) => problem = problem.or(Some(unusable.message)),
         }
@@ -145,26 +152,31 @@ fn doors<W: World + ?Sized>(world: &W, owner: &WorkspaceId, cluster: &Name) -> R
     Ok(doors)
 }
 
-/// How a gateway reaches a Service of another cluster.
+/// How a gateway reaches a Service of another cluster, for a purpose of gateways of other clusters.
 ///
 /// # Errors
 /// The code and message of a fault that holds on this gateway.
 ///
 /// # Rule
 /// R170, R178, R185, R192.
-pub fn way<W: World + ?Sized>(world: &W, gateway: &GatewayId, service: &UpstreamId) -> Result<Way, (Code, String)> {
+pub fn way<W: World + ?Sized>(
+    world: &W,
+    gateway: &GatewayId,
+    service: &UpstreamId,
+    purpose: Purpose,
+) -> Result<Way, (Code, String)> {
     let id = &service.object;
     let owner = world.roster().owner_of(id);
     let owner = owner.ok_or_else(|| (Code::NoEastWestGateway, format!("no workspace owns `{id}`")))?;
-    let doors = doors(world, owner, &id.cluster).map_err(|reason| (Code::NoEastWestGateway, reason))?;
+    let doors = doors(world, owner, &id.cluster, purpose).map_err(|reason| (Code::NoEastWestGateway, reason))?;
     let trusted = world.trust().as_ref().map(|_| ()).map_err(Name::to_string);
     trusted.and_then(|()| Identity::uri(&gateway.cluster, &gateway.namespace, "default").map(drop)).map_err(
         |reason| (Code::NoSharedTrust, format!("gateways of two clusters need a shared root of trust: {reason}")),
     )?;
-    let target = UpstreamId { purpose: Purpose::Crossing, ..service.clone() };
+    let target = UpstreamId { purpose, ..service.clone() };
     let server_name = target.server_name().map_err(|reason| (Code::Unsupported, reason))?;
     let gateways = doors.into_iter().flat_map(|door| door.addresses).collect();
-    Ok(Way { remote: Remote { target, server_name }, gateways })
+    Ok(Way { remote: Remote { target, server_name, tls: None }, gateways })
 }
 
 /// What is behind the east-west gateways of another cluster.
@@ -309,16 +321,18 @@ pub fn crossings<'e, W: World + ?Sized>(
     for exposure in exposures {
         let (names, is_stream) = targets.entry(&exposure.target).or_default();
         names.extend(identity(&exposure.sender));
-        *is_stream |= exposure.is_stream;
+        *is_stream |= exposure.is_stream || exposure.target.purpose.is_tls_already();
     }
-    let mut of_owner: BTreeMap<&WorkspaceId, Vec<Door>> = BTreeMap::new();
+    let mut of_owner: BTreeMap<(&WorkspaceId, bool), Vec<Door>> = BTreeMap::new();
     for (target, (names, is_stream)) in targets {
         let (Some(owner), Ok(server_name)) = (roster.owner_of(&target.object), target.server_name()) else { continue };
-        if names.is_empty() || is_closed_by_policy(world, target) {
+        // Where TLS is passed through, the Pods see who connects, and nobody else does.
+        let is_passed = target.purpose == Purpose::Passing;
+        if (names.is_empty() && !is_passed) || is_closed_by_policy(world, target) {
             continue;
         }
-        let doors = of_owner.entry(owner).or_insert_with(|| {
-            let mut doors = doors(world, owner, &gateway.cluster).unwrap_or_default();
+        let doors = of_owner.entry((owner, is_passed)).or_insert_with(|| {
+            let mut doors = doors(world, owner, &gateway.cluster, target.purpose).unwrap_or_default();
             doors.retain(|door| {
                 door.service.id.namespace == gateway.namespace && gateway.services.contains(&door.service.id.name)
             });
@@ -354,7 +368,7 @@ pub fn crossings<'e, W: World + ?Sized>(
                 gateways: Vec::new(),
                 client: None,
                 server_names: [Host::verbatim(&server_name)].into(),
-                tls: Some(Tls {
+                tls: (!is_passed).then(|| Tls {
                     certificate: CertificateSource::Secret(ids.identity.clone()),
                     client: Some(client),
                     minimum: TlsVersion::V1_2,
@@ -418,7 +432,7 @@ pub fn east_west_findings<W: World + ?Sized>(world: &W, findings: &mut Findings)
         for cluster in roster.clusters.keys() {
             for gateway in east_west_gateways(world, cluster, workspace) {
                 clusters.entry(gateway.item.unwrap_or_default()).or_default().insert(cluster);
-                if let Err(Unusable { severity, message }) = door(world, &gateway) {
+                if let Err(Unusable { severity, message }) = door(world, &gateway, Purpose::Crossing) {
                     let id = &gateway.service.id;
                     findings.push(told(settings.as_ref(), id, severity, Code::NoEastWestGateway, message));
                 }

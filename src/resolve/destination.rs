@@ -7,20 +7,21 @@ use std::sync::Arc;
 use crate::ir::Guard;
 use crate::ir::upstream::{Closed, Endpoint, Locality, Purpose, Upstream, UpstreamId, UpstreamProtocol};
 use crate::model::labels::contains_all;
-use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
+use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
 
 use super::LoopbackEndpoints;
 use super::access;
 use super::attachment::judging;
 use super::balancing::{Balancing, EndpointLabels, common_labels, topology};
-use super::crossing::{Behind, Way, add_remote, way};
+use super::crossing::{Behind, Way, add_remote};
 use super::external;
 use super::facts::{
     DestinationKind, DestinationReference, DestinationSelector, Fault, Port, Service, ServicePort, SliceEndpoint,
     VirtualDestination, VirtualPort,
 };
-use super::origination::{self, Opener};
+use super::origination::{self, Opener, Secrets};
 use super::policy;
+use super::remote::reach;
 use super::selection::{Holder, destination_labels, find_destination, full_reference};
 use super::visibility::is_visible;
 use super::world::World;
@@ -270,7 +271,10 @@ pub fn check_on_gateway<W: World + ?Sized>(
         }
     }
     // Where several hold, the first in the order of codes is told (R145).
-    let way = (id.kind == Kind::Service && id.cluster != *gateway_cluster).then(|| across(world, gateway, upstream));
+    let way = (id.kind == Kind::Service && id.cluster != *gateway_cluster).then(|| {
+        let from = Opener { world, gateway, owner: gateway_owner };
+        across(&from, upstream, &mut Secrets::new(), &mut Findings::new())
+    });
     match way {
         Some(Err(fault)) if fault.0 < Code::ServiceIsolated => return Err(fault),
         _ => {}
@@ -284,13 +288,18 @@ pub fn check_on_gateway<W: World + ?Sized>(
 }
 
 /// How a gateway reaches a Service of another cluster that a route names.
-fn across<W: World + ?Sized>(world: &W, gateway: &GatewayId, upstream: &UpstreamId) -> Result<Way, (Code, String)> {
-    if let Some(service) = world.service(&upstream.object)
-        && let Some(port) = service.ports.iter().find(|port| port.number == upstream.port)
-    {
-        origination::may_cross(world, (&service, port), None, upstream.purpose)?;
-    }
-    way(world, gateway, upstream)
+fn across<W: World + ?Sized>(
+    from: &Opener<'_, W>,
+    upstream: &UpstreamId,
+    secrets: &mut Secrets,
+    findings: &mut Findings,
+) -> Result<Way, (Code, String)> {
+    let service = from.world.service(&upstream.object);
+    let port = service.as_ref().and_then(|own| own.ports.iter().find(|port| port.number == upstream.port));
+    let (Some(service), Some(port)) = (&service, port) else {
+        return Err((Code::DestinationNotFound, format!("`{}` is gone", upstream.object)));
+    };
+    reach(from, (service, port), None, upstream, secrets, findings)
 }
 
 /// Why the owner of a gateway may not reach a destination whose workspace is isolated.
@@ -333,7 +342,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
     let gateway_cluster = &gateway.cluster;
     let closed = closed_by_policy(world, id);
     // What another cluster sends it has judged, and would not have sent.
-    let guards = if id.purpose == Purpose::Crossing { Vec::new() } else { access::at_destination(world, gateway, id) };
+    let guards = if id.purpose.is_crossing() { Vec::new() } else { access::at_destination(world, gateway, id) };
     // Envoy judges no request that a filter of its own makes (seen on 1.40), so that it is decided here whether there may be
     // any at all.
     let is_asked = id.purpose.is_asked();
@@ -380,7 +389,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
                         }
                     }
                 // Without a way no route leads here.
-                } else if let Ok(way) = across(world, gateway, id) {
+                } else if let Ok(way) = across(&from, id, &mut upstream.secrets, findings) {
                     behind.push(Behind { way, endpoints: found });
                 }
             }
@@ -444,13 +453,10 @@ pub fn resolve_upstream<W: World + ?Sized>(
                             }
                         }
                         Ok(target) => {
-                            let remote = UpstreamId { subset: id.subset.clone(), ..upstream_of(&service, target) };
-                            let through = Some((&*vd, port));
-                            let crossing = origination::may_cross(world, (&service, target), through, id.purpose);
-                            match crossing.and_then(|()| way(world, gateway, &remote)) {
+                            let (own, through) = ((&*service, target), Some((&*vd, port)));
+                            match reach(&from, own, through, id, &mut upstream.secrets, findings) {
                                 Ok(way) => {
                                     let mut there = labels.as_ref().map(|_| EndpointLabels::new());
-                                    let own = (&*service, target);
                                     let endpoints = endpoints(world, own, &id.subset, there.as_mut(), findings);
                                     if let (Some(labels), Some(there)) = (&mut labels, there) {
                                         let common = common_labels(there.values());
@@ -475,6 +481,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
                                 Code::BackendLeftOut,
                                 format!("a backend is left out: {reason} as `targetPort`"),
                             )
+                            .at(FieldPath::new("spec.ports"))
                             .with(&service.id),
                         ),
                     }
@@ -487,7 +494,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
     match id.purpose {
         Purpose::GrpcServer => upstream.protocol = UpstreamProtocol::Http2,
         // Who sends has chosen.
-        Purpose::Crossing => upstream.protocol = UpstreamProtocol::AsClient,
+        Purpose::Crossing | Purpose::CrossingTls | Purpose::Passing => upstream.protocol = UpstreamProtocol::AsClient,
         Purpose::Routes | Purpose::Connections | Purpose::HttpServer => {}
     }
     let remotes =
@@ -585,6 +592,45 @@ pub fn backing_services<W: World + ?Sized>(
         }
     }
     by_cluster.into_values().collect()
+}
+
+/// What is wrong with a virtual destination beyond itself, whether or not somebody uses it. Returns how many Services are
+/// behind it.
+///
+/// # Findings
+/// [`Code::BackendLeftOut`] where nothing is behind it, or behind one of its ports, and those of [`backing_services`].
+///
+/// # Cost
+/// In proportion to its ports and to what is behind it.
+///
+/// # Rule
+/// R160 to R162, R167.
+pub fn judge<W: World + ?Sized>(world: &W, vd: &VirtualDestination, findings: &mut Findings) -> usize {
+    let services = backing_services(world, vd, findings);
+    let external = external::backing(world, vd);
+    let mut tell = |field: &str, message: String| {
+        let finding = Finding::warning(&vd.id, Code::BackendLeftOut, message);
+        findings.push(finding.at(FieldPath::new(field)));
+    };
+    if vd.has_backends() && services.is_empty() && external.is_empty() {
+        let field = if vd.services.is_empty() { "spec.externalServices" } else { "spec.services" };
+        let message = "nothing is selected that this workspace sees, so requests to it answer 503: compare the selectors with names and labels, or have the owner of the Services export them and import them here";
+        tell(field, message.to_owned());
+        return 0;
+    }
+    for port in &vd.ports {
+        let of_services = services.iter().map(|service| service_port(service, Some(&port.target)).map(drop));
+        let of_external = external.iter().map(|service| external::find_port(service, Some(&port.target)).map(drop));
+        let problems: Vec<Result<(), String>> = of_services.chain(of_external).collect();
+        // Where some have it, those that do not are told where they are left out.
+        if let Some(Err(first)) = problems.first()
+            && problems.iter().all(Result::is_err)
+        {
+            let number = port.number;
+            tell("spec.ports", format!("nothing is behind port {number}, which answers 503: {first} as `targetPort`"));
+        }
+    }
+    services.len()
 }
 
 /// A destination, and the Services and external services behind it, each as a destination of its own: what its owner says of them holds on every

@@ -53,12 +53,48 @@ fn selected<W: World + ?Sized>(world: &W, service: &ExternalService) -> Vec<Arc<
     found
 }
 
+/// An address of an external service that an older one of the same owner has too, and that one. What is refused for this
+/// reason has no addresses to refuse others for.
+///
+/// # Cost
+/// In proportion to the external services.
+///
+/// # Rule
+/// R196.
+fn older_with_address<W: World + ?Sized>(world: &W, service: &ExternalService) -> Option<(Name, ObjectRef)> {
+    if service.addresses.is_empty() {
+        return None;
+    }
+    let owner = world.roster().owner_of(&service.id)?;
+    let mut all = world.external_services(&Selector::default());
+    all.retain(|other| {
+        other.age <= service.age && other.fault.is_none() && world.roster().owner_of(&other.id) == Some(owner)
+    });
+    all.sort_by(|a, b| a.age.cmp(&b.age));
+    let mut holders: BTreeMap<&Name, &ObjectRef> = BTreeMap::new();
+    for other in &all {
+        let taken = other.addresses.iter().find_map(|address| Some((address, *holders.get(address)?)));
+        match taken {
+            Some((address, holder)) if other.id == service.id => return Some((address.clone(), holder.clone())),
+            Some(_) => {}
+            None => holders.extend(other.addresses.iter().map(|address| (address, &other.id))),
+        }
+    }
+    None
+}
+
 fn source<W: World + ?Sized>(world: &W, service: &ExternalService) -> Source {
     let fault = |field: &str, message: String| {
         Source::Nothing(Fault { code: Code::InvalidField, field: FieldPath::new(field), message })
     };
     if let Some(fault) = &service.fault {
         return Source::Nothing(fault.clone());
+    }
+    if let Some((address, holder)) = older_with_address(world, service) {
+        return fault(
+            "spec.addresses",
+            format!("the older `{holder}` has address {address} too: write it in one of them, with the ports of both"),
+        );
     }
     let endpoints = selected(world, service);
     if !endpoints.is_empty() {

@@ -6,8 +6,8 @@
 mod workspaces;
 
 pub use workspaces::{
-    Cluster, ClusterItem, DialledAddress, EastWestItem, Federation, NamespaceItem, ResourceFilter, Settings,
-    SettingsOptions, ShareItem, Workspace, WorkspacePattern,
+    ClientMode, Cluster, ClusterItem, DialledAddress, EastWestItem, Federation, NamespaceItem, ResourceFilter,
+    Settings, SettingsOptions, ShareItem, Workspace, WorkspacePattern,
 };
 
 use std::cmp::Ordering;
@@ -622,6 +622,8 @@ pub struct VirtualDestination {
     pub external: Vec<Selector>,
     /// Ports.
     pub ports: Vec<VirtualPort>,
+    /// Where TLS ends that crosses clusters; absent for what the settings say.
+    pub client_mode: Option<ClientMode>,
 }
 
 impl VirtualDestination {

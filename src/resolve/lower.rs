@@ -17,15 +17,15 @@ mod workspace;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::crd::common::{DestinationKind as WrittenKind, ObjectReference, ObjectSelector, PortSelector};
+use crate::crd::common::{self, DestinationKind as WrittenKind, ObjectReference, ObjectSelector, PortSelector};
 use crate::crd::policy::selector as written;
 use crate::crd::{Object, Spec};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Labels, Name};
 
 use super::facts::{
-    Account, AuthServerObject, Cluster, DestinationKind, DestinationSelector, ExternalEndpoint, ExternalService, Node,
-    Pod, PolicyObject, Port, Reference, Secret, Selector, Service, Settings, Slice, Table, TrustPolicy,
-    VirtualDestination, VirtualGateway, Workspace,
+    Account, AuthServerObject, ClientMode, Cluster, DestinationKind, DestinationSelector, ExternalEndpoint,
+    ExternalService, Node, Pod, PolicyObject, Port, Reference, Secret, Selector, Service, Settings, Slice, Table,
+    TrustPolicy, VirtualDestination, VirtualGateway, Workspace,
 };
 use super::policy;
 use super::policy::rate_limit::LimitObject;
@@ -187,6 +187,13 @@ pub(super) fn lower_port(written: &PortSelector) -> Result<Option<Port>, String>
         (None, Some(name)) if !name.is_empty() => Ok(Some(Port::Name(name.into()))),
         (None, _) => Ok(None),
     }
+}
+
+/// Where TLS ends that crosses clusters; nothing where no mode is written.
+fn lower_client_mode(written: &common::ClientMode) -> Option<ClientMode> {
+    let common::ClientMode { auto, sni_routing, tls_termination } = written;
+    let at_gateway = auto.is_some() || tls_termination.is_some();
+    sni_routing.is_some().then_some(ClientMode::Pod).or(at_gateway.then_some(ClientMode::Gateway))
 }
 
 pub(super) fn port_number(number: u32) -> Result<u16, String> {

@@ -458,7 +458,8 @@ impl Mesh {
                     "for clients of {} host `{host}` belongs to the older `{winner}`, which they see too; choose another host",
                     list(&workspaces, 5)
                 );
-                findings.push(Finding::warning(&loser.root, Code::BeatenByOlder, message).with(winner));
+                let finding = Finding::warning(&loser.root, Code::BeatenByOlder, message).with(winner);
+                findings.push(finding.at(FieldPath::new("spec.hosts")));
             }
         }
         findings
@@ -493,7 +494,10 @@ impl Mesh {
                     list(&both, 5),
                     older.root
                 );
-                findings.push(Finding::warning(&loser.root, Code::BeatenByOlder, message).with(&older.root));
+                let finding = Finding::warning(&loser.root, Code::BeatenByOlder, message).with(&older.root);
+                // A table has no ports.
+                let is_table = loser.root.kind == Kind::RouteTable;
+                findings.push(if is_table { finding } else { finding.at(FieldPath::new("spec.ports")) });
                 break;
             }
         }

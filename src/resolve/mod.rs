@@ -54,6 +54,7 @@ pub mod lower;
 pub mod mesh;
 mod origination;
 pub mod policy;
+mod remote;
 pub mod roster;
 pub mod selection;
 pub mod trust;

@@ -108,6 +108,10 @@ pub(super) fn to_service<W: World + ?Sized>(
     secrets: &mut Secrets,
     findings: &mut Findings,
 ) -> Way {
+    // Who sends has started it.
+    if purpose.is_tls_already() {
+        return Way::Plain;
+    }
     let hostname = hostname(from.world, &service.id);
     let target = (&service.id, port.number);
     let said = by_policy(from.world, target, || Server::named(hostname.clone()), findings)
@@ -166,28 +170,25 @@ pub(super) fn to_external<W: World + ?Sized>(
     done(from, said, offers(port.protocol, purpose), secrets, findings)
 }
 
-/// Whether what is sent to a Service of another cluster arrives there as is said here: the gateways there know only what is
-/// said of the Service itself, and whether a connection is TLS already they do not know.
+/// As what something is sent to a Service of another cluster whose gateways end the TLS of gateways, if it arrives there as
+/// is said here: they know only what is said of the Service itself.
 ///
 /// # Errors
 /// The code and message of a fault.
-pub(super) fn may_cross<W: World + ?Sized>(
+pub(super) fn crosses_as<W: World + ?Sized>(
     world: &W,
     (service, port): (&Service, &ServicePort),
     through: Through<'_>,
     purpose: Purpose,
-) -> Result<(), (Code, String)> {
+) -> Result<Purpose, (Code, String)> {
     if !policies(world, (&service.id, port.number)).is_empty() {
-        return Ok(());
+        return Ok(Purpose::Crossing);
     }
     if port.protocol.is_none() {
-        let message = format!(
-            "`{}` speaks TLS, which gateways of its cluster would start once more on connections that are TLS already; forward requests, or put a ClientTLSPolicy with `disable` on it",
-            service.id
-        );
-        return if purpose == Purpose::Connections { Err((Code::Unsupported, message)) } else { Ok(()) };
+        // Whole connections to a port that speaks TLS are TLS already.
+        return Ok(if purpose == Purpose::Connections { Purpose::CrossingTls } else { Purpose::Crossing });
     }
-    let Some((vd, own)) = through else { return Ok(()) };
+    let Some((vd, own)) = through else { return Ok(Purpose::Crossing) };
     let by_policy = policies(world, (&vd.id, own.number));
     let says_tls =
         |policy: &Arc<PolicyObject>| matches!(policy.effect, PolicyEffect::Valid(Policy::ClientTls(Some(_))));
@@ -199,7 +200,7 @@ pub(super) fn may_cross<W: World + ?Sized>(
         );
         return Err((Code::Unsupported, message));
     }
-    Ok(())
+    Ok(Purpose::Crossing)
 }
 
 /// Whether connections that are passed on are reached in another way than requests.

@@ -134,6 +134,7 @@ pub fn resolve_roster(inputs: &RosterInputs, options: &Options) -> (Roster, Find
             merged.service_isolation = global.options.service_isolation.or(merged.service_isolation);
             merged.federation = global.options.federation.clone().or(merged.federation);
             merged.east_west = global.options.east_west.clone().or(merged.east_west);
+            merged.client_mode = global.options.client_mode.or(merged.client_mode);
         }
         roster.workspaces.insert(id, Arc::new(Member { workspace, settings, options: merged }));
     }

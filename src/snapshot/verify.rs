@@ -372,6 +372,7 @@ impl<'a> Checker<'a> {
             if !server_names.is_empty() && !needs_tls {
                 self.report(place, "has a chain with server names that takes plaintext too");
             }
+            self.check_crossing(place, chain, server_names);
             let Some(filter) = chain.filters.last() else {
                 self.report(place, "has a chain without filters");
                 continue;

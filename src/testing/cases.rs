@@ -18,7 +18,8 @@
 //! * `access`: the complete listing of who may call what, `gateway: …` for the gateway itself, `gateway/port: …` for whole
 //!   connections, `gateway upstream: …` for what it sends there.
 //! * `limits`: the complete listing of what is limited, and of what rate-limit services are told, as [`super::limits`] says.
-//! * `status`: some verdicts, `Kind/ns/name@cluster APPROVAL part of the message`; `Kind… has no CODE` asks for absence.
+//! * `status`: some verdicts, `Kind/ns/name@cluster APPROVAL part of the message`; `Kind… has no CODE` asks for absence, and
+//!   `Kind… at FIELD CODE: part of the message` for a finding at a place.
 //! * `counts`: complete counts of some objects, `Kind/ns/name@cluster name=number …`, in the order of the names.
 //! * `requests`: `gateway METHOD host/path [header: value;…] => route name or status`.
 //! * `off`: why policies are not on the route of a request, `gateway METHOD host/path Kind/ns/name@cluster CODE`.
@@ -295,7 +296,8 @@ fn routes(compiled: &Compiled) -> Vec<String> {
                         let client = chain.tls.as_ref().and_then(|tls| tls.client.as_ref());
                         let names: Vec<&str> =
                             client.iter().flat_map(|c| &c.names).map(|name| name.0.as_str()).collect();
-                        list.push(format!("{place} {what} of {} -> {upstream}", names.join(", ")));
+                        let of = if chain.tls.is_some() { names.join(", ") } else { "everybody".to_owned() };
+                        list.push(format!("{place} {what} of {of} -> {upstream}"));
                     }
                 }
             }
@@ -447,6 +449,8 @@ fn endpoints(compiled: &Compiled) -> Vec<String> {
             let tls = upstream.tls.as_ref().map(|tls| format!(" {tls}")).unwrap_or_default();
             let externals = upstream.externals.iter().filter_map(|(key, tls)| Some((key, tls.as_ref()?)));
             parts.extend(externals.map(|(key, tls)| format!("{key} {tls}")));
+            let passed = upstream.remotes.iter().filter_map(|(cluster, remote)| Some((cluster, remote.tls.as_ref()?)));
+            parts.extend(passed.map(|(cluster, tls)| format!("{cluster} {tls}")));
             let closed = upstream.closed.as_ref().map(|closed| format!(" closed {closed:?}")).unwrap_or_default();
             list.push(
                 format!("{} {} {:?}{tls}{closed}: {}", plan.gateway, upstream.id, upstream.protocol, parts.join(", "))
@@ -458,7 +462,7 @@ fn endpoints(compiled: &Compiled) -> Vec<String> {
     list
 }
 
-/// `OBJECT APPROVAL part of the message`, or `OBJECT has no CODE`.
+/// `OBJECT APPROVAL part of the message`, `OBJECT has no CODE`, or `OBJECT at FIELD CODE: part of the message`.
 fn status(compiled: &Compiled, line: &str) -> Result<(), String> {
     let mut words = line.splitn(3, ' ');
     let object = words.next().unwrap_or_default();
@@ -477,6 +481,13 @@ fn status(compiled: &Compiled, line: &str) -> Result<(), String> {
             Some(finding) => Err(format!("{id} has {finding}")),
             None => Ok(()),
         };
+    }
+    if approval == "at" {
+        let (field, wanted) = rest.split_once(' ').unwrap_or((rest, ""));
+        let (code, part) = wanted.split_once(": ").unwrap_or((wanted, ""));
+        let begin = format!("{code} {field}: ");
+        let is_it = |finding: &String| finding.strip_prefix(&begin).is_some_and(|message| message.contains(part));
+        return if findings.iter().any(is_it) { Ok(()) } else { Err(format!("{id} has {findings:?}")) };
     }
     let Some(verdict) = compiled.verdicts.get(&id) else {
         // Kubernetes' own kinds have findings and no verdict.

@@ -81,6 +81,36 @@ pub fn validity(pem: &SecretBytes) -> Result<(i64, i64), TrustError> {
     Ok((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
+/// A certificate, by what is asked of it as time goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Who it is, in DER.
+    pub subject: Vec<u8>,
+    /// Who signed it, in DER.
+    pub issuer: Vec<u8>,
+    /// From when it holds, in seconds since 1970.
+    pub begins: i64,
+    /// Until when.
+    pub ends: i64,
+}
+
+/// All certificates of a text in PEM that can be read, in order.
+#[must_use]
+pub fn held(pem: &SecretBytes) -> Vec<Held> {
+    let all = CertificateDer::pem_slice_iter(pem.expose()).filter_map(Result::ok);
+    let one = |certificate: CertificateDer<'_>| {
+        let (_, certificate) = x509_parser::parse_x509_certificate(&certificate).ok()?;
+        let validity = certificate.validity();
+        Some(Held {
+            subject: certificate.subject().as_raw().to_vec(),
+            issuer: certificate.issuer().as_raw().to_vec(),
+            begins: validity.not_before.timestamp(),
+            ends: validity.not_after.timestamp(),
+        })
+    };
+    all.filter_map(one).collect()
+}
+
 /// Writes from when to when a certificate holds; what lies before 1970 counts as 1970.
 fn set_validity(params: &mut rcgen::CertificateParams, begins: i64, ends: i64) {
     let since_1970 = |seconds: i64| std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or_default());

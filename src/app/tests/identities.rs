@@ -288,6 +288,40 @@ fn r191_a_root_that_has_ended_or_not_begun_is_told() {
     assert!(world.policy().starts_with("ACCEPTED"), "{}", world.policy());
 }
 
+#[test]
+fn r191_a_root_above_what_signs_that_has_ended_is_told_with_what_it_is() {
+    // What signs holds to 2040, what stands between to 2030, and the root to the end of 2026.
+    let root = Authority::until(2027, "root", None);
+    let between = Authority::until(2030, "between", Some(&root));
+    let signer = Authority::new("signer", Some(&between));
+    let quoted = |text: &str| serde_json::to_string(text).unwrap();
+    let secret = format!(
+        "{FROM_SECRET}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: ca, namespace: gloo-mesh, annotations: {{cluster.solo.io/cluster: mgmt}}}}
+stringData: {{ca-cert.pem: {}, ca-key.pem: {}, cert-chain.pem: {}, root-cert.pem: {}}}
+",
+        quoted(&signer.certificate),
+        quoted(&signer.key.serialize_pem()),
+        quoted(&between.certificate),
+        quoted(&root.certificate),
+    );
+    let mut world = World::start(&secret, None, None);
+    assert!(world.policy().starts_with("ACCEPTED"), "{}", world.policy());
+    let before = world.at(START + 364 * DAY);
+    let after = world.at(START + 366 * DAY);
+    let said = world.policy();
+    assert!(said.starts_with("INVALID CERTIFICATE: the root that signed it ended at 2027-01-01"), "{said}");
+    for resource_type in [ResourceType::Listener, ResourceType::Route] {
+        assert_eq!(before.type_version(resource_type), after.type_version(resource_type), "the rest goes on");
+    }
+    world.at(START + 5 * 366 * DAY);
+    let said = world.policy();
+    assert!(said.contains("a certificate between the one that signs and the root ended at 2030-01-01"), "{said}");
+}
+
 /// What the clock says of the certificates that listeners show: a warning from 14 days before the end, and a gauge.
 #[test]
 fn r60_a_certificate_that_is_about_to_end_or_has_ended_is_told_and_measured() {

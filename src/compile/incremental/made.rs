@@ -19,7 +19,7 @@ use crate::resolve::balancing::Place;
 use crate::resolve::crossing::east_west_findings;
 use crate::resolve::delegation::expand;
 use crate::resolve::delegation::fragments::share;
-use crate::resolve::destination::backing_services;
+use crate::resolve::destination;
 use crate::resolve::external::judge;
 use crate::resolve::facts::{Table, TableRole};
 use crate::resolve::gateway::{
@@ -431,8 +431,8 @@ impl Made {
             let external = self.inputs.external_service(id);
             let count = match (self.inputs.virtual_destination(id), external) {
                 (Some(vd), _) => {
-                    let backends = backing_services(&world, &vd, &mut findings);
-                    Count::new(id, "numSelectedBackingServices", backends.len())
+                    let backends = destination::judge(&world, &vd, &mut findings);
+                    Count::new(id, "numSelectedBackingServices", backends)
                 }
                 (None, Some(service)) => {
                     let endpoints = judge(&world, &service, &mut findings);

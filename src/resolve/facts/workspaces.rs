@@ -78,6 +78,21 @@ pub struct SettingsOptions {
     pub federation: Option<Federation>,
     /// R185. Without any item that can be read, no gateway is chosen.
     pub east_west: Option<Vec<EastWestItem>>,
+    /// R168.
+    pub client_mode: Option<ClientMode>,
+}
+
+/// Where TLS ends that crosses clusters.
+///
+/// # Rule
+/// R169.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientMode {
+    /// At the east-west gateway that receives it.
+    #[default]
+    Gateway,
+    /// At the Pod.
+    Pod,
 }
 
 /// One item of `eastWestGateways`.

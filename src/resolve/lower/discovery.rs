@@ -5,10 +5,11 @@ use crate::crd::{Object, destination as written};
 use crate::ir::upstream::UpstreamProtocol;
 use crate::model::{Code, FieldPath, Finding, Findings, Host, Kind, Name, ObjectRef};
 use crate::resolve::facts::{
-    Account, Age, Node, Pod, Port, Secret, Service, ServicePort, Slice, SliceEndpoint, VirtualDestination, VirtualPort,
+    Account, Age, ClientMode, Node, Pod, Port, Secret, Service, ServicePort, Slice, SliceEndpoint, VirtualDestination,
+    VirtualPort,
 };
 
-use super::{labels, lower_port, lower_selector, not_applicable, optional, port_number};
+use super::{labels, lower_client_mode, lower_port, lower_selector, not_applicable, optional, port_number};
 
 pub(super) fn service(object: &Object, spec: &k8s::Service, findings: &mut Findings) -> Service {
     let id = &object.meta.id;
@@ -183,11 +184,8 @@ pub(super) fn virtual_destination(
         && spec.external_services.is_empty()
         && spec.external_workloads.is_empty();
     if nothing {
-        findings.push(Finding::error(
-            id,
-            Code::InvalidField,
-            "write at least one of `hosts`, `services`, `externalServices` and `externalWorkloads`",
-        ));
+        let message = "write at least one of `hosts`, `services`, `externalServices` and `externalWorkloads`";
+        findings.push(Finding::error(id, Code::InvalidField, message).at(FieldPath::new("spec")));
     }
     if spec.ports.is_empty() {
         findings.push(
@@ -231,8 +229,7 @@ pub(super) fn virtual_destination(
                 continue;
             }
         };
-        let is_tls = matches!(written.protocol.to_ascii_uppercase().as_str(), "HTTPS" | "TLS");
-        ports.push(VirtualPort { number, target, protocol, is_tls });
+        ports.push(VirtualPort { number, target, protocol, is_tls: is_tls(&written.protocol) });
     }
     VirtualDestination {
         id: id.clone(),
@@ -242,7 +239,27 @@ pub(super) fn virtual_destination(
         services: spec.services.iter().map(lower_selector).collect(),
         external: spec.external_services.iter().map(lower_selector).collect(),
         ports,
+        client_mode: client_mode(id, spec, findings),
     }
+}
+
+/// Whether a port's protocol says that its Pods speak TLS.
+fn is_tls(protocol: &str) -> bool {
+    matches!(protocol.to_ascii_uppercase().as_str(), "HTTPS" | "TLS")
+}
+
+/// R168, D26.
+fn client_mode(id: &ObjectRef, spec: &written::VirtualDestination, findings: &mut Findings) -> Option<ClientMode> {
+    let mode = spec.client_mode.as_ref().and_then(lower_client_mode)?;
+    if let Some(port) = spec.ports.iter().find(|port| mode == ClientMode::Pod && !is_tls(&port.protocol)) {
+        let message = format!(
+            "`sniRouting` has no effect on port {}, whose protocol is neither HTTPS nor TLS: its Pods end no TLS, so the gateway that receives it does",
+            port.number
+        );
+        let at = FieldPath::new("spec.clientMode.sniRouting");
+        findings.push(Finding::warning(id, Code::NotApplicable, message).at(at));
+    }
+    Some(mode)
 }
 
 pub(super) fn secret(object: &Object, spec: &k8s::Secret) -> Secret {

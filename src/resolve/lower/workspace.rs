@@ -11,7 +11,7 @@ use crate::resolve::facts::{
     SettingsOptions, ShareItem, Workspace, WorkspacePattern,
 };
 
-use super::{labels, lower_port, lower_selector, not_applicable, optional, port_number};
+use super::{labels, lower_client_mode, lower_port, lower_selector, not_applicable, optional, port_number};
 
 pub(super) fn cluster(object: &Object, spec: &written::KubernetesCluster) -> Cluster {
     Cluster {
@@ -143,6 +143,7 @@ pub(super) fn settings(object: &Object, spec: &written::WorkspaceSettings, findi
             });
         }
         options.east_west = east_west(object, written, findings);
+        options.client_mode = written.virtual_dest_client_mode.as_ref().and_then(lower_client_mode);
         if written.trim_all_proxy_config {
             not_applicable(object, "options.trimAllProxyConfig", "there are no sidecars", findings);
         }

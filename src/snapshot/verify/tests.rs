@@ -499,6 +499,41 @@ fn r178_what_is_for_another_cluster_is_never_sent_as_to_others() {
 }
 
 #[test]
+fn r181_what_ends_tls_of_other_clusters_names_who_may_come_and_what_passes_it_through_need_not() {
+    let named = |name: &'static str| {
+        move |tls: &mut listener_pb::Listener| {
+            tls.filter_chains[0].filter_chain_match.as_mut().unwrap().server_names = vec![name.to_owned()];
+        }
+    };
+    let everybody = ["Listener `t`: chain `` lets everybody through to a destination"];
+    check_tls(&everybody, named("outbound_.80_._.cart.apps.svc.b"));
+    check_tls(&everybody, named("tls_.443_._.cart.apps.svc.b"));
+    check_tls(&[], named("passthrough_.443_._.cart.apps.svc.b"));
+}
+
+#[test]
+fn r169_tls_with_pods_of_another_cluster_is_tls() {
+    use envoy_types::pb::google::protobuf as google_pb;
+    let kind = Some(google_pb::value::Kind::StringValue("b".to_owned()));
+    let asks = || google_pb::Struct { fields: [("pods".to_owned(), google_pb::Value { kind: kind.clone() })].into() };
+    let transport = |transport_socket| cluster_pb::cluster::TransportSocketMatch {
+        name: "b".to_owned(),
+        r#match: Some(asks()),
+        transport_socket,
+    };
+    check(&["Cluster `c`: transport `b` opens no TLS"], |parts| {
+        parts.cluster.transport_socket_matches = vec![transport(None)];
+    });
+    let common = Some(tls_pb::CommonTlsContext::default());
+    let context = tls_pb::UpstreamTlsContext { common_tls_context: common, ..Default::default() };
+    let config_type = Some(core_pb::transport_socket::ConfigType::TypedConfig(any(&context)));
+    check(&[], |parts| {
+        let socket = core_pb::TransportSocket { name: "tls".to_owned(), config_type: config_type.clone() };
+        parts.cluster.transport_socket_matches = vec![transport(Some(socket))];
+    });
+}
+
+#[test]
 fn r181_a_relay_lets_through_whom_it_names_and_leads_somewhere() {
     use hcm_pb::http_connection_manager::RouteSpecifier;
     let expected = [

@@ -76,7 +76,12 @@ impl Checker<'_> {
                 self.report(place, format!("transport `{}` is for the endpoints of another, or for all", own.name));
             }
             let context = self.upstream_context(place, own.transport_socket.as_ref());
-            if is_external {
+            // TLS with Pods of another cluster: what they show is for their owner to say, but TLS it must be.
+            let is_passed = own.r#match.as_ref().is_some_and(|fields| fields.fields.contains_key("pods"));
+            if is_passed && context.is_none() {
+                self.report(place, format!("transport `{}` opens no TLS", own.name));
+            }
+            if is_external || is_passed {
                 self.check_started(place, context.as_ref());
                 wanted.secrets.extend(context.iter().flat_map(secrets_of));
                 continue;
@@ -141,6 +146,29 @@ impl Checker<'_> {
         }
     }
 
+    /// Checks a chain that ends the TLS of gateways of other clusters, by its server name, which no host can be (R179).
+    pub(super) fn check_crossing(
+        &mut self,
+        place: Place<'_>,
+        chain: &listener_pb::FilterChain,
+        server_names: &[String],
+    ) {
+        if server_names.iter().any(|name| name.starts_with("outbound_.") || name.starts_with("tls_.")) {
+            self.check_admits(place, chain);
+        }
+    }
+
+    /// Checks that a chain lets through only whom it names.
+    fn check_admits(&mut self, place: Place<'_>, chain: &listener_pb::FilterChain) {
+        let config = chain.transport_socket.as_ref().and_then(|socket| socket.config_type.as_ref());
+        let config = config.map(|core_pb::transport_socket::ConfigType::TypedConfig(config)| config);
+        let context = self.unpack::<tls_pb::DownstreamTlsContext>(place, config).unwrap_or_default();
+        let requires = context.require_client_certificate.as_ref().is_some_and(|required| required.value);
+        if !requires || !context.common_tls_context.as_ref().is_some_and(names_somebody) {
+            self.report(place, format!("chain `{}` lets everybody through to a destination", chain.name));
+        }
+    }
+
     /// Checks a chain whose routes stand in it: it lets through only whom it names.
     pub(super) fn check_relay(
         &mut self,
@@ -151,13 +179,7 @@ impl Checker<'_> {
         use hcm_pb::http_connection_manager::RouteSpecifier;
         use route_pb::route_action::ClusterSpecifier;
         let Some(RouteSpecifier::RouteConfig(routes)) = &manager.route_specifier else { return };
-        let config = chain.transport_socket.as_ref().and_then(|socket| socket.config_type.as_ref());
-        let config = config.map(|core_pb::transport_socket::ConfigType::TypedConfig(config)| config);
-        let context = self.unpack::<tls_pb::DownstreamTlsContext>(place, config).unwrap_or_default();
-        let requires = context.require_client_certificate.as_ref().is_some_and(|required| required.value);
-        if !requires || !context.common_tls_context.as_ref().is_some_and(names_somebody) {
-            self.report(place, format!("chain `{}` lets everybody through to a destination", chain.name));
-        }
+        self.check_admits(place, chain);
         if by_key(&routes.typed_per_filter_config).next().is_some() {
             self.report(place, format!("chain `{}` configures filters that it lacks", chain.name));
         }
