@@ -2,15 +2,19 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::edits::alias_bomb;
 use crate::support::chancery::binary;
 use crate::support::manifests::{self, list, text};
+use crate::support::process::Process;
+use crate::support::wait::{Not, PATIENCE, until};
 use crate::support::{envoy, project, yaml};
 
 /// The demo's gateway.
@@ -112,6 +116,11 @@ fn wrong_usage_is_one_clear_line_and_exit_code_2() -> anyhow::Result<()> {
             &["HOST:PORT", "and a port"],
         ),
         (&["bootstrap", "--cluster", "a", "--namespace", "b", "--xds-token"], &["--xds-credentials"]),
+        (&["bootstrap", "--cluster", "a", "--namespace", "b", "--admin-address", "unix://x"], &["unix:///"]),
+        (
+            &["bootstrap", "--cluster", "a", "--namespace", "b", "--admin-address", "x"],
+            &["unix:///", "127.0.0.1:19000"],
+        ),
         (&["serve", DEMO, "--xds-address", "here"], &["invalid value 'here'", "--xds-address"]),
         (&["serve", DEMO, "--log", "a=b=c"], &["`a=b=c`", "what to log"]),
         (&["render", DEMO, "--gateway", "a/b/c"], &["no gateway `a/b/c`", GATEWAY]),
@@ -380,6 +389,64 @@ fn an_envoy_with_the_bootstrap_takes_the_expression_of_a_uuid() -> anyhow::Resul
     let (is_accepted, errors) = validate(&bootstrap)?;
     ensure!(!is_accepted && errors.contains("max program size of 100"), "the layer is not needed any more: {errors}");
     Ok(())
+}
+
+/// A gateway sends to wherever a DNS name of an external service leads, loopback too: Envoy's own interface is on no port.
+#[tokio::test]
+async fn an_envoy_with_the_bootstrap_has_its_admin_interface_in_a_file_of_its_user() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let socket = folder.path().join("admin.sock");
+    let flags = ["bootstrap", "--cluster", "eu", "--namespace", "edge", "--pod", "web-0"];
+    let own = run(&flags)?.expect(0)?.json()?;
+    let pipe = |path: &str| serde_json::json!({"address": {"pipe": {"path": path, "mode": 0o600}}});
+    assert_eq!(own["admin"], pipe("/tmp/envoy-admin-eu-edge-web-0.sock"));
+    let long = run(&[&flags[..6], &["x".repeat(100).as_str()]].concat())?.expect(0)?.json()?;
+    ensure!(text(&long, "/admin/address/pipe/path").len() <= 107, "{}", long["admin"]);
+
+    let at = format!("unix://{}", socket.display());
+    let bootstrap = run(&[&flags[..], &["--admin-address", &at]].concat())?.expect(0)?;
+    assert_eq!(bootstrap.json()?["admin"], pipe(&socket.to_string_lossy()));
+    let file = folder.path().join("bootstrap.json");
+    std::fs::write(&file, &bootstrap.out)?;
+    let mut command = Command::new(envoy::find()?);
+    command.arg("-c").arg(&file).args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]);
+    let mut process = Process::start("envoy", &mut command, folder.path().join("log"))?;
+    let answer = until(PATIENCE, "Envoy's admin interface", async || {
+        if let Some(status) = process.ended() {
+            return Err(Not::Ever(format!("Envoy ended with {status}: {}", process.log_tail())));
+        }
+        let ask = async {
+            let mut stream = tokio::net::UnixStream::connect(&socket).await?;
+            stream.write_all(b"GET /server_info HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.map(|_| answer)
+        };
+        ask.await.map_err(|error| Not::Yet(error.to_string()))
+    })
+    .await?;
+    ensure!(answer.starts_with("HTTP/1.1 200") && answer.contains("eu/edge/web-0"), "{answer}");
+    let mode = std::fs::metadata(&socket)?.permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(listens_on_tcp(process.pid())?, Vec::<String>::new());
+    Ok(())
+}
+
+/// The addresses of TCP sockets on which a process listens, as Linux writes them.
+fn listens_on_tcp(pid: u32) -> anyhow::Result<Vec<String>> {
+    let own: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))?
+        .filter_map(|file| std::fs::read_link(file.ok()?.path()).ok())
+        .map(|target| target.to_string_lossy().into_owned())
+        .collect();
+    let mut listens = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        let table = std::fs::read_to_string(format!("/proc/{pid}/net/{table}"))?;
+        listens.extend(table.lines().skip(1).filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let socket = format!("socket:[{}]", fields.get(9)?);
+            (*fields.get(3)? == "0A" && own.contains(&socket)).then(|| fields[1].to_owned())
+        }));
+    }
+    Ok(listens)
 }
 
 #[test]

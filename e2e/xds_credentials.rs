@@ -16,12 +16,14 @@ use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 use tonic::codegen::{Service, http};
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -136,6 +138,28 @@ impl Wallet {
         tokio::time::timeout(PATIENCE, answer).await.map_err(late)?
     }
 
+    /// Opens a stream that stays open as long as what comes of it.
+    async fn hold(&self, channel: &Channel, node: &Node) -> Result<Streaming<DeltaDiscoveryResponse>, Status> {
+        let (service, methods, message) = SERVICES[0];
+        let (node, names) = (Some(node.clone()), vec!["nothing/of/this/name".to_owned()]);
+        let type_url = format!("type.googleapis.com/envoy.{message}");
+        let first = DeltaDiscoveryRequest { node, type_url, resource_names_subscribe: names, ..Default::default() };
+        let mut client = tonic::client::Grpc::new(channel.clone());
+        client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let messages = tokio_stream::StreamExt::chain(tokio_stream::iter([first]), tokio_stream::pending());
+        let mut request = tonic::Request::new(messages);
+        let token = self.token.as_deref().unwrap_or_default();
+        let value = MetadataValue::try_from(token).map_err(|error| Status::internal(error.to_string()))?;
+        request.metadata_mut().insert("authorization", value);
+        let path = format!("/{service}/Delta{methods}").parse().map_err(|_| Status::internal("no path"))?;
+        let codec = ProstCodec::<DeltaDiscoveryRequest, DeltaDiscoveryResponse>::default();
+        let answer = client.streaming(request, path, codec);
+        let late = |_| Status::deadline_exceeded("no answer");
+        let mut stream = tokio::time::timeout(PATIENCE, answer).await.map_err(late)??.into_inner();
+        tokio::time::timeout(PATIENCE, stream.message()).await.map_err(late)??;
+        Ok(stream)
+    }
+
     /// Asks a service for something by name and gives how many resources come, and how many are said not to exist.
     async fn ask(
         &self,
@@ -177,10 +201,16 @@ struct World {
 
 impl World {
     async fn start() -> anyhow::Result<Self> {
+        Self::start_with(None).await
+    }
+
+    /// The same with so many files and connections that the control plane may have open.
+    async fn start_with(open_files: Option<u32>) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         chancery::credentials(&folder.path().join("keys"), true, &[WEB, OTHER], false)?;
         chancery::credentials(&folder.path().join("keys"), false, &[WEB, OTHER], true)?;
-        let settings = Settings { xds_credentials: Some(folder.path().join("keys/server")), ..Settings::default() };
+        let xds_credentials = Some(folder.path().join("keys/server"));
+        let settings = Settings { xds_credentials, open_files, ..Settings::default() };
         let mut manifests: Vec<_> = yaml::documents(WORLD)?.into_iter().map(place).collect();
         manifests.push(policy(&json!({"generated": {"rsaKeySizeBytes": 2048}})));
         Ok(Self { mesh: Mesh::start_without_gateways(manifests, settings).await?, folder })
@@ -579,6 +609,89 @@ async fn half_of_a_renewal_leaves_what_was_good_in_force() -> anyhow::Result<()>
     std::fs::remove_file(server.join("tls.crt"))?;
     tells("tls.crt: it is missing").await?;
     serves().await
+}
+
+/// More connections of strangers than the control plane may have: each ends soon, gateways get in meanwhile, and who loses his
+/// credential is out meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_strangers_keeps_nobody_out_and_ends() -> anyhow::Result<()> {
+    const STRANGERS: usize = 200;
+    let world = World::start_with(Some(128)).await?;
+    let (address, authority) = (world.mesh.chancery.xds(), world.authority()?);
+    let certificate = Wallet::new(&authority, Some(&world.pair(WEB)?), None)?;
+    let token = Wallet::new(&authority, None, Some(&world.token(WEB)?))?;
+    let gets = async |wallet: &Wallet| {
+        let got = wallet.ask(address, SERVICES[0], Way::Delta, &states("web"), "none").await?;
+        anyhow::Ok(got.map_err(|status| status.code()))
+    };
+    let held = token.hold(&token.channel(address).await?, &states("web")).await?;
+
+    let nobody = Wallet::new(&authority, None, None)?;
+    let mut strangers = JoinSet::new();
+    for number in 0..STRANGERS {
+        let dial = nobody.dial.clone();
+        strangers.spawn(async move {
+            let stream = TcpStream::connect(address).await?;
+            if number % 2 == 0 {
+                // Half of them say nothing at all.
+                let mut stream = stream;
+                return stream.read_to_end(&mut Vec::new()).await.context("no end");
+            }
+            // Whoever is cut off in the handshake has ended too.
+            let Ok(mut stream) = dial.over(stream).await else { return Ok(0) };
+            let ended = stream.read_to_end(&mut Vec::new()).await;
+            Ok(ended.unwrap_or_default())
+        });
+    }
+    for wallet in [&certificate, &token, &certificate] {
+        ensure!(matches!(gets(wallet).await?, Ok((0, 1))), "a gateway is kept out");
+    }
+    let server = world.keys().join("server");
+    let tokens = std::fs::read_to_string(server.join("tokens"))?;
+    let others: String = tokens.lines().filter(|line| !line.starts_with(WEB)).map(|line| format!("{line}\n")).collect();
+    manifests::replace(&server.join("tokens"), &others)?;
+    let mut held = held;
+    let end = tokio::time::timeout(PATIENCE, held.message()).await.context("the stream does not end")?;
+    ensure!(end.as_ref().is_err_and(|status| status.code() == Code::Unauthenticated), "{end:?}");
+    ensure!(matches!(gets(&token).await?, Err(Code::Unauthenticated)), "a token that is gone is accepted");
+
+    let all = tokio::time::timeout(PATIENCE, strangers.join_all()).await.context("strangers stay")?;
+    ensure!(all.len() == STRANGERS);
+    ensure!(matches!(gets(&certificate).await?, Ok((0, 1))));
+    ensure!(world.refused("no_credential").await? + world.refused("handshake").await? > 0, "nobody is counted");
+    let log = world.mesh.chancery.log()?;
+    ensure!(!log.contains("Too many open files"), "{}", world.mesh.chancery.log_tail());
+    Ok(())
+}
+
+/// One account takes so many streams, and leaves the others theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_has_so_many_streams_and_others_theirs() -> anyhow::Result<()> {
+    const MOST: usize = 1_000;
+    const PER_CONNECTION: usize = 25;
+    let world = World::start().await?;
+    let (address, authority) = (world.mesh.chancery.xds(), world.authority()?);
+    let web = Wallet::new(&authority, None, Some(&world.token(WEB)?))?;
+    let node = states("web");
+    let mut streams = Vec::new();
+    for _ in 0..MOST / PER_CONNECTION {
+        let channel = web.channel(address).await?;
+        for _ in 0..PER_CONNECTION {
+            streams.push(web.hold(&channel, &node).await.context("a stream of those it may have")?);
+        }
+    }
+    let channel = web.channel(address).await?;
+    let refused = web.hold(&channel, &node).await;
+    let status = refused.err().context("one stream too many is served")?;
+    ensure!(status.code() == Code::ResourceExhausted && status.message().contains("account"), "{status:?}");
+    ensure!(world.refused("limit").await? == 1);
+    let other = Wallet::new(&authority, None, Some(&world.token(OTHER)?))?;
+    other.hold(&other.channel(address).await?, &states("other")).await.context("another account")?;
+    streams.pop();
+    until(PATIENCE, "room for another stream", async || {
+        web.hold(&channel, &node).await.map(drop).map_err(|status| Not::Yet(format!("{status:?}")))
+    })
+    .await
 }
 
 #[tokio::test]

@@ -65,6 +65,7 @@ use limits::LimitServers;
 
 mod audit;
 mod clients;
+mod descriptors;
 mod emission;
 mod expiry;
 pub(crate) mod identities;
@@ -227,7 +228,7 @@ pub async fn serve(
     let gateways = Arc::new(Gateways { state: state.clone(), publisher, limits, events });
     let sessions = Sessions::default();
     let services = tonic::service::Routes::new(crate::xds::csds::service(sessions.clone()));
-    let settings_of_server = ServerSettings::default();
+    let settings_of_server = ServerSettings { connections: descriptors::connections(), ..ServerSettings::default() };
     let xds = crate::xds::server::serve(
         (xds, access),
         gateways,

@@ -44,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) require_auth: bool,
     /// `--xds-credentials` of `serve`.
     pub(crate) xds_credentials: Option<PathBuf>,
+    /// How many files and connections `serve` may have open.
+    pub(crate) open_files: Option<u32>,
 }
 
 impl Settings {
@@ -161,7 +163,14 @@ async fn start(
     if ready_file.exists() {
         std::fs::remove_file(&ready_file).context("remove the old ready file")?;
     }
-    let mut command = Command::new(binary()?);
+    let mut command = match settings.open_files {
+        None => Command::new(binary()?),
+        Some(limit) => {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]).arg(binary()?);
+            command
+        }
+    };
     command.arg("serve").arg(directory);
     command.args(["--xds-address", &xds.to_string(), "--admin-address", "127.0.0.1:0"]);
     command.arg("--ready-file").arg(&ready_file);

@@ -13,7 +13,7 @@ use crate::render::to_yaml;
 use super::credentials::{IDENTITY, ROOTS, TOKEN};
 use super::{EXIT_CODES, Outcome, Usage, json};
 
-/// Print an Envoy bootstrap that points at this control plane: ADS, keepalive, admin on loopback.
+/// Print an Envoy bootstrap that points at this control plane: ADS, keepalive, admin on a Unix socket.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("Examples:\n  chancery bootstrap --cluster eu --namespace edge --label app=web > envoy.json\n  chancery bootstrap --cluster eu --namespace edge --pod web-0 --bind 127.0.0.1 -o yaml\n\n{EXIT_CODES}"))]
 pub(super) struct Bootstrap {
@@ -48,9 +48,10 @@ pub(super) struct Bootstrap {
     /// Address that listeners bind
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0")]
     bind: IpAddr,
-    /// Where Envoy's own admin interface listens; keep it on loopback
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:19000")]
-    admin_address: SocketAddr,
+    /// Where Envoy's own admin interface listens: unix:///PATH, by default a file below /tmp that only Envoy's user opens, or an
+    /// address and a port. Whatever listens on TCP, on loopback too, an external service reaches by a DNS name that leads there
+    #[arg(long, value_name = "ADDRESS")]
+    admin_address: Option<AdminAddress>,
     /// Keep all statistics of each upstream cluster; they cost Envoy most of the time and memory of a cluster
     #[arg(long)]
     cluster_stats: bool,
@@ -93,6 +94,56 @@ impl Target {
     }
 }
 
+/// Where Envoy's admin interface listens.
+#[derive(Clone, Debug)]
+enum AdminAddress {
+    /// A Unix socket.
+    Path(String),
+    /// A TCP port.
+    Socket(SocketAddr),
+}
+
+/// Longest path of a Unix socket, in bytes.
+const LONGEST_PATH: usize = 107;
+
+impl FromStr for AdminAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text.strip_prefix("unix://"), text.parse()) {
+            (Some(path), _) if path.starts_with('/') && path.len() <= LONGEST_PATH => Ok(Self::Path(path.to_owned())),
+            (Some(_), _) => {
+                Err(format!("write unix:/// and the rest of an absolute path of at most {LONGEST_PATH} bytes"))
+            }
+            (None, Ok(address)) => Ok(Self::Socket(address)),
+            (None, Err(_)) => {
+                Err("write unix:/// and a path, or an address and a port, such as 127.0.0.1:19000".to_owned())
+            }
+        }
+    }
+}
+
+impl AdminAddress {
+    /// A file for each gateway of a host.
+    fn of(id: &str) -> Self {
+        let path = format!("/tmp/envoy-admin-{}.sock", id.replace('/', "-"));
+        if path.len() <= LONGEST_PATH {
+            return Self::Path(path);
+        }
+        Self::Path(format!("/tmp/envoy-admin-{:016x}.sock", xxhash_rust::xxh3::xxh3_64(id.as_bytes())))
+    }
+
+    fn value(&self) -> Value {
+        match self {
+            // Read and written by its owner.
+            Self::Path(path) => json!({"pipe": {"path": path, "mode": 0o600}}),
+            Self::Socket(address) => {
+                json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
+            }
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum XdsVariant {
     Delta,
@@ -123,11 +174,12 @@ impl Bootstrap {
 
     fn value(&self, labels: &BTreeMap<&str, &str>) -> Value {
         let socket = |host: &str, port: u16| json!({"socket_address": {"address": host, "port_value": port}});
-        let address = |address: SocketAddr| socket(&address.ip().to_string(), address.port());
         let target = &self.xds_address;
+        let id = format!("{}/{}/{}", self.cluster, self.namespace, self.pod);
+        let admin = self.admin_address.clone().unwrap_or_else(|| AdminAddress::of(&id));
         let mut value = json!({
             "node": {
-                "id": format!("{}/{}/{}", self.cluster, self.namespace, self.pod),
+                "id": id,
                 "cluster": format!("{}/{}", self.cluster, self.namespace),
                 "metadata": {
                     "cluster": self.cluster,
@@ -138,7 +190,7 @@ impl Bootstrap {
                     "bind": self.bind.to_string(),
                 },
             },
-            "admin": {"address": address(self.admin_address)},
+            "admin": {"address": admin.value()},
             "dynamic_resources": {
                 "ads_config": {
                     "api_type": match self.xds_variant {

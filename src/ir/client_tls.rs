@@ -64,10 +64,10 @@ impl Origination {
         Self { server_name: None, names: Vec::new(), shows: Shows::Nothing, trusts: Trusts::System }
     }
 
-    /// Whether it needs something that belongs to the gateway: a Secret of its namespace or a file on its disk.
+    /// Whether it needs something that belongs to the gateway: its identity, a Secret of its namespace or a file on its disk.
     #[must_use]
     pub fn uses_gateways_own(&self) -> bool {
-        matches!(self.shows, Shows::Credential(_) | Shows::Files { .. })
+        self.shows != Shows::Nothing
             || matches!(self.trusts, Trusts::Credential(_) | Trusts::CredentialOrSystem(_) | Trusts::File(_))
     }
 }

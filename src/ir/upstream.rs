@@ -174,6 +174,12 @@ impl UpstreamId {
     }
 }
 
+/// Whether a TLS server name is one by which a gateway asks another for a Service, or looks like it. No host has an underscore.
+#[must_use]
+pub fn is_crossing_name(text: &str) -> bool {
+    text.contains("_.")
+}
+
 /// What a TLS client may state.
 const LONGEST_SERVER_NAME: usize = 255;
 

@@ -18,13 +18,14 @@ use crate::ir::secret::AltName;
 use crate::ir::trust::Identity;
 use crate::ir::upstream::{Endpoint, Locality, Purpose, Remote};
 use crate::ir::{Action, GatewayPlan, Listener, Route, UpstreamId};
+use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Name, ObjectRef, Severity, WorkspaceId};
 
 use super::LoopbackEndpoints;
 use super::access;
 use super::eastwest::{EastWestGateway, east_west_gateways, labelled};
 use super::external::may_reach_itself;
-use super::facts::{Port, Service, ServicePort};
+use super::facts::{EastWestItem, Port, Service, ServicePort};
 use super::gateway::{is_closed_by_policy as is_gateway_closed, mesh_secrets};
 use super::upstream::{is_closed_by_policy, is_unsafe};
 use super::world::World;
@@ -53,7 +54,7 @@ struct Unusable {
 pub struct Way {
     /// What is on the other side.
     pub remote: Remote,
-    /// The east-west gateways there; at least one.
+    /// The east-west gateways there; those without a ready Pod are not among them.
     pub gateways: BTreeSet<(Name, u16)>,
 }
 
@@ -94,6 +95,11 @@ fn door<W: World + ?Sized>(world: &W, gateway: &EastWestGateway, purpose: Purpos
             // Gateways look it up themselves.
             Err(_) if is_name(&address) && (lets_loopback || !may_reach_itself(&address)) => {
                 addresses.insert((address, port));
+            }
+            // Told where it is written.
+            Err(_) if address.is_empty() => {
+                let text = "none of its `hostInfoOverrides` can be used, and what is discovered is not wanted";
+                problem = problem.or_else(|| Some(format!("east-west gateway `{id}` has no address: {text}")));
             }
             Err(_) => {
                 let message = format!(
@@ -152,6 +158,29 @@ fn doors<W: World + ?Sized>(
     Ok(doors)
 }
 
+/// Whether connections to a gateway Service find a Pod, as far as anything is known of its Pods.
+fn has_ready_pods<W: World + ?Sized>(world: &W, service: &Service) -> bool {
+    let slices = world.slices(&service.id);
+    if !slices.is_empty() {
+        return slices.iter().any(|slice| !slice.endpoints.is_empty());
+    }
+    let pods = world.pods(&service.id.cluster, &service.id.namespace);
+    let mut own = pods.iter().filter(|pod| contains_all(&pod.labels, &service.selector)).peekable();
+    own.peek().is_none() || own.any(|pod| pod.ready)
+}
+
+/// The east-west gateways by which all workspaces can be reached from other clusters, by address and port.
+///
+/// # Cost
+/// In proportion to the workspaces and the clusters.
+pub(super) fn all_doors<W: World + ?Sized>(world: &W) -> BTreeMap<(Name, u16), ObjectRef> {
+    let roster = world.roster();
+    let each = roster.clusters.keys().flat_map(|cluster| roster.workspaces.keys().map(move |owner| (cluster, owner)));
+    let chosen = each.flat_map(|(cluster, owner)| east_west_gateways(world, cluster, owner));
+    let doors = chosen.filter_map(|gateway| door(world, &gateway, Purpose::Crossing).ok());
+    doors.flat_map(|door| door.addresses.into_iter().map(move |at| (at, door.service.id.clone()))).collect()
+}
+
 /// How a gateway reaches a Service of another cluster, for a purpose of gateways of other clusters.
 ///
 /// # Errors
@@ -176,7 +205,8 @@ pub fn way<W: World + ?Sized>(
     let target = UpstreamId { purpose, ..service.clone() };
     let server_name = target.server_name().map_err(|reason| (Code::Unsupported, reason))?;
     let namespaces = doors.iter().map(|door| door.service.id.namespace.clone()).collect();
-    let gateways = doors.into_iter().flat_map(|door| door.addresses).collect();
+    let ready = doors.into_iter().filter(|door| has_ready_pods(world, &door.service));
+    let gateways = ready.flat_map(|door| door.addresses).collect();
     Ok(Way { remote: Remote { target, server_name, tls: None, namespaces }, gateways })
 }
 
@@ -197,7 +227,7 @@ pub(super) fn add_remote(endpoints: &mut BTreeMap<Locality, Vec<Endpoint>>, behi
     for Behind { way, endpoints } in behind {
         let addresses: BTreeSet<_> = endpoints.values().flatten().map(|one| (&one.address, one.port)).collect();
         let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
-        if count > 0 {
+        if count > 0 && !way.gateways.is_empty() {
             let places = endpoints.iter().filter(|(_, list)| !list.is_empty()).map(|(place, _)| place);
             ready.push((way, count, common(places)));
         }
@@ -384,6 +414,11 @@ pub fn crossings<'e, W: World + ?Sized>(
     listeners
 }
 
+/// Whether a port of an item is none, which is told where it is written.
+fn has_no_number(item: &EastWestItem) -> bool {
+    [&item.port, &item.termination_port].contains(&&Some(Port::Number(0)))
+}
+
 /// A finding on the settings that choose a gateway Service, or on the Service where nobody chose it by settings.
 fn told(settings: Option<&ObjectRef>, service: &ObjectRef, severity: Severity, code: Code, message: String) -> Finding {
     let finding = |subject| Finding { severity, ..Finding::error(subject, code, message) };
@@ -437,9 +472,20 @@ pub fn east_west_findings<W: World + ?Sized>(world: &W, findings: &mut Findings)
             };
             for gateway in chosen {
                 clusters.entry(gateway.item.unwrap_or_default()).or_default().insert(cluster);
+                let item = gateway.item.and_then(|index| member.options.east_west.as_ref()?.get(index));
+                if item.is_some_and(has_no_number) {
+                    continue;
+                }
                 if let Err(Unusable { severity, message }) = door(world, &gateway, Purpose::Crossing) {
                     let id = &gateway.service.id;
                     findings.push(told(settings.as_ref(), id, severity, Code::NoEastWestGateway, message));
+                } else if !has_ready_pods(world, &gateway.service) {
+                    let id = &gateway.service.id;
+                    let message = format!(
+                        "no Pod of east-west gateway `{id}` is ready, so nothing is sent there until one is: look at its Deployment"
+                    );
+                    let (settings, code) = (settings.as_ref(), Code::NoEastWestGateway);
+                    findings.push(told(settings, id, Severity::Warning, code, message));
                 }
             }
         }

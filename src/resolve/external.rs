@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::ir::client_tls::PeerName;
+use crate::ir::client_tls::{ClientTls, PeerName};
 use crate::ir::upstream::{Endpoint, Locality, Purpose, Upstream, UpstreamId, UpstreamProtocol};
 use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, Labels, Name, ObjectRef};
 
 use super::LoopbackEndpoints;
 use super::access;
+use super::crossing::all_doors;
 use super::destination::isolated_from;
 use super::facts::{
     ExternalAddress, ExternalEndpoint, ExternalPort, ExternalService, Fault, Port, Selector, VirtualDestination,
@@ -106,8 +107,10 @@ fn source<W: World + ?Sized>(world: &W, service: &ExternalService) -> Source {
         let is_mixed = has(|address| matches!(address, ExternalAddress::Socket(_)))
             && has(|address| matches!(address, ExternalAddress::Name(_)));
         return if is_mixed {
-            let message = "the external endpoints are DNS names and Unix sockets, which Envoy cannot have side by side: write an external service for each";
-            fault("spec.selector", message.to_owned())
+            fault(
+                "spec.selector",
+                format!("among the external endpoints are {MIXED}: write an external service for each"),
+            )
         } else {
             Source::Endpoints(endpoints)
         };
@@ -270,6 +273,19 @@ fn endpoints<W: World + ?Sized>(
     result
 }
 
+/// What Envoy cannot have in one cluster.
+const MIXED: &str = "DNS names and Unix sockets, which Envoy cannot have side by side";
+
+/// Why endpoints cannot be those of one upstream.
+fn mixed<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Option<String> {
+    let (mut has_sockets, mut has_names) = (false, false);
+    for endpoint in endpoints {
+        has_sockets |= endpoint.address.starts_with('/');
+        has_names |= !endpoint.address.starts_with('/') && endpoint.address.parse::<IpAddr>().is_err();
+    }
+    (has_sockets && has_names).then(|| format!("with it there would be {MIXED}"))
+}
+
 fn port_of(endpoint: &ExternalEndpoint, target: &Port) -> Option<u16> {
     endpoint.ports.iter().find_map(|(name, number)| {
         let is_it = match target {
@@ -363,6 +379,37 @@ pub(super) fn lead<W: World + ?Sized>(from: &Opener<'_, W>, upstream: &mut Upstr
         }
     }
     upstream.endpoints = endpoints(from.world, Some(&from.gateway.cluster), &service, port, &mut Findings::new());
+    leave_out_doors(from, &service, upstream.tls.as_ref(), &mut upstream.endpoints, findings);
+}
+
+/// Leaves out east-west gateways where a gateway shows who it is: those of other clusters take it for one that sends what its
+/// policies let through.
+///
+/// # Findings
+/// [`Code::UnsafeEndpoint`] on the external service.
+fn leave_out_doors<W: World + ?Sized>(
+    from: &Opener<'_, W>,
+    service: &ExternalService,
+    tls: Option<&ClientTls>,
+    endpoints: &mut BTreeMap<Locality, Vec<Endpoint>>,
+    findings: &mut Findings,
+) {
+    if !tls.is_some_and(ClientTls::shows_identity) {
+        return;
+    }
+    let doors = all_doors(from.world);
+    endpoints.retain(|_, list| {
+        list.retain(|endpoint| {
+            let Some(door) = doors.get(&(endpoint.address.clone(), endpoint.port)) else { return true };
+            let message = format!(
+                "`{}` is the east-west gateway `{door}`, to which gateways show who they are for nobody else, and is left out: name the Service behind it",
+                endpoint.address
+            );
+            findings.push(Finding::warning(&service.id, Code::UnsafeEndpoint, message).with(door));
+            false
+        });
+        !list.is_empty()
+    });
 }
 
 fn hostname(service: &ExternalService) -> Name {
@@ -456,7 +503,12 @@ fn join_one<W: World + ?Sized>(
         Way::Closed(reason) => return Err(format!(" on some gateways: {reason}")),
     };
     let key = origination::key(&service.id);
-    for (locality, list) in endpoints(from.world, Some(&from.gateway.cluster), service, own, &mut Findings::new()) {
+    let mut found = endpoints(from.world, Some(&from.gateway.cluster), service, own, &mut Findings::new());
+    leave_out_doors(from, service, tls.as_ref(), &mut found, findings);
+    if let Some(reason) = mixed(upstream.endpoints.values().chain(found.values()).flatten()) {
+        return Err(format!(": {reason}"));
+    }
+    for (locality, list) in found {
         let list = list.into_iter().map(|endpoint| Endpoint { via: Some(key.clone()), ..endpoint });
         upstream.endpoints.entry(locality).or_default().extend(list);
     }

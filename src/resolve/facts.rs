@@ -528,6 +528,8 @@ pub struct ServicePort {
     pub target: Port,
     /// Protocol towards the Pods, from `appProtocol` or the name; `None` for TLS (R195).
     pub protocol: Option<UpstreamProtocol>,
+    /// Whether the same say that it speaks neither HTTP nor TLS, so that connections to its host are passed on whole.
+    pub is_stream: bool,
     /// Whether it is TCP.
     pub tcp: bool,
     /// The port on every Node, if there is one.
@@ -579,6 +581,8 @@ pub struct Pod {
     pub ready: bool,
     /// Whether requests from its addresses are its own: not where it has ended, or has no address but its Node's.
     pub is_client: bool,
+    /// Whether it has ended, well or not.
+    pub has_ended: bool,
 }
 
 /// A ServiceAccount.

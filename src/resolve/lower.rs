@@ -20,7 +20,7 @@ use std::sync::Arc;
 use crate::crd::common::{self, DestinationKind as WrittenKind, ObjectReference, ObjectSelector, PortSelector};
 use crate::crd::policy::selector as written;
 use crate::crd::{Object, Spec};
-use crate::model::{Code, FieldPath, Finding, Findings, Kind, Labels, Name};
+use crate::model::{Code, FieldPath, Finding, Findings, Host, Kind, Labels, Name, ObjectRef};
 
 use super::facts::{
     Account, AuthServerObject, ClientMode, Cluster, DestinationKind, DestinationSelector, ExternalEndpoint,
@@ -218,6 +218,11 @@ pub(super) fn lower_destination_selector(written: &written::DestinationSelector)
         // A port that is none selects nothing: no Service has port 0.
         port: written.port.as_ref().and_then(|port| lower_port(port).unwrap_or(Some(Port::Number(0)))),
     }
+}
+
+/// A host that is written a second time.
+fn stands_twice(id: &ObjectRef, host: &Host, at: FieldPath) -> Finding {
+    Finding::warning(id, Code::InvalidField, format!("`{host}` stands twice: leave one of them out")).at(at)
 }
 
 /// Reports a field that has no effect here.

@@ -183,8 +183,8 @@ fn table_of_external_service(service: &ExternalService) -> Option<Table> {
 fn table_of_service(roster: &Roster, service: &Service) -> Option<Table> {
     let federated = federated_ports(roster, service);
     let ports = service.ports.iter().enumerate().filter(|(_, port)| port.tcp && federated.contains(&port.number));
-    let ports: Vec<(usize, u16, bool)> =
-        ports.map(|(index, port)| (index, port.number, port.protocol.is_some())).collect();
+    let is_http = |port: &ServicePort| port.protocol.is_some() && !port.is_stream;
+    let ports: Vec<(usize, u16, bool)> = ports.map(|(index, port)| (index, port.number, is_http(port))).collect();
     let host = federated_host(roster, service).filter(|_| !ports.is_empty())?;
     Some(table(&service.id, &service.age, vec![host], &ports, DestinationKind::Service))
 }

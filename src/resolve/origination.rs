@@ -333,7 +333,7 @@ fn start<W: World + ?Sized>(
         let labels = destination_labels(from.world, of).unwrap_or_default();
         if !is_visible(from.world, from.owner, of, &labels) {
             return Err(of_certificate(format!(
-                "the Secret or file belongs to the gateway of workspace `{}`, which does not see `{of}`: export it there, and have it imported",
+                "what it is to show or trust belongs to the gateway of workspace `{}`, which does not see `{of}`: export it there, and have it imported",
                 from.owner
             )));
         }

@@ -182,12 +182,18 @@ impl Credentials {
             if !clients.is_some_and(is_accepted) {
                 return;
             }
-            let left = ends(own).map_or(0, |ends| ends - now() + 1);
-            let left = Duration::from_secs(u64::try_from(left).unwrap_or_default());
+            let now = now();
+            let next = chain.iter().filter_map(ends).map(|ends| ends + 1).filter(|ends| *ends > now).min();
+            let until_next = async {
+                match next.and_then(|next| u64::try_from(next - now).ok()) {
+                    Some(left) => tokio::time::sleep(Duration::from_secs(left)).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 // The sender is ours.
                 _ = current.changed() => {}
-                () = tokio::time::sleep(left) => {}
+                () = until_next => {}
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Connections: accepted, and where there are credentials, wrapped in TLS.
 //!
-//! A handshake that takes its time holds up nobody. A connection ends when what was shown on it is no longer accepted.
+//! A handshake that takes its time holds up nobody. A connection ends when what was shown on it is no longer accepted, and
+//! when nothing is shown on it in time.
 
 use std::future::Future;
 use std::io;
@@ -8,7 +9,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,12 +19,11 @@ use tokio_rustls::server::TlsStream;
 use tonic::codegen::http::HeaderMap;
 use tonic::transport::server::Connected;
 
+use super::caller::Caller;
 use super::credentials::{Admitted, Credentials, Shown};
+use super::lobby::{Lobby, Stay, Visit};
 use super::observation::{Observer, Reason};
 use super::turnstile::Turnstile;
-
-/// How long a handshake may take; one takes two round trips.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Connections that wait to be taken up.
 const BACKLOG: usize = 16;
@@ -52,7 +51,11 @@ impl Access {
         match self {
             Self::Anybody => Ok(Admitted::anybody()),
             Self::Credentials(credentials) => {
-                credentials.admit(arrival.map_or(&Shown::Nothing, |arrival| &arrival.shown), headers)
+                let admitted = credentials.admit(arrival.map_or(&Shown::Nothing, |arrival| &arrival.shown), headers)?;
+                if let (Some(arrival), Caller::Account(account)) = (arrival, &admitted.caller) {
+                    arrival.visit.prove(account).map_err(|why| (Reason::Limit, why))?;
+                }
+                Ok(admitted)
             }
         }
     }
@@ -63,6 +66,7 @@ impl Access {
 pub(super) struct Arrival {
     pub(super) peer: Option<SocketAddr>,
     shown: Shown,
+    visit: Arc<Visit>,
 }
 
 /// A connection.
@@ -83,14 +87,20 @@ pub(super) async fn accept<O: Observer>(
     listener: TcpListener,
     access: Access,
     turnstile: Arc<Turnstile<O>>,
+    lobby: Arc<Lobby>,
     taken: mpsc::Sender<io::Result<Connection>>,
 ) {
+    let is_full = || turnstile.turn_away(Reason::Limit, None, "as many connections are open as there may be");
     let mut handshakes = JoinSet::new();
     loop {
+        let next = async {
+            lobby.room(is_full).await;
+            listener.accept().await
+        };
         tokio::select! {
             () = taken.closed() => return,
             Some(_) = handshakes.join_next() => {}
-            accepted = listener.accept() => {
+            accepted = next => {
                 let (taken, turnstile) = (taken.clone(), turnstile.clone());
                 let (stream, peer) = match accepted {
                     Ok(accepted) => accepted,
@@ -104,12 +114,12 @@ pub(super) async fn accept<O: Observer>(
                 let _ = stream.set_nodelay(true);
                 match &access {
                     Access::Anybody => {
-                        let _ = taken.send(Ok(Connection::plain(stream, peer))).await;
+                        let _ = taken.send(Ok(Connection::plain(stream, peer, lobby.pass()))).await;
                     }
                     Access::Credentials(credentials) => {
-                        let credentials = credentials.clone();
+                        let (credentials, entered) = (credentials.clone(), lobby.enter());
                         handshakes.spawn(async move {
-                            if let Some(connection) = shake(stream, peer, credentials, &turnstile).await {
+                            if let Some(connection) = shake((stream, peer), entered, credentials, turnstile).await {
                                 let _ = taken.send(Ok(connection)).await;
                             }
                         });
@@ -126,31 +136,53 @@ pub(super) fn channel() -> (mpsc::Sender<io::Result<Connection>>, mpsc::Receiver
 }
 
 async fn shake<O: Observer>(
-    stream: TcpStream,
-    peer: SocketAddr,
+    (stream, peer): (TcpStream, SocketAddr),
+    (visit, stay): (Arc<Visit>, Stay),
     credentials: Credentials,
-    turnstile: &Turnstile<O>,
+    turnstile: Arc<Turnstile<O>>,
 ) -> Option<Connection> {
     let acceptor = TlsAcceptor::from(credentials.tls());
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        // A probe that only connects.
-        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return None,
-        Ok(Err(error)) => {
-            turnstile.turn_away(reason(&error), Some(peer), &error.to_string());
+    let mut over: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(stay.is_over());
+    let shaken = tokio::select! {
+        shaken = acceptor.accept(stream) => shaken,
+        () = &mut over => {
+            turnstile.turn_away(Reason::Handshake, Some(peer), "the TLS handshake takes too long");
             return None;
         }
-        Err(_) => {
-            turnstile.turn_away(Reason::Handshake, Some(peer), "the TLS handshake takes too long");
+    };
+    let stream = match shaken {
+        Ok(stream) => stream,
+        // A probe that only connects.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return None,
+        Err(error) => {
+            turnstile.turn_away(reason(&error), Some(peer), &error.to_string());
             return None;
         }
     };
     let chain: Vec<_> = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
     let chain: Vec<_> = chain.into_iter().map(rustls::pki_types::CertificateDer::into_owned).collect();
-    let arrival = Arrival { peer: Some(peer), shown: Shown::by(&chain) };
-    let end: Pin<Box<dyn Future<Output = ()> + Send>> =
-        if chain.is_empty() { Box::pin(std::future::pending()) } else { Box::pin(credentials.outlived(chain)) };
-    Some(Connection { arrival, io: Wire::Tls(Box::new(stream)), end })
+    let shown = Shown::by(&chain);
+    if let Shown::Account(account) = &shown
+        && let Err(why) = visit.prove(account)
+    {
+        turnstile.turn_away(Reason::Limit, Some(peer), &why);
+        return None;
+    }
+    let in_time = async move {
+        over.await;
+        turnstile.turn_away(Reason::NoCredential, Some(peer), "no credential was shown in time");
+    };
+    let end: Pin<Box<dyn Future<Output = ()> + Send>> = if chain.is_empty() {
+        Box::pin(in_time)
+    } else {
+        Box::pin(async move {
+            tokio::select! {
+                () = credentials.outlived(chain) => {}
+                () = in_time => {}
+            }
+        })
+    };
+    Some(Connection { arrival: Arrival { peer: Some(peer), shown, visit }, io: Wire::Tls(Box::new(stream)), end })
 }
 
 /// Whether a handshake failed for the certificate of the client.
@@ -163,8 +195,8 @@ fn reason(error: &io::Error) -> Reason {
 }
 
 impl Connection {
-    fn plain(stream: TcpStream, peer: SocketAddr) -> Self {
-        let arrival = Arrival { peer: Some(peer), shown: Shown::Nothing };
+    fn plain(stream: TcpStream, peer: SocketAddr, visit: Arc<Visit>) -> Self {
+        let arrival = Arrival { peer: Some(peer), shown: Shown::Nothing, visit };
         Self { arrival, io: Wire::Plain(stream), end: Box::pin(std::future::pending()) }
     }
 }

@@ -1,6 +1,7 @@
 //! Ring 6: where snapshots go. Serves them to Envoys: ADS and a service per type, delta and state of the world.
 //!
-//! - `door` accepts connections, in plaintext or with [`credentials`], and [`caller`] is who proved to be there.
+//! - `door` accepts connections, in plaintext or with [`credentials`], as many as `lobby` has room for; [`caller`] is who
+//!   proved to be there.
 //! - [`server`] opens streams; `stream` is one stream's task. They move messages and own no rule. `wire` and `grpc`
 //!   read and write the messages and their frames, without copying what is large; `commons` is what streams work out once
 //!   for all of them.
@@ -78,6 +79,7 @@ mod commons;
 mod door;
 mod grpc;
 mod lane;
+mod lobby;
 mod slot;
 mod spread;
 mod stream;

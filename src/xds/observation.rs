@@ -77,7 +77,7 @@ pub enum Reason {
     Node,
     /// The client's node matches no gateway.
     NoGateway,
-    /// There are too many streams.
+    /// There are too many streams or connections, of all or of one account.
     Limit,
 }
 

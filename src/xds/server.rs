@@ -13,11 +13,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::codegen::http::Response;
 
+use super::caller::Caller;
 use super::commons::Commons;
 use super::credentials::Admitted;
 use super::door::{self, Arrival};
 use super::grpc::{Requests, Responses};
 use super::inspection::Sessions;
+use super::lobby::{Lobby, Shares};
 use super::observation::{Observer, Reason, StreamId};
 use super::session::SessionSettings;
 use super::slot;
@@ -60,6 +62,18 @@ pub struct ServerSettings {
     pub streams: usize,
     /// Streams at a time on one connection.
     pub streams_per_connection: u32,
+    /// Streams at a time of one account; more are refused with `RESOURCE_EXHAUSTED`.
+    pub streams_per_account: usize,
+    /// Connections at a time; more wait until there is room.
+    pub connections: usize,
+    /// Connections at a time of one account; more are closed.
+    pub connections_per_account: usize,
+    /// Connections at a time on which nothing was proven yet, where credentials are wanted; those that waited for some
+    /// seconds make room for more.
+    pub unproven: usize,
+    /// How long a client may take for the handshake and to prove who it is, where credentials are wanted; then its
+    /// connection is closed.
+    pub proof: Duration,
     /// How long a stream may stay without its first message.
     pub first_message: Duration,
     /// Time between HTTP/2 pings on a connection.
@@ -74,7 +88,8 @@ pub struct ServerSettings {
 }
 
 impl Default for ServerSettings {
-    /// 32 MiB, 20,000 streams, 32 per connection, 30 s for the first message, pings every 30 s with 10 s to answer, 4 h of
+    /// 32 MiB, 20,000 streams, 32 per connection, 1,000 of an account, as many connections as the process may have and 1,000 of
+    /// an account, 512 on which nothing is proven, 10 s for the proof, 30 s for the first message, pings every 30 s with 10 s to answer, 4 h of
     /// age, 5 s to drain.
     fn default() -> Self {
         Self {
@@ -82,6 +97,11 @@ impl Default for ServerSettings {
             request_bytes: 32 << 20,
             streams: 20_000,
             streams_per_connection: 32,
+            streams_per_account: 1_000,
+            connections: usize::MAX,
+            connections_per_account: 1_000,
+            unproven: 512,
+            proof: Duration::from_secs(10),
             first_message: Duration::from_secs(30),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
@@ -129,6 +149,7 @@ pub async fn serve<S: SnapshotSource, O: Observer>(
         commons: Commons::default(),
         closing: closing.clone(),
         places: places.clone(),
+        shares: Shares::new(settings.streams_per_account),
         next_id: AtomicU64::new(1),
     });
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -139,7 +160,7 @@ pub async fn serve<S: SnapshotSource, O: Observer>(
         close.send_replace(Some(settings.streams.saturating_sub(places.available_permits())));
     };
     let (connections, accepted) = door::channel();
-    let accepting = door::accept(listener, access.clone(), turnstile, connections);
+    let accepting = door::accept(listener, access.clone(), turnstile, Lobby::new(&settings), connections);
     let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(settings.keepalive_interval))
         .http2_keepalive_timeout(Some(settings.keepalive_timeout))
@@ -177,6 +198,8 @@ struct Streams<S, O> {
     commons: Commons,
     closing: watch::Receiver<Option<usize>>,
     places: Arc<Semaphore>,
+    /// Of them, those of each account.
+    shares: Arc<Shares>,
     next_id: AtomicU64,
 }
 
@@ -186,7 +209,7 @@ impl<S: SnapshotSource, O: Observer> Streams<S, O> {
         let arrival = request.extensions().get::<Arrival>();
         self.access.admit(arrival, request.headers()).map_err(|(reason, why)| {
             self.turnstile.turn_away(reason, arrival.and_then(|arrival| arrival.peer), &why);
-            Status::unauthenticated(why)
+            if reason == Reason::Limit { Status::resource_exhausted(why) } else { Status::unauthenticated(why) }
         })
     }
 
@@ -208,6 +231,13 @@ impl<S: SnapshotSource, O: Observer> Streams<S, O> {
             self.turnstile.turn_away(Reason::Limit, peer, "too many streams");
             return Err(Status::resource_exhausted("too many streams: connect to another replica"));
         };
+        let share = match &admitted.caller {
+            Caller::Anybody => None,
+            Caller::Account(account) => Some(self.shares.take(account).ok_or_else(|| {
+                self.turnstile.turn_away(Reason::Limit, peer, "too many streams of one account");
+                Status::resource_exhausted("this account has too many streams")
+            })?),
+        };
         let stream = Stream {
             id: StreamId(self.next_id.fetch_add(1, Ordering::Relaxed)),
             only,
@@ -226,7 +256,7 @@ impl<S: SnapshotSource, O: Observer> Streams<S, O> {
         let inbound = Requests::new(request.into_body(), limit);
         tokio::spawn(async move {
             stream.run::<P>(inbound, outbound).await;
-            drop(place);
+            drop((place, share));
         });
         Ok(Responses::answer(outgoing))
     }

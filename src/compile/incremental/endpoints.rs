@@ -244,26 +244,22 @@ fn is_the_same_but_for_endpoints(before: &Upstream, now: &Upstream) -> bool {
         && (tls, externals, remotes, secrets) == (&now.tls, &now.externals, &now.remotes, &now.secrets)
 }
 
-/// Notes from which Services an upstream takes endpoints, beside the one that it names, before its reads are recorded.
+/// Notes on the slices of which Services an upstream depends, beside the one that it names, before its reads are recorded:
+/// those that it takes endpoints from, and the gateways on the way.
 pub(super) fn note_backing(
     backed: &mut Backed,
     reads: &Reads<Slot, Reader>,
     (gateway, id): (&GatewayId, &UpstreamId),
     now: &BTreeSet<Slot>,
 ) {
-    // A Service has no other slices than its own.
-    if id.object.kind == Kind::Service {
-        return;
-    }
-    fn service(slot: &Slot) -> Option<&ObjectRef> {
-        match slot {
-            Slot::Slices(service) => Some(service),
-            _ => None,
-        }
-    }
+    // Whoever names a Service is found by that.
+    let service = |slot: &Slot| match slot {
+        Slot::Slices(service) if *service != id.object => Some(service.clone()),
+        _ => None,
+    };
     let place = (gateway.clone(), id.clone());
     for gone in reads.read_by(&Reader::Upstream(gateway.clone(), id.clone())).filter_map(service) {
-        backed.remove(gone, &place);
+        backed.remove(&gone, &place);
     }
-    now.iter().filter_map(service).for_each(|service| backed.insert(service, &place));
+    now.iter().filter_map(service).for_each(|service| backed.insert(&service, &place));
 }

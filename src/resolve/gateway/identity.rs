@@ -88,7 +88,8 @@ pub fn runs_as<W: World + ?Sized>(world: &W, gateway: &GatewayId, account: &Obje
 fn accounts<W: World + ?Sized>(world: &W, gateway: &GatewayId) -> BTreeSet<Name> {
     let services = services(world, gateway);
     let pods = world.pods(&gateway.cluster, &gateway.namespace);
-    let own = pods.iter().filter(|pod| {
+    // One that has ended is nobody any more.
+    let own = pods.iter().filter(|pod| !pod.has_ended).filter(|pod| {
         !services.is_empty() && services.iter().all(|service| contains_all(&pod.labels, &service.selector))
     });
     own.map(|pod| pod.service_account.clone()).collect()

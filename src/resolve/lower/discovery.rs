@@ -6,12 +6,15 @@ use crate::crd::core as k8s;
 use crate::crd::{Object, destination as written};
 use crate::ir::upstream::UpstreamProtocol;
 use crate::model::{Code, FieldPath, Finding, Findings, Host, Kind, Name, ObjectRef};
+use crate::resolve::external::may_reach_itself;
 use crate::resolve::facts::{
     Account, Age, ClientMode, Node, Pod, Port, Secret, Service, ServicePort, Slice, SliceEndpoint, VirtualDestination,
     VirtualPort,
 };
 
-use super::{labels, lower_client_mode, lower_port, lower_selector, not_applicable, optional, port_number};
+use super::{
+    labels, lower_client_mode, lower_port, lower_selector, not_applicable, optional, port_number, stands_twice,
+};
 
 pub(super) fn service(object: &Object, spec: &k8s::Service, findings: &mut Findings) -> Service {
     let id = &object.meta.id;
@@ -40,6 +43,10 @@ pub(super) fn service(object: &Object, spec: &k8s::Service, findings: &mut Findi
             number,
             target,
             protocol: protocol(&written.app_protocol, &written.name),
+            is_stream: matches!(
+                said_protocol(&written.app_protocol, &written.name).as_str(),
+                "tcp" | "mongo" | "mysql" | "redis" | "postgres" | "postgresql"
+            ),
             tcp: matches!(written.protocol.as_str(), "" | "TCP"),
             node_port: port_number(written.node_port).ok(),
         });
@@ -73,10 +80,15 @@ fn outside(spec: &k8s::Service) -> Vec<Name> {
     if balanced.is_empty() { spec.spec.external_ips.iter().map(Name::from).collect() } else { balanced }
 }
 
-/// From `appProtocol`, else the port name's first part (`grpc-api`); `None` for TLS.
-fn protocol(app_protocol: &str, name: &str) -> Option<UpstreamProtocol> {
+/// `appProtocol`, else the port name's first part (`grpc-api`).
+fn said_protocol(app_protocol: &str, name: &str) -> String {
     let text = if app_protocol.is_empty() { name.split('-').next().unwrap_or_default() } else { app_protocol };
-    match text.to_ascii_lowercase().as_str() {
+    text.to_ascii_lowercase()
+}
+
+/// `None` for TLS.
+fn protocol(app_protocol: &str, name: &str) -> Option<UpstreamProtocol> {
+    match said_protocol(app_protocol, name).as_str() {
         "grpc" | "http2" | "h2c" | "kubernetes.io/h2c" => Some(UpstreamProtocol::Http2),
         "https" | "tls" => None,
         _ => Some(UpstreamProtocol::Http1),
@@ -127,7 +139,7 @@ pub(super) fn pod(object: &Object, spec: &k8s::Pod) -> Pod {
         addresses.extend(optional(&spec.status.pod_ip));
     }
     let not_ready = spec.status.conditions.iter().any(|c| c.r#type == "Ready" && c.status == "False");
-    let ended = matches!(spec.status.phase.as_str(), "Succeeded" | "Failed" | "Pending");
+    let has_ended = matches!(spec.status.phase.as_str(), "Succeeded" | "Failed");
     Pod {
         id: object.meta.id.clone(),
         labels: object.meta.labels.clone(),
@@ -141,9 +153,10 @@ pub(super) fn pod(object: &Object, spec: &k8s::Pod) -> Pod {
             .flat_map(|container| &container.ports)
             .filter_map(|port| Some((optional(&port.name)?, port_number(port.container_port).ok()?)))
             .collect(),
-        ready: !not_ready && !ended,
+        ready: !not_ready && !has_ended && spec.status.phase != "Pending",
         // One that is being set up sends requests too.
-        is_client: !spec.spec.host_network && !matches!(spec.status.phase.as_str(), "Succeeded" | "Failed"),
+        is_client: !spec.spec.host_network && !has_ended,
+        has_ended,
     }
 }
 
@@ -180,6 +193,15 @@ pub(super) fn virtual_destination(
     for (index, host) in spec.hosts.iter().enumerate() {
         let field = FieldPath::new("spec.hosts").index(index);
         match Host::parse(host) {
+            Ok(_) if host.parse::<IpAddr>().is_ok() => {
+                let message = format!("`{host}` is an address, which clients dial without asking for it: write a name");
+                findings.push(Finding::error(id, Code::InvalidField, message).at(field));
+            }
+            Ok(_) if may_reach_itself(host) => {
+                let message = format!("by `{host}` clients reach themselves and no gateway: write another name");
+                findings.push(Finding::error(id, Code::InvalidField, message).at(field));
+            }
+            Ok(host) if hosts.contains(host.name()) => findings.push(stands_twice(id, &host, field)),
             Ok(host) if !host.is_wildcard() => hosts.push(host.name().clone()),
             Ok(_) => findings.push(
                 Finding::error(
@@ -216,12 +238,20 @@ pub(super) fn virtual_destination(
             findings.push(Finding::error(id, Code::InvalidField, message).at(at));
         };
         let number = match port_number(written.number) {
+            Ok(number) if ports.iter().any(|other: &VirtualPort| other.number == number) => {
+                error(field.field("number"), format!("port {number} stands twice: the first counts"));
+                continue;
+            }
             Ok(number) => number,
             Err(message) => {
                 error(field.field("number"), message);
                 continue;
             }
         };
+        if spec.services.is_empty() && spec.external_services.is_empty() && written.target_port.is_some() {
+            let message = "`targetPort` is a port of what is selected, and nothing is: leave it out, or write `services` or `externalServices`";
+            error(field.field("targetPort"), message.to_owned());
+        }
         let target = match written.target_port.as_ref().map(lower_port) {
             Some(Err(message)) => {
                 error(field.field("targetPort"), message);

@@ -6,14 +6,14 @@ use crate::crd::destination as written;
 use crate::crd::destination::ClientsideTlsMode;
 use crate::crd::{Object, common};
 use crate::ir::client_tls::{Origination, Shows, Trusts};
-use crate::ir::upstream::{Locality, UpstreamProtocol};
+use crate::ir::upstream::{Locality, UpstreamProtocol, is_crossing_name};
 use crate::model::{Code, FieldPath, Finding, Findings, Host, Name};
 use crate::resolve::facts::{
     Age, ExternalAddress, ExternalEndpoint, ExternalPort, ExternalService, Fault, Port, PortTls,
 };
-use crate::resolve::policy::client_tls::server_name;
+use crate::resolve::policy::client_tls::{names_a_crossing, server_name};
 
-use super::{labels, lower_port, not_applicable, optional, port_number};
+use super::{labels, lower_port, not_applicable, optional, port_number, stands_twice};
 
 /// Longest path of a Unix socket, in bytes: Envoy refuses a whole cluster for a longer one.
 const LONGEST_SOCKET: usize = 107;
@@ -93,12 +93,15 @@ fn hosts(object: &Object, spec: &written::ExternalService, findings: &mut Findin
     for (index, text) in spec.hosts.iter().enumerate() {
         let at = FieldPath::new("spec.hosts").index(index);
         match Host::parse(text) {
+            _ if is_crossing_name(text) => {
+                findings.push(Finding::error(id, Code::InvalidField, names_a_crossing(text)).at(at));
+            }
             Ok(_) if text.parse::<IpAddr>().is_ok() => {
                 let message = format!("`{text}` is an address: write it into `addresses`");
                 findings.push(Finding::error(id, Code::InvalidField, message).at(at));
             }
             Ok(host) if !hosts.contains(&host) => hosts.push(host),
-            Ok(_) => {}
+            Ok(host) => findings.push(stands_twice(id, &host, at)),
             Err(error) => findings.push(Finding::error(id, Code::InvalidField, error.to_string()).at(at)),
         }
     }
@@ -249,7 +252,14 @@ fn origination(
                 "ISTIO_MUTUAL trusts the mesh's root: leave `insecureSkipVerify` out",
             ));
         }
-        ClientsideTlsMode::IstioMutual => (Shows::Identity, Trusts::Roots),
+        ClientsideTlsMode::IstioMutual => {
+            if names.is_empty() {
+                let message = "without `subjectAltNames` whoever has an identity in the mesh may answer in place of the server, and read what is sent: name who it is, as spiffe://<cluster>/ns/<namespace>/sa/<account>";
+                let finding = Finding::warning(&object.meta.id, Code::ServerNotVerified, message);
+                findings.push(finding.at(FieldPath::new("spec.subjectAltNames")));
+            }
+            (Shows::Identity, Trusts::Roots)
+        }
     };
     let trusts = if written.insecure_skip_verify == Some(true) {
         let message = "with `insecureSkipVerify` anybody may answer in place of the server, and read what is sent";

@@ -202,9 +202,12 @@ fn east_west(
             let at = field.field("hostInfoOverrides").index(position);
             let is_address = info.addr.parse::<IpAddr>().is_ok();
             let is_name = Host::parse(&info.addr).is_ok_and(|host| !host.is_wildcard());
+            // Kept without an address: what is discovered is not what the author wants.
+            let nowhere = DialledAddress { address: Name::default(), port: None };
             if !is_address && !is_name {
                 let message = format!("`{}` is no IP address and no host name", info.addr);
                 findings.push(Finding::error(&object.meta.id, Code::InvalidField, message).at(at.field("addr")));
+                overrides.push(nowhere);
                 continue;
             }
             let port = if info.port == 0 { Ok(None) } else { port_number(info.port).map(Some) };
@@ -213,6 +216,7 @@ fn east_west(
                 Err(message) => {
                     let finding = Finding::error(&object.meta.id, Code::InvalidField, message);
                     findings.push(finding.at(at.field("port")));
+                    overrides.push(nowhere);
                 }
             }
         }

@@ -6,6 +6,7 @@
 use crate::crd::policy::ClientTlsPolicy;
 use crate::crd::policy::client_tls::{ClientTls, ClientTlsMode};
 use crate::ir::client_tls::{Origination, Shows, Trusts};
+use crate::ir::upstream::is_crossing_name;
 use crate::model::{Code, Host, Name};
 use crate::resolve::facts::Fault;
 
@@ -62,11 +63,19 @@ fn settings(mode: &str, written: &ClientTlsMode) -> Result<(Option<Name>, Option
 /// # Errors
 /// What is wrong with it, in words.
 pub fn server_name(text: &str) -> Result<Name, String> {
+    if is_crossing_name(text) {
+        return Err(names_a_crossing(text));
+    }
     match Host::parse(text) {
         Ok(host) if host.is_wildcard() => Err(format!("`{host}` has a wildcard, which no server name has")),
         Ok(host) => Ok(host.as_str().trim_end_matches('.').into()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// What to do in place of a name by which gateways ask each other for a Service.
+pub fn names_a_crossing(text: &str) -> String {
+    format!("{text:?} is what gateways ask each other for, and for nobody else to ask: name the Service itself")
 }
 
 #[cfg(test)]
@@ -100,6 +109,11 @@ mod tests {
             (json!({"istioMutual": {}}), Code::Unsupported, "spec.config.istioMutual"),
             (json!({"mutual": {}}), Code::InvalidField, "spec.config.mutual.config.credentialName"),
             (json!({"simple": {"config": {"sni": "*.example"}}}), Code::InvalidField, "spec.config.simple.config.sni"),
+            (
+                json!({"simple": {"config": {"sni": "outbound_.80_._.pay.shop.svc.c2"}}}),
+                Code::InvalidField,
+                "spec.config.simple.config.sni",
+            ),
             (json!({"mutual": {"config": {"sni": "a b"}}}), Code::InvalidField, "spec.config.mutual.config.sni"),
         ] {
             let fault = lowered(config.clone()).unwrap_err();

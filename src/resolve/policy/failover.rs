@@ -30,6 +30,11 @@ pub fn lower(id: &ObjectRef, policy: &FailoverPolicy, remarks: &mut Findings) ->
     }
     let Some(labels) = config.priority_labels.as_ref().filter(|_| config.locality_mappings.is_empty()) else {
         let mappings = config.locality_mappings.iter().enumerate();
+        for (index, _) in mappings.clone().filter(|(_, written)| written.to.is_empty()) {
+            let message = "the mapping leads nowhere, so from there nothing takes over but what is in the same place: write `to`, or leave the mapping out";
+            let at = FieldPath::new("spec.config.localityMappings").index(index).field("to");
+            remarks.push(Finding::warning(id, Code::PolicyRemark, message).at(at));
+        }
         let mappings: Result<Vec<Mapping>, Fault> = mappings.map(|(index, written)| mapping(index, written)).collect();
         return Ok(Failover::ByPlace(mappings?));
     };
