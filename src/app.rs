@@ -64,6 +64,7 @@ use keys::Keys;
 use lane::{Lane, Made, PutOff, Step};
 use limits::LimitServers;
 use origin::Opened;
+use reporting::Reporter;
 use secrets::Secrets;
 
 mod audit;
@@ -77,6 +78,7 @@ mod limits;
 mod origin;
 mod refusals;
 mod releases;
+mod reporting;
 mod secrets;
 
 /// How long the compile thread waits for other gateways to refuse what one has refused, so that authors are told once how many
@@ -177,6 +179,7 @@ pub async fn serve(
     at_work: std_mpsc::Sender<Infallible>,
 ) -> Result<(), AppError> {
     let origin = Opened::open(&settings.origin, &options).await?;
+    let (management, admin_namespace) = (options.management_cluster.clone(), options.admin_namespace.clone());
     let credentials = settings.xds_credentials.as_deref().map(Credentials::open).transpose()?;
     let access = credentials.clone().map_or(Access::Anybody, Access::Credentials);
     // After the directory: the wrong directory is the likelier mistake, and the one to be told first.
@@ -225,6 +228,19 @@ pub async fn serve(
     let (over, is_over) = oneshot::channel();
     let trusts_labels = origin.trusts_labels();
     let followed = origin.follow(lane, events.clone(), asked, over)?;
+    let reporter = Reporter {
+        state: state.clone(),
+        ledger: sources.ledger.clone(),
+        publisher: publisher.clone(),
+        namespace: settings.namespace.clone().unwrap_or_else(|| admin_namespace.to_string()),
+        management,
+    };
+    let report = async {
+        match followed.kubernetes().filter(|_| !settings.read_only) {
+            Some(kubernetes) => reporter.run(kubernetes).await,
+            None => std::future::pending().await,
+        }
+    };
     // Set once, here.
     let _ = followed.missing().map(|missing| sources.missing.set(missing));
     let follow = async {
@@ -272,6 +288,8 @@ pub async fn serve(
         (served, ready, ()) = work => served.map(|_| ()).and(ready),
         // The only way for it to end: nobody takes batches any more.
         () = follow => Err(AppError::Compile),
+        // It never ends.
+        () = report => Ok(()),
     }
 }
 

@@ -23,6 +23,13 @@ pub struct RawSettings {
     /// A context of the kubeconfig, in place of its current one.
     #[arg(long, env = "CHANCERY_CONTEXT", value_name = "NAME", conflicts_with = "directory")]
     pub context: Option<String>,
+    /// Write nothing to API servers: no statuses, no events, no Lease. For running beside another control plane.
+    #[arg(long, env = "CHANCERY_READ_ONLY", value_parser = BoolishValueParser::new())]
+    pub read_only: bool,
+    /// The namespace of the management cluster in which the Lease is by which one of several replicas writes statuses; the admin
+    /// namespace when left out. POD_NAMESPACE of the downward API says the same.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    pub lease_namespace: Option<String>,
     /// Where the xDS server listens. Loopback only, unless --xds-credentials is given; port 0 picks a free one.
     #[arg(long, env = "CHANCERY_XDS_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:18000")]
     pub xds_address: SocketAddr,
@@ -54,6 +61,10 @@ pub struct RawSettings {
 pub struct Settings {
     /// Where objects come from.
     pub origin: Origin,
+    /// Whether nothing is written to API servers.
+    pub read_only: bool,
+    /// Where the Lease of who writes statuses is; none is the admin namespace.
+    pub namespace: Option<String>,
     /// Where xDS listens.
     pub xds_address: SocketAddr,
     /// Where the credentials of xDS are; none lets in whoever reaches the port.
@@ -153,6 +164,8 @@ impl TryFrom<RawSettings> for Settings {
         };
         Ok(Self {
             origin,
+            read_only: raw.read_only,
+            namespace: raw.lease_namespace.filter(|namespace| !namespace.is_empty()),
             xds_address: raw.xds_address,
             xds_credentials: raw.xds_credentials,
             admin_address: raw.admin_address,

@@ -270,8 +270,7 @@ pub(crate) fn run(kubeconfig: &Path, arguments: &[&str], input: Option<&str>) ->
     let mut command = Command::new(find("kubectl")?);
     command.env("HOME", folder).env("KUBECONFIG", kubeconfig).args(arguments);
     command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
-    let mut child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("start kubectl")?;
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("start kubectl")?;
     // It reads to the end before it prints more than a pipe holds; where it ends without reading, its own words say why.
     if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
         let _ = stdin.write_all(text.as_bytes());

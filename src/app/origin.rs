@@ -42,7 +42,9 @@ impl Opened {
                 let directory = directory.clone();
                 let opened = tokio::task::spawn_blocking(move || Listed::open(&directory, source_options)).await;
                 match opened {
-                    Ok(opened) => opened.map(|(listed, first)| Self::Directory(Box::new(listed), first)).map_err(Into::into),
+                    Ok(opened) => {
+                        opened.map(|(listed, first)| Self::Directory(Box::new(listed), first)).map_err(Into::into)
+                    }
                     Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
                 }
             }
@@ -50,8 +52,10 @@ impl Opened {
                 let access = Access { kubeconfig: kubeconfig.clone(), context: context.clone() };
                 let config = access.load().await?;
                 // What would fail later, in a thread of its own, fails here.
-                kube::Client::try_from(config.clone())
-                    .map_err(|error| AppError::Client { server: config.cluster_url.to_string(), reason: error.to_string() })?;
+                kube::Client::try_from(config.clone()).map_err(|error| AppError::Client {
+                    server: config.cluster_url.to_string(),
+                    reason: error.to_string(),
+                })?;
                 let options = kubernetes::Options {
                     management: options.management_cluster.clone(),
                     admin_namespace: options.admin_namespace.clone(),
@@ -116,6 +120,14 @@ impl Opened {
 }
 
 impl Followed {
+    /// The API servers, where it is they.
+    pub(super) fn kubernetes(&self) -> Option<&Kubernetes> {
+        match self {
+            Self::Directory(_) => None,
+            Self::Kubernetes(kubernetes) => Some(kubernetes),
+        }
+    }
+
     /// What the first complete list waits for, where it may take a while.
     pub(super) fn missing(&self) -> Option<Missing> {
         match self {

@@ -263,7 +263,8 @@ pub fn says(status: &Value, wanted: &Value) -> bool {
         ("conditions", Some(Value::Array(known))) => {
             let own = known.iter().filter(|condition| is_own(condition));
             let wanted = wanted.as_array().map(Vec::as_slice).unwrap_or_default();
-            own.clone().count() == wanted.len() && wanted.iter().all(|condition| own.clone().any(|own| own == condition))
+            own.clone().count() == wanted.len()
+                && wanted.iter().all(|condition| own.clone().any(|own| own == condition))
         }
         ("common", Some(known)) => known.get("State") == wanted.get("State"),
         (_, known) => known == Some(wanted),
@@ -272,16 +273,8 @@ pub fn says(status: &Value, wanted: &Value) -> bool {
 
 /// Conditions that are ours.
 fn is_own(condition: &Value) -> bool {
-    const OWN: [&str; 8] = [
-        "Accepted",
-        "ResolvedRefs",
-        "Programmed",
-        "Connected",
-        "Synced",
-        "Conflicted",
-        "Shadowed",
-        "PartiallyInvalid",
-    ];
+    const OWN: [&str; 8] =
+        ["Accepted", "ResolvedRefs", "Programmed", "Connected", "Synced", "Conflicted", "Shadowed", "PartiallyInvalid"];
     condition["type"].as_str().is_some_and(|name| OWN.contains(&name))
 }
 

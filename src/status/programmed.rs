@@ -41,17 +41,17 @@ pub fn programmed(view: &View, publisher: &Publisher) -> BTreeMap<ObjectRef, Pro
         let Some(snapshot) = publisher.current(&key) else { continue };
         let withheld = publisher.not_in_force(&key);
         let partial = nodes.iter().filter(|node| !holds_all(node, &snapshot));
-        let mut owned: BTreeMap<&ObjectRef, (usize, usize)> = BTreeMap::new();
+        let mut owned: BTreeMap<ObjectRef, (usize, usize)> = BTreeMap::new();
         for resource_type in ResourceType::ALL {
             for resource in snapshot.resources(resource_type).values() {
                 for owner in resource.owners.iter() {
-                    owned.insert(owner, (0, 0));
+                    owned.insert(owner.clone(), (0, 0));
                 }
             }
         }
         for withheld in withheld.values() {
             for owner in withheld.owners.iter() {
-                owned.insert(owner, (0, 0));
+                owned.insert(owner.clone(), (0, 0));
             }
         }
         // How many of those that lack something lack something of this object, and how many refused it.
@@ -66,11 +66,11 @@ pub fn programmed(view: &View, publisher: &Publisher) -> BTreeMap<ObjectRef, Pro
         for withheld in withheld.values() {
             for owner in withheld.owners.iter() {
                 // It is in force nowhere, whoever said so.
-                owned.insert(owner, (0, nodes.len()));
+                owned.insert(owner.clone(), (0, nodes.len()));
             }
         }
         for (owner, (behind, refused)) in owned {
-            let of_object = programmed.entry(owner.clone()).or_default();
+            let of_object = programmed.entry(owner).or_default();
             of_object.gateways += nodes.len();
             of_object.refused += refused;
             of_object.acknowledged += nodes.len() - behind - refused;

@@ -118,8 +118,8 @@ fn no_kind_drops_a_field_before_it_can_be_reported() {
 #[test]
 fn what_an_enum_takes_is_told_where_it_is_not_checked() {
     let definition = definition(Kind::WorkspaceSettings).unwrap();
-    let kind =
-        &spec_schema(&definition)["properties"]["importFrom"]["items"]["properties"]["resources"]["items"]["properties"]["kind"];
+    let kind = &spec_schema(&definition)["properties"]["importFrom"]["items"]["properties"]["resources"]["items"]["properties"]
+        ["kind"];
     let text = kind["description"].as_str().unwrap();
     assert!(text.contains("`ROUTE_TABLE`") && text.contains("`EXTERNAL_SERVICE`"), "{text}");
 }

@@ -39,7 +39,8 @@ impl Access {
         let config = match &self.kubeconfig {
             Some(file) => {
                 let shown = file.display();
-                let read = Kubeconfig::read_from(file).map_err(|error| AccessError(format!("{shown}: {}", said(&error))))?;
+                let read =
+                    Kubeconfig::read_from(file).map_err(|error| AccessError(format!("{shown}: {}", said(&error))))?;
                 let config = Config::from_custom_kubeconfig(read, &options).await;
                 config.map_err(|error| AccessError(format!("{shown}: {}", said(&error))))?
             }
@@ -47,7 +48,10 @@ impl Access {
                 match Config::incluster() {
                     Ok(config) => config,
                     Err(outside) => Config::from_kubeconfig(&options).await.map_err(|error| {
-                        AccessError(format!("neither in a Pod ({outside}) nor with a kubeconfig file ({})", said(&error)))
+                        AccessError(format!(
+                            "neither in a Pod ({outside}) nor with a kubeconfig file ({})",
+                            said(&error)
+                        ))
                     })?,
                 }
             }
@@ -88,7 +92,8 @@ pub(super) fn kubeconfig_of(secret: &crate::crd::core::Secret) -> Option<&Secret
 /// # Errors
 /// The end of a sentence that begins with the Secret's name. It quotes nothing of it.
 pub(super) async fn remote(text: &SecretBytes) -> Result<Config, String> {
-    let unreadable = || "holds no kubeconfig that can be read; write one with `clusters`, `users`, `contexts`".to_owned();
+    let unreadable =
+        || "holds no kubeconfig that can be read; write one with `clusters`, `users`, `contexts`".to_owned();
     let text = std::str::from_utf8(text.expose()).map_err(|_| unreadable())?;
     let kubeconfig = Kubeconfig::from_yaml(text).map_err(|_| unreadable())?;
     for cluster in kubeconfig.clusters.iter().filter_map(|named| named.cluster.as_ref()) {
@@ -101,7 +106,9 @@ pub(super) async fn remote(text: &SecretBytes) -> Result<Config, String> {
     }
     for user in kubeconfig.auth_infos.iter().filter_map(|named| named.auth_info.as_ref()) {
         if user.exec.is_some() || user.auth_provider.is_some() {
-            return Err("names a program in `exec` or `auth-provider`; write `token` or a client certificate".to_owned());
+            return Err(
+                "names a program in `exec` or `auth-provider`; write `token` or a client certificate".to_owned()
+            );
         }
         if user.token_file.is_some() || user.client_certificate.is_some() || user.client_key.is_some() {
             return Err("names a file; write `token`, or `client-certificate-data` and `client-key-data`".to_owned());

@@ -81,6 +81,9 @@ pub(super) fn kinds() -> impl Iterator<Item = Kind> {
     Kind::ALL.iter().copied().filter(|kind| !matches!(kind, Kind::Secret | Kind::ConfigMap))
 }
 
+/// Most kinds that a finding names.
+const NAMED: usize = 3;
+
 impl Held {
     pub(super) fn new(management: &Name) -> Self {
         let mut held = Self {
@@ -315,6 +318,11 @@ impl Held {
         }
     }
 
+    /// Whether what is wrong is something else than was given last, and nothing else changed.
+    pub(super) fn is_only_said(&self) -> bool {
+        self.is_given && self.pending.is_empty() && self.findings() != self.given_findings
+    }
+
     /// What changed since the last batch; none before the first complete lists, and where nothing did.
     ///
     /// `is_known` says whether all clusters are known that the first batch has to wait for.
@@ -398,11 +406,12 @@ impl Cluster {
             })
             .collect();
         if !absent.is_empty() {
+            let more = absent.len().saturating_sub(NAMED);
+            let more = if more == 0 { String::new() } else { format!(" and {more} other kinds") };
             let message = format!(
-                "the API server of cluster `{name}` does not serve {}: objects of {} cannot be written there, and those \
-                 that were read last stay in force; apply what `chancery crds` prints",
-                absent.join(", "),
-                if absent.len() == 1 { "this kind" } else { "these kinds" },
+                "the API server of cluster `{name}` does not serve {}{more}: no objects of them can be written there, and \
+                 those that were read before stay in force; apply what `chancery crds` prints",
+                absent[..absent.len().min(NAMED)].join(", "),
             );
             findings.push(finding(Code::KindNotServed, message));
         }

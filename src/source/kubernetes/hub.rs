@@ -14,12 +14,15 @@ use super::held::{Held, Told, Trouble, What, kinds};
 use super::observed::Observed;
 use super::registry::{Health, Link, registrations};
 use super::watch::{Backoff, Heard, Message, Watch, resource};
-use super::{Given, Missing, Options, SecretQuery, access, trouble};
+use super::{Clients, Given, Missing, Options, SecretQuery, access, trouble};
 use crate::crd::Spec;
 use crate::model::{Code, Finding, Kind, Name, SecretBytes};
 
 /// How long a question for Secrets may stay unanswered before that counts as no.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long what is wrong is gathered before it is told, where nothing else changed.
+const TELL_AFTER: Duration = Duration::from_millis(400);
 
 /// Messages that are taken in before what came of them is given.
 const AT_ONCE: usize = 20_000;
@@ -49,6 +52,7 @@ pub(super) struct Hub<T> {
     held: Held,
     observed: Observed,
     missing: Missing,
+    clients: Clients,
     tell: channel::Sender<BTreeMap<Name, Health>>,
     management: Option<Client>,
     /// What makes the management cluster itself.
@@ -65,14 +69,15 @@ pub(super) struct Hub<T> {
     reaches: Option<mpsc::UnboundedReceiver<Reached>>,
     /// Whether the clusters were looked at for which the first batch waits.
     is_known: bool,
+    /// When to tell what is wrong.
+    told_at: Option<Instant>,
 }
 
 impl<T: FnMut(Given) -> bool> Hub<T> {
     pub(super) fn new(
         options: Options,
         take: T,
-        observed: Observed,
-        missing: Missing,
+        (observed, missing, clients): (Observed, Missing, Clients),
         tell: channel::Sender<BTreeMap<Name, Health>>,
     ) -> Self {
         let (out, inbox) = mpsc::unbounded_channel();
@@ -84,6 +89,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
             held,
             observed,
             missing,
+            clients,
             tell,
             management: None,
             uid: None,
@@ -97,6 +103,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
             reached,
             reaches: Some(reaches),
             is_known: false,
+            told_at: None,
         }
     }
 
@@ -162,11 +169,20 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
     /// Gives what changed; whether anybody wants more.
     fn give(&mut self) -> bool {
         let mut is_wanted = true;
-        if let Some(batch) = self.held.batch(self.is_known) {
+        // What is wrong comes of many watches, mostly one after another: it is told once.
+        let now = Instant::now();
+        self.told_at = self.held.is_only_said().then(|| self.told_at.unwrap_or(now + TELL_AFTER));
+        let is_early = self.told_at.is_some_and(|due| now < due);
+        if !is_early && let Some(batch) = self.held.batch(self.is_known) {
+            self.told_at = None;
             is_wanted &= (self.take)(Given::Batch(batch));
         }
-        let answered: BTreeSet<SecretQuery> =
-            self.wanted.iter().filter(|(query, asked)| self.is_answered(query, **asked)).map(|(q, _)| q.clone()).collect();
+        let answered: BTreeSet<SecretQuery> = self
+            .wanted
+            .iter()
+            .filter(|(query, asked)| self.is_answered(query, **asked))
+            .map(|(q, _)| q.clone())
+            .collect();
         if *self.answered != answered {
             self.answered = Arc::new(answered);
             is_wanted &= (self.take)(Given::Answered(self.answered.clone()));
@@ -225,6 +241,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
                 }
             }
         });
+        self.clients.set(&self.options.management, Some(client.clone()));
         self.management = Some(client);
     }
 
@@ -256,6 +273,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
         for name in gone {
             self.links.remove(&name);
             self.unreached.remove(&name);
+            self.clients.set(&name, None);
             self.held.remove(&name);
             self.observed.forget_cluster(&name);
             self.secrets.retain(|(cluster, _), task| {
@@ -344,6 +362,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
             }
             link.end();
             link.kubeconfig = None;
+            self.clients.set(&name, None);
             let namespace = &self.options.admin_namespace;
             let message = if told.is_some() {
                 format!(
@@ -393,6 +412,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
     /// Connects to a cluster by another credential than before. What the one before read stays.
     fn connect(&mut self, name: &Name, kubeconfig: Option<SecretBytes>) {
         let Some(link) = self.links.get_mut(name) else { return };
+        self.clients.set(name, None);
         link.end();
         link.kubeconfig = kubeconfig.clone();
         link.is_looked_for = true;
@@ -484,10 +504,10 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
         tracing::info!(cluster = %name, "connected");
         link.uid = Some(uid);
         link.client = Some(client.clone());
+        self.clients.set(name, Some(client.clone()));
         self.unreached.remove(name);
         self.held.say(name, None);
-        let tasks: Vec<AbortHandle> =
-            kinds().map(|kind| self.watch(&client, name, turn, What::Kind(kind))).collect();
+        let tasks: Vec<AbortHandle> = kinds().map(|kind| self.watch(&client, name, turn, What::Kind(kind))).collect();
         if let Some(link) = self.links.get_mut(name) {
             link.tasks.extend(tasks);
         }
@@ -581,15 +601,16 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
 
     fn is_answered(&self, query: &SecretQuery, asked: Instant) -> bool {
         asked.elapsed() >= ANSWER_WITHIN
-            || self.places(query).iter().all(|(cluster, what)| {
-                self.client(cluster).is_none() || self.held.is_answered(cluster, what)
-            })
+            || self
+                .places(query)
+                .iter()
+                .all(|(cluster, what)| self.client(cluster).is_none() || self.held.is_answered(cluster, what))
     }
 
-    /// When the next question counts as answered.
+    /// When the next question counts as answered, or something is to be told.
     fn due(&self) -> Option<Instant> {
         let open = self.wanted.iter().filter(|(query, _)| !self.answered.contains(*query));
-        open.map(|(_, asked)| *asked + ANSWER_WITHIN).min()
+        open.map(|(_, asked)| *asked + ANSWER_WITHIN).chain(self.told_at).min()
     }
 }
 

@@ -40,6 +40,7 @@ use tokio::sync::{oneshot, watch as channel};
 pub use access::{Access, AccessError};
 pub use observed::{Observed, Written};
 pub use registry::Health;
+pub use watch::resource;
 
 use self::held::Trouble;
 use super::Batch;
@@ -77,8 +78,35 @@ pub enum Given {
 pub struct Kubernetes {
     observed: Observed,
     missing: Missing,
+    clients: Clients,
     health: channel::Receiver<BTreeMap<Name, Health>>,
     _running: oneshot::Sender<()>,
+}
+
+/// How the API servers of clusters are asked. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Clients(Arc<Mutex<BTreeMap<Name, kube::Client>>>);
+
+impl std::fmt::Debug for Clients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clients")
+    }
+}
+
+impl Clients {
+    /// That of a cluster; none while it is not connected.
+    #[must_use]
+    pub fn get(&self, cluster: &Name) -> Option<kube::Client> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(cluster).cloned()
+    }
+
+    fn set(&self, cluster: &Name, client: Option<kube::Client>) {
+        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match client {
+            Some(client) => clients.insert(cluster.clone(), client),
+            None => clients.remove(cluster),
+        };
+    }
 }
 
 /// What the first complete list still waits for. Clones are the same.
@@ -111,19 +139,26 @@ impl Kubernetes {
     ) -> std::io::Result<Self> {
         let (running, stop) = oneshot::channel();
         let (tell, health) = channel::channel(BTreeMap::new());
-        let (observed, missing) = (Observed::default(), Missing::default());
-        let hub = hub::Hub::new(options, take, observed.clone(), missing.clone(), tell);
+        let (observed, missing, clients) = (Observed::default(), Missing::default(), Clients::default());
+        let shared = (observed.clone(), missing.clone(), clients.clone());
+        let hub = hub::Hub::new(options, take, shared, tell);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()
             .name("kubernetes".to_owned())
             .spawn(move || runtime.block_on(hub.run(config, asked, stop)))?;
-        Ok(Self { observed, missing, health, _running: running })
+        Ok(Self { observed, missing, clients, health, _running: running })
     }
 
     /// The statuses that objects have now.
     #[must_use]
     pub fn observed(&self) -> &Observed {
         &self.observed
+    }
+
+    /// How the API servers of connected clusters are asked.
+    #[must_use]
+    pub fn clients(&self) -> &Clients {
+        &self.clients
     }
 
     /// What the first complete list waits for.

@@ -131,7 +131,7 @@ impl Watch {
                             continue;
                         }
                         Event::InitApply(object) => {
-                            listing.extend(self.read(kind, object));
+                            listing.extend(read(&self.cluster, kind, object));
                             continue;
                         }
                         Event::InitDone => {
@@ -141,7 +141,7 @@ impl Watch {
                             self.observed.list(kind, &self.cluster, &ids.collect());
                             Heard::Listed(told.into_iter().map(|(told, written)| self.note(told, written)).collect())
                         }
-                        Event::Apply(object) => match self.read(kind, object) {
+                        Event::Apply(object) => match read(&self.cluster, kind, object) {
                             Some((told, written)) => Heard::Put(Box::new(self.note(told, written))),
                             None => continue,
                         },
@@ -201,24 +201,6 @@ impl Watch {
         ObjectRef::new(kind, &self.cluster, namespace, object.metadata.name.as_deref().unwrap_or_default())
     }
 
-    /// Decodes an object as a manifest is decoded.
-    fn read(&self, kind: Kind, mut object: DynamicObject) -> Option<(Told, Option<Written>)> {
-        let written = kind.is_v2().then(|| Written::of(&mut object));
-        let metadata = &mut object.metadata;
-        metadata.managed_fields = None;
-        if let Some(annotations) = &mut metadata.annotations {
-            annotations.remove(LAST_APPLIED);
-        }
-        // An item of a list does not say what it is.
-        object.types = Some(kube::core::TypeMeta {
-            api_version: kind.group().api_version().to_owned(),
-            kind: kind.as_str().to_owned(),
-        });
-        let value = serde_json::to_value(object).unwrap_or(Value::Null);
-        let (object, findings) = decode_value(value, &self.cluster);
-        Some((Told { object: Arc::new(object?), findings }, written))
-    }
-
     fn note(&self, told: Told, written: Option<Written>) -> Told {
         if let Some(written) = written {
             self.observed.note(&told.object.meta.id, written);
@@ -227,8 +209,27 @@ impl Watch {
     }
 }
 
+/// Decodes an object as a manifest is decoded.
+fn read(cluster: &Name, kind: Kind, mut object: DynamicObject) -> Option<(Told, Option<Written>)> {
+    let written = kind.is_v2().then(|| Written::of(&mut object));
+    let metadata = &mut object.metadata;
+    metadata.managed_fields = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
+    // An item of a list does not say what it is.
+    object.types = Some(kube::core::TypeMeta {
+        api_version: kind.group().api_version().to_owned(),
+        kind: kind.as_str().to_owned(),
+    });
+    let value = serde_json::to_value(object).unwrap_or(Value::Null);
+    let (object, findings) = decode_value(value, cluster);
+    Some((Told { object: Arc::new(object?), findings }, written))
+}
+
 /// How a kind is addressed.
-pub(super) fn resource(kind: Kind) -> ApiResource {
+#[must_use]
+pub fn resource(kind: Kind) -> ApiResource {
     let api_version = kind.group().api_version();
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
     ApiResource {
@@ -253,6 +254,8 @@ fn trouble(error: &watcher::Error) -> Trouble {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -268,13 +271,71 @@ mod tests {
         assert!(backoff.pause() <= PAUSE);
     }
 
+    /// One suite for both sources: what a manifest says is the same object from a file and from an API server, which keeps more
+    /// of it.
+    #[test]
+    fn r2_an_object_is_the_same_from_a_file_and_from_an_api_server() {
+        let folder = tempfile::tempdir().unwrap();
+        for (kind, manifest) in [
+            (
+                Kind::RouteTable,
+                json!({"spec": {"hosts": ["a.example"], "http": [{"name": "r", "labels": {"a": "b"}}], "odd": 1}}),
+            ),
+            (Kind::Service, json!({"spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 80, "targetPort": "http"}]}})),
+            (
+                Kind::EndpointSlice,
+                json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.1.1.1"]}], "ports": null}),
+            ),
+            (
+                Kind::Pod,
+                json!({"spec": {"serviceAccountName": "web", "containers": []}, "status": {"podIP": "10.1.1.1"}}),
+            ),
+            (Kind::Node, json!({"status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.9"}]}})),
+            (Kind::Secret, json!({"type": "kubernetes.io/tls", "data": {"tls.crt": "Y3J0", "tls.key": "a2V5"}})),
+            (
+                Kind::CorsPolicy,
+                json!({"spec": {"applyToRoutes": [{"route": {"labels": {"a": "b"}}}], "config": {"nope": true}}}),
+            ),
+        ] {
+            let mut manifest = manifest;
+            manifest["apiVersion"] = json!(kind.group().api_version());
+            manifest["kind"] = json!(kind.as_str());
+            manifest["metadata"] = json!({
+                "name": "x", "namespace": "shop", "labels": {"a": "b"}, "annotations": {"note": "1"},
+                "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 4,
+            });
+            let file = folder.path().join("x.json");
+            std::fs::write(&file, manifest.to_string()).unwrap();
+            let files = crate::source::read(&[folder.path().to_owned()], &crate::source::Options::default()).unwrap();
+            // As it comes in a list: without saying what it is, with what the server and kubectl keep beside it.
+            let mut listed = manifest.clone();
+            listed.as_object_mut().unwrap().retain(|key, _| key != "apiVersion" && key != "kind");
+            listed["metadata"]["uid"] = json!("1-2-3");
+            listed["metadata"]["resourceVersion"] = json!("77");
+            listed["metadata"]["managedFields"] = json!([{"manager": "kubectl", "operation": "Update"}]);
+            listed["metadata"]["annotations"][LAST_APPLIED] = json!(manifest.to_string());
+            let (told, written) = read(&"mgmt".into(), kind, serde_json::from_value(listed).unwrap()).unwrap();
+            let of_file = &files.objects[0];
+            assert!(crate::source::same_content(of_file, &told.object), "{of_file:?}\n{:?}", told.object);
+            let texts = |findings: &[crate::model::Finding]| -> Vec<_> {
+                findings.iter().map(|f| (f.code, f.field.clone(), f.message.clone())).collect()
+            };
+            assert_eq!(texts(&files.findings), texts(&told.findings), "{kind}");
+            assert_eq!(
+                written.map(|written| (written.generation, written.uid)),
+                kind.is_v2().then(|| (4, "1-2-3".into()))
+            );
+        }
+    }
+
     #[test]
     fn kinds_are_addressed_as_the_api_server_serves_them() {
         let url = |kind| {
             let resource = resource(kind);
             (resource.group, resource.version, resource.plural)
         };
-        let texts = |group: &str, version: &str, plural: &str| (group.to_owned(), version.to_owned(), plural.to_owned());
+        let texts =
+            |group: &str, version: &str, plural: &str| (group.to_owned(), version.to_owned(), plural.to_owned());
         assert_eq!(url(Kind::Pod), texts("", "v1", "pods"));
         assert_eq!(url(Kind::EndpointSlice), texts("discovery.k8s.io", "v1", "endpointslices"));
         assert_eq!(url(Kind::RouteTable), texts("networking.gloo.solo.io", "v2", "routetables"));
