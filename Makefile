@@ -30,7 +30,7 @@ KUBE_LDFLAGS := -s -w $(KUBE_IS)Version=$(KUBE_VERSION) $(KUBE_IS)Major=$(word 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo mesh compose test lint fmt clippy doc bench build envoy envoys ratelimit kube-tools clean
+.PHONY: help demo mesh compose crds test lint fmt clippy doc bench build envoy envoys ratelimit kube-tools clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ mesh: build envoy ## Run the walk-through over two clusters; ONCE=1 ends after t
 
 compose: build ## Write docker-compose.yml from config/mesh; `docker compose up` starts the same as make mesh
 	@$(CARGO) run --locked --quiet --example mesh -- --compose
+
+crds: build ## Write config/crds from the types; a test compares
+	@rm -f config/crds/*.yaml
+	@target/debug/chancery crds --directory config/crds
 
 test: lint doc envoys ratelimit kube-tools ## Check everything: format, lints, docs, unit tests, end-to-end tests
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked

@@ -121,7 +121,8 @@ impl Kube {
     /// Starts the server, where it was, and waits until it calls itself ready.
     pub(crate) async fn resume(&mut self) -> anyhow::Result<()> {
         let mut server = self.start_server()?;
-        let ready = until(START, &format!("API server {} to be ready", self.name), async || {
+        let what = format!("API server {} to be ready", self.name);
+        let ready = until(START, &what, async || {
             for process in [&mut server, &mut self.etcd] {
                 if let Some(status) = process.ended() {
                     return Err(Not::Ever(format!("a part of it ended with {status}")));
@@ -162,15 +163,19 @@ impl Kube {
         self.kubectl(&["apply", "--recursive", "-f", &path.to_string_lossy()])
     }
 
-    /// Writes the status of an object, which is apart from the object itself.
-    pub(crate) fn write_status(&self, object: &Value) -> anyhow::Result<()> {
-        let kind = object["kind"].as_str().unwrap_or_default();
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
-        let patch = json!({"status": object["status"]}).to_string();
-        let arguments =
-            ["patch", kind, name, "-n", namespace, "--subresource=status", "--type=merge", "-p", patch.as_str()];
-        self.kubectl(&arguments).map(drop)
+    /// Writes the status of objects, which is apart from the objects themselves, as what observes them does.
+    pub(crate) fn apply_status(&self, objects: &[Value]) -> anyhow::Result<()> {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
+        let arguments = [
+            "apply",
+            "--server-side",
+            "--subresource=status",
+            "--field-manager=observer",
+            "--force-conflicts",
+            "-f",
+            "-",
+        ];
+        kubectl_with(&self.kubeconfig(), &arguments, Some(&list)).map(drop)
     }
 
     /// Applies the CustomResourceDefinitions of this checkout and waits until they are served.
@@ -191,11 +196,13 @@ impl Kube {
 
     fn write_keys(&self, host: Ipv4Addr) -> anyhow::Result<()> {
         let serving = self.authority.0.sign(&host.to_string(), "kube-apiserver")?;
+        let accounts = KeyPair::generate()?;
         let files = [
             ("ca.crt", self.authority.0.pem()),
             ("server.crt", serving.certificate),
             ("server.key", serving.key),
-            ("accounts.key", KeyPair::generate()?.serialize_pem()),
+            ("accounts.key", accounts.serialize_pem()),
+            ("accounts.pub", accounts.public_key_pem()),
         ];
         for (name, text) in files {
             std::fs::write(self.file(name), text).with_context(|| format!("write {name}"))?;
@@ -225,7 +232,7 @@ impl Kube {
             ("client-ca-file", path("ca.crt")),
             ("authorization-mode", "RBAC".to_owned()),
             ("service-account-issuer", "https://kubernetes.default.svc".to_owned()),
-            ("service-account-key-file", path("accounts.key")),
+            ("service-account-key-file", path("accounts.pub")),
             ("service-account-signing-key-file", path("accounts.key")),
             ("service-cluster-ip-range", "10.96.0.0/16".to_owned()),
             // Its controller does not run, so Pods would wait for a ServiceAccount for ever.
@@ -241,10 +248,10 @@ impl Kube {
 fn start_etcd(name: &str, folder: &Path, clients: SocketAddr, peers: SocketAddr) -> anyhow::Result<Process> {
     let (clients, peers) = (format!("http://{clients}"), format!("http://{peers}"));
     let mut command = Command::new(find("etcd")?);
-    command.current_dir(folder).args(["--data-dir", "etcd", "--name", "default", "--log-level", "warn"]);
+    command.current_dir(folder).args(["--data-dir", "etcd", "--name", "store", "--log-level", "error"]);
     command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
     command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
-    command.args(["--initial-cluster", &format!("default={peers}")]);
+    command.args(["--initial-cluster", &format!("store={peers}")]);
     // What a test stores need not outlive the machine.
     command.arg("--unsafe-no-fsync");
     Process::start(&format!("etcd of {name}"), &mut command, folder.join("etcd.log"))

@@ -17,6 +17,7 @@
 //! | [`http`] | a client that keeps address and Host apart |
 //! | [`issuer`] | signs tokens, and serves the keys that verify them |
 //! | [`kube`] | a real API server with its store, and kubectl |
+//! | [`kube_world`] | a world in an API server |
 //! | [`limiter`] | the real rate-limit service, which reads its limits from a control plane |
 //! | [`load`] | steady requests over many connections, and how they were answered |
 //! | [`manifests`] | reading and writing directories of objects |
@@ -44,6 +45,7 @@ pub(crate) mod envoy;
 pub(crate) mod http;
 pub(crate) mod issuer;
 pub(crate) mod kube;
+pub(crate) mod kube_world;
 pub(crate) mod limiter;
 pub(crate) mod load;
 pub(crate) mod manifests;
