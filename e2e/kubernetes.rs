@@ -18,6 +18,7 @@ use crate::xds_port::{labels, node, text};
 mod clusters;
 mod conformance;
 mod faults;
+mod statuses;
 
 /// Definitions that keep whatever is written, as those of another installation may be.
 fn loose_definitions() -> Vec<Value> {
@@ -78,7 +79,7 @@ fn objects(cluster: &str) -> Vec<Value> {
             "apiVersion": "networking.gloo.solo.io/v2", "kind": "VirtualGateway",
             "metadata": {"name": "web", "namespace": "shop"},
             "spec": {
-                "workloads": [{"selector": {"labels": {"app": "web"}}}],
+                "workloads": [{"selector": {"labels": {"app": "web"}, "cluster": cluster}}],
                 "listeners": [{"http": {}, "port": {"number": 8080}}],
             },
         }),

@@ -80,6 +80,7 @@ mod refusals;
 mod releases;
 mod reporting;
 mod secrets;
+mod tokens;
 
 /// How long the compile thread waits for other gateways to refuse what one has refused, so that authors are told once how many
 /// do. Anything else ends the wait. Half of it tells them twice in a large fleet; double makes new gateways wait as long
@@ -180,7 +181,8 @@ pub async fn serve(
 ) -> Result<(), AppError> {
     let origin = Opened::open(&settings.origin, &options).await?;
     let (management, admin_namespace) = (options.management_cluster.clone(), options.admin_namespace.clone());
-    let credentials = settings.xds_credentials.as_deref().map(Credentials::open).transpose()?;
+    let credentials = settings.xds_credentials.as_deref();
+    let credentials = credentials.map(|files| Credentials::open_with(files, origin.reviewer())).transpose()?;
     let access = credentials.clone().map_or(Access::Anybody, Access::Credentials);
     // After the directory: the wrong directory is the likelier mistake, and the one to be told first.
     let xds = listen(settings.xds_address, "xDS", "xds-address").await?;
@@ -234,6 +236,7 @@ pub async fn serve(
         publisher: publisher.clone(),
         namespace: settings.namespace.clone().unwrap_or_else(|| admin_namespace.to_string()),
         management,
+        metrics: sources.metrics.clone(),
     };
     let report = async {
         match followed.kubernetes().filter(|_| !settings.read_only) {

@@ -44,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) require_auth: bool,
     /// `--kubeconfig` of `serve`, in place of a directory.
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// `--read-only` of `serve`.
+    pub(crate) read_only: bool,
     /// `--xds-credentials` of `serve`.
     pub(crate) xds_credentials: Option<PathBuf>,
 }
@@ -174,6 +176,9 @@ async fn start(
         Some(kubeconfig) => command.arg("serve").arg("--kubeconfig").arg(kubeconfig),
         None => command.arg("serve").arg(directory),
     };
+    if settings.read_only {
+        command.arg("--read-only");
+    }
     command.args(["--xds-address", &xds.to_string(), "--admin-address", "127.0.0.1:0"]);
     command.arg("--ready-file").arg(&ready_file);
     command.arg("--state").arg(folder.path().join(STATE));

@@ -8,17 +8,19 @@ use tokio::sync::{oneshot, watch};
 
 use super::lane::Lane;
 use super::secrets::Secrets;
+use super::tokens::TokenReviews;
 use super::{AppError, Event};
 use crate::resolve;
 use crate::settings::Origin;
 use crate::source::directory::Watched;
-use crate::source::kubernetes::{self, Access, Given, Kubernetes, Missing, SecretQuery};
+use crate::source::kubernetes::{self, Access, Clients, Given, Kubernetes, Missing, SecretQuery};
 use crate::source::{self, Batch, Listed, Places};
+use crate::xds::review::Reviewer;
 
 /// An origin that can be read, and is not followed yet.
 pub(super) enum Opened {
     Directory(Box<Listed>, Batch),
-    Kubernetes(Box<kube::Config>, kubernetes::Options),
+    Kubernetes(Box<kube::Config>, kubernetes::Options, Clients),
 }
 
 /// An origin that is followed for as long as this is kept.
@@ -60,7 +62,7 @@ impl Opened {
                     management: options.management_cluster.clone(),
                     admin_namespace: options.admin_namespace.clone(),
                 };
-                Ok(Self::Kubernetes(Box::new(config), options))
+                Ok(Self::Kubernetes(Box::new(config), options, Clients::default()))
             }
         }
     }
@@ -79,6 +81,16 @@ impl Opened {
         match self {
             Self::Directory(..) => (Secrets::all_given(), asked),
             Self::Kubernetes(..) => (Secrets::asking(asker), asked),
+        }
+    }
+
+    /// Who knows tokens of ServiceAccounts.
+    pub(super) fn reviewer(&self) -> Option<Arc<dyn Reviewer>> {
+        match self {
+            Self::Directory(..) => None,
+            Self::Kubernetes(_, options, clients) => {
+                Some(Arc::new(TokenReviews { clients: clients.clone(), management: options.management.clone() }))
+            }
         }
     }
 
@@ -106,13 +118,13 @@ impl Opened {
                 let mut taker = Taker { lane, events, over: Some(over) };
                 Ok(Followed::Directory(listed.deliver(move |batch| taker.batch(batch))?))
             }
-            Self::Kubernetes(config, options) => {
+            Self::Kubernetes(config, options, clients) => {
                 let mut taker = Taker { lane, events, over: Some(over) };
                 let take = move |given| match given {
                     Given::Batch(batch) => taker.batch(batch),
                     Given::Answered(answered) => taker.send(Event::Secrets(answered)),
                 };
-                let kubernetes = Kubernetes::start(*config, options, asked, take).map_err(AppError::Thread)?;
+                let kubernetes = Kubernetes::start(*config, options, asked, clients, take).map_err(AppError::Thread)?;
                 Ok(Followed::Kubernetes(kubernetes))
             }
         }

@@ -18,6 +18,7 @@ use crate::status::document::{Connection, Judged, camel, document, says};
 use crate::status::lease::{LOOK_EVERY, Lease};
 use crate::status::programmed::programmed;
 use crate::status::writer::{Event, Learned, Wanted, identity, write};
+use crate::telemetry::metrics::Metrics;
 
 /// How often it looks whether something is another. What changes within that time is written once.
 const LOOK: Duration = Duration::from_millis(250);
@@ -33,6 +34,7 @@ pub(super) struct Reporter {
     /// Where the Lease is: the own namespace, else the admin namespace.
     pub(super) namespace: String,
     pub(super) management: Name,
+    pub(super) metrics: Metrics,
 }
 
 /// What the last look saw.
@@ -74,6 +76,7 @@ impl Reporter {
                 health: health.borrow().clone(),
                 leads: lease.is_held(now),
             };
+            self.metrics.leads(seen.leads);
             if !seen.leads {
                 written = Seen::default();
                 continue;
@@ -97,6 +100,7 @@ impl Reporter {
             let until = lease.held_until().unwrap_or(now);
             let objects = wanted.len();
             let tally = write(wanted, kubernetes.clients(), &mut learned, until).await;
+            self.metrics.statuses(tally.written, tally.failed);
             tracing::info!(objects, written = tally.written, failed = tally.failed, "statuses");
             if tally.written + tally.failed < objects {
                 // Some were not come to, or are to be written otherwise.

@@ -25,6 +25,12 @@ pub struct Lease {
     watch: Watch,
 }
 
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").field("identity", &self.identity).field("watch", &self.watch).finish_non_exhaustive()
+    }
+}
+
 /// What one replica knows of the Lease.
 #[derive(Debug, Default)]
 struct Watch {
@@ -75,14 +81,7 @@ impl Lease {
     /// A Lease in a namespace, for a replica of this name.
     #[must_use]
     pub fn new(client: Client, namespace: &str, identity: String) -> Self {
-        let resource = ApiResource {
-            group: "coordination.k8s.io".to_owned(),
-            version: "v1".to_owned(),
-            api_version: "coordination.k8s.io/v1".to_owned(),
-            kind: "Lease".to_owned(),
-            plural: "leases".to_owned(),
-        };
-        Self { api: Api::namespaced_with(client, namespace, &resource), identity, watch: Watch::default() }
+        Self { api: Api::namespaced_with(client, namespace, &leases()), identity, watch: Watch::default() }
     }
 
     /// Whether this replica holds it at a time.
@@ -150,20 +149,20 @@ impl Lease {
             "renewTime": now,
             "leaseTransitions": count + i64::from(known.is_some() && !is_own),
         });
-        let mut object = known.cloned().unwrap_or_else(|| {
-            DynamicObject::new(
-                NAME,
-                &ApiResource {
-                    group: "coordination.k8s.io".to_owned(),
-                    version: "v1".to_owned(),
-                    api_version: "coordination.k8s.io/v1".to_owned(),
-                    kind: "Lease".to_owned(),
-                    plural: "leases".to_owned(),
-                },
-            )
-        });
+        let mut object = known.cloned().unwrap_or_else(|| DynamicObject::new(NAME, &leases()));
         object.data = json!({"spec": spec});
         object
+    }
+}
+
+/// How Leases are addressed.
+fn leases() -> ApiResource {
+    ApiResource {
+        group: "coordination.k8s.io".to_owned(),
+        version: "v1".to_owned(),
+        api_version: "coordination.k8s.io/v1".to_owned(),
+        kind: "Lease".to_owned(),
+        plural: "leases".to_owned(),
     }
 }
 

@@ -74,6 +74,8 @@ pub struct Tally {
 enum Outcome {
     /// The status as it stands now.
     Written(Value),
+    /// The definition does not know these fields, and nothing was written.
+    Undeclared(BTreeSet<String>),
     /// Somebody else has fields of it.
     Conflict,
     /// The object is gone, or is another by now.
@@ -117,14 +119,18 @@ impl Learned {
     fn compare(&mut self, id: &ObjectRef, wanted: &Value, status: &Value) {
         let mut missing = BTreeSet::new();
         missing_paths(wanted, status, "", &mut missing);
-        if missing.is_empty() {
-            return;
+        if !missing.is_empty() {
+            self.drop(id, missing);
         }
+    }
+
+    /// Notes fields that are not to be written any more.
+    fn drop(&mut self, id: &ObjectRef, missing: BTreeSet<String>) {
         let known = self.pruned.entry((id.cluster.clone(), id.kind)).or_default();
         let new: Vec<&String> = missing.iter().filter(|path| !known.contains(*path)).collect();
         if !new.is_empty() {
             tracing::warn!(
-                kind = %id.kind, cluster = %id.cluster, fields = ?new,
+                kind = %id.kind, cluster = %id.cluster, fields = new.len(),
                 "the definition of this kind drops fields of the status, so they are not written; `chancery crds` prints \
                  definitions that keep them"
             );
@@ -170,6 +176,7 @@ pub async fn write(wanted: Vec<Wanted>, clients: &Clients, learned: &mut Learned
                     );
                 }
             }
+            Outcome::Undeclared(fields) => learned.drop(&done.id, fields),
             Outcome::Gone => {}
             Outcome::Failed(reason) => {
                 tally.failed += 1;
@@ -198,6 +205,9 @@ async fn apply(client: Client, wanted: &Wanted) -> Outcome {
             }
             Outcome::Written(object.data.get("status").cloned().unwrap_or_default())
         }
+        Err(kube::Error::Api(status)) if !undeclared(&status.message).is_empty() => {
+            Outcome::Undeclared(undeclared(&status.message))
+        }
         Err(kube::Error::Api(status)) if status.code == 404 => Outcome::Gone,
         Err(kube::Error::Api(status)) if status.code == 409 => {
             let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
@@ -221,11 +231,12 @@ async fn tell(client: Client, wanted: &Wanted, event: &Event) {
     let api: Api<DynamicObject> = Api::namespaced_with(client, &id.namespace, &resource);
     let end = (0..=NOTE.min(event.note.len())).rev().find(|end| event.note.is_char_boundary(*end)).unwrap_or(0);
     let is_good = event.approval == Approval::Accepted;
-    let mut object = DynamicObject::new("", &resource);
-    object.metadata.name = None;
-    object.metadata.generate_name = Some(format!("{}.", &id.name[..id.name.len().min(200)]));
+    let now = jiff::Timestamp::now();
+    // As the API's own clients name them.
+    let name = format!("{}.{:x}", &id.name[..id.name.len().min(200)], now.as_nanosecond());
+    let mut object = DynamicObject::new(&name, &resource);
     object.data = json!({
-        "eventTime": format!("{:.6}", jiff::Timestamp::now()),
+        "eventTime": format!("{now:.6}"),
         "reportingController": "chancery.io/controller",
         "reportingInstance": identity(),
         "action": "Judged",
@@ -243,6 +254,16 @@ async fn tell(client: Client, wanted: &Wanted, event: &Event) {
     if let Err(error) = api.create(&PostParams::default(), &object).await {
         tracing::debug!(object = %id, "an event could not be told: {error}");
     }
+}
+
+/// The fields of the status that an API server says its definition does not know, each as a path.
+fn undeclared(message: &str) -> BTreeSet<String> {
+    let paths = message.split(": field not declared in schema");
+    let of_status = paths.filter_map(|part| part.rsplit_once(".status.").map(|(_, path)| path));
+    of_status
+        .filter(|path| !path.contains([' ', ':']))
+        .map(|path| format!("\u{0}{}", path.replace('.', "\u{0}")))
+        .collect()
 }
 
 /// The name of this replica: its Pod's, or the host's.
@@ -307,6 +328,22 @@ mod tests {
         // Objects of the same kind behind another server are another matter.
         let other = ObjectRef::new(Kind::RouteTable, "c1", "shop", "cart");
         assert_eq!(learned.useful(&other, wanted.clone()), wanted);
+    }
+
+    #[test]
+    fn what_a_definition_does_not_know_is_read_from_the_server_s_words() {
+        let words = "failed to create typed patch object (shop/cart; networking.gloo.solo.io/v2, Kind=RouteTable): errors:\n  \
+            .status.conditions: field not declared in schema\n  .status.common.State.observedGeneration: field not declared \
+            in schema";
+        let paths = ["\u{0}common\u{0}State\u{0}observedGeneration", "\u{0}conditions"].map(str::to_owned);
+        assert_eq!(undeclared(words), paths.into());
+        assert!(undeclared("routetables \"cart\" is forbidden").is_empty());
+        let mut status =
+            json!({"common": {"State": {"approval": "ACCEPTED", "observedGeneration": 1}}, "conditions": []});
+        for path in undeclared(words) {
+            remove(&mut status, &path);
+        }
+        assert_eq!(status, json!({"common": {"State": {"approval": "ACCEPTED"}}}));
     }
 
     #[test]

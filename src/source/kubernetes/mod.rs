@@ -100,6 +100,13 @@ impl Clients {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(cluster).cloned()
     }
 
+    /// All of them, by the names of their clusters.
+    #[must_use]
+    pub fn all(&self) -> Vec<(Name, kube::Client)> {
+        let clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.iter().map(|(name, client)| (name.clone(), client.clone())).collect()
+    }
+
     fn set(&self, cluster: &Name, client: Option<kube::Client>) {
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match client {
@@ -127,7 +134,8 @@ impl Missing {
 
 impl Kubernetes {
     /// Follows API servers, by a thread of its own, which gives everything first and then every difference. Ends when nobody
-    /// wants more, or with what this returns. `asked` says which Secrets are to be read.
+    /// wants more, or with what this returns. `asked` says which Secrets are to be read,
+    /// and `clients` is told how connected clusters are asked.
     ///
     /// # Errors
     /// Where no thread can be started.
@@ -135,11 +143,12 @@ impl Kubernetes {
         config: kube::Config,
         options: Options,
         asked: channel::Receiver<BTreeSet<SecretQuery>>,
+        clients: Clients,
         take: impl FnMut(Given) -> bool + Send + 'static,
     ) -> std::io::Result<Self> {
         let (running, stop) = oneshot::channel();
         let (tell, health) = channel::channel(BTreeMap::new());
-        let (observed, missing, clients) = (Observed::default(), Missing::default(), Clients::default());
+        let (observed, missing) = (Observed::default(), Missing::default());
         let shared = (observed.clone(), missing.clone(), clients.clone());
         let hub = hub::Hub::new(options, take, shared, tell);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
