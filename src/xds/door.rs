@@ -47,11 +47,15 @@ impl Access {
     }
 
     /// Who opens a stream.
-    pub(super) fn admit(&self, arrival: Option<&Arrival>, headers: &HeaderMap) -> Result<Admitted, (Reason, String)> {
+    pub(super) async fn admit(
+        &self,
+        arrival: Option<&Arrival>,
+        headers: &HeaderMap,
+    ) -> Result<Admitted, (Reason, String)> {
         match self {
             Self::Anybody => Ok(Admitted::anybody()),
             Self::Credentials(credentials) => {
-                let admitted = credentials.admit(arrival.map_or(&Shown::Nothing, |arrival| &arrival.shown), headers)?;
+                let admitted = credentials.admit(arrival.map_or(&Shown::Nothing, |arrival| &arrival.shown), headers).await?;
                 if let (Some(arrival), Caller::Account(account)) = (arrival, &admitted.caller) {
                     arrival.visit.prove(account).map_err(|why| (Reason::Limit, why))?;
                 }
