@@ -1,5 +1,6 @@
 //! Two clusters, each on a network of its own: requests go to both through an east-west gateway, and nobody else gets in there.
 
+mod bad_input;
 mod identities;
 mod sharing;
 mod ways;
@@ -258,16 +259,20 @@ async fn r178_to_r182_requests_cross_and_nobody_else_gets_in() -> anyhow::Result
     let dial = Dial::under(&root.certificate, Some(&web))?.asking(Some(CART), Protocol::Http1)?;
     assert_eq!(dial.uris(gateway(&mesh, "ew")?).await?, ["spiffe://cluster-2/ns/apps/sa/default"]);
     ensure!(get(gateway(&mesh, "ew")?, "shop.example", "/").await.is_err(), "plaintext gets in");
-    for (server_name, root, shows, who) in [
-        (CART, &root, None, "a gateway without a certificate"),
-        (CART, &root, Some(foreign.identity(WEB)?), "one of another root"),
-        (CART, &root, Some(stranger), "one that has no path to the Service"),
-        (STOCK, &root, Some(root.identity(WEB)?), "one that asks for what nobody exposes"),
-        ("shop.example", &root, Some(root.identity(WEB)?), "one that asks for something else"),
-        (CART, &foreign, Some(root.identity(WEB)?), "one that trusts another root"),
+    // Each is told why; where nothing is exposed, the connection ends at the first word.
+    for (server_name, root, shows, told, who) in [
+        (CART, &root, None, "CertificateRequired", "a gateway without a certificate"),
+        (CART, &root, Some(foreign.identity(WEB)?), "UnknownCA", "one of another root"),
+        (CART, &root, Some(stranger), "CertificateUnknown", "one that has no path to the Service"),
+        (STOCK, &root, Some(root.identity(WEB)?), "handshake", "one that asks for what nobody exposes"),
+        ("shop.example", &root, Some(root.identity(WEB)?), "handshake", "one that asks for something else"),
+        (CART, &foreign, Some(root.identity(WEB)?), "UnknownIssuer", "one that trusts another root"),
     ] {
         let answer = ask(&mesh, server_name, root, shows.as_ref()).await;
         ensure!(answer.is_err(), "{who} gets in: {answer:?}");
+        let dial = Dial::under(&root.certificate, shows.as_ref())?.asking(Some(server_name), Protocol::Http1)?;
+        let refused = dial.refusal(gateway(&mesh, "ew")?).await?;
+        ensure!(refused.contains(told), "{who}: {told} is not in {refused}");
     }
     Ok(())
 }

@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use anyhow::{Context, ensure};
 use serde_json::json;
 
+use super::protecting::minor;
 use super::{Tested, complaints};
 use crate::support::chancery::Settings;
 use crate::support::envoy::{RELEASES, find_release};
 use crate::support::http::{Client, Request};
+use crate::support::manifests::{self, Manifest};
 use crate::support::wait::{Not, PATIENCE, until};
 use crate::support::world::{self, Mesh, Speech};
 use crate::trust::Root;
@@ -77,6 +79,40 @@ async fn serve_clients(mesh: &mut Mesh) -> anyhow::Result<()> {
         ("a whole connection of a Pod that moved", 9000, stranger, "any.example", mesh::RECS),
     ];
     judge(mesh, &rows).await?;
+    // Who may call a destination, older releases cannot judge (R130): there nobody gets through, the rest stands.
+    let policy = json!({
+        "apiVersion": "security.policy.gloo.solo.io/v2", "kind": "AccessPolicy",
+        "metadata": {"name": "recs", "namespace": "recs"},
+        "spec": {
+            "applyToDestinations": [{"selector": {"name": "recs"}}],
+            "config": {"authz": {"allowedClients": [{"serviceAccountSelector": {
+                "name": "shop", "namespace": "web", "cluster": "cluster-1",
+            }}]}},
+        },
+    });
+    manifests::write(mesh.directory(), &[Manifest { cluster: "cluster-1".to_owned(), object: policy }])?;
+    for account in ["default", "shop"] {
+        mesh.edit("Pod/web/site-0@cluster-1", |pod| pod["spec"] = json!({"serviceAccountName": account}))?;
+        for (running, tested) in mesh.gateways.iter().zip(&tested) {
+            let wanted = match account {
+                _ if minor(tested)? < 39 => "503",
+                "shop" => mesh::RECS,
+                _ => "403",
+            };
+            let at = running.address(80)?;
+            until(PATIENCE, &format!("{}: {wanted} for {account}", tested.what), async || {
+                for (host, wanted) in [("recs.mesh", wanted), ("site.mesh", mesh::SITE)] {
+                    let answer = Client::from(stranger, at).send(&Request::get(host, "/")).await;
+                    let answer = answer.map_err(|error| Not::Yet(format!("{error:#}")))?;
+                    if mesh::answered(&answer) != wanted {
+                        return Err(Not::Yet(format!("{host}: {}", mesh::answered(&answer))));
+                    }
+                }
+                Ok(())
+            })
+            .await?;
+        }
+    }
     let faults = complaints(mesh, &tested).await?;
     ensure!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
     Ok(())

@@ -235,7 +235,8 @@ const BEYOND: &[(&str, &str)] = &[
     ("RateLimitPolicy/team/limited@cluster-1", "1.40"),
 ];
 
-fn minor(tested: &Tested) -> anyhow::Result<u32> {
+/// The minor version of its release.
+pub(super) fn minor(tested: &Tested) -> anyhow::Result<u32> {
     let text = tested.release.trim_end_matches('.').rsplit('.').next();
     text.context("no minor version")?.parse().context("the minor version")
 }
