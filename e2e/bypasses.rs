@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::support::authorizer::{Authorizer, Verdict};
 use crate::support::delegated::{Delegated, HOST, echo, request};
 use crate::support::http::{Client, Protocol, Request};
 use crate::support::issuer::Issuer;
@@ -282,6 +283,44 @@ async fn policies_of_strangers_open_nothing_and_close_nothing() -> anyhow::Resul
     assert_eq!(echo(&response)?.headers.get("x-stranger"), None);
     for kind in ["CSRFPolicy", "CORSPolicy", "JWTPolicy", "ExtAuthPolicy", "WAFPolicy", "HeaderManipulationPolicy"] {
         assert_eq!(world.verdict(&format!("{kind}/stranger/old@cluster-1"))?.2, 0, "{kind}");
+    }
+    Ok(())
+}
+
+/// R37: gateways ask no server for a policy whose workspace may not use it, whichever way it is written. What `shop` shares
+/// with `team` are tables.
+#[tokio::test]
+async fn no_address_leads_a_policy_to_what_others_hide() -> anyhow::Result<()> {
+    const HIDDEN: &str = r"
+- {apiVersion: v1, kind: Service, metadata: {name: hidden, namespace: shop, @}, spec: {selector: {app: hidden}, clusterIP: 10.96.0.7, ports: [{name: grpc, port: 9000}]}}
+- {apiVersion: v1, kind: Pod, metadata: {name: hidden-0, namespace: shop, labels: {app: hidden}, @}, status: {podIP: 10.1.9.9}}
+- {apiVersion: security.policy.gloo.solo.io/v2, kind: ExtAuthPolicy, metadata: {name: asks, namespace: team, @}, spec: {applyToRoutes: [{route: {labels: {case: headers}}}], config: {glooAuth: {configs: [{passThroughAuth: {grpc: {address: '$GRPC', connectionTimeout: 9s}}}]}}}}
+";
+    let server = Authorizer::start(([127, 0, 0, 1], 0).into(), |_| Verdict::pass()).await?;
+    let hidden = HIDDEN.replace("$GRPC", &server.address.to_string());
+    let mut world = Delegated::start(&format!("{WORLD}{hidden}")).await?;
+    let asked = request("GET", "/headers");
+    world.answers(&asked, 200).await?;
+    let own = server.address.ip().to_string();
+    let edits: [(&str, &str, &str); 2] = [
+        ("Service/shop/hidden@cluster-1", "/spec/clusterIP", "10.96.0.7"),
+        ("Pod/shop/hidden-0@cluster-1", "/status/podIP", "10.1.9.9"),
+    ];
+    for (object, field, other) in edits {
+        let set = |object: &mut serde_json::Value, address: &str| {
+            *object.pointer_mut(field).expect("the address") = json!(address);
+        };
+        world.mesh.edit(object, |object| set(object, &own))?;
+        world.answers(&asked, 500).await?;
+        let before = server.count();
+        assert_eq!(world.outcome(&asked).await?, (500, 0), "{object}");
+        assert_eq!(server.count(), before, "{object}: nobody is asked");
+        let (approval, message, _) = world.verdict("ExtAuthPolicy/team/asks@cluster-1")?;
+        assert_eq!(approval, "INVALID", "{message}");
+        assert!(message.contains("that is not shared with workspace `team`"), "{message}");
+        world.mesh.edit(object, |object| set(object, other))?;
+        world.answers(&asked, 200).await?;
+        assert!(server.count() > before, "{object}: and then it is");
     }
     Ok(())
 }

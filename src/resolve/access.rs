@@ -129,6 +129,13 @@ pub fn late_token_findings<W: World + ?Sized>(
         Action::Forward(forward) => &forward.destinations[..],
         Action::Redirect(_) | Action::Direct(_) => &[],
     };
+    let is_late = |policies: &[Policy]| {
+        policies.iter().any(|policy| matches!(policy, Policy::Jwt(own) if own.jwt.place.phase == Phase::PostAuthz))
+    };
+    // Nearly no route has such a policy.
+    if !is_late(&body.policies) && !destinations.iter().any(|to| is_late(&to.policies)) {
+        return;
+    }
     let verification = |policies: &[Policy]| {
         policies.iter().find_map(|policy| match policy {
             Policy::Jwt(verification) => Some((verification.jwt.place.phase, verification.policy.clone())),

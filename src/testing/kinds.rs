@@ -245,9 +245,10 @@ const WAYS_AROUND: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "policies, Secrets and keys of another workspace",
+        "policies, Secrets, keys and servers of another workspace",
         &[
             "bypasses::policies_of_strangers_open_nothing_and_close_nothing",
+            "bypasses::no_address_leads_a_policy_to_what_others_hide",
             "jwt::keys_come_from_secrets_and_servers_and_bad_sources_close",
             "ext_auth/methods::api_keys_are_those_of_secrets",
         ],

@@ -1,11 +1,12 @@
 //! What the policies of a gateway share for all its routes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::ir::Policy;
 use crate::ir::extension::{CHECK_SLOTS, CheckSet, Extensions, Level, STRICT_SLOTS, check_sets};
 use crate::ir::frozen::AcceptedRoute;
-use crate::ir::policy::rate_limit::{MOST_VALUES, OnTheWay, on_the_way};
+use crate::ir::policy::rate_limit::{Limits, MOST_VALUES, OnTheWay, on_the_way};
 use crate::ir::route::{Action, RouteBody, RouteFault};
 use crate::ir::upstream::{Dial, Server};
 use crate::model::{Code, Finding, Findings, GatewayId, Name, ObjectRef, WorkspaceId};
@@ -73,16 +74,17 @@ fn count(route: &AcceptedRoute, numbers: &mut BTreeMap<ObjectRef, u64>) {
         Action::Forward(forward) => &forward.destinations[..],
         Action::Redirect(_) | Action::Direct(_) => &[],
     };
-    let ways = match on_the_way(&route.body.policies, destinations.iter().map(|destination| &destination.policies[..]))
-    {
-        OnTheWay::Route(limits) => vec![limits],
-        OnTheWay::Destinations(limits) => limits,
-    };
-    for limits in ways.into_iter().flatten() {
-        let own = limits.counter.numbers();
-        if own > 0 {
-            *numbers.entry(limits.policy.clone()).or_default() += own * route.matchers.len() as u64;
+    let mut add = |limits: &[Arc<Limits>]| {
+        for limits in limits {
+            let own = limits.counter.numbers();
+            if own > 0 {
+                *numbers.entry(limits.policy.clone()).or_default() += own * route.matchers.len() as u64;
+            }
         }
+    };
+    match on_the_way(&route.body.policies, destinations.iter().map(|destination| &destination.policies[..])) {
+        OnTheWay::Route(limits) => add(limits),
+        OnTheWay::Destinations(limits) => limits.into_iter().for_each(add),
     }
 }
 

@@ -115,8 +115,7 @@ spec:
     let hidden = |compiled: &Compiled| {
         compiled.findings.iter().any(|finding| finding.code == crate::model::Code::DestinationNotFound)
     };
-    let (before, after, _) =
-        edited_in(world(&text), |world| replace(world, ("cluster-1".to_owned(), pod("10.9.9.9"))));
+    let (before, after, _) = edited_in(world(&text), |world| replace(world, ("cluster-1".to_owned(), pod("10.9.9.9"))));
     assert!(!hidden(&before) && hidden(&after));
     assert_eq!(kept_hosts(&before, &after), [true, false]);
     let (before, after, step) =
