@@ -230,6 +230,18 @@ fn has(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
+/// How many listeners and clusters the gateways have taken and changed, in their order.
+async fn made(mesh: &Mesh) -> anyhow::Result<Vec<BTreeMap<String, u64>>> {
+    let counted = r"(listener|cluster)_(added|modified|removed)$";
+    let mut all = Vec::new();
+    for running in &mesh.gateways {
+        let counts = running.envoy.stats(counted).await?;
+        ensure!(counts.contains_key("cluster_manager.cluster_added"), "{counts:?}");
+        all.push(counts);
+    }
+    Ok(all)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn r178_to_r182_requests_cross_and_nobody_else_gets_in() -> anyhow::Result<()> {
     let (root, foreign) = (Root::new("root")?, Root::new("foreign")?);
@@ -273,6 +285,13 @@ async fn r178_to_r182_requests_cross_and_nobody_else_gets_in() -> anyhow::Result
         let dial = Dial::under(&root.certificate, shows.as_ref())?.asking(Some(server_name), Protocol::Http1)?;
         let refused = dial.refusal(gateway(&mesh, "ew")?).await?;
         ensure!(refused.contains(told), "{who}: {told} is not in {refused}");
+    }
+    // The gateway counts whom it refuses for what.
+    let called = mesh.gateways.iter().find(|running| running.gateway.service == "ew").context("no gateway")?;
+    let counted = called.envoy.stats("ssl.fail_verify").await?;
+    for reason in ["no_cert", "error", "san"] {
+        let name = format!("ssl.fail_verify_{reason}");
+        ensure!(counted.iter().any(|(stat, count)| stat.ends_with(&name) && *count > 0), "{name}: {counted:?}");
     }
     Ok(())
 }
@@ -356,11 +375,13 @@ async fn r11_r171_the_other_cluster_serves_while_there_is_nothing_here_and_goes_
         ensure!(response.status == 200, "{} {}", response.status, response.text());
         Ok(())
     });
-    // Its Pod ends as Pods do: first nobody is sent there, then it goes.
+    // Its Pod ends as Pods do: first nobody is sent there, then it goes. No gateway gets another listener or cluster for it.
+    let made = made(&mesh).await?;
     mesh.edit(&slice("cluster-1"), |object| object["endpoints"][0]["conditions"] = json!({"ready": false}))?;
     answer_from(&mesh, "/", &["cluster-2"]).await?;
     mesh.edit(&slice("cluster-1"), |object| object["endpoints"][0]["conditions"] = json!({"ready": true}))?;
     answer_from(&mesh, "/", &["cluster-1", "cluster-2"]).await?;
+    assert_eq!(self::made(&mesh).await?, made);
 
     // Another Envoy takes over at another address: traffic follows.
     let old = mesh.gateways.iter().position(|running| running.gateway.service == "ew").context("no gateway")?;
@@ -385,6 +406,13 @@ async fn r11_r171_the_other_cluster_serves_while_there_is_nothing_here_and_goes_
     load.tally().await?.is_flawless()?;
     drop(mesh.gateways.remove(old));
     answer_from(&mesh, "/", &["cluster-1", "cluster-2"]).await?;
+    // The same with the Pod of the other cluster.
+    let made = self::made(&mesh).await?;
+    mesh.edit(&slice("cluster-2"), |object| object["endpoints"][0]["conditions"] = json!({"ready": false}))?;
+    answer_from(&mesh, "/", &["cluster-1"]).await?;
+    mesh.edit(&slice("cluster-2"), |object| object["endpoints"][0]["conditions"] = json!({"ready": true}))?;
+    answer_from(&mesh, "/", &["cluster-1", "cluster-2"]).await?;
+    assert_eq!(self::made(&mesh).await?, made);
 
     // R11: without its registration a cluster has no part in anything.
     let index = mesh.manifests.iter().position(|m| m.key() == "KubernetesCluster/gloo-mesh/cluster-2@mgmt");

@@ -14,7 +14,7 @@ use crate::support::manifests::{self, list, text};
 use crate::support::tls::{Dial, TlsFront};
 use crate::support::wait::{Not, PATIENCE, until};
 use crate::support::world::{Mesh, Speech};
-use crate::trust::Root;
+use crate::trust::{Root, from_secret};
 
 const POLICY: &str = "RootTrustPolicy/gloo-mesh/root@mgmt";
 const SECRET: &str = "Secret/gloo-mesh/ca@mgmt";
@@ -151,30 +151,56 @@ async fn is_replaced(mesh: &Mesh, secret: &str, before: &[String]) -> anyhow::Re
     .map_err(|error| mesh.with_logs(error))
 }
 
+/// First trust both, then sign with the new one, then drop the old one; each step once the one before has reached all gateways.
+async fn replace(mesh: &mut Mesh, old: &Value, new: &Value) -> anyhow::Result<()> {
+    let load = Both::start(mesh)?;
+    load.goes_on().await?;
+    let steps = [
+        ("trust/roots", json!({"mgmtServerCa": old, "passiveCertificateAuthorities": [new]})),
+        ("trust/identity", json!({"mgmtServerCa": new, "passiveCertificateAuthorities": [old]})),
+        ("trust/roots", json!({"mgmtServerCa": new})),
+    ];
+    for (changes, config) in steps {
+        let before = held(mesh, changes).await?;
+        mesh.edit(POLICY, |object| object["spec"]["config"] = config)?;
+        is_replaced(mesh, changes, &before).await?;
+        load.goes_on().await?;
+    }
+    load.end().await.map_err(|error| mesh.with_logs(error))
+}
+
+/// Who is under the new root gets in, and who is under the old one does not.
+async fn are_under(mesh: &Mesh, new: &Root, old: &Root) -> anyhow::Result<()> {
+    assert_eq!(ask(mesh, CART, new, Some(&new.identity(WEB)?)).await?, 200);
+    let answer = ask(mesh, CART, new, Some(&old.identity(WEB)?)).await;
+    ensure!(answer.is_err(), "an identity under the old root gets in: {answer:?}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn r191_a_root_is_replaced_under_load_and_no_request_fails() -> anyhow::Result<()> {
     let (old, new) = (Root::new("old")?, Root::new("new")?);
     let mut mesh = start(&old).await?;
     manifests::write(mesh.directory(), &[new.secret("next")])?;
-    let load = Both::start(&mesh)?;
-    load.goes_on().await?;
-    let own = |name: &str| json!({"secretRef": {"name": name}});
-    let steps = [
-        ("trust/roots", json!({"mgmtServerCa": own("ca"), "passiveCertificateAuthorities": [own("next")]})),
-        ("trust/identity", json!({"mgmtServerCa": own("next"), "passiveCertificateAuthorities": [own("ca")]})),
-        ("trust/roots", json!({"mgmtServerCa": own("next")})),
-    ];
-    for (changes, config) in steps {
-        let before = held(&mesh, changes).await?;
-        mesh.edit(POLICY, |object| object["spec"]["config"] = config)?;
-        is_replaced(&mesh, changes, &before).await?;
-        load.goes_on().await?;
-    }
-    load.end().await.map_err(|error| mesh.with_logs(error))?;
-    assert_eq!(ask(&mesh, CART, &new, Some(&new.identity(WEB)?)).await?, 200);
-    let answer = ask(&mesh, CART, &new, Some(&old.identity(WEB)?)).await;
-    ensure!(answer.is_err(), "an identity under the old root gets in: {answer:?}");
-    Ok(())
+    let next = json!({"secretRef": {"name": "next"}});
+    replace(&mut mesh, &from_secret(), &next).await?;
+    are_under(&mesh, &new, &old).await
+}
+
+/// A company brings its own root, where the control plane had made one.
+#[tokio::test(flavor = "multi_thread")]
+async fn r191_a_generated_root_is_replaced_under_load_and_no_request_fails() -> anyhow::Result<()> {
+    let new = Root::new("new")?;
+    let mut mesh = start(&new).await?;
+    let generated = json!({"generated": {"rsaKeySizeBytes": 2048}});
+    let before = held(&mesh, "trust/identity").await?;
+    mesh.edit(POLICY, |object| object["spec"]["config"] = json!({"mgmtServerCa": generated}))?;
+    is_replaced(&mesh, "trust/identity", &before).await?;
+    connects(&mesh).await?;
+    answer_from(&mesh, "/there", &["cluster-2"]).await?;
+    let old = Root::kept(&mesh.chancery.state())?;
+    replace(&mut mesh, &generated, &from_secret()).await?;
+    are_under(&mesh, &new, &old).await
 }
 
 /// The clock renews in the same way as another term does: by another version of the same secret.

@@ -291,6 +291,12 @@ async fn r48_an_isolated_service_is_closed_at_the_gateway_at_the_crossing_and_fo
     })
     .await?;
     let refused = dial(WEB)?.refusal(crossing).await?;
-    ensure!(refused.contains("alert"), "{refused}");
+    ensure!(refused.contains("CertificateUnknown"), "{refused}");
+    // What is open already ends as the chain that let it in is drained.
+    let draining = "listener_manager.total_filter_chains_draining";
+    let count = running(&mesh, "cluster-2", "ew")?.envoy.stats(draining).await?;
+    ensure!(count.get(draining).is_some_and(|count| *count > 0), "{count:?}");
+    // Its own gateways have their way as before.
+    assert_eq!(handshake(own).await?, 200);
     Ok(())
 }
