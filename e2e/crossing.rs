@@ -1,5 +1,9 @@
 //! Two clusters, each on a network of its own: requests go to both through an east-west gateway, and nobody else gets in there.
 
+mod identities;
+mod sharing;
+mod ways;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,7 +48,7 @@ spec: {options: {federation: {enabled: true}}}
 apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: apps}
-spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}, {name: raw, port: 9000, targetPort: 9000}]}
 ---
 apiVersion: networking.gloo.solo.io/v2
 kind: VirtualGateway
@@ -118,9 +122,20 @@ pub(crate) fn place(object: Value) -> Manifest {
 }
 
 async fn start(root: &Root) -> anyhow::Result<Mesh> {
-    let mut manifests: Vec<Manifest> = yaml::documents(WORLD)?.into_iter().map(place).collect();
+    start_with(root, "", &Speech::default()).await
+}
+
+/// The same with further objects, and gateways that talk in a way of their own.
+async fn start_with(root: &Root, further: &str, speech: &Speech<'_>) -> anyhow::Result<Mesh> {
+    Mesh::start_speaking(world(root, further)?, Settings::default(), speech).await
+}
+
+/// The objects.
+pub(crate) fn world(root: &Root, further: &str) -> anyhow::Result<Vec<Manifest>> {
+    let documents = yaml::documents(WORLD)?.into_iter().chain(yaml::documents(further)?);
+    let mut manifests: Vec<Manifest> = documents.map(place).collect();
     manifests.extend([root.secret("ca"), policy(&from_secret())]);
-    Mesh::start(manifests, Settings::default()).await
+    Ok(manifests)
 }
 
 fn gateway(mesh: &Mesh, service: &str) -> anyhow::Result<SocketAddr> {

@@ -20,6 +20,7 @@ use crate::support::tls::{Authority, Dial, Handshake, Pair, TlsFront};
 use crate::support::wait::{Not, PATIENCE, until};
 use crate::support::world::{Mesh, Speech};
 use crate::support::yaml;
+use crate::trust::{Root, from_secret, policy};
 
 /// A gateway, and a Service whose one Pod is not started with the world.
 const WORLD: &str = "
@@ -445,6 +446,68 @@ spec: {hosts: [other.example], virtualGateways: [{name: other}], http: [{directR
     assert_eq!(behind.requests(), before);
     running.put(credential(&first))?;
     running.answers("/bank", 200).await?;
+    Ok(())
+}
+
+/// With `ISTIO_MUTUAL` a gateway is who it is between clusters: its own identity is shown, and one under the same root is wanted.
+#[tokio::test(flavor = "multi_thread")]
+async fn r199_istio_mutual_shows_the_identity_of_the_gateway_and_wants_one_under_the_root() -> anyhow::Result<()> {
+    let outside = Outside::start().await?;
+    let (root, next, foreign) = (Root::new("root")?, Root::new("next")?, Root::new("foreign")?);
+    // One is in the mesh, one says so and is under another root, one is the first and does not show who it is.
+    let mut objects =
+        vec![table(&["friend", "foreign", "named"]), root.secret("ca").object, policy(&from_secret()).object];
+    let mut servers = Vec::new();
+    for (name, authority, uri) in [
+        ("friend", &root, "spiffe://elsewhere/ns/bank/sa/server"),
+        ("foreign", &foreign, "spiffe://elsewhere/ns/bank/sa/server"),
+        ("named", &root, "spiffe://elsewhere/ns/bank/sa/other"),
+    ] {
+        let ip = outside.network.next_address()?;
+        let address = SocketAddr::from((ip, outside.network.free_port()?));
+        let backend = backend(name, SocketAddr::from((outside.network.next_address()?, 0))).await?;
+        let pair = authority.identity(uri)?;
+        let front = TlsFront::start_under(address, &pair, Some(&root.certificate), backend.address).await?;
+        outside.dns.set(&format!("{name}.example"), &[ip]);
+        let mut spec = json!({"hosts": [format!("{name}.example")], "ports": [{
+            "number": 80, "protocol": "HTTP", "targetPort": {"number": address.port()},
+            "clientsideTls": {"mode": "ISTIO_MUTUAL"},
+        }]});
+        if name == "named" {
+            spec["subjectAltNames"] = json!(["spiffe://elsewhere/ns/bank/sa/server"]);
+        }
+        objects.push(external(name, spec));
+        servers.push(Server { address, backend, front });
+    }
+    let running = outside.run(objects).await?;
+    let front = &servers[0].front;
+    running.answers("/friend", 200).await.with_context(|| format!("{:?}", front.refusals()))?;
+    let own = vec!["spiffe://cluster-1/ns/edge/sa/default".to_owned()];
+    assert_eq!(front.identities().pop(), Some(own.clone()));
+    for (path, reason) in [("foreign", "fail_verify_error"), ("named", "fail_verify_san")] {
+        running.answers(&format!("/{path}"), 503).await?;
+        ensure!(running.refusals(&format!("apps/{path}/"), reason).await? > 0, "{path} is refused for another reason");
+    }
+    assert_eq!(servers[1].backend.requests() + servers[2].backend.requests(), 0);
+
+    // Another root, and the server follows; without any nothing gets there, least of all without TLS.
+    running.put(next.secret("ca").object)?;
+    let Server { address, backend, front } = servers.remove(0);
+    drop(front);
+    let pair = next.identity("spiffe://elsewhere/ns/bank/sa/server")?;
+    let front = until(PATIENCE, "the address to be free", async || {
+        let front = TlsFront::start_under(address, &pair, Some(&next.certificate), backend.address).await;
+        front.map_err(|error| Not::Yet(format!("{error:#}")))
+    })
+    .await?;
+    running.answers("/friend", 200).await.with_context(|| format!("{:?}", front.refusals()))?;
+    assert_eq!(front.identities().pop(), Some(own));
+    std::fs::remove_file(running.mesh.directory().join("mgmt/gloo-mesh/roottrustpolicy-root.yaml"))?;
+    until(PATIENCE, "no endpoints", async || match running.get("/friend").await {
+        Ok(answer) if answer.status == 503 && answer.text().contains("no healthy upstream") => Ok(()),
+        other => Err(Not::Yet(format!("{other:?}"))),
+    })
+    .await?;
     Ok(())
 }
 

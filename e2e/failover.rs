@@ -1,7 +1,7 @@
 //! Three clusters, two of them near each other: the nearest serves, and the next takes over when it dies.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::support::chancery::Settings;
 use crate::support::http::{Client, Request};
 use crate::support::manifests::Manifest;
 use crate::support::wait::{Not, PATIENCE, until};
-use crate::support::world::Mesh;
+use crate::support::world::{Mesh, RunningGateway, Speech};
 use crate::support::yaml;
 use crate::trust::{Root, from_secret, policy};
 
@@ -125,24 +125,63 @@ async fn answer(client: &mut Client) -> Option<String> {
     response.json().ok()?["cluster"].as_str().map(str::to_owned)
 }
 
-/// Asks until sixteen answers in a row come from one cluster. How many requests failed meanwhile.
-async fn settles_on(mesh: &Mesh, cluster: &str) -> anyhow::Result<usize> {
-    let (mut client, started, mut failed, mut in_a_row) = (Client::new(web(mesh)?), Instant::now(), 0, 0);
+/// How another cluster came to answer.
+struct Takeover {
+    /// How long after the first request it was.
+    after: Duration,
+    /// How many requests failed until then.
+    failed: usize,
+}
+
+impl Takeover {
+    /// For who runs the test with `--nocapture`; how long it takes is judged nowhere.
+    #[expect(clippy::print_stdout, reason = "a measurement is to be read")]
+    fn is_told(&self, what: &str) {
+        println!("{what}: after {} ms, {} requests failed", self.after.as_millis(), self.failed);
+    }
+}
+
+/// Asks until sixteen answers in a row come from one cluster.
+async fn settles_on(mesh: &Mesh, cluster: &str) -> anyhow::Result<Takeover> {
+    let (mut client, started, mut in_a_row) = (Client::new(web(mesh)?), Instant::now(), 0);
+    let mut takeover = Takeover { after: Duration::ZERO, failed: 0 };
     while in_a_row < 16 {
         ensure!(
             started.elapsed() < PATIENCE,
-            mesh.with_logs(anyhow::anyhow!("no answers of {cluster}, {failed} failed"))
+            mesh.with_logs(anyhow::anyhow!("no answers of {cluster}, {} failed", takeover.failed))
         );
         match answer(&mut client).await {
-            Some(found) if found == cluster => in_a_row += 1,
+            Some(found) if found == cluster => {
+                if in_a_row == 0 {
+                    takeover.after = started.elapsed();
+                }
+                in_a_row += 1;
+            }
             Some(_) => in_a_row = 0,
             None => {
-                failed += 1;
+                takeover.failed += 1;
                 in_a_row = 0;
             }
         }
     }
-    Ok(failed)
+    Ok(takeover)
+}
+
+/// Waits until all ways are open, so that what is measured afterwards is nothing else.
+async fn settled(mesh: &Mesh) -> anyhow::Result<()> {
+    settles_on(mesh, "cluster-1").await?;
+    let is_healthy = |line: &&str| line.starts_with("vd/") && line.ends_with("::health_flags::healthy");
+    until(PATIENCE, "three endpoints", async || {
+        let running = mesh.gateways.iter().find(|running| running.gateway.service == "web");
+        let running = running.ok_or("no gateway".to_owned())?;
+        match running.envoy.admin("/clusters").await {
+            Ok(text) if text.lines().filter(is_healthy).count() == 3 => Ok(()),
+            other => Err(Not::Yet(format!("{other:?}"))),
+        }
+    })
+    .await
+    .map_err(|error| mesh.with_logs(error))?;
+    settles_on(mesh, "cluster-1").await.map(drop)
 }
 
 /// Ends the backend of a cluster as a crash does; what is needed to start it again.
@@ -156,31 +195,46 @@ fn kill(mesh: &mut Mesh, cluster: &str) -> anyhow::Result<(crate::support::backe
 #[tokio::test(flavor = "multi_thread")]
 async fn r173_the_nearest_serve_and_others_take_over_and_give_back() -> anyhow::Result<()> {
     let mut mesh = start().await?;
-    // All ways are open before anything is measured.
-    settles_on(&mesh, "cluster-1").await?;
-    let is_healthy = |line: &&str| line.starts_with("vd/") && line.ends_with("::health_flags::healthy");
-    until(PATIENCE, "three endpoints", async || {
-        let running = mesh.gateways.iter().find(|running| running.gateway.service == "web");
-        let running = running.ok_or("no gateway".to_owned())?;
-        match running.envoy.admin("/clusters").await {
-            Ok(text) if text.lines().filter(is_healthy).count() == 3 => Ok(()),
-            other => Err(Not::Yet(format!("{other:?}"))),
-        }
-    })
-    .await
-    .map_err(|error| mesh.with_logs(error))?;
-    settles_on(&mesh, "cluster-1").await?;
+    settled(&mesh).await?;
 
     let first = kill(&mut mesh, "cluster-1")?;
-    settles_on(&mesh, "cluster-2").await?;
+    settles_on(&mesh, "cluster-2").await?.is_told("the local copy is killed, and the second cluster takes over");
     let second = kill(&mut mesh, "cluster-2")?;
     // Two errors end it, and what is asked until all workers know; one who asks after the other, so few.
-    let failed = settles_on(&mesh, "cluster-3").await?;
-    ensure!(failed < 20, "{failed} requests failed until the third cluster took over");
+    let third = settles_on(&mesh, "cluster-3").await?;
+    third.is_told("the second copy is killed, and the third cluster takes over");
+    ensure!(third.failed < 20, "{} requests failed until the third cluster took over", third.failed);
     mesh.backends.push(Backend::start(second.0, second.1).await?);
-    settles_on(&mesh, "cluster-2").await?;
+    settles_on(&mesh, "cluster-2").await?.is_told("the second copy is back");
     mesh.backends.push(Backend::start(first.0, first.1).await?);
-    settles_on(&mesh, "cluster-1").await?;
+    settles_on(&mesh, "cluster-1").await?.is_told("the local copy is back");
+    Ok(())
+}
+
+/// The gateway of a cluster stands for all of it: when it dies, its Pods are out of reach, and the next cluster takes over.
+#[tokio::test(flavor = "multi_thread")]
+async fn r173_the_next_cluster_takes_over_when_a_gateway_dies() -> anyhow::Result<()> {
+    let mut mesh = start().await?;
+    settled(&mesh).await?;
+    kill(&mut mesh, "cluster-1")?;
+    settles_on(&mesh, "cluster-2").await?;
+
+    let is_it = |running: &RunningGateway| running.gateway.cluster == "cluster-2" && running.gateway.service == "ew";
+    let at = mesh.gateways.iter().position(is_it).context("no gateway")?;
+    // Dropped, it is killed.
+    let RunningGateway { gateway, bind, .. } = mesh.gateways.remove(at);
+    let third = settles_on(&mesh, "cluster-3").await?;
+    third.is_told("the gateway of the second cluster is killed, and the third takes over");
+    ensure!(third.failed < 20, "{} requests failed until the third cluster took over", third.failed);
+
+    let port = *gateway.ports.keys().next().context("no port")?;
+    let fresh = mesh.join(&gateway, bind, &Speech::default()).await?;
+    let address = fresh.address(port)?;
+    fresh.envoy.listens(address).await?;
+    let back = settles_on(&mesh, "cluster-2").await?;
+    back.is_told("the gateway is back");
+    // Who is tried again too early is left alone for longer; nobody notices but by the place of the answer.
+    ensure!(back.failed == 0, "{} requests failed while the second cluster came back", back.failed);
     Ok(())
 }
 

@@ -115,8 +115,32 @@ spec:
   ports: [{number: 80, protocol: HTTP, targetPort: {number: 8080}}]
 ";
 
+/// Whole connections of two teams on one port.
+pub(crate) const WHOLE: &str = "
+apiVersion: networking.gloo.solo.io/v2
+kind: VirtualDestination
+metadata: {name: raw, namespace: recs, creationTimestamp: '2024-01-01T00:00:00Z'}
+spec:
+  hosts: [raw.recs.mesh]
+  services: [{namespace: recs}]
+  ports: [{number: 9000, protocol: TCP, targetPort: {number: 8080}}]
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: VirtualDestination
+metadata: {name: raw, namespace: platform, creationTimestamp: '2024-01-02T00:00:00Z'}
+spec:
+  hosts: [raw.platform.mesh]
+  services: [{name: site}]
+  ports: [{number: 9000, protocol: TCP, targetPort: {number: 8080}}]
+---
+apiVersion: admin.gloo.solo.io/v2
+kind: WorkspaceSettings
+metadata: {name: platform, namespace: platform}
+spec: {importFrom: [{workspaces: [{name: web}]}]}
+";
+
 /// The header that says who a client is.
-const TAG: &str = "x-chancery-client";
+pub(crate) const TAG: &str = "x-chancery-client";
 
 fn place(object: Value) -> Manifest {
     let cluster = text(&object, "/metadata/annotations/in");
@@ -124,7 +148,7 @@ fn place(object: Value) -> Manifest {
     Manifest { cluster, object }
 }
 
-fn world(further: &str) -> anyhow::Result<Vec<Manifest>> {
+pub(crate) fn world(further: &str) -> anyhow::Result<Vec<Manifest>> {
     let mut manifests: Vec<Manifest> = yaml::documents(WORLD)?.into_iter().map(place).collect();
     manifests.extend(yaml::documents(further)?.into_iter().map(place));
     Ok(manifests)
@@ -139,7 +163,7 @@ fn east(mesh: &Mesh) -> anyhow::Result<&RunningGateway> {
 }
 
 /// The address of a Pod, `namespace/name`.
-fn address(mesh: &Mesh, pod: &str) -> anyhow::Result<Ipv4Addr> {
+pub(crate) fn address(mesh: &Mesh, pod: &str) -> anyhow::Result<Ipv4Addr> {
     let is_it = |manifest: &&Manifest| {
         manifest.kind() == "Pod" && format!("{}/{}", manifest.namespace(), manifest.name()) == pod
     };
@@ -153,7 +177,7 @@ async fn send(mesh: &Mesh, port: u16, from: Ipv4Addr, request: &Request) -> anyh
 }
 
 /// Who answers a request, or its status.
-fn answered(response: &Response) -> String {
+pub(crate) fn answered(response: &Response) -> String {
     match response.json().ok().and_then(|body| serde_json::from_value::<Echo>(body).ok()) {
         Some(echo) if response.status == 200 => echo.identity.backend(),
         _ => response.status.to_string(),
@@ -174,8 +198,9 @@ async fn gets(mesh: &Mesh, port: u16, from: Ipv4Addr, host: &str, wanted: &str) 
     .map_err(|error| mesh.with_logs(error))
 }
 
-const RECS: &str = "cluster-1/recs/recs";
-const SITE: &str = "cluster-1/web/site";
+/// Who answers for the one team and for the other.
+pub(crate) const RECS: &str = "cluster-1/recs/recs";
+pub(crate) const SITE: &str = "cluster-1/web/site";
 
 /// R166, R186, R187, R190: who sees a virtual destination reaches it by its host, and for others it is not there.
 #[tokio::test]
@@ -374,29 +399,7 @@ spec:
 /// R188: whole connections are told apart by who opens them, and one that is open stays while clients come and go.
 #[tokio::test]
 async fn whole_connections_go_where_their_workspace_says() -> anyhow::Result<()> {
-    let further = "
-apiVersion: networking.gloo.solo.io/v2
-kind: VirtualDestination
-metadata: {name: raw, namespace: recs, creationTimestamp: '2024-01-01T00:00:00Z'}
-spec:
-  hosts: [raw.recs.mesh]
-  services: [{namespace: recs}]
-  ports: [{number: 9000, protocol: TCP, targetPort: {number: 8080}}]
----
-apiVersion: networking.gloo.solo.io/v2
-kind: VirtualDestination
-metadata: {name: raw, namespace: platform, creationTimestamp: '2024-01-02T00:00:00Z'}
-spec:
-  hosts: [raw.platform.mesh]
-  services: [{name: site}]
-  ports: [{number: 9000, protocol: TCP, targetPort: {number: 8080}}]
----
-apiVersion: admin.gloo.solo.io/v2
-kind: WorkspaceSettings
-metadata: {name: platform, namespace: platform}
-spec: {importFrom: [{workspaces: [{name: web}]}]}
-";
-    let mut mesh = start(further).await?;
+    let mut mesh = start(WHOLE).await?;
     let (web, recs, ops) =
         (address(&mesh, "web/site-0")?, address(&mesh, "recs/recs-0")?, address(&mesh, "platform/ops-0")?);
     gets(&mesh, 9000, web, "any.example", RECS).await?;

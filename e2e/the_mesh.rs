@@ -30,8 +30,15 @@ fn the_mesh_answers_as_expected() -> anyhow::Result<()> {
     let output = Command::new(program).args(["--once", "--isolated", "--directory"]).arg(folder.path()).output()?;
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "{text}");
-    for part in ["over mutual TLS", "200 cluster-1 recs", "200 cluster-2 recs", "404 -", "Every answer is as expected"]
-    {
+    for part in [
+        "over mutual TLS",
+        "200 cluster-1 web-api v1, 200 cluster-1 web-api v2",
+        "403 -",
+        "404 -",
+        "200 cluster-2 recs, after",
+        "200 cluster-1 recs, after",
+        "Every answer is as expected",
+    ] {
         ensure!(text.contains(part), "`{part}` is not in:\n{text}");
     }
     Ok(())

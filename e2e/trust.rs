@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    date_time_ymd,
 };
 use serde_json::{Value, json};
 
@@ -98,9 +100,9 @@ impl Root {
         Ok(Self { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
     }
 
-    /// One that this one signs.
-    fn between(&self) -> anyhow::Result<Self> {
-        let mut params = CertificateParams::default();
+    /// One that this one signs, from when to when in seconds since 1970.
+    pub(crate) fn between(&self, lasts: (i64, i64)) -> anyhow::Result<Self> {
+        let mut params = lasting(lasts)?;
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "between");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -125,8 +127,7 @@ impl Root {
         }))
     }
 
-    fn sign(&self, name: SanType) -> anyhow::Result<Pair> {
-        let mut params = CertificateParams::default();
+    fn sign(&self, name: SanType, mut params: CertificateParams) -> anyhow::Result<Pair> {
         params.subject_alt_names = vec![name];
         let key = KeyPair::generate()?;
         let issuer = Issuer::from_ca_cert_pem(&self.certificate, KeyPair::from_pem(&self.key)?)?;
@@ -135,8 +136,21 @@ impl Root {
 
     /// A certificate as gateways have it.
     pub(crate) fn identity(&self, uri: &str) -> anyhow::Result<Pair> {
-        self.sign(SanType::URI(uri.try_into()?))
+        self.sign(SanType::URI(uri.try_into()?), CertificateParams::default())
     }
+
+    /// The same, from when to when in seconds since 1970.
+    pub(crate) fn identity_lasting(&self, uri: &str, lasts: (i64, i64)) -> anyhow::Result<Pair> {
+        self.sign(SanType::URI(uri.try_into()?), lasting(lasts)?)
+    }
+}
+
+/// What holds from one moment to another, in seconds since 1970.
+fn lasting((begins, ends): (i64, i64)) -> anyhow::Result<CertificateParams> {
+    let at = |seconds: i64| anyhow::Ok(date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds.try_into()?));
+    let mut params = CertificateParams::default();
+    (params.not_before, params.not_after) = (at(begins)?, at(ends)?);
+    Ok(params)
 }
 
 pub(crate) fn place(object: Value) -> Manifest {
@@ -213,7 +227,7 @@ async fn r58_r193_gateways_of_one_root_know_each_other_and_nobody_else() -> anyh
     assert_eq!(request(&mesh, 443, &root, Some(&stranger)).await?, 200, "any identity under the root");
     is_refused(&mesh, 443, &root, None, "a client without a certificate").await?;
     is_refused(&mesh, 443, &root, Some(&foreign.identity(FRIEND)?), "another root's gateway").await?;
-    let host = root.sign(SanType::DnsName("friend.example".try_into()?))?;
+    let host = root.sign(SanType::DnsName("friend.example".try_into()?), CertificateParams::default())?;
     is_refused(&mesh, 443, &root, Some(&host), "what the root signed for something else").await?;
     is_refused(&mesh, 443, &foreign, Some(&friend), "a client that trusts another root").await?;
     ensure!(get(web(&mesh, 443)?, "shop.example", "/").await.is_err(), "plaintext on the TLS port");
@@ -234,7 +248,7 @@ async fn r58_r193_gateways_of_one_root_know_each_other_and_nobody_else() -> anyh
 #[tokio::test(flavor = "multi_thread")]
 async fn r191_what_stands_between_is_shown() -> anyhow::Result<()> {
     let root = Root::new("company")?;
-    let mut secret = root.between()?.secret("ca");
+    let mut secret = root.between((0, 4_102_444_800))?.secret("ca");
     secret.object["stringData"]["root-cert.pem"] = json!(root.certificate);
     let mesh = start(vec![secret, policy(&from_secret())]).await?;
     let friend = root.identity(FRIEND)?;

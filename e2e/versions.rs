@@ -3,6 +3,7 @@
 //! In random worlds, each of which is an edit of everything, the gateways must do what `explain` says. In the world of the
 //! policies, all must answer alike, edits included. None may refuse anything, or get a field that it does not know.
 
+mod between;
 mod protecting;
 
 use anyhow::{Context, ensure};

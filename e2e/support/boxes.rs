@@ -107,9 +107,29 @@ impl GatewayBox {
 }
 
 impl AppBox {
-    /// `cluster-1-web-api`.
+    /// `cluster-1-recs`; with a version `cluster-1-web-api-v2`.
     pub(crate) fn name(&self) -> String {
-        format!("{}-{}", self.identity.cluster, self.identity.service)
+        let Identity { cluster, service, version, .. } = &self.identity;
+        [cluster, service, version]
+            .map(String::as_str)
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join("-")
+    }
+
+    /// What `echo` is started with, given where hosts lead in its cluster.
+    pub(crate) fn arguments(&self, leads: &Leads) -> Vec<String> {
+        let Identity { cluster, namespace, service, version, .. } = &self.identity;
+        let mut arguments = Vec::new();
+        for address in &self.addresses {
+            let version = if version.is_empty() { String::new() } else { format!("/{version}") };
+            arguments.extend(["--instance".to_owned(), format!("{cluster}/{namespace}/{service}{version}={address}")]);
+        }
+        for (host, address) in leads {
+            arguments.extend(["--lead".to_owned(), format!("{host}={address}")]);
+        }
+        arguments
     }
 
     fn address(&self) -> anyhow::Result<Ipv4Addr> {
@@ -164,6 +184,11 @@ impl Boxes {
             }
         }
         Ok(Self { gateways, apps, leads })
+    }
+
+    /// Where hosts lead in a cluster.
+    pub(crate) fn leads_of(&self, cluster: &str) -> Leads {
+        self.leads.get(cluster).cloned().unwrap_or_default()
     }
 
     /// The clusters, in order.
@@ -246,14 +271,7 @@ impl Boxes {
             services.insert(name, service);
         }
         for app in &self.apps {
-            let mut command = Vec::new();
-            for address in &app.addresses {
-                let Identity { cluster, namespace, service, .. } = &app.identity;
-                command.extend(["--instance".to_owned(), format!("{cluster}/{namespace}/{service}={address}")]);
-            }
-            for (host, address) in self.leads.get(&app.identity.cluster).into_iter().flatten() {
-                command.extend(["--lead".to_owned(), format!("{host}={address}")]);
-            }
+            let command = app.arguments(&self.leads_of(&app.identity.cluster));
             services.insert(
                 app.name(),
                 json!({

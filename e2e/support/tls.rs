@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType,
     date_time_ymd,
@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::client::TlsStream;
@@ -22,6 +23,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use x509_parser::extensions::GeneralName;
 
 use super::http::Protocol;
+use super::wait::PATIENCE;
 
 /// Accepts a server whose certificate a root signed, whatever names are in it: gateways are called by address, and their
 /// names are no hosts.
@@ -102,6 +104,15 @@ impl Authority {
     pub(crate) fn sign(&self, host: &str, common_name: &str) -> anyhow::Result<Pair> {
         let mut params = CertificateParams::new([host.to_owned()])?;
         params.distinguished_name.push(DnType::CommonName, common_name);
+        let key = KeyPair::generate()?;
+        Ok(Pair { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() })
+    }
+
+    /// A certificate for a user of an API server who is in a group.
+    pub(crate) fn sign_user(&self, name: &str, group: &str) -> anyhow::Result<Pair> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.distinguished_name.push(DnType::OrganizationName, group);
         let key = KeyPair::generate()?;
         Ok(Pair { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() })
     }
@@ -207,18 +218,17 @@ impl Dial {
         Ok(self)
     }
 
-    /// The URIs in the certificate that is shown at an address.
-    pub(crate) async fn uris(&self, address: SocketAddr) -> anyhow::Result<Vec<String>> {
+    /// The certificate that is shown at an address, in DER.
+    pub(crate) async fn certificate(&self, address: SocketAddr) -> anyhow::Result<Vec<u8>> {
         let stream = self.over(TcpStream::connect(address).await?).await?;
         let (_, connection) = stream.get_ref();
         let first = connection.peer_certificates().and_then(<[_]>::first).context("no certificate is shown")?;
-        let (_, certificate) = x509_parser::parse_x509_certificate(first)?;
-        let names = certificate.subject_alternative_name()?.context("no names")?;
-        let uri = |name: &GeneralName<'_>| match name {
-            GeneralName::URI(uri) => Some((*uri).to_owned()),
-            _ => None,
-        };
-        Ok(names.value.general_names.iter().filter_map(uri).collect())
+        Ok(first.to_vec())
+    }
+
+    /// The URIs in the certificate that is shown at an address.
+    pub(crate) async fn uris(&self, address: SocketAddr) -> anyhow::Result<Vec<String>> {
+        uris(&self.certificate(address).await?)
     }
 
     /// Opens TLS on a connection.
@@ -227,14 +237,25 @@ impl Dial {
         connector.connect(self.server_name.clone(), stream).await.context("TLS handshake")
     }
 
+    /// Why the server at an address refuses who dials. With TLS 1.3 it says so when the client thinks that all is done.
+    ///
+    /// # Errors
+    /// It refuses nobody, or says nothing.
+    pub(crate) async fn refusal(&self, address: SocketAddr) -> anyhow::Result<String> {
+        let mut stream = match self.over(TcpStream::connect(address).await?).await {
+            Ok(stream) => stream,
+            Err(error) => return Ok(format!("{error:#}")),
+        };
+        let mut byte = [0];
+        match tokio::time::timeout(PATIENCE, stream.read(&mut byte)).await.context("it waits for a request")? {
+            Ok(_) => bail!("it says nothing"),
+            Err(error) => Ok(error.to_string()),
+        }
+    }
+
     /// The common name of the certificate that is shown at an address.
     pub(crate) async fn shown(&self, address: SocketAddr) -> anyhow::Result<String> {
-        let stream = self.over(TcpStream::connect(address).await?).await?;
-        let (_, connection) = stream.get_ref();
-        let first = connection.peer_certificates().and_then(<[_]>::first).context("no certificate is shown")?;
-        let (_, certificate) = x509_parser::parse_x509_certificate(first)?;
-        let name = certificate.subject().iter_common_name().next().context("no common name")?;
-        Ok(name.as_str()?.to_owned())
+        common_name(&self.certificate(address).await?).context("no common name")
     }
 }
 
@@ -251,13 +272,17 @@ pub(crate) struct Handshake {
 #[derive(Debug)]
 pub(crate) struct TlsFront {
     handshakes: Arc<Mutex<Vec<Handshake>>>,
+    /// The URIs in the certificates of clients.
+    identities: Arc<Mutex<Vec<Vec<String>>>>,
+    /// Why others did not get in.
+    refusals: Arc<Mutex<Vec<String>>>,
     task: AbortHandle,
 }
 
 impl TlsFront {
     /// Starts it on an address. It listens when this returns.
     pub(crate) async fn start(address: SocketAddr, pair: &Pair, backend: SocketAddr) -> anyhow::Result<Self> {
-        Self::start_asking(address, pair, None, backend).await
+        Self::start_under(address, pair, None, backend).await
     }
 
     /// The same for clients with a certificate that an authority signed, if one is given.
@@ -267,14 +292,24 @@ impl TlsFront {
         clients: Option<&Authority>,
         backend: SocketAddr,
     ) -> anyhow::Result<Self> {
+        Self::start_under(address, pair, clients.map(Authority::pem).as_deref(), backend).await
+    }
+
+    /// The same for clients under a root, given in PEM.
+    pub(crate) async fn start_under(
+        address: SocketAddr,
+        pair: &Pair,
+        clients: Option<&str>,
+        backend: SocketAddr,
+    ) -> anyhow::Result<Self> {
         let (chain, key) = pair.parsed()?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
         let builder = match clients {
             None => builder.with_no_client_auth(),
-            Some(authority) => {
+            Some(root) => {
                 let mut roots = RootCertStore::empty();
-                roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes())?)?;
+                roots.add(CertificateDer::from_pem_slice(root.as_bytes())?)?;
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
                 builder.with_client_cert_verifier(verifier)
             }
@@ -282,19 +317,26 @@ impl TlsFront {
         let acceptor = TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key)?));
         let listener = TcpListener::bind(address).await?;
         let handshakes: Arc<Mutex<Vec<Handshake>>> = Arc::default();
-        let seen = Arc::clone(&handshakes);
+        let identities: Arc<Mutex<Vec<Vec<String>>>> = Arc::default();
+        let refusals: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (seen, known, refused) = (Arc::clone(&handshakes), Arc::clone(&identities), Arc::clone(&refusals));
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 tokio::select! {
                     Ok((stream, _)) = listener.accept() => {
-                        let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
+                        let (acceptor, seen, known) = (acceptor.clone(), Arc::clone(&seen), Arc::clone(&known));
+                        let refused = Arc::clone(&refused);
                         connections.spawn(async move {
-                            let mut front = acceptor.accept(stream).await?;
+                            let mut front = acceptor.accept(stream).await.inspect_err(|error| {
+                                refused.lock().unwrap_or_else(PoisonError::into_inner).push(error.to_string());
+                            })?;
                             let connection = front.get_ref().1;
                             let server_name = connection.server_name().map(ToOwned::to_owned);
                             let shown = connection.peer_certificates().and_then(<[_]>::first);
                             let client = shown.and_then(|certificate| common_name(certificate));
+                            let named = shown.and_then(|certificate| uris(certificate).ok()).unwrap_or_default();
+                            known.lock().unwrap_or_else(PoisonError::into_inner).push(named);
                             seen.lock().unwrap_or_else(PoisonError::into_inner).push(Handshake { server_name, client });
                             let mut back = TcpStream::connect(backend).await?;
                             tokio::io::copy_bidirectional(&mut front, &mut back).await
@@ -304,13 +346,34 @@ impl TlsFront {
                 }
             }
         });
-        Ok(Self { handshakes, task: task.abort_handle() })
+        Ok(Self { handshakes, identities, refusals, task: task.abort_handle() })
+    }
+
+    /// Why others did not get in, in order.
+    pub(crate) fn refusals(&self) -> Vec<String> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The URIs in the certificates of those who came in so far, in order; none for who showed none.
+    pub(crate) fn identities(&self) -> Vec<Vec<String>> {
+        self.identities.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Who came in so far, in order.
     pub(crate) fn handshakes(&self) -> Vec<Handshake> {
         self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// The URIs in a certificate.
+fn uris(certificate: &[u8]) -> anyhow::Result<Vec<String>> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate)?;
+    let names = certificate.subject_alternative_name()?.context("no names")?;
+    let uri = |name: &GeneralName<'_>| match name {
+        GeneralName::URI(uri) => Some((*uri).to_owned()),
+        _ => None,
+    };
+    Ok(names.value.general_names.iter().filter_map(uri).collect())
 }
 
 fn common_name(certificate: &[u8]) -> Option<String> {
