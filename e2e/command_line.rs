@@ -399,7 +399,7 @@ async fn an_envoy_with_the_bootstrap_has_its_admin_interface_in_a_file_of_its_us
     let flags = ["bootstrap", "--cluster", "eu", "--namespace", "edge", "--pod", "web-0"];
     let own = run(&flags)?.expect(0)?.json()?;
     let pipe = |path: &str| serde_json::json!({"address": {"pipe": {"path": path, "mode": 0o600}}});
-    assert_eq!(own["admin"], pipe("/tmp/envoy-admin-eu-edge-web-0.sock"));
+    assert_eq!(own["admin"], pipe("/dev/shm/envoy-admin-eu-edge-web-0.sock"));
     let long = run(&[&flags[..6], &["x".repeat(100).as_str()]].concat())?.expect(0)?.json()?;
     ensure!(text(&long, "/admin/address/pipe/path").len() <= 107, "{}", long["admin"]);
 

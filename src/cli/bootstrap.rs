@@ -48,7 +48,7 @@ pub(super) struct Bootstrap {
     /// Address that listeners bind
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0")]
     bind: IpAddr,
-    /// Where Envoy's own admin interface listens: unix:///PATH, by default a file below /tmp that only Envoy's user opens, or an
+    /// Where Envoy's own admin interface listens: unix:///PATH, by default a file below /dev/shm that only Envoy's user opens, or an
     /// address and a port. Whatever listens on TCP, on loopback too, an external service reaches by a DNS name that leads there
     #[arg(long, value_name = "ADDRESS")]
     admin_address: Option<AdminAddress>,
@@ -126,11 +126,11 @@ impl FromStr for AdminAddress {
 impl AdminAddress {
     /// A file for each gateway of a host.
     fn of(id: &str) -> Self {
-        let path = format!("/tmp/envoy-admin-{}.sock", id.replace('/', "-"));
+        let path = format!("/dev/shm/envoy-admin-{}.sock", id.replace('/', "-"));
         if path.len() <= LONGEST_PATH {
             return Self::Path(path);
         }
-        Self::Path(format!("/tmp/envoy-admin-{:016x}.sock", xxhash_rust::xxh3::xxh3_64(id.as_bytes())))
+        Self::Path(format!("/dev/shm/envoy-admin-{:016x}.sock", xxhash_rust::xxh3::xxh3_64(id.as_bytes())))
     }
 
     fn value(&self) -> Value {

@@ -429,6 +429,18 @@ mod tests {
             Self { certificate: params.self_signed(&key).unwrap(), key }
         }
 
+        /// An authority below this one that has so many seconds left.
+        fn authority(&self, seconds: u64) -> Self {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.distinguished_name.push(rcgen::DnType::CommonName, "between");
+            let left = SystemTime::UNIX_EPOCH.elapsed().unwrap() + Duration::from_secs(seconds);
+            params.not_after = rcgen::date_time_ymd(1970, 1, 1) + left;
+            let issuer = Issuer::from_ca_cert_der(self.certificate.der(), &self.key).unwrap();
+            Self { certificate: params.signed_by(&key, &issuer).unwrap(), key }
+        }
+
         /// A certificate of a gateway that has so many seconds left.
         fn gateway(&self, seconds: u64) -> CertificateDer<'static> {
             let mut params = CertificateParams::default();
@@ -462,6 +474,11 @@ mod tests {
         );
 
         credentials.clone().outlived(vec![signer.gateway(1)]).await;
+        // Nor one of those between the two.
+        let between = signer.authority(2);
+        let chain = vec![between.gateway(3600), between.certificate.der().clone()];
+        let ended = tokio::time::timeout(Duration::from_secs(20), credentials.clone().outlived(chain)).await;
+        assert!(ended.is_ok(), "it lasts longer than who signed for it");
 
         let mut lasting = Box::pin(credentials.clone().outlived(vec![web]));
         tokio::select! {

@@ -79,6 +79,7 @@ pub(super) struct Connection {
     io: Wire,
     /// Ready when it must end.
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    is_over: bool,
 }
 
 enum Wire {
@@ -186,7 +187,12 @@ async fn shake<O: Observer>(
             }
         })
     };
-    Some(Connection { arrival: Arrival { peer: Some(peer), shown, visit }, io: Wire::Tls(Box::new(stream)), end })
+    Some(Connection {
+        arrival: Arrival { peer: Some(peer), shown, visit },
+        io: Wire::Tls(Box::new(stream)),
+        end,
+        is_over: false,
+    })
 }
 
 /// Whether a handshake failed for the certificate of the client.
@@ -201,7 +207,13 @@ fn reason(error: &io::Error) -> Reason {
 impl Connection {
     fn plain(stream: TcpStream, peer: SocketAddr, visit: Arc<Visit>) -> Self {
         let arrival = Arrival { peer: Some(peer), shown: Shown::Nothing, visit };
-        Self { arrival, io: Wire::Plain(stream), end: Box::pin(std::future::pending()) }
+        Self { arrival, io: Wire::Plain(stream), end: Box::pin(std::future::pending()), is_over: false }
+    }
+
+    /// Whether it must end now.
+    fn is_over(&mut self, task: &mut Context<'_>) -> bool {
+        self.is_over = self.is_over || self.end.as_mut().poll(task).is_ready();
+        self.is_over
     }
 }
 
@@ -216,8 +228,7 @@ impl Connected for Connection {
 impl AsyncRead for Connection {
     /// The client seems to have gone, when the connection must end.
     fn poll_read(mut self: Pin<&mut Self>, task: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.end.as_mut().poll(task).is_ready() {
-            self.end = Box::pin(std::future::ready(()));
+        if self.is_over(task) {
             return Poll::Ready(Ok(()));
         }
         match &mut self.io {
@@ -253,7 +264,11 @@ impl AsyncWrite for Connection {
         }
     }
 
+    /// Fails when the connection must end: a client that reads nothing does not keep it.
     fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_over(task) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         match &mut self.io {
             Wire::Plain(stream) => Pin::new(stream).poll_flush(task),
             Wire::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(task),

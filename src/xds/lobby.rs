@@ -40,6 +40,8 @@ struct Inner {
     waiting: BTreeMap<u64, (Instant, oneshot::Sender<()>)>,
     /// Sent away, and not gone yet.
     leaving: BTreeSet<u64>,
+    /// When the last of these was.
+    sent_away: Option<Instant>,
 }
 
 /// A connection that counts until this is dropped.
@@ -99,24 +101,28 @@ impl Lobby {
     /// ever.
     fn make_room(&self) -> Option<Option<Instant>> {
         let mut inner = self.inner();
-        let Inner { all, waiting, leaving, .. } = &mut *inner;
-        if *all >= self.most && !leaving.is_empty() {
-            // Looked at again when it has gone, which is soon.
-            return Some(Some(Instant::now() + self.grace));
+        let Inner { all, waiting, leaving, sent_away, .. } = &mut *inner;
+        let now = Instant::now();
+        if let Some(gone) = sent_away.map(|at| at + self.grace).filter(|at| now < *at)
+            && *all >= self.most
+            && !leaving.is_empty()
+        {
+            return Some(Some(gone));
         }
         if *all < self.most && waiting.len() < self.most_waiting {
             return None;
         }
         let Some(oldest) = waiting.first_entry() else { return Some(None) };
         let may_go = oldest.get().0 + self.grace;
-        if Instant::now() < may_go {
+        if now < may_go {
             return Some(Some(may_go));
         }
         let (id, (_, away)) = oldest.remove_entry();
         // Who has gone meanwhile is noticed as well.
         let _ = away.send(());
         leaving.insert(id);
-        (*all >= self.most).then_some(Some(may_go + self.grace))
+        *sent_away = Some(now);
+        (*all >= self.most).then_some(Some(now + self.grace))
     }
 
     /// Counts a connection of somebody who proved nothing yet.
