@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::issuer::base64;
+use super::manifests;
 use super::net::Network;
 use super::process::Process;
 use super::project;
@@ -179,9 +180,21 @@ impl Kube {
     }
 
     /// Applies the CustomResourceDefinitions of this checkout and waits until they are served.
-    pub(crate) fn install_crds(&self) -> anyhow::Result<()> {
-        self.apply_path(&project().join("config/crds"))?;
-        self.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]).map(drop)
+    pub(crate) async fn install_crds(&self) -> anyhow::Result<()> {
+        let folder = project().join("config/crds");
+        self.apply_path(&folder)?;
+        self.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
+        let wanted = manifests::files(&folder)?.len();
+        let names = ["api-resources", "--cached=false", "--categories=chancery", "--no-headers", "-o", "name"];
+        until(START, "all kinds to be served", async || match self.kubectl(&names) {
+            Ok(names) if names.lines().count() >= wanted => Ok(()),
+            Ok(names) => Err(Not::Yet(names)),
+            Err(error) => Err(Not::Yet(format!("{error:#}"))),
+        })
+        .await?;
+        // What kubectl remembers is older than the definitions.
+        let remembered = self.folder.path().join(".kube");
+        if remembered.exists() { std::fs::remove_dir_all(remembered).context("make kubectl forget") } else { Ok(()) }
     }
 
     /// The end of the logs, for error messages.

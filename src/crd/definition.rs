@@ -186,8 +186,8 @@ fn status(kind: Kind) -> Value {
             "common".to_owned(),
             open_object(
                 "What every kind says.",
-                json!({
-                    "State": open_object("Whether the object is in force.", json!({
+                &json!({
+                    "State": open_object("Whether the object is in force.", &json!({
                         "approval": approval,
                         "message": text("What is wrong, and what to do."),
                         "observedGeneration": generation.clone(),
@@ -228,15 +228,15 @@ fn status(kind: Kind) -> Value {
         json!({
             "type": "array",
             "description": "Fields that mean nothing to gateways.",
-            "items": open_object("One field.", json!({"path": text("Where it stands."), "reason": text("Why it means nothing.")})),
+            "items": open_object("One field.", &json!({"path": text("Where it stands."), "reason": text("Why it means nothing.")})),
         }),
     );
     properties.insert(GATEWAYS.to_owned(), text("How many gateways acknowledged it, of how many: `2/3`."));
     properties.insert(WORKSPACE.to_owned(), text("The workspace that owns the object."));
-    open_object("What became of it.", Value::Object(properties))
+    open_object("What became of it.", &Value::Object(properties))
 }
 
-fn open_object(description: &str, properties: Value) -> Value {
+fn open_object(description: &str, properties: &Value) -> Value {
     json!({
         "type": "object",
         "description": description,
