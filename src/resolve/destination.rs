@@ -155,7 +155,7 @@ pub fn resolve_destination<W: World + ?Sized>(
 }
 
 /// R40 for Services.
-fn service_port<'a>(service: &'a Service, wanted: Option<&Port>) -> Result<&'a ServicePort, String> {
+pub(super) fn service_port<'a>(service: &'a Service, wanted: Option<&Port>) -> Result<&'a ServicePort, String> {
     let choice = || {
         choice(service.ports.iter().map(|port| match &*port.name {
             "" => port.number.to_string(),
