@@ -18,12 +18,22 @@ endif
 # Each in a folder of its own, from which the tests start it.
 OLDER_ENVOY_STAMPS := $(OLDER_ENVOYS:%=.envoy/%/stamp)
 
+# A Kubernetes API that is given is used as it is; else it is built.
+ifeq ($(KUBEBUILDER_ASSETS),)
+KUBE_STAMP := .kube/stamp
+endif
+# The release that e2e/kube/go.mod names: what is built from modules does not know it by itself.
+KUBE_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" { print $$2 }' e2e/kube/go.mod)
+KUBE_PARTS := $(subst ., ,$(KUBE_VERSION:v%=%))
+KUBE_IS := -X k8s.io/component-base/version.git
+KUBE_LDFLAGS := -s -w $(KUBE_IS)Version=$(KUBE_VERSION) $(KUBE_IS)Major=$(word 1,$(KUBE_PARTS)) $(KUBE_IS)Minor=$(word 2,$(KUBE_PARTS)) $(KUBE_IS)TreeState=clean
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo mesh compose test lint fmt clippy doc bench build envoy envoys ratelimit clean
+.PHONY: help demo mesh compose crds test lint fmt clippy doc bench build envoy envoys ratelimit kube-tools clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build envoy ## Run the founding walk-through; ONCE=1 ends after the table and judges it
 	@$(CARGO) run --locked --quiet --example demo -- $(if $(ONCE),--once)
@@ -34,7 +44,11 @@ mesh: build envoy ## Run the walk-through over two clusters; ONCE=1 ends after t
 compose: build ## Write docker-compose.yml from config/mesh; `docker compose up` starts the same as make mesh
 	@$(CARGO) run --locked --quiet --example mesh -- --compose
 
-test: lint doc envoys ratelimit ## Check everything: format, lints, docs, unit tests, end-to-end tests
+crds: build ## Write config/crds from the types; a test compares
+	@rm -f config/crds/*.yaml
+	@target/debug/chancery crds --directory config/crds
+
+test: lint doc envoys ratelimit kube-tools ## Check everything: format, lints, docs, unit tests, end-to-end tests
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked
 
 lint: fmt clippy ## Check format and lints
@@ -93,6 +107,21 @@ ratelimit: .ratelimit/ratelimit ## Build the rate-limit service that tests ask, 
 	cd e2e/ratelimit && GOFLAGS=-mod=readonly $(GO) build -o ../../.ratelimit/ratelimit .
 	@touch $@
 
+kube-tools: $(KUBE_STAMP) ## Build kube-apiserver, etcd and kubectl, unless KUBEBUILDER_ASSETS names a folder with them
+
+# One binary under three names: most of what each is made of the others need too. The first build takes some minutes.
+.kube/stamp: e2e/kube/go.mod e2e/kube/go.sum e2e/kube/main.go
+	@command -v $(GO) >/dev/null || { \
+	  echo "$(GO) is not there: kube-apiserver, etcd and kubectl are written in Go."; \
+	  echo "Install Go 1.26 or newer (https://go.dev/dl), or set KUBEBUILDER_ASSETS to a folder with the three."; \
+	  exit 1; }
+	@mkdir -p .kube/bin
+	cd e2e/kube && CGO_ENABLED=0 GOFLAGS=-mod=readonly $(GO) build -trimpath -ldflags '$(KUBE_LDFLAGS)' -o ../../.kube/bin/kube-apiserver .
+	@ln -f .kube/bin/kube-apiserver .kube/bin/etcd
+	@ln -f .kube/bin/kube-apiserver .kube/bin/kubectl
+	@.kube/bin/kube-apiserver --version
+	@touch $@
+
 clean: ## Remove what was built and installed here
 	$(CARGO) clean
-	rm -rf .venv .envoy .ratelimit
+	rm -rf .venv .envoy .ratelimit .kube

@@ -26,6 +26,7 @@ mod freeze;
 mod harness_works;
 mod jwt;
 mod kill;
+mod kube_ground;
 mod live_view;
 mod local_rate_limit;
 mod matching;

@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod check;
+mod crds;
 mod credentials;
 mod explain;
 mod json;
@@ -57,6 +58,8 @@ enum Command {
     Status(status::Show),
     /// Print an Envoy bootstrap that points at this control plane
     Bootstrap(bootstrap::Bootstrap),
+    /// Print the CustomResourceDefinitions, for `kubectl apply -f -`
+    Crds(crds::Crds),
     /// Make the credentials by which the control plane and gateways know each other
     Credentials(credentials::Credentials),
     /// Print the version
@@ -173,6 +176,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Render(command) => command.run(&mut out),
         Command::Status(command) => command.run(&mut out),
         Command::Bootstrap(command) => command.run(&mut out),
+        Command::Crds(command) => command.run(&mut out),
         Command::Credentials(command) => command.run(&mut out),
         Command::Version => {
             writeln!(out, "chancery {}", env!("CARGO_PKG_VERSION")).map(|()| Outcome::Clean).map_err(Into::into)

@@ -13,8 +13,8 @@
 //!
 //! Across and beyond clusters: [`federation`], [`virtual_destinations`], [`data_path`], [`external_services`].
 //!
-//! How manifests are read: [`encoding`]. How gateways are served: [`sessions`]. What a running control plane tells:
-//! [`operating`].
+//! How manifests are read: [`encoding`]. What an API server must know: [`kubernetes`]. How gateways are served:
+//! [`sessions`]. What a running control plane tells: [`operating`].
 //!
 //! The repository's own tests hold the manual to its word: each rule is defined once, and each rule that is built is
 //! cited by a test.
@@ -47,6 +47,7 @@ macro_rules! pages {
             #[doc = "[data-path.md]: data_path"]
             #[doc = "[external-services.md]: external_services"]
             #[doc = "[encoding.md]: encoding"]
+            #[doc = "[kubernetes.md]: kubernetes"]
             #[doc = "[operating.md]: operating"]
             #[doc = "[sessions.md]: sessions"]
             pub mod $page {}
@@ -81,6 +82,7 @@ pages! {
     data_path = "data-path.md",
     external_services = "external-services.md",
     encoding = "encoding.md",
+    kubernetes = "kubernetes.md",
     operating = "operating.md",
     sessions = "sessions.md",
 }

@@ -16,10 +16,12 @@
 //! | [`envoy`] | an Envoy process with its admin interface |
 //! | [`http`] | a client that keeps address and Host apart |
 //! | [`issuer`] | signs tokens, and serves the keys that verify them |
+//! | [`kube`] | a real API server with its store, and kubectl |
+//! | [`kube_world`] | a world in an API server |
 //! | [`limiter`] | the real rate-limit service, which reads its limits from a control plane |
 //! | [`load`] | steady requests over many connections, and how they were answered |
 //! | [`manifests`] | reading and writing directories of objects |
-//! | [`net`] | a 127.x network of its own per cluster |
+//! | [`net`] | a network of its own per cluster, 127.x or not loopback |
 //! | [`process`] | a child process with a log, killed when dropped |
 //! | [`proxy`] | stands between gateways and the control plane: notes what passes, changes what it is told to |
 //! | [`random`] | random worlds and requests, from a seed |
@@ -42,6 +44,8 @@ pub(crate) mod dns;
 pub(crate) mod envoy;
 pub(crate) mod http;
 pub(crate) mod issuer;
+pub(crate) mod kube;
+pub(crate) mod kube_world;
 pub(crate) mod limiter;
 pub(crate) mod load;
 pub(crate) mod manifests;

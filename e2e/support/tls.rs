@@ -108,6 +108,15 @@ impl Authority {
         Ok(Pair { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() })
     }
 
+    /// A certificate for a user of an API server who is in a group.
+    pub(crate) fn sign_user(&self, name: &str, group: &str) -> anyhow::Result<Pair> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.distinguished_name.push(DnType::OrganizationName, group);
+        let key = KeyPair::generate()?;
+        Ok(Pair { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() })
+    }
+
     /// A certificate for a host that ended long ago.
     pub(crate) fn sign_ended(&self, host: &str) -> anyhow::Result<Pair> {
         let mut params = CertificateParams::new([host.to_owned()])?;

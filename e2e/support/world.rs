@@ -177,6 +177,15 @@ impl Relocation {
 ///
 /// Each cluster gets one network. Equal addresses and equal ports of one cluster stay equal.
 pub(crate) fn relocate(manifests: &mut [Manifest]) -> anyhow::Result<Relocation> {
+    relocate_to(manifests, Network::claim)
+}
+
+/// The same, to networks that an API server takes as addresses of endpoints.
+pub(crate) fn relocate_routed(manifests: &mut [Manifest]) -> anyhow::Result<Relocation> {
+    relocate_to(manifests, Network::claim_routed)
+}
+
+fn relocate_to(manifests: &mut [Manifest], claim: fn() -> anyhow::Result<Network>) -> anyhow::Result<Relocation> {
     let gateways = gateways(manifests);
     let east_west = manifests.iter().filter(|manifest| is_east_west(manifests, manifest)).map(Manifest::key);
     let east_west: BTreeSet<String> = east_west.collect();
@@ -188,7 +197,7 @@ pub(crate) fn relocate(manifests: &mut [Manifest]) -> anyhow::Result<Relocation>
         }
         let cluster = match clusters.entry(manifest.cluster.clone()) {
             std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::btree_map::Entry::Vacant(new) => new.insert(Cluster::claim()?),
+            std::collections::btree_map::Entry::Vacant(new) => new.insert(Cluster::on(claim()?)),
         };
         match manifest.kind() {
             "EndpointSlice" => {
@@ -244,8 +253,8 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn claim() -> anyhow::Result<Self> {
-        Ok(Self { network: Network::claim()?, addresses: BTreeMap::new(), ports: BTreeMap::new() })
+    fn on(network: Network) -> Self {
+        Self { network, addresses: BTreeMap::new(), ports: BTreeMap::new() }
     }
 
     fn move_address(&mut self, value: &mut Value) -> anyhow::Result<()> {

@@ -1,12 +1,14 @@
 //! Ring 1: what users write, field for field. Serde only.
 //!
 //! Bytes become [`Object`]s in [`yaml`]; [`schema`] knows from the types what may stand where, so that every problem
-//! of a manifest is reported with its place and one bad value never loses the rest. What a field means to routing is
-//! not known here: required fields, ranges and references are the business of the resolver.
+//! of a manifest is reported with its place and one bad value never loses the rest; [`definition`] makes from it what API
+//! servers are told. What a field means to routing is not known here: required fields, ranges and references are the
+//! business of the resolver.
 
 pub mod common;
 pub mod core;
 mod decode;
+pub mod definition;
 pub mod destination;
 pub mod duration;
 pub mod gateway;

@@ -1,0 +1,299 @@
+//! A real Kubernetes API: etcd and kube-apiserver as processes, and kubectl against them.
+//!
+//! There are no controllers and no nodes: what those would write (status of Services and Pods, EndpointSlices, the default
+//! ServiceAccount), a test writes itself. `make kube-tools` builds the binaries from `e2e/kube`; `KUBEBUILDER_ASSETS`
+//! names a folder with others.
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use rcgen::KeyPair;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::issuer::base64;
+use super::manifests;
+use super::net::Network;
+use super::process::Process;
+use super::project;
+use super::tls::Authority;
+use super::wait::{Not, until};
+
+/// How long an API server may take to start. On an idle machine it takes some three seconds.
+const START: Duration = Duration::from_secs(120);
+
+/// Finds one of the binaries: in `KUBEBUILDER_ASSETS` if that is set, else where `make kube-tools` puts them.
+///
+/// # Errors
+/// Where it is not there; says how to get it.
+pub(crate) fn find(name: &str) -> anyhow::Result<PathBuf> {
+    let given = std::env::var_os("KUBEBUILDER_ASSETS").filter(|given| !given.is_empty());
+    let built = given.is_none();
+    let folder = given.map_or_else(|| project().join(".kube/bin"), PathBuf::from);
+    let binary = folder.join(name);
+    let remedy = if built { "run `make kube-tools`" } else { "KUBEBUILDER_ASSETS names that folder" };
+    ensure!(binary.is_file(), "no {name} at {}: {remedy}", binary.display());
+    Ok(binary)
+}
+
+/// A running API server with a store of its own; both are killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Kube {
+    name: String,
+    server: Option<Process>,
+    etcd: Process,
+    address: SocketAddr,
+    store: SocketAddr,
+    authority: Keys,
+    _network: Network,
+    folder: TempDir,
+}
+
+/// The authority behind an API server and its users.
+struct Keys(Authority);
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keys")
+    }
+}
+
+impl Kube {
+    /// Starts a store and a server, and waits until the server calls itself ready.
+    pub(crate) async fn start(name: &str) -> anyhow::Result<Self> {
+        let network = Network::claim()?;
+        let host = network.next_address()?;
+        let folder = tempfile::tempdir().context("make a folder for an API server")?;
+        let store = SocketAddr::from((host, network.free_port()?));
+        let peer = SocketAddr::from((network.next_address()?, store.port()));
+        let etcd = start_etcd(name, folder.path(), store, peer)?;
+        let address = SocketAddr::from((host, network.free_port()?));
+        let authority = Keys(Authority::new(&format!("authority of {name}"))?);
+        let mut kube =
+            Self { name: name.to_owned(), server: None, etcd, address, store, authority, _network: network, folder };
+        kube.write_keys(host)?;
+        kube.write_kubeconfig("admin", "system:masters")?;
+        kube.resume().await?;
+        Ok(kube)
+    }
+
+    /// Where the server listens, with TLS.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The kubeconfig of a user who may do everything.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.file("admin.kubeconfig")
+    }
+
+    /// The kubeconfig of a user, who may do what roles allow: a certificate for the name, and a group.
+    pub(crate) fn user(&self, name: &str, group: &str) -> anyhow::Result<PathBuf> {
+        self.write_kubeconfig(name, group)
+    }
+
+    /// A kubeconfig that leads to this server by way of another address, for instance that of a proxy.
+    pub(crate) fn kubeconfig_by(&self, address: SocketAddr, name: &str, group: &str) -> anyhow::Result<Value> {
+        let pair = self.authority.0.sign_user(name, group)?;
+        Ok(json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": self.name,
+            "clusters": [{"name": self.name, "cluster": {
+                "server": format!("https://{address}"),
+                "tls-server-name": self.address.ip().to_string(),
+                "certificate-authority-data": base64(self.authority.0.pem()),
+            }}],
+            "users": [{"name": name, "user": {
+                "client-certificate-data": base64(pair.certificate),
+                "client-key-data": base64(pair.key),
+            }}],
+            "contexts": [{"name": self.name, "context": {"cluster": self.name, "user": name}}],
+        }))
+    }
+
+    /// Ends the server at once, and leaves its store as it is.
+    pub(crate) fn kill(&mut self) {
+        self.server = None;
+    }
+
+    /// Starts the server, where it was, and waits until it calls itself ready.
+    pub(crate) async fn resume(&mut self) -> anyhow::Result<()> {
+        let mut server = self.start_server()?;
+        let what = format!("API server {} to be ready", self.name);
+        let ready = until(START, &what, async || {
+            for process in [&mut server, &mut self.etcd] {
+                if let Some(status) = process.ended() {
+                    return Err(Not::Ever(format!("a part of it ended with {status}")));
+                }
+            }
+            tokio::net::TcpStream::connect(self.address).await.map_err(|error| error.to_string())?;
+            let ready = kubectl_with(&self.kubeconfig(), &["get", "--raw", "/readyz"], None);
+            ready.map(drop).map_err(|error| format!("{error:#}").into())
+        });
+        ready.await.map_err(|error| error.context(server.log_tail()).context(self.etcd.log_tail()))?;
+        self.server = Some(server);
+        Ok(())
+    }
+
+    /// Runs kubectl as the user who may do everything, and returns what it printed.
+    ///
+    /// # Errors
+    /// What it said, where it failed.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        kubectl_with(&self.kubeconfig(), arguments, None)
+    }
+
+    /// The same, and reads what it printed as JSON; `-o json` is added.
+    pub(crate) fn get(&self, arguments: &[&str]) -> anyhow::Result<Value> {
+        let arguments: Vec<&str> = ["get"].iter().chain(arguments).chain(&["-o", "json"]).copied().collect();
+        let text = self.kubectl(&arguments)?;
+        serde_json::from_str(&text).with_context(|| format!("kubectl {}: {text}", arguments.join(" ")))
+    }
+
+    /// Applies objects, in their order, as `kubectl apply` does: with strict validation.
+    pub(crate) fn apply(&self, objects: &[Value]) -> anyhow::Result<String> {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        kubectl_with(&self.kubeconfig(), &["apply", "-f", "-"], Some(&list.to_string()))
+    }
+
+    /// Applies a file, or all files of a folder and its folders.
+    pub(crate) fn apply_path(&self, path: &Path) -> anyhow::Result<String> {
+        self.kubectl(&["apply", "--recursive", "-f", &path.to_string_lossy()])
+    }
+
+    /// Writes the status of objects, which is apart from the objects themselves, as what observes them does.
+    pub(crate) fn apply_status(&self, objects: &[Value]) -> anyhow::Result<()> {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
+        let arguments = [
+            "apply",
+            "--server-side",
+            "--subresource=status",
+            "--field-manager=observer",
+            "--force-conflicts",
+            "-f",
+            "-",
+        ];
+        kubectl_with(&self.kubeconfig(), &arguments, Some(&list)).map(drop)
+    }
+
+    /// Applies the CustomResourceDefinitions of this checkout and waits until they are served.
+    pub(crate) async fn install_crds(&self) -> anyhow::Result<()> {
+        let folder = project().join("config/crds");
+        self.apply_path(&folder)?;
+        self.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
+        let wanted = manifests::files(&folder)?.len();
+        let names = ["api-resources", "--cached=false", "--categories=chancery", "--no-headers", "-o", "name"];
+        until(START, "all kinds to be served", async || match self.kubectl(&names) {
+            Ok(names) if names.lines().count() >= wanted => Ok(()),
+            Ok(names) => Err(Not::Yet(names)),
+            Err(error) => Err(Not::Yet(format!("{error:#}"))),
+        })
+        .await?;
+        // What kubectl remembers is older than the definitions.
+        let remembered = self.folder.path().join(".kube");
+        if remembered.exists() { std::fs::remove_dir_all(remembered).context("make kubectl forget") } else { Ok(()) }
+    }
+
+    /// The end of the logs, for error messages.
+    pub(crate) fn log_tail(&self) -> String {
+        let server = self.server.as_ref().map(Process::log_tail).unwrap_or_default();
+        format!("{server}\n{}", self.etcd.log_tail())
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write_keys(&self, host: Ipv4Addr) -> anyhow::Result<()> {
+        let serving = self.authority.0.sign(&host.to_string(), "kube-apiserver")?;
+        let accounts = KeyPair::generate()?;
+        let files = [
+            ("ca.crt", self.authority.0.pem()),
+            ("server.crt", serving.certificate),
+            ("server.key", serving.key),
+            ("accounts.key", accounts.serialize_pem()),
+            ("accounts.pub", accounts.public_key_pem()),
+        ];
+        for (name, text) in files {
+            std::fs::write(self.file(name), text).with_context(|| format!("write {name}"))?;
+        }
+        Ok(())
+    }
+
+    fn write_kubeconfig(&self, name: &str, group: &str) -> anyhow::Result<PathBuf> {
+        let file = self.file(&format!("{}.kubeconfig", name.replace([':', '/'], "-")));
+        let text = self.kubeconfig_by(self.address, name, group)?.to_string();
+        std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+        Ok(file)
+    }
+
+    fn start_server(&self) -> anyhow::Result<Process> {
+        let path = |name: &str| self.file(name).to_string_lossy().into_owned();
+        let flags = [
+            ("etcd-servers", format!("http://{}", self.store)),
+            ("bind-address", self.address.ip().to_string()),
+            ("advertise-address", self.address.ip().to_string()),
+            ("secure-port", self.address.port().to_string()),
+            // The address in the Service `kubernetes` may not be loopback, and nobody asks for it.
+            ("endpoint-reconciler-type", "none".to_owned()),
+            ("cert-dir", path("certificates")),
+            ("tls-cert-file", path("server.crt")),
+            ("tls-private-key-file", path("server.key")),
+            ("client-ca-file", path("ca.crt")),
+            ("authorization-mode", "RBAC".to_owned()),
+            ("service-account-issuer", "https://kubernetes.default.svc".to_owned()),
+            ("service-account-key-file", path("accounts.pub")),
+            ("service-account-signing-key-file", path("accounts.key")),
+            ("service-cluster-ip-range", "10.96.0.0/16".to_owned()),
+            // Its controller does not run, so Pods would wait for a ServiceAccount for ever.
+            ("disable-admission-plugins", "ServiceAccount".to_owned()),
+            ("allow-privileged", "true".to_owned()),
+        ];
+        let mut command = Command::new(find("kube-apiserver")?);
+        command.args(flags.map(|(name, value)| format!("--{name}={value}"))).current_dir(self.folder.path());
+        Process::start(&format!("API server {}", self.name), &mut command, self.file("server.log"))
+    }
+}
+
+fn start_etcd(name: &str, folder: &Path, clients: SocketAddr, peers: SocketAddr) -> anyhow::Result<Process> {
+    let (clients, peers) = (format!("http://{clients}"), format!("http://{peers}"));
+    let mut command = Command::new(find("etcd")?);
+    command.current_dir(folder).args(["--data-dir", "etcd", "--name", "store", "--log-level", "error"]);
+    command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
+    command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
+    command.args(["--initial-cluster", &format!("store={peers}")]);
+    // What a test stores need not outlive the machine.
+    command.arg("--unsafe-no-fsync");
+    Process::start(&format!("etcd of {name}"), &mut command, folder.join("etcd.log"))
+}
+
+/// Runs kubectl with a kubeconfig, which may feed it, and returns what it printed.
+///
+/// # Errors
+/// What it said, where it failed.
+pub(crate) fn kubectl_with(kubeconfig: &Path, arguments: &[&str], input: Option<&str>) -> anyhow::Result<String> {
+    let output = run(kubeconfig, arguments, input)?;
+    let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        bail!("kubectl {} ended with {}: {wrong}{said}", arguments.join(" "), output.status);
+    }
+    Ok(said.into_owned())
+}
+
+/// The same, whatever came of it.
+pub(crate) fn run(kubeconfig: &Path, arguments: &[&str], input: Option<&str>) -> anyhow::Result<Output> {
+    // What it remembers of a server stands beside the kubeconfig, and goes with it.
+    let folder = kubeconfig.parent().context("the kubeconfig is in no folder")?;
+    let mut command = Command::new(find("kubectl")?);
+    command.env("HOME", folder).env("KUBECONFIG", kubeconfig).args(arguments);
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("start kubectl")?;
+    // It reads to the end before it prints more than a pipe holds; where it ends without reading, its own words say why.
+    if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
+        let _ = stdin.write_all(text.as_bytes());
+    }
+    child.wait_with_output().context("run kubectl")
+}
