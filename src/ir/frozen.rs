@@ -57,4 +57,7 @@ pub struct AcceptedRoute {
     pub is_remainder: bool,
     /// What it does and who said so.
     pub body: Arc<RouteBody>,
+    /// Whose clients inside the cluster it leads nowhere, on the gateway at hand.
+    #[serde(skip)]
+    pub shut_out: Arc<[WorkspaceId]>,
 }

@@ -9,6 +9,7 @@ mod freezing;
 mod growth;
 mod hosts;
 mod identity;
+mod isolation;
 mod limits;
 mod ports;
 mod sharing;
@@ -478,6 +479,7 @@ pub fn serve_on<W: World + ?Sized>(
     let mut checked: BTreeMap<&UpstreamId, Option<(Code, String)>> = BTreeMap::new();
     let mut replaced: Option<Vec<AcceptedRoute>> = None;
     let mut limits = limits::Reach::new(world, gateway, owner);
+    let mut clients = isolation::Clients::of(world, gateway, &grown.tree.root.id);
     for (position, route) in piece.iter().enumerate() {
         access::late_token_findings(world, gateway, owner, &route.body, findings);
         let mut faults: Vec<(Code, String)> = Vec::new();
@@ -491,12 +493,21 @@ pub fn serve_on<W: World + ?Sized>(
             report(gateway, &route.body, &fault, grown.frozen.is_some(), findings);
             let body = growth::misconfigured((*route.body).clone(), fault);
             replaced.get_or_insert_with(|| piece.to_vec())[position].body = Arc::new(body);
-        } else if let Some(fault) = sharing::asks_hidden(world, gateway, &route.body) {
+            continue;
+        }
+        if let Some(fault) = sharing::asks_hidden(world, gateway, &route.body) {
             // Its author is told with what policies share.
             let body = growth::misconfigured((*route.body).clone(), fault);
             replaced.get_or_insert_with(|| piece.to_vec())[position].body = Arc::new(body);
-        } else if let Some(body) = limits.on_gateway(&route.body) {
+            continue;
+        }
+        if let Some(body) = limits.on_gateway(&route.body) {
             replaced.get_or_insert_with(|| piece.to_vec())[position].body = Arc::new(body);
+        }
+        let shut = clients.shut_out(&route.body);
+        if !shut.is_empty() {
+            findings.extend(isolation::told(gateway, &route.body, &shut));
+            replaced.get_or_insert_with(|| piece.to_vec())[position].shut_out = shut.into_keys().collect();
         }
     }
     findings.append(&mut limits.findings());

@@ -58,12 +58,18 @@ pub struct Offer {
 }
 
 impl Offer {
+    /// Whether it is visible to a workspace.
+    #[must_use]
+    pub fn is_for(&self, workspace: &WorkspaceId) -> bool {
+        self.audience.contains(workspace)
+    }
+
     fn all_ports(&self) -> impl Iterator<Item = u16> {
         self.ports.union(&self.streams).copied()
     }
 }
 
-/// Who serves a host that several offer to one workspace: a table takes it over from the others.
+/// Who serves a host that several offer to one workspace, where it has none of its own: a table takes it over from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Table,
@@ -398,8 +404,8 @@ impl Mesh {
         hosts.into_iter().chain(below).collect()
     }
 
-    /// What a workspace finds under a host: of what is visible to it, what names the host most closely; tables all
-    /// together, else the first, oldest.
+    /// What a workspace finds under a host: of what is visible to it, what names the host most closely, and of that what
+    /// [`served`] says.
     fn chosen(&self, domain: &Host, workspace: &WorkspaceId) -> Vec<&Arc<Offer>> {
         let patterns = std::iter::once(domain).filter(|domain| self.by_host.contains_key(*domain));
         let wider = self.wildcards.iter().filter(|wild| *wild != domain && covers(wild, domain));
@@ -407,24 +413,33 @@ impl Mesh {
         patterns.sort_by_key(|pattern| std::cmp::Reverse(pattern.specificity()));
         for pattern in patterns {
             let offers = self.by_host.get(pattern).into_iter().flat_map(OrdMap::values);
-            let mut visible: Vec<&Arc<Offer>> = offers.filter(|offer| offer.audience.contains(workspace)).collect();
-            if let Some(first) = visible.first().copied() {
-                visible.retain(|offer| first.rank == Rank::Table && offer.rank == Rank::Table);
-                return if visible.is_empty() { vec![first] } else { visible };
+            let served = served(offers.filter(|offer| offer.audience.contains(workspace)).collect(), workspace);
+            if !served.is_empty() {
+                return served;
             }
         }
         Vec::new()
     }
 
-    /// Who takes the connections of a workspace's clients to one of some ports whole: the oldest of those that the workspace
-    /// sees there, if it does so.
+    /// Those whom a workspace sees on a port, by age. Where it serves HTTP itself, nobody else takes whole connections.
+    fn contenders(&self, port: u16, workspace: &WorkspaceId) -> impl Iterator<Item = &Arc<Offer>> {
+        let all = || self.by_port.get(&port).into_iter().flat_map(OrdMap::values);
+        let has_http = all().any(|offer| offer.owner == *workspace && offer.ports.contains(&port));
+        all().filter(move |offer| {
+            let is_out = has_http && offer.owner != *workspace && offer.streams.contains(&port);
+            offer.audience.contains(workspace) && !is_out
+        })
+    }
+
+    /// Who takes the connections of a workspace's clients to one of some ports whole: the oldest of the contenders there, if it
+    /// does so.
     fn stream(&self, ports: &BTreeSet<u16>, workspace: &WorkspaceId) -> Option<(&Arc<Offer>, u16)> {
         let offers = ports.iter().flat_map(|port| {
-            let mut own = self.by_port.get(port).into_iter().flat_map(OrdMap::values);
-            own.find(|offer| offer.audience.contains(workspace)).map(|offer| (offer, *port))
+            let mut all = self.contenders(*port, workspace);
+            all.next().map(|offer| (offer, *port))
         });
-        let oldest = offers.min_by(|(a, _), (b, _)| a.age.cmp(&b.age));
-        oldest.filter(|(offer, port)| offer.has_routes && offer.streams.contains(port))
+        let first = offers.min_by(|(a, _), (b, _)| a.age.cmp(&b.age));
+        first.filter(|(offer, port)| offer.has_routes && offer.streams.contains(port))
     }
 
     /// Whether somebody serves HTTP on one of some ports.
@@ -433,26 +448,41 @@ impl Mesh {
         ports.iter().any(|port| offers(port).any(|offer| offer.ports.contains(port)))
     }
 
-    /// Tells virtual destinations with a host that an older one has for the same workspace.
+    /// Tells those whose host others have for the same workspace. A table that takes a host over for its own workspace, or from
+    /// its own objects, is meant to.
     ///
     /// # Findings
-    /// [`Code::BeatenByOlder`].
+    /// [`Code::BeatenByOlder`], and [`Code::PolicyRemark`] where it is not age that decides.
     ///
     /// # Rule
-    /// R165.
+    /// R165, R166, R186.
     #[must_use]
     pub fn conflicts(&self, host: &Host) -> Findings {
-        let offers = self.by_host.get(host).into_iter().flat_map(OrdMap::values);
-        let own: Vec<&Arc<Offer>> = offers.filter(|offer| offer.rank == Rank::VirtualDestination).collect();
-        let mut findings = Findings::new();
-        for (position, loser) in own.iter().enumerate() {
-            let mut seen: BTreeMap<&ObjectRef, Vec<String>> = BTreeMap::new();
-            for workspace in &loser.audience {
-                let older = own[..position].iter().find(|older| older.audience.contains(workspace));
-                if let Some(older) = older {
-                    seen.entry(&older.root).or_default().push(workspace.to_string());
+        let offers: Vec<&Arc<Offer>> = self.by_host.get(host).into_iter().flat_map(OrdMap::values).collect();
+        let mut lost: BTreeMap<(&ObjectRef, &ObjectRef, Reason), Vec<String>> = BTreeMap::new();
+        let all: BTreeSet<&WorkspaceId> = offers.iter().flat_map(|offer| &offer.audience).collect();
+        for workspace in all.into_iter().filter(|_| offers.len() > 1) {
+            let visible: Vec<&Arc<Offer>> =
+                offers.iter().copied().filter(|offer| offer.audience.contains(workspace)).collect();
+            let served = served(visible.clone(), workspace);
+            let Some(winner) = served.first() else { continue };
+            for loser in visible.iter().filter(|offer| !served.iter().any(|own| own.root == offer.root)) {
+                let is_meant = match winner.rank {
+                    Rank::Table => winner.owner == *workspace || winner.owner == loser.owner || !loser.has_routes,
+                    _ => winner.owner == loser.owner && winner.rank < loser.rank,
+                };
+                let reason = if winner.rank == loser.rank {
+                    Reason::Older
+                } else if winner.owner == *workspace && loser.owner != *workspace {
+                    Reason::TheirOwn
+                } else {
+                    Reason::Kind
+                };
+                if !is_meant {
+                    lost.entry((&loser.root, &winner.root, reason)).or_default().push(workspace.to_string());
                 }
             }
+<<<<<<< HEAD
             for (winner, workspaces) in seen {
                 let message = format!(
                     "for clients of {} host `{host}` belongs to the older `{winner}`, which they see too; choose another host",
@@ -461,16 +491,51 @@ impl Mesh {
                 let finding = Finding::warning(&loser.root, Code::BeatenByOlder, message).with(winner);
                 findings.push(finding.at(FieldPath::new("spec.hosts")));
             }
+=======
+>>>>>>> t-d
         }
-        findings
+        let finding = |((loser, winner, reason), workspaces): ((&ObjectRef, &ObjectRef, Reason), Vec<String>)| {
+            let (code, belongs) = match reason {
+                Reason::Older => (Code::BeatenByOlder, format!("the older `{winner}`, which they see too")),
+                Reason::TheirOwn => (Code::PolicyRemark, format!("`{winner}`, which is their own")),
+                Reason::Kind => (Code::PolicyRemark, format!("`{winner}`, whose kind goes before")),
+            };
+            let message = format!(
+                "for clients of {} host `{host}` belongs to {belongs}; choose another host",
+                list(&workspaces, 5)
+            );
+            Finding::warning(loser, code, message).with(winner)
+        };
+        lost.into_iter().map(finding).collect()
     }
 }
 
+/// Why somebody has a host, and not another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reason {
+    Older,
+    TheirOwn,
+    Kind,
+}
+
+/// Who serves a host to a workspace, of those whom it sees there, in the order of ranks: its own before those of others that
+/// have another rank, then tables all together, else the first. What leaves its routes to a table takes nothing from one.
+fn served<'o>(mut visible: Vec<&'o Arc<Offer>>, workspace: &WorkspaceId) -> Vec<&'o Arc<Offer>> {
+    let own =
+        visible.iter().filter(|offer| offer.owner == *workspace && offer.has_routes).map(|offer| offer.rank).min();
+    if let Some(rank) = own {
+        visible.retain(|offer| offer.owner == *workspace || offer.rank == rank);
+    }
+    let Some(first) = visible.first().copied() else { return visible };
+    visible.retain(|offer| first.rank == Rank::Table && offer.rank == Rank::Table);
+    if visible.is_empty() { vec![first] } else { visible }
+}
+
 impl Mesh {
-    /// Tells those who take whole connections on a port, or would, of the older that the same workspace sees there.
+    /// Tells those who take whole connections on a port, or would, of who goes before them for the same workspace.
     ///
     /// # Findings
-    /// [`Code::BeatenByOlder`].
+    /// [`Code::BeatenByOlder`], and [`Code::PolicyRemark`] where it is not age that decides.
     ///
     /// # Rule
     /// R188.
@@ -480,25 +545,42 @@ impl Mesh {
         let Some(offers) = self.by_port.get(&port).filter(|_| self.streams.contains_key(&port)) else {
             return findings;
         };
-        let own: Vec<&Arc<Offer>> = offers.values().collect();
-        for (position, loser) in own.iter().enumerate() {
-            let is_whole = |offer: &Offer| offer.streams.contains(&port);
-            for older in &own[..position] {
-                let both: Vec<String> = loser.audience.intersection(&older.audience).map(ToString::to_string).collect();
+        let is_whole = |offer: &Offer| offer.streams.contains(&port);
+        for loser in offers.values() {
+            let mut ahead: BTreeMap<(&ObjectRef, bool), Vec<String>> = BTreeMap::new();
+            for workspace in &loser.audience {
                 // HTTP is told apart by hosts.
-                if both.is_empty() || !(is_whole(loser) || is_whole(older)) {
-                    continue;
+                let others: Vec<&Arc<Offer>> = self.contenders(port, workspace).collect();
+                let position = others.iter().position(|offer| offer.root == loser.root);
+                let clash = |offer: &&&Arc<Offer>| is_whole(loser) || is_whole(offer);
+                let winner = match position {
+                    Some(position) => others[..position].iter().find(clash),
+                    None => others.iter().find(|offer| offer.owner == *workspace && offer.ports.contains(&port)),
+                };
+                let is_their_own = position.is_none();
+                if let Some(winner) = winner {
+                    ahead.entry((&winner.root, is_their_own)).or_default().push(workspace.to_string());
                 }
+            }
+            for ((winner, is_their_own), workspaces) in ahead {
+                let (code, belongs) = if is_their_own {
+                    (Code::PolicyRemark, format!("`{winner}`, which is their own"))
+                } else {
+                    (Code::BeatenByOlder, format!("the older `{winner}`"))
+                };
                 let message = format!(
-                    "for clients of {} port {port} belongs to the older `{}`: whole connections are told apart by their ports alone, so use another port",
-                    list(&both, 5),
-                    older.root
+                    "for clients of {} port {port} belongs to {belongs}: whole connections are told apart by their ports alone, so use another port",
+                    list(&workspaces, 5)
                 );
+<<<<<<< HEAD
                 let finding = Finding::warning(&loser.root, Code::BeatenByOlder, message).with(&older.root);
                 // A table has no ports.
                 let is_table = loser.root.kind == Kind::RouteTable;
                 findings.push(if is_table { finding } else { finding.at(FieldPath::new("spec.ports")) });
                 break;
+=======
+                findings.push(Finding::warning(&loser.root, code, message).with(winner));
+>>>>>>> t-d
             }
         }
         findings

@@ -425,15 +425,17 @@ fn beside_routes(compiled: &Compiled) -> BTreeSet<(String, String)> {
     }
     let is_group = |name: &Value| name.as_str().is_some_and(|name| name.starts_with("vd/"));
     for cluster in resources(compiled, ResourceType::Cluster).iter().filter(|cluster| is_group(&cluster["name"])) {
-        // The filters among them are told above.
-        let is_own = |field: &str| !["metadata", "typed_extension_protocol_options"].contains(&field);
+        // The filters among them are told above, and the name of the endpoints says what the others are.
+        let is_own =
+            |field: &str| !["metadata", "typed_extension_protocol_options", "eds_cluster_config"].contains(&field);
         for (field, value) in cluster.as_object().into_iter().flatten().filter(|(field, _)| is_own(field)) {
             filters.insert((format!("`{field}` of the cluster"), format!("{} {value}", cluster["name"])));
         }
     }
     for group in resources(compiled, ResourceType::Endpoint).iter().filter(|group| is_group(&group["cluster_name"])) {
+        let cluster = group["cluster_name"].as_str().unwrap_or_default().split('@').next().unwrap_or_default();
         for (field, value) in values(&group["endpoints"]).filter_map(Value::as_object).flatten() {
-            filters.insert((format!("`{field}` of the endpoints"), format!("{} {value}", group["cluster_name"])));
+            filters.insert((format!("`{field}` of the endpoints"), format!("{cluster} {value}")));
         }
     }
     for extension in resources(compiled, ResourceType::Extension) {

@@ -25,6 +25,7 @@ use crate::resolve::world::World;
 use crate::resolve::{access, certificate};
 
 use super::hosts::virtual_hosts;
+use super::isolation::hidden_from;
 use super::ports::{BoundListener, BoundPort};
 use super::{OnGateway, closed_host, identity};
 
@@ -380,7 +381,10 @@ pub(super) fn client_chains<W: World + ?Sized>(
         let takes =
             |stream: &&StreamRoute| matches!(&stream.matcher, StreamMatcher::Tcp(ports) if ports.contains(&number));
         let Some(stream) = table.streams.iter().find(takes) else { continue };
-        let route = stream_route(here, &table, stream, true).filter(|_| !here.is_closed);
+        let route = stream_route(here, &table, stream, true).filter(|route| {
+            let shut = |upstream| !hidden_from(here.world, std::slice::from_ref(&client), upstream).is_empty();
+            !here.is_closed && !super::destinations_of(&route.body).any(shut)
+        });
         let chain = Chain {
             name: format!("tcp/{client}").into(),
             gateways: Vec::new(),

@@ -71,7 +71,7 @@ impl Segment {
                 own.destinations = before.destinations.clone();
             }
             let (matchers, is_remainder) = (route.matchers.clone(), route.is_remainder);
-            served.push(AcceptedRoute { matchers, is_remainder, body: Arc::new(own) });
+            served.push(AcceptedRoute { matchers, is_remainder, body: Arc::new(own), shut_out: Arc::default() });
         }
         Self { routes, attached, served: served.into() }
     }

@@ -9,12 +9,12 @@ use imbl::OrdMap;
 
 use crate::ir::client::is_of;
 use crate::ir::frozen::AcceptedRoute;
-use crate::ir::{Matcher, Route, Routes, VirtualHost};
+use crate::ir::{Matcher, Route, RouteBody, Routes, VirtualHost};
 use crate::model::{Code, Finding, Findings, Host, Name, ObjectRef, PathMatch, WorkspaceId};
 use crate::resolve::world::World;
 
 use super::ports::BoundListener;
-use super::{Bindings, GrownTree, ListenerKey, OnGateway, Served};
+use super::{Bindings, GrownTree, ListenerKey, OnGateway, Served, isolation};
 
 pub(super) mod arranged;
 
@@ -261,8 +261,9 @@ fn stretches(key: &HostKey, trees: &[Rows<'_>]) -> Vec<Stretch> {
                 (place.insert(settled_stretches(key, trees.get(start..end).unwrap_or_default())), true)
             }
         };
+        let shut = shut_out(trees.get(start..end).unwrap_or_default(), &view.client);
         all.extend(own.iter().map(|stretch| {
-            let routes = stretch.routes.iter().map(|route| for_client(route, &view.client));
+            let routes = stretch.routes.iter().map(|route| for_client(route, &view.client, &shut));
             // What is wrong is told once.
             let findings = if is_first { stretch.findings.clone() } else { Findings::new() };
             Stretch { routes: routes.collect(), findings }
@@ -271,11 +272,19 @@ fn stretches(key: &HostKey, trees: &[Rows<'_>]) -> Vec<Stretch> {
     all
 }
 
+/// The routes of some trees that lead a workspace's clients nowhere, by their places in memory.
+fn shut_out(trees: &[Rows<'_>], client: &WorkspaceId) -> BTreeSet<*const RouteBody> {
+    let routes = trees.iter().flat_map(|rows| rows.pieces.iter()).flat_map(|piece| piece.iter());
+    routes.filter(|route| route.shut_out.contains(client)).map(|route| Arc::as_ptr(&route.body)).collect()
+}
+
 /// A route for clients of one workspace.
-fn for_client(route: &Route, client: &WorkspaceId) -> Route {
+fn for_client(route: &Route, client: &WorkspaceId, shut_out: &BTreeSet<*const RouteBody>) -> Route {
     let mut matcher = route.matcher.clone();
     matcher.headers.push(is_of(client));
-    Route { name: format!("{}@{client}", route.name).into(), matcher, body: route.body.clone() }
+    let is_shut = shut_out.contains(&Arc::as_ptr(&route.body));
+    let body = if is_shut { isolation::shut(&route.body) } else { route.body.clone() };
+    Route { name: format!("{}@{client}", route.name).into(), matcher, body }
 }
 
 /// The pieces for those who find all of some trees: those of the trees, and one for the catch-alls of several tables.
