@@ -482,17 +482,6 @@ impl Mesh {
                     lost.entry((&loser.root, &winner.root, reason)).or_default().push(workspace.to_string());
                 }
             }
-<<<<<<< HEAD
-            for (winner, workspaces) in seen {
-                let message = format!(
-                    "for clients of {} host `{host}` belongs to the older `{winner}`, which they see too; choose another host",
-                    list(&workspaces, 5)
-                );
-                let finding = Finding::warning(&loser.root, Code::BeatenByOlder, message).with(winner);
-                findings.push(finding.at(FieldPath::new("spec.hosts")));
-            }
-=======
->>>>>>> t-d
         }
         let finding = |((loser, winner, reason), workspaces): ((&ObjectRef, &ObjectRef, Reason), Vec<String>)| {
             let (code, belongs) = match reason {
@@ -504,7 +493,9 @@ impl Mesh {
                 "for clients of {} host `{host}` belongs to {belongs}; choose another host",
                 list(&workspaces, 5)
             );
-            Finding::warning(loser, code, message).with(winner)
+            let finding = Finding::warning(loser, code, message).with(winner);
+            // A federated Service has no hosts of its own.
+            if loser.kind == Kind::Service { finding } else { finding.at(FieldPath::new("spec.hosts")) }
         };
         lost.into_iter().map(finding).collect()
     }
@@ -572,15 +563,10 @@ impl Mesh {
                     "for clients of {} port {port} belongs to {belongs}: whole connections are told apart by their ports alone, so use another port",
                     list(&workspaces, 5)
                 );
-<<<<<<< HEAD
-                let finding = Finding::warning(&loser.root, Code::BeatenByOlder, message).with(&older.root);
-                // A table has no ports.
-                let is_table = loser.root.kind == Kind::RouteTable;
-                findings.push(if is_table { finding } else { finding.at(FieldPath::new("spec.ports")) });
-                break;
-=======
-                findings.push(Finding::warning(&loser.root, code, message).with(winner));
->>>>>>> t-d
+                let finding = Finding::warning(&loser.root, code, message).with(winner);
+                // Tables and federated Services have no ports of their own.
+                let has_ports = !matches!(loser.root.kind, Kind::RouteTable | Kind::Service);
+                findings.push(if has_ports { finding.at(FieldPath::new("spec.ports")) } else { finding });
             }
         }
         findings

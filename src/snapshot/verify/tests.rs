@@ -525,6 +525,7 @@ fn r169_tls_with_pods_of_another_cluster_is_tls() {
     };
     check(&["Cluster `c`: transport `b` opens no TLS"], |parts| {
         parts.cluster.transport_socket_matches = vec![transport(None)];
+        apart(parts);
     });
     let common = Some(tls_pb::CommonTlsContext::default());
     let context = tls_pb::UpstreamTlsContext { common_tls_context: common, ..Default::default() };
@@ -532,6 +533,7 @@ fn r169_tls_with_pods_of_another_cluster_is_tls() {
     check(&[], |parts| {
         let socket = core_pb::TransportSocket { name: "tls".to_owned(), config_type: config_type.clone() };
         parts.cluster.transport_socket_matches = vec![transport(Some(socket))];
+        apart(parts);
     });
 }
 
