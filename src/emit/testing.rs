@@ -45,7 +45,10 @@ pub(crate) fn upstream(name: &str) -> Upstream {
 /// A way into another cluster.
 pub(crate) fn remote(cluster: &str) -> (Name, Remote) {
     let namespaces = ["mesh".into()].into();
-    (cluster.into(), Remote { target: service("far"), server_name: format!("far.{cluster}").into(), tls: None, namespaces })
+    (
+        cluster.into(),
+        Remote { target: service("far"), server_name: format!("far.{cluster}").into(), tls: None, namespaces },
+    )
 }
 
 pub(crate) fn closed(name: &str, closed: Closed) -> Upstream {

@@ -55,7 +55,8 @@ impl Access {
         match self {
             Self::Anybody => Ok(Admitted::anybody()),
             Self::Credentials(credentials) => {
-                let admitted = credentials.admit(arrival.map_or(&Shown::Nothing, |arrival| &arrival.shown), headers).await?;
+                let admitted =
+                    credentials.admit(arrival.map_or(&Shown::Nothing, |arrival| &arrival.shown), headers).await?;
                 if let (Some(arrival), Caller::Account(account)) = (arrival, &admitted.caller) {
                     arrival.visit.prove(account).map_err(|why| (Reason::Limit, why))?;
                 }

@@ -9,9 +9,10 @@ use crate::ir::route::{RouteBody, RouteFault};
 use crate::ir::upstream::Purpose;
 use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, ObjectRef, WorkspaceId};
 use crate::resolve::access::replaces_isolation;
-use crate::resolve::destination::{backing_services, isolated_from, service_port};
+use crate::resolve::destination::{isolated_from, service_port};
 use crate::resolve::external;
 use crate::resolve::mesh::{has_clients, offer};
+use crate::resolve::upstream::backing_services;
 use crate::resolve::world::World;
 
 use super::{destinations_of, growth};
