@@ -223,6 +223,11 @@ impl State {
                     remove(&mut self.made.clusters, &name::cluster(id));
                     self.beyond.remove(id);
                 }
+                // Its cluster says nothing of that.
+                DiffItem::Update { old: (_, old), new: (_, upstream) } if old.is_same_but_for_endpoints(upstream) => {
+                    let served = filter::as_served(upstream, self.options.release);
+                    put(&mut self.made.endpoints, endpoint::emit_endpoints(&served));
+                }
                 DiffItem::Add(id, upstream) | DiffItem::Update { new: (id, upstream), .. } => {
                     let served = filter::as_served(upstream, self.options.release);
                     put(&mut self.made.clusters, cluster::emit_cluster(&served, &self.cluster));

@@ -247,6 +247,21 @@ impl Upstream {
         }
     }
 
+    /// Whether another differs from it in nothing but in what its cluster is told apart from itself: in endpoints, and in how
+    /// much of the requests each place gets.
+    #[must_use]
+    pub fn is_same_but_for_endpoints(&self, other: &Self) -> bool {
+        // Names are looked up by the cluster itself, which has the endpoints then.
+        let is_apart = !self.is_looked_up() && !other.is_looked_up();
+        let Self { id, protocol, hostname, endpoints: _, shares, outlier, .. } = self;
+        let Self { tls, externals, remotes, secrets, closed, guards, .. } = self;
+        is_apart
+            && (shares.is_empty(), outlier) == (other.shares.is_empty(), &other.outlier)
+            && (id, protocol, hostname) == (&other.id, &other.protocol, &other.hostname)
+            && (closed, guards) == (&other.closed, &other.guards)
+            && (tls, externals, remotes, secrets) == (&other.tls, &other.externals, &other.remotes, &other.secrets)
+    }
+
     /// Whether connections to it need the gateway's identity in the mesh, and the roots of trust.
     #[must_use]
     pub fn needs_identity(&self) -> bool {

@@ -12,12 +12,12 @@
 //! # Rule
 //! The policy reference in the manual, "Filter slots" and "Values".
 
+mod apart;
 mod chosen;
 mod extensions;
 mod format;
 mod holders;
 mod incremental;
-mod runs;
 mod scopes;
 mod transports;
 

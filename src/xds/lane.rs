@@ -292,11 +292,6 @@ impl Lane {
         self.resources.get(name).map_or_else(|| name.clone(), |resource| resource.name.clone())
     }
 
-    /// The resources of the current snapshot.
-    pub(super) fn resources(&self) -> &Arc<Resources> {
-        &self.resources
-    }
-
     /// Takes in the resources of a new snapshot.
     ///
     /// # Cost

@@ -80,7 +80,7 @@ pub struct Session {
     commons: Commons,
     /// The one type that the stream is for; none on ADS.
     only: Option<ResourceType>,
-    lanes: [Lane; ResourceType::ALL.len()],
+    lanes: Lanes,
     snapshot: Option<Arc<Snapshot>>,
     /// Where a response carries all clusters: the endpoints that went with the last, until that is acknowledged. A cluster that
     /// is gone by then is carried on in the version that the client took before, which waits for endpoints again.
@@ -95,6 +95,42 @@ pub struct Session {
     clusters_held_back: Option<Duration>,
     /// Since when the client asks for other types but not for clusters, until that is reported.
     without_clusters: WithoutClusters,
+}
+
+/// The types of one stream. Most clients never mention some of them, and a thousand clients are a thousand times nothing then.
+#[derive(Debug)]
+struct Lanes {
+    variant: Variant,
+    /// Those that were mentioned, in the order of the types.
+    begun: [Option<Box<Lane>>; ResourceType::ALL.len()],
+}
+
+impl Lanes {
+    fn get(&self, resource_type: ResourceType) -> Option<&Lane> {
+        self.begun[resource_type as usize].as_deref()
+    }
+
+    /// Whether the client has asked for nothing of a type.
+    fn is_unopened(&self, resource_type: ResourceType) -> bool {
+        self.get(resource_type).is_none_or(|lane| lane.standing().unopened)
+    }
+
+    /// A type that is mentioned, in the state of the snapshot of now.
+    fn begin(&mut self, resource_type: ResourceType, snapshot: Option<&Arc<Snapshot>>, commons: &Commons) -> &mut Lane {
+        self.begun[resource_type as usize].get_or_insert_with(|| {
+            let mut lane = Box::new(Lane::new(resource_type, self.variant));
+            if let Some(snapshot) = snapshot {
+                lane.update(snapshot.resources(resource_type), commons);
+            }
+            lane
+        })
+    }
+
+    /// Those that were mentioned.
+    fn begun(&mut self) -> impl Iterator<Item = (ResourceType, &mut Lane)> {
+        let all = ResourceType::ALL.into_iter().zip(&mut self.begun);
+        all.filter_map(|(resource_type, lane)| Some((resource_type, lane.as_deref_mut()?)))
+    }
 }
 
 /// Whether a client asks for other types but not for clusters.
@@ -117,7 +153,7 @@ impl Session {
             settings,
             commons: Commons::default(),
             only: None,
-            lanes: ResourceType::ALL.map(|resource_type| Lane::new(resource_type, variant)),
+            lanes: Lanes { variant, begun: Default::default() },
             snapshot: None,
             endpoints_sent: BTreeMap::new(),
             nonces: 0,
@@ -143,9 +179,9 @@ impl Session {
     }
 
     /// What is shared, and what the client would hold of the type of a request if it held everything.
-    pub(super) fn known(&self, type_url: &str) -> (&Commons, Option<&Arc<Resources>>) {
+    pub(super) fn known(&self, type_url: &str) -> (&Commons, Option<Arc<Resources>>) {
         let asked = if type_url.is_empty() { self.only } else { ResourceType::from_url(type_url) };
-        (&self.commons, asked.map(|resource_type| self.lanes[resource_type as usize].resources()))
+        (&self.commons, asked.zip(self.snapshot.as_ref()).map(|(of, snapshot)| snapshot.resources(of)))
     }
 
     /// Takes in a delta request.
@@ -158,7 +194,7 @@ impl Session {
     pub fn request(&mut self, now: Duration, request: &DeltaRequest) -> Result<Vec<Output>, RequestError> {
         let mut outputs = Vec::new();
         let Some(resource_type) = self.type_of(&request.type_url, &mut outputs)? else { return Ok(outputs) };
-        let lane = &mut self.lanes[resource_type as usize];
+        let lane = self.lanes.begin(resource_type, self.snapshot.as_ref(), &self.commons);
         let answer = if request.nonce.is_empty() {
             None
         } else {
@@ -167,7 +203,7 @@ impl Session {
         let first = lane.standing().unopened;
         lane.subscribe(request, &self.settings.limits, &self.commons)?;
         if first && self.waits_for_endpoints(resource_type, request) {
-            self.lanes[resource_type as usize].distrust();
+            self.lanes.begin(resource_type, self.snapshot.as_ref(), &self.commons).distrust();
             self.clusters_held_back = Some(now);
         }
         if request.nonce.is_empty() && request.error.is_some() {
@@ -188,8 +224,7 @@ impl Session {
     /// # Rule
     /// `reliability.md` case 24.
     fn waits_for_endpoints(&self, resource_type: ResourceType, request: &DeltaRequest) -> bool {
-        let clusters = &self.lanes[ResourceType::Cluster as usize];
-        let is_first = self.only.is_none() && clusters.standing().unopened;
+        let is_first = self.only.is_none() && self.lanes.is_unopened(ResourceType::Cluster);
         let asks = !request.subscribe.is_empty() || request.recognised.names.is_some();
         resource_type == ResourceType::Endpoint && is_first && asks
     }
@@ -204,7 +239,7 @@ impl Session {
     pub fn request_state(&mut self, now: Duration, request: &StateRequest) -> Result<Vec<Output>, RequestError> {
         let mut outputs = Vec::new();
         let Some(resource_type) = self.type_of(&request.type_url, &mut outputs)? else { return Ok(outputs) };
-        let lane = &mut self.lanes[resource_type as usize];
+        let lane = self.lanes.begin(resource_type, self.snapshot.as_ref(), &self.commons);
         let answer = match lane.turn(request, now) {
             Turn::Current(answer) => answer,
             Turn::Foreign => Some(Answer::Stale),
@@ -267,7 +302,7 @@ impl Session {
     /// Takes in a new snapshot; the one before, as far as it wasn't sent, is forgotten.
     #[must_use]
     pub fn snapshot(&mut self, now: Duration, snapshot: Arc<Snapshot>) -> Vec<Output> {
-        for (lane, resource_type) in self.lanes.iter_mut().zip(ResourceType::ALL) {
+        for (resource_type, lane) in self.lanes.begun() {
             lane.update(snapshot.resources(resource_type), &self.commons);
         }
         self.snapshot = Some(snapshot);
@@ -297,7 +332,7 @@ impl Session {
     /// A few lookups per resource.
     #[must_use]
     pub fn inspect(&self) -> Vec<ResourceState> {
-        self.lanes.iter().flat_map(Lane::inspect).collect()
+        self.lanes.begun.iter().flatten().flat_map(|lane| lane.inspect()).collect()
     }
 
     /// When it is to be reported that the client doesn't ask for clusters.
@@ -313,7 +348,7 @@ impl Session {
     /// # Rule
     /// `reliability.md` case 27.
     fn watch_clusters(&mut self, now: Duration, outputs: &mut Vec<Output>) {
-        let opened = |resource_type: ResourceType| !self.lanes[resource_type as usize].standing().unopened;
+        let opened = |resource_type: ResourceType| !self.lanes.is_unopened(resource_type);
         match self.without_clusters {
             WithoutClusters::Settled => {}
             _ if self.only.is_some() || opened(ResourceType::Cluster) => {
@@ -336,14 +371,14 @@ impl Session {
         if self.snapshot.is_none() {
             return;
         }
-        for (lane, resource_type) in self.lanes.iter_mut().zip(ResourceType::ALL) {
+        for (resource_type, lane) in self.lanes.begun() {
             // What endpoints must be sent depends on the clusters that are; nothing before them waits for them.
             if resource_type != ResourceType::Endpoint {
                 lane.refresh();
             }
         }
         for resource_type in ResourceType::ALL {
-            let lane = &mut self.lanes[resource_type as usize];
+            let Some(lane) = self.lanes.begun[resource_type as usize].as_deref_mut() else { continue };
             lane.refresh();
             outputs.extend(lane.report().map(Output::Acknowledged));
             if lane.has_nothing_to_send() {
@@ -357,14 +392,14 @@ impl Session {
                 nonce: self.nonces + 1,
                 response_bytes: self.settings.response_bytes,
             };
-            let Some(response) = self.lanes[resource_type as usize].send(now, permission) else { continue };
+            let Some(clusters) = self.lanes.begun[resource_type as usize].as_deref_mut() else { continue };
+            let Some(response) = clusters.send(now, permission) else { continue };
             self.nonces += 1;
             if resource_type == ResourceType::Cluster {
                 // A cluster that the client may not hold has its endpoints sent with it.
-                let clusters = &self.lanes[resource_type as usize];
                 let required: Vec<Name> = clusters.unacknowledged().iter().map(|c| endpoints_of(c)).collect();
                 let may_come_again = clusters.carries_all();
-                let endpoints = &mut self.lanes[ResourceType::Endpoint as usize];
+                let endpoints = self.lanes.begin(ResourceType::Endpoint, self.snapshot.as_ref(), &self.commons);
                 let before = std::mem::take(&mut self.endpoints_sent);
                 for name in required {
                     let answer = endpoints.require(&name, before.get(&name)).filter(|_| may_come_again);
@@ -376,9 +411,16 @@ impl Session {
         }
     }
 
+    /// How a type stands that the client has not mentioned.
+    fn unmentioned(&self, resource_type: ResourceType) -> Standing {
+        let snapshot = self.snapshot.as_ref();
+        let expecting = snapshot.is_some_and(|snapshot| !snapshot.resources(resource_type).is_empty());
+        Standing { unopened: true, expecting, ..Standing::default() }
+    }
+
     fn board(&self, now: Duration) -> Board {
         let mut standings: [Standing; ResourceType::ALL.len()] =
-            std::array::from_fn(|position| self.lanes[position].standing());
+            ResourceType::ALL.map(|of| self.lanes.get(of).map_or_else(|| self.unmentioned(of), Lane::standing));
         let clusters = &mut standings[ResourceType::Cluster as usize];
         clusters.held_back_since = self.clusters_held_back.filter(|_| clusters.unopened);
         Board { standings, opens_until: self.opens_until, settles_at: self.settles_at, now }

@@ -247,7 +247,7 @@ fn recognise(session: &Session, request: &Request<'_>) -> Recognised {
     let (commons, current) = session.known(type_url);
     let is_current_long = |current: &&Arc<Resources>| current.len() >= RECOGNISED_FROM;
     let content = |count: usize| {
-        let current = current.filter(is_current_long).filter(|current| current.len() == count)?;
+        let current = current.as_ref().filter(is_current_long).filter(|current| current.len() == count)?;
         Some((current, commons.content(current)))
     };
     if names.len() >= RECOGNISED_FROM {

@@ -222,7 +222,7 @@ impl Endpoints {
             Slot::Object(id) | Slot::Slices(id) => waits(id),
             _ => false,
         });
-        (!has_to_wait && is_the_same_but_for_endpoints(&compiled, &now)).then_some(Led { compiled, now })
+        (!has_to_wait && compiled.is_same_but_for_endpoints(&now)).then_some(Led { compiled, now })
     }
 }
 
@@ -231,17 +231,6 @@ fn service_of(fact: &Lowered) -> Option<ObjectRef> {
         Lowered::Slice(slice) => Some(slice.service.clone()),
         _ => None,
     }
-}
-
-fn is_the_same_but_for_endpoints(before: &Upstream, now: &Upstream) -> bool {
-    // Names are looked up by the cluster itself, which has the endpoints then.
-    let is_apart = !before.is_looked_up() && !now.is_looked_up();
-    let Upstream { id, protocol, hostname, endpoints: _, shares, outlier, .. } = before;
-    let Upstream { tls, externals, remotes, secrets, closed, guards, .. } = before;
-    is_apart
-        && (shares.is_empty(), outlier) == (now.shares.is_empty(), &now.outlier)
-        && (id, protocol, hostname, closed, guards) == (&now.id, &now.protocol, &now.hostname, &now.closed, &now.guards)
-        && (tls, externals, remotes, secrets) == (&now.tls, &now.externals, &now.remotes, &now.secrets)
 }
 
 /// Notes on the slices of which Services an upstream depends, beside the one that it names, before its reads are recorded:

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -262,7 +263,27 @@ pub(super) struct Recording<'a> {
     last: RefCell<Option<ObjectRef>>,
     /// Label pairs that are noted, by where the texts of owner, key and value are. Their slots hold these texts, so that
     /// nothing else can be there meanwhile.
-    pairs: RefCell<HashSet<[*const u8; 3]>>,
+    pairs: RefCell<HashSet<[*const u8; 3], BuildHasherDefault<Places>>>,
+}
+
+/// Hashes places in memory, which nobody outside chooses: each route asks once for each of its labels.
+#[derive(Default)]
+struct Places(u64);
+
+impl Hasher for Places {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        // The odd number that is nearest to 2⁶⁴ over the golden ratio; the table takes the upper bits too.
+        let mixed = (self.0.rotate_left(5) ^ number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
 }
 
 impl<'a> Recording<'a> {

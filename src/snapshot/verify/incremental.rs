@@ -8,21 +8,21 @@
 //! | a cluster, endpoints | it, and who wants or takes these endpoints |
 //! | a cluster comes or goes | also the route configurations and listeners that name it |
 //! | a listener, a secret, what clusters show and trust, a discovered filter, a scope | all of these; if a listener's filters or routes changed, all routes |
-//! | a route configuration | it, and in it the virtual hosts whose bytes are new, and in these the [runs](super::runs) of routes |
+//! | a route configuration | it, in it the virtual hosts whose bytes are others, and in these the [routes](super::apart) that are |
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use prost::Message;
 
-use super::runs::{Apart, Run, apart};
+use super::apart::{Apart, apart, name_of, others};
 use super::scopes::Wildcards;
 use super::transports::Wanted;
 use super::{
     Asked, At, Chains, Checker, Expressions, Identity, Memory, Name, ResourceType, Routes, Snapshot, User, Violation,
     World, route_pb,
 };
-use crate::snapshot::{Changes, Version};
+use crate::snapshot::Changes;
 
 /// Most expressions whose verdict is remembered from one check to the next. Virtual hosts that did not change are not looked
 /// at, so this saves little more than an edit of a host with many; whoever edits on and on must not make it grow.
@@ -37,7 +37,7 @@ type Violations = Vec<Violation>;
 /// have been published.
 ///
 /// # Cost
-/// A hash over the bytes of changed resources, and the full check of what the table in the module says.
+/// A comparison of the bytes of changed resources, and the full check of what the table in the module says.
 #[derive(Debug, Default)]
 pub struct Verifier {
     last: Snapshot,
@@ -78,24 +78,37 @@ struct RouteFacts {
     hosts: Hosts,
 }
 
-/// Virtual hosts by the hash of their bytes, of the last check.
+/// Virtual hosts of the last check, in their order.
 #[derive(Debug, Default)]
 struct Hosts {
     largest_body: u32,
-    known: HashMap<u128, Arc<HostFacts>>,
+    known: Vec<Host>,
+    /// Where those are that come next, if nothing is another.
+    next: usize,
     /// Those of the check that is going on.
-    seen: HashMap<u128, Arc<HostFacts>>,
-    asked: Asked,
+    seen: Vec<Host>,
+    /// Whether what they ask about others has the same answers as at the last check.
+    is_settled: bool,
 }
 
-/// What is known in every snapshot of a part of a virtual host, or of the whole.
+/// A virtual host as it was checked.
+#[derive(Clone, Debug)]
+struct Host {
+    /// Of the configuration that was checked last: nothing else is kept for these.
+    bytes: bytes::Bytes,
+    facts: Arc<HostFacts>,
+    /// Whether there was nothing against it, in the snapshot.
+    is_clean: bool,
+}
+
+/// What is known in every snapshot of some routes of a virtual host, or of the whole.
 #[derive(Clone, Debug)]
 struct Facts {
     is_clean: bool,
     /// In order: what must exist.
-    resources: Box<[(ResourceType, Name)]>,
+    resources: Arc<[(ResourceType, Name)]>,
     /// In order: what the listeners must have.
-    slots: Box<[String]>,
+    slots: Arc<[String]>,
 }
 
 /// What is known of a virtual host in every snapshot.
@@ -103,8 +116,10 @@ struct Facts {
 struct HostFacts {
     identity: Arc<Identity>,
     whole: Facts,
-    /// Of the runs of its routes, in the order of their hashes.
-    runs: Box<[(u128, Arc<Facts>)]>,
+    /// How many names were found when all of it was looked at; routes that are gone may be the only ones that have some more.
+    looked_at: usize,
+    /// Whether all of it was looked at.
+    is_exact: bool,
 }
 
 impl Verifier {
@@ -266,11 +281,12 @@ impl Verifier {
         chains_changed: bool,
     ) -> bool {
         let mut wildcards_changed = false;
+        let is_settled = !chains_changed && came_or_went.is_empty();
         let mut look: BTreeSet<Name> = changes.all().cloned().collect();
         if chains_changed {
             look.extend(self.routes.keys().cloned());
         } else if !came_or_went.is_empty() {
-            let depends = |facts: &RouteFacts| came_or_went.iter().any(|name| facts.asked.resources.contains(name));
+            let depends = |facts: &RouteFacts| came_or_went.iter().any(|name| facts.depends_on(name));
             look.extend(self.routes.iter().filter(|(_, facts)| depends(facts)).map(|(name, _)| name.clone()));
         }
         for name in look {
@@ -282,15 +298,15 @@ impl Verifier {
                 continue;
             };
             let mut hosts = before.map(|facts| facts.hosts).unwrap_or_default();
+            hosts.is_settled = is_settled;
             let users = self.listeners.chains.users(&name);
             let is_part = self.listeners.chains.is_part(&name);
             let mut checker = self.checker(World::Snapshot(snapshot));
             checker.asked = Some(Asked::default());
             let wildcards = checker.check_route_configuration(&name, resource, (&users, is_part), &mut hosts);
             self.expressions = checker.expressions;
-            let mut asked = checker.asked.unwrap_or_default();
-            asked.extend(std::mem::take(&mut hosts.asked));
-            hosts.known = std::mem::take(&mut hosts.seen);
+            let asked = checker.asked.unwrap_or_default();
+            (hosts.known, hosts.next) = (std::mem::take(&mut hosts.seen), 0);
             self.set(ResourceType::Route, &name, checker.violations);
             wildcards_changed |= wildcards != wildcards_before;
             if let Some(wildcards) = wildcards {
@@ -302,10 +318,21 @@ impl Verifier {
     }
 }
 
-impl Asked {
-    fn extend(&mut self, other: Self) {
-        self.resources.extend(other.resources);
-        self.slots.extend(other.slots);
+impl RouteFacts {
+    fn depends_on(&self, name: &(ResourceType, Name)) -> bool {
+        let asks = |host: &Host| host.facts.whole.resources.binary_search(name).is_ok();
+        self.asked.resources.contains(name) || self.hosts.known.iter().any(asks)
+    }
+}
+
+impl Hosts {
+    /// The host of the last check that has these bytes, or at least the name in them.
+    fn find(&self, bytes: &[u8]) -> Option<usize> {
+        if self.known.get(self.next).is_some_and(|host| *host.bytes == *bytes) {
+            return Some(self.next);
+        }
+        let name = name_of(bytes)?;
+        self.known.iter().position(|host| host.facts.identity.name.as_bytes() == name)
     }
 }
 
@@ -315,87 +342,74 @@ impl Memory for Hosts {
             self.known.clear();
             self.largest_body = routes.largest_body;
         }
-        let hash = Version::hash(bytes);
-        let facts = match self.known.get(&hash) {
-            Some(facts) => facts.clone(),
-            None => Arc::new(HostFacts::of(routes, bytes, &self.known)?),
-        };
-        self.seen.insert(hash, facts.clone());
-        let whole = &facts.whole;
-        for name in &whole.resources {
-            if !self.asked.resources.contains(name) {
-                self.asked.resources.insert(name.clone());
+        let at = self.find(bytes);
+        self.next = at.map_or(self.next, |at| at + 1);
+        let before = at.and_then(|at| self.known.get(at));
+        let host = match before.filter(|host| host.bytes == *bytes) {
+            Some(host) if self.is_settled => Host { bytes: bytes.clone(), ..host.clone() },
+            same => {
+                let facts = match same {
+                    Some(host) => host.facts.clone(),
+                    None => Arc::new(HostFacts::of(routes, bytes, before)?),
+                };
+                let mut host = Host { bytes: bytes.clone(), is_clean: facts.is_clean(routes), facts };
+                // What is missing may be what only routes named that are gone.
+                if !host.is_clean && !host.facts.is_exact {
+                    host.facts = Arc::new(HostFacts::of(routes, bytes, None)?);
+                    host.is_clean = host.facts.is_clean(routes);
+                }
+                host
             }
-        }
-        let exists = |(resource_type, name): &(ResourceType, Name)| match routes.checker.world {
-            World::Snapshot(snapshot) => snapshot.get(*resource_type, name).is_some(),
-            World::Anything => true,
         };
-        let has_slots = |(_, filters): &User| whole.slots.iter().all(|slot| filters.contains(slot));
-        let is_clean = whole.is_clean && whole.resources.iter().all(exists) && routes.users.iter().all(has_slots);
-        is_clean.then(|| facts.identity.clone())
+        let identity = host.is_clean.then(|| host.facts.identity.clone());
+        self.seen.push(host);
+        identity
     }
 }
 
 impl HostFacts {
-    /// Looks at a virtual host as if everything that it names existed, but at no run that the one of its name had before.
-    fn of(routes: &mut Routes<'_, '_, '_>, bytes: &bytes::Bytes, known: &HashMap<u128, Arc<Self>>) -> Option<Self> {
-        let Apart { shell, runs } = apart(bytes)?;
-        let host = route_pb::VirtualHost::decode(shell).ok()?;
-        let before = known.values().find(|facts| facts.identity.name == host.name);
-        let known = |hash: u128| {
-            let runs = &before?.runs;
-            Some(runs[runs.binary_search_by_key(&hash, |(hash, _)| *hash).ok()?].1.clone())
+    /// Whether there is nothing against it in a snapshot.
+    fn is_clean(&self, routes: &Routes<'_, '_, '_>) -> bool {
+        let Facts { is_clean, resources, slots } = &self.whole;
+        let exists = |(resource_type, name): &(ResourceType, Name)| match routes.checker.world {
+            World::Snapshot(snapshot) => snapshot.get(*resource_type, name).is_some(),
+            World::Anything => true,
         };
-        let mut whole = Asked::default();
+        let has_slots = |(_, filters): &User| slots.iter().all(|slot| filters.contains(slot));
+        *is_clean && resources.iter().all(exists) && routes.users.iter().all(has_slots)
+    }
+
+    /// Looks at a virtual host as if everything that it names existed, but at no route that the one of its name had before.
+    fn of(routes: &mut Routes<'_, '_, '_>, bytes: &bytes::Bytes, before: Option<&Host>) -> Option<Self> {
+        let now = apart(bytes)?;
+        let before = before.filter(|host| host.facts.whole.is_clean);
+        let same = before.and_then(|host| Some((apart(&host.bytes)?, &host.facts)));
+        let Some((before, known)) = same.filter(|(before, _)| before.shell == now.shell) else {
+            return Self::of_all(routes, &now);
+        };
+        let own = &now.routes[others(&before.routes, &now.routes)];
+        let whole = known.whole.and(Facts::of_routes(routes, &known.identity.name, own));
+        if whole.resources.len() > 2 * known.looked_at + MORE {
+            return Self::of_all(routes, &now);
+        }
+        Some(Self { identity: known.identity.clone(), whole, looked_at: known.looked_at, is_exact: false })
+    }
+
+    fn of_all(routes: &mut Routes<'_, '_, '_>, now: &Apart<'_>) -> Option<Self> {
+        let host = route_pb::VirtualHost::decode(&*now.shell).ok()?;
         let shell = Facts::of(routes, |routes| {
             routes.check_virtual_host(&host);
             true
         });
-        whole.note(&shell);
-        let mut is_clean = shell.is_clean;
-        let mut all = Vec::with_capacity(runs.len());
-        for Run { hash, routes: own } in runs {
-            let facts = known(hash).unwrap_or_else(|| {
-                Arc::new(Facts::of(routes, |routes| {
-                    own.into_iter().all(|route| match route_pb::Route::decode(route) {
-                        Ok(route) => {
-                            routes.check_route(At { host: Some(&host.name), route: Some(&route.name) }, &route);
-                            true
-                        }
-                        Err(_) => false,
-                    })
-                }))
-            });
-            is_clean &= facts.is_clean;
-            whole.note(&facts);
-            all.push((hash, facts));
-        }
-        all.sort_by_key(|(hash, _)| *hash);
-        let Asked { resources, slots } = whole;
-        Some(Self {
-            identity: Arc::new(Identity { name: host.name, domains: host.domains }),
-            whole: Facts { is_clean, resources: resources.into_iter().collect(), slots: slots.into_iter().collect() },
-            runs: all.into(),
-        })
+        let whole = shell.and(Facts::of_routes(routes, &host.name, &now.routes));
+        let looked_at = whole.resources.len();
+        let identity = Arc::new(Identity { name: host.name, domains: host.domains });
+        Some(Self { identity, whole, looked_at, is_exact: true })
     }
 }
 
-impl Asked {
-    /// Adds what is asked for something; neighbours ask for the same nearly always.
-    fn note(&mut self, facts: &Facts) {
-        for name in &facts.resources {
-            if !self.resources.contains(name) {
-                self.resources.insert(name.clone());
-            }
-        }
-        for slot in &facts.slots {
-            if !self.slots.contains(slot) {
-                self.slots.insert(slot.clone());
-            }
-        }
-    }
-}
+/// How many names more than twice those that a virtual host has are remembered before all of it is looked at again.
+const MORE: usize = 16;
 
 impl Facts {
     /// Looks at something as if everything that it names existed; `check` says whether it could.
@@ -414,4 +428,34 @@ impl Facts {
             slots: slots.into_iter().collect(),
         }
     }
+
+    /// Looks at routes of a host.
+    fn of_routes(routes: &mut Routes<'_, '_, '_>, host: &str, own: &[&[u8]]) -> Self {
+        Self::of(routes, |routes| {
+            own.iter().all(|route| match route_pb::Route::decode(*route) {
+                Ok(route) => {
+                    routes.check_route(At { host: Some(host), route: Some(&route.name) }, &route);
+                    true
+                }
+                Err(_) => false,
+            })
+        })
+    }
+
+    /// Both together.
+    fn and(&self, other: Self) -> Self {
+        Self {
+            is_clean: self.is_clean && other.is_clean,
+            resources: union(&self.resources, &other.resources),
+            slots: union(&self.slots, &other.slots),
+        }
+    }
+}
+
+/// Two ordered lists as one; the very first where it has all of the second.
+fn union<T: Ord + Clone>(all: &Arc<[T]>, more: &[T]) -> Arc<[T]> {
+    if more.iter().all(|one| all.binary_search(one).is_ok()) {
+        return all.clone();
+    }
+    all.iter().chain(more).cloned().collect::<BTreeSet<T>>().into_iter().collect()
 }

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::events::Waiter;
 use super::load::{Job, Outcome, load};
 use super::path::{RelPath, is_manifest};
 use super::scan::{Identity, Listing, Root, real, reason, scan};
 use super::tree::Tree;
-use super::watch::{Haste, Inbox, Watches};
+use super::watch::{Haste, Watches};
 use super::{Options, Watching};
 use crate::model::{Code, Finding, Severity};
 use crate::source::{Batch, Extent, Places};
@@ -45,7 +46,6 @@ struct Pending {
 pub(super) struct Follower {
     root: Root,
     options: Options,
-    inbox: Arc<Inbox>,
     watches: Watches,
     tree: Tree,
     identity: Identity,
@@ -64,10 +64,10 @@ impl Follower {
     ///
     /// # Errors
     /// What the system says of the directory itself.
-    pub(super) fn start(path: &Path, options: Options, inbox: Arc<Inbox>) -> io::Result<(Self, Batch)> {
+    pub(super) fn start(path: &Path, options: Options) -> io::Result<(Self, Batch)> {
         let identity = Identity::of(path)?;
         let watches = match options.watching {
-            Watching::Events => Watches::new(&inbox),
+            Watching::Events => Watches::new(),
             Watching::Polling => Watches::none(),
         };
         let root =
@@ -75,8 +75,7 @@ impl Follower {
         let tree = Tree::new(&options);
         let resync = Instant::now();
         let (pending, urgent, last, opened) = (BTreeMap::new(), BTreeSet::new(), None, None);
-        let mut follower =
-            Self { root, options, inbox, watches, tree, identity, pending, urgent, last, opened, resync };
+        let mut follower = Self { root, options, watches, tree, identity, pending, urgent, last, opened, resync };
         let everything = RelPath::root();
         let listing = follower.scan(&everything)?;
         // Files that are being written are not waited for: the watch sees them through.
@@ -99,14 +98,20 @@ impl Follower {
         self.tree.places()
     }
 
-    /// Turns marks into batches until nobody wants them any more.
-    pub(super) fn run(&mut self, take: &mut dyn FnMut(Batch) -> bool) {
+    /// To wait for marks until the other end of a connection is closed.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn waiter(&self, end: UnixStream) -> io::Result<Waiter> {
+        self.watches.waiter(end)
+    }
+
+    /// Turns marks into batches until nobody wants them any more, or until the end.
+    pub(super) fn run(&mut self, waiter: &mut Waiter, take: &mut dyn FnMut(Batch) -> bool) {
         loop {
             let doubt = self.watches.take_doubt();
-            let marks = self.inbox.wait(if doubt { Instant::now() } else { self.deadline() });
-            if marks.stop {
-                return;
-            }
+            let until = if doubt { Instant::now() } else { self.deadline() };
+            let Some(marks) = self.watches.wait(waiter, until) else { return };
             let now = Instant::now();
             if marks.lost || doubt || now >= self.resync {
                 self.set_resync(now);
@@ -127,7 +132,11 @@ impl Follower {
                     return;
                 }
                 let done = Instant::now();
-                self.inbox.pause((now + PACE).max(done + (done - now).min(MOST_PACE)));
+                let until = (now + PACE).max(done + (done - now).min(MOST_PACE));
+                // What happens meanwhile gathers where the system keeps it.
+                if !waiter.pause(until) {
+                    return;
+                }
             }
         }
     }
@@ -430,7 +439,7 @@ mod tests {
             symlink(Path::new("..data").join(file), dir.path().join(file)).unwrap();
         }
         let options = Options { watching: Watching::Polling, ..Options::default() };
-        let (mut follower, first) = Follower::start(dir.path(), options, Arc::default()).unwrap();
+        let (mut follower, first) = Follower::start(dir.path(), options).unwrap();
         assert_eq!((first.changes.len(), first.findings), (2, vec![]));
         release("two");
         let now = Instant::now();

@@ -25,6 +25,7 @@
 //! # Cost
 //! An event reads the file that it is about. Looking at everything is one `stat` per file.
 
+mod events;
 mod follow;
 mod load;
 mod path;
@@ -37,8 +38,8 @@ mod watch;
 mod tests;
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -46,7 +47,6 @@ use tokio::sync::mpsc;
 pub use read::{Loaded, read};
 
 use self::follow::Follower;
-use self::watch::Inbox;
 use super::{Batch, Places, Source};
 use crate::crd::yaml;
 use crate::model::Name;
@@ -149,7 +149,6 @@ impl SourceError {
 #[derive(Debug)]
 pub struct Listed {
     follower: Follower,
-    inbox: Arc<Inbox>,
     places: Places,
 }
 
@@ -163,11 +162,9 @@ impl Listed {
     /// # Cost
     /// Blocks while it reads: 10,000 files take well under a second.
     pub fn open(root: &Path, options: Options) -> Result<(Self, Batch), SourceError> {
-        let inbox = Arc::new(Inbox::default());
-        let (follower, first) =
-            Follower::start(root, options, inbox.clone()).map_err(|source| SourceError::new(root, source))?;
+        let (follower, first) = Follower::start(root, options).map_err(|source| SourceError::new(root, source))?;
         let places = follower.places().clone();
-        Ok((Self { follower, inbox, places }, first))
+        Ok((Self { follower, places }, first))
     }
 
     /// Where objects stand in files, kept current.
@@ -182,26 +179,24 @@ impl Listed {
     /// # Errors
     /// [`SourceError::Thread`].
     pub fn deliver(self, mut take: impl FnMut(Batch) -> bool + Send + 'static) -> Result<Watched, SourceError> {
-        let Self { mut follower, inbox, .. } = self;
+        let Self { mut follower, .. } = self;
         let path = follower.path().to_owned();
-        std::thread::Builder::new()
-            .name("directory".to_owned())
-            .spawn(move || follower.run(&mut take))
-            .map_err(|source| SourceError::Thread { path, source })?;
-        Ok(Watched { inbox })
+        let start = || {
+            let (kept, end) = UnixStream::pair()?;
+            let mut waiter = follower.waiter(end)?;
+            let thread = std::thread::Builder::new().name("directory".to_owned());
+            thread.spawn(move || follower.run(&mut waiter, &mut take))?;
+            Ok(Watched { _kept: kept })
+        };
+        start().map_err(|source| SourceError::Thread { path, source })
     }
 }
 
 /// A directory that is watched for as long as this is kept.
 #[derive(Debug)]
 pub struct Watched {
-    inbox: Arc<Inbox>,
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.inbox.stop();
-    }
+    /// The thread ends when this is closed.
+    _kept: UnixStream,
 }
 
 /// A directory that is watched, whose differences are waited for.

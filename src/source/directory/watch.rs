@@ -3,17 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-
+use super::events::{Events, Waiter, What};
 use super::path::{RelPath, is_hidden, is_ignored_folder, is_manifest};
-use super::scan::{Identity, Observer};
+use super::scan::{Identity, Observer, reason};
 
 /// How soon a marked path may be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,148 +36,61 @@ impl Haste {
     }
 }
 
-/// What arrived since the last look.
+/// What arrived since the last look. Bounded: too many marks become one, on everything, so that none is lost for ever.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     /// Paths where something happened.
     pub(super) paths: BTreeMap<PathBuf, Haste>,
     /// Whether events were lost, so that everything has to be looked at.
     pub(super) lost: bool,
-    /// Whether to end.
-    pub(super) stop: bool,
 }
 
-/// Where events wait. Bounded: too many marks become one, on everything, so that none is lost for ever.
-#[derive(Debug, Default)]
-pub(super) struct Inbox {
-    marks: Mutex<Marks>,
-    arrived: Condvar,
-    stopped: Condvar,
-    /// The last rename of which only the old name is known: its other event is about to come.
-    renaming: AtomicUsize,
-    /// Whether something is read through a name of which nothing else is read.
-    is_odd: AtomicBool,
-}
-
-impl Inbox {
+impl Marks {
     /// Marks beyond which looking at everything is cheaper than at each.
     const MOST: usize = 4096;
 
-    /// Takes all marks, waiting for the first until a time.
-    pub(super) fn wait(&self, until: Instant) -> Marks {
-        let mut marks = self.lock();
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if !marks.paths.is_empty() || marks.lost || marks.stop || left == Duration::ZERO {
-                let stop = marks.stop;
-                return Marks { stop, ..std::mem::take(&mut *marks) };
-            }
-            marks = self.arrived.wait_timeout(marks, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+    fn is_empty(&self) -> bool {
+        self.paths.is_empty() && !self.lost
     }
 
-    /// Lets marks gather until a time, or until the end.
-    pub(super) fn pause(&self, until: Instant) {
-        let mut marks = self.lock();
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if marks.stop || left == Duration::ZERO {
-                return;
-            }
-            marks = self.stopped.wait_timeout(marks, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    /// Ends the thread that waits.
-    pub(super) fn stop(&self) {
-        self.lock().stop = true;
-        self.arrived.notify_all();
-        self.stopped.notify_all();
-    }
-
-    /// Takes in an event.
-    pub(super) fn event(&self, event: notify::Result<notify::Event>) {
-        let mut marks = self.lock();
-        match event {
-            Ok(event) if event.need_rescan() => marks.lost = true,
-            Ok(event) => {
-                if self.is_half(&event) {
-                    return;
-                }
-                let Some(haste) = haste(&event) else { return };
-                // Whoever writes a file beside its place is not to wake anybody before it is in place.
-                let is_read = |path: &PathBuf| {
-                    let name = path.file_name().unwrap_or_default();
-                    is_hidden(name) || !is_ignored_folder(name) || self.is_odd.load(Ordering::Relaxed)
-                };
-                let mut paths = event.paths.into_iter().filter(is_read).peekable();
-                if paths.peek().is_none() {
-                    return;
-                }
-                for path in paths {
-                    // A file that was renamed into place and is written since then is no longer complete.
-                    let is_written = haste.is_quiet() && path.file_name().is_some_and(is_manifest);
-                    let known = marks.paths.entry(path).or_insert(haste);
-                    *known = if is_written { haste } else { haste.max(*known) };
-                }
-            }
-            Err(error) => {
-                tracing::debug!(%error, "watching files failed");
-                marks.lost = true;
-            }
-        }
-        if marks.paths.len() > Self::MOST {
-            marks.paths.clear();
-            marks.lost = true;
-        }
-        drop(marks);
-        self.arrived.notify_all();
-    }
-
-    /// Whether an event tells only the new name of a rename whose old name is known: one that tells both comes next, and
-    /// applied without it the new name would stand beside the old one.
-    fn is_half(&self, event: &notify::Event) -> bool {
-        /// No rename: the system counts them from 1.
-        const NONE: usize = 0;
-        let tracker = event.tracker().unwrap_or(NONE);
-        match event.kind {
-            EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
-                self.renaming.store(tracker, Ordering::Relaxed);
-                false
-            }
-            EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
-                tracker != NONE && tracker == self.renaming.load(Ordering::Relaxed)
-            }
-            _ => false,
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Marks> {
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What an event says of its paths; none for reading, which we do ourselves.
-fn haste(event: &notify::Event) -> Option<Haste> {
-    match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Haste::Quiet),
-        EventKind::Access(_) => None,
-        EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Some(Haste::Placed),
-        EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => {
+    /// Takes in what happened to a path. `is_odd` says whether something is read through a name of which nothing else is.
+    fn take(&mut self, path: PathBuf, what: What, is_odd: bool) {
+        let is_manifest = |path: &Path| path.file_name().is_some_and(is_manifest);
+        match what {
+            What::Changed => self.mark(path, Haste::Quiet, is_odd),
+            What::Placed => self.mark(path, Haste::Placed, is_odd),
             // An editor that renames the file away to a backup is about to write it anew.
-            let manifests: Vec<_> = event.paths.iter().map(|path| path.file_name().is_some_and(is_manifest)).collect();
-            (manifests != [true, false]).then_some(Haste::Moved)
+            What::Renamed { from } if is_manifest(&from) && !is_manifest(&path) => {}
+            What::Renamed { from } => {
+                self.mark(from, Haste::Moved, is_odd);
+                self.mark(path, Haste::Moved, is_odd);
+            }
         }
-        _ => Some(Haste::Quiet),
+    }
+
+    fn mark(&mut self, path: PathBuf, haste: Haste, is_odd: bool) {
+        let name = path.file_name().unwrap_or_default();
+        // Whoever writes a file beside its place is not to have it looked for before it is in place.
+        if is_ignored_folder(name) && !is_hidden(name) && !is_odd {
+            return;
+        }
+        // A file that was renamed into place and is written since then is no longer complete.
+        let is_written = haste.is_quiet() && is_manifest(name);
+        let known = self.paths.entry(path).or_insert(haste);
+        *known = if is_written { haste } else { haste.max(*known) };
+        if self.paths.len() > Self::MOST {
+            self.paths.clear();
+            self.lost = true;
+        }
     }
 }
 
 /// The watches, by real folder, and which paths of ours an event there is about.
 ///
 /// Only real folders are watched, each for itself, so that two ways to one folder share one watch and both are told.
+#[derive(Debug, Default)]
 pub(super) struct Watches {
-    inbox: Option<Arc<Inbox>>,
-    watcher: Option<RecommendedWatcher>,
+    events: Option<Events>,
     /// Real folders that are ours, with all their paths.
     folders: BTreeMap<PathBuf, BTreeSet<RelPath>>,
     /// Names in real folders through which links lead.
@@ -187,6 +98,8 @@ pub(super) struct Watches {
     /// Paths of links that lead elsewhere than when they were scanned before.
     moved: BTreeSet<RelPath>,
     watched: BTreeMap<PathBuf, Option<Identity>>,
+    /// Whether something is read through a name of which nothing else is read.
+    is_odd: bool,
     /// Why some folder could not be watched.
     failure: Option<String>,
     /// Whether a watch may have ended with that of another path.
@@ -194,7 +107,7 @@ pub(super) struct Watches {
 }
 
 /// A name through which links lead.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Hop {
     /// Their paths.
     links: BTreeSet<RelPath>,
@@ -204,28 +117,39 @@ struct Hop {
 
 impl Watches {
     /// Prepares to watch.
-    pub(super) fn new(inbox: &Arc<Inbox>) -> Self {
-        let told = inbox.clone();
-        let watcher = notify::recommended_watcher(move |event| told.event(event));
-        let mut watches = Self { inbox: Some(inbox.clone()), ..Self::none() };
-        match watcher {
-            Ok(watcher) => watches.watcher = Some(watcher),
-            Err(error) => watches.failure = Some(error.to_string()),
+    pub(super) fn new() -> Self {
+        match Events::new() {
+            Ok(events) => Self { events: Some(events), ..Self::none() },
+            Err(error) => Self { failure: Some(reason(&error)), ..Self::none() },
         }
-        watches
     }
 
     /// Watches nothing.
     pub(super) fn none() -> Self {
-        Self {
-            inbox: None,
-            watcher: None,
-            folders: BTreeMap::new(),
-            hops: BTreeMap::new(),
-            moved: BTreeSet::new(),
-            watched: BTreeMap::new(),
-            failure: None,
-            doubtful: false,
+        Self::default()
+    }
+
+    /// To wait for what happens, until the other end of a connection is closed.
+    ///
+    /// # Errors
+    /// Those of [`Waiter::new`].
+    pub(super) fn waiter(&self, end: UnixStream) -> io::Result<Waiter> {
+        Waiter::new(self.events.as_ref(), end)
+    }
+
+    /// What happened, waiting for the first of it until a time; none at the end.
+    pub(super) fn wait(&mut self, waiter: &mut Waiter, until: Instant) -> Option<Marks> {
+        let (mut marks, is_odd) = (Marks::default(), self.is_odd);
+        loop {
+            if let Some(events) = &mut self.events {
+                marks.lost |= events.read(|path, what| marks.take(path, what, is_odd));
+            }
+            if !marks.is_empty() || Instant::now() >= until {
+                return Some(marks);
+            }
+            if !waiter.wait(until) {
+                return None;
+            }
         }
     }
 
@@ -248,7 +172,7 @@ impl Watches {
     pub(super) fn begin(&mut self) {
         self.folders.clear();
         self.hops.clear();
-        if self.watcher.is_some() {
+        if self.events.is_some() {
             self.failure = None;
         }
     }
@@ -263,9 +187,8 @@ impl Watches {
             .cloned()
             .collect();
         for path in idle {
-            if let Some(watcher) = &mut self.watcher {
-                // Fails where the folder is gone, and then there is nothing to end.
-                drop(watcher.unwatch(&path));
+            if let Some(events) = &mut self.events {
+                events.unwatch(&path);
             }
             self.forget(&path);
         }
@@ -304,31 +227,17 @@ impl Watches {
     }
 
     fn watch(&mut self, real: &Path) {
-        let Some(watcher) = &mut self.watcher else { return };
+        let Some(events) = &mut self.events else { return };
         let identity = Identity::of(real).ok();
         if identity.is_some() && self.watched.get(real) == Some(&identity) {
             return;
         }
-        match watcher.watch(real, RecursiveMode::NonRecursive) {
+        match events.watch(real) {
             Ok(()) => drop(self.watched.insert(real.to_owned(), identity)),
-            Err(error) if is_gone(&error) => {}
-            Err(error) => self.failure = Some(error.to_string()),
+            // It went away meanwhile, which is an event of the folder above.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => self.failure = Some(reason(&error)),
         }
-    }
-}
-
-/// Whether a folder could not be watched because it went away meanwhile, which is an event of the folder above.
-fn is_gone(error: &notify::Error) -> bool {
-    match &error.kind {
-        notify::ErrorKind::PathNotFound => true,
-        notify::ErrorKind::Io(error) => error.kind() == std::io::ErrorKind::NotFound,
-        _ => false,
-    }
-}
-
-impl std::fmt::Debug for Watches {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watches").field("watched", &self.watched).field("failure", &self.failure).finish()
     }
 }
 
@@ -339,9 +248,7 @@ impl Observer for Watches {
     }
 
     fn hop(&mut self, real: &Path, name: &OsStr, entry: &RelPath) {
-        if let Some(inbox) = self.inbox.as_ref().filter(|_| is_ignored_folder(name) && !is_hidden(name)) {
-            inbox.is_odd.store(true, Ordering::Relaxed);
-        }
+        self.is_odd |= is_ignored_folder(name) && !is_hidden(name);
         let is = fs::symlink_metadata(real.join(name)).ok();
         let is = is.map(|is| (is.dev(), is.ino(), is.ctime(), is.ctime_nsec()));
         let hop = self.hops.entry(real.to_owned()).or_default().entry(name.to_owned()).or_default();
@@ -356,25 +263,36 @@ impl Observer for Watches {
 
 #[cfg(test)]
 mod tests {
-    use notify::event::{DataChange, EventAttributes};
-
     use super::*;
 
     #[test]
     fn what_is_written_after_its_rename_waits_for_a_quiet_moment() {
-        let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::To));
-        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
-        for (path, kinds, expected) in [
-            ("d/a.yaml", [renamed, renamed], Haste::Placed),
-            ("d/a.yaml", [renamed, written], Haste::Quiet),
-            ("d/a.yaml", [written, renamed], Haste::Placed),
-            ("d/..data", [renamed, written], Haste::Placed),
+        let (renamed, written) = (What::Placed, What::Changed);
+        for (path, happened, expected) in [
+            ("d/a.yaml", [&renamed, &renamed], Haste::Placed),
+            ("d/a.yaml", [&renamed, &written], Haste::Quiet),
+            ("d/a.yaml", [&written, &renamed], Haste::Placed),
+            ("d/..data", [&renamed, &written], Haste::Placed),
         ] {
-            let inbox = Inbox::default();
-            for kind in kinds {
-                inbox.event(Ok(notify::Event { kind, paths: vec![path.into()], attrs: EventAttributes::new() }));
-            }
-            assert_eq!(inbox.wait(Instant::now()).paths[Path::new(path)], expected, "{path} {kinds:?}");
+            let mut marks = Marks::default();
+            happened.into_iter().for_each(|what| marks.take(path.into(), what.clone(), false));
+            assert_eq!(marks.paths[Path::new(path)], expected, "{path} {happened:?}");
+        }
+    }
+
+    #[test]
+    fn rows_of_renames() {
+        for (from, to, expected) in [
+            ("d/a.yaml.tmp", "d/a.yaml", &[("d/a.yaml", Haste::Moved)][..]),
+            ("d/a.yaml", "d/b.yaml", &[("d/a.yaml", Haste::Moved), ("d/b.yaml", Haste::Moved)]),
+            ("d/a.yaml", "d/a.yaml~", &[("d/a.yaml", Haste::Quiet)]),
+            ("d/..data_tmp", "d/..data", &[("d/..data", Haste::Moved), ("d/..data_tmp", Haste::Moved)]),
+        ] {
+            let mut marks = Marks::default();
+            marks.take(from.into(), What::Changed, false);
+            marks.take(to.into(), What::Renamed { from: from.into() }, false);
+            let found: Vec<_> = marks.paths.iter().map(|(path, haste)| (path.to_str().unwrap(), *haste)).collect();
+            assert_eq!(found, expected, "{from} to {to}");
         }
     }
 }
