@@ -2,12 +2,8 @@
 //!
 //! A file may hold several documents, `List`s, JSON, anchors and merge keys. It is usable as a whole or not at all: a
 //! syntax error or a limit refuses it, while a document that is no readable object is a finding beside the others.
-//!
-//! Plain files, which nearly all are, are read by a parser of our own in one pass; whatever else is in a file is left to the
-//! parser of all of YAML.
 
 mod place;
-mod plain;
 mod scalar;
 #[cfg(test)]
 mod tests;

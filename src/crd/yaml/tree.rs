@@ -8,7 +8,6 @@ use std::rc::Rc;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 use serde_json::{Map, Value};
 
-use super::plain::{self, What};
 use super::{Limits, scalar};
 use crate::model::Code;
 
@@ -143,11 +142,6 @@ pub(super) fn read(text: &[u8], limits: &Limits, visit: &mut dyn FnMut(&Node)) -
     }
     let text = std::str::from_utf8(text).map_err(|error| not_utf8(text, error.valid_up_to()))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let documents = plain::read(text).and_then(|events| Builder::new(limits).build(&events).ok());
-    if let Some(documents) = documents {
-        documents.iter().for_each(visit);
-        return Ok(());
-    }
     if !text.trim_start().starts_with('{') {
         return Builder::new(limits).read(text, visit);
     }
@@ -218,12 +212,6 @@ enum Content {
     Map { entries: Vec<Entry>, key: Option<Key>, merges: Vec<Node> },
 }
 
-impl Content {
-    fn map() -> Self {
-        Self::Map { entries: Vec::new(), key: None, merges: Vec::new() }
-    }
-}
-
 /// A key whose value is still to come.
 struct Key {
     text: String,
@@ -268,7 +256,14 @@ impl<'a> Builder<'a> {
             let (line, column) = place(span);
             match event {
                 Event::StreamEnd => break,
-                Event::DocumentStart(_) => self.begin(line, column)?,
+                Event::DocumentStart(_) => {
+                    self.documents += 1;
+                    if self.documents > self.limits.documents {
+                        let limit = self.limits.documents;
+                        return Err(limit_fault(line, column, &format!("more than {limit} documents in one file")));
+                    }
+                    self.anchors.clear();
+                }
                 Event::DocumentEnd => {
                     if let Some(document) = self.document.take() {
                         visit(&document);
@@ -290,45 +285,15 @@ impl<'a> Builder<'a> {
                 Event::SequenceStart(anchor, _) => {
                     self.open(anchor, line, column, Content::List(Vec::new()))?;
                 }
-                Event::MappingStart(anchor, _) => self.open(anchor, line, column, Content::map())?,
+                Event::MappingStart(anchor, _) => {
+                    let content = Content::Map { entries: Vec::new(), key: None, merges: Vec::new() };
+                    self.open(anchor, line, column, content)?;
+                }
                 Event::SequenceEnd | Event::MappingEnd => self.close()?,
                 Event::Alias(id) => self.alias(id, line, column)?,
                 Event::Nothing | Event::StreamStart => {}
             }
         }
-        Ok(())
-    }
-
-    /// Builds the documents of what is read already.
-    fn build(mut self, events: &[plain::Event<'_>]) -> Result<Vec<Node>, Fault> {
-        let mut documents = Vec::new();
-        for plain::Event { what, line, column } in events {
-            let (line, column) = (*line, *column);
-            match what {
-                What::DocumentStart => self.begin(line, column)?,
-                What::DocumentEnd => documents.extend(self.document.take()),
-                What::Scalar(text, is_plain) => {
-                    self.count(1, text.len(), line, column)?;
-                    let value = if *is_plain { scalar::plain(text) } else { Value::from(*text) };
-                    let node = Node { line, column, tree: Tree::Scalar(value) };
-                    self.complete(node, 0, &Sizes { nodes: 1, bytes: text.len(), height: 0 })?;
-                }
-                What::SequenceStart => self.open(0, line, column, Content::List(Vec::new()))?,
-                What::MappingStart => self.open(0, line, column, Content::map())?,
-                What::End => self.close()?,
-            }
-        }
-        Ok(documents)
-    }
-
-    /// Begins a document.
-    fn begin(&mut self, line: u32, column: u32) -> Result<(), Fault> {
-        self.documents += 1;
-        if self.documents > self.limits.documents {
-            let limit = self.limits.documents;
-            return Err(limit_fault(line, column, &format!("more than {limit} documents in one file")));
-        }
-        self.anchors.clear();
         Ok(())
     }
 
