@@ -178,7 +178,10 @@ async fn nothing_here(headers: HeaderMap) -> Response {
 async fn readyz(State(sources): State<Sources>) -> (StatusCode, String) {
     match sources.compiled() {
         Ok(_) => (StatusCode::OK, "ready\n".to_owned()),
-        Err(missing) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {missing}\n")),
+        Err(missing) => {
+            let more: String = sources.missing().iter().map(|missing| format!("{missing}\n")).collect();
+            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {missing}\n{more}"))
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Composition root: joins source, compiler, publisher and xDS server; the closed event enum and its loop.
 //!
 //! ```text
-//! directory ──► lane ──► events ──► compile thread ──► lane ──► publisher ──► streams ──► ledger, refusals
+//! source ────► lane ──► events ──► compile thread ──► lane ──► publisher ──► streams ──► ledger, refusals
 //!                          ▲              │                                      │
 //!            a stream asks ┤              └──► state (nodes, health)             │
 //!                          └──────────── a gateway refused something new, or left ┘
@@ -46,7 +46,8 @@ use crate::resolve::Options;
 use crate::resolve::world::World;
 use crate::settings::Settings;
 use crate::snapshot::{ResourceType, Snapshot, Version};
-use crate::source::{self, Batch, Extent, Listed, Places, SourceError};
+use crate::source::kubernetes::{AccessError, SecretQuery};
+use crate::source::{Batch, Extent, Places, SourceError};
 use crate::status::Ledger;
 use crate::store::{Applied, Store};
 use crate::telemetry::Logging;
@@ -62,6 +63,9 @@ use identities::Identities;
 use keys::Keys;
 use lane::{Lane, Made, PutOff, Step};
 use limits::LimitServers;
+use origin::Opened;
+use reporting::Reporter;
+use secrets::Secrets;
 
 mod audit;
 mod clients;
@@ -71,8 +75,12 @@ pub(crate) mod identities;
 mod keys;
 mod lane;
 mod limits;
+mod origin;
 mod refusals;
 mod releases;
+mod reporting;
+mod secrets;
+mod tokens;
 
 /// How long the compile thread waits for other gateways to refuse what one has refused, so that authors are told once how many
 /// do. Anything else ends the wait. Half of it tells them twice in a large fleet; double makes new gateways wait as long
@@ -87,6 +95,8 @@ enum Event {
     Endpoints(Batch),
     /// A gateway asks for the snapshots of a key, as long as it holds by what it was matched.
     Gateway(GatewayKey, Arc<Asker>),
+    /// The source has answered these questions for Secrets.
+    Secrets(Arc<BTreeSet<SecretQuery>>),
     /// A rate-limit service asks for its limits.
     LimitServer,
     /// Some gateway refused something that it, or anybody, had not refused before. At most one waits.
@@ -101,6 +111,17 @@ pub enum AppError {
     /// The directory cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// There is no credential of an API server.
+    #[error("--kubernetes: {0}")]
+    Access(#[from] AccessError),
+    /// The credential of an API server cannot be used.
+    #[error("--kubernetes: the credential for {server} cannot be used: {reason}")]
+    Client {
+        /// Address of the API server.
+        server: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// An address cannot be listened on.
     #[error("cannot listen on {address} for {what}: {reason}; choose another address with --{flag}")]
     Listen {
@@ -145,7 +166,7 @@ pub enum AppError {
 /// What the compile thread last made; `None` before the first complete compile.
 type State = watch::Receiver<Option<Arc<Compiled>>>;
 
-/// Serves a directory until `shutdown` is ready.
+/// Serves a directory, or what API servers hold, until `shutdown` is ready.
 ///
 /// `at_work` is dropped when all that is to be kept is kept, after the last of the runtime's tasks.
 ///
@@ -158,15 +179,10 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
     at_work: std_mpsc::Sender<Infallible>,
 ) -> Result<(), AppError> {
-    let source_options =
-        source::Options { management: options.management_cluster.clone(), ..source::Options::default() };
-    let directory = settings.directory.clone();
-    let opened = tokio::task::spawn_blocking(move || Listed::open(&directory, source_options)).await;
-    let (directory, first) = match opened {
-        Ok(opened) => opened?,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    };
-    let credentials = settings.xds_credentials.as_deref().map(Credentials::open).transpose()?;
+    let origin = Opened::open(&settings.origin, &options).await?;
+    let (management, admin_namespace) = (options.management_cluster.clone(), options.admin_namespace.clone());
+    let credentials = settings.xds_credentials.as_deref();
+    let credentials = credentials.map(|files| Credentials::open_with(files, origin.reviewer())).transpose()?;
     let access = credentials.clone().map_or(Access::Anybody, Access::Credentials);
     // After the directory: the wrong directory is the likelier mistake, and the one to be told first.
     let xds = listen(settings.xds_address, "xDS", "xds-address").await?;
@@ -186,18 +202,21 @@ pub async fn serve(
         ledger: ledger.clone(),
         publisher: publisher.clone(),
         limits: limits.clone(),
-        places: directory.places().clone(),
+        places: origin.places(),
+        missing: Arc::default(),
         metrics: Metrics::new(),
         credentials,
     };
     let told = (ledger.clone(), shared.clone());
-    let places = directory.places().clone();
+    let places = origin.places();
     let identities = Identities::open(settings.state.as_deref(), jiff::Timestamp::now);
     let compiler = CompileLoop::new(options, publisher.clone(), state_sender, places, memory, told);
     let mut compiler = compiler.with_identities(identities);
     let lane = Arc::new(Lane::new(publisher.clone(), shared.clone(), sources.metrics.clone()));
     (compiler.metrics, compiler.lane) = (sources.metrics.clone(), lane.clone());
     compiler.limits = LimitServers::new(limits.clone());
+    let asked;
+    (compiler.secrets, asked) = origin.secrets();
     if let Some(every) = settings.audit {
         compiler.audit = Some(Audit::start(every, sources.metrics.clone()).map_err(AppError::Thread)?);
     }
@@ -208,14 +227,28 @@ pub async fn serve(
             drop(at_work);
         })
         .map_err(AppError::Thread)?;
-    lane.take(&first);
-    // The receiver lives as long as this function's senders, so sending cannot fail before the end.
-    let _ = events.send(Event::Source(first));
     let (over, is_over) = oneshot::channel();
-    let _watched = directory.deliver(batches(lane, events.clone(), over))?;
+    let trusts_labels = origin.trusts_labels();
+    let followed = origin.follow(lane, events.clone(), asked, over)?;
+    let reporter = Reporter {
+        state: state.clone(),
+        ledger: sources.ledger.clone(),
+        publisher: publisher.clone(),
+        namespace: settings.namespace.clone().unwrap_or_else(|| admin_namespace.to_string()),
+        management,
+        metrics: sources.metrics.clone(),
+    };
+    let report = async {
+        match followed.kubernetes().filter(|_| !settings.read_only) {
+            Some(kubernetes) => reporter.run(kubernetes).await,
+            None => std::future::pending().await,
+        }
+    };
+    // Set once, here.
+    let _ = followed.missing().map(|missing| sources.missing.set(missing));
     let follow = async {
         if is_over.await.is_err() {
-            tracing::error!("the thread that watches the directory ended; changes of files have no effect");
+            tracing::error!("the thread that follows the source ended; changes have no effect");
             std::future::pending::<()>().await;
         }
     };
@@ -224,7 +257,7 @@ pub async fn serve(
     let addresses = (local_address(&xds)?, local_address(&admin)?);
     let witness = refusals::Witness { ledger, shared, events: events.clone() };
     let observer = Arc::new(Metered { observer: witness, metrics: sources.metrics.clone() });
-    let gateways = Arc::new(Gateways { state: state.clone(), publisher, limits, events });
+    let gateways = Arc::new(Gateways { state: state.clone(), publisher, limits, events, trusts_labels });
     let sessions = Sessions::default();
     let services = tonic::service::Routes::new(crate::xds::csds::service(sessions.clone()));
     let settings_of_server = ServerSettings::default();
@@ -258,25 +291,8 @@ pub async fn serve(
         (served, ready, ()) = work => served.map(|_| ()).and(ready),
         // The only way for it to end: nobody takes batches any more.
         () = follow => Err(AppError::Compile),
-    }
-}
-
-/// Takes what changed in the directory, on the thread that found it: what of it the lane serves is served at once. Tells when
-/// the compile thread takes no more.
-fn batches(
-    lane: Arc<Lane>,
-    events: std_mpsc::Sender<Event>,
-    over: oneshot::Sender<()>,
-) -> impl FnMut(Batch) -> bool + Send + 'static {
-    let mut over = Some(over);
-    move |batch| {
-        let event = if lane.take(&batch) { Event::Endpoints(batch) } else { Event::Source(batch) };
-        let is_taken = events.send(event).is_ok();
-        if !is_taken && let Some(over) = over.take() {
-            // Nobody hears it when the program ends.
-            let _ = over.send(());
-        }
-        is_taken
+        // It never ends.
+        () = report => Ok(()),
     }
 }
 
@@ -316,6 +332,7 @@ struct CompileLoop {
     publisher: Arc<Publisher>,
     lane: Arc<Lane>,
     limits: LimitServers,
+    secrets: Secrets,
     state: watch::Sender<Option<Arc<Compiled>>>,
     places: Places,
     memory: Memory,
@@ -386,6 +403,7 @@ impl CompileLoop {
             lane: Arc::new(Lane::new(publisher.clone(), refusals.clone(), Metrics::new())),
             publisher,
             limits: LimitServers::default(),
+            secrets: Secrets::all_given(),
             state,
             places,
             memory,
@@ -436,7 +454,12 @@ impl CompileLoop {
             let next = match first {
                 Some(Event::Refused) => inbox.recv_timeout(OTHERS_REFUSE).ok(),
                 Some(
-                    Event::Source(_) | Event::Endpoints(_) | Event::Gateway(..) | Event::LimitServer | Event::Left,
+                    Event::Source(_)
+                    | Event::Endpoints(_)
+                    | Event::Gateway(..)
+                    | Event::Secrets(_)
+                    | Event::LimitServer
+                    | Event::Left,
                 )
                 | None => None,
             };
@@ -507,6 +530,10 @@ impl CompileLoop {
                 self.keys.ask(key, &asker);
                 !known
             }
+            Event::Secrets(answered) => {
+                self.secrets.take(answered);
+                false
+            }
             // It gets them when gateways get theirs.
             Event::LimitServer => false,
             Event::Left => {
@@ -534,8 +561,8 @@ impl CompileLoop {
     fn work(&mut self, begun: Instant) {
         let last = self.state.borrow().clone();
         self.is_stale |= last.is_some_and(|compiled| self.follow_clock(&compiled));
-        if self.is_stale {
-            self.compile(begun);
+        if self.is_stale && !self.compile(begun) {
+            return;
         }
         self.publish();
         // A second time, with the same plans, if what is refused or cannot be done is another matter now.
@@ -544,13 +571,17 @@ impl CompileLoop {
             (self.refusal_findings, self.release_findings) = findings;
             self.given = None;
             self.is_stale = true;
-            self.compile(Instant::now());
+            if !self.compile(Instant::now()) {
+                return;
+            }
         }
         self.memory.keep(|| refused(&self.emitted, &self.refusals));
         self.memory.share(self.emissions.iter().map(|(key, emission)| (key, emission.shared())));
     }
 
-    fn compile(&mut self, begun: Instant) {
+    /// Compiles, and tells what came of it; not while it is unknown whether a Secret is there that somebody asks for. The answer
+    /// comes as an event.
+    fn compile(&mut self, begun: Instant) -> bool {
         let wanted = self.keys.gateways();
         let mut sample = self.compiled(&wanted);
         // The root that a policy asks for, then what the clock says of it.
@@ -558,6 +589,9 @@ impl CompileLoop {
             if self.follow_clock(&sample.compiled) {
                 sample = self.compiled(&wanted);
             }
+        }
+        if !self.secrets.are_known(&self.compiler) {
+            return false;
         }
         let compiled = sample.compiled.clone();
         tracing::info!(
@@ -574,6 +608,7 @@ impl CompileLoop {
         if let Some(audit) = &mut self.audit {
             audit.offer(sample);
         }
+        true
     }
 
     /// Compiles once, and hands on what is remembered.

@@ -46,7 +46,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve a directory of manifests to Envoys
+    /// Serve a directory of manifests, or what API servers hold, to Envoys
     Serve(serve::Serve),
     /// Report everything that `serve` would, offline
     Check(check::Check),

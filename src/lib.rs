@@ -40,7 +40,7 @@
 //! | 4 | [`emit`] | plan to Envoy messages; the only place that builds them | manifests, workspaces, delegation |
 //! | 4 | [`snapshot`] | named, content-versioned resources; what to send; an independent checker | how a resource was made |
 //! | 5 | [`compile`] | the pipeline, verdicts, and `explain` | tokio, clients, clock, environment |
-//! | 6 | [`source`] | where objects come from: a watched directory | compile, snapshots, xDS |
+//! | 6 | [`source`] | where objects come from: a watched directory, or API servers | compile, snapshots, xDS |
 //! | 6 | [`trust`] | issues the certificates of gateways, and those of xDS; keeps the roots it makes | manifests, rules, Envoy types |
 //! | 6 | [`publish`] | the current snapshot per class of gateways; wakes only on change | who makes or reads it |
 //! | 6 | [`xds`] | the protocol as a pure session behind a thin server | manifests, plans, rules |
@@ -53,8 +53,9 @@
 //!
 //! # From a file to a gateway
 //!
-//! 1. [`source::directory`] reads `DIR/<cluster>/**/*.yaml` and follows changes. [`crd::yaml`] turns text into
-//!    [objects](crd::Object) with places; a value that cannot be read becomes a defect of its field, not of the object.
+//! 1. [`source::directory`] reads `DIR/<cluster>/**/*.yaml` and follows changes; [`source::kubernetes`] lists and watches what
+//!    API servers hold. [`crd::yaml`] turns text into [objects](crd::Object) with places, and JSON into the same without; a value
+//!    that cannot be read becomes a defect of its field, not of the object.
 //! 2. [`app`] holds the one writer: a thread that applies batches to the [`store`] and compiles. Beside it is a lane for
 //!    endpoints, which serves slices that changed without waiting for it.
 //! 3. [`compile::full`] asks [`resolve`] for everything: [`resolve::lower`] checks each object by itself,
@@ -84,7 +85,7 @@
 //!
 //! # What is not here yet
 //!
-//! The other policy kinds and the Kubernetes source. Each is accepted where it can be written, reported, and fails closed
+//! The other policy kinds. Each is accepted where it can be written, reported, and fails closed
 //! where it protects; the manual marks rules `Not built yet.` and lists kinds that are not supported.
 
 pub mod admin;

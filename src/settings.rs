@@ -11,8 +11,25 @@ use clap::parser::ValueSource;
 #[derive(Clone, Debug, clap::Args)]
 pub struct RawSettings {
     /// Directory of manifests: DIR/CLUSTER/**/*.yaml; files directly under DIR belong to the management cluster.
-    #[arg(value_name = "DIR")]
-    pub directory: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present_any = ["kubernetes", "kubeconfig"])]
+    pub directory: Option<PathBuf>,
+    /// Serve what API servers hold instead of a directory: the management cluster's, and those of clusters that are registered
+    /// there. Its credential is that of --kubeconfig, of KUBECONFIG, or of the Pod that this runs in.
+    #[arg(long, env = "CHANCERY_KUBERNETES", value_parser = BoolishValueParser::new(), conflicts_with = "directory")]
+    pub kubernetes: bool,
+    /// The kubeconfig of the management cluster; with it, --kubernetes need not be given.
+    #[arg(long, env = "CHANCERY_KUBECONFIG", value_name = "FILE", conflicts_with = "directory")]
+    pub kubeconfig: Option<PathBuf>,
+    /// A context of the kubeconfig, in place of its current one.
+    #[arg(long, env = "CHANCERY_CONTEXT", value_name = "NAME", conflicts_with = "directory")]
+    pub context: Option<String>,
+    /// Write nothing to API servers: no statuses, no events, no Lease. For running beside another control plane.
+    #[arg(long, env = "CHANCERY_READ_ONLY", value_parser = BoolishValueParser::new())]
+    pub read_only: bool,
+    /// The namespace of the management cluster in which the Lease is by which one of several replicas writes statuses; the admin
+    /// namespace when left out. POD_NAMESPACE of the downward API says the same.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    pub lease_namespace: Option<String>,
     /// Where the xDS server listens. Loopback only, unless --xds-credentials is given; port 0 picks a free one.
     #[arg(long, env = "CHANCERY_XDS_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:18000")]
     pub xds_address: SocketAddr,
@@ -42,8 +59,12 @@ pub struct RawSettings {
 /// What it means, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Directory of manifests.
-    pub directory: PathBuf,
+    /// Where objects come from.
+    pub origin: Origin,
+    /// Whether nothing is written to API servers.
+    pub read_only: bool,
+    /// Where the Lease of who writes statuses is; none is the admin namespace.
+    pub namespace: Option<String>,
     /// Where xDS listens.
     pub xds_address: SocketAddr,
     /// Where the credentials of xDS are; none lets in whoever reaches the port.
@@ -56,6 +77,20 @@ pub struct Settings {
     pub state: Option<PathBuf>,
     /// The shortest time between two audits; `None` for none.
     pub audit: Option<Duration>,
+}
+
+/// Where objects come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A directory of manifests.
+    Directory(PathBuf),
+    /// API servers.
+    Kubernetes {
+        /// A kubeconfig file; none looks in the usual places.
+        kubeconfig: Option<PathBuf>,
+        /// A context of it; none takes its current one.
+        context: Option<String>,
+    },
 }
 
 /// One setting as it is in force.
@@ -123,8 +158,14 @@ impl TryFrom<RawSettings> for Settings {
         if !is_open && raw.xds_insecure {
             return Err("--xds-credentials and --xds-insecure contradict each other: give one of them".to_owned());
         }
+        let origin = match raw.directory {
+            Some(directory) => Origin::Directory(directory),
+            None => Origin::Kubernetes { kubeconfig: raw.kubeconfig, context: raw.context },
+        };
         Ok(Self {
-            directory: raw.directory,
+            origin,
+            read_only: raw.read_only,
+            namespace: raw.lease_namespace.filter(|namespace| !namespace.is_empty()),
             xds_address: raw.xds_address,
             xds_credentials: raw.xds_credentials,
             admin_address: raw.admin_address,

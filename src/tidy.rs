@@ -38,7 +38,7 @@ const IMPORTS: &[(&str, Allowed)] = &[
     ("memory", Allowed::Only(&["model", "ir", "snapshot", "publish"])),
     ("publish", Allowed::Only(&["model", "snapshot"])),
     ("xds", Allowed::Only(&["model", "snapshot", "publish"])),
-    ("status", Allowed::Only(&["model", "snapshot", "publish", "xds"])),
+    ("status", Allowed::Only(&["model", "snapshot", "publish", "source", "xds"])),
     ("api", Allowed::All),
     ("render", Allowed::Only(&["model", "snapshot"])),
     ("settings", Allowed::Only(&["model"])),

@@ -42,6 +42,10 @@ pub(crate) struct Settings {
     pub(crate) consent: Option<&'static str>,
     /// `--require-auth`.
     pub(crate) require_auth: bool,
+    /// `--kubeconfig` of `serve`, in place of a directory.
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// `--read-only` of `serve`.
+    pub(crate) read_only: bool,
     /// `--xds-credentials` of `serve`.
     pub(crate) xds_credentials: Option<PathBuf>,
 }
@@ -83,6 +87,12 @@ impl Chancery {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let (process, ready) = start(directory, settings, &folder, any).await?;
         Ok(Self { directory: directory.to_owned(), settings: settings.clone(), folder, process, ready })
+    }
+
+    /// The same for what API servers hold.
+    pub(crate) async fn serve_kubernetes(kubeconfig: &Path, settings: &Settings) -> anyhow::Result<Self> {
+        let settings = Settings { kubeconfig: Some(kubeconfig.to_owned()), ..settings.clone() };
+        Self::serve(Path::new(""), &settings).await
     }
 
     /// Where gateways connect.
@@ -162,7 +172,13 @@ async fn start(
         std::fs::remove_file(&ready_file).context("remove the old ready file")?;
     }
     let mut command = Command::new(binary()?);
-    command.arg("serve").arg(directory);
+    match &settings.kubeconfig {
+        Some(kubeconfig) => command.arg("serve").arg("--kubeconfig").arg(kubeconfig),
+        None => command.arg("serve").arg(directory),
+    };
+    if settings.read_only {
+        command.arg("--read-only");
+    }
     command.args(["--xds-address", &xds.to_string(), "--admin-address", "127.0.0.1:0"]);
     command.arg("--ready-file").arg(&ready_file);
     command.arg("--state").arg(folder.path().join(STATE));

@@ -11,7 +11,7 @@
 //! | [`service`] | the gRPC service |
 //! | [`metering`] | what is counted from streams, and read when metrics are asked for |
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
@@ -19,6 +19,7 @@ use crate::compile::Compiled;
 use crate::model::ObjectRef;
 use crate::publish::Publisher;
 use crate::source::Places;
+use crate::source::kubernetes::Missing;
 use crate::status::Ledger;
 use crate::telemetry::metrics::Metrics;
 use crate::xds::credentials::Credentials;
@@ -47,6 +48,8 @@ pub struct Sources {
     pub limits: Arc<Publisher<ObjectRef>>,
     /// Where objects stand in files.
     pub places: Places,
+    /// What the first complete list waits for; unset where none is waited for.
+    pub missing: Arc<OnceLock<Missing>>,
     /// What was counted.
     pub metrics: Metrics,
     /// The credentials of the xDS port, where it has some.
@@ -54,6 +57,12 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// What is missing before anything is compiled, in more words.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        self.missing.get().map(Missing::get).unwrap_or_default()
+    }
+
     /// What was last compiled.
     ///
     /// # Errors

@@ -57,6 +57,7 @@ impl Mesh {
             ledger: Arc::new(Ledger::new()),
             publisher,
             limits: Arc::default(),
+            missing: Arc::default(),
             places: loaded.places,
             metrics: Metrics::new(),
             credentials: None,

@@ -37,6 +37,8 @@ pub(super) struct Gateways {
     pub(super) publisher: Arc<Publisher>,
     pub(super) limits: Arc<Publisher<ObjectRef>>,
     pub(super) events: std_mpsc::Sender<Event>,
+    /// Whether what a node states about its Pod counts where there is no such Pod.
+    pub(super) trusts_labels: bool,
 }
 
 impl SnapshotSource for Gateways {
@@ -53,7 +55,7 @@ impl SnapshotSource for Gateways {
             self.events.send(Event::LimitServer).map_err(|_| stopping())?;
             return Ok(Subscription { gateway: node.id.clone(), snapshots, held: None });
         }
-        let (gateway, labels) = match_node(&compiled, node, caller)?;
+        let (gateway, labels) = match_node(&compiled, node, caller, self.trusts_labels)?;
         let key = refusals::key(gateway.clone(), node);
         let asker = Arc::new(Asker { labels, account: account(caller).cloned() });
         let snapshots = self.publisher.subscribe(&key);
@@ -65,11 +67,17 @@ impl SnapshotSource for Gateways {
 /// The class of a node, and the Pod labels by which it was found.
 ///
 /// # Errors
-/// What the node leaves out, that no Service selects it, or that the caller is not that gateway.
+/// What the node leaves out, that there is no such Pod where it must have one, that no Service selects it, or that the caller
+/// is not that gateway.
 ///
 /// # Rule
 /// R15, R193.
-pub(super) fn match_node(compiled: &Compiled, node: &Node, caller: &Caller) -> Result<(GatewayId, Labels), NodeError> {
+pub(super) fn match_node(
+    compiled: &Compiled,
+    node: &Node,
+    caller: &Caller,
+    trusts_labels: bool,
+) -> Result<(GatewayId, Labels), NodeError> {
     let (Some(cluster), Some(namespace)) = (&node.cluster, &node.namespace) else {
         return Err(NodeError::Invalid(
             "the node's metadata must state `cluster` and `namespace`; `chancery bootstrap` writes a bootstrap that does".to_owned(),
@@ -85,6 +93,13 @@ pub(super) fn match_node(compiled: &Compiled, node: &Node, caller: &Caller) -> R
     }
     let pod =
         node.pod.as_ref().and_then(|pod| compiled.inputs.pod(&ObjectRef::new(Kind::Pod, cluster, namespace, pod)));
+    if pod.is_none() && !trusts_labels {
+        let stated = node.pod.as_deref().unwrap_or_default();
+        return Err(NodeError::Unknown(format!(
+            "the node states the Pod {stated:?}, and there is none of that name in namespace {namespace:?} of cluster {cluster:?}: \
+            a gateway is a Pod, of which the API server knows"
+        )));
+    }
     let labels = pod.map_or_else(|| node.labels.clone(), |pod| pod.labels.clone());
     let class = class_of(&compiled.inputs, cluster, namespace, &labels);
     let class = class.ok_or_else(|| {

@@ -78,7 +78,7 @@ fn r15_an_envoy_gets_the_gateways_of_every_service_that_selects_its_pod() {
             "cluster-1/edge/api+web",
         ),
     ] {
-        let found = match_node(&compiled, &node, &Caller::Anybody).map(|(gateway, _)| gateway.to_string());
+        let found = match_node(&compiled, &node, &Caller::Anybody, true).map(|(gateway, _)| gateway.to_string());
         assert_eq!(found, Ok(expected.to_owned()), "{why}");
     }
 }
@@ -92,7 +92,7 @@ fn r15_an_envoy_that_no_service_selects_is_refused_with_the_reason() {
         (node("cluster-2", "edge", None, &[("app", "web")]), "in cluster \"cluster-2\""),
         (Node { cluster: None, ..node("", "edge", None, &[]) }, "must state `cluster` and `namespace`"),
     ] {
-        let error = match_node(&compiled, &node, &Caller::Anybody).expect_err("no gateway").to_string();
+        let error = match_node(&compiled, &node, &Caller::Anybody, true).expect_err("no gateway").to_string();
         assert!(error.contains(part), "{error}");
     }
 }
@@ -128,14 +128,14 @@ fn r193_a_credential_gets_its_own_gateway_and_no_other() {
         ("its own namespace", &elsewhere, account("default", "else"), true),
         ("nobody is asked", &web, Caller::Anybody, true),
     ] {
-        let found = match_node(&compiled, node, &caller);
+        let found = match_node(&compiled, node, &caller, true);
         assert_eq!(found.is_ok(), is_let_in, "{why}: {found:?}");
         assert!(is_let_in || matches!(found, Err(NodeError::Denied(_))), "{why}: {found:?}");
     }
     // Who runs elsewhere does not hear what there is.
     let stranger = account("front", "other");
     for node in [&web, &node("cluster-1", "edge", None, &[("app", "nobody")])] {
-        let error = match_node(&compiled, node, &stranger).unwrap_err().to_string();
+        let error = match_node(&compiled, node, &stranger, true).unwrap_err().to_string();
         assert!(error.starts_with("the node states namespace") && !error.contains("Service"), "{error}");
     }
 }
@@ -173,7 +173,8 @@ fn r10_nothing_is_served_before_the_first_complete_list() {
 async fn r10_an_envoy_that_comes_early_waits() {
     let (sender, state) = watch::channel(None);
     let (events, _inbox) = std_mpsc::channel();
-    let gateways = Gateways { state, publisher: Arc::new(Publisher::new()), limits: Arc::default(), events };
+    let (publisher, limits) = (Arc::new(Publisher::new()), Arc::default());
+    let gateways = Gateways { state, publisher, limits, events, trusts_labels: true };
     let node = node("cluster-1", "edge", None, &[("app", "web")]);
     let mut subscribed = Box::pin(gateways.subscribe(&node, &Caller::Anybody));
     tokio::select! {

@@ -21,11 +21,11 @@ const LAST_WRITES: Duration = Duration::from_secs(10);
 /// Another tool's name for the log filter; taken where ours is not given.
 const RUST_LOG: &str = "RUST_LOG";
 
-/// Serve a directory of manifests to Envoys over xDS, and follow its changes.
+/// Serve a directory of manifests, or what API servers hold, to Envoys over xDS, and follow its changes.
 ///
-/// A file that stops parsing keeps its last good objects. Logs go to stderr.
+/// A file that stops parsing keeps its last good objects, and so does a server that stops answering. Logs go to stderr.
 #[derive(Debug, clap::Args)]
-#[command(after_help = format!("Examples:\n  chancery serve config/demo --allow-loopback-endpoints\n  chancery serve config/demo --xds-address 127.0.0.1:0 --print-config\n\n{EXIT_CODES}"))]
+#[command(after_help = format!("Examples:\n  chancery serve config/demo --allow-loopback-endpoints\n  chancery serve config/demo --xds-address 127.0.0.1:0 --print-config\n  chancery serve --kubeconfig management.kubeconfig\n\n{EXIT_CODES}"))]
 pub(super) struct Serve {
     #[command(flatten)]
     settings: RawSettings,

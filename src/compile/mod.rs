@@ -10,6 +10,6 @@ pub mod report;
 mod reported;
 
 pub use full::{Compiled, compile};
-pub use incremental::{Compiler, Endpoints, Led, Moved};
+pub use incremental::{Compiler, Endpoints, Led, Moved, SecretRead};
 pub use inputs::Inputs;
 pub use reported::Reported;

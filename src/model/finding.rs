@@ -106,6 +106,16 @@ codes! {
     NotInAdminNamespace = "NOT_IN_ADMIN_NAMESPACE",
     /// A folder, or an object, names a cluster without a `KubernetesCluster` (R3). Its objects have no effect.
     ClusterNotRegistered = "CLUSTER_NOT_REGISTERED",
+    /// An API server does not serve a kind, because its CustomResourceDefinition is missing or older. There are no objects of it;
+    /// those that were read before stay in force.
+    KindNotServed = "KIND_NOT_SERVED",
+    /// An API server does not answer (R11). What was read last stays in force.
+    ClusterUnreachable = "CLUSTER_UNREACHABLE",
+    /// An API server refuses to let a kind or a Secret be read. What was read last stays in force.
+    ClusterRefuses = "CLUSTER_REFUSES",
+    /// The kubeconfig of a registered cluster is missing, unusable or leads elsewhere. Nothing new is read from the cluster; what
+    /// was read last stays in force.
+    ClusterCredential = "CLUSTER_CREDENTIAL",
     /// An older object has the namespace, host, listener, matcher or target that this one claims too.
     BeatenByOlder = "BEATEN_BY_OLDER",
     /// A reference finds its object only because one object of that name is visible in some other cluster (D5).

@@ -7,17 +7,21 @@
 //! complete current list of what is wrong with the source itself.
 //!
 //! What objects mean is not known here: no references are followed, and the only object that is looked at is the
-//! `KubernetesCluster` that a folder needs (R3).
+//! `KubernetesCluster` that a folder needs, or an API server with its credential (R3).
+//!
+//! There are two: a [`directory`], and the API servers of [`kubernetes`]. The same objects from either are the same.
 
 pub mod directory;
+pub mod kubernetes;
 mod places;
 
 use std::future::Future;
+use std::sync::Arc;
 
 pub use directory::{Directory, Listed, Loaded, Options, SourceError, Watching, read};
 pub use places::Places;
 
-use crate::crd::Change;
+use crate::crd::{Change, Object};
 use crate::model::Findings;
 
 /// How a batch relates to those before it.
@@ -47,4 +51,15 @@ pub trait Source {
     ///
     /// May be dropped while it waits: nothing is lost, the next call gives it.
     fn next(&mut self) -> impl Future<Output = Batch> + Send;
+}
+
+/// Whether two objects say the same, wherever they stand.
+fn same_content(a: &Arc<Object>, b: &Arc<Object>) -> bool {
+    Arc::ptr_eq(a, b) || {
+        let (x, y) = (&a.meta, &b.meta);
+        (&x.id, &x.labels, &x.annotations, &x.created, x.generation)
+            == (&y.id, &y.labels, &y.annotations, &y.created, y.generation)
+            && a.spec == b.spec
+            && a.defects == b.defects
+    }
 }

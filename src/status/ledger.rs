@@ -1,6 +1,7 @@
 //! The table of everything that gateways told us, kept up to date by the streams themselves.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -20,6 +21,8 @@ use crate::xds::observation::{Acknowledgement, Blame, Observation, Observer, Pee
 #[derive(Debug, Default)]
 pub struct Ledger {
     table: Mutex<Table>,
+    /// How many events it heard.
+    heard: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +73,12 @@ impl Ledger {
         Self::default()
     }
 
+    /// Another number once something was heard.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.heard.load(Ordering::Acquire)
+    }
+
     /// A copy of what is known now.
     ///
     /// # Cost
@@ -93,6 +102,7 @@ impl Ledger {
 
     fn record(&self, event: Observation, now: Instant) {
         let mut table = self.lock();
+        self.heard.fetch_add(1, Ordering::Release);
         match event {
             Observation::Connected(peer) => {
                 table.streams.insert(peer.stream, Entry { peer, connected: now, stuck: false, types: BTreeMap::new() });

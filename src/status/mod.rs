@@ -2,9 +2,16 @@
 //!
 //! A [`Ledger`] listens to the streams and keeps one line per stream and type; a [`View`] is a copy of it for whoever
 //! asks: `status`, metrics, the API. Nothing here decides anything, and nobody waits for it.
+//!
+//! Behind API servers it also becomes the status of objects: how far gateways are with each ([`programmed`]), the
+//! [`document`] that is to stand there, who of several replicas writes it ([`lease`]), and the [`writer`].
 
+pub mod document;
+pub mod lease;
 pub mod ledger;
+pub mod programmed;
 pub mod view;
+pub mod writer;
 
 pub use ledger::Ledger;
 pub use view::View;

@@ -108,6 +108,11 @@ struct OfReason {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfResult {
+    result: &'static str,
+}
+
 /// Everything that is measured. Clones are the same.
 #[derive(Clone)]
 pub struct Metrics(Arc<Measured>);
@@ -119,6 +124,8 @@ struct Measured {
     nacks: Family<OfTypeAndKind, Counter>,
     ignored: Family<OfReason, Counter>,
     turned_away: Family<OfReason, Counter>,
+    status_writes: Family<OfResult, Counter>,
+    leads: Gauge,
     stuck: Counter,
     audit_differences: Counter,
     latency: Family<OfType, Histogram>,
@@ -170,6 +177,8 @@ impl Metrics {
             nacks: Family::default(),
             ignored: Family::default(),
             turned_away: Family::default(),
+            status_writes: Family::default(),
+            leads: Gauge::default(),
             stuck: Counter::default(),
             audit_differences: Counter::default(),
             latency: Family::new_with_constructor(answer_times),
@@ -216,6 +225,18 @@ impl Metrics {
                 count("");
             }
         }
+    }
+
+    /// Statuses were written to API servers, or could not be.
+    pub fn statuses(&self, written: usize, failed: usize) {
+        for (result, number) in [("written", written), ("failed", failed)] {
+            self.0.status_writes.get_or_create(&OfResult { result }).inc_by(number as u64);
+        }
+    }
+
+    /// Whether this replica is the one that writes statuses.
+    pub fn leads(&self, leads: bool) {
+        self.0.leads.set(i64::from(leads));
     }
 
     /// A request had no effect.
@@ -301,6 +322,12 @@ impl Measured {
             "Streams on which an Envoy asked for other types for too long, and not for clusters",
             self.stuck.clone(),
         );
+        registry.register(
+            "status_writes",
+            "Statuses that were written to API servers, by what came of it",
+            self.status_writes.clone(),
+        );
+        registry.register("leader", "Whether this replica is the one that writes statuses", self.leads.clone());
         registry.register("xds_ignored_requests", "Requests of clients that had no effect", self.ignored.clone());
         registry.register(
             "xds_refused_streams",

@@ -23,7 +23,8 @@ use x509_parser::extensions::GeneralName;
 
 use super::caller::{Caller, TokenDigest, Tokens, account_of_uri};
 use super::observation::Reason;
-use crate::model::ObjectRef;
+use super::review::{AGAIN, Review, Reviewer, Reviews};
+use crate::model::{ObjectRef, SecretBytes};
 
 /// The files of a directory of credentials. Those of a Secret of type `kubernetes.io/tls` have the same names.
 const CERTIFICATE: &str = "tls.crt";
@@ -62,6 +63,8 @@ pub struct CredentialError {
 pub struct Credentials {
     directory: Arc<Path>,
     current: watch::Sender<Arc<InForce>>,
+    /// Who is asked about tokens that stand in no file; absent where nobody is.
+    reviews: Option<Reviews>,
 }
 
 /// What was read last, and could be used.
@@ -97,8 +100,17 @@ impl Credentials {
     /// # Errors
     /// A file is missing or cannot be understood, or there is neither of the two.
     pub fn open(directory: &Path) -> Result<Self, CredentialError> {
-        let read = InForce::of(directory, Files::read(directory)?)?;
-        Ok(Self { directory: directory.into(), current: watch::Sender::new(Arc::new(read)) })
+        Self::open_with(directory, None)
+    }
+
+    /// The same, where somebody else is asked about tokens that stand in no file; then there may be neither of the two.
+    ///
+    /// # Errors
+    /// Those of [`Credentials::open`].
+    pub fn open_with(directory: &Path, reviewer: Option<Arc<dyn Reviewer>>) -> Result<Self, CredentialError> {
+        let read = InForce::of(directory, Files::read(directory)?, reviewer.is_some())?;
+        let current = watch::Sender::new(Arc::new(read));
+        Ok(Self { directory: directory.into(), current, reviews: reviewer.map(Reviews::new) })
     }
 
     /// When the server's certificate ends, in seconds since 1970.
@@ -129,7 +141,7 @@ impl Credentials {
             let Ok(files) = tokio::task::spawn_blocking(move || Files::read(&directory)).await else { continue };
             let read = match files {
                 Ok(files) if files == self.current.borrow().files => continue,
-                files => files.and_then(|files| InForce::of(&self.directory, files)),
+                files => files.and_then(|files| InForce::of(&self.directory, files, self.reviews.is_some())),
             };
             match read {
                 Ok(read) => {
@@ -149,17 +161,19 @@ impl Credentials {
     }
 
     /// Who opens a stream with these headers, over a connection on which somebody proved to be `shown`.
-    pub(super) fn admit(&self, shown: &Shown, headers: &HeaderMap) -> Result<Admitted, (Reason, String)> {
+    pub(super) async fn admit(&self, shown: &Shown, headers: &HeaderMap) -> Result<Admitted, (Reason, String)> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let account = match (shown, values.next(), values.next()) {
             (Shown::Account(account), ..) => (account.clone(), None),
             (_, Some(_), Some(_)) => return Err((Reason::Token, "show one token".to_owned())),
             (_, Some(value), None) => {
-                let digest = TokenDigest::of(token(value.as_bytes()));
-                let Some(account) = self.current.borrow().tokens.account(&digest).cloned() else {
-                    return Err((Reason::Token, "the token is not accepted".to_owned()));
-                };
-                (account, Some(digest))
+                let token = token(value.as_bytes());
+                let digest = TokenDigest::of(token);
+                let known = self.current.borrow().tokens.account(&digest).cloned();
+                match known {
+                    Some(account) => (account, Some(digest)),
+                    None => return self.reviewed(SecretBytes::new(token.trim_ascii())).await,
+                }
             }
             (Shown::NoAccount, None, _) => {
                 let says = "the client's certificate names no gateway: its one URI must be spiffe://<cluster>/ns/<namespace>/sa/<account>";
@@ -168,7 +182,26 @@ impl Credentials {
             (Shown::Nothing, None, _) => return Err((Reason::NoCredential, HOW_TO.to_owned())),
         };
         let (account, token) = account;
-        Ok(Admitted { caller: Caller::Account(account), token, current: Some(self.current.subscribe()) })
+        let current = Some(self.current.subscribe());
+        Ok(Admitted { caller: Caller::Account(account), token, current, reviewed: None })
+    }
+
+    /// Whom a token proves that stands in no file.
+    async fn reviewed(&self, token: SecretBytes) -> Result<Admitted, (Reason, String)> {
+        let refused = |why: &str| Err((Reason::Token, why.to_owned()));
+        let Some(reviews) = &self.reviews else { return refused("the token is not accepted") };
+        match reviews.review(&token).await {
+            Review::Account(account) => Ok(Admitted {
+                caller: Caller::Account(account),
+                token: None,
+                current: None,
+                reviewed: Some((reviews.clone(), token)),
+            }),
+            Review::Nobody => {
+                refused("the token is not accepted: it must be one of a ServiceAccount, for the audience `chancery`")
+            }
+            Review::Unavailable => refused("no API server can be asked about the token: connect again"),
+        }
     }
 
     /// Ready when a certificate chain is no longer accepted.
@@ -239,16 +272,29 @@ pub(super) struct Admitted {
     token: Option<TokenDigest>,
     /// None where nobody is asked.
     current: Option<watch::Receiver<Arc<InForce>>>,
+    /// A token that stands in no file, and who said whom it proves.
+    reviewed: Option<(Reviews, SecretBytes)>,
 }
 
 impl Admitted {
     /// Where nobody is asked.
     pub(super) fn anybody() -> Self {
-        Self { caller: Caller::Anybody, token: None, current: None }
+        Self { caller: Caller::Anybody, token: None, current: None, reviewed: None }
     }
 
     /// Ready when the token is no longer accepted; never for others.
     pub(super) async fn revoked(&mut self) {
+        if let (Some((reviews, token)), Caller::Account(account)) = (&self.reviewed, &self.caller) {
+            loop {
+                tokio::time::sleep(AGAIN).await;
+                match reviews.review(token).await {
+                    Review::Account(still) if still == *account => {}
+                    // While nobody can be asked, what was said last holds.
+                    Review::Unavailable => {}
+                    Review::Account(_) | Review::Nobody => return,
+                }
+            }
+        }
         let (Some(current), Some(token), Caller::Account(account)) = (&mut self.current, &self.token, &self.caller)
         else {
             return std::future::pending().await;
@@ -292,7 +338,7 @@ fn wrong(path: &Path, reason: impl Into<String>) -> CredentialError {
 }
 
 impl InForce {
-    fn of(directory: &Path, files: Files) -> Result<Self, CredentialError> {
+    fn of(directory: &Path, files: Files, is_reviewed: bool) -> Result<Self, CredentialError> {
         let at = |name: &str| -> PathBuf { directory.join(name) };
         let provider = Arc::new(aws_lc_rs::default_provider());
         let chain = certificates(&at(CERTIFICATE), &files.certificate)?;
@@ -304,7 +350,7 @@ impl InForce {
             let text = std::str::from_utf8(text).map_err(|_| wrong(&at(TOKENS), "it is no UTF-8"))?;
             Tokens::read(text).map_err(|reason| wrong(&at(TOKENS), reason))
         })?;
-        if clients.is_none() && tokens.count() == 0 {
+        if clients.is_none() && tokens.count() == 0 && !is_reviewed {
             return Err(wrong(
                 directory,
                 format!("no gateway can be let in: there is neither {AUTHORITIES} nor {TOKENS}"),

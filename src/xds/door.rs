@@ -48,11 +48,15 @@ impl Access {
     }
 
     /// Who opens a stream.
-    pub(super) fn admit(&self, arrival: Option<&Arrival>, headers: &HeaderMap) -> Result<Admitted, (Reason, String)> {
+    pub(super) async fn admit(
+        &self,
+        arrival: Option<&Arrival>,
+        headers: &HeaderMap,
+    ) -> Result<Admitted, (Reason, String)> {
         match self {
             Self::Anybody => Ok(Admitted::anybody()),
             Self::Credentials(credentials) => {
-                credentials.admit(arrival.map_or(&Shown::Nothing, |arrival| &arrival.shown), headers)
+                credentials.admit(arrival.map_or(&Shown::Nothing, |arrival| &arrival.shown), headers).await
             }
         }
     }

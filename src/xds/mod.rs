@@ -69,6 +69,7 @@ pub mod message;
 pub mod node;
 pub mod observation;
 pub mod ordering;
+pub mod review;
 pub mod server;
 pub mod session;
 pub mod source;

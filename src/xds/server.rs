@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::codegen::http::Response;
+use tonic::codegen::http::request::Parts;
 
 use super::commons::Commons;
 use super::credentials::Admitted;
@@ -182,21 +183,32 @@ struct Streams<S, O> {
 
 impl<S: SnapshotSource, O: Observer> Streams<S, O> {
     /// Who asks, whatever for.
-    fn admit(&self, request: &Request) -> Result<Admitted, Status> {
-        let arrival = request.extensions().get::<Arrival>();
-        self.access.admit(arrival, request.headers()).map_err(|(reason, why)| {
+    async fn admit(&self, request: &Parts) -> Result<Admitted, Status> {
+        let arrival = request.extensions.get::<Arrival>();
+        self.access.admit(arrival, &request.headers).await.map_err(|(reason, why)| {
             self.turnstile.turn_away(reason, arrival.and_then(|arrival| arrival.peer), &why);
             Status::unauthenticated(why)
         })
     }
 
     /// Answers a request that opens a stream.
-    fn answer<P: Protocol>(&self, request: Request, only: Option<ResourceType>) -> Response<Body> {
-        self.open::<P>(request, only).unwrap_or_else(Status::into_http)
+    async fn answer<P: Protocol>(&self, request: Request, only: Option<ResourceType>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        match self.admit(&parts).await {
+            Ok(admitted) => {
+                let request = Request::from_parts(parts, body);
+                self.open::<P>(admitted, request, only).unwrap_or_else(Status::into_http)
+            }
+            Err(refused) => refused.into_http(),
+        }
     }
 
-    fn open<P: Protocol>(&self, request: Request, only: Option<ResourceType>) -> Result<Response<Body>, Status> {
-        let admitted = self.admit(&request)?;
+    fn open<P: Protocol>(
+        &self,
+        admitted: Admitted,
+        request: Request,
+        only: Option<ResourceType>,
+    ) -> Result<Response<Body>, Status> {
         if let Some(encoding) = request.headers().get(ENCODING).filter(|encoding| *encoding != IDENTITY) {
             return Err(Status::unimplemented(format!("messages are read uncompressed, not as {encoding:?}")));
         }

@@ -41,6 +41,7 @@ mod sharing;
 mod slots;
 
 pub use endpoints::{Endpoints, Led, Moved};
+pub use slots::SecretRead;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -241,6 +242,15 @@ impl Compiler {
     #[must_use]
     pub fn endpoints(&self, compiled: &Compiled) -> Endpoints {
         Endpoints::new(compiled, self.kept.made.backed.clone())
+    }
+
+    /// Which Secrets the last step, and those before it whose parts are kept, asked for: by identity, whether they are there or
+    /// not, and by label.
+    ///
+    /// # Cost
+    /// In proportion to the answers.
+    pub fn secrets(&self) -> impl Iterator<Item = SecretRead<'_>> {
+        self.kept.made.reads.secrets()
     }
 
     /// What the last step made.

@@ -59,6 +59,36 @@ pub(super) enum Slot {
     MeshPorts,
 }
 
+/// A question for Secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretRead<'a> {
+    /// For one.
+    One(&'a ObjectRef),
+    /// For all that a selector picks.
+    Selected(&'a Selector),
+}
+
+impl Slot {
+    /// The question for Secrets that it is.
+    fn secret(&self) -> Option<SecretRead<'_>> {
+        match self {
+            Self::Object(id) if id.kind == Kind::Secret => Some(SecretRead::One(id)),
+            Self::Selected(Kind::Secret, picked) => Some(SecretRead::Selected(&picked.1)),
+            _ => None,
+        }
+    }
+}
+
+impl Reads<Slot, Reader> {
+    /// The questions for Secrets that somebody's answer depends on.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = SecretRead<'_>> {
+        let first = Slot::Object(ObjectRef::new(Kind::Secret, "", "", ""));
+        let least = (Bucket::Label(Name::default(), Name::default()), Selector::default());
+        let selected = self.within(Slot::Selected(Kind::Secret, Box::new(least))..);
+        self.within(first..).map_while(|(slot, _)| slot.secret()).chain(selected.map_while(|(slot, _)| slot.secret()))
+    }
+}
+
 /// Where a selector is looked for when an object changes: it picks only what is in its bucket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Bucket {

@@ -11,7 +11,7 @@ use crate::crd::{Change, Object};
 use crate::model::finding::sort_findings;
 use crate::model::{Code, Finding, Findings, Kind, Location, Name, ObjectRef, Severity};
 use crate::source::places::{Place, Text};
-use crate::source::{Batch, Extent, Places};
+use crate::source::{Batch, Extent, Places, same_content};
 
 /// Everything known of a directory.
 ///
@@ -431,15 +431,4 @@ impl Entry {
 fn duplicate(id: &ObjectRef, winner: &Location, loser: &Location) -> Finding {
     let message = format!("also defined at `{winner}`, which is first in path order and counts; remove one of the two");
     Finding::error(id, Code::DuplicateObject, message).located(loser.clone())
-}
-
-/// Whether two objects say the same, wherever they stand.
-fn same_content(a: &Arc<Object>, b: &Arc<Object>) -> bool {
-    Arc::ptr_eq(a, b) || {
-        let (x, y) = (&a.meta, &b.meta);
-        (&x.id, &x.labels, &x.annotations, &x.created, x.generation)
-            == (&y.id, &y.labels, &y.annotations, &y.created, y.generation)
-            && a.spec == b.spec
-            && a.defects == b.defects
-    }
 }

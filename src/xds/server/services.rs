@@ -78,23 +78,24 @@ pub(super) fn routes<S: SnapshotSource, O: Observer>(
     let mut router = Routes::new(health).into_axum_router();
     for Service { name, methods, only } in SERVICES {
         let state = streams.clone();
-        let stream = move |request: Request| async move { state.answer::<StateOfTheWorld>(request, only) };
+        let stream = move |request: Request| async move { state.answer::<StateOfTheWorld>(request, only).await };
         let delta = streams.clone();
-        let delta = move |request: Request| async move { delta.answer::<Delta>(request, only) };
+        let delta = move |request: Request| async move { delta.answer::<Delta>(request, only).await };
         router = router
             .route(&format!("/{name}/Stream{methods}"), any(stream))
             .route(&format!("/{name}/Delta{methods}"), any(delta));
         if only.is_some() {
             let state = streams.clone();
             let fetch = move |request: Request| async move {
-                state.admit(&request).map_or_else(Status::into_http, |_| no_fetch())
+                state.admit(&request.into_parts().0).await.map_or_else(Status::into_http, |_| no_fetch())
             };
             router = router.route(&format!("/{name}/Fetch{methods}"), any(fetch));
         }
     }
     let state = streams.clone();
-    let other =
-        move |request: Request| async move { state.admit(&request).map_or_else(Status::into_http, |_| unserved()) };
+    let other = move |request: Request| async move {
+        state.admit(&request.into_parts().0).await.map_or_else(Status::into_http, |_| unserved())
+    };
     Routes::from(router.fallback(other))
 }
 

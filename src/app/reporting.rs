@@ -1,0 +1,168 @@
+//! Statuses for API servers: looks at what was compiled and at what gateways told, and has written what differs. Nothing
+//! waits for it, and it makes nobody else wait.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use super::State;
+use crate::compile::Compiled;
+use crate::model::{Approval, Kind, Name};
+use crate::publish::Publisher;
+use crate::resolve::world::World;
+use crate::source::kubernetes::{Health, Kubernetes, Observed};
+use crate::status::Ledger;
+use crate::status::document::{Connection, Judged, camel, document, says};
+use crate::status::lease::{LOOK_EVERY, Lease};
+use crate::status::programmed::programmed;
+use crate::status::writer::{Event, Learned, Wanted, identity, write};
+use crate::telemetry::metrics::Metrics;
+
+/// How often it looks whether something is another. What changes within that time is written once.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How long it waits at most for things to settle before it writes.
+const SETTLES: Duration = Duration::from_secs(2);
+
+/// Writes statuses for as long as it is polled.
+pub(super) struct Reporter {
+    pub(super) state: State,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) publisher: Arc<Publisher>,
+    /// Where the Lease is: the own namespace, else the admin namespace.
+    pub(super) namespace: String,
+    pub(super) management: Name,
+    pub(super) metrics: Metrics,
+}
+
+/// What the last look saw.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Seen {
+    compiled: usize,
+    heard: u64,
+    observed: u64,
+    health: std::collections::BTreeMap<Name, Health>,
+    leads: bool,
+}
+
+impl Reporter {
+    pub(super) async fn run(self, kubernetes: &Kubernetes) {
+        let mut learned = Learned::default();
+        let mut lease: Option<Lease> = None;
+        let (mut written, mut last) = (Seen::default(), Seen::default());
+        let (mut changed, mut looked): (Option<Instant>, Option<Instant>) = (None, None);
+        let observed_changes = kubernetes.observed().changes();
+        let health = kubernetes.health();
+        let mut ticks = tokio::time::interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let Some(client) = kubernetes.clients().get(&self.management) else { continue };
+            let lease = lease.get_or_insert_with(|| Lease::new(client, &self.namespace, identity()));
+            let now = Instant::now();
+            if looked.is_none_or(|looked| now >= looked + LOOK_EVERY) {
+                looked = Some(now);
+                if let Err(error) = lease.turn().await {
+                    tracing::debug!("the Lease of who writes statuses cannot be had: {error}");
+                }
+            }
+            let Some(compiled) = self.state.borrow().clone() else { continue };
+            let seen = Seen {
+                compiled: Arc::as_ptr(&compiled) as usize,
+                heard: self.ledger.revision(),
+                observed: *observed_changes.borrow(),
+                health: health.borrow().clone(),
+                leads: lease.is_held(now),
+            };
+            self.metrics.leads(seen.leads);
+            if !seen.leads {
+                written = Seen::default();
+                continue;
+            }
+            let is_retry = learned.due().is_some_and(|due| now >= due);
+            if seen == written && !is_retry {
+                continue;
+            }
+            // Once nothing changed between two looks, or after a while.
+            let since = *changed.get_or_insert(now);
+            if seen != last && now < since + SETTLES {
+                last = seen;
+                continue;
+            }
+            (changed, last) = (None, seen.clone());
+            let wanted = self.wanted(&compiled, kubernetes.observed(), &health, &learned, now);
+            written = seen;
+            if wanted.is_empty() {
+                continue;
+            }
+            let until = lease.held_until().unwrap_or(now);
+            let objects = wanted.len();
+            let tally = write(wanted, kubernetes.clients(), &mut learned, until).await;
+            self.metrics.statuses(tally.written, tally.failed);
+            tracing::info!(objects, written = tally.written, failed = tally.failed, "statuses");
+            if tally.written + tally.failed < objects {
+                // Some were not come to, or are to be written otherwise.
+                written = Seen::default();
+            }
+        }
+    }
+
+    /// What stands at API servers and differs from what is to stand there.
+    ///
+    /// # Cost
+    /// In proportion to the objects of the v2 API, and to what [`programmed`] costs.
+    fn wanted(
+        &self,
+        compiled: &Compiled,
+        observed: &Observed,
+        health: &watch::Receiver<std::collections::BTreeMap<Name, Health>>,
+        learned: &Learned,
+        now: Instant,
+    ) -> Vec<Wanted> {
+        let held = programmed(&self.ledger.view(), &self.publisher);
+        let health = health.borrow().clone();
+        let time = format!("{:.0}", jiff::Timestamp::now());
+        let mut wanted = Vec::new();
+        for (id, verdict) in &compiled.verdicts {
+            let Some(written) = observed.get(id).filter(|_| !learned.waits(id, now)) else { continue };
+            let owner = compiled.inputs.roster().owner_of(id);
+            let connection = (id.kind == Kind::KubernetesCluster).then(|| health.get(&id.name)).flatten();
+            let judged = Judged {
+                kind: id.kind,
+                generation: verdict.generation,
+                approval: verdict.approval,
+                message: &verdict.message,
+                counts: &verdict.counts,
+                workspace: owner.map(|workspace| &workspace.0),
+                findings: compiled.findings.about(id),
+                programmed: held.get(id).copied(),
+                connection: connection.map(|health| Connection {
+                    is_connected: health.is_connected,
+                    is_synced: health.is_synced,
+                    message: &health.message,
+                }),
+            };
+            let status = learned.useful(id, document(&judged, &written.status, &time));
+            if says(&written.status, &status) {
+                continue;
+            }
+            let event = event(&judged, &written.status);
+            wanted.push(Wanted { id: id.clone(), written, status, event });
+        }
+        wanted
+    }
+}
+
+/// What to tell of a verdict that is another than the one that stands there. That an object is new and good is nothing to tell.
+fn event(judged: &Judged<'_>, before: &serde_json::Value) -> Option<Event> {
+    let state = before.get("common").and_then(|common| common.get("State"));
+    let was = state.and_then(|state| state["approval"].as_str()).or_else(|| before["state"].as_str());
+    if was == Some(judged.approval.as_str()) || (was.is_none() && judged.approval == Approval::Accepted) {
+        return None;
+    }
+    let reason = judged.findings.first().map_or_else(|| "Accepted".to_owned(), |finding| camel(finding.code));
+    let note = if judged.message.is_empty() { "understood and in force".to_owned() } else { judged.message.to_owned() };
+    Some(Event { approval: judged.approval, reason, note })
+}
