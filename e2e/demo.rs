@@ -7,6 +7,8 @@
 
 #![expect(clippy::print_stdout, reason = "the demo talks to its user")]
 
+#[path = "demo/on_kubernetes.rs"]
+mod on_kubernetes;
 mod support;
 
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use on_kubernetes::Servers;
 use serde_json::Value;
 use support::backend::{Backend, Echo};
 use support::chancery::{self, Chancery, Settings};
@@ -46,6 +49,9 @@ struct Arguments {
     /// Use addresses of its own, so that several demos can run beside each other
     #[arg(long)]
     isolated: bool,
+    /// Serve the objects from two real API servers in place of the directory, and judge their statuses too
+    #[arg(long)]
+    kubernetes: bool,
     /// Where the served copy of config/demo goes; what is there is replaced
     #[arg(long, value_name = "DIR", default_value = "target/demo")]
     directory: PathBuf,
@@ -83,11 +89,19 @@ async fn main() -> ExitCode {
 
 /// Runs the demo; says whether every answer was as explained.
 async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
-    let network = if arguments.isolated { Some(Network::claim()?) } else { None };
+    let network = match (arguments.kubernetes, arguments.isolated) {
+        (true, _) => Some(Network::claim_routed()?),
+        (false, true) => Some(Network::claim()?),
+        (false, false) => None,
+    };
     let demo = Demo::start(arguments, network.as_ref()).await?;
     demo.introduce();
     let mut good = demo.table().await?;
     good &= demo.judge_split().await?;
+    if let Some(servers) = &demo.servers {
+        good &= servers.judge_statuses(&demo.directory, &demo.settings).await?;
+        demo.move_split().await?;
+    }
     if good {
         println!("\nEvery answer is as explained.");
     } else {
@@ -96,7 +110,9 @@ async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     if arguments.once {
         return Ok(good);
     }
-    demo.move_split().await?;
+    if demo.servers.is_none() {
+        demo.move_split().await?;
+    }
     demo.suggest()?;
     support::ended().await?;
     println!("\nEnding what was started.");
@@ -108,6 +124,8 @@ struct Demo {
     directory: PathBuf,
     settings: Settings,
     effects: Vec<Effect>,
+    /// The API servers, where they are the source.
+    servers: Option<Servers>,
     chancery: Chancery,
     gateway: RunningGateway,
     address: SocketAddr,
@@ -138,14 +156,20 @@ impl Demo {
             .with_context(|| format!("the gateway cannot listen on {address}; does another demo run?"))?;
 
         let settings = Settings::default();
-        let chancery = Chancery::serve(&directory, &settings).await?;
+        let (servers, chancery) = if arguments.kubernetes {
+            let servers = Servers::start(&manifests, &gateway).await?;
+            let chancery = Chancery::serve_kubernetes(&servers.kubeconfig()?, &settings).await?;
+            (Some(servers), chancery)
+        } else {
+            (None, Chancery::serve(&directory, &settings).await?)
+        };
         let mut gateway = RunningGateway::start(gateway, bind, chancery.xds()).await?;
         if let Err(error) = gateway.envoy.listens(address).await {
             bail!("{error:#}\n{}", chancery.log_tail());
         }
         // From the source: what a file that was left out would have done must not be seen either.
         let effects = effects(&manifests::read(&source)?);
-        Ok(Self { directory, settings, effects, chancery, gateway, address, backends })
+        Ok(Self { directory, settings, effects, servers, chancery, gateway, address, backends })
     }
 
     fn introduce(&self) {
@@ -306,8 +330,12 @@ impl Demo {
         let mut client = Client::new(self.address);
         // Per request: when the answer came, and whether v2 gave it.
         let mut answers: Vec<(Duration, bool)> = Vec::new();
-        manifests::replace(&file, &after)?;
         let start = Instant::now();
+        manifests::replace(&file, &after)?;
+        if let Some(servers) = &self.servers {
+            servers.edit(&file)?;
+            println!("kubectl applied it in {:.1} ms", ms(start.elapsed()));
+        }
         loop {
             let echo = send_echo(&mut client, &request).await?;
             answers.push((start.elapsed(), echo.identity.version == "v2"));
@@ -321,8 +349,9 @@ impl Demo {
         }
         let moved = change_point(&answers);
         println!(
-            "It moved {:.1} ms after the file was in place, judged by {} requests:",
+            "It moved {:.1} ms after the file was {}, judged by {} requests:",
             ms(answers[moved].0),
+            if self.servers.is_some() { "given to kubectl" } else { "in place" },
             answers.len()
         );
         println!("v2 served {} before and {} after.", share(&answers[..moved]), share(&answers[moved..]));
@@ -335,6 +364,12 @@ impl Demo {
         let address = self.address;
         let program = chancery::binary()?;
         let program = program.strip_prefix(std::env::current_dir()?).unwrap_or(&program).display();
+        if let Some(servers) = &self.servers {
+            println!("\nRunning until Ctrl-C. To try:\n");
+            servers.suggest();
+            println!("  A request           curl -H 'Host: test.recommendation.istioinaction.io' http://{address}/");
+            return Ok(());
+        }
         let flags = "--management-cluster mgmt --allow-loopback-endpoints";
         println!(
             "

@@ -28,6 +28,7 @@ mod harness_works;
 mod jwt;
 mod kill;
 mod kube_ground;
+mod kube_roles;
 mod kubernetes;
 mod live_view;
 mod local_rate_limit;

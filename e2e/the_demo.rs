@@ -18,9 +18,13 @@ fn program() -> anyhow::Result<PathBuf> {
 
 /// Runs the demo once on addresses of its own, without some of its files.
 fn demo(without: &[&str]) -> anyhow::Result<Output> {
+    demo_with(&["--isolated"], without)
+}
+
+fn demo_with(flags: &[&str], without: &[&str]) -> anyhow::Result<Output> {
     let folder = tempfile::tempdir()?;
     let mut command = Command::new(program()?);
-    command.args(["--once", "--isolated", "--directory"]).arg(folder.path());
+    command.arg("--once").args(flags).arg("--directory").arg(folder.path());
     for file in without {
         command.args(["--without", file]);
     }
@@ -69,5 +73,23 @@ fn a_deleted_guard_lets_everybody_in_and_the_demo_knows() -> anyhow::Result<()> 
         !text.contains("<401") && !text.contains("recs-tokens"),
         "the deleted policy is still in the table:\n{text}"
     );
+    Ok(())
+}
+
+#[test]
+fn behind_api_servers_it_answers_as_explained_and_every_status_says_what_check_says() -> anyhow::Result<()> {
+    let output = demo_with(&["--kubernetes"], &[])?;
+    let text = shown(&output);
+    assert!(output.status.success(), "{text}");
+    for part in [
+        "statuses say what `chancery check` says",
+        "APPROVAL",
+        "PROGRAMMED",
+        "GATEWAYS",
+        "It moved",
+        "given to kubectl",
+    ] {
+        assert!(text.contains(part), "`{part}` is not in what it prints:\n{text}");
+    }
     Ok(())
 }

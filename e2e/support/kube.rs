@@ -4,6 +4,7 @@
 //! ServiceAccount), a test writes itself. `make kube-tools` builds the binaries from `e2e/kube`; `KUBEBUILDER_ASSETS`
 //! names a folder with others.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,9 @@ use super::wait::{Not, until};
 
 /// How long an API server may take to start. On an idle machine it takes some three seconds.
 const START: Duration = Duration::from_secs(120);
+
+/// Where a server writes what was asked of it.
+const AUDIT: &str = "audit.log";
 
 /// Finds one of the binaries: in `KUBEBUILDER_ASSETS` if that is set, else where `make kube-tools` puts them.
 ///
@@ -112,6 +116,42 @@ impl Kube {
             }}],
             "contexts": [{"name": self.name, "context": {"cluster": self.name, "user": name}}],
         }))
+    }
+
+    /// The kubeconfig of a ServiceAccount, with a token that the server made for it.
+    pub(crate) fn kubeconfig_of_account(&self, namespace: &str, name: &str) -> anyhow::Result<Value> {
+        let token = self.kubectl(&["create", "token", name, "-n", namespace, "--duration=8h"])?;
+        let mut kubeconfig = self.kubeconfig_by(self.address, name, "")?;
+        kubeconfig["users"] = json!([{"name": name, "user": {"token": token.trim()}}]);
+        Ok(kubeconfig)
+    }
+
+    /// The same as a file.
+    pub(crate) fn account(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
+        let file = self.file(&format!("{namespace}-{name}.kubeconfig"));
+        let text = self.kubeconfig_of_account(namespace, name)?.to_string();
+        std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+        Ok(file)
+    }
+
+    /// What ServiceAccounts of the admin namespace asked of the server so far: verb, resource with its group, and whether it was
+    /// allowed.
+    pub(crate) fn asked(&self) -> anyhow::Result<BTreeSet<(String, String, bool)>> {
+        let text = std::fs::read_to_string(self.file(AUDIT)).context("read the audit log")?;
+        let mut asked = BTreeSet::new();
+        // The last line may be half written.
+        for event in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            let part = |pointer: &str| manifests::text(&event, pointer).to_owned();
+            let resource = [part("/objectRef/resource"), part("/objectRef/subresource")];
+            if resource[0].is_empty() {
+                continue;
+            }
+            let resource = resource.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("/");
+            let group = part("/objectRef/apiGroup");
+            let is_allowed = part("/annotations/authorization.k8s.io~1decision") == "allow";
+            asked.insert((part("/verb"), format!("{group}:{resource}"), is_allowed));
+        }
+        Ok(asked)
     }
 
     /// Ends the server at once, and leaves its store as it is.
@@ -220,7 +260,11 @@ impl Kube {
         for (name, text) in files {
             std::fs::write(self.file(name), text).with_context(|| format!("write {name}"))?;
         }
-        Ok(())
+        let policy = json!({
+            "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+            "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts:gloo-mesh"]}, {"level": "None"}],
+        });
+        std::fs::write(self.file("audit-policy.json"), policy.to_string()).context("write the audit policy")
     }
 
     fn write_kubeconfig(&self, name: &str, group: &str) -> anyhow::Result<PathBuf> {
@@ -251,6 +295,8 @@ impl Kube {
             // Its controller does not run, so Pods would wait for a ServiceAccount for ever.
             ("disable-admission-plugins", "ServiceAccount".to_owned()),
             ("allow-privileged", "true".to_owned()),
+            ("audit-policy-file", path("audit-policy.json")),
+            ("audit-log-path", path(AUDIT)),
         ];
         let mut command = Command::new(find("kube-apiserver")?);
         command.args(flags.map(|(name, value)| format!("--{name}={value}"))).current_dir(self.folder.path());
