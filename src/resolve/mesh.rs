@@ -531,43 +531,47 @@ impl Mesh {
     /// # Rule
     /// R188.
     #[must_use]
-    pub fn port_conflicts(&self, port: u16) -> Findings {
+    pub fn port_conflicts<'m>(&'m self, port: u16) -> Findings {
         let mut findings = Findings::new();
         let Some(offers) = self.by_port.get(&port).filter(|_| self.streams.contains_key(&port)) else {
             return findings;
         };
         let is_whole = |offer: &Offer| offer.streams.contains(&port);
-        for loser in offers.values() {
-            let mut ahead: BTreeMap<(&ObjectRef, bool), Vec<String>> = BTreeMap::new();
-            for workspace in &loser.audience {
+        let mut lost: BTreeMap<(&ObjectRef, &ObjectRef, bool), Vec<String>> = BTreeMap::new();
+        let all: BTreeSet<&WorkspaceId> = offers.values().flat_map(|offer| &offer.audience).collect();
+        for workspace in all {
+            let mut lose = |loser: &'m Offer, winner: &'m Offer, is_their_own: bool| {
+                lost.entry((&loser.root, &winner.root, is_their_own)).or_default().push(workspace.to_string());
+            };
+            let (mut oldest, mut whole): (Option<&Offer>, Option<&Offer>) = (None, None);
+            for own in self.contenders(port, workspace) {
                 // HTTP is told apart by hosts.
-                let others: Vec<&Arc<Offer>> = self.contenders(port, workspace).collect();
-                let position = others.iter().position(|offer| offer.root == loser.root);
-                let clash = |offer: &&&Arc<Offer>| is_whole(loser) || is_whole(offer);
-                let winner = match position {
-                    Some(position) => others[..position].iter().find(clash),
-                    None => others.iter().find(|offer| offer.owner == *workspace && offer.ports.contains(&port)),
-                };
-                let is_their_own = position.is_none();
-                if let Some(winner) = winner {
-                    ahead.entry((&winner.root, is_their_own)).or_default().push(workspace.to_string());
+                if let Some(winner) = if is_whole(own) { oldest } else { whole } {
+                    lose(own, winner, false);
                 }
+                oldest = oldest.or(Some(&**own));
+                whole = whole.or(Some(&**own).filter(|own| is_whole(own)));
             }
-            for ((winner, is_their_own), workspaces) in ahead {
-                let (code, belongs) = if is_their_own {
-                    (Code::PolicyRemark, format!("`{winner}`, which is their own"))
-                } else {
-                    (Code::BeatenByOlder, format!("the older `{winner}`"))
-                };
-                let message = format!(
-                    "for clients of {} port {port} belongs to {belongs}: whole connections are told apart by their ports alone, so use another port",
-                    list(&workspaces, 5)
-                );
-                let finding = Finding::warning(&loser.root, code, message).with(winner);
-                // Tables and federated Services have no ports of their own.
-                let has_ports = !matches!(loser.root.kind, Kind::RouteTable | Kind::Service);
-                findings.push(if has_ports { finding.at(FieldPath::new("spec.ports")) } else { finding });
+            let http = offers.values().find(|offer| offer.owner == *workspace && offer.ports.contains(&port));
+            let others = offers.values().filter(|offer| is_whole(offer) && offer.owner != *workspace);
+            for (own, winner) in others.filter(|offer| offer.is_for(workspace)).filter_map(|own| Some((own, http?))) {
+                lose(own, winner, true);
             }
+        }
+        for ((loser, winner, is_their_own), workspaces) in lost {
+            let (code, belongs) = if is_their_own {
+                (Code::PolicyRemark, format!("`{winner}`, which is their own"))
+            } else {
+                (Code::BeatenByOlder, format!("the older `{winner}`"))
+            };
+            let message = format!(
+                "for clients of {} port {port} belongs to {belongs}: whole connections are told apart by their ports alone, so use another port",
+                list(&workspaces, 5)
+            );
+            let finding = Finding::warning(loser, code, message).with(winner);
+            // Tables and federated Services have no ports of their own.
+            let has_ports = !matches!(loser.kind, Kind::RouteTable | Kind::Service);
+            findings.push(if has_ports { finding.at(FieldPath::new("spec.ports")) } else { finding });
         }
         findings
     }
