@@ -153,18 +153,6 @@ impl Kept {
         }
     }
 
-    /// Whether two are seen to say the same by reading them where that is likely: where they consist of the same letters.
-    #[must_use]
-    pub fn says_plainly_the_same(&self, other: &Self) -> bool {
-        let letters =
-            |text: &str| text.bytes().fold((0, 0), |(count, sum), byte| (count + 1, sum + u64::from(byte).pow(3)));
-        let may_be = match (&self.0, &other.0) {
-            (Form::Text(_, text), Form::Text(_, other)) => letters(text) == letters(other),
-            _ => false,
-        };
-        self.is_kept_alike(other) || (may_be && self == other)
-    }
-
     fn read(&self) -> Cow<'_, Spec> {
         match &self.0 {
             Form::Text(kind, text) => Cow::Owned(schema::read_spec(*kind, text).0),

@@ -53,13 +53,13 @@ pub trait Source {
     fn next(&mut self) -> impl Future<Output = Batch> + Send;
 }
 
-/// Whether two objects plainly say the same, wherever they stand: whoever takes them in finds out what is only written otherwise.
+/// Whether two objects say the same, wherever they stand.
 fn same_content(a: &Arc<Object>, b: &Arc<Object>) -> bool {
     Arc::ptr_eq(a, b) || {
         let (x, y) = (&a.meta, &b.meta);
         (&x.id, &x.labels, &x.annotations, &x.created, x.generation)
             == (&y.id, &y.labels, &y.annotations, &y.created, y.generation)
-            && a.spec.says_plainly_the_same(&b.spec)
+            && a.spec == b.spec
             && a.defects == b.defects
     }
 }

@@ -13,7 +13,7 @@ const TOGETHER: Duration = Duration::from_millis(20);
 
 /// How long they wait at most while others keep coming: of slices that change again meanwhile, only the last is compiled.
 /// Half of it costs twice as many compiles under churn, double lets verdicts on slices be late under it.
-const AT_MOST: Duration = Duration::from_secs(5);
+const AT_MOST: Duration = Duration::from_secs(2);
 
 /// Most slices of these that one step takes, a few milliseconds' worth: an edit of routes waits for no more.
 const AT_ONCE: usize = 64;

@@ -430,7 +430,9 @@ async fn an_edit_that_says_the_same_is_no_change() {
     for same in [
         format!("# A remark.\n{written}"),
         format!("{head}spec:\n  http:\n  - directResponse: {{status: 200}}\n    name: r\n  hosts:\n  - a.example\n"),
-        format!("{head}spec: {{hosts: [a.example], http: [{{name: r, directResponse: {{status: '200'}}}}]}}\n"),
+        format!(
+            "{head}spec: {{hosts: [a.example], weight: 0, http: [{{name: r, directResponse: {{status: '200'}}}}]}}\n"
+        ),
     ] {
         watched.files.place("t.yaml", &same);
         watched.flush().await;
