@@ -44,6 +44,15 @@ struct Inner {
     sent_away: Option<Instant>,
 }
 
+/// Whether one more may come in.
+enum Room {
+    Free,
+    /// Not before somebody has gone; then there may be somebody to send away.
+    Perhaps(Instant),
+    /// Not before somebody has gone.
+    None,
+}
+
 /// A connection that counts until this is dropped.
 #[derive(Debug)]
 pub(super) struct Visit {
@@ -83,13 +92,13 @@ impl Lobby {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
-            let Some(look_again) = self.make_room() else { return };
-            match look_again {
-                Some(at) => tokio::select! {
+            match self.make_room() {
+                Room::Free => return,
+                Room::Perhaps(at) => tokio::select! {
                     () = &mut changed => {}
                     () = tokio::time::sleep_until(at) => {}
                 },
-                None => {
+                Room::None => {
                     is_full();
                     changed.await;
                 }
@@ -97,9 +106,8 @@ impl Lobby {
         }
     }
 
-    /// Sends somebody away if there has to be room. None if there is some, else when there may be somebody to send away, if
-    /// ever.
-    fn make_room(&self) -> Option<Option<Instant>> {
+    /// Sends somebody away if there has to be room.
+    fn make_room(&self) -> Room {
         let mut inner = self.inner();
         let Inner { all, waiting, leaving, sent_away, .. } = &mut *inner;
         let now = Instant::now();
@@ -107,22 +115,22 @@ impl Lobby {
             && *all >= self.most
             && !leaving.is_empty()
         {
-            return Some(Some(gone));
+            return Room::Perhaps(gone);
         }
         if *all < self.most && waiting.len() < self.most_waiting {
-            return None;
+            return Room::Free;
         }
-        let Some(oldest) = waiting.first_entry() else { return Some(None) };
+        let Some(oldest) = waiting.first_entry() else { return Room::None };
         let may_go = oldest.get().0 + self.grace;
         if now < may_go {
-            return Some(Some(may_go));
+            return Room::Perhaps(may_go);
         }
         let (id, (_, away)) = oldest.remove_entry();
         // Who has gone meanwhile is noticed as well.
         let _ = away.send(());
         leaving.insert(id);
         *sent_away = Some(now);
-        (*all >= self.most).then_some(Some(now + self.grace))
+        if *all < self.most { Room::Free } else { Room::Perhaps(now + self.grace) }
     }
 
     /// Counts a connection of somebody who proved nothing yet.
