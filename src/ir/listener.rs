@@ -65,6 +65,12 @@ impl Listener {
         })
     }
 
+    /// Whether it ends the TLS of gateways of other clusters, and so shows who the gateway is.
+    #[must_use]
+    pub fn ends_crossings(&self) -> bool {
+        self.chains.iter().any(|chain| chain.tls.is_some() && matches!(chain.serves, Serves::Relay { .. }))
+    }
+
     /// Whether connections are told apart by the workspaces of those who open them.
     #[must_use]
     pub fn tells_clients_apart(&self) -> bool {

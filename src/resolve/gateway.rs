@@ -200,7 +200,7 @@ fn complete_secrets<W: World + ?Sized>(world: &W, plan: &mut GatewayPlan, findin
 /// Whether a gateway sends to other clusters, or receives from them.
 #[must_use]
 pub fn is_in_mesh(plan: &GatewayPlan) -> bool {
-    let receives = plan.listeners.values().any(|listener| listener.relayed().next().is_some());
+    let receives = plan.listeners.values().any(Listener::ends_crossings);
     receives || plan.upstreams.values().any(|upstream| upstream.needs_identity())
 }
 

@@ -44,12 +44,16 @@ pub(super) fn reach<W: World + ?Sized>(
         purpose: Purpose::Routes,
     };
     if id.purpose != Purpose::Connections && wants_to_pass(from.world, own, through) {
+        // What is needed of the gateway's own is needed where there is a way.
+        let mut own_secrets = Secrets::new();
         match hindrance(from, &service.id, through, id) {
-            None => match origination::to_service(from, own, through, id.purpose, secrets, findings) {
+            None => match origination::to_service(from, own, through, id.purpose, &mut own_secrets, findings) {
                 origination::Way::Plain => {}
                 origination::Way::Closed(reason) => return Err((Code::Certificate, reason)),
                 origination::Way::Tls(tls) => {
                     let mut way = way(from.world, from.gateway, &target, Purpose::Passing)?;
+                    own_secrets.retain(|(id, _)| !secrets.iter().any(|(known, _)| known == id));
+                    secrets.extend(own_secrets);
                     let server_name = Some(way.remote.server_name.clone());
                     way.remote.tls = Some(ClientTls { server_name, ..tls });
                     return Ok(way);

@@ -157,7 +157,8 @@ impl Serving {
             return;
         }
         let reader = Reader::Identity(self.gateway.clone());
-        let is_member = !self.crossing.needing.is_empty() || !self.crossing.listeners.is_empty();
+        let is_member =
+            !self.crossing.needing.is_empty() || self.crossing.listeners.values().any(Listener::ends_crossings);
         let origin = Origin::Identity(self.gateway.clone());
         let before = self.crossing.identity().cloned();
         if is_member && (is_stale || self.crossing.member.is_none()) {
@@ -206,7 +207,8 @@ impl Serving {
         let changed = Arc::make_mut(plan);
         changed.listeners.retain(|port, _| taken.contains(port));
         changed.listeners.extend(listeners.clone());
-        self.crossing.are_secrets_stale |= own.is_empty() != listeners.is_empty();
+        let ends = |all: &BTreeMap<u16, Listener>| all.values().any(Listener::ends_crossings);
+        self.crossing.are_secrets_stale |= ends(own) != ends(&listeners);
         self.crossing.listeners = listeners;
         let now: BTreeSet<UpstreamId> = self.crossing.upstreams().cloned().collect();
         for id in now.difference(&before) {

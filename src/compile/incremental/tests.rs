@@ -402,7 +402,7 @@ fn external(world: &mut World, beside: Index, which: Index) {
             "name": name, "matchers": [{"uri": {"exact": format!("/{name}")}}],
             "forwardTo": {"destinations": [{"ref": {"name": name, "namespace": namespace}, "kind": kind, "port": {"number": 80}}]},
         });
-        if let Some(routes) = routed["spec"]["http"].as_array_mut() {
+        if let Some(routes) = routed.pointer_mut("/spec/http").and_then(Value::as_array_mut) {
             routes.insert(0, route);
         }
     }
