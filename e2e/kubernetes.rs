@@ -18,7 +18,9 @@ use crate::xds_port::{labels, node, text};
 mod clusters;
 mod conformance;
 mod faults;
+mod many;
 mod statuses;
+mod tokens;
 
 /// Definitions that keep whatever is written, as those of another installation may be.
 fn loose_definitions() -> Vec<Value> {

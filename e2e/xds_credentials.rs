@@ -67,14 +67,14 @@ const SERVICES: [(&str, &str, &str); 8] = [
 
 /// How a stream is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     Delta,
     Stream,
     Fetch,
 }
 
 /// What a client has.
-struct Wallet {
+pub(crate) struct Wallet {
     dial: Dial,
     /// As it stands in the header.
     token: Option<String>,
@@ -103,7 +103,7 @@ impl Service<http::Uri> for Dialer {
 
 impl Wallet {
     /// Somebody who trusts the server, shows a certificate or none, and sends a token or none.
-    fn new(authority: &str, shows: Option<&Pair>, token: Option<&str>) -> anyhow::Result<Self> {
+    pub(crate) fn new(authority: &str, shows: Option<&Pair>, token: Option<&str>) -> anyhow::Result<Self> {
         let dial = Dial::under(authority, shows)?.asking(Some("control.example"), Protocol::Http2)?;
         Ok(Self { dial, token: token.map(str::to_owned) })
     }
@@ -137,7 +137,7 @@ impl Wallet {
     }
 
     /// Asks a service for something by name and gives how many resources come, and how many are said not to exist.
-    async fn ask(
+    pub(crate) async fn ask(
         &self,
         address: SocketAddr,
         (service, methods, message): (&str, &str, &str),

@@ -239,10 +239,14 @@ pub async fn serve(
         metrics: sources.metrics.clone(),
     };
     let report = async {
-        match followed.kubernetes().filter(|_| !settings.read_only) {
-            Some(kubernetes) => reporter.run(kubernetes).await,
-            None => std::future::pending().await,
+        if let Some(kubernetes) = followed.kubernetes().filter(|_| !settings.read_only)
+            && tokio::spawn(reporter.run(kubernetes)).await.is_err()
+        {
+            tracing::error!(
+                "the task that writes statuses ended; this is a fault of Chancery, and statuses stay as they are"
+            );
         }
+        std::future::pending::<()>().await;
     };
     // Set once, here.
     let _ = followed.missing().map(|missing| sources.missing.set(missing));

@@ -27,7 +27,7 @@ async fn until_object(
     .with_context(|| chancery.log_tail())
 }
 
-fn approval(object: &Value) -> &str {
+pub(super) fn approval(object: &Value) -> &str {
     object["status"]["common"]["State"]["approval"].as_str().unwrap_or_default()
 }
 
@@ -125,10 +125,15 @@ async fn r137_fields_that_foreign_definitions_drop_are_written_once() -> anyhow:
 }
 
 /// How many statuses were written.
-async fn writes(chancery: &Chancery) -> anyhow::Result<f64> {
+pub(super) async fn writes(chancery: &Chancery) -> anyhow::Result<f64> {
+    metric(chancery, "chancery_status_writes_total{result=\"written\"} ").await
+}
+
+/// A metric, by its name and labels and the space after them; 0 where it is absent.
+pub(super) async fn metric(chancery: &Chancery, name: &str) -> anyhow::Result<f64> {
     let text = http::get(chancery.admin(), "admin", "/metrics").await?.text();
-    let line = text.lines().find_map(|line| line.strip_prefix("chancery_status_writes_total{result=\"written\"} "));
-    line.unwrap_or("0").parse().context("the number of writes")
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or("0").parse().with_context(|| name.to_owned())
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ pub(super) enum Opened {
 /// An origin that is followed for as long as this is kept.
 pub(super) enum Followed {
     Directory(#[expect(dead_code, reason = "kept for its end")] Watched),
-    Kubernetes(Kubernetes),
+    Kubernetes(Arc<Kubernetes>),
 }
 
 /// The channel by which the compile thread asks for Secrets.
@@ -125,7 +125,7 @@ impl Opened {
                     Given::Answered(answered) => taker.send(Event::Secrets(answered)),
                 };
                 let kubernetes = Kubernetes::start(*config, options, asked, clients, take).map_err(AppError::Thread)?;
-                Ok(Followed::Kubernetes(kubernetes))
+                Ok(Followed::Kubernetes(Arc::new(kubernetes)))
             }
         }
     }
@@ -133,10 +133,10 @@ impl Opened {
 
 impl Followed {
     /// The API servers, where it is they.
-    pub(super) fn kubernetes(&self) -> Option<&Kubernetes> {
+    pub(super) fn kubernetes(&self) -> Option<Arc<Kubernetes>> {
         match self {
             Self::Directory(_) => None,
-            Self::Kubernetes(kubernetes) => Some(kubernetes),
+            Self::Kubernetes(kubernetes) => Some(kubernetes.clone()),
         }
     }
 

@@ -1,10 +1,10 @@
 //! Statuses for API servers: looks at what was compiled and at what gateways told, and has written what differs. Nothing
 //! waits for it, and it makes nobody else wait.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::State;
@@ -12,7 +12,7 @@ use crate::compile::Compiled;
 use crate::model::{Approval, Kind, Name};
 use crate::publish::Publisher;
 use crate::resolve::world::World;
-use crate::source::kubernetes::{Health, Kubernetes, Observed};
+use crate::source::kubernetes::{Health, Kubernetes};
 use crate::status::Ledger;
 use crate::status::document::{Connection, Judged, camel, document, says};
 use crate::status::lease::{LOOK_EVERY, Lease};
@@ -43,12 +43,12 @@ struct Seen {
     compiled: usize,
     heard: u64,
     observed: u64,
-    health: std::collections::BTreeMap<Name, Health>,
+    health: BTreeMap<Name, Health>,
     leads: bool,
 }
 
 impl Reporter {
-    pub(super) async fn run(self, kubernetes: &Kubernetes) {
+    pub(super) async fn run(self, kubernetes: Arc<Kubernetes>) {
         let mut learned = Learned::default();
         let mut lease: Option<Lease> = None;
         let (mut written, mut last) = (Seen::default(), Seen::default());
@@ -92,7 +92,8 @@ impl Reporter {
                 continue;
             }
             (changed, last) = (None, seen.clone());
-            let wanted = self.wanted(&compiled, kubernetes.observed(), &health, &learned, now);
+            // It is no work for a thread on which streams wait.
+            let wanted = tokio::task::block_in_place(|| self.wanted(&compiled, &kubernetes, &mut learned, now));
             written = seen;
             if wanted.is_empty() {
                 continue;
@@ -113,20 +114,17 @@ impl Reporter {
     ///
     /// # Cost
     /// In proportion to the objects of the v2 API, and to what [`programmed`] costs.
-    fn wanted(
-        &self,
-        compiled: &Compiled,
-        observed: &Observed,
-        health: &watch::Receiver<std::collections::BTreeMap<Name, Health>>,
-        learned: &Learned,
-        now: Instant,
-    ) -> Vec<Wanted> {
+    fn wanted(&self, compiled: &Compiled, kubernetes: &Kubernetes, learned: &mut Learned, now: Instant) -> Vec<Wanted> {
+        let observed = kubernetes.observed();
         let held = programmed(&self.ledger.view(), &self.publisher);
-        let health = health.borrow().clone();
+        let health = kubernetes.health().borrow().clone();
+        let connected: BTreeSet<Name> = kubernetes.clients().all().into_iter().map(|(name, _)| name).collect();
+        let mut right = BTreeSet::new();
         let time = format!("{:.0}", jiff::Timestamp::now());
         let mut wanted = Vec::new();
         for (id, verdict) in &compiled.verdicts {
-            let Some(written) = observed.get(id).filter(|_| !learned.waits(id, now)) else { continue };
+            let is_writable = connected.contains(&id.cluster) && !learned.waits(id, now);
+            let Some(written) = observed.get(id).filter(|_| is_writable) else { continue };
             let owner = compiled.inputs.roster().owner_of(id);
             let connection = (id.kind == Kind::KubernetesCluster).then(|| health.get(&id.name)).flatten();
             let judged = Judged {
@@ -145,12 +143,14 @@ impl Reporter {
                 }),
             };
             let status = learned.useful(id, document(&judged, &written.status, &time));
-            if says(&written.status, &status) {
+            if says(&written.status, &status) && !learned.has_fewer(id, &status) {
+                right.insert(id);
                 continue;
             }
             let event = event(&judged, &written.status);
             wanted.push(Wanted { id: id.clone(), written, status, event });
         }
+        learned.retain(|id| observed.get(id).is_some(), |id| right.contains(id));
         wanted
     }
 }

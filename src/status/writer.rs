@@ -1,6 +1,7 @@
 //! Writes statuses to API servers: only those that differ, a few at a time, and never twice in vain.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
@@ -22,6 +23,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest of these pauses.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What is written beside another control plane's fields.
+const BESIDE: [&str; 3] = ["conditions", "gateways", "notApplicable"];
 
 /// Most bytes of an event's note, as Kubernetes has it.
 const NOTE: usize = 1024;
@@ -59,6 +63,8 @@ pub struct Learned {
     foreign: BTreeSet<ObjectRef>,
     /// Objects whose status could not be written: when to try again, and after how many failures.
     failed: BTreeMap<ObjectRef, (Instant, u32)>,
+    /// Which fields of each object were written last.
+    fields: BTreeMap<ObjectRef, u64>,
 }
 
 /// What came of a turn.
@@ -91,9 +97,7 @@ impl Learned {
         if self.foreign.contains(id)
             && let Some(fields) = status.as_object_mut()
         {
-            for field in ["common", "observedGeneration", "state"] {
-                fields.remove(field);
-            }
+            fields.retain(|field, _| BESIDE.contains(&field.as_str()));
         }
         if let Some(pruned) = self.pruned.get(&(id.cluster.clone(), id.kind)) {
             for path in pruned {
@@ -101,6 +105,19 @@ impl Learned {
             }
         }
         status
+    }
+
+    /// Whether a status has other fields than those that were written last: one that is over is still there.
+    #[must_use]
+    pub fn has_fewer(&self, id: &ObjectRef, status: &Value) -> bool {
+        self.fields.get(id).is_some_and(|fields| *fields != fields_of(status))
+    }
+
+    /// Forgets objects that are gone, and failures of those that are right.
+    pub fn retain(&mut self, is_there: impl Fn(&ObjectRef) -> bool, is_right: impl Fn(&ObjectRef) -> bool) {
+        self.failed.retain(|id, _| is_there(id) && !is_right(id));
+        self.fields.retain(|id, _| is_there(id));
+        self.foreign.retain(|id| is_there(id));
     }
 
     /// Whether an object is to be left alone for now.
@@ -119,23 +136,26 @@ impl Learned {
     fn compare(&mut self, id: &ObjectRef, wanted: &Value, status: &Value) {
         let mut missing = BTreeSet::new();
         missing_paths(wanted, status, "", &mut missing);
-        if !missing.is_empty() {
-            self.drop(id, missing);
+        // Fields that are left out next time are others than were written now.
+        if !missing.is_empty() && self.drop(id, missing) {
+            let rest = fields_of(&self.useful(id, wanted.clone()));
+            self.fields.insert(id.clone(), rest);
         }
     }
 
-    /// Notes fields that are not to be written any more.
-    fn drop(&mut self, id: &ObjectRef, missing: BTreeSet<String>) {
+    /// Notes fields that are not to be written any more; whether that was not known.
+    fn drop(&mut self, id: &ObjectRef, missing: BTreeSet<String>) -> bool {
         let known = self.pruned.entry((id.cluster.clone(), id.kind)).or_default();
-        let new: Vec<&String> = missing.iter().filter(|path| !known.contains(*path)).collect();
-        if !new.is_empty() {
+        let new = missing.iter().filter(|path| !known.contains(*path)).count();
+        if new > 0 {
             tracing::warn!(
-                kind = %id.kind, cluster = %id.cluster, fields = new.len(),
+                kind = %id.kind, cluster = %id.cluster, fields = new,
                 "the definition of this kind drops fields of the status, so they are not written; `chancery crds` prints \
                  definitions that keep them"
             );
         }
         known.extend(missing);
+        new > 0
     }
 
     fn failed(&mut self, id: &ObjectRef, now: Instant) {
@@ -165,6 +185,7 @@ pub async fn write(wanted: Vec<Wanted>, clients: &Clients, learned: &mut Learned
             Outcome::Written(status) => {
                 tally.written += 1;
                 learned.failed.remove(&done.id);
+                learned.fields.insert(done.id.clone(), fields_of(&done.status));
                 learned.compare(&done.id, &done.status, &status);
             }
             Outcome::Conflict => {
@@ -174,10 +195,23 @@ pub async fn write(wanted: Vec<Wanted>, clients: &Clients, learned: &mut Learned
                         "another control plane writes the status of this object, and keeps its fields; only conditions are \
                          written beside them"
                     );
+                } else {
+                    tally.failed += 1;
+                    learned.failed(&done.id, Instant::now());
                 }
             }
-            Outcome::Undeclared(fields) => learned.drop(&done.id, fields),
-            Outcome::Gone => {}
+            // Tried again at once without them, unless that was tried.
+            Outcome::Undeclared(fields) => {
+                if !learned.drop(&done.id, fields) {
+                    tally.failed += 1;
+                    learned.failed(&done.id, Instant::now());
+                }
+            }
+            // Its deletion will be heard of; if it is not, the definition has no status of its own.
+            Outcome::Gone => {
+                tally.failed += 1;
+                learned.failed(&done.id, Instant::now());
+            }
             Outcome::Failed(reason) => {
                 tally.failed += 1;
                 tracing::debug!(object = %done.id, reason, "its status could not be written");
@@ -254,6 +288,15 @@ async fn tell(client: Client, wanted: &Wanted, event: &Event) {
     if let Err(error) = api.create(&PostParams::default(), &object).await {
         tracing::debug!(object = %id, "an event could not be told: {error}");
     }
+}
+
+/// Which fields a status has, in short.
+fn fields_of(status: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for field in status.as_object().into_iter().flat_map(Map::keys) {
+        field.hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// The fields of the status that an API server says its definition does not know, each as a path.
@@ -344,6 +387,18 @@ mod tests {
             remove(&mut status, &path);
         }
         assert_eq!(status, json!({"common": {"State": {"approval": "ACCEPTED"}}}));
+    }
+
+    #[test]
+    fn a_field_that_is_over_is_taken_away_once() {
+        let id = ObjectRef::new(Kind::RouteTable, "mgmt", "shop", "cart");
+        let (with, without) = (json!({"conditions": [], "gateways": "1/1"}), json!({"conditions": []}));
+        let mut learned = Learned::default();
+        assert!(!learned.has_fewer(&id, &without), "of another run nobody knows");
+        learned.fields.insert(id.clone(), fields_of(&with));
+        assert!(learned.has_fewer(&id, &without) && !learned.has_fewer(&id, &with));
+        learned.retain(|_| false, |_| false);
+        assert!(!learned.has_fewer(&id, &without));
     }
 
     #[test]

@@ -375,7 +375,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
                      kubeconfig under the key `kubeconfig`; until then nothing is read from it"
                 )
             };
-            self.cannot(&name, Code::ClusterCredential, message);
+            self.cannot(&name, Code::ClusterCredential, &message);
         }
     }
 
@@ -392,18 +392,18 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
         // While the management cluster is away, that is told of itself.
         if !matches!(trouble, Trouble::Unreachable(_)) {
             let message = format!("its credential, the Secret `{secret}`, cannot be read: {words}");
-            self.cannot(name, Code::ClusterCredential, message);
+            self.cannot(name, Code::ClusterCredential, &message);
         }
     }
 
     /// Says why a cluster is not reached.
-    fn cannot(&mut self, name: &Name, code: Code, message: String) {
+    fn cannot(&mut self, name: &Name, code: Code, message: &str) {
         let Some(link) = self.links.get(name) else { return };
         let finding = match code {
-            Code::ClusterUnreachable => Finding::warning(&link.registration.id, code, message.clone()),
-            code => Finding::error(&link.registration.id, code, message.clone()),
+            Code::ClusterUnreachable => Finding::warning(&link.registration.id, code, message),
+            code => Finding::error(&link.registration.id, code, message),
         };
-        if self.unreached.insert(name.clone(), message.clone()).as_ref() != Some(&message) {
+        if self.unreached.insert(name.clone(), message.to_owned()).as_deref() != Some(message) {
             tracing::warn!(cluster = %name, "not connected: {message}");
         }
         self.held.say(name, Some(finding));
@@ -461,14 +461,14 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
             Ok(reached) => reached,
             Err(Unreached::Unusable(reason)) => {
                 let message = format!("the Secret `{}/{secret}` {reason}", self.options.admin_namespace);
-                self.cannot(name, Code::ClusterCredential, message);
+                self.cannot(name, Code::ClusterCredential, &message);
                 return;
             }
             Err(Unreached::Trouble(Trouble::Unreachable(words))) => {
                 let message = format!(
                     "its API server does not answer: {words}; look at the server, and at the address in the Secret `{secret}`"
                 );
-                self.cannot(name, Code::ClusterUnreachable, message);
+                self.cannot(name, Code::ClusterUnreachable, &message);
                 return;
             }
             Err(Unreached::Trouble(trouble)) => {
@@ -480,7 +480,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
                     "its API server refuses the credential in the Secret `{secret}`: {words}; write a valid one, it is taken up \
                      at once"
                 );
-                self.cannot(name, Code::ClusterCredential, message);
+                self.cannot(name, Code::ClusterCredential, &message);
                 return;
             }
         };
@@ -489,7 +489,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
                 "the kubeconfig in the Secret `{secret}` leads to the cluster that is `{other}` already: correct its address, \
                  or delete one of the two; nothing is read through it"
             );
-            self.cannot(name, Code::ClusterCredential, message);
+            self.cannot(name, Code::ClusterCredential, &message);
             return;
         }
         let Some(link) = self.links.get_mut(name) else { return };
@@ -498,7 +498,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
                 "the kubeconfig in the Secret `{secret}` leads to another cluster than before: correct it, or delete this \
                  KubernetesCluster and create it anew; what was read from the cluster before stays in force"
             );
-            self.cannot(name, Code::ClusterCredential, message);
+            self.cannot(name, Code::ClusterCredential, &message);
             return;
         }
         tracing::info!(cluster = %name, "connected");

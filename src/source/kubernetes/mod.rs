@@ -16,7 +16,7 @@
 //!
 //! # What goes wrong, and what then
 //! - A server that does not answer, a list that fails half-way, a watch that ends: what was read last stays in force, and
-//!   it is asked again, after pauses that grow from 0.25 to 15 s.
+//!   it is asked again, after pauses that grow from 0.25 to 10 s.
 //! - `410 Gone`: everything of the kind is listed again and compared; what is the same wakes nobody.
 //! - A kind that is not served has no objects. One that was served before keeps them.
 //! - A cluster that cannot be reached delays nobody, but at a start one that had been connected before (R10).

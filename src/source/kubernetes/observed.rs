@@ -59,7 +59,10 @@ impl Observed {
     }
 
     pub(super) fn note(&self, id: &ObjectRef, written: Written) {
-        if self.lock().insert(id.clone(), written.clone()).as_ref() != Some(&written) {
+        let mut table = self.lock();
+        if table.get(id) != Some(&written) {
+            table.insert(id.clone(), written);
+            drop(table);
             self.changed();
         }
     }

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::{ApiResource, DynamicObject};
+use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use serde_json::Value;
@@ -28,10 +28,16 @@ const LASTS: u32 = 120;
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// The longest pause after failures. A server that is back, and a kind that is served now, are noticed that late.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Failures in a row of a watch that had listed, before anybody is told: a connection that is closed now and then is none.
 const TOLERATED: u32 = 1;
+
+/// How long a watch that failed before must be silent to be asked whether it is well: one on which nothing happens says nothing.
+const SILENT: Duration = Duration::from_secs(1);
+
+/// How long the answer to that may take.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Where kubectl keeps the whole object once more.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -115,10 +121,34 @@ impl Watch {
             What::Secret(namespace, name) => self.one(namespace, name, &resource, config),
             What::Credential(name) => self.one(&self.admin_namespace, name, &resource, config),
         };
-        let mut stream = pin!(watcher(api, config));
+        let asks = ListParams {
+            label_selector: config.label_selector.clone(),
+            field_selector: config.field_selector.clone(),
+            limit: Some(1),
+            ..ListParams::default()
+        };
+        let mut stream = pin!(watcher(api.clone(), config));
         let mut backoff = Backoff::default();
         let (mut listing, mut has_listed, mut was_told) = (Vec::new(), false, false);
-        while let Some(event) = stream.next().await {
+        loop {
+            let event = if was_told && has_listed {
+                match tokio::time::timeout(SILENT, stream.next()).await {
+                    Ok(event) => event,
+                    Err(_) => {
+                        let answer = tokio::time::timeout(ANSWER, api.list(&asks)).await;
+                        if matches!(answer, Ok(Ok(_))) {
+                            (was_told, _) = (false, backoff.reset());
+                            if !self.say(Heard::Recovered) {
+                                return;
+                            }
+                        }
+                        continue;
+                    }
+                }
+            } else {
+                stream.next().await
+            };
+            let Some(event) = event else { return };
             let heard = match event {
                 Ok(event) => {
                     backoff.reset();
