@@ -2,7 +2,7 @@
 //!
 //! What the API's own definitions leave open at admission is open here too: values of such kinds have no type, so that
 //! whatever is admitted elsewhere is admitted here, and a finding says what is wrong with it. VirtualGateway, RouteTable
-//! and VirtualDestination are checked when they are written, by [`admission`]. No kind drops fields that it does not know,
+//! and VirtualDestination are checked when they are written, by `admission`. No kind drops fields that it does not know,
 //! because a dropped field could not be reported.
 
 mod admission;

@@ -7,8 +7,8 @@
 //!                        └── which Secrets somebody asked for
 //! ```
 //!
-//! Each kind of each cluster has a watch of its own ([`watch`]). What they say comes together in the hub, which decides
-//! what counts ([`held`]) and which clusters there are ([`registry`]). All of it runs on one thread of its own.
+//! Each kind of each cluster has a watch of its own (`watch`). What they say comes together in the hub, which decides
+//! what counts (`held`) and which clusters there are (`registry`). All of it runs on one thread of its own.
 //!
 //! # Secrets
 //! Only those are read that were asked for: whoever compiles says which (R7), and gets an answer for each, also where there
