@@ -79,7 +79,7 @@ impl Servers {
         let (report, _) = chancery::check(directory, settings)?;
         let expected: BTreeMap<String, String> = list(&report, "/items")
             .iter()
-            .filter_map(|item| Some((text(item, "/object").to_owned(), text(item, "/approval").to_owned())))
+            .map(|item| (text(item, "/object").to_owned(), text(item, "/approval").to_owned()))
             .collect();
         let judged = until(PATIENCE, "every status to be as `chancery check` says", async || {
             let written = self.approvals().map_err(|error| Not::Yet(format!("{error:#}")))?;
