@@ -526,6 +526,7 @@ fn settings_come_from_flags_then_the_environment_then_defaults() -> anyhow::Resu
     let twins = [
         ("--xds-address", "127.0.0.1:18000", "127.0.0.1:1"),
         ("--admin-address", "127.0.0.1:18001", "127.0.0.1:2"),
+        ("--read-only", "false", "true"),
         ("--xds-credentials", "-", "keys"),
         ("--xds-insecure", "false", "true"),
         ("--ready-file", "-", "ready.json"),
@@ -543,7 +544,23 @@ fn settings_come_from_flags_then_the_environment_then_defaults() -> anyhow::Resu
     let defaults = run(&print)?.expect(0)?.out;
     ensure!(defaults.starts_with("SETTING "), "{defaults}");
     assert_eq!(setting(&defaults, "DIR")?, ["config/demo", "argument"]);
-    assert_eq!(defaults.lines().count(), twins.len() + 2, "a setting is not tested here:\n{defaults}");
+    // In place of a directory, and where a Pod finds itself.
+    let others = [
+        ("--kubernetes", "CHANCERY_KUBERNETES", "false", "true"),
+        ("--kubeconfig", "CHANCERY_KUBECONFIG", "-", "admin.conf"),
+        ("--context", "CHANCERY_CONTEXT", "-", "blue"),
+        ("--lease-namespace", "POD_NAMESPACE", "-", "chancery"),
+    ];
+    for (flag, variable, default, other) in others {
+        assert_eq!(setting(&defaults, flag)?, [default, "default"], "{flag}");
+        let mut from_api = command(&["serve", "--kubernetes", "--print-config"])?;
+        if flag == "--kubernetes" {
+            from_api = command(&["serve", "--print-config"])?;
+        }
+        let given = finish(from_api.env(variable, other), b"")?.expect(0)?.out;
+        assert_eq!(setting(&given, flag)?, [other, variable], "{flag}");
+    }
+    assert_eq!(defaults.lines().count(), twins.len() + others.len() + 2, "a setting is not tested here:\n{defaults}");
     for (flag, default, other) in twins {
         assert_eq!(setting(&defaults, flag)?, [default, "default"], "{flag}");
         let variable = format!("CHANCERY_{}", flag[2..].replace('-', "_").to_uppercase());
@@ -564,5 +581,6 @@ fn settings_come_from_flags_then_the_environment_then_defaults() -> anyhow::Resu
     let given = finish(command(&print)?.env("RUST_LOG", "debug"), b"")?.expect(0)?.out;
     assert_eq!(setting(&given, "--log")?, ["debug", "RUST_LOG"]);
     // What `serve` would refuse is refused here too.
+    fails(&["serve", "config/demo", "--print-config", "--kubernetes"], 2, &["--kubernetes"])?;
     fails(&["serve", "config/demo", "--print-config", "--xds-address", "0.0.0.0:1"], 2, &["--xds-insecure"])
 }

@@ -75,6 +75,12 @@ pub(crate) enum Way {
     Fetch,
 }
 
+/// A stream that is open as long as this is.
+struct Held {
+    stream: Streaming<DeltaDiscoveryResponse>,
+    _requests: tokio::sync::mpsc::Sender<DeltaDiscoveryRequest>,
+}
+
 /// What a client has.
 pub(crate) struct Wallet {
     dial: Dial,
@@ -139,15 +145,17 @@ impl Wallet {
     }
 
     /// Opens a stream that stays open as long as what comes of it.
-    async fn hold(&self, channel: &Channel, node: &Node) -> Result<Streaming<DeltaDiscoveryResponse>, Status> {
+    async fn hold(&self, channel: &Channel, node: &Node) -> Result<Held, Status> {
         let (service, methods, message) = SERVICES[0];
         let (node, names) = (Some(node.clone()), vec!["nothing/of/this/name".to_owned()]);
         let type_url = format!("type.googleapis.com/envoy.{message}");
         let first = DeltaDiscoveryRequest { node, type_url, resource_names_subscribe: names, ..Default::default() };
         let mut client = tonic::client::Grpc::new(channel.clone());
         client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-        let messages = tokio_stream::StreamExt::chain(tokio_stream::iter([first]), tokio_stream::pending());
-        let mut request = tonic::Request::new(messages);
+        // The client of gRPC says that a stream has ended when there are no more requests.
+        let (requests, messages) = tokio::sync::mpsc::channel(1);
+        requests.try_send(first).map_err(|error| Status::internal(error.to_string()))?;
+        let mut request = tonic::Request::new(tokio_stream::wrappers::ReceiverStream::new(messages));
         let token = self.token.as_deref().unwrap_or_default();
         let value = MetadataValue::try_from(token).map_err(|error| Status::internal(error.to_string()))?;
         request.metadata_mut().insert("authorization", value);
@@ -157,7 +165,7 @@ impl Wallet {
         let late = |_| Status::deadline_exceeded("no answer");
         let mut stream = tokio::time::timeout(PATIENCE, answer).await.map_err(late)??.into_inner();
         tokio::time::timeout(PATIENCE, stream.message()).await.map_err(late)??;
-        Ok(stream)
+        Ok(Held { stream, _requests: requests })
     }
 
     /// Asks a service for something by name and gives how many resources come, and how many are said not to exist.
@@ -651,7 +659,7 @@ async fn a_flood_of_strangers_keeps_nobody_out_and_ends() -> anyhow::Result<()> 
     let others: String = tokens.lines().filter(|line| !line.starts_with(WEB)).map(|line| format!("{line}\n")).collect();
     manifests::replace(&server.join("tokens"), &others)?;
     let mut held = held;
-    let end = tokio::time::timeout(PATIENCE, held.message()).await.context("the stream does not end")?;
+    let end = tokio::time::timeout(PATIENCE, held.stream.message()).await.context("the stream does not end")?;
     ensure!(end.as_ref().is_err_and(|status| status.code() == Code::Unauthenticated), "{end:?}");
     ensure!(matches!(gets(&token).await?, Err(Code::Unauthenticated)), "a token that is gone is accepted");
 

@@ -148,7 +148,7 @@ async fn shake<O: Observer>(
     turnstile: Arc<Turnstile<O>>,
 ) -> Option<Connection> {
     let acceptor = TlsAcceptor::from(credentials.tls());
-    let mut over: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(stay.is_over());
+    let mut over: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(stay.over());
     let shaken = tokio::select! {
         shaken = acceptor.accept(stream) => shaken,
         () = &mut over => {

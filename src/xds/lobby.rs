@@ -184,7 +184,7 @@ impl Drop for Visit {
 
 impl Stay {
     /// Ready when there is need for the room, or the time to prove something is over. Never, once something is proven.
-    pub(super) async fn is_over(self) {
+    pub(super) async fn over(self) {
         tokio::select! {
             biased;
             sent_away = self.sent_away => {
@@ -266,15 +266,15 @@ mod tests {
         let (second, second_stays) = lobby.enter();
         lobby.room(|| unreachable!()).await;
         assert!(begin.elapsed() >= GRACE, "the oldest has its time");
-        tokio::time::timeout(PATIENCE, first_stays.is_over()).await.expect("it is sent away");
+        tokio::time::timeout(PATIENCE, first_stays.over()).await.expect("it is sent away");
         drop(first);
         let third_comes = Instant::now();
         let (_third, third_stays) = lobby.enter();
         second.prove(&account("web")).unwrap();
         lobby.room(|| unreachable!()).await;
-        tokio::time::timeout(PATIENCE, third_stays.is_over()).await.expect("its time is over");
+        tokio::time::timeout(PATIENCE, third_stays.over()).await.expect("its time is over");
         assert!(third_comes.elapsed() >= GRACE * GRACE_PART);
-        let stays = tokio::time::timeout(GRACE * GRACE_PART * 2, second_stays.is_over()).await;
+        let stays = tokio::time::timeout(GRACE * GRACE_PART * 2, second_stays.over()).await;
         assert!(stays.is_err(), "who proved something stays");
     }
 
@@ -285,7 +285,7 @@ mod tests {
         proven.prove(&account("web")).unwrap();
         let (waits, stay) = lobby.enter();
         let out = tokio::spawn(async move {
-            stay.is_over().await;
+            stay.over().await;
             drop(waits);
         });
         tokio::time::timeout(PATIENCE, lobby.room(|| unreachable!())).await.expect("somebody has gone");

@@ -388,7 +388,7 @@ impl HostFacts {
             return Self::of_all(routes, &now);
         };
         let own = &now.routes[others(&before.routes, &now.routes)];
-        let whole = known.whole.and(Facts::of_routes(routes, &known.identity.name, own));
+        let whole = known.whole.and(&Facts::of_routes(routes, &known.identity.name, own));
         if whole.resources.len() > 2 * known.looked_at + MORE {
             return Self::of_all(routes, &now);
         }
@@ -401,7 +401,7 @@ impl HostFacts {
             routes.check_virtual_host(&host);
             true
         });
-        let whole = shell.and(Facts::of_routes(routes, &host.name, &now.routes));
+        let whole = shell.and(&Facts::of_routes(routes, &host.name, &now.routes));
         let looked_at = whole.resources.len();
         let identity = Arc::new(Identity { name: host.name, domains: host.domains });
         Some(Self { identity, whole, looked_at, is_exact: true })
@@ -443,7 +443,7 @@ impl Facts {
     }
 
     /// Both together.
-    fn and(&self, other: Self) -> Self {
+    fn and(&self, other: &Self) -> Self {
         Self {
             is_clean: self.is_clean && other.is_clean,
             resources: union(&self.resources, &other.resources),
