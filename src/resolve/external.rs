@@ -17,7 +17,7 @@ use super::facts::{
     ExternalAddress, ExternalEndpoint, ExternalPort, ExternalService, Fault, Port, Selector, VirtualDestination,
     VirtualPort,
 };
-use super::hidden::leads_to_hidden;
+use super::hidden::leads_to_others;
 use super::origination::{self, Opener, Server, Way};
 use super::upstream::{is_closed_by_policy, is_unsafe};
 use super::visibility::is_visible;
@@ -196,7 +196,7 @@ pub(super) fn check<W: World + ?Sized>(world: &W, service: &ExternalService, por
 /// Without a cluster, what it leads those of every cluster to.
 ///
 /// # Findings
-/// [`Code::UnsafeEndpoint`] where it could reach the gateway's own host, or what the owner may not use; [`Code::DestinationPort`] on the external service
+/// [`Code::UnsafeEndpoint`] where it could reach the gateway's own host, or what others own; [`Code::DestinationPort`] on the external service
 /// where an endpoint lacks the port.
 ///
 /// # Rule
@@ -249,14 +249,14 @@ fn endpoints<W: World + ?Sized>(
     }
     let owner = world.roster().owner_of(&service.id);
     for (origin, locality, address, number) in found {
-        // Nobody reaches by name or address what nobody shares with him.
+        // Nobody reaches by name or address what others own, past what they say about it.
         let clusters = cluster.into_iter().chain(world.roster().clusters.keys().filter(|_| cluster.is_none()));
-        let is_hidden = |cluster: &&Name| owner.is_none_or(|owner| leads_to_hidden(world, owner, cluster, &address));
-        let hidden: Vec<String> = clusters.filter(is_hidden).map(|cluster| format!("`{cluster}`")).collect();
-        if !hidden.is_empty() {
+        let is_foreign = |cluster: &&Name| owner.is_none_or(|owner| leads_to_others(world, owner, cluster, &address));
+        let foreign: Vec<String> = clusters.filter(is_foreign).map(|cluster| format!("`{cluster}`")).collect();
+        if !foreign.is_empty() {
             let message = format!(
-                "`{address}` leads to a Service or Pod that is not shared with this workspace, and is left out on gateways of cluster {}; have its owner export the Service and import it here, or name another host",
-                hidden.join(", ")
+                "`{address}` leads to a Service or Pod of another workspace, past what its owner says about it, and is left out on gateways of cluster {}; have the owner export the Service, import it here and name it in routes as a Service, or name another host",
+                foreign.join(", ")
             );
             findings.push(Finding::warning(&origin, Code::UnsafeEndpoint, message));
             continue;

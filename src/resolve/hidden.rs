@@ -6,9 +6,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::model::labels::contains_all;
 use crate::model::{Kind, Name, ObjectRef, WorkspaceId};
 
-use super::facts::Selector;
+use super::facts::{Selector, Service};
 use super::visibility::is_visible;
 use super::world::World;
 
@@ -21,6 +22,15 @@ enum Meaning {
     Pod(IpAddr),
 }
 
+/// What a name or address must not lead to.
+#[derive(Clone, Copy)]
+enum Barred<'o> {
+    /// What a workspace neither owns nor is given.
+    Hidden(&'o WorkspaceId),
+    /// What a workspace does not own.
+    Foreign(&'o WorkspaceId),
+}
+
 /// Whether a host leads gateways of a cluster to something that a workspace neither owns nor is given: a Service by its name
 /// or its own address, a Pod by its name or address.
 ///
@@ -30,8 +40,21 @@ enum Meaning {
 /// # Rule
 /// R37.
 pub fn leads_to_hidden<W: World + ?Sized>(world: &W, owner: &WorkspaceId, cluster: &Name, host: &str) -> bool {
+    leads_to(world, Barred::Hidden(owner), cluster, host)
+}
+
+/// Whether a host leads gateways of a cluster to something of another workspace, shared or not: past the policies and the
+/// isolation of its owner, which hold for who names the Service itself. Otherwise as [`leads_to_hidden`].
+///
+/// # Rule
+/// R37, R47.
+pub fn leads_to_others<W: World + ?Sized>(world: &W, owner: &WorkspaceId, cluster: &Name, host: &str) -> bool {
+    leads_to(world, Barred::Foreign(owner), cluster, host)
+}
+
+fn leads_to<W: World + ?Sized>(world: &W, barred: Barred<'_>, cluster: &Name, host: &str) -> bool {
     if let Ok(address) = host.parse() {
-        return is_hidden_at(world, owner, cluster, address);
+        return is_barred_at(world, barred, cluster, address);
     }
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let clusters = &world.roster().clusters;
@@ -43,9 +66,9 @@ pub fn leads_to_hidden<W: World + ?Sized>(world: &W, owner: &WorkspaceId, cluste
     meant.into_iter().any(|(cluster, head)| match meaning(head) {
         Some(Meaning::Service(name, namespace)) => {
             let id = ObjectRef::new(Kind::Service, cluster, namespace, name);
-            world.service(&id).is_some_and(|service| !is_visible(world, owner, &id, &service.labels))
+            world.service(&id).is_some_and(|service| is_barred(world, barred, &service))
         }
-        Some(Meaning::Pod(address)) => is_hidden_at(world, owner, cluster, address),
+        Some(Meaning::Pod(address)) => is_barred_at(world, barred, cluster, address),
         None => false,
     })
 }
@@ -70,22 +93,30 @@ fn meaning(head: &str) -> Option<Meaning> {
     }
 }
 
-/// Whether an address is that of a Service or Pod of a cluster that a workspace may not use. A Pod may be used by whoever
-/// sees a Service that picks it.
-fn is_hidden_at<W: World + ?Sized>(world: &W, owner: &WorkspaceId, cluster: &Name, address: IpAddr) -> bool {
-    world.at_address(cluster, address.to_canonical()).iter().any(|id| match id.kind {
-        Kind::Service => world.service(id).is_some_and(|service| !is_visible(world, owner, id, &service.labels)),
-        _ => {
+fn is_barred<W: World + ?Sized>(world: &W, barred: Barred<'_>, service: &Service) -> bool {
+    match barred {
+        Barred::Hidden(owner) => !is_visible(world, owner, &service.id, &service.labels),
+        Barred::Foreign(owner) => world.roster().owner_of(&service.id) != Some(owner),
+    }
+}
+
+/// Whether an address is that of a Service or Pod of a cluster that is barred. A Pod is not hidden from whoever sees a Service
+/// that picks it.
+fn is_barred_at<W: World + ?Sized>(world: &W, barred: Barred<'_>, cluster: &Name, address: IpAddr) -> bool {
+    world.at_address(cluster, address.to_canonical()).iter().any(|id| match (id.kind, barred) {
+        (Kind::Service, _) => world.service(id).is_some_and(|service| is_barred(world, barred, &service)),
+        (_, Barred::Foreign(owner)) => world.roster().owner_of(id) != Some(owner),
+        (_, Barred::Hidden(owner)) => {
             let Some(pod) = world.pod(id) else { return false };
             let beside = Selector {
                 namespace: Some(id.namespace.clone()),
                 cluster: Some(id.cluster.clone()),
                 ..Selector::default()
             };
-            let picks = |service: &super::facts::Service| {
+            let picks = |service: &Service| {
                 !service.selector.is_empty()
-                    && crate::model::labels::contains_all(&pod.labels, &service.selector)
-                    && is_visible(world, owner, &service.id, &service.labels)
+                    && contains_all(&pod.labels, &service.selector)
+                    && !is_barred(world, barred, service)
             };
             world.roster().owner_of(id) != Some(owner) && !world.services(&beside).iter().any(|service| picks(service))
         }
