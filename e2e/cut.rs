@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use chancery::emit::{EmitOptions, Emitter, Form, emit_gateway};
 use chancery::ir::listener::{HttpHosts, Purpose as Whom};
 use chancery::ir::route::{DirectResponse, Forward, Hop, WeightedDestination};
-use chancery::ir::upstream::{Endpoint, Locality, Purpose, UpstreamProtocol};
+use chancery::ir::upstream::{Endpoint, Locality, UpstreamProtocol};
 use chancery::ir::{
     Action, Chain, GatewayPlan, Listener, Matcher, Route, RouteBody, Serves, Upstream, UpstreamId, VirtualHost,
 };
@@ -53,7 +53,7 @@ fn object(kind: Kind, name: &str) -> ObjectRef {
 }
 
 fn echo() -> UpstreamId {
-    UpstreamId { object: object(Kind::Service, "echo"), port: 80, subset: BTreeMap::new(), purpose: Purpose::Routes }
+    UpstreamId::new(&object(Kind::Service, "echo"), 80)
 }
 
 fn route(name: &str, path: &str, action: Action) -> Route {

@@ -25,6 +25,7 @@ mod failover;
 mod forbidden;
 mod freeze;
 mod harness_works;
+mod joining;
 mod jwt;
 mod kill;
 mod kube_ground;

@@ -75,7 +75,7 @@ metadata: {name: batch-0, namespace: apps}
 status: {phase: Running, podIPs: [{ip: 10.1.0.31}]}
 ";
 
-const SNI: &str = "outbound_.80_._.queue.apps.svc.cluster-2";
+const SNI: &str = "tcp_.80_._.queue.apps.svc.cluster-2";
 
 /// Waits until whole connections end in exactly these clusters.
 async fn connections_end_in(mesh: &Mesh, client: impl Fn() -> Client, clusters: &[&str]) -> anyhow::Result<()> {
@@ -135,6 +135,80 @@ async fn r183_whole_connections_cross_as_requests_do() -> anyhow::Result<()> {
             json!([{"ref": {"name": "queue", "namespace": "apps", "cluster": "cluster-2"}, "port": {"number": 80}}]);
     })?;
     connections_end_in(&mesh, || Client::new(raw), &["cluster-2"]).await
+}
+
+/// A second Pod of the cart in `cluster-2`, and whole connections to the same Service port for those who come in at port 9000,
+/// once the table names that gateway.
+const BOTH_KINDS: &str = "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: cart-2, namespace: apps, labels: {kubernetes.io/service-name: cart}, annotations: {in: cluster-2}}
+ports: [{name: http, port: 9080}]
+endpoints: [{addresses: [10.2.0.12], targetRef: {kind: Pod, name: cart-1}}]
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: VirtualGateway
+metadata: {name: raw, namespace: apps}
+spec: {workloads: [{selector: {labels: {app: web}}}], listeners: [{tcp: {}, port: {number: 9000}}]}
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: VirtualDestination
+metadata: {name: raw, namespace: apps}
+spec: {services: [{labels: {app: cart}}], ports: [{number: 9000, protocol: TCP, targetPort: {number: 80}}]}
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: RouteTable
+metadata: {name: raw, namespace: apps}
+spec:
+  hosts: [raw.example]
+  virtualGateways: [{name: not-yet, namespace: apps}]
+  tcp: [{forwardTo: {destinations: [{ref: {name: raw, namespace: apps}, kind: VIRTUAL_DESTINATION, port: {number: 9000}}]}}]
+";
+
+/// The Pods of `cluster-2` that answer the requests of one connection.
+async fn pods_of_one_connection(mesh: &Mesh) -> anyhow::Result<std::collections::BTreeSet<String>> {
+    let mut client = Client::new(gateway(mesh, "web")?);
+    let mut found = std::collections::BTreeSet::new();
+    for _ in 0..32 {
+        let response = client.send(&Request::get("shop.example", "/there")).await?;
+        ensure!(response.status == 200, "{} {}", response.status, response.text());
+        found.insert(response.json()?["pod"].as_str().unwrap_or_default().to_owned());
+    }
+    Ok(found)
+}
+
+/// Who sends whole connections to a Service port leaves the requests of others what they are: balanced one by one, and
+/// not interrupted.
+#[tokio::test(flavor = "multi_thread")]
+async fn r183_requests_and_whole_connections_to_one_port_cross_beside_each_other() -> anyhow::Result<()> {
+    let root = Root::new("root")?;
+    let mut mesh = start_with(&root, BOTH_KINDS, &Speech::default()).await?;
+    let both = ["cart-0".to_owned(), "cart-1".to_owned()].into();
+    until(PATIENCE, "the requests of a connection to be balanced", async || {
+        let found = pods_of_one_connection(&mesh).await.map_err(|error| Not::Yet(format!("{error:#}")))?;
+        if found == both { Ok(()) } else { Err(Not::Yet(format!("{found:?}"))) }
+    })
+    .await
+    .map_err(|error| mesh.with_logs(error))?;
+    let requests = ["/there", "/two"].iter().map(|path| Request::get("shop.example", path)).collect();
+    let load = Load::start(gateway(&mesh, "web")?, 4, Pace::PerSecond(100), requests, |_, response| {
+        ensure!(response.status == 200, "{} {}", response.status, response.text());
+        Ok(())
+    });
+
+    mesh.edit("RouteTable/apps/raw@cluster-1", |object| {
+        object["spec"]["virtualGateways"] = json!([{"name": "raw", "namespace": "apps"}]);
+    })?;
+    let raw = address(&mesh, "web", 9000)?;
+    connections_end_in(&mesh, || Client::new(raw), &["cluster-1", "cluster-2"]).await?;
+    assert_eq!(pods_of_one_connection(&mesh).await?, both, "requests are balanced as before");
+    let web = root.identity(WEB)?;
+    for name in ["outbound_.80_._.cart.apps.svc.cluster-2", "tcp_.80_._.cart.apps.svc.cluster-2"] {
+        assert_eq!(ask(&mesh, name, &root, Some(&web)).await?, 200, "{name}");
+        let stranger = ask(&mesh, name, &root, Some(&root.identity("spiffe://cluster-1/ns/apps/sa/stranger")?)).await;
+        ensure!(stranger.is_err(), "{name}: a gateway without a path gets in: {stranger:?}");
+    }
+    load.tally().await?.is_flawless().map_err(|error| mesh.with_logs(error))
 }
 
 /// Waits until something passes by here.

@@ -175,7 +175,7 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
     let wire = Wire::new(tagged.as_ref().unwrap_or(request), scheme);
     let http = match &chain.serves {
         Serves::Http(http) => http,
-        Serves::Relay { upstream, .. } => {
+        Serves::Relay { upstream } => {
             let why = format!(
                 "gateways of other clusters connect here and nobody else: what they send goes to `{}`",
                 upstream.object

@@ -107,18 +107,19 @@ fn tls_inspector() -> listener_pb::ListenerFilter {
 fn emit_chain(listener: &Listener, chain: &Chain, is_cut: bool) -> listener_pb::FilterChain {
     let bind_port = listener.bind_port;
     let protocols = match &chain.serves {
-        Serves::Http(_) | Serves::Relay { is_stream: false, .. } => HTTP_PROTOCOLS,
-        Serves::Tcp(_) | Serves::Relay { is_stream: true, .. } => &[],
+        Serves::Http(_) => HTTP_PROTOCOLS,
+        Serves::Relay { upstream } if !upstream.purpose.is_crossing_whole() => HTTP_PROTOCOLS,
+        Serves::Tcp(_) | Serves::Relay { .. } => &[],
     };
     let filter = match &chain.serves {
         Serves::Http(_) => network_filter(
             "envoy.filters.network.http_connection_manager",
             wire::any(&connection_manager(listener, chain, is_cut)),
         ),
-        Serves::Relay { upstream, is_stream: false } => {
+        Serves::Relay { upstream } if !upstream.purpose.is_crossing_whole() => {
             network_filter("envoy.filters.network.http_connection_manager", wire::any(&relay(bind_port, upstream)))
         }
-        Serves::Relay { upstream, is_stream: true } => {
+        Serves::Relay { upstream } => {
             let specifier = tcp_pb::tcp_proxy::ClusterSpecifier::Cluster(name::cluster(upstream).to_string());
             let stat_prefix = bind_port.to_string();
             let proxy = tcp_pb::TcpProxy { stat_prefix, cluster_specifier: Some(specifier), ..Default::default() };

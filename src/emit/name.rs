@@ -7,15 +7,20 @@
 //! | scope | as the route configuration that it leads to |
 //! | secret | `secret/<cluster>/<namespace>/<name>`; authorities `…/ca` |
 //! | own certificate, roots of trust | `trust/identity`, `trust/roots`: whoever signs, no listener changes |
-//! | endpoints | as their cluster; where that has transports, or is a guarded group, with `@` and their hash: no cluster takes endpoints of others |
-//! | cluster | `svc/<cluster>/<namespace>/<name>/<port>[/<subset>]`; `vd/…` and `es/…` likewise; `#http` or `#grpc` at the end where filters ask it, `#crossing` where gateways of other clusters do |
+//! | endpoints | as their cluster; where that has transports, with `@` and their hash: no cluster takes endpoints of others |
+//! | cluster | `svc/<cluster>/<namespace>/<name>/<port>[/<subset>]`; `vd/…` and `es/…` likewise; `#http` or `#grpc` at the end where filters ask it, `#tcp` for whole connections, `#crossing` and the like where gateways of other clusters do |
 //! | cluster outside the mesh | `dial/<host>/<port>`, with `#tls` and `#grpc` at the end |
 //!
+//! At the end of a virtual destination's cluster stands `+` and a hash of the guarded Services behind it, if there are some:
+//! routes that know nothing of them never lead to them.
+//!
 //! A subset is written out, `version=v1,zone=a`, or where that is long, `~` and its hash. Names of Kubernetes objects
-//! hold none of `/`, `~`, `#` and `@`, and a label never begins with `~`, so different things have different names.
+//! hold none of `/`, `~`, `#`, `@` and `+`, and a label never begins with `~`, so different things have different names.
 //!
 //! # Rule
 //! The manual's conventions, "Names"; R57 for listeners that share a port.
+
+use std::fmt::Write as _;
 
 use crate::ir::UpstreamId;
 use crate::ir::secret::{SecretId, SecretPart};
@@ -69,6 +74,9 @@ pub(crate) fn cluster(upstream: &UpstreamId) -> Name {
         name.push_str(&subset(&upstream.subset));
     }
     name.push_str(upstream.purpose.suffix());
+    if upstream.edition != 0 {
+        let _ = write!(name, "+{:016x}", upstream.edition);
+    }
     name.into()
 }
 
@@ -103,9 +111,10 @@ pub(crate) fn authority(server: &Server) -> String {
 
 /// The name of an upstream in Envoy's statistics: short, because it stands in dozens of them.
 ///
-/// A Service of the gateway's own cluster is `namespace/name/port`; everything else keeps the name of its cluster.
+/// A Service of the gateway's own cluster is `namespace/name/port`; everything else keeps the name of its cluster, whoever is
+/// behind it.
 pub(crate) fn stat(upstream: &UpstreamId, gateway_cluster: &str) -> String {
-    let full = cluster(upstream);
+    let full = cluster(&upstream.of_any_edition());
     let own = format!("svc/{gateway_cluster}/");
     full.strip_prefix(own.as_str()).unwrap_or(&full).to_owned()
 }
@@ -118,15 +127,12 @@ fn subset(labels: &Labels) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::upstream::Purpose;
     use crate::model::ObjectRef;
 
     fn id(kind: Kind, subset: &[(&str, &str)]) -> UpstreamId {
         UpstreamId {
-            object: ObjectRef::new(kind, "cluster-1", "shop", "cart"),
-            port: 80,
             subset: subset.iter().map(|(key, value)| (Name::from(*key), Name::from(*value))).collect(),
-            purpose: Purpose::Routes,
+            ..UpstreamId::new(&ObjectRef::new(kind, "cluster-1", "shop", "cart"), 80)
         }
     }
 

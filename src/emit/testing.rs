@@ -9,7 +9,7 @@ use crate::ir::route::{
     Attachment, DirectResponse, Forward, HeaderMatch, Hop, HostRewrite, PathRewrite, QueryMatch, Redirect, ValueMatch,
     WeightedDestination,
 };
-use crate::ir::upstream::{Closed, Endpoint, Locality, Purpose, Remote, UpstreamProtocol};
+use crate::ir::upstream::{Closed, Endpoint, Locality, Remote, UpstreamProtocol};
 use crate::ir::{
     Action, Chain, GatewayPlan, Listener, Matcher, Policy, Route, RouteBody, Serves, Upstream, UpstreamId, VirtualHost,
 };
@@ -21,7 +21,7 @@ pub(crate) fn object(kind: Kind, name: &str) -> ObjectRef {
 
 /// A Service of namespace `shop` on port 80.
 pub(crate) fn service(name: &str) -> UpstreamId {
-    UpstreamId { object: object(Kind::Service, name), port: 80, subset: BTreeMap::new(), purpose: Purpose::Routes }
+    UpstreamId::new(&object(Kind::Service, name), 80)
 }
 
 /// The upstream of [`service`] with one endpoint of unknown locality.

@@ -132,12 +132,10 @@ pub enum Serves {
     Http(HttpHosts),
     /// Whole connections, by the one route; without a route they are closed.
     Tcp(Option<Route>),
-    /// What gateways of other clusters send to one destination: they have routed and judged it.
+    /// What gateways of other clusters send to one destination, requests or whole connections: they have routed and judged it.
     Relay {
         /// The destination.
         upstream: UpstreamId,
-        /// Whether these are whole connections; else they are requests.
-        is_stream: bool,
     },
 }
 

@@ -11,8 +11,8 @@ use super::{ClientTls, Guard, Secret, SecretId};
 
 /// Names one destination: object, port and subset, and what it is for.
 ///
-/// Shown as `Service/ns/name@cluster:port{key=value}`, with `#http` or `#grpc` for servers that filters ask, and `#crossing`,
-/// `#crossing-tls` or `#passing` for what gateways of other clusters send.
+/// Shown as `Service/ns/name@cluster:port{key=value}`, with `#http` or `#grpc` for servers that filters ask, `#tcp` for whole
+/// connections, and `#crossing`, `#crossing-tcp`, `#crossing-tls` or `#passing` for what gateways of other clusters send.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct UpstreamId {
     /// A Service, VirtualDestination or ExternalService.
@@ -24,6 +24,13 @@ pub struct UpstreamId {
     /// Who calls it.
     #[serde(default, skip_serializing_if = "Purpose::is_routes")]
     pub purpose: Purpose,
+    /// Which guarded members are behind a virtual destination, as a hash; 0 where there are none. Not shown.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub edition: u64,
+}
+
+fn is_zero(edition: &u64) -> bool {
+    *edition == 0
 }
 
 /// Who calls an upstream. What is called for different purposes is set up apart.
@@ -36,11 +43,13 @@ pub enum Purpose {
     HttpServer,
     /// A filter that asks it over gRPC, so always HTTP/2. Policies for the destination decide whether it may at all.
     GrpcServer,
-    /// Routes that pass whole connections on, where these go there in another way than requests.
+    /// Routes that pass whole connections on, where these go there in another way than requests, or may cross clusters.
     Connections,
-    /// Gateways of other clusters, through an east-west gateway of its own: they have judged their requests.
+    /// Gateways of other clusters that send requests, through an east-west gateway of its own: they have judged them.
     Crossing,
-    /// The same where what they pass on is TLS already, which is not started once more.
+    /// The same for whole connections.
+    CrossingStream,
+    /// The same for whole connections where what they pass on is TLS already, which is not started once more.
     CrossingTls,
     /// Gateways of other clusters that start TLS with the Pods themselves: the east-west gateway passes it through.
     Passing,
@@ -56,6 +65,7 @@ impl Purpose {
             Self::GrpcServer => "#grpc",
             Self::Connections => "#tcp",
             Self::Crossing => "#crossing",
+            Self::CrossingStream => "#crossing-tcp",
             Self::CrossingTls => "#crossing-tls",
             Self::Passing => "#passing",
         }
@@ -64,7 +74,26 @@ impl Purpose {
     /// Whether gateways of other clusters call it.
     #[must_use]
     pub fn is_crossing(self) -> bool {
-        matches!(self, Self::Crossing | Self::CrossingTls | Self::Passing)
+        self == Self::Crossing || self.is_crossing_whole()
+    }
+
+    /// Whether gateways of other clusters pass whole connections on to it.
+    #[must_use]
+    pub fn is_crossing_whole(self) -> bool {
+        matches!(self, Self::CrossingStream | Self::CrossingTls | Self::Passing)
+    }
+
+    /// Whether whole connections go there, of which nobody knows what they carry.
+    #[must_use]
+    pub fn is_stream(self) -> bool {
+        matches!(self, Self::Connections | Self::CrossingStream)
+    }
+
+    /// Whether a gateway judges by the rules of the destination's owner what it sends there; what a filter asks, Envoy compares
+    /// with none, and what comes from another cluster is judged there.
+    #[must_use]
+    pub fn is_judged(self) -> bool {
+        matches!(self, Self::Routes | Self::Connections)
     }
 
     /// Whether what comes from other clusters goes to the Pods as it is, because it is TLS already.
@@ -137,6 +166,26 @@ impl fmt::Debug for UpstreamId {
 }
 
 impl UpstreamId {
+    /// All endpoints of a port of an object, for routes.
+    #[must_use]
+    pub fn new(object: &ObjectRef, port: u16) -> Self {
+        let (subset, purpose) = (Labels::new(), Purpose::Routes);
+        Self { object: object.clone(), port, subset, purpose, edition: 0 }
+    }
+
+    /// The same whatever is behind it, as policies know it.
+    #[must_use]
+    pub fn of_any_edition(&self) -> Self {
+        Self { edition: 0, ..self.clone() }
+    }
+
+    /// Whether both are the same but for what is behind them.
+    #[must_use]
+    pub fn is_edition_of(&self, other: &Self) -> bool {
+        let Self { object, port, subset, purpose, edition: _ } = self;
+        (object, port, subset, purpose) == (&other.object, &other.port, &other.subset, &other.purpose)
+    }
+
     /// The server name by which gateways of other clusters ask an east-west gateway for a Service.
     ///
     /// # Errors
@@ -145,11 +194,12 @@ impl UpstreamId {
     /// # Rule
     /// R179.
     pub fn server_name(&self) -> Result<Name, String> {
-        let Self { object, port, subset, purpose } = self;
+        let Self { object, port, subset, purpose, edition: _ } = self;
         // One chain for each: they differ in where TLS ends.
         let what = match purpose {
             Purpose::Passing => "passthrough",
             Purpose::CrossingTls => "tls",
+            Purpose::CrossingStream => "tcp",
             _ => "outbound",
         };
         let mut subset_hash = String::new();

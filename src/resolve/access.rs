@@ -284,7 +284,7 @@ fn selector(pick: &ObjectPick) -> Selector {
 }
 
 /// The valid AccessPolicies that select a destination, or a Pod behind it, in age order.
-fn selecting<W: World + ?Sized>(world: &W, target: &UpstreamId) -> Vec<Arc<PolicyObject>> {
+pub(super) fn selecting<W: World + ?Sized>(world: &W, target: &UpstreamId) -> Vec<Arc<PolicyObject>> {
     let Some(owner) = world.roster().owner_of(&target.object) else { return Vec::new() };
     let Some(labels) = destination_labels(world, &target.object) else { return Vec::new() };
     let mut found = world.access_policies(owner, &target.object, &labels);
@@ -399,8 +399,7 @@ pub fn reach<W: World + ?Sized>(
             let ports =
                 world.service(&id).map(|service| service.ports.iter().map(|port| port.number).collect::<Vec<_>>());
             for port in ports.unwrap_or_default() {
-                let target =
-                    UpstreamId { object: id.clone(), port, subset: Labels::new(), purpose: Default::default() };
+                let target = UpstreamId::new(&id, port);
                 if world.roster().owner_of(&id) == Some(owner) && selects(world, selector, &target) {
                     reach.ports.insert((id.clone(), port));
                 }

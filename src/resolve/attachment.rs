@@ -16,6 +16,7 @@ use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, 
 use super::access;
 use super::delegation::{FinalAction, FinalRoute};
 use super::destination::selects;
+use super::edition::edition_of;
 use super::facts::{
     Age, DestinationSelector, Pod, PolicyEffect, PolicyObject, RouteLabelSelector, RouteSelector, Selector,
 };
@@ -33,6 +34,8 @@ pub struct Attached {
     pub route: Arc<[Policy]>,
     /// Merged effects on single destinations.
     pub destinations: BTreeMap<UpstreamId, Vec<Policy>>,
+    /// The editions of those destinations that have one.
+    pub editions: BTreeMap<UpstreamId, u64>,
     /// Every policy that is attached.
     pub attachments: Arc<[Attachment]>,
     /// Who lost to whom on this route: loser, winner, and what was lost in words.
@@ -50,6 +53,12 @@ impl Attached {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.route.iter().chain(self.destinations.values().flatten()).map(policy::bytes).sum()
+    }
+
+    /// A destination of the route as the route leads to it.
+    #[must_use]
+    pub fn in_its_edition(&self, destination: &UpstreamId) -> UpstreamId {
+        UpstreamId { edition: self.editions.get(destination).copied().unwrap_or_default(), ..destination.clone() }
     }
 
     /// Closes the route, if it has policies: they are too much together with those of the routes before.
@@ -178,10 +187,11 @@ pub fn attach<W: World + ?Sized>(world: &W, route: &FinalRoute) -> Attached {
         // A closed route carries no policies, so nothing wins or loses there.
         return Attached { closed: Some(closed), ..Attached::default() };
     }
-    let Gathered { mut route, destinations, attachments, beaten, beaten_there, ages: _, closed: _ } = gathered;
+    let Gathered { mut route, destinations, editions, attachments, beaten, beaten_there, ages: _, closed: _ } =
+        gathered;
     route.sort();
     let (route, attachments) = (route.into(), attachments.into());
-    Attached { route, destinations, attachments, beaten, beaten_there, told, closed: None }
+    Attached { route, destinations, editions, attachments, beaten, beaten_there, told, closed: None }
 }
 
 /// The owners of the tables on a chain. What has no table of its own is on it too, and policies for routes do not reach it.
@@ -213,6 +223,7 @@ fn fit_limits(route: &FinalRoute, gathered: &mut Gathered) -> Vec<Told> {
 struct Gathered {
     route: Vec<Policy>,
     destinations: BTreeMap<UpstreamId, Vec<Policy>>,
+    editions: BTreeMap<UpstreamId, u64>,
     attachments: Vec<Attachment>,
     beaten: Vec<Beaten>,
     beaten_there: Vec<(UpstreamId, Beaten)>,
@@ -239,14 +250,23 @@ impl Gathered {
 /// R118, R122.
 fn attach_to_destination<W: World + ?Sized>(world: &W, upstream: &UpstreamId, attached: &mut Gathered) {
     let mut by_kind: BTreeMap<Kind, Vec<Vec<Candidate>>> = BTreeMap::new();
-    for target in behind(world, upstream) {
+    let targets = behind(world, upstream);
+    let mut selected: BTreeSet<&UpstreamId> = BTreeSet::new();
+    for target in &targets {
         let mut here: BTreeMap<Kind, Vec<Candidate>> = BTreeMap::new();
-        for candidate in protecting(world, &target) {
+        for candidate in protecting(world, target) {
             here.entry(candidate.0.id.kind).or_default().push(candidate);
+        }
+        if !here.is_empty() {
+            selected.insert(target);
         }
         for (kind, candidates) in here {
             by_kind.entry(kind).or_default().push(candidates);
         }
+    }
+    let edition = edition_of(world, &targets, |member| selected.contains(member));
+    if edition != 0 {
+        attached.editions.insert(upstream.clone(), edition);
     }
     for (kind, targets) in by_kind {
         let mut applied: Vec<Candidate> = Vec::new();
@@ -309,6 +329,14 @@ fn protecting<W: World + ?Sized>(world: &W, target: &UpstreamId) -> Vec<Candidat
     let candidates = world.destination_candidates(owner, &target.object, &labels).into_iter();
     let selected = candidates.filter(|policy| policy.targets.destinations.iter().any(|by| selects(world, by, target)));
     selected.map(|policy| (policy, owner.clone())).collect()
+}
+
+/// The edition of a destination that connections are passed on to whole.
+///
+/// # Rule
+/// R118, R122.
+pub fn edition_for_connections<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> u64 {
+    edition_of(world, &behind(world, upstream), |member| !protecting(world, member).is_empty())
 }
 
 /// Whether a valid policy selects a destination or what is behind it, so that only requests that a route has judged may
@@ -571,7 +599,7 @@ pub fn explain_one_frozen_off<W: World + ?Sized>(
 pub fn kept_route(body: &RouteBody) -> FinalRoute {
     let action = match &body.action {
         Action::Forward(forward) => FinalAction::Forward {
-            destinations: forward.destinations.iter().map(|d| (d.upstream.clone(), d.weight)).collect(),
+            destinations: forward.destinations.iter().map(|d| (d.upstream.of_any_edition(), d.weight)).collect(),
             path_rewrite: forward.path_rewrite.clone(),
             host_rewrite: forward.host_rewrite.clone(),
         },

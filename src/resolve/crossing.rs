@@ -17,7 +17,7 @@ use crate::ir::listener::{
 use crate::ir::secret::AltName;
 use crate::ir::trust::Identity;
 use crate::ir::upstream::{Endpoint, Locality, Purpose, Remote};
-use crate::ir::{Action, GatewayPlan, Listener, Route, UpstreamId};
+use crate::ir::{GatewayPlan, Listener, UpstreamId};
 use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Name, ObjectRef, Severity, WorkspaceId};
 
@@ -286,17 +286,6 @@ pub struct Exposure {
     pub sender: GatewayId,
     /// As what it sends there.
     pub upstream: UpstreamId,
-    /// Whether it passes on whole connections.
-    pub is_stream: bool,
-}
-
-/// Where a route of whole connections leads.
-fn leads_to(route: &Route) -> impl Iterator<Item = &UpstreamId> {
-    let forward = match &route.body.action {
-        Action::Forward(forward) => &forward.destinations[..],
-        Action::Redirect(_) | Action::Direct(_) => &[],
-    };
-    forward.iter().map(|destination| &destination.upstream)
 }
 
 /// What a plan exposes in other clusters.
@@ -304,15 +293,11 @@ fn leads_to(route: &Route) -> impl Iterator<Item = &UpstreamId> {
 /// # Rule
 /// R180.
 pub fn exposures(plan: &GatewayPlan) -> impl Iterator<Item = Exposure> {
-    let streams: BTreeSet<&UpstreamId> =
-        plan.listeners.values().flat_map(Listener::streams).flat_map(leads_to).collect();
     plan.upstreams.values().flat_map(move |upstream| {
-        let is_stream = streams.contains(&upstream.id);
         let exposure = move |remote: &Remote| Exposure {
             target: remote.target.clone(),
             sender: plan.gateway.clone(),
             upstream: upstream.id.clone(),
-            is_stream,
         };
         upstream.remotes.values().map(exposure)
     })
@@ -348,14 +333,12 @@ pub fn crossings<'e, W: World + ?Sized>(
     let (Ok(trust), false) = (world.trust(), is_gateway_closed(world, gateway, &own)) else { return listeners };
     let ids = mesh_secrets(trust);
     let guard = access::at_gateway(world, gateway, &own).map(|guard| guard.for_connections(false));
-    let mut targets: BTreeMap<&UpstreamId, (BTreeSet<Name>, bool)> = BTreeMap::new();
+    let mut targets: BTreeMap<&UpstreamId, BTreeSet<Name>> = BTreeMap::new();
     for exposure in exposures {
-        let (names, is_stream) = targets.entry(&exposure.target).or_default();
-        names.extend(identity(&exposure.sender));
-        *is_stream |= exposure.is_stream || exposure.target.purpose.is_tls_already();
+        targets.entry(&exposure.target).or_default().extend(identity(&exposure.sender));
     }
     let mut of_owner: BTreeMap<(&WorkspaceId, bool), Vec<Door>> = BTreeMap::new();
-    for (target, (names, is_stream)) in targets {
+    for (target, names) in targets {
         let (Some(owner), Ok(server_name)) = (roster.owner_of(&target.object), target.server_name()) else { continue };
         // Where TLS is passed through, the Pods see who connects, and nobody else does.
         let is_passed = target.purpose == Purpose::Passing;
@@ -407,7 +390,7 @@ pub fn crossings<'e, W: World + ?Sized>(
                     ciphers: Vec::new(),
                 }),
                 guards: guard.iter().cloned().collect(),
-                serves: Serves::Relay { upstream: target.clone(), is_stream },
+                serves: Serves::Relay { upstream: target.clone() },
             });
         }
     }

@@ -138,7 +138,7 @@ pub fn resolve_destination<W: World + ?Sized>(
             port.number
         }
     };
-    let mut upstream = UpstreamId { object: found.id, port, subset: written.subset.clone(), purpose: Purpose::Routes };
+    let mut upstream = UpstreamId { subset: written.subset.clone(), ..UpstreamId::new(&found.id, port) };
     let differs = |target: &UpstreamId| origination::differs_for_connections(world, target);
     if speaks == Speaks::Anything && behind(world, &upstream).iter().any(differs) {
         upstream.purpose = Purpose::Connections;
@@ -271,7 +271,7 @@ pub fn check_on_gateway<W: World + ?Sized>(
         _ => {}
     }
     // What a filter asks there, Envoy compares with no rules.
-    let is_judged = || upstream.purpose == Purpose::Routes && access::replaces_isolation(world, upstream);
+    let is_judged = || upstream.purpose.is_judged() && access::replaces_isolation(world, upstream);
     if let Some(reason) = isolated_from(world, gateway_owner, id).filter(|_| !is_judged()) {
         return Err((Code::ServiceIsolated, reason));
     }

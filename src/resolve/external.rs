@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::ir::client_tls::{ClientTls, PeerName};
-use crate::ir::upstream::{Endpoint, Locality, Purpose, Upstream, UpstreamId, UpstreamProtocol};
+use crate::ir::upstream::{Endpoint, Locality, Upstream, UpstreamId, UpstreamProtocol};
 use crate::model::labels::contains_all;
-use crate::model::{Code, FieldPath, Finding, Findings, Labels, Name, ObjectRef};
+use crate::model::{Code, FieldPath, Finding, Findings, Name, ObjectRef};
 
 use super::LoopbackEndpoints;
 use super::access;
@@ -470,15 +470,11 @@ fn join_one<W: World + ?Sized>(
     findings: &mut Findings,
 ) -> Result<(), String> {
     let own = find_port(service, Some(&port.target)).map_err(|reason| format!(": {reason} as `targetPort`"));
-    let target = |own: &ExternalPort| UpstreamId {
-        object: service.id.clone(),
-        port: own.number,
-        subset: Labels::new(),
-        purpose: upstream.id.purpose,
-    };
+    let purpose = upstream.id.purpose;
+    let target = |own: &ExternalPort| UpstreamId { purpose, ..UpstreamId::new(&service.id, own.number) };
     // What a filter asks there, Envoy compares with no rules.
     let is_judged = || {
-        upstream.id.purpose == Purpose::Routes
+        upstream.id.purpose.is_judged()
             && own.as_ref().is_ok_and(|own| access::replaces_isolation(from.world, &target(own)))
     };
     // Grouping does not pass on what an isolated workspace shared with the group's owner only.
@@ -495,7 +491,6 @@ fn join_one<W: World + ?Sized>(
         return Err(format!(": its port {} does not speak HTTP", own.number));
     }
     let through = Some((vd, port));
-    let purpose = upstream.id.purpose;
     let way = origination::to_external(from, service, own, through, purpose, &mut upstream.secrets, findings);
     let tls = match way {
         Way::Plain => None,

@@ -46,6 +46,7 @@ pub mod crossing;
 pub mod delegation;
 pub mod destination;
 pub mod eastwest;
+mod edition;
 pub mod expression;
 pub mod external;
 pub mod facts;

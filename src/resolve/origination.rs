@@ -16,7 +16,7 @@ use crate::ir::secret::{AltName, SecretPart};
 use crate::ir::trust::Identity;
 use crate::ir::upstream::{Purpose, UpstreamId, UpstreamProtocol};
 use crate::ir::{Secret, SecretId};
-use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, Name, ObjectRef, WorkspaceId};
+use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Name, ObjectRef, WorkspaceId};
 
 use super::certificate;
 use super::destination::selects;
@@ -117,7 +117,7 @@ pub(super) fn to_service<W: World + ?Sized>(
     let said = by_policy(from.world, target, || Server::named(hostname.clone()), findings)
         .or_else(|| through.and_then(|through| by_policy_on(from.world, through, findings)))
         .or_else(|| {
-            let is_tls = port.protocol.is_none() && purpose != Purpose::Connections;
+            let is_tls = port.protocol.is_none() && !purpose.is_stream();
             is_tls.then(|| Said {
                 tls: Some(Origination::verified()),
                 server: Server::named(hostname.clone()),
@@ -164,7 +164,7 @@ pub(super) fn to_external<W: World + ?Sized>(
             Some(Said { server: server(), ..said })
         })
         .or_else(|| match &port.tls {
-            PortTls::ForHttp(tls) if purpose != Purpose::Connections => Some(of_port(tls)),
+            PortTls::ForHttp(tls) if !purpose.is_stream() => Some(of_port(tls)),
             _ => None,
         });
     done(from, said, offers(port.protocol, purpose), secrets, findings)
@@ -181,18 +181,19 @@ pub(super) fn crosses_as<W: World + ?Sized>(
     through: Through<'_>,
     purpose: Purpose,
 ) -> Result<Purpose, (Code, String)> {
+    let crossing = if purpose.is_stream() { Purpose::CrossingStream } else { Purpose::Crossing };
     if !policies(world, (&service.id, port.number)).is_empty() {
-        return Ok(Purpose::Crossing);
+        return Ok(crossing);
     }
     if port.protocol.is_none() {
         // Whole connections to a port that speaks TLS are TLS already.
-        return Ok(if purpose == Purpose::Connections { Purpose::CrossingTls } else { Purpose::Crossing });
+        return Ok(if purpose.is_stream() { Purpose::CrossingTls } else { Purpose::Crossing });
     }
-    let Some((vd, own)) = through else { return Ok(Purpose::Crossing) };
+    let Some((vd, own)) = through else { return Ok(crossing) };
     let by_policy = policies(world, (&vd.id, own.number));
     let says_tls =
         |policy: &Arc<PolicyObject>| matches!(policy.effect, PolicyEffect::Valid(Policy::ClientTls(Some(_))));
-    let wants_tls = by_policy.first().map_or(own.is_tls && purpose != Purpose::Connections, says_tls);
+    let wants_tls = by_policy.first().map_or(own.is_tls && !purpose.is_stream(), says_tls);
     if wants_tls {
         let message = format!(
             "TLS is to be started towards it, and the gateways of its cluster know only what is said of `{}` itself: put a ClientTLSPolicy on it, or let its port be one for HTTPS",
@@ -200,7 +201,7 @@ pub(super) fn crosses_as<W: World + ?Sized>(
         );
         return Err((Code::Unsupported, message));
     }
-    Ok(Purpose::Crossing)
+    Ok(crossing)
 }
 
 /// Whether connections that are passed on are reached in another way than requests.
@@ -227,7 +228,7 @@ pub(super) fn hostname<W: World + ?Sized>(world: &W, id: &ObjectRef) -> Name {
 
 fn offers(protocol: Option<UpstreamProtocol>, purpose: Purpose) -> Offers {
     match protocol {
-        _ if purpose == Purpose::Connections => Offers::Nothing,
+        _ if purpose.is_stream() => Offers::Nothing,
         _ if purpose == Purpose::GrpcServer => Offers::Http2,
         Some(UpstreamProtocol::Http1) => Offers::Http1,
         Some(UpstreamProtocol::Http2) => Offers::Http2,
@@ -244,7 +245,7 @@ fn offers(protocol: Option<UpstreamProtocol>, purpose: Purpose) -> Offers {
 fn policies<W: World + ?Sized>(world: &W, (object, port): (&ObjectRef, u16)) -> Vec<Arc<PolicyObject>> {
     let Some(owner) = world.roster().owner_of(object) else { return Vec::new() };
     let Some(labels) = destination_labels(world, object) else { return Vec::new() };
-    let target = UpstreamId { object: object.clone(), port, subset: Labels::new(), purpose: Purpose::Routes };
+    let target = UpstreamId::new(object, port);
     let mut found = world.connection_policies(owner, object, &labels);
     found.retain(|policy| {
         matches!(policy.effect, PolicyEffect::Valid(Policy::ClientTls(_)))
@@ -290,7 +291,7 @@ fn by_protocol<'a, W: World + ?Sized>(
     (vd, port): (&'a VirtualDestination, &VirtualPort),
     purpose: Purpose,
 ) -> Option<Said<'a>> {
-    (port.is_tls && purpose != Purpose::Connections).then(|| Said {
+    (port.is_tls && !purpose.is_stream()).then(|| Said {
         tls: Some(Origination::verified()),
         server: server_of(world, vd),
         by: (vd.id.clone(), FieldPath::new("spec.ports")),

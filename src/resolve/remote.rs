@@ -8,7 +8,7 @@
 
 use crate::ir::client_tls::ClientTls;
 use crate::ir::upstream::{Purpose, UpstreamId};
-use crate::model::{Code, FieldPath, Finding, Findings, Labels, ObjectRef, WorkspaceId};
+use crate::model::{Code, FieldPath, Finding, Findings, ObjectRef, WorkspaceId};
 
 use super::access;
 use super::attachment::is_protected;
@@ -37,13 +37,8 @@ pub(super) fn reach<W: World + ?Sized>(
     findings: &mut Findings,
 ) -> Result<Way, (Code, String)> {
     let (service, port) = own;
-    let target = UpstreamId {
-        object: service.id.clone(),
-        port: port.number,
-        subset: id.subset.clone(),
-        purpose: Purpose::Routes,
-    };
-    if id.purpose != Purpose::Connections && wants_to_pass(from.world, own, through) {
+    let target = UpstreamId { subset: id.subset.clone(), ..UpstreamId::new(&service.id, port.number) };
+    if !id.purpose.is_stream() && wants_to_pass(from.world, own, through) {
         // What is needed of the gateway's own is needed where there is a way.
         let mut own_secrets = Secrets::new();
         match hindrance(from, &service.id, through, id) {
@@ -117,7 +112,7 @@ fn hindrance<W: World + ?Sized>(
     if roster.workspaces.get(owner).is_some_and(|member| member.is_isolated()) {
         return Some(format!("workspace `{owner}` is isolated, and the gateway in front of it tells who may come in"));
     }
-    let routes = UpstreamId { purpose: Purpose::Routes, subset: Labels::new(), ..id.clone() };
+    let routes = UpstreamId::new(&id.object, id.port);
     let is_judged =
         is_protected(from.world, &routes) || !access::at_destination(from.world, from.gateway, &routes).is_empty();
     is_judged.then(|| "policies judge who may call it, and connections that pass through come from anybody".to_owned())

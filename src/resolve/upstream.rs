@@ -104,7 +104,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
                 for service in backing_services(world, &vd, findings) {
                     // Grouping does not pass on what an isolated workspace shared with the group's owner only.
                     let is_judged = || {
-                        id.purpose == Purpose::Routes
+                        id.purpose.is_judged()
                             && service_port(&service, Some(&port.target))
                                 .is_ok_and(|target| access::replaces_isolation(world, &upstream_of(&service, target)))
                     };
@@ -193,8 +193,8 @@ pub fn resolve_upstream<W: World + ?Sized>(
     match id.purpose {
         Purpose::GrpcServer => upstream.protocol = UpstreamProtocol::Http2,
         // Who sends has chosen.
-        Purpose::Crossing | Purpose::CrossingTls | Purpose::Passing => upstream.protocol = UpstreamProtocol::AsClient,
-        Purpose::Routes | Purpose::Connections | Purpose::HttpServer => {}
+        _ if id.purpose.is_crossing() => upstream.protocol = UpstreamProtocol::AsClient,
+        _ => {}
     }
     let remotes =
         behind.iter().map(|Behind { way, .. }| (way.remote.target.object.cluster.clone(), way.remote.clone()));
@@ -244,7 +244,7 @@ fn bar_judged<W: World + ?Sized>(world: &W, gateway: &GatewayId, id: &UpstreamId
 }
 
 fn upstream_of(service: &Service, port: &ServicePort) -> UpstreamId {
-    UpstreamId { object: service.id.clone(), port: port.number, subset: Labels::new(), purpose: Purpose::Routes }
+    UpstreamId::new(&service.id, port.number)
 }
 
 /// The Services behind a virtual destination, one per cluster.
@@ -346,12 +346,7 @@ pub fn behind<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> Vec<Upstre
         }
         for service in external::backing(world, &vd) {
             if let Ok(target) = external::find_port(&service, Some(&port.target)) {
-                targets.push(UpstreamId {
-                    object: service.id.clone(),
-                    port: target.number,
-                    subset: Labels::new(),
-                    purpose: Purpose::Routes,
-                });
+                targets.push(UpstreamId::new(&service.id, target.number));
             }
         }
     }

@@ -291,8 +291,8 @@ fn routes(compiled: &Compiled) -> Vec<String> {
                     }
                     Serves::Tcp(Some(route)) => list.push(format!("{place} connections {}", show_route(route))),
                     Serves::Tcp(None) => list.push(format!("{place} connections closed")),
-                    Serves::Relay { upstream, is_stream } => {
-                        let what = if *is_stream { "connections" } else { "requests" };
+                    Serves::Relay { upstream } => {
+                        let what = if upstream.purpose.is_crossing_whole() { "connections" } else { "requests" };
                         let client = chain.tls.as_ref().and_then(|tls| tls.client.as_ref());
                         let names: Vec<&str> =
                             client.iter().flat_map(|c| &c.names).map(|name| name.0.as_str()).collect();

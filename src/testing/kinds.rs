@@ -410,6 +410,11 @@ fn values(of: &Value) -> impl Iterator<Item = &Value> {
     of.as_object().into_iter().flat_map(|fields| fields.values()).chain(of.as_array().into_iter().flatten())
 }
 
+/// A group by the name of its cluster or its endpoints, whoever is behind it.
+fn of_any_edition(name: &str) -> &str {
+    name.split(['+', '@']).next().unwrap_or_default()
+}
+
 /// What there is beside routes: the filters of clusters, of all routes together and of whole connections, with their messages;
 /// and the fields of a virtual destination.
 fn beside_routes(compiled: &Compiled) -> BTreeSet<(String, String)> {
@@ -426,14 +431,16 @@ fn beside_routes(compiled: &Compiled) -> BTreeSet<(String, String)> {
     let is_group = |name: &Value| name.as_str().is_some_and(|name| name.starts_with("vd/"));
     for cluster in resources(compiled, ResourceType::Cluster).iter().filter(|cluster| is_group(&cluster["name"])) {
         // The filters among them are told above, and the name of the endpoints says what the others are.
-        let is_own =
-            |field: &str| !["metadata", "typed_extension_protocol_options", "eds_cluster_config"].contains(&field);
+        let is_own = |field: &str| {
+            !["name", "metadata", "typed_extension_protocol_options", "eds_cluster_config"].contains(&field)
+        };
         for (field, value) in cluster.as_object().into_iter().flatten().filter(|(field, _)| is_own(field)) {
-            filters.insert((format!("`{field}` of the cluster"), format!("{} {value}", cluster["name"])));
+            let group = of_any_edition(cluster["name"].as_str().unwrap_or_default());
+            filters.insert((format!("`{field}` of the cluster"), format!("{group} {value}")));
         }
     }
     for group in resources(compiled, ResourceType::Endpoint).iter().filter(|group| is_group(&group["cluster_name"])) {
-        let cluster = group["cluster_name"].as_str().unwrap_or_default().split('@').next().unwrap_or_default();
+        let cluster = of_any_edition(group["cluster_name"].as_str().unwrap_or_default());
         for (field, value) in values(&group["endpoints"]).filter_map(Value::as_object).flatten() {
             filters.insert((format!("`{field}` of the endpoints"), format!("{cluster} {value}")));
         }

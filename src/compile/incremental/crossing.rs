@@ -4,9 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::upstream::Purpose;
 use crate::ir::{GatewayPlan, Listener, Secret, SecretId, Upstream, UpstreamId};
-use crate::model::{Findings, GatewayId, Kind, Labels, Name, ObjectRef};
+use crate::model::{Findings, GatewayId, Kind, Name, ObjectRef};
 use crate::resolve::crossing::{Exposure, crossings};
 use crate::resolve::gateway::{Membership, membership};
 
@@ -43,9 +42,9 @@ impl Exposed {
     /// Those of Services of a cluster.
     fn within<'e>(&'e self, cluster: &'e Name) -> impl Iterator<Item = &'e Exposure> {
         let object = ObjectRef::new(Kind::Service, cluster, "", "");
-        let nothing = UpstreamId { object, port: 0, subset: Labels::new(), purpose: Purpose::default() };
+        let nothing = UpstreamId::new(&object, 0);
         let sender = GatewayId::new("", "", Vec::new());
-        let first = Exposure { target: nothing.clone(), sender, upstream: nothing, is_stream: false };
+        let first = Exposure { target: nothing.clone(), sender, upstream: nothing };
         self.all.range(first..).take_while(move |exposure| exposure.target.object.cluster == *cluster)
     }
 
@@ -122,12 +121,10 @@ impl Serving {
                 }
             }
         }
-        let is_stream = self.of_streams.contains(id);
         let exposure = |target: &UpstreamId| Exposure {
             target: target.clone(),
             sender: self.gateway.clone(),
             upstream: id.clone(),
-            is_stream,
         };
         let needs = now.is_some_and(Upstream::needs_identity);
         let changed = if needs { self.crossing.needing.insert(id.clone()) } else { self.crossing.needing.remove(id) };
@@ -139,15 +136,6 @@ impl Serving {
         before.iter().filter(|exposure| !now.contains(exposure)).for_each(|exposure| exposed.remove(exposure));
         if !now.is_empty() {
             self.crossing.exposing.insert(id.clone(), now);
-        }
-    }
-
-    /// Notes anew what the upstreams of some streams expose.
-    pub(super) fn note_streams(&mut self, plan: &GatewayPlan, before: &BTreeSet<UpstreamId>, exposed: &mut Exposed) {
-        let others: Vec<UpstreamId> = self.of_streams.symmetric_difference(before).cloned().collect();
-        for id in others {
-            let upstream = plan.upstreams.get(&id).map(AsRef::as_ref);
-            self.note_upstream(&id, upstream, upstream, exposed);
         }
     }
 

@@ -13,10 +13,9 @@ use imbl::{OrdMap, OrdSet};
 use crate::compile::full::Compiled;
 use crate::compile::inputs::Inputs;
 use crate::crd::Change;
-use crate::ir::upstream::Purpose;
 use crate::ir::{GatewayPlan, Upstream, UpstreamId};
 use crate::memo::Reads;
-use crate::model::{Findings, GatewayId, Kind, Labels, ObjectRef};
+use crate::model::{Findings, GatewayId, Kind, ObjectRef};
 use crate::resolve::gateway::owner_of;
 use crate::resolve::lower::{Lowered, lower, service_of_slice};
 use crate::resolve::upstream::resolve_upstream;
@@ -168,8 +167,7 @@ impl Endpoints {
     /// In proportion to them and to the gateways.
     pub fn led_to<'a>(&'a self, service: &'a ObjectRef) -> impl Iterator<Item = (&'a GatewayId, &'a UpstreamId)> {
         let named = self.plans.iter().flat_map(move |(gateway, plan)| {
-            let first =
-                UpstreamId { object: service.clone(), port: 0, subset: Labels::new(), purpose: Purpose::default() };
+            let first = UpstreamId::new(service, 0);
             let own = plan.upstreams.range(first..).take_while(move |(id, _)| id.object == *service);
             own.map(move |(id, _)| (gateway, id))
         });

@@ -45,7 +45,7 @@ pub(super) struct Serving {
     /// How many virtual hosts name an upstream, and the routes of whole connections once more.
     pub(super) wanted: BTreeMap<UpstreamId, usize>,
     /// Those of routes of whole connections.
-    pub(super) of_streams: BTreeSet<UpstreamId>,
+    of_streams: BTreeSet<UpstreamId>,
     /// Those that policies share for all routes.
     pub(super) of_extensions: BTreeSet<UpstreamId>,
     /// How many pieces give an owner a say in what policies share.
@@ -187,7 +187,6 @@ impl Serving {
         let mut touched = stale.upstreams;
         let mut gone: Vec<UpstreamId> = Vec::new();
         self.is_sharing_stale |= stale.extensions;
-        let streams = stale.listeners.then(|| self.of_streams.clone());
         if stale.listeners {
             self.arrange(&moved, &owner, &mut plan, around);
             self.share(&mut plan, around);
@@ -206,9 +205,6 @@ impl Serving {
             }
         }
         self.lead(gone, touched, &owner, &mut plan, around);
-        if let Some(before) = streams {
-            self.note_streams(&plan, &before, around.exposed);
-        }
         self.settle_secrets(&mut plan, stale.identity, around);
         self.plan = plan;
     }

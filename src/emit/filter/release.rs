@@ -133,7 +133,11 @@ pub(in super::super) fn beyond(route: &Route, release: EnvoyRelease) -> Vec<Beyo
     let mut found = Vec::new();
     for (policy, destination) in policies(route).filter(|(policy, _)| needs(policy) > release) {
         let on = |attached: &&Attachment| {
-            attached.policy.kind == policy.kind() && attached.destination.as_ref() == destination
+            let is_there = match (&attached.destination, destination) {
+                (Some(selected), Some(destination)) => selected.is_edition_of(destination),
+                (selected, destination) => selected.is_none() && destination.is_none(),
+            };
+            is_there && attached.policy.kind == policy.kind()
         };
         for row in newer(policy).filter(|row| row.since > release) {
             let tell = |attached: &Attachment| Beyond {

@@ -12,8 +12,9 @@ use crate::ir::listener::{
 };
 use crate::ir::route::{Action, EffectiveLabels, Forward, Hop, Matcher, Route, RouteBody, Routes, WeightedDestination};
 use crate::ir::secret::{AltName, SecretId, SecretPart};
+use crate::ir::upstream::Purpose;
 use crate::model::{Code, FieldPath, Finding, Host, Kind, Name, ObjectRef, WorkspaceId};
-use crate::resolve::attachment::is_protected;
+use crate::resolve::attachment::{edition_for_connections, is_protected};
 use crate::resolve::destination::{Speaks, check_on_gateway, resolve_destination};
 use crate::resolve::facts::{
     Fault, ListenerProtocol, StreamMatcher, StreamRoute, Table, Termination, TlsMaterial, TlsMode,
@@ -462,7 +463,14 @@ fn destinations<W: World + ?Sized>(
     let mut destinations = Vec::with_capacity(stream.destinations.len());
     for written in &stream.destinations {
         let holder = Holder { id: &table.id, owner };
-        let upstream = resolve_destination(here.world, holder, owner, written, Speaks::Anything, here.findings)?;
+        let mut upstream = resolve_destination(here.world, holder, owner, written, Speaks::Anything, here.findings)?;
+        // Where they cross clusters, the gateway there passes them on whole, and requests to the same port not.
+        let object = &upstream.object;
+        if object.kind == Kind::VirtualDestination
+            || (object.kind == Kind::Service && object.cluster != here.gateway.cluster)
+        {
+            upstream.purpose = Purpose::Connections;
+        }
         let fault = |(code, message)| Fault { code, field: written.field.clone(), message };
         check_on_gateway(here.world, here.gateway, here.owner, &upstream).map_err(fault)?;
         if is_closed_by_policy(here.world, &upstream) || is_protected(here.world, &upstream) {
@@ -478,6 +486,7 @@ fn destinations<W: World + ?Sized>(
             );
             return Err(fault((Code::Unsupported, message)));
         }
+        upstream.edition = edition_for_connections(here.world, &upstream);
         destinations.push(WeightedDestination { upstream, weight: written.weight, policies: Vec::new() });
     }
     Ok(destinations)

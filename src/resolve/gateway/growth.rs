@@ -169,7 +169,7 @@ fn body<W: World + ?Sized>(world: &W, route: &FinalRoute, attached: &Attached) -
             destinations: destinations
                 .iter()
                 .map(|(upstream, weight)| WeightedDestination {
-                    upstream: upstream.clone(),
+                    upstream: attached.in_its_edition(upstream),
                     weight: *weight,
                     policies: attached.destinations.get(upstream).cloned().unwrap_or_default(),
                 })
@@ -199,7 +199,8 @@ fn lacks_auth<W: World + ?Sized>(world: &W, body: &RouteBody) -> bool {
 fn authenticates(body: &RouteBody) -> bool {
     let by: Vec<&Attachment> =
         body.attached.iter().filter(|a| matches!(a.policy.kind, Kind::ExtAuthPolicy | Kind::JwtPolicy)).collect();
-    let on_destination = |upstream: &UpstreamId| by.iter().any(|a| a.destination.as_ref() == Some(upstream));
+    let on_destination =
+        |upstream: &UpstreamId| by.iter().any(|a| a.destination.as_ref().is_some_and(|at| at.is_edition_of(upstream)));
     by.iter().any(|a| a.destination.is_none())
         || matches!(&body.action, Action::Forward(forward)
             if forward.destinations.iter().all(|destination| on_destination(&destination.upstream)))
@@ -283,9 +284,11 @@ fn at_destinations(body: &Arc<RouteBody>, now: &Attached) -> Arc<RouteBody> {
     let Action::Forward(forward) = &body.action else { return body.clone() };
     let destinations = forward.destinations.iter().map(|kept| {
         let own = kept.policies.iter().filter(|policy| !policy::is_of_destinations_owner(policy.kind()));
-        let theirs = now.destinations.get(&kept.upstream).into_iter().flatten();
+        let upstream = kept.upstream.of_any_edition();
+        let theirs = now.destinations.get(&upstream).into_iter().flatten();
         let theirs = theirs.filter(|policy| policy::is_of_destinations_owner(policy.kind()));
-        WeightedDestination { policies: own.chain(theirs).cloned().collect(), ..kept.clone() }
+        let policies = own.chain(theirs).cloned().collect();
+        WeightedDestination { upstream: now.in_its_edition(&upstream), policies, weight: kept.weight }
     });
     let destinations: Arc<[WeightedDestination]> = destinations.collect();
     let is_theirs = |attachment: &&Attachment| {

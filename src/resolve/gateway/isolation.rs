@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use crate::ir::UpstreamId;
 use crate::ir::route::{RouteBody, RouteFault};
-use crate::ir::upstream::Purpose;
-use crate::model::{Code, Finding, Findings, GatewayId, Kind, Labels, ObjectRef, WorkspaceId};
+use crate::model::{Code, Finding, Findings, GatewayId, Kind, ObjectRef, WorkspaceId};
 use crate::resolve::access::replaces_isolation;
 use crate::resolve::destination::{isolated_from, service_port};
 use crate::resolve::external;
@@ -68,7 +67,7 @@ pub(super) fn hidden_from<W: World + ?Sized>(
     clients: &[WorkspaceId],
     upstream: &UpstreamId,
 ) -> BTreeMap<WorkspaceId, ObjectRef> {
-    let is_judged = |target: &UpstreamId| upstream.purpose == Purpose::Routes && replaces_isolation(world, target);
+    let is_judged = |target: &UpstreamId| upstream.purpose.is_judged() && replaces_isolation(world, target);
     let mut behind: Vec<ObjectRef> = Vec::new();
     if !is_judged(upstream) {
         behind.push(upstream.object.clone());
@@ -80,12 +79,9 @@ pub(super) fn hidden_from<W: World + ?Sized>(
         let owner = world.roster().owner_of(&vd.id);
         let is_others = |id: &ObjectRef| world.roster().owner_of(id) != owner;
         for service in backing_services(world, &vd, &mut Findings::new()) {
-            let target = service_port(&service, Some(&port.target)).ok().map(|target| UpstreamId {
-                object: service.id.clone(),
-                port: target.number,
-                subset: Labels::new(),
-                purpose: Purpose::Routes,
-            });
+            let target = service_port(&service, Some(&port.target))
+                .ok()
+                .map(|target| UpstreamId::new(&service.id, target.number));
             if is_others(&service.id) && !target.is_some_and(|target| is_judged(&target)) {
                 behind.push(service.id.clone());
             }

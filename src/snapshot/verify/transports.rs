@@ -153,7 +153,8 @@ impl Checker<'_> {
         chain: &listener_pb::FilterChain,
         server_names: &[String],
     ) {
-        if server_names.iter().any(|name| name.starts_with("outbound_.") || name.starts_with("tls_.")) {
+        if server_names.iter().any(|name| ["outbound_.", "tcp_.", "tls_."].iter().any(|first| name.starts_with(first)))
+        {
             self.check_admits(place, chain);
         }
     }

@@ -5,11 +5,11 @@ use crate::ir::policy::Place;
 use crate::ir::policy::jwt::{ClearRouteCache, Jwt, Mode, Verification};
 use crate::ir::policy::rate_limit::{Counter, LimitAction, LimitItem, LimitService};
 use crate::ir::upstream::Purpose;
-use crate::model::{Kind, Labels};
+use crate::model::Kind;
 
 fn upstream(name: &str, purpose: Purpose) -> UpstreamId {
     let object = ObjectRef::new(Kind::Service, "c1", "shop", name);
-    UpstreamId { object, port: 80, subset: Labels::new(), purpose }
+    UpstreamId { purpose, ..UpstreamId::new(&object, 80) }
 }
 
 fn id(name: &str) -> ObjectRef {
