@@ -19,6 +19,8 @@ mod clusters;
 mod conformance;
 mod faults;
 mod gateways;
+mod hour;
+mod killed;
 mod many;
 mod scenarios;
 mod shop;

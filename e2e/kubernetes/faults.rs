@@ -81,7 +81,7 @@ impl Faulty {
     }
 
     /// Ends every connection.
-    fn cut(&self) {
+    pub(super) fn cut(&self) {
         for task in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }

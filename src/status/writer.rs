@@ -330,10 +330,14 @@ fn fields_of(status: &Value) -> u64 {
     hasher.finish()
 }
 
+/// What an API server says of a field that its definition does not know.
+const UNDECLARED: &str = ": field not declared in schema";
+
 /// The fields of the status that an API server says its definition does not know, each as a path.
 fn undeclared(message: &str) -> BTreeSet<String> {
-    let paths = message.split(": field not declared in schema");
-    let of_status = paths.filter_map(|part| part.rsplit_once(".status.").map(|(_, path)| path));
+    // What follows the last of these words is about something else.
+    let (named, _) = message.rsplit_once(UNDECLARED).unwrap_or_default();
+    let of_status = named.split(UNDECLARED).filter_map(|part| part.rsplit_once(".status.").map(|(_, path)| path));
     of_status
         .filter(|path| !path.contains([' ', ':']))
         .map(|path| format!("\u{0}{}", path.replace('.', "\u{0}")))
@@ -412,6 +416,8 @@ mod tests {
         let paths = ["\u{0}common\u{0}State\u{0}observedGeneration", "\u{0}conditions"].map(str::to_owned);
         assert_eq!(undeclared(words), paths.into());
         assert!(undeclared("routetables \"cart\" is forbidden").is_empty());
+        let conflict = "Apply failed with 1 conflict: conflict with \"gloo\": .status.common.State.approval";
+        assert!(undeclared(conflict).is_empty(), "fields of another are known to the definition");
         let mut status =
             json!({"common": {"State": {"approval": "ACCEPTED", "observedGeneration": 1}}, "conditions": []});
         for path in undeclared(words) {
