@@ -11,16 +11,22 @@ use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service
 use serde_json::{Value, json};
 
 use crate::support::chancery::{Chancery, Settings};
-use crate::support::kube::Kube;
+use crate::support::kube::{Kube, kubectl_with};
 use crate::support::wait::{Not, PATIENCE, until};
 use crate::xds_port::{labels, node, text};
 
 mod clusters;
 mod conformance;
 mod faults;
+mod gateways;
+mod hour;
+mod killed;
 mod many;
+mod scenarios;
+mod shop;
 mod statuses;
 mod tokens;
+mod writing;
 
 /// Definitions that keep whatever is written, as those of another installation may be.
 fn loose_definitions() -> Vec<Value> {
