@@ -309,11 +309,13 @@ async fn room_for_values_ends_and_nobody_loses_it_to_others() -> anyhow::Result<
     }
     world.mesh.edit("RouteTable/team/child@cluster-1", |table| {
         let routes = table["spec"]["http"].as_array_mut().expect("routes");
-        let who = routes.iter_mut().find(|route| route["name"] == json!("who")).expect("the route");
-        let more = (0..1000).map(|index| json!({"uri": {"exact": format!("/more/{index}")}}));
-        who["matchers"].as_array_mut().expect("matchers").extend(more);
+        for (name, count) in [("who", 600), ("who-else", 600)] {
+            let who = routes.iter_mut().find(|route| route["name"] == json!(name)).expect("the route");
+            let more = (0..count).map(|index| json!({"uri": {"exact": format!("/more/{name}/{index}")}}));
+            who["matchers"].as_array_mut().expect("matchers").extend(more);
+        }
     })?;
-    world.answers(&get("/more/999", &[]), 200).await?;
+    world.answers(&get("/more/who-else/599", &[]), 200).await?;
     assert_eq!(kept(&mut world, &theirs, 200).await?, 200, "it has half as many, so the first is forgotten");
     assert_eq!(kept(&mut world, &own, 299).await?, 429, "and its neighbour has as many as before");
     let shown = world.explained(&theirs("a"))?;
@@ -327,11 +329,7 @@ async fn room_for_values_ends_and_nobody_loses_it_to_others() -> anyhow::Result<
 }
 
 /// How a value is answered that has used its limit up, after 600 others came.
-async fn kept(
-    world: &mut Delegated,
-    asked: &dyn Fn(&str) -> Request,
-    passing: u16,
-) -> anyhow::Result<u16> {
+async fn kept(world: &mut Delegated, asked: &dyn Fn(&str) -> Request, passing: u16) -> anyhow::Result<u16> {
     for status in [passing, passing, 429] {
         assert_eq!(world.send(&asked("first")).await?.status, status);
     }

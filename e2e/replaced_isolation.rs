@@ -152,7 +152,11 @@ async fn r46_a_policy_replaces_isolation_behind_a_virtual_destination() -> anyho
         }
         let now = received();
         let got = [now.0 - before.0, now.1 - before.1];
-        assert_eq!(got, is_opened.map(|is_open| if is_open { 10 } else { 0 }), "{kind}: those that it is for, and reading alone");
+        assert_eq!(
+            got,
+            is_opened.map(|is_open| if is_open { 10 } else { 0 }),
+            "{kind}: those that it is for, and reading alone"
+        );
         files.iter().try_for_each(std::fs::remove_file)?;
         becomes("GET", 503).await?;
     }

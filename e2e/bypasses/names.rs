@@ -117,13 +117,16 @@ async fn no_name_leads_a_policy_to_what_others_hide_or_protect() -> anyhow::Resu
         })?;
     }
     world.is_open().await?;
-    let keys = json!({"providers": {"b": {"issuer": "https://b", "local": {"inline": Issuer::ec("https://b")?.jwks()}}}});
+    let keys =
+        json!({"providers": {"b": {"issuer": "https://b", "local": {"inline": Issuer::ec("https://b")?.jwks()}}}});
     for guard in [
         policy("AccessPolicy", &json!({"authzList": [{"allowedMethods": ["GET", "POST"]}]})),
         policy("JWTPolicy", &keys),
     ] {
         let files = manifests::write(world.team.mesh.directory(), std::slice::from_ref(&guard))?;
-        world.is_closed("`Service/shop/hidden@cluster-1`, which its owner lets filters of this gateway not ask").await?;
+        world
+            .is_closed("`Service/shop/hidden@cluster-1`, whose owner does not let filters of this gateway ask it")
+            .await?;
         files.iter().try_for_each(std::fs::remove_file).context("remove the policy")?;
         world.is_open().await?;
     }

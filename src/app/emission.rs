@@ -151,7 +151,9 @@ impl Emission {
         let mut told = Vec::new();
         for Waiting { policies, before } in self.shared.waiting() {
             let until = match self.shared.names_no_settings() {
-                None => "routes that the gateway refused are right, as those that stand in for them name them".to_owned(),
+                None => {
+                    "routes that the gateway refused are right, as those that stand in for them name them".to_owned()
+                }
                 Some(is_new) => {
                     let behind = behind(connected(), key, is_new);
                     let shown: Vec<String> = behind.iter().take(NAMED).map(|node| format!("{node:?}")).collect();

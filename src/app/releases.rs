@@ -19,10 +19,7 @@ use super::refusals::WORDS;
 ///
 /// # Rule
 /// R130: the routes answer 500 there, and what goes to a destination 503.
-pub(super) fn findings<'v>(
-    emissions: &BTreeMap<GatewayKey, Emission>,
-    connected: impl Fn() -> &'v View,
-) -> Findings {
+pub(super) fn findings<'v>(emissions: &BTreeMap<GatewayKey, Emission>, connected: impl Fn() -> &'v View) -> Findings {
     let mut beyond: BTreeSet<(Beyond, &GatewayId, EnvoyRelease)> = BTreeSet::new();
     for (key, emission) in emissions {
         beyond.extend(emission.beyond().into_iter().map(|beyond| (beyond, &key.gateway, key.envoy)));

@@ -371,7 +371,15 @@ fn matched<'c>(compiled: &'c Compiled, plan: &'c GatewayPlan, route: &'c Route) 
         Action::Redirect(_) | Action::Direct(_) => Vec::new(),
     };
     let values = plan.extensions.values_on(body);
-    MatchedRoute { name: route.name.clone(), matcher: route.matcher.clone(), body, is_frozen, off, values, destinations }
+    MatchedRoute {
+        name: route.name.clone(),
+        matcher: route.matcher.clone(),
+        body,
+        is_frozen,
+        off,
+        values,
+        destinations,
+    }
 }
 
 /// Whether the tree of a plan's route keeps what was accepted last.

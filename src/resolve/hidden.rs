@@ -175,7 +175,9 @@ impl<W: World + ?Sized> Way<'_, W> {
     fn is_barred(&self, service: &Service) -> bool {
         let roster = self.world.roster();
         match self.barred {
-            Barred::Hidden(owner) => owner.is_none_or(|owner| !is_visible(self.world, owner, &service.id, &service.labels)),
+            Barred::Hidden(owner) => {
+                owner.is_none_or(|owner| !is_visible(self.world, owner, &service.id, &service.labels))
+            }
             Barred::Foreign(owner) => roster.owner_of(&service.id) != Some(owner),
         }
     }

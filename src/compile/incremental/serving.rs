@@ -13,8 +13,8 @@ use crate::memo::Reads;
 use crate::model::{Findings, GatewayId, Host as Domain, Name, ObjectRef, WorkspaceId};
 use crate::resolve::facts::ListenerProtocol;
 use crate::resolve::gateway::{
-    ArrangedHost, Bindings, Difference, GrownTree, HostKey, Hosts, ListenerKey, OpenEntries, PlainPort, Rows, Served, Sharing,
-    is_implemented_by, listeners, owner_of, serve_on, sharing, upstreams_of, virtual_host,
+    ArrangedHost, Bindings, Difference, GrownTree, HostKey, Hosts, ListenerKey, OpenEntries, PlainPort, Rows, Served,
+    Sharing, is_implemented_by, listeners, owner_of, serve_on, sharing, upstreams_of, virtual_host,
 };
 use crate::resolve::mesh::{Mesh, MeshPort};
 use crate::resolve::upstream::resolve_upstream;

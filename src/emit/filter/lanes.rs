@@ -55,7 +55,10 @@ pub(in super::super) fn fill<'a>(
             return;
         };
         for (rank, step) in ranks.into_iter().zip(&steps) {
-            route.scope().slots.insert(holders[rank], held("chancery.limit", rate_limit::emit(step, &payloads, values)));
+            route
+                .scope()
+                .slots
+                .insert(holders[rank], held("chancery.limit", rate_limit::emit(step, &payloads, values)));
         }
     }
 }

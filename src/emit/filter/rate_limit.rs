@@ -20,7 +20,8 @@ use envoy_types::pb::google::protobuf::Any;
 use crate::ir::Policy;
 use crate::ir::policy::TextPattern;
 use crate::ir::policy::rate_limit::{
-    Bucket, LimitAction, LimitHeader, LimitHeaderValue, LimitItem, LimitService, LimitStep, LimitUnit, MetadataPath, MetadataSource, StepCounter,
+    Bucket, LimitAction, LimitHeader, LimitHeaderValue, LimitItem, LimitService, LimitStep, LimitUnit, MetadataPath,
+    MetadataSource, StepCounter,
 };
 use crate::ir::upstream::UpstreamId;
 use crate::model::Name;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::*;
 use crate::emit::{Emitter, Layout};
-use crate::ir::{Extensions, GatewayPlan};
 use crate::ir::policy::jwt::{ClearRouteCache, Jwt, Mode, Verification};
 use crate::ir::policy::rate_limit::{
     Bucket, ConfigurationLimits, Counter, Limit, LimitAction, LimitHeader, LimitHeaderValue, LimitItem, LimitNode,
@@ -12,6 +11,7 @@ use crate::ir::policy::rate_limit::{
 };
 use crate::ir::policy::{Phase, Place, TextPattern};
 use crate::ir::upstream::{Purpose, Upstream, UpstreamId};
+use crate::ir::{Extensions, GatewayPlan};
 use crate::model::WorkspaceId;
 
 const LIMITER: &str = "svc/cluster-1/shop/limiter/80#grpc";

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::{Policy, entries};
 use crate::ir::extension::{CHECK_SLOTS, CheckSet, Extensions, Level, STRICT_SLOTS, check_sets};
 use crate::ir::frozen::AcceptedRoute;
 use crate::ir::policy::rate_limit::{Limits, MOST_VALUES, OnTheWay, on_the_way};
 use crate::ir::route::{Action, RouteBody, RouteFault};
 use crate::ir::upstream::{Dial, Purpose, Server, UpstreamId};
+use crate::ir::{Policy, entries};
 use crate::model::{Code, Finding, Findings, GatewayId, Labels, Name, ObjectRef, WorkspaceId};
 use crate::resolve::facts::{Age, PolicyEffect};
 use crate::resolve::hidden::{leads_to_hidden, services_at};
@@ -81,7 +81,8 @@ fn count(route: &AcceptedRoute, open: &mut OpenEntries) {
         Action::Forward(forward) => &forward.destinations[..],
         Action::Redirect(_) | Action::Direct(_) => &[],
     };
-    let forms = || route.matchers.iter().map(|matcher| entries::count(matcher, route.body.policies.iter())).sum::<u64>();
+    let forms =
+        || route.matchers.iter().map(|matcher| entries::count(matcher, route.body.policies.iter())).sum::<u64>();
     let mut add = |limits: &[Arc<Limits>]| {
         for limits in limits {
             let own = limits.counter.open();
@@ -291,7 +292,7 @@ impl Barred {
             }
             (Self::Hidden, None) => "a Service or Pod of a workspace, and the policy is of none".to_owned(),
             (Self::Protected(service), _) => {
-                format!("`{service}`, which its owner lets filters of this gateway not ask")
+                format!("`{service}`, whose owner does not let filters of this gateway ask it")
             }
         }
     }

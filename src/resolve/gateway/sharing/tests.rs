@@ -65,8 +65,7 @@ fn what_a_gateway_counts_by_itself_has_an_end() {
     let compiled = |hosts: &[&str], matchers: usize| {
         let mut manifests = yaml::documents(WORLD).expect("the world is YAML");
         let matchers: Vec<_> = (0..matchers).map(|index| json!({"uri": {"exact": format!("/{index}")}})).collect();
-        let route =
-            json!({"labels": {"limit": "who"}, "matchers": matchers, "directResponse": {"status": 200}});
+        let route = json!({"labels": {"limit": "who"}, "matchers": matchers, "directResponse": {"status": 200}});
         let one = json!({"labels": {"limit": "who"}, "directResponse": {"status": 200}});
         let table = |name: &str, namespace: &str, spec: Value| {
             json!({
@@ -74,8 +73,10 @@ fn what_a_gateway_counts_by_itself_has_an_end() {
                 "metadata": {"name": name, "namespace": namespace}, "spec": spec,
             })
         };
-        let to = |namespace: &str| json!({"matchers": [{"uri": {"prefix": format!("/{namespace}")}}],
-            "delegate": {"routeTables": [{"name": namespace, "namespace": namespace}]}});
+        let to = |namespace: &str| {
+            json!({"matchers": [{"uri": {"prefix": format!("/{namespace}")}}],
+            "delegate": {"routeTables": [{"name": namespace, "namespace": namespace}]}})
+        };
         manifests.push(table(
             "www",
             "shop",
@@ -137,8 +138,7 @@ fn room_is_shared_between_workspaces() {
 fn what_envoy_makes_several_routes_of_counts_several_times() {
     let entries = |cors: &[Value], matcher: Value| -> u64 {
         let mut manifests = yaml::documents(WORLD).expect("the world is YAML");
-        let route =
-            json!({"labels": {"limit": "who"}, "matchers": [matcher], "directResponse": {"status": 200}});
+        let route = json!({"labels": {"limit": "who"}, "matchers": [matcher], "directResponse": {"status": 200}});
         manifests.push(json!({
             "apiVersion": "networking.gloo.solo.io/v2", "kind": "RouteTable",
             "metadata": {"name": "www", "namespace": "shop"},
