@@ -177,7 +177,7 @@ pub fn extensions<'a, W: World + ?Sized>(
     // How old the oldest policy is that uses a set of settings; of what is kept nobody knows, so that comes first.
     let mut ages: BTreeMap<CheckSet, Option<Age>> = BTreeMap::new();
     let gateway_owner = owner_of(world, gateway);
-    for kept in kept {
+    for kept in kept.filter(|kept| !kept.is_empty()) {
         let mut kept = kept.clone();
         // Keys are fetched though no route is served that needs them.
         kept.retain(|own| {
