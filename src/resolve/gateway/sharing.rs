@@ -356,10 +356,11 @@ fn barred<'p, W: World + ?Sized>(
                 subset: Labels::new(),
                 purpose,
             });
-            let may = |id: UpstreamId, findings: &mut Findings| {
-                gateway_owner.is_some_and(|own| may_be_asked(world, gateway, own, &id, findings))
+            let may = |id: &UpstreamId, findings: &mut Findings| {
+                gateway_owner.is_some_and(|own| may_be_asked(world, gateway, own, id, findings))
             };
-            if !ids.fold(true, |all, id| may(id, findings) && all) {
+            // All of them, so that each policy is told.
+            if ids.filter(|id| !may(id, findings)).count() > 0 {
                 barred.insert(dial, Barred::Protected(service.id.clone()));
             }
         }

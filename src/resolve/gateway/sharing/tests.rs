@@ -160,7 +160,7 @@ fn what_envoy_makes_several_routes_of_counts_several_times() {
     });
     let method = json!({"method": "POST", "uri": {"prefix": "/"}});
     assert_eq!(entries(&[], method.clone()), 1);
-    assert_eq!(entries(&[cors.clone()], method), 2);
+    assert_eq!(entries(std::slice::from_ref(&cors), method), 2);
     assert_eq!(entries(&[cors], json!({"uri": {"prefix": "/"}})), 1);
     let inverted = json!({"headers": [{"name": "x-a", "value": ".*", "regex": true, "invertMatch": true}]});
     assert_eq!(entries(&[], inverted), 2);
