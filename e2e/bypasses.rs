@@ -6,6 +6,7 @@
 //! What protects here are a CSRFPolicy and a route that a WAFPolicy keeps closed, as its kind is not supported. A request must
 //! never reach the backend by being written differently.
 
+mod names;
 mod ways_in;
 
 use anyhow::Context;

@@ -280,6 +280,65 @@ async fn allows_soon(world: &mut Delegated, passing: usize) -> anyhow::Result<()
     .await
 }
 
+/// The routes of `shop` beside those of `team`, and its own limit.
+const NEIGHBOUR: &str = r"
+- apiVersion: networking.gloo.solo.io/v2
+  kind: RouteTable
+  metadata: {name: own, namespace: shop, @}
+  spec:
+    hosts: [own.example.com]
+    virtualGateways: [{name: ingress}]
+    http: [{name: own, labels: {case: own}, matchers: [{uri: {prefix: /}}], directResponse: {status: 299}}]
+- apiVersion: admin.gloo.solo.io/v2
+  kind: RateLimitServerConfig
+  metadata: {name: own, namespace: shop, annotations: {cluster.solo.io/cluster: cluster-1, chancery/rate-limiting: local}}
+  spec: {raw: {descriptors: [{key: who, rateLimit: {unit: DAY, requestsPerUnit: 2}}]}}
+- {apiVersion: trafficcontrol.policy.gloo.solo.io/v2, kind: RateLimitPolicy, metadata: {name: own, namespace: shop, @}, spec: {applyToRoutes: [{route: {labels: {case: own}}}], config: {ratelimitServerConfig: {name: own}, raw: {rateLimits: [{actions: [{requestHeaders: {headerName: x-who, descriptorKey: who}}]}]}}}}
+";
+
+/// A gateway has room for so many values, and each workspace its part: whoever asks for more has fewer values counted apart on
+/// its routes, is told, and takes nothing from others.
+#[tokio::test]
+async fn room_for_values_ends_and_nobody_loses_it_to_others() -> anyhow::Result<()> {
+    let mut world = Delegated::start(&format!("{WORLD}{}{NEIGHBOUR}", policies())).await?;
+    let own = |who: &str| Request { host: "own.example.com".to_owned(), ..get("/", &[("x-who", who)]) };
+    let theirs = |who: &str| get("/who", &[("x-who", who)]);
+    // Of 600 values one is still known as the first, on either side.
+    for (asked, passing) in [(&own as &dyn Fn(&str) -> Request, 299), (&theirs, 200)] {
+        assert_eq!(kept(&mut world, asked, passing).await?, 429, "{passing}");
+    }
+    world.mesh.edit("RouteTable/team/child@cluster-1", |table| {
+        let routes = table["spec"]["http"].as_array_mut().expect("routes");
+        for (name, count) in [("who", 600), ("who-else", 600)] {
+            let who = routes.iter_mut().find(|route| route["name"] == json!(name)).expect("the route");
+            let more = (0..count).map(|index| json!({"uri": {"exact": format!("/more/{name}/{index}")}}));
+            who["matchers"].as_array_mut().expect("matchers").extend(more);
+        }
+    })?;
+    world.answers(&get("/more/who-else/599", &[]), 200).await?;
+    assert_eq!(kept(&mut world, &theirs, 200).await?, 200, "it has half as many, so the first is forgotten");
+    assert_eq!(kept(&mut world, &own, 299).await?, 429, "and its neighbour has as many as before");
+    let shown = world.explained(&theirs("a"))?;
+    let line = text(&shown, "/limits/0");
+    assert!(line.contains("(of each entry without a value only the last 500 values apart)"), "{line}");
+    let (approval, message, _) = world.verdict("RateLimitPolicy/team/who@cluster-1")?;
+    assert_eq!(approval, "WARNING", "{message}");
+    assert!(message.contains("the last 500 values are counted apart in place of 1000"), "{message}");
+    assert_eq!(world.verdict("RateLimitPolicy/shop/own@cluster-1")?.0, "ACCEPTED");
+    Ok(())
+}
+
+/// How a value is answered that has used its limit up, after 600 others came.
+async fn kept(world: &mut Delegated, asked: &dyn Fn(&str) -> Request, passing: u16) -> anyhow::Result<u16> {
+    for status in [passing, passing, 429] {
+        assert_eq!(world.send(&asked("first")).await?.status, status);
+    }
+    for other in 0..600 {
+        assert_eq!(world.send(&asked(&format!("other-{other}"))).await?.status, passing);
+    }
+    Ok(world.send(&asked("first")).await?.status)
+}
+
 /// R130.
 #[tokio::test]
 async fn r130_an_envoy_that_cannot_count_serves_no_limited_route() -> anyhow::Result<()> {

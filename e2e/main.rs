@@ -41,6 +41,7 @@ mod pressure;
 mod principals;
 mod rate_limit;
 mod refusals;
+mod replaced_isolation;
 mod rerouting;
 mod restart;
 mod scenarios;

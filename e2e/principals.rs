@@ -123,6 +123,7 @@ async fn who_bears_a_token_is_told_from_others() -> anyhow::Result<()> {
     );
     let (alice_and_bad, bad_and_carol) = (both("alice", "bad")?, both("bad", "carol")?);
     let bad = of_b("/pre", "bad")?;
+    const ASKED: &str = "AccessPolicy/team/bearers@cluster-1";
     for request in [&alice, &bob, &carol, &nobody("/pre"), &nobody("/plain"), &late, &many, &fifth] {
         assert_eq!(world.team.outcome(request).await?, (200, 1), "without the policy: {request:?}");
     }
@@ -145,6 +146,10 @@ async fn who_bears_a_token_is_told_from_others() -> anyhow::Result<()> {
             ("with a second token", alice_and_bad.clone(), true),
         ])
         .await?;
+
+    let (approval, message, _) = world.team.verdict(ASKED)?;
+    assert_eq!(approval, "WARNING", "{message}");
+    assert!(message.contains("`JWTPolicy/shop/post@cluster-1` verifies tokens after authorization"), "{message}");
 
     let anybody = json!({"requestPrincipals": ["*"], "notRequestPrincipals": ["https://b/bad", "https://a/b*"]});
     world.enforce(&at_stock(&anybody), &bob).await?;

@@ -46,6 +46,7 @@ const WORLD: &str = r"
       - {name: first, labels: {case: first}, matchers: [{uri: {prefix: /}, headers: [{name: x-to, value: first}]}], forwardTo: *stock}
       - {name: then, labels: {case: then}, matchers: [{uri: {prefix: /}, headers: [{name: x-to, value: then}]}], forwardTo: *stock}
       - {name: last, labels: {case: last}, matchers: [{uri: {prefix: /}, headers: [{name: x-to, value: last}]}], forwardTo: *stock}
+      - {name: here, labels: {case: here}, matchers: [{uri: {prefix: /}, headers: [{name: x-to, value: here}]}], forwardTo: *stock}
       - {name: start, labels: {case: start}, matchers: [{uri: {prefix: /}}], forwardTo: *stock}
 - apiVersion: security.policy.gloo.solo.io/v2
   kind: JWTPolicy
@@ -112,6 +113,7 @@ const WORLD: &str = r"
 - {apiVersion: v1, kind: Service, metadata: {name: limiter, namespace: team, @}, spec: {selector: {app: limiter}, ports: [{name: grpc, port: 9000}]}}
 - {apiVersion: admin.gloo.solo.io/v2, kind: RateLimitServerConfig, metadata: {name: limits, namespace: team, @}, spec: {destinationServers: [{ref: {name: limiter}, port: {name: grpc}}], raw: {descriptors: [{key: who, rateLimit: {unit: DAY, requestsPerUnit: 2}}]}}}
 - {apiVersion: admin.gloo.solo.io/v2, kind: RateLimitServerSettings, metadata: {name: limits, namespace: team, @}, spec: {destinationServer: {ref: {name: limiter}, port: {name: grpc}}, requestTimeout: 9s, denyOnFail: true}}
+- {apiVersion: admin.gloo.solo.io/v2, kind: RateLimitServerConfig, metadata: {name: here, namespace: team, annotations: {cluster.solo.io/cluster: cluster-1, chancery/rate-limiting: local}}, spec: {raw: {descriptors: [{key: who, rateLimit: {unit: DAY, requestsPerUnit: 2}}]}}}
 - {apiVersion: security.policy.gloo.solo.io/v2, kind: WAFPolicy, metadata: {name: closed, namespace: team, @}, spec: {applyToRoutes: [{route: {labels: {case: closed}}}], config: {disableCoreRuleSet: true}}}
 ";
 
@@ -147,7 +149,10 @@ impl World {
             |check: &Check| if check.header("x-pass") == "yes" { Verdict::pass() } else { Verdict::refuse(401) };
         let authz = Authorizer::start(([127, 0, 0, 1], 0).into(), judge).await?;
         let hash = base64(digest(&SHA1_FOR_LEGACY_USE_ONLY, b"wonder").as_ref());
+        // The gateway counts this one by itself.
+        let here = limit("here", "{postAuthz: {}}").replace("      serverSettings: {name: limits}\n", "");
         let limits = [
+            here.replace("{name: limits}", "{name: here}"),
             limit("first", "{preAuthz: {priority: -1}}"),
             limit("then", "{preAuthz: {}}"),
             limit("last", "{postAuthz: {}}"),
@@ -246,6 +251,8 @@ async fn whoever_moves_to_a_route_is_counted_there() -> anyhow::Result<()> {
     }
     for expected in [(200, 1), (200, 1), (429, 0)] {
         assert_eq!(world.team.outcome(&direct("first", "first")).await?, expected, "there by itself");
+        let request = moved(&world, "here", "here")?;
+        assert_eq!(world.team.outcome(&request).await?, expected, "moved to where the gateway counts by itself");
     }
     let request = moved(&world, "first", "first")?;
     assert_eq!(world.team.outcome(&request).await?, (200, 1), "counted where it came in");

@@ -574,7 +574,9 @@ impl CompileLoop {
         }
         self.publish();
         // A second time, with the same plans, if what is refused or cannot be done is another matter now.
-        let findings = (self.refusal_findings(), releases::findings(&self.emissions));
+        let view = OnceCell::new();
+        let view = || view.get_or_init(|| self.ledger.view());
+        let findings = (self.refusal_findings(), releases::findings(&self.emissions, view));
         if (&self.refusal_findings, &self.release_findings) != (&findings.0, &findings.1) {
             (self.refusal_findings, self.release_findings) = findings;
             self.given = None;

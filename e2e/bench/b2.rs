@@ -14,21 +14,28 @@ use super::ads::Holder;
 use super::cpu::Clock;
 use super::report::{Report, Samples, exponent, milliseconds, spread};
 use super::scene::{Act, SILENCE, Scene, rename};
-use crate::support::bench_world::{REACHES, World, auth_policy, entries, place, reaching_policy, token_policy};
+use crate::support::bench_world::{
+    FIRST_REACHED, REACHES, World, access_policy, auth_policy, cors_policy, csrf_policy, entries, limit_policy,
+    local_limit_policy, place, reaching_policy, token_policy,
+};
 
 /// When nothing came for so long, nothing more comes.
 const LAST: Duration = Duration::from_millis(100);
 
-/// Apps before the first that a policy reaches.
-const FIRST_REACHED: usize = 49;
-
 /// Makes a policy that reaches so many routes: its file and its text, which differs by a word.
 type Policy = fn(&Path, usize, &str) -> (PathBuf, String);
 
-/// Kinds that protect, with a text that stands in every route which has one. What routes share of them, and servers, come in
-/// resources of their own.
-const PROTECTING: [(&str, &str, Policy); 2] =
-    [("JWTPolicy", "chancery.jwt-claims.pre.0", token_policy), ("ExtAuthPolicy", ".authz.example:9000", auth_policy)];
+/// Kinds that protect, with a text that stands in every route which has one; for rules at a destination, in its cluster. What
+/// routes share of them, and servers, come in resources of their own.
+const PROTECTING: [(&str, ResourceType, &str, Policy); 7] = [
+    ("JWTPolicy", ResourceType::Route, "chancery.jwt-claims.pre.0", token_policy),
+    ("ExtAuthPolicy", ResourceType::Route, ".authz.example:9000", auth_policy),
+    ("RateLimitPolicy", ResourceType::Route, "chancery.limit", limit_policy),
+    ("local RateLimitPolicy", ResourceType::Route, "chancery.limit", local_limit_policy),
+    ("CORSPolicy", ResourceType::Route, ".cors.example", cors_policy),
+    ("CSRFPolicy", ResourceType::Route, ".csrf.example", csrf_policy),
+    ("AccessPolicy", ResourceType::Cluster, "/access/", access_policy),
+];
 
 /// Runs it.
 pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
@@ -37,7 +44,7 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
     let reaches = report.scale.pick(&REACHES[..], &REACHES[..1]);
     report.line("milliseconds, median / 99th percentile")?;
     report.line(&format!(
-        "{:>24} {:>7} {:>4} {:>17} {:>17}",
+        "{:>36} {:>7} {:>4} {:>17} {:>17}",
         "edit", "routes", "runs", "chancery CPU", "to the last byte"
     ))?;
     let mut by_size = Vec::new();
@@ -79,14 +86,15 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
             row(report, &format!("policy of {reach} routes"), world, (&cpu, &wall))?;
         }
         let reach = reaches[0];
-        for ((kind, mark, policy), (_, by_size)) in PROTECTING.iter().zip(&mut protecting_by_size) {
+        for ((kind, stands_in, mark, policy), (_, by_size)) in PROTECTING.iter().zip(&mut protecting_by_size) {
             let (file, text) = policy(scene.directory(), reach, "first");
             place(&file, &text)?;
             holder.settle(SILENCE).await?;
             let edit = |value: &str| rename(&file, &policy(scene.directory(), reach, value).1);
             let (cpu, wall) = measure(&scene, &mut holder, samples, &edit).await?;
-            let found = count(&holder, mark.as_bytes());
-            ensure!(found >= reach, "the {kind} of {reach} routes is on {found}");
+            let found = count(&holder, *stands_in, mark.as_bytes());
+            let least = if *stands_in == ResourceType::Route { reach } else { 1 };
+            ensure!(found >= least, "the {kind} of {reach} routes is on {found}");
             by_size.push((world.routes() as f64, milliseconds(cpu.median())));
             row(report, &format!("{kind} of {reach} routes"), world, (&cpu, &wall))?;
             fs::remove_file(&file)?;
@@ -123,7 +131,7 @@ pub(crate) async fn run(report: &mut Report<'_>) -> anyhow::Result<()> {
 
 fn row(report: &mut Report<'_>, edit: &str, world: World, (cpu, wall): (&Samples, &Samples)) -> anyhow::Result<()> {
     let (routes, runs) = (world.routes(), cpu.len());
-    report.line(&format!("{edit:>24} {routes:>7} {runs:>4} {:>17} {:>17}", spread(cpu), spread(wall)))
+    report.line(&format!("{edit:>36} {routes:>7} {runs:>4} {:>17} {:>17}", spread(cpu), spread(wall)))
 }
 
 async fn measure(
@@ -154,16 +162,16 @@ async fn measure(
 
 /// Fails unless the policies are on as many routes as their names say.
 fn reaches_as_many(holder: &Holder, reaches: &[usize]) -> anyhow::Result<()> {
-    let count = count(holder, b"x-reach-");
+    let count = count(holder, ResourceType::Route, b"x-reach-");
     let expected: usize = reaches.iter().map(|reach| entries(*reach)).sum();
     // Where routes may have been cut in an earlier run, they are there twice as long as connections may use both.
     ensure!(count == expected || count == 2 * expected, "policies of {reaches:?} routes are on {count}");
     Ok(())
 }
 
-/// How often a text stands in routes.
-fn count(holder: &Holder, text: &[u8]) -> usize {
-    let routes = holder.world.0.get(&ResourceType::Route);
-    let bodies = routes.into_iter().flatten().map(|(_, item)| &item.body);
+/// How often a text stands in resources of a type.
+fn count(holder: &Holder, stands_in: ResourceType, text: &[u8]) -> usize {
+    let resources = holder.world.0.get(&stands_in);
+    let bodies = resources.into_iter().flatten().map(|(_, item)| &item.body);
     bodies.map(|body| body.windows(text.len()).filter(|bytes| *bytes == text).count()).sum()
 }

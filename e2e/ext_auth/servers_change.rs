@@ -3,12 +3,13 @@
 
 use std::fmt::Write as _;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{CUSTOM, CUSTOM_POLICY, World, nobody, pass};
+use crate::support::chancery::status;
 use crate::support::http::{Client, Request};
 use crate::support::load::{Load, Pace};
-use crate::support::manifests::{self, Manifest};
+use crate::support::manifests::{self, Manifest, list, text};
 use crate::support::wait::{Not, PATIENCE, until};
 
 /// One ExtAuthServer each, whose settings differ from all others.
@@ -148,12 +149,14 @@ async fn a_policy_that_loses_its_room_is_closed_and_never_asked_about_in_another
     let policy = crate::support::yaml::documents(
         &policy("more", "more", 1).replace('@', "annotations: {cluster.solo.io/cluster: cluster-1}"),
     )?;
-    let objects = policy.iter().flat_map(|list| crate::support::manifests::list(list, "")).cloned();
+    let objects = policy.iter().flat_map(|objects| list(objects, "")).cloned();
     let objects: Vec<Manifest> = objects.map(|object| Manifest { cluster: "cluster-1".to_owned(), object }).collect();
     manifests::write(world.team.mesh.directory(), &objects)?;
     world.team.answers(&youngest, 500).await?;
     assert_eq!(world.send(&oldest).await?.status, 500, "its room is still the other's");
+    told_that_it_waits(&world, true).await?;
     world.team.answers(&oldest, 200).await?;
+    told_that_it_waits(&world, false).await?;
     load.goes_on(4).await?;
     load.end().await.map_err(|error| world.team.mesh.with_logs(error))?;
     world.judges(&[("judged", nobody("/more"), (401, 0, 1)), ("closed", youngest, (500, 0, 0))]).await?;
@@ -173,6 +176,21 @@ async fn a_policy_that_loses_its_room_is_closed_and_never_asked_about_in_another
         assert!(message.contains(&format!("`ExtAuthPolicy/shop/{holder}@cluster-1`")), "{message}");
     }
     Ok(())
+}
+
+/// Waits until the author of the oldest policy is told that it waits for the youngest's room, or is so no more.
+async fn told_that_it_waits(world: &World, waits: bool) -> anyhow::Result<()> {
+    let chancery = &world.team.mesh.chancery;
+    until(PATIENCE, &format!("told that it waits: {waits}"), async || {
+        let shown = status(chancery.admin()).map_err(|error| format!("{error:#}"))?;
+        let items = list(&shown, "/items").iter();
+        let mut told = items.filter(|entry| text(entry, "/object") == "ExtAuthPolicy/shop/more@cluster-1");
+        let told = told.next().map(Value::to_string).unwrap_or_default();
+        let is_said = told.contains("on gateway `cluster-1/shop/ingress` the policy waits for the room of settings")
+            && told.contains("(`ExtAuthPolicy/shop/allow@cluster-1`)");
+        if is_said == waits { Ok(()) } else { Err(Not::Yet(told)) }
+    })
+    .await
 }
 
 /// Policies come, change and go, and so do the settings of their server: nobody who may pass is refused, and no listener

@@ -37,6 +37,9 @@ const ROUTES_PER_TABLE: usize = 10;
 /// of apps that bear it.
 pub(crate) const REACHES: [usize; 3] = [20, 200, 1_400];
 
+/// The first app that policies reach by label.
+pub(crate) const FIRST_REACHED: usize = 49;
+
 /// How large a world is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct World {
@@ -233,6 +236,83 @@ pub(crate) fn auth_policy(directory: &Path, reach: usize, host: &str) -> (PathBu
         reach,
         &format!("glooAuth: {{configs: [{{passThroughAuth: {server}}}]}}"),
     )
+}
+
+/// The same of one that allows an origin.
+pub(crate) fn cors_policy(directory: &Path, reach: usize, origin: &str) -> (PathBuf, String) {
+    let config = format!("allowOrigins: [{{exact: 'https://{origin}.cors.example'}}]");
+    protecting_policy(directory, "CORSPolicy", reach, &config)
+}
+
+/// The same of one that lets requests of another origin change state.
+pub(crate) fn csrf_policy(directory: &Path, reach: usize, origin: &str) -> (PathBuf, String) {
+    let config = format!("{{filterEnabled: true, additionalOrigins: [{{exact: {origin}.csrf.example}}]}}");
+    protecting_policy(directory, "CSRFPolicy", reach, &config)
+}
+
+/// The same of one that has a service count requests.
+pub(crate) fn limit_policy(directory: &Path, reach: usize, value: &str) -> (PathBuf, String) {
+    let team = team_name(0);
+    let rules = format!("destinationServers: [{{ref: {{name: app-{FIRST_REACHED}}}, port: {{name: http}}}}]");
+    let settings = format!(
+        "---
+apiVersion: admin.gloo.solo.io/v2
+kind: RateLimitServerSettings
+metadata: {{name: limits-{reach}, namespace: {team}}}
+spec: {{destinationServer: {{ref: {{name: app-{FIRST_REACHED}}}, port: {{name: http}}}}}}
+"
+    );
+    let (file, text) = limiting_policy(directory, reach, value, &format!("serverSettings: {{name: limits-{reach}}}, "));
+    (file, format!("{text}{}{settings}", rules_of(reach, "", &rules)))
+}
+
+/// The same of one for which gateways count by themselves.
+pub(crate) fn local_limit_policy(directory: &Path, reach: usize, value: &str) -> (PathBuf, String) {
+    let (file, text) = limiting_policy(directory, reach, value, "");
+    (file, format!("{text}{}", rules_of(reach, "chancery/rate-limiting: local", "")))
+}
+
+/// With a header that clients are told apart by.
+fn limiting_policy(directory: &Path, reach: usize, header: &str, more: &str) -> (PathBuf, String) {
+    let actions = format!("{{actions: [{{requestHeaders: {{headerName: x-{header}, descriptorKey: who}}}}]}}");
+    let config = format!("{{ratelimitServerConfig: {{name: limits-{reach}}}, {more}raw: {{rateLimits: [{actions}]}}}}");
+    let (file, text) = protecting_policy(directory, "RateLimitPolicy", reach, &config);
+    (file, text.replace("security.policy", "trafficcontrol.policy"))
+}
+
+fn rules_of(reach: usize, annotation: &str, more: &str) -> String {
+    let team = team_name(0);
+    let separator = if more.is_empty() { "" } else { ", " };
+    format!(
+        "---
+apiVersion: admin.gloo.solo.io/v2
+kind: RateLimitServerConfig
+metadata: {{name: limits-{reach}, namespace: {team}, annotations: {{{annotation}}}}}
+spec: {{raw: {{descriptors: [{{key: who, rateLimit: {{unit: MINUTE, requestsPerUnit: 60}}}}]}}{separator}{more}}}
+"
+    )
+}
+
+/// The file and the text of a policy that lets clients call some paths of the Service of the first app that policies reach, to
+/// which the least of [`REACHES`] routes lead.
+pub(crate) fn access_policy(directory: &Path, _: usize, path: &str) -> (PathBuf, String) {
+    let text = format!(
+        "\
+apiVersion: security.policy.gloo.solo.io/v2
+kind: AccessPolicy
+metadata:
+  name: calls
+  namespace: {team}
+spec:
+  applyToDestinations:
+    - selector:
+        name: app-{FIRST_REACHED}
+  config:
+    authzList: [{{allowedPaths: [/{path}/access/*]}}]
+",
+        team = team_name(0)
+    );
+    (folder(directory, 0).join("accesspolicy-calls.yaml"), text)
 }
 
 fn protecting_policy(directory: &Path, kind: &str, reach: usize, config: &str) -> (PathBuf, String) {

@@ -12,7 +12,7 @@ use super::http::{Client, Request, Response};
 use super::manifests::{self, Manifest, by_annotation, list, text};
 use super::two_teams::TWO_TEAMS;
 use super::wait::{Not, PATIENCE, until};
-use super::world::Mesh;
+use super::world::{Mesh, Speech};
 use super::yaml;
 
 /// The host of everything.
@@ -59,7 +59,15 @@ impl Delegated {
 
     /// The same with settings.
     pub(crate) async fn start_with(objects: &str, settings: Settings) -> anyhow::Result<Self> {
-        let mesh = Mesh::start(manifests(objects)?, settings).await?;
+        Self::of(Mesh::start(manifests(objects)?, settings).await?)
+    }
+
+    /// The same with a gateway that talks to the control plane in a way of its own.
+    pub(crate) async fn start_speaking(objects: &str, speech: &Speech<'_>) -> anyhow::Result<Self> {
+        Self::of(Mesh::start_speaking(manifests(objects)?, Settings::default(), speech).await?)
+    }
+
+    fn of(mesh: Mesh) -> anyhow::Result<Self> {
         let client = Client::new(mesh.entrance("shop/www")?.1);
         Ok(Self { mesh, client })
     }

@@ -551,11 +551,11 @@ impl RequestDocument {
             endpoints: upstream.map(|upstream| endpoints(upstream)).unwrap_or_default(),
             tls: upstream.and_then(|upstream| upstream.tls.as_ref()).map(ToString::to_string),
             access: upstream.iter().flat_map(|upstream| &upstream.guards).flat_map(describe_guard).collect(),
-            limits: describe_limits(policies_for(body, id)),
+            limits: describe_limits(policies_for(body, id), route.values),
         });
         self.destinations = destinations.collect();
         if self.destinations.iter().all(|destination| destination.limits.is_empty()) {
-            self.limits = describe_limits(&body.policies);
+            self.limits = describe_limits(&body.policies, route.values);
         }
     }
 }

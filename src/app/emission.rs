@@ -19,9 +19,9 @@ use crate::snapshot::verify::Verifier;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 use crate::status::View;
 
-use super::refusals::{have_all_taken, is_some_connected};
+use super::refusals::{NAMED, behind, is_some_connected};
 use barred::Barred;
-use shared::Shared;
+use shared::{Shared, Waiting};
 
 mod barred;
 mod shared;
@@ -142,6 +142,39 @@ impl Emission {
         })
     }
 
+    /// The policies whose routes are closed until others' settings leave their filters, each with a sentence about whom it waits
+    /// for.
+    ///
+    /// # Cost
+    /// In proportion to the sets of settings; `connected` is asked where a policy waits.
+    pub(super) fn waiting<'v>(&self, key: &GatewayKey, connected: impl Fn() -> &'v View) -> Vec<(ObjectRef, String)> {
+        let mut told = Vec::new();
+        for Waiting { policies, before } in self.shared.waiting() {
+            let until = match self.shared.names_no_settings() {
+                None => {
+                    "routes that the gateway refused are right, as those that stand in for them name them".to_owned()
+                }
+                Some(is_new) => {
+                    let behind = behind(connected(), key, is_new);
+                    let shown: Vec<String> = behind.iter().take(NAMED).map(|node| format!("{node:?}")).collect();
+                    let more = if behind.len() > NAMED { " and others" } else { "" };
+                    match shown[..] {
+                        [] => "its Envoys have taken routes that do not name them".to_owned(),
+                        _ => format!("{}{more} have taken routes that do not name them", shown.join(", ")),
+                    }
+                }
+            };
+            let before: Vec<String> = before.iter().take(NAMED).map(|policy| format!("`{policy}`")).collect();
+            let message = format!(
+                "on gateway `{}` the policy waits for the room of settings that are in use no more ({}), and its routes answer 500 until {until}",
+                key.gateway,
+                before.join(", ")
+            );
+            told.extend(policies.iter().map(|policy| (policy.clone(), message.clone())));
+        }
+        told
+    }
+
     /// What routes of these gateways may name, to be known after a restart.
     pub(super) fn shared(&self) -> &Arc<Extensions> {
         self.shared.all()
@@ -194,7 +227,7 @@ impl Emission {
         refusals: &Refusals,
         connected: impl Fn() -> &'v View,
     ) -> bool {
-        let has_let_go = self.shared.let_go(now, |is_new| have_all_taken(connected(), key, is_new));
+        let has_let_go = self.shared.let_go(now, |is_new| behind(connected(), key, is_new).is_empty());
         let is_settled = self.settle(now, is_kept);
         let is_whole = self.give_up_cutting(key, now, refusals) || self.cut_again(key, now, connected);
         let is_barred = self.last.as_ref().is_some_and(|last| self.barred.look(key, last, refusals));

@@ -20,7 +20,7 @@ use crate::memory::refusals::{Bytes, Refusals, Refused};
 use crate::model::{Code, EnvoyRelease, Finding, Findings, GatewayId, Name, ObjectRef};
 use crate::publish::{GatewayKey, NotInForce, Withheld, limit_server};
 use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
-use crate::status::view::StreamView;
+use crate::status::view::{NodeView, StreamView};
 use crate::status::{Ledger, View};
 use crate::xds::node::Node;
 use crate::xds::observation::{Acknowledgement, Blame, Observation, Observer, Peer, Refusal, RefusedResource, excerpt};
@@ -32,7 +32,7 @@ use super::limits::RefusedLimits;
 pub(super) const WORDS: usize = 1024;
 
 /// Most classes of gateways that a finding names, and most nodes of each.
-const NAMED: usize = 3;
+pub(super) const NAMED: usize = 3;
 
 /// After which a gateway that has asked for no routes has none, from an earlier connection either: Envoy asks for what it
 /// has as soon as it may, at the latest when it gives up warming clusters after 15 s. Half of it would do.
@@ -237,20 +237,21 @@ pub(super) fn is_some_connected(
     present.any(|node| node.streams.values().any(|stream| release(&stream.node) == envoy))
 }
 
-/// Whether every connected gateway of a key has taken routes of a version for which a condition holds, and may hold no others.
+/// The connected gateways of a key that have not taken routes of a version for which a condition holds, or may hold others.
 ///
-/// One that has asked for no routes for [`UNASKED`] has none.
-pub(super) fn have_all_taken(connected: &View, key: &GatewayKey, is_new: impl Fn(&Version) -> bool) -> bool {
-    let Some(class) = connected.gateways.get(key.gateway.to_string().as_str()) else { return true };
+/// One that has asked for no routes for [`UNASKED`] has none. Names are foreign text: quote them where they are shown.
+pub(super) fn behind<'v>(connected: &'v View, key: &GatewayKey, is_new: impl Fn(&Version) -> bool) -> Vec<&'v Name> {
+    let Some(class) = connected.gateways.get(key.gateway.to_string().as_str()) else { return Vec::new() };
     let is_own = |stream: &&StreamView| stream.node.bind == key.bind && release(&stream.node) == key.envoy;
     let routes = |stream: &StreamView| stream.types.get(&ResourceType::Route).map(|routes| routes.acknowledged.clone());
-    class.nodes.values().all(|node| {
+    let has_taken = |node: &NodeView| {
         let own: Vec<&StreamView> = node.streams.values().filter(is_own).collect();
         let mut asked = own.iter().filter_map(|stream| routes(stream)).peekable();
         let is_silent = asked.peek().is_none();
         asked.all(|taken| taken.as_ref().is_some_and(&is_new))
             && (!is_silent || own.iter().all(|stream| stream.connected_for >= UNASKED))
-    })
+    };
+    class.nodes.iter().filter(|(_, node)| !has_taken(node)).map(|(name, _)| name).collect()
 }
 
 /// What of a compiled snapshot is not in force: what was kept in its place was accepted before.

@@ -6,19 +6,20 @@ use std::sync::Arc;
 use crate::emit::Beyond;
 use crate::model::{Code, EnvoyRelease, Finding, Findings, GatewayId, ObjectRef};
 use crate::publish::GatewayKey;
+use crate::status::View;
 use crate::xds::observation::excerpt;
 
 use super::emission::Emission;
 use super::refusals::WORDS;
 
 /// A finding for each policy, class of gateways and release, as long as gateways of that release ask to be served; and for
-/// each policy that gateways refused.
+/// each policy that gateways refused, or whose routes are closed until gateways take others.
 ///
 /// How many routes are closed is not told: it changes with edits of others, and each change of a message costs a compile.
 ///
 /// # Rule
 /// R130: the routes answer 500 there, and what goes to a destination 503.
-pub(super) fn findings(emissions: &BTreeMap<GatewayKey, Emission>) -> Findings {
+pub(super) fn findings<'v>(emissions: &BTreeMap<GatewayKey, Emission>, connected: impl Fn() -> &'v View) -> Findings {
     let mut beyond: BTreeSet<(Beyond, &GatewayId, EnvoyRelease)> = BTreeSet::new();
     for (key, emission) in emissions {
         beyond.extend(emission.beyond().into_iter().map(|beyond| (beyond, &key.gateway, key.envoy)));
@@ -30,7 +31,10 @@ pub(super) fn findings(emissions: &BTreeMap<GatewayKey, Emission>) -> Findings {
         );
         Finding::error(&policy, Code::Unsupported, message)
     };
-    beyond.into_iter().map(tell).chain(refused(emissions)).collect()
+    let waiting = emissions.iter().flat_map(|(key, emission)| emission.waiting(key, &connected));
+    let waiting: BTreeSet<(ObjectRef, String)> = waiting.collect();
+    let wait = |(policy, message): (ObjectRef, String)| Finding::warning(&policy, Code::PolicyRemark, message);
+    beyond.into_iter().map(tell).chain(refused(emissions)).chain(waiting.into_iter().map(wait)).collect()
 }
 
 /// A finding for each policy that gateways refused to verify tokens for.

@@ -99,6 +99,8 @@ pub struct MatchedRoute<'c> {
     pub is_frozen: bool,
     /// Policies that are not on it, each with the step that dropped it.
     pub off: Vec<NotAttached>,
+    /// How many values of an entry without one the gateway counts apart on it, where it counts by itself.
+    pub values: u32,
     /// Where requests may go, with weights.
     pub destinations: Vec<(&'c UpstreamId, u32, Option<&'c Arc<Upstream>>)>,
 }
@@ -368,7 +370,16 @@ fn matched<'c>(compiled: &'c Compiled, plan: &'c GatewayPlan, route: &'c Route) 
             .collect(),
         Action::Redirect(_) | Action::Direct(_) => Vec::new(),
     };
-    MatchedRoute { name: route.name.clone(), matcher: route.matcher.clone(), body, is_frozen, off, destinations }
+    let values = plan.extensions.values_on(body);
+    MatchedRoute {
+        name: route.name.clone(),
+        matcher: route.matcher.clone(),
+        body,
+        is_frozen,
+        off,
+        values,
+        destinations,
+    }
 }
 
 /// Whether the tree of a plan's route keeps what was accepted last.

@@ -13,10 +13,10 @@ use imbl::ordmap::DiffItem;
 
 use crate::ir::listener::{HttpHosts, Purpose};
 use crate::ir::{
-    Chain, Clients, Extensions, GatewayPlan, Guard, Listener, Secret, SecretId, Serves, Upstream, UpstreamId,
+    Chain, Clients, Extensions, GatewayPlan, Guard, Listener, Route, Secret, SecretId, Serves, Upstream, UpstreamId,
     VirtualHost,
 };
-use crate::model::{Host, Name, ObjectRef};
+use crate::model::{Host, Name, ObjectRef, WorkspaceId};
 use crate::snapshot::{Resource, ResourceType, Resources, Snapshot};
 
 use super::filter::Beyond;
@@ -52,7 +52,8 @@ impl Emitter {
     /// Everything that the Envoys of one gateway should hold.
     ///
     /// Another address to bind, another release or a gateway of another cluster makes everything new, and so does a set of
-    /// settings that gets or loses the filter which routes name for it, or a limit that comes to be counted or not.
+    /// settings that gets or loses the filter which routes name for it. Where more or fewer values are counted apart, hosts with
+    /// such routes are made anew.
     pub fn emit(&mut self, plan: &GatewayPlan, options: &EmitOptions) -> Snapshot {
         let fits = |state: &State| {
             (state.options.bind, state.options.release) == (options.bind, options.release)
@@ -64,6 +65,7 @@ impl Emitter {
         }
         let state = self.state.get_or_insert_with(|| State::new(options, plan.gateway.cluster.clone()));
         state.options = options.clone();
+        state.recount(&plan.extensions.recounts(&state.extensions));
         state.update_extensions(&plan.extensions);
         if state.guard != plan.guard {
             put(&mut state.made.extensions, filter::emit_guard(plan.guard.as_deref(), options.release));
@@ -201,6 +203,23 @@ impl State {
             }
         }
         self.extensions = extensions.clone();
+    }
+
+    /// Notes hosts with routes of these workspaces on which values are counted apart: they are to be made anew.
+    ///
+    /// # Cost
+    /// None without such workspaces; else a look at each route of the gateway.
+    fn recount(&mut self, owners: &BTreeSet<WorkspaceId>) {
+        if owners.is_empty() {
+            return;
+        }
+        let is_other = |route: &Route| {
+            route.body.owner().is_some_and(|owner| owners.contains(owner)) && route.body.counts_values()
+        };
+        let chains = self.listeners.values_mut().flat_map(|listener| listener.chains.values_mut());
+        for state in chains.flat_map(|chain| &mut chain.hosts) {
+            state.is_stale |= state.host.routes.iter().any(is_other);
+        }
     }
 
     fn update_upstreams(&mut self, upstreams: &OrdMap<UpstreamId, Arc<Upstream>>) {
@@ -412,11 +431,14 @@ struct HostState {
     host: Arc<VirtualHost>,
     place: Place,
     encoded: HostPart,
+    /// Whether it is to be encoded anew, though the host is the same.
+    is_stale: bool,
 }
 
 impl HostState {
     fn new(host: &Arc<VirtualHost>, target: route::Target<'_>) -> Self {
-        Self { host: host.clone(), place: Place::of(&host.domain), encoded: route::encode_host(host, target) }
+        let encoded = route::encode_host(host, target);
+        Self { host: host.clone(), place: Place::of(&host.domain), encoded, is_stale: false }
     }
 }
 
@@ -500,7 +522,7 @@ impl ChainState {
                 .all(|(before, host)| Arc::ptr_eq(&before.host, host) || before.host.domain == host.domain);
         if same_domains {
             for (before, host) in self.hosts.iter_mut().zip(hosts) {
-                if !Arc::ptr_eq(&before.host, host) {
+                if before.is_stale || !Arc::ptr_eq(&before.host, host) {
                     replace(before, host, target, (&mut self.weight, &mut self.beyond), &mut touched);
                 }
             }
@@ -512,7 +534,7 @@ impl ChainState {
         for host in hosts {
             let state = match before.remove(&host.domain) {
                 Some(mut state) => {
-                    if !Arc::ptr_eq(&state.host, host) {
+                    if state.is_stale || !Arc::ptr_eq(&state.host, host) {
                         replace(&mut state, host, target, (&mut self.weight, &mut self.beyond), &mut touched);
                     }
                     state
@@ -584,11 +606,14 @@ fn replace(
     (weight, beyond): (&mut Weight, &mut BTreeMap<Beyond, usize>),
     touched: &mut Touched,
 ) {
-    if state.host != *host {
+    if state.is_stale || state.host != *host {
         weight.remove(&state.host);
         weight.add(host);
         subtract(beyond, &state.encoded.beyond);
-        let encoded = route::encode_host_after((&state.host, &mut state.encoded), host, target);
+        let encoded = match std::mem::take(&mut state.is_stale) {
+            true => route::encode_host(host, target),
+            false => route::encode_host_after((&state.host, &mut state.encoded), host, target),
+        };
         add(beyond, &encoded.beyond);
         let moves_owners = encoded.owners != state.encoded.owners;
         *touched.entry(state.place).or_default() |= moves_owners;

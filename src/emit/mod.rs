@@ -54,7 +54,7 @@ mod wire;
 
 pub use emitter::Emitter;
 pub use endpoint::emit_endpoints;
-pub use filter::Beyond;
+pub use filter::{Beyond, check_slot};
 pub(crate) use layout::part_suffix;
 pub use layout::{Form, Layout};
 pub use limits::emit_limits;

@@ -18,6 +18,7 @@ use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 use envoy_types::pb::google::protobuf::Any;
 
+use crate::ir::entries::{alternatives, preflight};
 use crate::ir::extension;
 use crate::ir::policy::rate_limit::{OnTheWay, on_the_way};
 use crate::ir::route::{DirectResponse, Forward, HostRewrite, PathRewrite, Redirect, changed};
@@ -395,6 +396,11 @@ impl<'a> RouteBuilder<'a> {
         }
     }
 
+    /// How many values of an entry the gateway counts apart on the route.
+    pub(super) fn values(&self) -> u32 {
+        self.extensions.values_on(&self.route.body)
+    }
+
     /// Lets OPTIONS requests that announce the matcher's method take the route as well.
     pub(super) fn answer_preflights(&mut self) {
         self.takes_preflights = true;
@@ -402,9 +408,9 @@ impl<'a> RouteBuilder<'a> {
 
     /// One entry for each alternative of the matcher, and then its twin's.
     fn entries(&self) -> Vec<(Name, Matcher)> {
-        let own = matcher::alternatives(&self.route.matcher);
-        let twin = if self.takes_preflights { matcher::preflight(&self.route.matcher) } else { None };
-        let twins = twin.iter().flat_map(matcher::alternatives).map(|matcher| ("#preflight", matcher));
+        let own = alternatives(&self.route.matcher);
+        let twin = if self.takes_preflights { preflight(&self.route.matcher) } else { None };
+        let twins = twin.iter().flat_map(alternatives).map(|matcher| ("#preflight", matcher));
         let mut entries: Vec<(Name, Matcher)> = Vec::with_capacity(own.len());
         for (suffix, matcher) in own.into_iter().map(|matcher| ("", matcher)).chain(twins) {
             let mut name = format!("{}{suffix}", self.route.name);

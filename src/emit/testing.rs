@@ -104,6 +104,7 @@ pub(crate) fn host(domain: &str, routes: impl IntoIterator<Item = TestRoute>) ->
 /// A route being described; it matches everything and answers 404 until told otherwise.
 pub(crate) struct TestRoute {
     name: Name,
+    owner: &'static str,
     matcher: Matcher,
     action: Action,
     policies: Vec<Policy>,
@@ -113,6 +114,7 @@ pub(crate) struct TestRoute {
 pub(crate) fn route(name: &str) -> TestRoute {
     TestRoute {
         name: format!("shop/www:{name}").into(),
+        owner: "shop",
         matcher: Matcher::any(),
         action: Action::Direct(DirectResponse { status: 404, body: "".into() }),
         policies: Vec::new(),
@@ -121,6 +123,12 @@ pub(crate) fn route(name: &str) -> TestRoute {
 }
 
 impl TestRoute {
+    /// In a table of another workspace.
+    pub(crate) fn owner(mut self, owner: &'static str) -> Self {
+        self.owner = owner;
+        self
+    }
+
     pub(crate) fn path(mut self, path: PathMatch) -> Self {
         self.matcher.path = path;
         self
@@ -209,7 +217,7 @@ impl TestRoute {
     fn build(self) -> Route {
         let hop = Hop {
             table: object(Kind::RouteTable, "www"),
-            owner: WorkspaceId("shop".into()),
+            owner: WorkspaceId(self.owner.into()),
             route: self.name.clone(),
             index: 0,
         };

@@ -18,8 +18,10 @@ use super::Policy;
 use super::policy::Phase;
 use super::policy::ext_auth::{AccessTokens, Authorization, Check, CheckSettings};
 use super::policy::jwt::Verification;
+use super::policy::rate_limit::MOST_VALUES;
+use super::route::RouteBody;
 use super::upstream::{Dial, Server, UpstreamId};
-use crate::model::{Name, ObjectRef};
+use crate::model::{Name, ObjectRef, WorkspaceId};
 
 /// How many sets of settings for checks by servers a gateway has room for. A filter for each stands in every chain.
 pub const CHECK_SLOTS: usize = 6;
@@ -93,8 +95,8 @@ pub struct Extensions {
     pub access_tokens: BTreeMap<Name, Arc<AccessTokens>>,
     /// How servers are asked.
     pub checks: BTreeMap<CheckSet, CheckUse>,
-    /// Policies that let the gateway count, and for whose numbers it has no room: nothing of them is counted.
-    pub uncounted: BTreeSet<ObjectRef>,
+    /// On whose routes the gateway counts fewer values of an open entry apart than [`MOST_VALUES`], and how many.
+    pub values: BTreeMap<WorkspaceId, u32>,
 }
 
 /// The sets of settings that a policy needs, each with its check's position.
@@ -260,13 +262,41 @@ impl Extensions {
         now
     }
 
-    /// Whether routes that were made with the other may be different with this, for the slots that they name and the limits that
-    /// they bring.
+    /// Whether any route that was made with the other may be different with this, for the slots that it names.
     #[must_use]
     pub fn changes_routes_of(&self, before: &Self) -> bool {
         let mut wanted = self.checks.iter().filter(|(_, uses)| uses.standing != Standing::Leaving);
-        self.uncounted != before.uncounted
-            || wanted.any(|(set, uses)| before.checks.get(set).is_some_and(|before| before.named() != uses.named()))
+        wanted.any(|(set, uses)| before.checks.get(set).is_some_and(|before| before.named() != uses.named()))
+    }
+
+    /// How many values of an open entry the gateway counts apart on a route.
+    #[must_use]
+    pub fn values_on(&self, route: &RouteBody) -> u32 {
+        route.owner().and_then(|owner| self.values.get(owner)).copied().unwrap_or(MOST_VALUES)
+    }
+
+    /// On whose routes another number of values is counted apart than with the other.
+    #[must_use]
+    pub fn recounts(&self, before: &Self) -> BTreeSet<WorkspaceId> {
+        let owners = self.values.keys().chain(before.values.keys());
+        owners.filter(|owner| self.values.get(*owner) != before.values.get(*owner)).cloned().collect()
+    }
+
+    /// Sets of settings that are to have a filter as wanted and have none yet, because others leave theirs: who uses one, and
+    /// who those are, as far as they are still known.
+    #[must_use]
+    pub fn waiting<'a>(&'a self, wanted: &Self) -> Vec<(&'a BTreeSet<ObjectRef>, BTreeSet<&'a ObjectRef>)> {
+        let is_promised = |set: &CheckSet| wanted.checks.get(set).is_some_and(|uses| uses.slot.is_some());
+        let mut waiting = Vec::new();
+        for (set, uses) in self.checks.iter().filter(|(set, uses)| uses.slot.is_none() && is_promised(set)) {
+            let slots = slots_for(set);
+            let leave = |uses: &&CheckUse| {
+                uses.standing != Standing::InUse && uses.slot.is_some_and(|slot| slots.contains(&slot))
+            };
+            let before = self.checks.values().filter(leave).flat_map(|uses| &uses.policies);
+            waiting.push((&uses.policies, before.collect()));
+        }
+        waiting
     }
 
     /// What gateways ask because of it.

@@ -9,6 +9,7 @@
 
 pub mod client;
 pub mod client_tls;
+pub mod entries;
 pub mod extension;
 pub mod frozen;
 pub mod listener;

@@ -216,6 +216,26 @@ impl RouteBody {
         servers
     }
 
+    /// Who wrote the route: the owner of the table that ends it.
+    #[must_use]
+    pub fn owner(&self) -> Option<&WorkspaceId> {
+        self.chain.last().map(|hop| &hop.owner)
+    }
+
+    /// Whether a gateway counts requests on it by itself, and each value of some entry apart.
+    #[must_use]
+    pub fn counts_values(&self) -> bool {
+        let counts = |policy: &Policy| match policy {
+            Policy::RateLimit(limits) => limits.iter().any(|limits| limits.counter.open() > 0),
+            _ => false,
+        };
+        let destinations = match &self.action {
+            Action::Forward(forward) => &forward.destinations[..],
+            Action::Redirect(_) | Action::Direct(_) => &[],
+        };
+        self.policies.iter().chain(destinations.iter().flat_map(|to| &to.policies)).any(counts)
+    }
+
     /// The owners of the chain's tables, in order, each once.
     #[must_use]
     pub fn owners(&self) -> Vec<WorkspaceId> {

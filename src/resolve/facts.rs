@@ -515,6 +515,8 @@ pub struct Service {
     pub outside: Vec<Name>,
     /// Its own addresses, inside its cluster.
     pub addresses: Vec<IpAddr>,
+    /// The DNS name that it stands for, if it is an `ExternalName`.
+    pub alias: Option<Name>,
 }
 
 /// A port of a Service.

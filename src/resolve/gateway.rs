@@ -45,7 +45,7 @@ pub use growth::{GrownTree, Segment, Served, require_auth_findings};
 pub use hosts::arranged::{Arranged as ArrangedHost, Difference};
 pub use hosts::{HostKey, Hosts, PlainPort, Rows, View, virtual_host};
 pub use identity::{Membership, account_of, membership, mesh_secrets, runs_as};
-pub use sharing::{Sharing, extensions, sharing, uncounted};
+pub use sharing::{OpenEntries, Sharing, extensions, sharing, values};
 
 use chains::{chains, client_chains};
 use ports::bound_ports;
@@ -156,7 +156,8 @@ pub fn compose<W: World + ?Sized>(
         secrets: BTreeMap::new(),
     };
     let Some(owner) = owner_of(world, gateway) else { return plan };
-    let mut hosts = Afresh { world, gateway, owner: &owner, pieces: BTreeMap::new(), findings: Findings::new() };
+    let (pieces, keys) = (BTreeMap::new(), BTreeMap::new());
+    let mut hosts = Afresh { world, gateway, owner: &owner, pieces, keys, findings: Findings::new() };
     let arranged = listeners(world, gateway, (bindings, trees, mesh), &mut hosts, findings);
     (plan.listeners, plan.secrets, plan.guard) = (arranged.listeners, arranged.secrets, arranged.guard);
     plan.clients = clients.filter(|_| plan.has_mesh()).cloned();
@@ -169,7 +170,22 @@ pub fn compose<W: World + ?Sized>(
     let mut extensions = extensions(world, gateway, owners.into_iter(), kept, findings);
     let roots = hosts.pieces.iter().filter(|(root, _)| trees.contains_key(*root));
     let roots = roots.flat_map(|(root, pieces)| pieces.iter().map(move |_| root));
-    extensions.uncounted = uncounted(world, gateway, roots.zip(&shares), findings);
+    let served = plan.listeners.values().flat_map(|listener| &listener.chains).filter_map(|chain| chain.serves.http());
+    let mut times: BTreeMap<&ObjectRef, u64> = BTreeMap::new();
+    for host in served.flat_map(|http| &http.virtual_hosts) {
+        let Some(key) = hosts.keys.get(&Arc::as_ptr(host)) else { continue };
+        for root in key.tables.iter().collect::<BTreeSet<_>>() {
+            *times.entry(root).or_default() += key.times(root);
+        }
+    }
+    let mut open = OpenEntries::new();
+    for (root, sharing) in roots.zip(&shares) {
+        let times = times.get(root).copied().unwrap_or(0);
+        for (whose, own) in sharing.open.iter().filter(|_| times > 0) {
+            *open.entry(whose.clone()).or_default() += own.saturating_mul(times);
+        }
+    }
+    extensions.values = values(gateway, &open, findings);
     plan.extensions = Arc::new(extensions);
     let mut wanted: BTreeSet<&UpstreamId> = plan.extensions.upstreams().collect();
     for route in plan.listeners.values().flat_map(Listener::routes) {
@@ -443,6 +459,8 @@ struct Afresh<'a, W: World + ?Sized> {
     gateway: &'a GatewayId,
     owner: &'a WorkspaceId,
     pieces: BTreeMap<ObjectRef, Vec<Served>>,
+    /// What those are made from that are kept, by their places in memory.
+    keys: BTreeMap<*const VirtualHost, HostKey>,
     findings: Findings,
 }
 
@@ -457,7 +475,10 @@ impl<W: World + ?Sized> Hosts for Afresh<'_, W> {
         }
         let rows: Vec<Rows<'_>> =
             trees.iter().map(|grown| Rows::new(grown, &self.pieces[&grown.tree.root.id])).collect();
-        Arc::new(virtual_host(&key, &rows, &mut self.findings))
+        let host = Arc::new(virtual_host(&key, &rows, &mut self.findings));
+        // Of one that nobody kept another may have the place by now.
+        self.keys.insert(Arc::as_ptr(&host), key);
+        host
     }
 }
 
@@ -480,8 +501,8 @@ pub fn serve_on<W: World + ?Sized>(
     let mut replaced: Option<Vec<AcceptedRoute>> = None;
     let mut limits = limits::Reach::new(world, gateway, owner);
     let mut clients = isolation::Clients::of(world, gateway, &grown.tree.root.id);
+    let mut asked = sharing::Asked::new(world, gateway, owner);
     for (position, route) in piece.iter().enumerate() {
-        access::late_token_findings(world, gateway, owner, &route.body, findings);
         let mut faults: Vec<(Code, String)> = Vec::new();
         for upstream in destinations_of(&route.body) {
             let fault =
@@ -495,12 +516,13 @@ pub fn serve_on<W: World + ?Sized>(
             replaced.get_or_insert_with(|| piece.to_vec())[position].body = Arc::new(body);
             continue;
         }
-        if let Some(fault) = sharing::asks_hidden(world, gateway, &route.body) {
+        if let Some(fault) = asked.fault(&route.body) {
             // Its author is told with what policies share.
             let body = growth::misconfigured((*route.body).clone(), fault);
             replaced.get_or_insert_with(|| piece.to_vec())[position].body = Arc::new(body);
             continue;
         }
+        access::late_token_findings(world, gateway, owner, &route.body, findings);
         if let Some(body) = limits.on_gateway(&route.body) {
             replaced.get_or_insert_with(|| piece.to_vec())[position].body = Arc::new(body);
         }

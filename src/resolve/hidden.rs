@@ -5,6 +5,7 @@
 //! somebody calls a Service of his in another cluster ends nobody's policy.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use crate::model::labels::contains_all;
 use crate::model::{Kind, Name, ObjectRef, WorkspaceId};
@@ -18,29 +19,44 @@ use super::world::World;
 enum Meaning {
     /// A Service, or a Pod of it, by name and namespace.
     Service(Name, Name),
-    /// A Pod by its address.
-    Pod(IpAddr),
+    /// A Service or Pod by its address.
+    Address(IpAddr),
 }
 
 /// What a name or address must not lead to.
 #[derive(Clone, Copy)]
 enum Barred<'o> {
-    /// What a workspace neither owns nor is given.
-    Hidden(&'o WorkspaceId),
+    /// What a workspace neither owns nor is given; for nobody, everything.
+    Hidden(Option<&'o WorkspaceId>),
     /// What a workspace does not own.
     Foreign(&'o WorkspaceId),
 }
 
+impl<'o> Barred<'o> {
+    fn owner(self) -> Option<&'o WorkspaceId> {
+        match self {
+            Self::Hidden(owner) => owner,
+            Self::Foreign(owner) => Some(owner),
+        }
+    }
+}
+
+/// How many Services that stand for another name are followed. No DNS server follows as many.
+const MOST_NAMES: usize = 8;
+
 /// Whether a host leads gateways of a cluster to something that a workspace neither owns nor is given: a Service by its name
-/// or its own address, a Pod by its name or address.
+/// or its own address, a Pod by its name or address. A workspace that is gone owns nothing.
 ///
-/// Names below the domain of other clusters mean these clusters, if the gateway's has another one. What other names lead to
-/// nobody knows before a gateway looks them up.
+/// Names below the domain of other clusters mean these clusters, if the gateway's has another one. In a namespace of another
+/// workspace a name that no Service has is as hidden as one that a Service has, so that nobody learns which there are. A
+/// Service that stands for another name leads where that does, and where the addresses in its slices are. What other names
+/// lead to nobody knows before a gateway looks them up; and what a Service shows outside its cluster, at a load balancer or
+/// at `externalIPs`, is for whoever gets there.
 ///
 /// # Rule
 /// R37.
-pub fn leads_to_hidden<W: World + ?Sized>(world: &W, owner: &WorkspaceId, cluster: &Name, host: &str) -> bool {
-    leads_to(world, Barred::Hidden(owner), cluster, host)
+pub fn leads_to_hidden<W: World + ?Sized>(world: &W, owner: Option<&WorkspaceId>, cluster: &Name, host: &str) -> bool {
+    Way { world, cluster, barred: Barred::Hidden(owner), names: MOST_NAMES }.leads_to_barred(host)
 }
 
 /// Whether a host leads gateways of a cluster to something of another workspace, shared or not: past the policies and the
@@ -49,28 +65,153 @@ pub fn leads_to_hidden<W: World + ?Sized>(world: &W, owner: &WorkspaceId, cluste
 /// # Rule
 /// R37, R47.
 pub fn leads_to_others<W: World + ?Sized>(world: &W, owner: &WorkspaceId, cluster: &Name, host: &str) -> bool {
-    leads_to(world, Barred::Foreign(owner), cluster, host)
+    Way { world, cluster, barred: Barred::Foreign(owner), names: MOST_NAMES }.leads_to_barred(host)
 }
 
-fn leads_to<W: World + ?Sized>(world: &W, barred: Barred<'_>, cluster: &Name, host: &str) -> bool {
-    if let Ok(address) = host.parse() {
-        return is_barred_at(world, barred, cluster, address);
-    }
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    let clusters = &world.roster().clusters;
-    let own = clusters.get(cluster).and_then(|own| below(&host, &own.domain));
-    let meant: Vec<(&Name, &str)> = match own {
-        Some(head) => vec![(cluster, head)],
-        None => clusters.iter().filter_map(|(name, other)| Some((name, below(&host, &other.domain)?))).collect(),
+/// The Services that a host leads gateways of a cluster to, as [`leads_to_hidden`] finds them: by name, by address, or because
+/// they pick the Pod.
+///
+/// # Rule
+/// R37.
+pub fn services_at<W: World + ?Sized>(world: &W, cluster: &Name, host: &str) -> Vec<Arc<Service>> {
+    let way = Way { world, cluster, barred: Barred::Hidden(None), names: MOST_NAMES };
+    let at_address = |cluster: &Name, address: IpAddr| -> Vec<Arc<Service>> {
+        let found = world.at_address(cluster, address.to_canonical());
+        let services = found.iter().flat_map(|id| match id.kind {
+            Kind::Service => world.service(id).into_iter().collect(),
+            _ => picking(world, id),
+        });
+        services.collect()
     };
-    meant.into_iter().any(|(cluster, head)| match meaning(head) {
-        Some(Meaning::Service(name, namespace)) => {
-            let id = ObjectRef::new(Kind::Service, cluster, namespace, name);
-            world.service(&id).is_some_and(|service| is_barred(world, barred, &service))
+    let mut services: Vec<Arc<Service>> = Vec::new();
+    let mut named: Vec<Arc<Service>> = Vec::new();
+    for (cluster, meaning) in way.meanings(host) {
+        match meaning {
+            Meaning::Address(address) => services.extend(at_address(&cluster, address)),
+            Meaning::Service(name, namespace) => {
+                named.extend(world.service(&ObjectRef::new(Kind::Service, &cluster, namespace, name)));
+            }
         }
-        Some(Meaning::Pod(address)) => is_barred_at(world, barred, cluster, address),
-        None => false,
-    })
+    }
+    for service in named {
+        let addresses = slices_of(world, &service).into_iter();
+        services.extend(addresses.flat_map(|address| at_address(&service.id.cluster, address)));
+        let mut last = service;
+        // Those that it stands for, one after the other.
+        for _ in 0..MOST_NAMES {
+            let Some(alias) = last.alias.clone() else { break };
+            let next = way.meanings(&alias).into_iter().find_map(|(cluster, meaning)| match meaning {
+                Meaning::Service(name, namespace) => {
+                    world.service(&ObjectRef::new(Kind::Service, &cluster, namespace, name))
+                }
+                Meaning::Address(_) => None,
+            });
+            let Some(next) = next else { break };
+            services.push(std::mem::replace(&mut last, next));
+        }
+        services.push(last);
+    }
+    services.sort_by(|one, other| one.id.cmp(&other.id));
+    services.dedup_by(|one, other| one.id == other.id);
+    services
+}
+
+/// From a cluster, along names.
+struct Way<'a, W: World + ?Sized> {
+    world: &'a W,
+    cluster: &'a Name,
+    barred: Barred<'a>,
+    /// How many more are followed.
+    names: usize,
+}
+
+impl<W: World + ?Sized> Way<'_, W> {
+    fn leads_to_barred(&self, host: &str) -> bool {
+        self.meanings(host).into_iter().any(|(cluster, meaning)| match meaning {
+            Meaning::Service(name, namespace) => {
+                let id = ObjectRef::new(Kind::Service, &cluster, namespace, name);
+                match self.world.service(&id) {
+                    Some(service) => self.is_barred(&service) || self.goes_on_to_barred(&service),
+                    None => {
+                        let owner = self.world.roster().owner_of(&id);
+                        owner.is_some() && owner != self.barred.owner()
+                    }
+                }
+            }
+            Meaning::Address(address) => self.is_barred_at(&cluster, address),
+        })
+    }
+
+    /// Whether something barred is behind a Service that is not.
+    fn goes_on_to_barred(&self, service: &Service) -> bool {
+        // Whoever shares it says where it leads.
+        let barred = match (self.barred, self.world.roster().owner_of(&service.id)) {
+            (Barred::Hidden(_), Some(owner)) => Barred::Hidden(Some(owner)),
+            (barred, _) => barred,
+        };
+        let on = Way { barred, ..*self };
+        slices_of(self.world, service).into_iter().any(|address| on.is_barred_at(&service.id.cluster, address))
+            || service.alias.as_ref().is_some_and(|alias| match self.names {
+                0 => true,
+                more => Way { names: more - 1, ..on }.leads_to_barred(alias),
+            })
+    }
+
+    /// What a host means, each in its cluster.
+    fn meanings(&self, host: &str) -> Vec<(Name, Meaning)> {
+        if let Ok(address) = host.parse() {
+            return vec![(self.cluster.clone(), Meaning::Address(address))];
+        }
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let clusters = &self.world.roster().clusters;
+        let own = clusters.get(self.cluster).and_then(|own| below(&host, &own.domain));
+        let heads: Vec<(&Name, &str)> = match own {
+            Some(head) => vec![(self.cluster, head)],
+            None => clusters.iter().filter_map(|(name, other)| Some((name, below(&host, &other.domain)?))).collect(),
+        };
+        heads.into_iter().filter_map(|(cluster, head)| Some((cluster.clone(), meaning(head)?))).collect()
+    }
+
+    fn is_barred(&self, service: &Service) -> bool {
+        let roster = self.world.roster();
+        match self.barred {
+            Barred::Hidden(owner) => {
+                owner.is_none_or(|owner| !is_visible(self.world, owner, &service.id, &service.labels))
+            }
+            Barred::Foreign(owner) => roster.owner_of(&service.id) != Some(owner),
+        }
+    }
+
+    /// Whether an address is that of a Service or Pod of a cluster that is barred. A Pod is not hidden from whoever sees a
+    /// Service that picks it.
+    fn is_barred_at(&self, cluster: &Name, address: IpAddr) -> bool {
+        let roster = self.world.roster();
+        self.world.at_address(cluster, address.to_canonical()).iter().any(|id| match id.kind {
+            Kind::Service => self.world.service(id).is_some_and(|service| self.is_barred(&service)),
+            _ if self.barred.owner().is_some() && roster.owner_of(id) == self.barred.owner() => false,
+            _ => match self.barred {
+                Barred::Foreign(_) => true,
+                Barred::Hidden(_) => picking(self.world, id).iter().all(|service| self.is_barred(service)),
+            },
+        })
+    }
+}
+
+/// The addresses that are written into the slices of a Service.
+fn slices_of<W: World + ?Sized>(world: &W, service: &Service) -> Vec<IpAddr> {
+    let slices = world.slices(&service.id);
+    let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+    endpoints.flat_map(|endpoint| &endpoint.addresses).filter_map(|address| address.parse().ok()).collect()
+}
+
+/// The Services beside a Pod that pick it.
+fn picking<W: World + ?Sized>(world: &W, id: &ObjectRef) -> Vec<Arc<Service>> {
+    let Some(pod) = world.pod(id) else { return Vec::new() };
+    let (namespace, cluster) = (Some(id.namespace.clone()), Some(id.cluster.clone()));
+    let beside = Selector { namespace, cluster, ..Selector::default() };
+    let mut services = world.services(&beside);
+    services.retain(|service| !service.selector.is_empty() && contains_all(&pod.labels, &service.selector));
+    services
 }
 
 /// What of a host stands before a domain.
@@ -87,40 +228,10 @@ fn meaning(head: &str) -> Option<Meaning> {
         ("pod", _, Some(address)) => {
             let v4 = || address.replace('-', ".").parse::<Ipv4Addr>().map(IpAddr::V4);
             let address = v4().or_else(|_| address.replace('-', ":").parse());
-            address.ok().map(Meaning::Pod)
+            address.ok().map(Meaning::Address)
         }
         _ => None,
     }
-}
-
-fn is_barred<W: World + ?Sized>(world: &W, barred: Barred<'_>, service: &Service) -> bool {
-    match barred {
-        Barred::Hidden(owner) => !is_visible(world, owner, &service.id, &service.labels),
-        Barred::Foreign(owner) => world.roster().owner_of(&service.id) != Some(owner),
-    }
-}
-
-/// Whether an address is that of a Service or Pod of a cluster that is barred. A Pod is not hidden from whoever sees a Service
-/// that picks it.
-fn is_barred_at<W: World + ?Sized>(world: &W, barred: Barred<'_>, cluster: &Name, address: IpAddr) -> bool {
-    world.at_address(cluster, address.to_canonical()).iter().any(|id| match (id.kind, barred) {
-        (Kind::Service, _) => world.service(id).is_some_and(|service| is_barred(world, barred, &service)),
-        (_, Barred::Foreign(owner)) => world.roster().owner_of(id) != Some(owner),
-        (_, Barred::Hidden(owner)) => {
-            let Some(pod) = world.pod(id) else { return false };
-            let beside = Selector {
-                namespace: Some(id.namespace.clone()),
-                cluster: Some(id.cluster.clone()),
-                ..Selector::default()
-            };
-            let picks = |service: &Service| {
-                !service.selector.is_empty()
-                    && contains_all(&pod.labels, &service.selector)
-                    && !is_barred(world, barred, service)
-            };
-            world.roster().owner_of(id) != Some(owner) && !world.services(&beside).iter().any(|service| picks(service))
-        }
-    })
 }
 
 #[cfg(test)]
@@ -135,8 +246,8 @@ mod tests {
             ("web-0.web.edge.svc", service("web", "edge")),
             ("_http._tcp.web.edge.svc", service("web", "edge")),
             ("10-1-0-9.web.edge.svc", service("web", "edge")),
-            ("10-1-0-9.edge.pod", Some(Meaning::Pod(IpAddr::from([10, 1, 0, 9])))),
-            ("fd00--9.edge.pod", "fd00::9".parse().ok().map(Meaning::Pod)),
+            ("10-1-0-9.edge.pod", Some(Meaning::Address(IpAddr::from([10, 1, 0, 9])))),
+            ("fd00--9.edge.pod", "fd00::9".parse().ok().map(Meaning::Address)),
             ("web.edge.pod", None),
             ("edge.svc", None),
             ("svc", None),

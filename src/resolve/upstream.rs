@@ -39,15 +39,11 @@ pub fn resolve_upstream<W: World + ?Sized>(
     findings: &mut Findings,
 ) -> Upstream {
     let gateway_cluster = &gateway.cluster;
-    let closed = closed_by_policy(world, id);
-    // What another cluster sends it has judged, and would not have sent.
-    let guards = if id.purpose.is_crossing() { Vec::new() } else { access::at_destination(world, gateway, id) };
-    // Envoy judges no request that a filter of its own makes (seen on 1.40), so that it is decided here whether there may be
-    // any at all.
     let is_asked = id.purpose.is_asked();
-    let is_barred = is_asked
-        && (closed.is_some() || bar(gateway, id, &guards, findings) | bar_judged(world, gateway, id, findings));
-    let (closed, guards) = if is_asked { (None, Vec::new()) } else { (closed, guards) };
+    let closed = if is_asked { None } else { closed_by_policy(world, id) };
+    // What another cluster sends it has judged, and would not have sent.
+    let is_judged = is_asked || id.purpose.is_crossing();
+    let guards = if is_judged { Vec::new() } else { access::at_destination(world, gateway, id) };
     let mut upstream = Upstream {
         id: id.clone(),
         protocol: UpstreamProtocol::Http1,
@@ -62,8 +58,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
         closed,
         guards,
     };
-    // Filters of all gateways ask it, also of those that may not forward to it.
-    if is_asked && (is_barred || check_on_gateway(world, gateway, gateway_owner, id).is_err()) {
+    if is_asked && !may_be_asked(world, gateway, gateway_owner, id, findings) {
         return upstream;
     }
     let from = Opener { world, gateway, owner: gateway_owner };
@@ -206,6 +201,31 @@ pub fn resolve_upstream<W: World + ?Sized>(
         list.dedup();
     }
     upstream
+}
+
+/// Whether the filters of a gateway may ask a destination, as far as its owner is concerned.
+///
+/// Envoy judges no request that a filter of its own makes (seen on 1.40), so it is decided here whether there may be any at
+/// all. Filters of all gateways ask it, also of those that may not forward to it.
+///
+/// # Findings
+/// [`Code::PolicyRemark`] on policies because of which it is not asked.
+///
+/// # Rule
+/// R118, R122, R130.
+pub fn may_be_asked<W: World + ?Sized>(
+    world: &W,
+    gateway: &GatewayId,
+    gateway_owner: &WorkspaceId,
+    id: &UpstreamId,
+    findings: &mut Findings,
+) -> bool {
+    if closed_by_policy(world, id).is_some() {
+        return false;
+    }
+    let is_barred = bar(gateway, id, &access::at_destination(world, gateway, id), findings)
+        | bar_judged(world, gateway, id, findings);
+    !is_barred && check_on_gateway(world, gateway, gateway_owner, id).is_ok()
 }
 
 /// Whether the filters of a gateway may not ask a destination: its owner says who may call what there, and lets this gateway

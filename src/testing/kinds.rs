@@ -129,6 +129,7 @@ const ROWS: &[Row] = &[
             "local_rate_limit::r125_what_gateways_count_stands_before_tokens_or_behind_them",
             "local_rate_limit::what_gateways_cannot_count_is_told_and_not_limited",
             "local_rate_limit::counting_begins_anew_when_a_route_of_the_listener_changes",
+            "local_rate_limit::room_for_values_ends_and_nobody_loses_it_to_others",
         ],
     },
     Row {
@@ -165,6 +166,7 @@ const ROWS: &[Row] = &[
             "access::a_gateway_is_called_by_those_who_may",
             "principals::who_bears_a_token_is_told_from_others",
             "bad_policies::a_bad_access_policy_closes_its_destination_and_says_why",
+            "replaced_isolation::r46_a_policy_replaces_isolation_behind_a_virtual_destination",
             "principals::a_gateway_tells_who_bears_a_token",
             "rerouting::whoever_moves_to_a_route_is_judged_by_it",
         ],
@@ -249,6 +251,7 @@ const WAYS_AROUND: &[(&str, &[&str])] = &[
         &[
             "bypasses::policies_of_strangers_open_nothing_and_close_nothing",
             "bypasses::no_address_leads_a_policy_to_what_others_hide",
+            "bypasses/names::no_name_leads_a_policy_to_what_others_hide_or_protect",
             "jwt::keys_come_from_secrets_and_servers_and_bad_sources_close",
             "ext_auth/methods::api_keys_are_those_of_secrets",
         ],

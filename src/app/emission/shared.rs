@@ -5,14 +5,16 @@
 //! are published: while others stand in for refused ones, what these name does not even begin to leave.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
 
+use crate::emit::check_slot;
 use crate::ir::upstream::Server;
 use crate::ir::{Extensions, GatewayPlan, Secret, Upstream, UpstreamId};
+use crate::model::ObjectRef;
 use crate::snapshot::{Resource, Version};
 
 /// The least that something stays that policies share no more, and the time between two looks whether gateways still
@@ -53,6 +55,17 @@ struct Leaving {
     look_at: Instant,
     /// The first publication whose routes don't name it.
     from: u64,
+    /// Whether routes name it that stood in for refused ones at the last publication.
+    is_kept: bool,
+}
+
+/// A policy that has no filter yet, because others leave theirs.
+#[derive(Debug)]
+pub(super) struct Waiting<'a> {
+    /// Those that wait together.
+    pub(super) policies: &'a BTreeSet<ObjectRef>,
+    /// Whose settings still have the room.
+    pub(super) before: BTreeSet<&'a ObjectRef>,
 }
 
 impl Shared {
@@ -118,7 +131,7 @@ impl Shared {
             if !gone.is_empty() {
                 let upstreams = gone.upstreams().filter_map(|id| Some((id.clone(), find(id)?))).collect();
                 let (look_at, from) = (now + TAKEN_OVER, self.number + 1);
-                self.leaving.push_back(Leaving { extensions: gone, upstreams, look_at, from });
+                self.leaving.push_back(Leaving { extensions: gone, upstreams, look_at, from, is_kept: false });
             }
         }
         let left_over = |leaving: &VecDeque<Leaving>| -> usize {
@@ -145,10 +158,14 @@ impl Shared {
             self.numbers.retain(|_, number| *number > kept);
         }
         for leaving in &mut self.leaving {
-            let mut names = leaving.extensions.verifications().map(|verification| verification.name.as_bytes());
-            // Which of the sets of settings they use cannot be seen in routes.
-            let may_check = !leaving.extensions.checks.is_empty() && !stand_ins.is_empty();
-            if may_check || names.any(|name| stand_ins.iter().any(|routes| contains(&routes.body, name))) {
+            let names = leaving.extensions.verifications().map(|verification| verification.name.as_bytes());
+            let mut names = names.map(|name| (name, 1));
+            // Every route configuration names each filter once, to turn it off where nothing else is said.
+            let slots = leaving.extensions.checks.keys().filter_map(|set| self.all.checks.get(set)?.slot);
+            let mut slots = slots.map(|slot| (check_slot(slot).as_bytes(), 2));
+            let mut is_named = |(name, times)| stand_ins.iter().any(|routes| contains(&routes.body, name, times));
+            leaving.is_kept = names.any(&mut is_named) || slots.any(&mut is_named);
+            if leaving.is_kept {
                 leaving.from = self.number + 1;
             }
         }
@@ -176,6 +193,26 @@ impl Shared {
         before != self.leaving.len()
     }
 
+    /// Policies that have no filter yet, because others leave theirs.
+    ///
+    /// # Cost
+    /// In proportion to the sets of settings.
+    pub(super) fn waiting(&self) -> Vec<Waiting<'_>> {
+        let waiting = self.all.waiting(&self.wanted).into_iter();
+        waiting.map(|(policies, before)| Waiting { policies, before }).collect()
+    }
+
+    /// Whether a gateway with routes of a version names no set of settings that is leaving; nothing where routes do that stand in
+    /// for refused ones.
+    pub(super) fn names_no_settings(&self) -> Option<impl Fn(&Version) -> bool> {
+        let mut leaving = self.leaving.iter().filter(|leaving| !leaving.extensions.checks.is_empty());
+        if leaving.clone().any(|leaving| leaving.is_kept) {
+            return None;
+        }
+        let from = leaving.by_ref().map(|leaving| leaving.from).max().unwrap_or(0);
+        Some(move |routes: &Version| self.numbers.get(routes).is_some_and(|number| *number >= from))
+    }
+
     /// When to look again who names what is leaving.
     pub(super) fn due(&self) -> Option<Instant> {
         self.leaving.iter().map(|leaving| leaving.look_at).min()
@@ -192,8 +229,9 @@ impl Shared {
     }
 }
 
-fn contains(text: &[u8], name: &[u8]) -> bool {
-    !name.is_empty() && text.windows(name.len()).any(|window| window == name)
+/// Whether a text has a name so many times at least.
+fn contains(text: &[u8], name: &[u8], times: usize) -> bool {
+    !name.is_empty() && text.windows(name.len()).filter(|window| *window == name).nth(times - 1).is_some()
 }
 
 #[cfg(test)]
@@ -375,6 +413,42 @@ mod tests {
             }
             slots.join(" ")
         }
+    }
+
+    /// Who waits is told, and for whom: what stands in for refused routes keeps a filter only where it names it.
+    #[test]
+    fn settings_wait_for_those_that_leave_and_no_longer() {
+        let mut world = World::new(Shared::default());
+        assert_eq!(world.asks(&["b", "c", "d", "e"]), "b* c* d* e*");
+        world.publishes("1", &[]);
+        world.takes("1");
+        let waiting = |world: &World| world.shared.waiting().len();
+        assert_eq!(waiting(&world), 0);
+        assert_eq!(world.asks(&["a", "b", "c", "d"]), "b* c* d* e");
+        assert_eq!(waiting(&world), 1);
+        let slot = |world: &World, header: &str| {
+            let mut sets = world.shared.all().checks.iter();
+            let (_, uses) = sets.find(|(set, _)| set.settings.http == Some([Name::from(header)].into())).unwrap();
+            uses.slot.unwrap()
+        };
+        let named_twice = |slot: usize| -> &'static str { Box::leak(check_slot(slot).repeat(2).into_boxed_str()) };
+        let (own, other) = (named_twice(slot(&world, "e")), named_twice(slot(&world, "b")));
+        // Refused, so that routes of before stand in that ask by it.
+        world.publishes("2", &[own]);
+        world.takes("2");
+        assert!(world.shared.names_no_settings().is_none());
+        world.after(TAKEN_OVER);
+        assert_eq!(world.asked(), "b* c* d* e");
+        // Others stand in now, which turn that one off as all do.
+        world.publishes("3", &[other, check_slot(slot(&world, "e"))]);
+        let is_new = world.shared.names_no_settings().expect("none stands in");
+        assert!(!is_new(&Version::new("2")) && is_new(&Version::new("3")), "the gateway is waited for");
+        drop(is_new);
+        world.after(TAKEN_OVER);
+        assert_eq!((world.asked().as_str(), waiting(&world)), ("b* c* d* e", 1));
+        world.takes("3");
+        world.after(TAKEN_OVER);
+        assert_eq!((world.asked().as_str(), waiting(&world)), ("a* b* c* d*", 0));
     }
 
     /// The filter of the youngest stays for the routes that gateways have, and a second emission gives it to the oldest.

@@ -6,13 +6,13 @@ use std::time::Duration;
 use crate::ir::Policy;
 use crate::ir::policy::Phase;
 use crate::ir::policy::rate_limit::{
-    Bucket, LimitAction, LimitItem, LimitService, LimitStep, Limits, StepCounter, steps,
+    Bucket, LimitAction, LimitItem, LimitService, LimitStep, Limits, MOST_VALUES, StepCounter, steps,
 };
 
 /// What policies of a route, or of one of its destinations, ask about a request, one line for each step; none where they
-/// do not limit.
+/// do not limit. So many values of an entry without one a gateway counts apart there.
 #[must_use]
-pub fn describe_limits(policies: &[Policy]) -> Vec<String> {
+pub fn describe_limits(policies: &[Policy], values: u32) -> Vec<String> {
     let limits = policies.iter().find_map(|policy| match policy {
         Policy::RateLimit(limits) => Some(limits.as_slice()),
         _ => None,
@@ -20,29 +20,33 @@ pub fn describe_limits(policies: &[Policy]) -> Vec<String> {
     let limits = limits.unwrap_or_default();
     [(Phase::PreAuthz, "before"), (Phase::PostAuthz, "after")]
         .into_iter()
-        .flat_map(|(phase, word)| of_phase(limits, phase, word))
+        .flat_map(|(phase, word)| of_phase(limits, phase, word, values))
         .collect()
 }
 
-fn of_phase(limits: &[Arc<Limits>], phase: Phase, word: &str) -> Vec<String> {
+fn of_phase(limits: &[Arc<Limits>], phase: Phase, word: &str, values: u32) -> Vec<String> {
     let line = |step: LimitStep<'_>| {
         let items: Vec<String> = step.items.iter().map(|item| describe(item)).collect();
         format!(
             "{word} authorization, priority {}: {} about {}",
             step.priority,
-            counter(&step.counter),
+            counter(&step.counter, values),
             items.join("; ")
         )
     };
     steps(limits, phase).into_iter().map(line).collect()
 }
 
-fn counter(counter: &StepCounter<'_>) -> String {
+fn counter(counter: &StepCounter<'_>, values: u32) -> String {
     match counter {
         StepCounter::Service(asked) => service(asked),
         StepCounter::Gateways(buckets) => {
             let buckets: Vec<String> = buckets.iter().map(|one| bucket(one)).collect();
-            format!("the gateway allows {}", buckets.join("; "))
+            let few = match values < MOST_VALUES {
+                true => format!(" (of each entry without a value only the last {values} values apart)"),
+                false => String::new(),
+            };
+            format!("the gateway allows {}{few}", buckets.join("; "))
         }
     }
 }

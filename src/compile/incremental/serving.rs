@@ -13,8 +13,8 @@ use crate::memo::Reads;
 use crate::model::{Findings, GatewayId, Host as Domain, Name, ObjectRef, WorkspaceId};
 use crate::resolve::facts::ListenerProtocol;
 use crate::resolve::gateway::{
-    ArrangedHost, Bindings, Difference, GrownTree, HostKey, Hosts, ListenerKey, PlainPort, Rows, Served, Sharing,
-    is_implemented_by, listeners, owner_of, serve_on, sharing, upstreams_of, virtual_host,
+    ArrangedHost, Bindings, Difference, GrownTree, HostKey, Hosts, ListenerKey, OpenEntries, PlainPort, Rows, Served,
+    Sharing, is_implemented_by, listeners, owner_of, serve_on, sharing, upstreams_of, virtual_host,
 };
 use crate::resolve::mesh::{Mesh, MeshPort};
 use crate::resolve::upstream::resolve_upstream;
@@ -50,6 +50,8 @@ pub(super) struct Serving {
     pub(super) of_extensions: BTreeSet<UpstreamId>,
     /// How many pieces give an owner a say in what policies share.
     pub(super) sharers: BTreeMap<WorkspaceId, usize>,
+    /// What it counts by itself on a host, by root table: nothing where that is none.
+    pub(super) open: BTreeMap<ObjectRef, OpenEntries>,
     /// Whether what policies share is to be made anew.
     pub(super) is_sharing_stale: bool,
     /// What it sends to other clusters, and receives from them.
@@ -138,6 +140,7 @@ impl Serving {
             of_streams: BTreeSet::new(),
             of_extensions: BTreeSet::new(),
             sharers: BTreeMap::new(),
+            open: BTreeMap::new(),
             is_sharing_stale: true,
             crossing: Crossing::default(),
         }
@@ -332,7 +335,7 @@ impl Serving {
         // Owners that come before those that go, so that one in both is never gone.
         reshared.sort_by_key(|(_, now)| now.owners.is_empty());
         for (before, now) in reshared {
-            self.reshare(&before, &now);
+            self.reshare(root, &before, &now);
         }
         is_other
     }
@@ -419,6 +422,7 @@ impl Serving {
             }
         }
         host.places.push((port, 0));
+        self.is_sharing_stale |= key.tables.iter().any(|root| self.open.contains_key(root));
         for root in &key.tables {
             let keys = self.by_root.entry(root.clone()).or_default();
             if !keys.contains(key) {
@@ -431,6 +435,7 @@ impl Serving {
     fn leave(&mut self, key: &HostKey, port: u16, counted: &mut BTreeSet<UpstreamId>, around: &mut Around<'_>) {
         let Some(host) = self.hosts.get_mut(key) else { return };
         host.places.retain(|place| *place != (port, 0));
+        self.is_sharing_stale |= key.tables.iter().any(|root| self.open.contains_key(root));
         if !host.places.is_empty() {
             return;
         }
@@ -451,6 +456,13 @@ impl Serving {
         }
     }
 
+    /// How often the routes of a root table stand in listeners.
+    pub(super) fn times_served(&self, root: &ObjectRef) -> u64 {
+        let keys: BTreeSet<&HostKey> = self.by_root.get(root).into_iter().flatten().collect();
+        let places = |key: &HostKey| self.hosts.get(key).map_or(0, |host| host.places.len() as u64);
+        keys.into_iter().map(|key| places(key) * key.times(root)).sum()
+    }
+
     /// One virtual host fewer names an upstream.
     pub(super) fn release(&mut self, id: &UpstreamId) {
         if let Some(uses) = self.wanted.get_mut(id) {
@@ -468,7 +480,7 @@ impl Serving {
             around.outcome.forget(&Origin::Piece(self.gateway.clone(), root.clone(), number));
         }
         for sharing in kept.sharing {
-            self.reshare(&sharing, &Sharing::default());
+            self.reshare(root, &sharing, &Sharing::default());
         }
     }
 
@@ -571,6 +583,8 @@ impl Serving {
 
     /// Notes where virtual hosts are, and drops those that are nowhere.
     fn place(&mut self, listeners: &BTreeMap<u16, Listener>, around: &mut Around<'_>) {
+        // Limits may stand on more hosts or fewer.
+        self.is_sharing_stale |= !self.open.is_empty();
         let mut places: BTreeMap<*const VirtualHost, Vec<(u16, usize)>> = BTreeMap::new();
         self.of_streams.clear();
         for (port, listener) in listeners {
@@ -662,7 +676,7 @@ impl Serving {
     /// How many parts are held.
     pub(super) fn len(&self) -> usize {
         let pieces: usize = self.pieces.values().map(|kept| kept.numbers.len()).sum();
-        let parts = pieces + self.hosts.len() + self.by_root.len() + self.domains.len();
+        let parts = pieces + self.hosts.len() + self.by_root.len() + self.domains.len() + self.open.len();
         parts + self.wanted.len() + self.plan.upstreams.len() + self.crossing.len()
     }
 }

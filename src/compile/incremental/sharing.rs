@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::ir::{GatewayPlan, UpstreamId};
-use crate::model::Findings;
-use crate::resolve::gateway::{Sharing, extensions, uncounted};
+use crate::model::{Findings, ObjectRef};
+use crate::resolve::gateway::{OpenEntries, Sharing, extensions, values};
 
 use super::outcome::Origin;
 use super::serving::{Around, Serving};
@@ -16,7 +16,7 @@ impl Serving {
     ///
     /// # Cost
     /// In proportion to its owners.
-    pub(super) fn reshare(&mut self, before: &Sharing, now: &Sharing) {
+    pub(super) fn reshare(&mut self, root: &ObjectRef, before: &Sharing, now: &Sharing) {
         for owner in now.owners.difference(&before.owners) {
             let pieces = self.sharers.entry(owner.clone()).or_default();
             *pieces += 1;
@@ -31,7 +31,40 @@ impl Serving {
                 }
             }
         }
-        self.is_sharing_stale |= before.kept != now.kept || before.numbers != now.numbers;
+        self.is_sharing_stale |= before.kept != now.kept;
+        if before.open != now.open {
+            self.is_sharing_stale = true;
+            let open = self.open.entry(root.clone()).or_default();
+            for (whose, own) in &now.open {
+                *open.entry(whose.clone()).or_default() += own;
+            }
+            for (whose, own) in &before.open {
+                if let Some(sum) = open.get_mut(whose) {
+                    *sum -= own;
+                    if *sum == 0 {
+                        open.remove(whose);
+                    }
+                }
+            }
+            if open.is_empty() {
+                self.open.remove(root);
+            }
+        }
+    }
+
+    /// What the gateway counts by itself on all its hosts.
+    ///
+    /// # Cost
+    /// In proportion to the trees with such limits, their hosts and policies.
+    fn open_entries(&self) -> OpenEntries {
+        let mut all = OpenEntries::new();
+        for (root, open) in &self.open {
+            let times = self.times_served(root);
+            for (whose, own) in open.iter().filter(|_| times > 0) {
+                *all.entry(whose.clone()).or_default() += own.saturating_mul(times);
+            }
+        }
+        all
     }
 
     /// Makes anew what policies share, if it may be another. Returns the upstreams that it names more or less than before.
@@ -43,8 +76,7 @@ impl Serving {
         let kept = self.pieces.values().flat_map(|pieces| &pieces.sharing).map(|sharing| &sharing.kept);
         let mut findings = Findings::new();
         let mut now = extensions(&world, &self.gateway, self.sharers.keys(), kept, &mut findings);
-        let pieces = self.pieces.iter().flat_map(|(root, pieces)| pieces.sharing.iter().map(move |own| (root, own)));
-        now.uncounted = uncounted(&world, &self.gateway, pieces, &mut findings);
+        now.values = values(&self.gateway, &self.open_entries(), &mut findings);
         around.reads.record(&Reader::Extensions(self.gateway.clone()), world.into_slots());
         around.outcome.set(Origin::Extensions(self.gateway.clone()), findings);
         if *plan.extensions == now {

@@ -36,8 +36,7 @@ const HOLDERS: [(Phase, [&str; lane::RANKS]); 2] = [
     ),
 ];
 
-/// Fills the holders of a route, or of one of its destinations, beside these policies; but for limits that the gateway has no
-/// room to count.
+/// Fills the holders of a route, or of one of its destinations, beside these policies.
 ///
 /// The route is closed where there are more steps than places. Resolving leaves no such route, whatever it kept: its authors
 /// are told there.
@@ -47,15 +46,7 @@ pub(in super::super) fn fill<'a>(
     route: &mut RouteBuilder<'_>,
 ) {
     let payloads = rate_limit::payloads(beside.clone());
-    let uncounted = &route.extensions.uncounted;
-    let is_counted = |limits: &Limits| limits.counter.service().is_some() || !uncounted.contains(&limits.policy);
-    let fitting: Vec<Arc<Limits>>;
-    let limits = if limits.iter().all(|limits| is_counted(limits)) {
-        limits
-    } else {
-        fitting = limits.iter().filter(|limits| is_counted(limits)).cloned().collect();
-        &fitting
-    };
+    let values = route.values();
     for (phase, holders) in HOLDERS {
         let steps = steps(limits, phase);
         let priorities: Vec<i32> = steps.iter().map(|step| step.priority).collect();
@@ -64,7 +55,10 @@ pub(in super::super) fn fill<'a>(
             return;
         };
         for (rank, step) in ranks.into_iter().zip(&steps) {
-            route.scope().slots.insert(holders[rank], held("chancery.limit", rate_limit::emit(step, &payloads)));
+            route
+                .scope()
+                .slots
+                .insert(holders[rank], held("chancery.limit", rate_limit::emit(step, &payloads, values)));
         }
     }
 }

@@ -100,6 +100,13 @@ pub(super) const EXT_AUTH: [&str; CHECK_SLOTS] = [
     "chancery.extauth.5",
 ];
 
+/// The name of a filter for checks by servers, below [`CHECK_SLOTS`]. In a route configuration it stands once to turn the
+/// filter off, and once more for each route or destination that turns it on.
+#[must_use]
+pub fn check_slot(slot: usize) -> &'static str {
+    EXT_AUTH[slot]
+}
+
 /// Every slot, in the order in which a request passes them; responses pass in reverse.
 ///
 /// Reserved rows keep the order decided for kinds that are still to come. A lane stands on both sides of authentication

@@ -20,8 +20,8 @@ use envoy_types::pb::google::protobuf::Any;
 use crate::ir::Policy;
 use crate::ir::policy::TextPattern;
 use crate::ir::policy::rate_limit::{
-    Bucket, LimitAction, LimitHeader, LimitHeaderValue, LimitItem, LimitService, LimitStep, LimitUnit, MOST_VALUES,
-    MetadataPath, MetadataSource, StepCounter,
+    Bucket, LimitAction, LimitHeader, LimitHeaderValue, LimitItem, LimitService, LimitStep, LimitUnit, MetadataPath,
+    MetadataSource, StepCounter,
 };
 use crate::ir::upstream::UpstreamId;
 use crate::model::Name;
@@ -49,16 +49,16 @@ pub(super) fn payloads<'a>(beside: impl Iterator<Item = &'a Policy>) -> Payloads
     payloads
 }
 
-/// The filter of one step.
-pub(super) fn emit(step: &LimitStep<'_>, payloads: &Payloads<'_>) -> Any {
+/// The filter of one step. Of an entry that counts each value by itself the gateway counts so many apart.
+pub(super) fn emit(step: &LimitStep<'_>, payloads: &Payloads<'_>, values: u32) -> Any {
     match &step.counter {
         StepCounter::Service(service) => emit_asking(service, step, payloads),
-        StepCounter::Gateways(buckets) => emit_counting(buckets, step, payloads),
+        StepCounter::Gateways(buckets) => emit_counting(buckets, step, payloads, values),
     }
 }
 
 /// Counts by itself. Buckets begin full and fill evenly.
-fn emit_counting(buckets: &BTreeSet<&Bucket>, step: &LimitStep<'_>, payloads: &Payloads<'_>) -> Any {
+fn emit_counting(buckets: &BTreeSet<&Bucket>, step: &LimitStep<'_>, payloads: &Payloads<'_>, values: u32) -> Any {
     let always = || core_pb::RuntimeFractionalPercent {
         default_value: Some(type_pb::FractionalPercent { numerator: 100, ..Default::default() }),
         ..Default::default()
@@ -68,7 +68,7 @@ fn emit_counting(buckets: &BTreeSet<&Bucket>, step: &LimitStep<'_>, payloads: &P
         filter_enabled: Some(always()),
         filter_enforced: Some(always()),
         descriptors: buckets.iter().map(|bucket| emit_bucket(bucket)).collect(),
-        max_dynamic_descriptors: pb::uint32(MOST_VALUES),
+        max_dynamic_descriptors: pb::uint32(values),
         rate_limits: step.items.iter().map(|item| emit_item(item, payloads)).collect(),
         ..Default::default()
     })

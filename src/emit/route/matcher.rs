@@ -8,38 +8,13 @@ use envoy_types::pb::envoy::config::route::v3 as route_pb;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_pb;
 
 use crate::ir::Matcher;
+use crate::ir::entries::takes_empty;
 use crate::ir::route::{HeaderMatch, QueryMatch, ValueMatch};
 use crate::model::PathMatch;
 
 use super::super::pb;
 
-/// Header conditions that need two alternatives each are split up to this many; 2 to the power of it is the number of
-/// Envoy routes that one matcher can become.
-const MOST_SPLITS: usize = 4;
-
-/// The matchers that take the place of one, in order; a request matches it if any of them does. Nearly always itself.
-///
-/// A negated header condition that takes the empty text becomes two: the absent header, then the condition.
-pub(super) fn alternatives(matcher: &Matcher) -> Vec<Matcher> {
-    let mut alternatives = vec![Matcher { headers: Vec::new(), ..matcher.clone() }];
-    for header in &matcher.headers {
-        let absence = header_absence(header).filter(|_| alternatives.len() < 1 << MOST_SPLITS);
-        let forms: Vec<HeaderMatch> = absence.into_iter().chain([header.clone()]).collect();
-        alternatives = forms
-            .iter()
-            .flat_map(|form| {
-                alternatives.iter().map(move |before| {
-                    let mut longer = before.clone();
-                    longer.headers.push(form.clone());
-                    longer
-                })
-            })
-            .collect();
-    }
-    alternatives
-}
-
-/// One of the [`alternatives`] of a matcher.
+/// One of the [`alternatives`](crate::ir::entries::alternatives) of a matcher.
 pub(super) fn emit_matcher(matcher: &Matcher) -> route_pb::RouteMatch {
     let (case_sensitive, path) = match &matcher.path {
         PathMatch::Any => (None, route_pb::route_match::PathSpecifier::Prefix("/".to_owned())),
@@ -95,27 +70,6 @@ fn emit_header(header: &HeaderMatch) -> route_pb::HeaderMatcher {
     }
 }
 
-/// For a negated condition that takes the empty text: the absence of the header, as an alternative of its own, because
-/// counting the absent header as empty would then fail the condition.
-fn header_absence(header: &HeaderMatch) -> Option<HeaderMatch> {
-    (header.invert && takes_empty(&header.value)).then(|| HeaderMatch {
-        name: header.name.clone(),
-        value: ValueMatch::Present,
-        invert: true,
-    })
-}
-
-fn takes_empty(value: &ValueMatch) -> bool {
-    match value {
-        ValueMatch::Regex(expression) => {
-            regex::Regex::new(&format!("^(?:{expression})$")).is_ok_and(|regex| regex.is_match(""))
-        }
-        ValueMatch::Exact(value) => value.is_empty(),
-        ValueMatch::Prefix(text) => text.is_empty(),
-        ValueMatch::Present => false,
-    }
-}
-
 fn emit_query(query: &QueryMatch) -> route_pb::QueryParameterMatcher {
     use route_pb::query_parameter_matcher::QueryParameterMatchSpecifier;
     let specifier = match string_matcher(&query.value) {
@@ -135,18 +89,4 @@ fn string_matcher(value: &ValueMatch) -> Option<matcher_pb::StringMatcher> {
             Some(pb::string_matcher(MatchPattern::SafeRegex(pb::regex(expression)), false))
         }
     }
-}
-
-/// The matcher of the preflights for requests with a method: the same conditions on an OPTIONS request that announces
-/// it.
-pub(super) fn preflight(matcher: &Matcher) -> Option<Matcher> {
-    let method = matcher.method.as_ref().filter(|method| **method != "OPTIONS")?;
-    let mut twin = matcher.clone();
-    twin.headers.push(HeaderMatch {
-        name: "access-control-request-method".into(),
-        value: ValueMatch::Exact(method.clone()),
-        invert: false,
-    });
-    twin.method = Some("OPTIONS".into());
-    Some(twin)
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::*;
 use crate::emit::{Emitter, Layout};
-use crate::ir::Extensions;
 use crate::ir::policy::jwt::{ClearRouteCache, Jwt, Mode, Verification};
 use crate::ir::policy::rate_limit::{
     Bucket, ConfigurationLimits, Counter, Limit, LimitAction, LimitHeader, LimitHeaderValue, LimitItem, LimitNode,
@@ -12,6 +11,8 @@ use crate::ir::policy::rate_limit::{
 };
 use crate::ir::policy::{Phase, Place, TextPattern};
 use crate::ir::upstream::{Purpose, Upstream, UpstreamId};
+use crate::ir::{Extensions, GatewayPlan};
+use crate::model::WorkspaceId;
 
 const LIMITER: &str = "svc/cluster-1/shop/limiter/80#grpc";
 
@@ -414,36 +415,42 @@ fn limits_of_a_route_keep_their_side_of_the_tokens_of_its_destination() {
     assert!(route["typed_per_filter_config"].is_null());
 }
 
-/// The gateway has no room for the numbers of a policy: nothing of it is counted, and others are.
+/// Where the gateway has less room for a workspace, its routes count fewer values apart, and those of others as many as before.
 #[test]
-fn what_a_gateway_has_no_room_for_is_not_counted() {
-    let of = |name: &str, priority| {
-        let mut limits = (*limits(name, Phase::PostAuthz, priority, generic(name))).clone();
-        limits.counter = Counter::Gateways([].into());
-        Arc::new(limits)
+fn routes_of_whoever_needs_too_much_count_fewer_values_apart() {
+    let counted = || {
+        let mut limits = (*limits("p", Phase::PostAuthz, 0, generic("a"))).clone();
+        limits.counter = Counter::Gateways([Bucket { entries: vec![("who".into(), None)], limit: None }].into());
+        Policy::RateLimit(vec![Arc::new(limits)])
     };
-    let asked = limits("crowded", Phase::PostAuthz, 1, generic("asked"));
-    let policies = || vec![of("crowded", 0), asked.clone(), of("small", 2)];
-    let server = Upstream { id: limiter(), protocol: UpstreamProtocol::Http2, ..upstream("limiter") };
-    let plan = |uncounted: &[&str]| {
-        let route = route("a").forward("cart", 1).policy(Policy::RateLimit(policies()));
-        let mut plan = plan([host("shop.example", [route])], [upstream("cart"), server.clone()]);
-        let uncounted = uncounted.iter().map(|name| object(Kind::RateLimitPolicy, name)).collect();
-        plan.extensions = Arc::new(Extensions { uncounted, ..Extensions::default() });
-        plan
+    let route_of = |owner: &'static str| route("a").owner(owner).forward("cart", 1).policy(counted());
+    let hosts = [host("one.example", [route_of("one")]), host("two.example", [route_of("two")])];
+    let all = plan(hosts, [upstream("cart")]);
+    let with = |values: &[(&str, u32)]| {
+        let values = values.iter().map(|(owner, values)| (WorkspaceId((*owner).into()), *values)).collect();
+        GatewayPlan { extensions: Arc::new(Extensions { values, ..Extensions::default() }), ..all.clone() }
     };
     let mut emitter = Emitter::new(Layout::default());
-    let mut shown = |uncounted: &[&str]| {
-        let snapshot = emitter.emit(&plan(uncounted), &EmitOptions::default());
+    let mut shown = |values: &[(&str, u32)]| -> Vec<Value> {
+        let plan = with(values);
+        let snapshot = emitter.emit(&plan, &EmitOptions::default());
+        assert_eq!(snapshot, emit_gateway(&plan, &EmitOptions::default()), "as if it were made anew");
         let routes = show(&snapshot, ResourceType::Route, "route/8080");
-        lanes(&routes["virtual_hosts"][0]["routes"][0]["typed_per_filter_config"])
+        let hosts = routes["virtual_hosts"].as_array().expect("hosts").iter();
+        hosts.map(|host| find(host, "max_dynamic_descriptors").expect("it counts").clone()).collect()
     };
-    let all = ["chancery.post.3 crowded", "chancery.post.4 asked", "chancery.post.5 small"];
-    assert_eq!(shown(&[]), all);
-    assert_eq!(
-        shown(&["crowded"]),
-        ["chancery.post.3 asked", "chancery.post.4 small"],
-        "a service counts all the same"
-    );
-    assert_eq!(shown(&[]), all, "its routes are made again");
+    assert_eq!(shown(&[]), [1000, 1000]);
+    assert_eq!(shown(&[("one", 250)]), [250, 1000]);
+    assert_eq!(shown(&[("one", 250), ("two", 7)]), [250, 7]);
+    assert_eq!(shown(&[("two", 7)]), [1000, 7]);
+    assert_eq!(shown(&[]), [1000, 1000]);
+}
+
+/// The first value of a key, wherever it stands.
+fn find<'v>(value: &'v Value, key: &str) -> Option<&'v Value> {
+    match value {
+        Value::Object(map) => map.get(key).or_else(|| map.values().find_map(|value| find(value, key))),
+        Value::Array(list) => list.iter().find_map(|value| find(value, key)),
+        _ => None,
+    }
 }

@@ -51,16 +51,13 @@ pub enum Counter {
 }
 
 impl Counter {
-    /// How many numbers a gateway may have to keep for it at once, on each route.
+    /// How many of its buckets count each value of an entry by itself, as clients send them.
     #[must_use]
-    pub fn numbers(&self) -> u64 {
-        let of_bucket = |bucket: &Bucket| {
-            let is_open = bucket.entries.iter().any(|(_, value)| value.is_none());
-            if is_open { u64::from(MOST_VALUES) } else { 1 }
-        };
+    pub fn open(&self) -> u64 {
+        let is_open = |bucket: &&Bucket| bucket.entries.iter().any(|(_, value)| value.is_none());
         match self {
             Self::Service(_) => 0,
-            Self::Gateways(buckets) => buckets.iter().map(of_bucket).sum(),
+            Self::Gateways(buckets) => buckets.iter().filter(is_open).count() as u64,
         }
     }
 

@@ -201,6 +201,18 @@ pub struct HostKey {
     pub views: Vec<View>,
 }
 
+impl HostKey {
+    /// How often the routes of a root table stand in the virtual host: once for each workspace that finds them.
+    #[must_use]
+    pub fn times(&self, root: &ObjectRef) -> u64 {
+        let among = |tables: &[ObjectRef]| tables.iter().filter(|table| *table == root).count() as u64;
+        if self.views.is_empty() {
+            return among(&self.tables);
+        }
+        self.views.iter().map(|View { tables: (start, end), .. }| among(&self.tables[*start..*end])).sum()
+    }
+}
+
 /// What clients of one workspace find under a domain.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct View {

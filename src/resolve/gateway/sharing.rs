@@ -3,19 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::Policy;
 use crate::ir::extension::{CHECK_SLOTS, CheckSet, Extensions, Level, STRICT_SLOTS, check_sets};
 use crate::ir::frozen::AcceptedRoute;
 use crate::ir::policy::rate_limit::{Limits, MOST_VALUES, OnTheWay, on_the_way};
 use crate::ir::route::{Action, RouteBody, RouteFault};
-use crate::ir::upstream::{Dial, Server};
-use crate::model::{Code, Finding, Findings, GatewayId, Name, ObjectRef, WorkspaceId};
-use crate::resolve::facts::{Age, PolicyEffect, TableRole};
-use crate::resolve::hidden::leads_to_hidden;
-use crate::resolve::upstream::behind;
+use crate::ir::upstream::{Dial, Purpose, Server, UpstreamId};
+use crate::ir::{Policy, entries};
+use crate::model::{Code, Finding, Findings, GatewayId, Labels, Name, ObjectRef, WorkspaceId};
+use crate::resolve::facts::{Age, PolicyEffect};
+use crate::resolve::hidden::{leads_to_hidden, services_at};
+use crate::resolve::upstream::{behind, may_be_asked};
 use crate::resolve::world::World;
 
-use super::GrownTree;
+use super::{GrownTree, owner_of};
 
 /// What a piece of a tree on a gateway says of what policies share there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,12 +24,18 @@ pub struct Sharing {
     pub owners: BTreeSet<WorkspaceId>,
     /// What routes name that are kept as they were accepted, whatever their policies are now (R140).
     pub kept: Extensions,
-    /// By policy, how many numbers gateways may have to keep for what they count by themselves, for one host.
-    pub numbers: BTreeMap<ObjectRef, u64>,
+    /// What is counted on its routes, for one host.
+    pub open: OpenEntries,
 }
+
+/// How many entries a gateway counts each value of by itself, as clients send them: by the owner of their routes and by policy.
+pub type OpenEntries = BTreeMap<(WorkspaceId, ObjectRef), u64>;
 
 /// Most numbers that a gateway keeps for limits that it counts by itself. Some hundred megabytes, if clients fill them all.
 const MOST_NUMBERS: u64 = 1_000_000;
+
+/// With fewer values apart than this, Envoy's own default, clients who take turns are hardly limited.
+const FEW_VALUES: u32 = 20;
 
 /// What a piece of a tree says, as it is served on a gateway.
 ///
@@ -54,7 +60,7 @@ pub fn sharing<W: World + ?Sized>(world: &W, grown: &GrownTree, piece: &[Accepte
         }
     }
     for route in piece {
-        count(route, &mut sharing.numbers);
+        count(route, &mut sharing.open);
     }
     if grown.frozen.is_some() {
         for body in piece.iter().map(|route| &route.body) {
@@ -68,17 +74,20 @@ pub fn sharing<W: World + ?Sized>(world: &W, grown: &GrownTree, piece: &[Accepte
     sharing
 }
 
-/// Adds the numbers that a gateway keeps for a route: Envoy has a route for each of its matchers, and each counts by itself.
-fn count(route: &AcceptedRoute, numbers: &mut BTreeMap<ObjectRef, u64>) {
+/// Adds the open entries of a route: Envoy has a route for each form of each of its matchers, and each counts by itself.
+fn count(route: &AcceptedRoute, open: &mut OpenEntries) {
+    let Some(owner) = route.body.owner() else { return };
     let destinations = match &route.body.action {
         Action::Forward(forward) => &forward.destinations[..],
         Action::Redirect(_) | Action::Direct(_) => &[],
     };
+    let forms =
+        || route.matchers.iter().map(|matcher| entries::count(matcher, route.body.policies.iter())).sum::<u64>();
     let mut add = |limits: &[Arc<Limits>]| {
         for limits in limits {
-            let own = limits.counter.numbers();
+            let own = limits.counter.open();
             if own > 0 {
-                *numbers.entry(limits.policy.clone()).or_default() += own * route.matchers.len() as u64;
+                *open.entry((owner.clone(), limits.policy.clone())).or_default() += own * forms();
             }
         }
     };
@@ -88,62 +97,67 @@ fn count(route: &AcceptedRoute, numbers: &mut BTreeMap<ObjectRef, u64>) {
     }
 }
 
-/// Policies that let a gateway count, and for whose numbers it has no room: the oldest have it, each as a whole or not at all.
+/// On whose routes a gateway counts fewer values of an open entry apart, and how many, so that its room suffices.
+///
+/// Each workspace with such routes has its part of the room, and what some leave of theirs the others have. Of whoever needs
+/// more, each entry has half as many values, or a quarter and so on: so nobody's limits end for what another does, an edit
+/// moves others rarely, and no limit ends at all.
 ///
 /// # Findings
-/// [`Code::LimitExceeded`] as errors on these policies.
+/// [`Code::LimitExceeded`] on the policies that are on these routes: as warnings, and as errors where so few values are left
+/// that clients who take turns are hardly limited.
 ///
 /// # Cost
-/// In proportion to the pieces of the gateway that have such policies; where there is not enough room, to the policies of their
-/// owners.
-pub fn uncounted<'a, W: World + ?Sized>(
-    world: &W,
-    gateway: &GatewayId,
-    sharing: impl Iterator<Item = (&'a ObjectRef, &'a Sharing)>,
-    findings: &mut Findings,
-) -> BTreeSet<ObjectRef> {
-    let mut hosts: BTreeMap<&ObjectRef, u64> = BTreeMap::new();
-    let mut numbers: BTreeMap<&ObjectRef, u64> = BTreeMap::new();
-    for (root, sharing) in sharing.filter(|(_, sharing)| !sharing.numbers.is_empty()) {
-        let hosts = *hosts.entry(root).or_insert_with(|| {
-            world.table(root).map_or(1, |table| match &table.role {
-                TableRole::Root(root) => root.hosts.len().max(1) as u64,
-                TableRole::Child => 1,
-            })
-        });
-        for (policy, own) in &sharing.numbers {
-            *numbers.entry(policy).or_default() += own.saturating_mul(hosts);
+/// In proportion to what is given, which are the open entries of a gateway, by the owner of their routes and by policy.
+pub fn values(gateway: &GatewayId, open: &OpenEntries, findings: &mut Findings) -> BTreeMap<WorkspaceId, u32> {
+    let mut needs: BTreeMap<&WorkspaceId, u64> = BTreeMap::new();
+    for ((owner, _), own) in open {
+        let need = needs.entry(owner).or_default();
+        *need = need.saturating_add(*own);
+    }
+    let mut order: Vec<(u64, &WorkspaceId)> = needs.iter().map(|(owner, own)| (*own, *owner)).collect();
+    order.sort();
+    let (mut room, mut fewer) = (MOST_NUMBERS, BTreeMap::new());
+    for (index, (own, owner)) in order.iter().enumerate() {
+        let part = room / (order.len() - index) as u64;
+        let mut values = MOST_VALUES;
+        while values > 1 && own.saturating_mul(u64::from(values)) > part {
+            values /= 2;
+        }
+        room = room.saturating_sub(own.saturating_mul(u64::from(values)));
+        if values < MOST_VALUES {
+            fewer.insert((*owner).clone(), values);
         }
     }
-    if numbers.values().sum::<u64>() <= MOST_NUMBERS {
-        return BTreeSet::new();
-    }
-    let owners: BTreeSet<&WorkspaceId> = numbers.keys().filter_map(|policy| world.roster().owner_of(policy)).collect();
-    let policies = owners.into_iter().flat_map(|owner| world.policies(owner));
-    let ages: BTreeMap<ObjectRef, Age> = policies.map(|policy| (policy.id.clone(), policy.age.clone())).collect();
-    let mut order: Vec<(&ObjectRef, u64)> = numbers.into_iter().collect();
-    // Of what is kept of a policy that is gone nobody knows the age: it comes last.
-    order.sort_by_key(|(policy, _)| (!ages.contains_key(*policy), ages.get(policy).cloned(), (*policy).clone()));
-    let mut room = MOST_NUMBERS;
-    let mut uncounted = BTreeSet::new();
-    for (policy, own) in order {
-        if own <= room {
-            room -= own;
-            continue;
+    let mut concerned: BTreeMap<&ObjectRef, BTreeSet<(u32, &WorkspaceId)>> = BTreeMap::new();
+    for (owner, policy) in open.keys() {
+        if let Some(values) = fewer.get(owner) {
+            concerned.entry(policy).or_default().insert((*values, owner));
         }
+    }
+    for (policy, owners) in concerned {
+        let Some((values, owner)) = owners.first() else { continue };
+        let others = match owners.len() {
+            1 => String::new(),
+            many => format!(", and fewer than {MOST_VALUES} on those of {} more workspaces", many - 1),
+        };
         let message = format!(
-            "gateway `{gateway}` keeps {MOST_NUMBERS} numbers at most for what it counts by itself, {MOST_VALUES} for each entry without a value on each route and host, and older policies leave room for {room}; this one needs {own}, so nothing of it is limited there: let it select fewer routes, write values out, or let a service count"
+            "gateway `{gateway}` keeps {MOST_NUMBERS} numbers at most for what it counts by itself, and each workspace has its part: the limits on routes of workspace `{owner}` have {} entries without a value, counted on each route, matcher and host, so of each the last {values} values are counted apart in place of {MOST_VALUES}{others}; let policies select fewer routes, write values out, or let a service count",
+            needs[owner]
         );
-        findings.push(Finding::error(policy, Code::LimitExceeded, message));
-        uncounted.insert(policy.clone());
+        findings.push(match *values < FEW_VALUES {
+            true => Finding::error(policy, Code::LimitExceeded, message),
+            false => Finding::warning(policy, Code::LimitExceeded, message),
+        });
     }
-    uncounted
+    fewer
 }
 
 /// What policies of some owners share, beside what routes name that are kept.
 ///
 /// # Findings
-/// [`Code::DestinationNotFound`] as errors on policies that ask, by name or address, for what their workspace may not use.
+/// [`Code::DestinationNotFound`] as errors on policies that ask, by name or address, for what their workspace may not use, or
+/// not in this way; those of [`may_be_asked`].
 /// [`Code::Unsupported`] as errors on policies that ask servers by settings for which the gateway has no room: the oldest have
 /// it, so that one that comes moves no other.
 ///
@@ -162,8 +176,16 @@ pub fn extensions<'a, W: World + ?Sized>(
     let mut extensions = Extensions::default();
     // How old the oldest policy is that uses a set of settings; of what is kept nobody knows, so that comes first.
     let mut ages: BTreeMap<CheckSet, Option<Age>> = BTreeMap::new();
-    for kept in kept {
-        extensions.join(kept);
+    let gateway_owner = owner_of(world, gateway);
+    for kept in kept.filter(|kept| !kept.is_empty()) {
+        let mut kept = kept.clone();
+        // Keys are fetched though no route is served that needs them.
+        kept.retain(|own| {
+            let owner = world.roster().owner_of(&own.policy);
+            let effect = Policy::Jwt(Arc::new(own.clone()));
+            barred(world, (gateway, gateway_owner.as_ref()), owner, &effect, &mut Findings::new()).is_empty()
+        });
+        extensions.join(&kept);
         ages.extend(kept.checks.keys().map(|set| (set.clone(), None)));
     }
     for owner in owners {
@@ -177,15 +199,18 @@ pub fn extensions<'a, W: World + ?Sized>(
             if levels.is_empty() {
                 continue;
             }
-            let hidden = hidden(world, &gateway.cluster, owner, effect);
-            for dial in &hidden {
+            let barred = barred(world, (gateway, gateway_owner.as_ref()), Some(owner), effect, findings);
+            for (dial, why) in &barred {
                 let message = format!(
-                    "`{}` leads gateway `{gateway}` to a Service or Pod that is not shared with workspace `{owner}`, so it is not asked, and the policy's routes answer 500 there; have the owner export the Service and import it here, or name another host",
-                    dial.host
+                    "`{}` leads gateway `{gateway}` to {}, so it is not asked, and the policy's routes answer 500 there; {}",
+                    dial.host,
+                    why.what(Some(owner)),
+                    why.advice()
                 );
-                findings.push(Finding::error(&policy.id, Code::DestinationNotFound, message));
+                let finding = Finding::error(&policy.id, Code::DestinationNotFound, message);
+                findings.push(why.service().into_iter().fold(finding, Finding::with));
             }
-            for level in levels.into_iter().filter(|_| hidden.is_empty()) {
+            for level in levels.into_iter().filter(|_| barred.is_empty()) {
                 extensions.add(level, effect);
                 let Policy::ExtAuth(authorization) = effect else { continue };
                 for (set, _) in check_sets(level, authorization) {
@@ -204,42 +229,106 @@ pub fn extensions<'a, W: World + ?Sized>(
     extensions
 }
 
-/// Why a gateway cannot serve a route: for one of its policies it would ask what the policy's owner may not use.
-///
-/// # Rule
-/// R37, R130.
-pub(super) fn asks_hidden<W: World + ?Sized>(world: &W, gateway: &GatewayId, body: &RouteBody) -> Option<RouteFault> {
-    let destinations = match &body.action {
-        Action::Forward(forward) => &forward.destinations[..],
-        Action::Redirect(_) | Action::Direct(_) => &[],
-    };
-    let of_destinations = destinations.iter().flat_map(|destination| &destination.policies);
-    body.policies.iter().chain(of_destinations).find_map(|policy| {
-        let id = match policy {
-            Policy::Jwt(verification) => &verification.policy,
-            Policy::ExtAuth(authorization) => &authorization.policy,
-            _ => return None,
-        };
-        let owner = world.roster().owner_of(id)?;
-        let dial = hidden(world, &gateway.cluster, owner, policy).into_iter().next()?;
-        let message = format!(
-            "`{id}` asks `{}`, which leads there to a Service or Pod that is not shared with workspace `{owner}`",
-            dial.host
-        );
-        Some(RouteFault { code: Code::DestinationNotFound, message, gateway_specific: true })
-    })
+/// Which policies would ask on a gateway what their owners may not use.
+pub(super) struct Asked<'a, W: World + ?Sized> {
+    world: &'a W,
+    gateway: &'a GatewayId,
+    gateway_owner: &'a WorkspaceId,
+    /// By policy and what it says, as one that is kept may say something else.
+    known: BTreeMap<Policy, Option<RouteFault>>,
 }
 
-/// The addresses that a policy asks, and that lead gateways of a cluster to what its owner may not use.
+impl<'a, W: World + ?Sized> Asked<'a, W> {
+    pub(super) fn new(world: &'a W, gateway: &'a GatewayId, gateway_owner: &'a WorkspaceId) -> Self {
+        Self { world, gateway, gateway_owner, known: BTreeMap::new() }
+    }
+
+    /// Why the gateway cannot serve a route: for one of its policies it would ask what the policy's owner may not use. Of a kept
+    /// policy whose namespace belongs to nobody any more that is everything of a workspace.
+    ///
+    /// # Rule
+    /// R37, R130.
+    pub(super) fn fault(&mut self, body: &RouteBody) -> Option<RouteFault> {
+        let destinations = match &body.action {
+            Action::Forward(forward) => &forward.destinations[..],
+            Action::Redirect(_) | Action::Direct(_) => &[],
+        };
+        let of_destinations = destinations.iter().flat_map(|destination| &destination.policies);
+        body.policies.iter().chain(of_destinations).find_map(|policy| {
+            let id = match policy {
+                Policy::Jwt(verification) => &verification.policy,
+                Policy::ExtAuth(authorization) => &authorization.policy,
+                _ => return None,
+            };
+            if let Some(known) = self.known.get(policy) {
+                return known.clone();
+            }
+            let owner = self.world.roster().owner_of(id);
+            let on = (self.gateway, Some(self.gateway_owner));
+            let barred = barred(self.world, on, owner, policy, &mut Findings::new());
+            let fault = barred.into_iter().next().map(|(dial, why)| {
+                let message = format!("`{id}` asks `{}`, which leads there to {}", dial.host, why.what(owner));
+                RouteFault { code: Code::DestinationNotFound, message, gateway_specific: true }
+            });
+            self.known.insert(policy.clone(), fault.clone());
+            fault
+        })
+    }
+}
+
+/// Why an address is not asked.
+enum Barred {
+    /// It is not shared with the policy's workspace.
+    Hidden,
+    /// What its owner says of it holds for whoever names the Service itself.
+    Protected(ObjectRef),
+}
+
+impl Barred {
+    fn what(&self, owner: Option<&WorkspaceId>) -> String {
+        match (self, owner) {
+            (Self::Hidden, Some(owner)) => {
+                format!("a Service or Pod that is not shared with workspace `{owner}`")
+            }
+            (Self::Hidden, None) => "a Service or Pod of a workspace, and the policy is of none".to_owned(),
+            (Self::Protected(service), _) => {
+                format!("`{service}`, whose owner does not let filters of this gateway ask it")
+            }
+        }
+    }
+
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::Hidden => "have the owner export the Service and import it here, or name another host",
+            Self::Protected(_) => {
+                "have the owner let the gateway call everything there, with no policy that judges requests on the way, or name another host"
+            }
+        }
+    }
+
+    fn service(&self) -> Option<&ObjectRef> {
+        match self {
+            Self::Hidden => None,
+            Self::Protected(service) => Some(service),
+        }
+    }
+}
+
+/// The addresses that a policy asks, and that lead a gateway to what its owner may not use, or not in this way: of another's
+/// Service what he says of it holds, however it is named.
+///
+/// # Findings
+/// Those of [`may_be_asked`].
 ///
 /// # Rule
-/// R37.
-fn hidden<'p, W: World + ?Sized>(
+/// R37, R122.
+fn barred<'p, W: World + ?Sized>(
     world: &W,
-    cluster: &Name,
-    owner: &WorkspaceId,
+    (gateway, gateway_owner): (&GatewayId, Option<&WorkspaceId>),
+    owner: Option<&WorkspaceId>,
     policy: &'p Policy,
-) -> BTreeSet<&'p Dial> {
+    findings: &mut Findings,
+) -> BTreeMap<&'p Dial, Barred> {
     let servers: Vec<&Server> = match policy {
         Policy::Jwt(verification) => verification.servers().collect(),
         Policy::ExtAuth(authorization) => authorization.servers().collect(),
@@ -249,7 +338,34 @@ fn hidden<'p, W: World + ?Sized>(
         Server::Dial(dial) => Some(dial),
         Server::Upstream(_) => None,
     });
-    dials.filter(|dial| leads_to_hidden(world, owner, cluster, &dial.host)).collect()
+    let mut barred = BTreeMap::new();
+    for dial in dials {
+        if leads_to_hidden(world, owner, &gateway.cluster, &dial.host) {
+            barred.insert(dial, Barred::Hidden);
+            continue;
+        }
+        let purpose = if dial.http2 { Purpose::GrpcServer } else { Purpose::HttpServer };
+        let others = services_at(world, &gateway.cluster, &dial.host).into_iter();
+        for service in others.filter(|service| world.roster().owner_of(&service.id) != owner) {
+            // Pods have numbers of their own.
+            let is_named = service.ports.iter().any(|port| port.number == dial.port);
+            let ports = service.ports.iter().filter(|port| !is_named || port.number == dial.port);
+            let ids = ports.map(|port| UpstreamId {
+                object: service.id.clone(),
+                port: port.number,
+                subset: Labels::new(),
+                purpose,
+            });
+            let may = |id: &UpstreamId, findings: &mut Findings| {
+                gateway_owner.is_some_and(|own| may_be_asked(world, gateway, own, id, findings))
+            };
+            // All of them, so that each policy is told.
+            if ids.filter(|id| !may(id, findings)).count() > 0 {
+                barred.insert(dial, Barred::Protected(service.id.clone()));
+            }
+        }
+    }
+    barred
 }
 
 /// Tells policies that found no room whose sets of settings have it.

@@ -59,6 +59,7 @@ pub(super) fn service(object: &Object, spec: &k8s::Service, findings: &mut Findi
         ports,
         outside: outside(spec),
         addresses: addresses(spec),
+        alias: optional(&spec.spec.external_name).filter(|_| spec.spec.r#type == "ExternalName"),
     }
 }
 

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::model::Severity;
 use crate::resolve::Options;
 use crate::testing::{cluster_of, compile_manifests, yaml};
 
@@ -13,6 +14,21 @@ apiVersion: admin.gloo.solo.io/v2
 kind: Workspace
 metadata: {name: shop, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
 spec: {workloadClusters: [{name: cluster-1, namespaces: [{name: shop}]}]}
+---
+apiVersion: admin.gloo.solo.io/v2
+kind: Workspace
+metadata: {name: team, namespace: gloo-mesh, annotations: {cluster.solo.io/cluster: mgmt}}
+spec: {workloadClusters: [{name: cluster-1, namespaces: [{name: team}]}]}
+---
+apiVersion: admin.gloo.solo.io/v2
+kind: WorkspaceSettings
+metadata: {name: shop, namespace: shop}
+spec: {importFrom: [{workspaces: [{name: team}]}]}
+---
+apiVersion: admin.gloo.solo.io/v2
+kind: WorkspaceSettings
+metadata: {name: team, namespace: team}
+spec: {exportTo: [{workspaces: [{name: shop}]}]}
 ---
 apiVersion: v1
 kind: Service
@@ -42,37 +58,110 @@ fn policy(name: &str, month: u32) -> Value {
     })
 }
 
-/// What clients send fills numbers on every gateway, so these have an end, and the oldest policies have the room.
+/// What clients send fills numbers on every gateway, so these have an end: routes of whoever needs more than his part count
+/// fewer values apart, and those of others as many as before.
 #[test]
 fn what_a_gateway_counts_by_itself_has_an_end() {
-    let route = |name: &str, matchers: usize| {
-        let matchers: Vec<_> =
-            (0..matchers).map(|index| json!({"uri": {"exact": format!("/{name}/{index}")}})).collect();
-        json!({"name": name, "labels": {"limit": name}, "matchers": matchers, "directResponse": {"status": 200}})
-    };
-    let compiled = |hosts: &[&str]| {
+    let compiled = |hosts: &[&str], matchers: usize| {
         let mut manifests = yaml::documents(WORLD).expect("the world is YAML");
+        let matchers: Vec<_> = (0..matchers).map(|index| json!({"uri": {"exact": format!("/{index}")}})).collect();
+        let route = json!({"labels": {"limit": "who"}, "matchers": matchers, "directResponse": {"status": 200}});
+        let one = json!({"labels": {"limit": "who"}, "directResponse": {"status": 200}});
+        let table = |name: &str, namespace: &str, spec: Value| {
+            json!({
+                "apiVersion": "networking.gloo.solo.io/v2", "kind": "RouteTable",
+                "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+            })
+        };
+        let to = |namespace: &str| {
+            json!({"matchers": [{"uri": {"prefix": format!("/{namespace}")}}],
+            "delegate": {"routeTables": [{"name": namespace, "namespace": namespace}]}})
+        };
+        manifests.push(table(
+            "www",
+            "shop",
+            json!({"hosts": hosts, "virtualGateways": [{"name": "web"}], "http": [to("team"), route]}),
+        ));
+        manifests.push(table("team", "team", json!({"http": [one]})));
+        manifests.push(policy("who", 1));
+        compile_manifests(manifests.into_iter().map(|manifest| (cluster_of(&manifest), manifest)), &Options::default())
+    };
+    let fewer = |compiled: &crate::compile::Compiled| -> Vec<(String, u32)> {
+        let plan = compiled.plans.values().next().expect("a gateway");
+        plan.extensions.values.iter().map(|(owner, values)| (owner.to_string(), *values)).collect()
+    };
+    let told = |compiled: &crate::compile::Compiled| -> Vec<(Severity, String)> {
+        let told = compiled.findings.iter().filter(|finding| finding.code == Code::LimitExceeded);
+        told.map(|finding| (finding.severity, finding.message.clone())).collect()
+    };
+    // Those of the matchers, and one on the same host of the other workspace.
+    assert_eq!(fewer(&compiled(&["a.example"], 998)), []);
+    // Twice as many on two hosts: of those of the workspace that needs little, none is counted less well.
+    let two = compiled(&["a.example", "b.example"], 990);
+    assert_eq!(fewer(&two), [("shop".to_owned(), 500)]);
+    let messages = told(&two);
+    let [(Severity::Warning, message)] = &messages[..] else { panic!("{messages:?}") };
+    assert!(message.contains("`shop` have 1980 entries") && message.contains("the last 500 values"), "{message}");
+    // However much there is, each counts some, and clients who take turns are told of.
+    let hosts: Vec<String> = (0..60).map(|index| format!("{index}.example")).collect();
+    let many = compiled(&hosts.iter().map(String::as_str).collect::<Vec<_>>(), 990);
+    assert_eq!(fewer(&many), [("shop".to_owned(), 15)]);
+    let messages = told(&many);
+    assert!(matches!(&messages[..], [(Severity::Error, _)]), "{messages:?}");
+}
+
+/// Who needs little has it first, and what is left over the others share.
+#[test]
+fn room_is_shared_between_workspaces() {
+    let shares = |needs: &[(&str, u64)]| -> Vec<u32> {
+        let policy = ObjectRef::new(crate::model::Kind::RateLimitPolicy, "cluster-1", "shop", "p");
+        let open = needs.iter().map(|(owner, own)| ((WorkspaceId((*owner).into()), policy.clone()), *own)).collect();
+        let fewer = values(&"cluster-1/shop/web".parse().unwrap(), &open, &mut Findings::new());
+        needs.iter().map(|(owner, _)| *fewer.get(&WorkspaceId((*owner).into())).unwrap_or(&MOST_VALUES)).collect()
+    };
+    for (needs, expected) in [
+        (&[("a", 1000)][..], &[1000][..]),
+        (&[("a", 1001)], &[500]),
+        (&[("a", 500), ("b", 500)], &[1000, 1000]),
+        (&[("a", 499), ("b", 502)], &[1000, 500]),
+        // Of what `b` leaves, `a` and `c` have 450,000 each.
+        (&[("a", 900), ("b", 100), ("c", 1800)], &[500, 1000, 250]),
+        (&[("a", u64::MAX), ("b", 100), ("c", 1)], &[1, 1000, 1000]),
+        (&[("a", 2_000_000)], &[1]),
+    ] {
+        assert_eq!(shares(needs), expected, "{needs:?}");
+    }
+}
+
+/// A route for each form of a matcher counts by itself: preflights of one with a method have a route of their own.
+#[test]
+fn what_envoy_makes_several_routes_of_counts_several_times() {
+    let entries = |cors: &[Value], matcher: Value| -> u64 {
+        let mut manifests = yaml::documents(WORLD).expect("the world is YAML");
+        let route = json!({"labels": {"limit": "who"}, "matchers": [matcher], "directResponse": {"status": 200}});
         manifests.push(json!({
             "apiVersion": "networking.gloo.solo.io/v2", "kind": "RouteTable",
             "metadata": {"name": "www", "namespace": "shop"},
-            "spec": {"hosts": hosts, "virtualGateways": [{"name": "web"}],
-                "http": [route("small", 10), route("old", 300), route("young", 200)]},
+            "spec": {"hosts": ["a.example"], "virtualGateways": [{"name": "web"}], "http": [route]},
         }));
-        manifests.extend([policy("small", 3), policy("young", 2), policy("old", 1)]);
-        compile_manifests(manifests.into_iter().map(|manifest| (cluster_of(&manifest), manifest)), &Options::default())
+        manifests.push(policy("who", 1));
+        manifests.extend(cors.iter().cloned());
+        let compiled = compile_manifests(
+            manifests.into_iter().map(|manifest| (cluster_of(&manifest), manifest)),
+            &Options::default(),
+        );
+        let tree = compiled.trees.values().next().expect("a tree");
+        let all = tree.pieces().map(|piece| sharing(&compiled.inputs, tree, piece));
+        all.flat_map(|sharing| sharing.open.into_values()).sum()
     };
-    let left_out = |compiled: &crate::compile::Compiled| -> Vec<String> {
-        let plan = compiled.plans.values().next().expect("a gateway");
-        plan.extensions.uncounted.iter().map(|policy| policy.name.to_string()).collect()
-    };
-    // 510 matchers of a thousand numbers, on one host.
-    assert_eq!(left_out(&compiled(&["a.example"])), Vec::<String>::new());
-    // On two hosts the oldest needs 600,000, the next 400,000 and the youngest 20,000.
-    let two = compiled(&["a.example", "b.example"]);
-    assert_eq!(left_out(&two), ["small"]);
-    let told: Vec<&Finding> = two.findings.iter().filter(|finding| finding.code == Code::LimitExceeded).collect();
-    assert_eq!(told.len(), 1);
-    assert!(told[0].message.contains("this one needs 20000") && told[0].message.contains("room for 0"), "{told:?}");
-    // Whoever does not fit leaves room to those who do.
-    assert_eq!(left_out(&compiled(&["a.example", "b.example", "c.example"])), ["young"]);
+    let cors = json!({
+        "apiVersion": "security.policy.gloo.solo.io/v2", "kind": "CORSPolicy",
+        "metadata": {"name": "cors", "namespace": "shop"}, "spec": {"config": {"allowOrigins": [{"exact": "https://a"}]}},
+    });
+    let method = json!({"method": "POST", "uri": {"prefix": "/"}});
+    assert_eq!(entries(&[], method.clone()), 1);
+    assert_eq!(entries(std::slice::from_ref(&cors), method), 2);
+    assert_eq!(entries(&[cors], json!({"uri": {"prefix": "/"}})), 1);
+    let inverted = json!({"headers": [{"name": "x-a", "value": ".*", "regex": true, "invertMatch": true}]});
+    assert_eq!(entries(&[], inverted), 2);
 }
