@@ -20,10 +20,15 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use mimalloc::MiMalloc;
 
 use cells::CELLS;
 use cells::compile::ONCE;
 use cells::report::{Report, Scale};
+
+/// That of the program, for the cells that compile in this process.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().collect();
