@@ -9,7 +9,7 @@ use crate::ir::policy::rate_limit::{Limits, MOST_VALUES, OnTheWay, on_the_way};
 use crate::ir::route::{Action, RouteBody, RouteFault};
 use crate::ir::upstream::{Dial, Purpose, Server, UpstreamId};
 use crate::ir::{Policy, entries};
-use crate::model::{Code, Finding, Findings, GatewayId, Labels, Name, ObjectRef, WorkspaceId};
+use crate::model::{Code, Finding, Findings, GatewayId, Name, ObjectRef, WorkspaceId};
 use crate::resolve::facts::{Age, PolicyEffect};
 use crate::resolve::hidden::{leads_to_hidden, services_at};
 use crate::resolve::upstream::{behind, may_be_asked};
@@ -350,12 +350,7 @@ fn barred<'p, W: World + ?Sized>(
             // Pods have numbers of their own.
             let is_named = service.ports.iter().any(|port| port.number == dial.port);
             let ports = service.ports.iter().filter(|port| !is_named || port.number == dial.port);
-            let ids = ports.map(|port| UpstreamId {
-                object: service.id.clone(),
-                port: port.number,
-                subset: Labels::new(),
-                purpose,
-            });
+            let ids = ports.map(|port| UpstreamId { purpose, ..UpstreamId::new(&service.id, port.number) });
             let may = |id: &UpstreamId, findings: &mut Findings| {
                 gateway_owner.is_some_and(|own| may_be_asked(world, gateway, own, id, findings))
             };
