@@ -306,7 +306,8 @@ async fn a_request_that_a_gateway_sends_to_itself_is_nobodys() -> anyhow::Result
     })?;
     until(PATIENCE, "the gateway to be asked by itself", async || {
         let never = |error: anyhow::Error| Not::Ever(format!("{error:#}"));
-        let response = send(&mesh, 80, lab, &Request::get("recs.mesh", "/")).await.map_err(never)?;
+        let response = send(&mesh, 80, lab, &Request::get("recs.mesh", "/")).await;
+        let response = response.map_err(|error| Not::Yet(format!("{error:#}")))?;
         let envoy = &east(&mesh).map_err(never)?.envoy;
         let counted = envoy.stats("lab.hop.*upstream_rq").await.map_err(never)?;
         let was_asked = counted.iter().any(|(name, count)| name.ends_with("upstream_rq_total") && *count > 0);
