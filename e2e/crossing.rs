@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod identities;
+mod pods;
 mod sharing;
 mod ways;
 

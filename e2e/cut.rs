@@ -108,7 +108,7 @@ fn plan(port: u16, mut hosts: Vec<Arc<VirtualHost>>, upstreams: Vec<Upstream>) -
     };
     Ok(GatewayPlan {
         gateway: "cluster-1/edge/ingress".parse().map_err(anyhow::Error::msg)?,
-        listeners: [(port, listener)].into(),
+        listeners: [(port, Arc::new(listener))].into(),
         extensions: Arc::default(),
         guard: None,
         clients: None,
@@ -447,7 +447,7 @@ async fn remove_a_host(binary: &Path, api_type: &str) -> anyhow::Result<()> {
         Ok(())
     });
     plan.upstreams.clear();
-    for chain in plan.listeners.values_mut().flat_map(|listener| &mut listener.chains) {
+    for chain in plan.listeners.values_mut().flat_map(|listener| &mut Arc::make_mut(listener).chains) {
         if let Serves::Http(http) = &mut chain.serves {
             http.virtual_hosts.retain(|host| host.domain.as_str() != "echo.example");
         }

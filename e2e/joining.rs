@@ -17,6 +17,7 @@ use crate::support::proxy::Proxy;
 use crate::support::wait::{Not, PATIENCE, until};
 use crate::support::world::{Mesh, Speech, gateway_of};
 use crate::support::yaml;
+use crate::variants::STATE_OF_THE_WORLD;
 
 /// How often the Service joins. Before, one to four requests got through in four of four attempts.
 const ROUNDS: usize = 20;
@@ -153,8 +154,8 @@ fn load(address: SocketAddr, lasts: Lasts, refused: &'static str) -> Load {
     )
 }
 
-async fn joins_and_leaves(guard: Value, refused: &'static str) -> anyhow::Result<()> {
-    let mut mesh = Mesh::start(world(guard)?, Settings::default()).await?;
+async fn joins_and_leaves(guard: Value, refused: &'static str, speech: &Speech<'_>) -> anyhow::Result<()> {
+    let mut mesh = Mesh::start_speaking(world(guard)?, Settings::default(), speech).await?;
     let web = mesh.gateways.first().context("no gateway")?.address(80)?;
     answers(web, "open").await.map_err(|error| mesh.with_logs(error))?;
     let loads = [load(web, Lasts::AllTheTime, refused), load(web, Lasts::OneRequest, refused)];
@@ -173,12 +174,19 @@ async fn joins_and_leaves(guard: Value, refused: &'static str) -> anyhow::Result
 /// Old routes lead to the old cluster, which never gets the endpoints of the Service that joins.
 #[tokio::test(flavor = "multi_thread")]
 async fn r122_r130_a_service_that_joins_a_group_is_never_reached_without_a_token() -> anyhow::Result<()> {
-    joins_and_leaves(by_token()?, "401").await
+    joins_and_leaves(by_token()?, "401", &Speech::default()).await
+}
+
+/// The same where Envoy is told everything of a type at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn r122_r130_a_service_that_joins_a_group_is_never_reached_without_a_token_in_the_state_of_the_world()
+-> anyhow::Result<()> {
+    joins_and_leaves(by_token()?, "401", &STATE_OF_THE_WORLD).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r122_r130_a_service_that_joins_a_group_is_never_reached_past_its_access_policy() -> anyhow::Result<()> {
-    joins_and_leaves(by_method(), "403").await
+    joins_and_leaves(by_method(), "403", &Speech::default()).await
 }
 
 /// What the cluster of the group is called once a guarded Service is in it, but for the end.

@@ -261,6 +261,68 @@ async fn clients_find_what_their_workspace_may_see() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whose Pods may be told from gateways: `lab` is somebody's, who has an external service of the host of `recs`, at the gateway
+/// itself, whose own team sees `recs`.
+const HAIRPIN: &str = "
+apiVersion: admin.gloo.solo.io/v2
+kind: Workspace
+metadata: {name: lab, namespace: gloo-mesh, annotations: {in: mgmt}}
+spec: {workloadClusters: [{name: cluster-1, namespaces: [{name: lab}]}]}
+---
+apiVersion: admin.gloo.solo.io/v2
+kind: WorkspaceSettings
+metadata: {name: platform, namespace: platform}
+spec: {importFrom: [{workspaces: [{name: recs}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: east-0, namespace: platform, labels: {app: east}}
+status: {phase: Running, podIPs: [{ip: 10.1.0.15}]}
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: ExternalService
+metadata: {name: hop, namespace: lab}
+spec: {hosts: [recs.mesh], selector: {hop: 'yes'}, ports: [{number: 80, targetPort: {number: 8080}, protocol: HTTP}]}
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: ExternalEndpoint
+metadata: {name: hop, namespace: lab, labels: {hop: 'yes'}}
+spec: {address: 10.1.0.99, ports: [{number: 8080}]}
+";
+
+/// R45, R186: who makes a gateway send to itself is not the gateway's team there.
+#[tokio::test]
+async fn a_request_that_a_gateway_sends_to_itself_is_nobodys() -> anyhow::Result<()> {
+    let mut mesh = start(HAIRPIN).await?;
+    let (lab, at) = (address(&mesh, "lab/lab-0")?, east(&mesh)?.address(80)?);
+    // What Envoy sends to its own host comes from there.
+    let source = |pod: &mut Value| pod["status"]["podIPs"] = json!([{"ip": "127.0.0.1"}]);
+    mesh.edit("Pod/platform/east-0@cluster-1", source)?;
+    mesh.edit("ExternalService/lab/hop@cluster-1", |service| {
+        service["spec"]["ports"][0]["targetPort"] = json!({"number": at.port()});
+    })?;
+    mesh.edit("ExternalEndpoint/lab/hop@cluster-1", |endpoint| {
+        endpoint["spec"] = json!({"address": at.ip().to_string(), "ports": [{"number": at.port()}]});
+    })?;
+    until(PATIENCE, "the gateway to refuse what it sends itself", async || {
+        let response = send(&mesh, 80, lab, &Request::get("recs.mesh", "/")).await;
+        let response = response.map_err(|error| Not::Yet(format!("{error:#}")))?;
+        // Envoy says so of what somebody else answered.
+        let was_sent = response.header("x-envoy-upstream-service-time").is_some();
+        match answered(&response).as_str() {
+            "404" if was_sent => Ok(()),
+            RECS => Err(Not::Ever("who is nobody is let in".to_owned())),
+            other => Err(Not::Yet(format!("{other} {:?}", response.headers))),
+        }
+    })
+    .await
+    .map_err(|error| mesh.with_logs(error))?;
+
+    // The same from a Pod of that team which is no gateway.
+    mesh.edit("Pod/platform/east-0@cluster-1", |pod| pod["metadata"]["labels"] = json!({"app": "other"}))?;
+    gets(&mesh, 80, lab, "recs.mesh", RECS).await
+}
+
 /// What Envoy has of a listener, with its version and when it came.
 async fn listeners(mesh: &Mesh) -> anyhow::Result<String> {
     east(mesh)?.envoy.admin("/config_dump?resource=dynamic_listeners").await

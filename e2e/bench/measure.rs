@@ -95,11 +95,8 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 }
 
 fn outcome(objects: usize, compiled: &Compiled, snapshot: &Snapshot) -> Outcome {
-    let hosts = compiled
-        .plans
-        .values()
-        .flat_map(|plan| plan.listeners.values())
-        .flat_map(chancery::ir::Listener::virtual_hosts);
+    let hosts =
+        compiled.plans.values().flat_map(|plan| plan.listeners.values()).flat_map(|listener| listener.virtual_hosts());
     let routes: Vec<_> = hosts.flat_map(|host| &host.routes).collect();
     let bodies =
         ResourceType::ALL.into_iter().flat_map(|kind| snapshot.resources(kind).values().cloned().collect::<Vec<_>>());

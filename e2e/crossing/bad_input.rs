@@ -53,6 +53,33 @@ spec:
     (
         "
 apiVersion: networking.gloo.solo.io/v2
+kind: VirtualDestination
+metadata: {name: empty, namespace: apps}
+spec: {hosts: [empty.mesh], services: [{labels: {app: nobody}}], ports: [{number: 80, protocol: HTTP}]}
+",
+        "VirtualDestination/apps/empty@cluster-1",
+        "BACKEND_LEFT_OUT",
+        "compare the selectors with names and labels",
+    ),
+    (
+        "
+apiVersion: networking.gloo.solo.io/v2
+kind: VirtualDestination
+metadata: {name: double, namespace: apps}
+spec: {hosts: [double.mesh], services: [{labels: {app: cart}}], ports: [{number: 80, protocol: HTTP}]}
+---
+apiVersion: networking.gloo.solo.io/v2
+kind: ExternalService
+metadata: {name: double, namespace: apps}
+spec: {hosts: [double.mesh], ports: [{number: 80, protocol: HTTP}]}
+",
+        "ExternalService/apps/double@cluster-1",
+        "POLICY_REMARK",
+        "whose kind goes before; choose another host",
+    ),
+    (
+        "
+apiVersion: networking.gloo.solo.io/v2
 kind: ExternalService
 metadata: {name: wild, namespace: apps}
 spec: {hosts: ['*.pay.example'], ports: [{number: 80, protocol: HTTP}]}

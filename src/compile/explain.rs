@@ -246,14 +246,12 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
 }
 
 fn pick_listener(plan: &GatewayPlan, port: Option<u16>) -> Option<&Listener> {
-    match port {
-        None => plan.listeners.values().min_by_key(|listener| listener.service_ports.first().copied()),
-        Some(port) => plan
-            .listeners
-            .values()
-            .find(|listener| listener.service_ports.contains(&port))
-            .or_else(|| plan.listeners.get(&port)),
-    }
+    let mut all = plan.listeners.values();
+    let found = match port {
+        None => all.min_by_key(|listener| listener.service_ports.first().copied()),
+        Some(port) => all.find(|listener| listener.service_ports.contains(&port)).or_else(|| plan.listeners.get(&port)),
+    };
+    found.map(AsRef::as_ref)
 }
 
 /// R68.

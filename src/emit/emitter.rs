@@ -275,7 +275,7 @@ impl State {
         }
     }
 
-    fn update_listeners(&mut self, listeners: &BTreeMap<u16, Listener>, layout: &mut Layout) {
+    fn update_listeners(&mut self, listeners: &BTreeMap<u16, Arc<Listener>>, layout: &mut Layout) {
         let gone: Vec<u16> = self.listeners.keys().filter(|port| !listeners.contains_key(port)).copied().collect();
         for port in gone {
             remove(&mut self.made.listeners, &name::listener(port));
@@ -328,6 +328,8 @@ fn difference<'a, K: Ord + Clone, V>(
 struct ListenerState {
     /// What its own resource was made from.
     shell: Option<Shell>,
+    /// The listener of the last time.
+    last: Option<Arc<Listener>>,
     /// HTTP chains by name.
     chains: BTreeMap<Name, ChainState>,
 }
@@ -335,7 +337,7 @@ struct ListenerState {
 impl ListenerState {
     fn update(
         &mut self,
-        listener: &Listener,
+        listener: &Arc<Listener>,
         (options, target): (&EmitOptions, route::Target<'_>),
         clients: Option<&Arc<Clients>>,
         layout: &mut Layout,
@@ -361,8 +363,11 @@ impl ListenerState {
             }
         }
         let clients = clients.filter(|_| listener.tells_clients_apart()).cloned();
-        let is_same =
-            |before: &Shell| before.cut == cut && before.clients == clients && has_shell(listener, &before.listener);
+        // Others may have hundreds of chains, and most edits are of something else.
+        let is_kept = self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, listener));
+        self.last = Some(listener.clone());
+        let has_same_shell = |before: &Shell| is_kept || has_shell(listener, &before.listener);
+        let is_same = |before: &Shell| before.cut == cut && before.clients == clients && has_same_shell(before);
         if !self.shell.as_ref().is_some_and(is_same) {
             let is_cut = |chain: &Chain| cut.contains(&chain.name);
             let resource = listener::emit_listener(listener, clients.as_deref(), options, &is_cut);

@@ -98,7 +98,7 @@ fn build_host(host: usize, routes: usize, service: usize) -> VirtualHost {
 
 fn apply(plan: &mut GatewayPlan, edit: &Edit) {
     let hosts = |plan: &mut GatewayPlan, change: &dyn Fn(&mut Vec<Arc<VirtualHost>>)| {
-        for listener in plan.listeners.values_mut() {
+        for listener in plan.listeners.values_mut().map(Arc::make_mut) {
             for chain in &mut listener.chains {
                 if let Serves::Http(http) = &mut chain.serves {
                     change(&mut http.virtual_hosts);
@@ -130,7 +130,7 @@ fn apply(plan: &mut GatewayPlan, edit: &Edit) {
         }
         Edit::RemoveService(number) => drop(plan.upstreams.remove(&service(&format!("service-{number}")))),
         Edit::Misdirected(others) => {
-            for chain in plan.listeners.values_mut().flat_map(|listener| &mut listener.chains) {
+            for chain in plan.listeners.values_mut().flat_map(|listener| &mut Arc::make_mut(listener).chains) {
                 if let Serves::Http(http) = &mut chain.serves {
                     let others = others.iter().map(|host| Host::parse(&domain(*host)).unwrap());
                     http.misdirected =
@@ -140,7 +140,7 @@ fn apply(plan: &mut GatewayPlan, edit: &Edit) {
         }
         Edit::Port(port) => {
             let mut listener = plan.listeners[&8080].clone();
-            listener.bind_port = *port;
+            Arc::make_mut(&mut listener).bind_port = *port;
             plan.listeners.insert(*port, listener);
         }
         Edit::RemovePort(port) => drop(plan.listeners.remove(port)),
@@ -274,7 +274,7 @@ fn what_an_earlier_run_may_have_cut_stands_by() {
         // What comes later nobody has cut before.
         let mut other = plan(routes);
         let mut listener = other.listeners[&8080].clone();
-        listener.bind_port = 8081;
+        Arc::make_mut(&mut listener).bind_port = 8081;
         other.listeners.insert(8081, listener);
         emitter.emit(&other, &options());
         assert_eq!(emitter.layout().form(8081, ""), Some(Form::Whole));

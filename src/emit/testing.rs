@@ -68,7 +68,7 @@ pub(crate) fn plan(
     };
     GatewayPlan {
         gateway: "cluster-1/edge/ingress".parse().unwrap(),
-        listeners: [(8080, listener)].into(),
+        listeners: [(8080, Arc::new(listener))].into(),
         extensions: Arc::default(),
         guard: None,
         clients: None,

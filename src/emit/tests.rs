@@ -640,7 +640,7 @@ fn a_tls_chain_in_full() {
     let Serves::Http(http) = &mut bank.serves else { panic!("an HTTP chain") };
     http.misdirected = [Host::parse("shop.example").unwrap()].into();
     let mut plan = plan([], []);
-    plan.listeners.get_mut(&8080).unwrap().chains = vec![bank];
+    std::sync::Arc::make_mut(plan.listeners.get_mut(&8080).unwrap()).chains = vec![bank];
     let content = SecretBytes::new(b"CANARY-PRIVATE-KEY");
     plan.secrets = [
         (pair, Secret::KeyPair { chain: content.clone(), key: content.clone(), ocsp_staple: None }),
@@ -847,7 +847,7 @@ fn r58_a_chain_under_the_root_of_trust_asks_for_an_identity() {
             ciphers: Vec::new(),
         });
         let mut plan = plan([], []);
-        plan.listeners.get_mut(&8080).unwrap().chains = vec![chain];
+        std::sync::Arc::make_mut(plan.listeners.get_mut(&8080).unwrap()).chains = vec![chain];
         let key = crate::ir::trust::KeyType::EcdsaP256;
         let terms = crate::ir::trust::Terms { days: 1, key, organization: "o".into(), renew_with_left: 1 };
         let identity = crate::ir::Identity { uri: "spiffe://c/ns/n/sa/b".into(), signer: "s".into(), terms };

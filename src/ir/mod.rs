@@ -42,8 +42,8 @@ pub use upstream::{Upstream, UpstreamId};
 pub struct GatewayPlan {
     /// Whose plan it is.
     pub gateway: GatewayId,
-    /// Listeners by bound port.
-    pub listeners: BTreeMap<u16, Listener>,
+    /// Listeners by bound port; those that an edit leaves as they are stay the same in memory.
+    pub listeners: BTreeMap<u16, Arc<Listener>>,
     /// What policies share for all routes.
     pub extensions: Arc<Extensions>,
     /// Who may call what on the gateway itself, over HTTP. Chains of whole connections have it in theirs.

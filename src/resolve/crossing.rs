@@ -162,7 +162,7 @@ fn doors<W: World + ?Sized>(
 fn has_ready_pods<W: World + ?Sized>(world: &W, service: &Service) -> bool {
     let slices = world.slices(&service.id);
     if !slices.is_empty() {
-        return slices.iter().any(|slice| !slice.endpoints.is_empty());
+        return slices.iter().flat_map(|slice| &slice.endpoints).any(|endpoint| endpoint.is_ready);
     }
     let pods = world.pods(&service.id.cluster, &service.id.namespace);
     let mut own = pods.iter().filter(|pod| contains_all(&pod.labels, &service.selector)).peekable();
@@ -324,13 +324,13 @@ pub fn crossings<'e, W: World + ?Sized>(
     identity: impl Fn(&GatewayId) -> Option<Name>,
     taken: &BTreeSet<u16>,
     findings: &mut Findings,
-) -> BTreeMap<u16, Listener> {
+) -> BTreeMap<u16, Arc<Listener>> {
     let mut listeners: BTreeMap<u16, Listener> = BTreeMap::new();
     let roster = world.roster();
     let Some(own) = roster.owner(&gateway.cluster, &gateway.namespace).map(|own| own.workspace.clone()) else {
-        return listeners;
+        return BTreeMap::new();
     };
-    let (Ok(trust), false) = (world.trust(), is_gateway_closed(world, gateway, &own)) else { return listeners };
+    let (Ok(trust), false) = (world.trust(), is_gateway_closed(world, gateway, &own)) else { return BTreeMap::new() };
     let ids = mesh_secrets(trust);
     let guard = access::at_gateway(world, gateway, &own).map(|guard| guard.for_connections(false));
     let mut targets: BTreeMap<&UpstreamId, BTreeSet<Name>> = BTreeMap::new();
@@ -362,7 +362,7 @@ pub fn crossings<'e, W: World + ?Sized>(
             doors
         });
         for door in doors.iter() {
-            let listener = listeners.entry(door.bind_port).or_insert_with(|| Listener {
+            let listener: &mut Listener = listeners.entry(door.bind_port).or_insert_with(|| Listener {
                 bind_port: door.bind_port,
                 purpose: ListenerPurpose::Crossing,
                 service_ports: BTreeSet::new(),
@@ -394,7 +394,7 @@ pub fn crossings<'e, W: World + ?Sized>(
             });
         }
     }
-    listeners
+    listeners.into_iter().map(|(port, listener)| (port, Arc::new(listener))).collect()
 }
 
 /// Whether a port of an item is none, which is told where it is written.

@@ -562,6 +562,8 @@ pub struct SliceEndpoint {
     pub node: Option<Name>,
     /// Its zone, where the slice says so.
     pub zone: Option<Name>,
+    /// Whether it is to be used: its Pod says so, and is not about to end.
+    pub is_ready: bool,
 }
 
 /// A Pod.

@@ -188,7 +188,7 @@ pub fn compose<W: World + ?Sized>(
     extensions.values = values(gateway, &open, findings);
     plan.extensions = Arc::new(extensions);
     let mut wanted: BTreeSet<&UpstreamId> = plan.extensions.upstreams().collect();
-    for route in plan.listeners.values().flat_map(Listener::routes) {
+    for route in plan.listeners.values().flat_map(|listener| listener.routes()) {
         wanted.extend(upstreams_of(&route.body));
     }
     for id in wanted {
@@ -216,7 +216,7 @@ fn complete_secrets<W: World + ?Sized>(world: &W, plan: &mut GatewayPlan, findin
 /// Whether a gateway sends to other clusters, or receives from them.
 #[must_use]
 pub fn is_in_mesh(plan: &GatewayPlan) -> bool {
-    let receives = plan.listeners.values().any(Listener::ends_crossings);
+    let receives = plan.listeners.values().any(|listener| listener.ends_crossings());
     receives || plan.upstreams.values().any(|upstream| upstream.needs_identity())
 }
 
@@ -240,7 +240,7 @@ pub fn cross<'e, W: World + ?Sized>(
     let Some(owner) = owner_of(world, &plan.gateway) else { return };
     let taken: BTreeSet<u16> = plan.listeners.keys().copied().collect();
     let listeners = crossings(world, &plan.gateway, exposures, identity, &taken, findings);
-    for id in listeners.values().flat_map(Listener::relayed) {
+    for id in listeners.values().flat_map(|listener| listener.relayed()) {
         let upstream = resolve_upstream(world, &plan.gateway, &owner, id, findings);
         plan.upstreams.insert(id.clone(), Arc::new(upstream));
     }
@@ -271,7 +271,7 @@ fn destinations_of(body: &RouteBody) -> impl Iterator<Item = &UpstreamId> {
 #[derive(Debug, Default)]
 pub struct Arranged {
     /// By bound port.
-    pub listeners: BTreeMap<u16, Listener>,
+    pub listeners: BTreeMap<u16, Arc<Listener>>,
     /// What they show to clients.
     pub secrets: BTreeMap<SecretId, Secret>,
     /// Who may call what on all of them.
@@ -333,7 +333,8 @@ pub fn listeners<W: World + ?Sized>(
             arranged.plain.insert(bind_port, plain);
         }
         let purpose = Purpose::Gateway;
-        arranged.listeners.insert(bind_port, Listener { bind_port, purpose, service_ports, gateways, chains });
+        let listener = Listener { bind_port, purpose, service_ports, gateways, chains };
+        arranged.listeners.insert(bind_port, Arc::new(listener));
     }
     for (bind_port, port) in mesh_ports(world, gateway, mesh) {
         // What a virtual gateway says is said of this very gateway.
@@ -377,7 +378,7 @@ pub fn listeners<W: World + ?Sized>(
         without_client_tls.extend(service_ports.first());
         let (purpose, gateways) = (Purpose::Mesh, Vec::new());
         let listener = Listener { bind_port, purpose, service_ports, gateways, chains };
-        arranged.listeners.insert(bind_port, listener);
+        arranged.listeners.insert(bind_port, Arc::new(listener));
         if is_settled {
             arranged.mesh.insert(bind_port, port);
         }

@@ -469,7 +469,8 @@ impl Mesh {
             for loser in visible.iter().filter(|offer| !served.iter().any(|own| own.root == offer.root)) {
                 let is_meant = match winner.rank {
                     Rank::Table => winner.owner == *workspace || winner.owner == loser.owner || !loser.has_routes,
-                    _ => winner.owner == loser.owner && winner.rank < loser.rank,
+                    // It names the host of a Service on purpose.
+                    _ => winner.owner == loser.owner && winner.rank < loser.rank && loser.rank == Rank::Federated,
                 };
                 let reason = if winner.rank == loser.rank {
                     Reason::Older

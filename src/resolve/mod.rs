@@ -9,6 +9,7 @@
 //! | [`visibility`] | who may refer to whom |
 //! | [`selection`] | which visible objects does a selector or reference mean |
 //! | [`destination`] | what does a destination reference come down to on a gateway |
+//! | `edition` | which guarded members are behind a group, so that no route leads to those that it does not know |
 //! | [`balancing`] | in which order are the endpoints of a destination used |
 //! | [`crossing`] | how a gateway reaches another cluster, and whom that lets in |
 //! | [`eastwest`] | which gateways carry traffic into a workspace's clusters |

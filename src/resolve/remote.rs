@@ -55,14 +55,16 @@ pub(super) fn reach<W: World + ?Sized>(
                 }
             },
             Some(reason) => {
-                if let Some((vd, _)) = through {
-                    let message = format!(
-                        "TLS is not passed through to `{}`: {reason}; the gateway that receives it ends the TLS of gateways",
-                        service.id
-                    );
-                    let finding = Finding::warning(&vd.id, Code::NotApplicable, message).with(&service.id);
-                    findings.push(finding.at(FieldPath::new("spec.clientMode")));
-                }
+                let message = format!(
+                    "TLS is not passed through to `{}`: {reason}; the gateway that receives it ends the TLS of gateways",
+                    service.id
+                );
+                let (subject, field) = match through {
+                    Some((vd, _)) => (vd.id.clone(), "spec.clientMode"),
+                    None => said_by(from.world, &service.id),
+                };
+                let finding = Finding::warning(&subject, Code::NotApplicable, message).with(&service.id);
+                findings.push(finding.at(FieldPath::new(field)));
             }
         }
     }
@@ -73,6 +75,18 @@ pub(super) fn reach<W: World + ?Sized>(
 fn of_workspace<W: World + ?Sized>(world: &W, workspace: Option<&WorkspaceId>) -> ClientMode {
     let member = workspace.and_then(|workspace| world.roster().workspaces.get(workspace));
     member.and_then(|member| member.options.client_mode).unwrap_or_default()
+}
+
+/// Where the settings stand that decide on a Service which is named straight; the Service itself where its workspace has none
+/// of its own.
+fn said_by<W: World + ?Sized>(world: &W, service: &ObjectRef) -> (ObjectRef, &'static str) {
+    let roster = world.roster();
+    let member = roster.owner_of(service).and_then(|owner| roster.workspaces.get(owner));
+    let settings = member.and_then(|member| member.settings.as_ref());
+    match settings.filter(|settings| settings.options.client_mode.is_some()) {
+        Some(settings) => (settings.id.clone(), "spec.options.virtualDestClientMode"),
+        None => (service.clone(), ""),
+    }
 }
 
 /// Whether TLS with the Pods is to pass the gateway of their cluster: said by the virtual destination or the settings of its

@@ -72,9 +72,13 @@ pub fn resolve_upstream<W: World + ?Sized>(
                 && let Some(port) = service.ports.iter().find(|port| port.number == id.port)
             {
                 upstream.protocol = port.protocol.unwrap_or(UpstreamProtocol::Http1);
-                let found = endpoints(world, (&service, port), &id.subset, None, findings);
+                let own = (&*service, port);
+                let mut found = endpoints(world, own, (&id.subset, true), None, findings);
+                // Who sends learns in his own time who is ready: what he sends before or after has nobody better.
+                if id.purpose.is_crossing() && found.is_empty() {
+                    found = endpoints(world, own, (&id.subset, false), None, findings);
+                }
                 if service.id.cluster == *gateway_cluster {
-                    let own = (&*service, port);
                     match origination::to_service(&from, own, None, id.purpose, &mut upstream.secrets, findings) {
                         origination::Way::Closed(_) => upstream.close(),
                         way => {
@@ -141,7 +145,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
                                 continue;
                             }
                             upstream.tls = way.tls();
-                            let found = endpoints(world, (&service, target), &id.subset, labels.as_mut(), findings);
+                            let found = endpoints(world, own, (&id.subset, true), labels.as_mut(), findings);
                             for (locality, list) in found {
                                 upstream.endpoints.entry(locality).or_default().extend(list);
                             }
@@ -151,7 +155,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
                             match reach(&from, own, through, id, &mut upstream.secrets, findings) {
                                 Ok(way) => {
                                     let mut there = labels.as_ref().map(|_| EndpointLabels::new());
-                                    let endpoints = endpoints(world, own, &id.subset, there.as_mut(), findings);
+                                    let endpoints = endpoints(world, own, (&id.subset, true), there.as_mut(), findings);
                                     if let (Some(labels), Some(there)) = (&mut labels, there) {
                                         let common = common_labels(there.values());
                                         let all = way.gateways.iter().map(|gateway| (gateway.clone(), common.clone()));
@@ -396,7 +400,7 @@ fn closed_by_policy<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> Opti
     if on_pods.is_empty() { closed } else { Some(Closed::Deny) }
 }
 
-/// The ready endpoints of a Service port, by locality.
+/// The endpoints of a Service port that are ready, or those that are not, by locality.
 ///
 /// From its slices; where it has none, from the Pods that its selector picks, so that a directory without slices works.
 /// Where they are wanted, their labels are noted, those of their places among them.
@@ -406,7 +410,7 @@ fn closed_by_policy<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> Opti
 fn endpoints<W: World + ?Sized>(
     world: &W,
     (service, port): (&Service, &ServicePort),
-    subset: &Labels,
+    (subset, is_ready): (&Labels, bool),
     mut labels: Option<&mut EndpointLabels>,
     findings: &mut Findings,
 ) -> BTreeMap<Locality, Vec<Endpoint>> {
@@ -416,7 +420,7 @@ fn endpoints<W: World + ?Sized>(
         let Some(number) = slice.ports.iter().find(|(name, _)| *name == port.name).map(|(_, number)| *number) else {
             continue;
         };
-        for endpoint in &slice.endpoints {
+        for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.is_ready == is_ready) {
             let pod = endpoint.pod.as_ref().and_then(|pod| world.pod(pod));
             if !subset.is_empty() && !pod.as_ref().is_some_and(|pod| contains_all(&pod.labels, subset)) {
                 continue;
@@ -433,7 +437,8 @@ fn endpoints<W: World + ?Sized>(
     }
     if slices.is_empty() && !service.selector.is_empty() {
         for pod in world.pods(&service.id.cluster, &service.id.namespace) {
-            if !pod.ready || !contains_all(&pod.labels, &service.selector) || !contains_all(&pod.labels, subset) {
+            let is_meant = pod.ready == is_ready && !pod.has_ended;
+            if !is_meant || !contains_all(&pod.labels, &service.selector) || !contains_all(&pod.labels, subset) {
                 continue;
             }
             let number = match &port.target {
@@ -446,7 +451,7 @@ fn endpoints<W: World + ?Sized>(
                 let own = pod.labels.clone().into_iter().chain(topology(&locality)).collect();
                 labels.insert((address.clone(), number), own);
             }
-            let entry = SliceEndpoint { addresses: pod.addresses.clone(), pod: None, node: None, zone: None };
+            let entry = SliceEndpoint { addresses: pod.addresses.clone(), pod: None, node: None, zone: None, is_ready };
             add(world, &mut result, &pod.id, &entry, number, locality, findings);
         }
     }

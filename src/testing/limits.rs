@@ -8,7 +8,7 @@ use crate::compile::Compiled;
 use crate::emit::emit_limits;
 use crate::ir::policy::rate_limit::{Bucket, LimitAction, LimitItem, LimitNode, Limits, StepCounter, steps};
 use crate::ir::policy::{Phase, lane};
-use crate::ir::{Action, Listener, Policy, Route};
+use crate::ir::{Action, Policy, Route};
 use crate::resolve::Options;
 use crate::resolve::policy::rate_limit::serving::bytes;
 use crate::snapshot::ResourceType;
@@ -21,7 +21,7 @@ use super::{cluster_of, compile_manifests, yaml};
 pub(super) fn listing(compiled: &Compiled) -> Vec<String> {
     let mut list = Vec::new();
     for plan in compiled.plans.values() {
-        for route in plan.listeners.values().flat_map(Listener::routes) {
+        for route in plan.listeners.values().flat_map(|listener| listener.routes()) {
             list.extend(of_route(route).into_iter().map(|line| format!("{} {line}", plan.gateway)));
         }
     }

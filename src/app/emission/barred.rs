@@ -126,7 +126,7 @@ impl Barred {
         let mut extensions = Extensions::clone(&plan.extensions);
         extensions.retain(|verification| !names.contains(&verification.name));
         plan.extensions = Arc::new(extensions);
-        for chain in plan.listeners.values_mut().flat_map(|listener| &mut listener.chains) {
+        for chain in plan.listeners.values_mut().flat_map(|listener| &mut Arc::make_mut(listener).chains) {
             let Serves::Http(http) = &mut chain.serves else { continue };
             for host in &mut http.virtual_hosts {
                 let place = Arc::as_ptr(host).addr();

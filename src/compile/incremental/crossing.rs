@@ -66,7 +66,7 @@ pub(super) struct Crossing {
     /// Who it is, while it sends or receives.
     member: Option<Membership>,
     /// What gateways of other clusters connect to.
-    pub(super) listeners: BTreeMap<u16, Listener>,
+    pub(super) listeners: BTreeMap<u16, Arc<Listener>>,
     /// What of the plan's secrets its own listeners need.
     pub(super) of_listeners: BTreeMap<SecretId, Secret>,
     pub(super) are_secrets_stale: bool,
@@ -82,7 +82,7 @@ impl Crossing {
 
     /// The upstreams of what others connect to.
     pub(super) fn upstreams(&self) -> impl Iterator<Item = &UpstreamId> {
-        self.listeners.values().flat_map(Listener::relayed)
+        self.listeners.values().flat_map(|listener| listener.relayed())
     }
 
     /// How many parts are held.
@@ -145,8 +145,8 @@ impl Serving {
             return;
         }
         let reader = Reader::Identity(self.gateway.clone());
-        let is_member =
-            !self.crossing.needing.is_empty() || self.crossing.listeners.values().any(Listener::ends_crossings);
+        let is_member = !self.crossing.needing.is_empty()
+            || self.crossing.listeners.values().any(|listener| listener.ends_crossings());
         let origin = Origin::Identity(self.gateway.clone());
         let before = self.crossing.identity().cloned();
         if is_member && (is_stale || self.crossing.member.is_none()) {
@@ -195,7 +195,7 @@ impl Serving {
         let changed = Arc::make_mut(plan);
         changed.listeners.retain(|port, _| taken.contains(port));
         changed.listeners.extend(listeners.clone());
-        let ends = |all: &BTreeMap<u16, Listener>| all.values().any(Listener::ends_crossings);
+        let ends = |all: &BTreeMap<u16, Arc<Listener>>| all.values().any(|listener| listener.ends_crossings());
         self.crossing.are_secrets_stale |= ends(own) != ends(&listeners);
         self.crossing.listeners = listeners;
         let now: BTreeSet<UpstreamId> = self.crossing.upstreams().cloned().collect();

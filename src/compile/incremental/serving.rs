@@ -388,7 +388,8 @@ impl Serving {
             if before.as_ref() == now.as_ref().map(|(key, _)| key) {
                 continue;
             }
-            let chain = Arc::make_mut(plan).listeners.get_mut(port).and_then(|listener| listener.chains.first_mut());
+            let listener = Arc::make_mut(plan).listeners.get_mut(port).map(Arc::make_mut);
+            let chain = listener.and_then(|listener| listener.chains.first_mut());
             if let Some(Serves::Http(http)) = chain.map(|chain| &mut chain.serves) {
                 let position = http.virtual_hosts.binary_search_by(|host| host.domain.cmp(domain));
                 match (position, &now) {
@@ -503,7 +504,8 @@ impl Serving {
             let Some(kept) = self.hosts.get(&key) else { continue };
             let changed = Arc::make_mut(plan);
             for (port, chain) in &kept.places {
-                let chain = changed.listeners.get_mut(port).and_then(|listener| listener.chains.get_mut(*chain));
+                let listener = changed.listeners.get_mut(port).map(Arc::make_mut);
+                let chain = listener.and_then(|listener| listener.chains.get_mut(*chain));
                 if let Some(Serves::Http(http)) = chain.map(|chain| &mut chain.serves)
                     && let Ok(position) = http.virtual_hosts.binary_search_by(|host| host.domain.cmp(&key.domain))
                 {
@@ -571,7 +573,7 @@ impl Serving {
         // What was there for other clusters stays until it is looked at with these.
         self.crossing.taken = listeners.keys().copied().collect();
         let received = self.crossing.listeners.iter().filter(|(port, _)| !listeners.contains_key(port));
-        let received: Vec<(u16, Listener)> = received.map(|(port, listener)| (*port, listener.clone())).collect();
+        let received: Vec<(u16, Arc<Listener>)> = received.map(|(port, listener)| (*port, listener.clone())).collect();
         let mut listeners = listeners;
         listeners.extend(received);
         if plan.listeners != listeners || plan.guard != guard {
@@ -582,7 +584,7 @@ impl Serving {
     }
 
     /// Notes where virtual hosts are, and drops those that are nowhere.
-    fn place(&mut self, listeners: &BTreeMap<u16, Listener>, around: &mut Around<'_>) {
+    fn place(&mut self, listeners: &BTreeMap<u16, Arc<Listener>>, around: &mut Around<'_>) {
         // Limits may stand on more hosts or fewer.
         self.is_sharing_stale |= !self.open.is_empty();
         let mut places: BTreeMap<*const VirtualHost, Vec<(u16, usize)>> = BTreeMap::new();

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ir::{GatewayPlan, Listener, VirtualHost};
+use crate::ir::{GatewayPlan, VirtualHost};
 use crate::model::ObjectRef;
 
 /// Field numbers of `RouteConfiguration.virtual_hosts`, and of `VirtualHost.name` and `routes`, and `Route.name`.
@@ -51,7 +51,7 @@ pub fn blamed(plan: &GatewayPlan, changes: &Changes) -> Option<BTreeSet<ObjectRe
         return None;
     }
     let mut blamed = BTreeSet::new();
-    for host in plan.listeners.values().flat_map(Listener::virtual_hosts) {
+    for host in plan.listeners.values().flat_map(|listener| listener.virtual_hosts()) {
         if let Some(routes) = changes.hosts.get(&host.domain.to_string()) {
             blame_host(host, routes, &mut blamed);
         }

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use super::*;
 use crate::compile::Compiled;
 use crate::ir::Action;
-use crate::ir::Listener;
 use crate::resolve::Options;
 use crate::testing::compile_manifests;
 
@@ -86,7 +85,7 @@ fn messages<'c>(compiled: &'c Compiled, name: &str, code: Code) -> Vec<&'c str> 
 /// What the gateway serves, in order, as path and status.
 fn served(compiled: &Compiled) -> Vec<String> {
     let plans = compiled.plans.values().flat_map(|plan| plan.listeners.values());
-    let routes = plans.flat_map(Listener::virtual_hosts).flat_map(|host| &host.routes);
+    let routes = plans.flat_map(|listener| listener.virtual_hosts()).flat_map(|host| &host.routes);
     routes
         .map(|route| {
             let Action::Direct(direct) = &route.body.action else { unreachable!("all routes here answer") };

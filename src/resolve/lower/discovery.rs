@@ -108,8 +108,6 @@ pub(super) fn slice(object: &Object, spec: &k8s::EndpointSlice) -> Option<Slice>
     let endpoints = spec
         .endpoints
         .iter()
-        // R12: an absent condition counts as ready, as Kubernetes has it.
-        .filter(|endpoint| endpoint.conditions.ready != Some(false) && endpoint.conditions.terminating != Some(true))
         .map(|endpoint| SliceEndpoint {
             addresses: endpoint.addresses.iter().map(Name::from).collect(),
             pod: endpoint.target_ref.as_ref().filter(|target| matches!(target.kind.as_str(), "" | "Pod")).map(
@@ -120,6 +118,8 @@ pub(super) fn slice(object: &Object, spec: &k8s::EndpointSlice) -> Option<Slice>
             ),
             node: optional(&endpoint.node_name),
             zone: optional(&endpoint.zone),
+            // R12: an absent condition counts as ready, as Kubernetes has it.
+            is_ready: endpoint.conditions.ready != Some(false) && endpoint.conditions.terminating != Some(true),
         })
         .collect();
     Some(Slice {

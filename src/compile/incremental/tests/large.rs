@@ -111,7 +111,7 @@ fn child<'w>(world: &'w mut World, name: &str) -> &'w mut Value {
 fn kept_pieces(before: &Compiled, after: &Compiled) -> Vec<bool> {
     let pieces = |compiled: &Compiled| {
         let plan = compiled.plans.values().next().expect("a gateway").clone();
-        let hosts: Vec<_> = plan.listeners.values().flat_map(crate::ir::Listener::virtual_hosts).cloned().collect();
+        let hosts: Vec<_> = plan.listeners.values().flat_map(|listener| listener.virtual_hosts()).cloned().collect();
         hosts.iter().flat_map(|host| host.routes.pieces().to_vec()).collect::<Vec<_>>()
     };
     pieces(before).iter().zip(&pieces(after)).map(|(a, b)| Arc::ptr_eq(a, b)).collect()

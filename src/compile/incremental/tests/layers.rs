@@ -158,6 +158,14 @@ fn an_edit_of_endpoints_makes_their_upstream_and_no_route() {
     assert_eq!(step, Step { lowered: 1, upstreams: 1, ..Step::default() });
     assert_eq!(kept_hosts(&before, &after), [true, true]);
     assert_eq!(kept_upstreams(&before, &after), [false, true]);
+    let listeners = |compiled: &Compiled| -> Vec<Arc<crate::ir::Listener>> {
+        compiled.plans.values().flat_map(|plan| plan.listeners.values().cloned()).collect()
+    };
+    let is_same = |(a, b): (&Arc<_>, &Arc<_>)| Arc::ptr_eq(a, b);
+    assert!(
+        listeners(&before).iter().zip(&listeners(&after)).all(is_same),
+        "a Pod costs no copy of what it is no part of"
+    );
 }
 
 #[test]
@@ -420,6 +428,6 @@ fn r130_r140_a_policy_that_comes_closes_what_a_frozen_tree_keeps() {
     let (kept, afresh) = pair.compile(&given);
     same(&kept, &afresh).unwrap();
     assert_eq!((pair.compiler.last().trees, frozen(&pair)), (1, 1));
-    let closed = kept.plans.values().flat_map(|plan| plan.listeners.values()).flat_map(crate::ir::Listener::routes);
+    let closed = kept.plans.values().flat_map(|plan| plan.listeners.values()).flat_map(|listener| listener.routes());
     assert_eq!(closed.filter(|route| route.body.fault.is_some()).count(), 1);
 }

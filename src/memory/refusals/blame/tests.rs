@@ -123,7 +123,7 @@ fn the_objects_behind_what_changed_are_to_blame() {
     };
     let plan = GatewayPlan {
         gateway: "c1/edge/web".parse().unwrap(),
-        listeners: [(8080, listener)].into(),
+        listeners: [(8080, Arc::new(listener))].into(),
         extensions: Default::default(),
         guard: None,
         clients: None,

@@ -58,7 +58,7 @@ fn what_policies_come_to_on_routes_has_an_end() {
         compile_manifests(manifests.into_iter().map(|manifest| (cluster_of(&manifest), manifest)), &Options::default());
     let plan = compiled.plans.values().next().expect("a gateway");
     let mut found: Vec<(&str, Option<Code>)> = Vec::new();
-    for route in plan.listeners.values().flat_map(crate::ir::Listener::routes) {
+    for route in plan.listeners.values().flat_map(|listener| listener.routes()) {
         let name = route.body.chain.last().map_or("", |hop| hop.route.as_str());
         found.push((name, route.body.fault.as_ref().map(|fault| fault.code)));
     }
