@@ -17,6 +17,7 @@ use crate::xds_port::{labels, node, text};
 
 mod clusters;
 mod conformance;
+mod deployed;
 mod faults;
 mod gateways;
 mod hour;
