@@ -306,7 +306,9 @@ fn message(bytes: &Bytes, refused: &Refused, kept: &Kept<'_>) -> String {
     }
     let of_this = (bytes.resource_type, bytes.name.clone());
     let is_kept = kept.iter().any(|(key, kept)| bytes.concern(key) && kept.contains(&of_this));
-    let outcome = if is_kept {
+    let outcome = if is_kept && bytes.resource_type == ResourceType::Cluster {
+        "the last accepted version stays in force, and its endpoints as they were, if the new one speaks to them in another way"
+    } else if is_kept {
         "the last accepted version stays in force"
     } else {
         "no accepted version of it is known, so new gateways do without it"

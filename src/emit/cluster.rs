@@ -20,7 +20,7 @@ use envoy_types::pb::envoy::r#type::v3 as type_pb;
 use crate::ir::policy::balancing::Outlier;
 use crate::ir::upstream::{Closed, Dial, Remote, UpstreamProtocol};
 use crate::ir::{Extensions, Guard, Upstream};
-use crate::model::{EnvoyRelease, Name, ObjectRef};
+use crate::model::{EnvoyRelease, Kind, Name, ObjectRef};
 use crate::snapshot::{Resource, Version};
 
 use super::{access, endpoint, filter, name, pb, tls, upstream_tls, wire};
@@ -88,6 +88,8 @@ pub(super) struct Transports {
     direct: Option<core_pb::TransportSocket>,
     /// Those that say which of these they want.
     others: Vec<cluster_pb::cluster::TransportSocketMatch>,
+    /// Of a group, whose members come and go: the policies that say who may call it.
+    guards: Vec<ObjectRef>,
 }
 
 impl Transports {
@@ -96,20 +98,25 @@ impl Transports {
         Self {
             direct: upstream_tls::emit_direct(upstream),
             others: remotes.chain(upstream_tls::emit_externals(upstream)).collect(),
+            guards: match upstream.id.object.kind {
+                Kind::VirtualDestination => upstream.guards.iter().flat_map(|guard| &guard.policies).cloned().collect(),
+                _ => Vec::new(),
+            },
         }
     }
 
     /// The name of the endpoints of a cluster with these transports.
     ///
-    /// Other transports have other names: endpoints go out with the cluster that they belong to, and as long as that is warming,
-    /// the one before still serves. It must not take endpoints that it would speak to in another way, least of all in
-    /// plaintext (seen on 1.40).
+    /// Other transports have other names, and so have other policies of a group: endpoints go out with the cluster that they
+    /// belong to, and as long as that is warming, the one before still serves. It must not take endpoints that it would speak
+    /// to in another way, least of all in plaintext (seen on 1.40), or let everybody to.
     pub(super) fn endpoints(&self, cluster: &Name) -> Name {
-        if self.direct.is_none() && self.others.is_empty() {
+        if self.direct.is_none() && self.others.is_empty() && self.guards.is_empty() {
             return cluster.clone();
         }
         let (transport_socket, transport_socket_matches) = (self.direct.clone(), self.others.clone());
-        let own = cluster_pb::Cluster { transport_socket, transport_socket_matches, ..Default::default() };
+        let metadata = pb::provenance("guards", &self.guards);
+        let own = cluster_pb::Cluster { transport_socket, transport_socket_matches, metadata, ..Default::default() };
         name::endpoints(cluster, &Version::of_content(&wire::encode(&own)))
     }
 }

@@ -7,7 +7,7 @@
 //! | scope | as the route configuration that it leads to |
 //! | secret | `secret/<cluster>/<namespace>/<name>`; authorities `…/ca` |
 //! | own certificate, roots of trust | `trust/identity`, `trust/roots`: whoever signs, no listener changes |
-//! | endpoints | as their cluster; where that has transports, with `@` and their hash: no cluster takes endpoints of others |
+//! | endpoints | as their cluster; where that has transports, or is a guarded group, with `@` and their hash: no cluster takes endpoints of others |
 //! | cluster | `svc/<cluster>/<namespace>/<name>/<port>[/<subset>]`; `vd/…` and `es/…` likewise; `#http` or `#grpc` at the end where filters ask it, `#tcp` for whole connections, `#crossing` and the like where gateways of other clusters do |
 //! | cluster outside the mesh | `dial/<host>/<port>`, with `#tls` and `#grpc` at the end |
 //!

@@ -1,7 +1,8 @@
 //! What endpoints are called: no cluster takes those that want a transport that it lacks.
 
-use crate::ir::Upstream;
+use crate::ir::policy::access::Access;
 use crate::ir::upstream::Endpoint;
+use crate::ir::{Guard, Upstream};
 use crate::snapshot::diff::endpoints_of;
 
 use super::*;
@@ -57,4 +58,24 @@ fn r178_the_checker_sees_endpoints_that_ask_for_what_their_cluster_lacks() {
     cart.remotes.clear();
     let bad = emit_gateway(&plan([], [cart]), &EmitOptions::default());
     assert!(verify(&bad).iter().any(|v| v.message.contains("transport that its cluster lacks")));
+}
+
+#[test]
+fn r122_endpoints_of_a_group_are_named_by_who_may_call_it() {
+    let group = |policies: &[&str]| {
+        let mut group = upstream("cart");
+        group.id.object = object(Kind::VirtualDestination, "cart");
+        group.guards = policies
+            .iter()
+            .map(|policy| Guard {
+                policies: vec![object(Kind::AccessPolicy, policy)],
+                access: Access { enforced: Some(Vec::new()), ..Access::default() },
+            })
+            .collect();
+        names(group)
+    };
+    let open = group(&[]);
+    assert_eq!(open.0, open.1);
+    assert!(group(&["read"]).1.starts_with(&format!("{}@", open.0)));
+    assert_ne!(group(&["read"]), group(&["write"]), "the cluster before lets in whom the new one does not");
 }
