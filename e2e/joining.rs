@@ -189,6 +189,51 @@ async fn r122_r130_a_service_that_joins_a_group_is_never_reached_past_its_access
     joins_and_leaves(by_method(), "403", &Speech::default()).await
 }
 
+/// What closes a Service is in its cluster, and what asks for tokens is on routes, which come later.
+#[tokio::test(flavor = "multi_thread")]
+async fn r130_a_service_that_a_bad_policy_closed_is_never_reached_without_a_token_when_it_is_mended()
+-> anyhow::Result<()> {
+    let good = by_token()?;
+    let keys = good["spec"]["config"]["providers"]["a"]["local"]["inline"].clone();
+    let mut manifests = world(good)?;
+    for manifest in &mut manifests {
+        if manifest.object["kind"] == "RouteTable" {
+            let to = json!([{"ref": {"name": "vault", "namespace": "apps"}, "port": {"number": 80}}]);
+            manifest.object["spec"]["http"][0]["forwardTo"]["destinations"] = to;
+        }
+    }
+    let mut mesh = Mesh::start_speaking(manifests, Settings::default(), &Speech::default()).await?;
+    let web = mesh.gateways.first().context("no gateway")?.address(80)?;
+    answers(web, "401").await.map_err(|error| mesh.with_logs(error))?;
+    let loads = [Lasts::AllTheTime, Lasts::OneRequest].map(|lasts| {
+        let requests = vec![Request::get("shop.example", "/")];
+        Load::start_with(
+            move || Client::new(web),
+            lasts,
+            4,
+            Pace::PerSecond(400),
+            requests,
+            |_, response| {
+                let found = outcome(response);
+                ensure!(["401", "403"].contains(&found.as_str()), "{found}");
+                Ok(())
+            },
+        )
+    });
+    for _ in 0..ROUNDS {
+        for (keys, met) in [(json!("no keys"), "403"), (keys.clone(), "401")] {
+            mesh.edit("JWTPolicy/apps/guard@cluster-1", |object| {
+                object["spec"]["config"]["providers"]["a"]["local"]["inline"] = keys;
+            })?;
+            answers(web, met).await.map_err(|error| mesh.with_logs(error))?;
+        }
+    }
+    for load in loads {
+        load.tally().await?.is_flawless().map_err(|error| mesh.with_logs(error))?;
+    }
+    Ok(())
+}
+
 /// What the cluster of the group is called once a guarded Service is in it, but for the end.
 const GUARDED: &str = "/cart/80+";
 

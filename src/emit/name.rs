@@ -74,8 +74,8 @@ pub(crate) fn cluster(upstream: &UpstreamId) -> Name {
         name.push_str(&subset(&upstream.subset));
     }
     name.push_str(upstream.purpose.suffix());
-    if upstream.edition != 0 {
-        let _ = write!(name, "+{:016x}", upstream.edition);
+    if !upstream.edition.is_plain() {
+        let _ = write!(name, "+{}", upstream.edition);
     }
     name.into()
 }

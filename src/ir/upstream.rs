@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 use crate::model::{Labels, Name, ObjectName, ObjectRef};
 
 use super::policy::balancing::Outlier;
@@ -24,13 +26,39 @@ pub struct UpstreamId {
     /// Who calls it.
     #[serde(default, skip_serializing_if = "Purpose::is_routes")]
     pub purpose: Purpose,
-    /// Which guarded members are behind a virtual destination, as a hash; 0 where there are none. Not shown.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub edition: u64,
+    /// What of that which guards it only routes and listeners know. Not shown.
+    #[serde(default, skip_serializing_if = "Edition::is_plain")]
+    pub edition: Edition,
 }
 
-fn is_zero(edition: &u64) -> bool {
-    *edition == 0
+/// One state of a destination out of those that need clusters of their own, as a digest; the default where nothing of the kind
+/// is to be told apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Edition([u64; 2]);
+
+impl Edition {
+    /// That of a state. Tenants choose the names in it, so that it must not be possible to find two with one digest.
+    #[must_use]
+    pub fn of(state: &str) -> Self {
+        let digest = digest(&SHA256, state.as_bytes());
+        let part =
+            |at: usize| digest.as_ref()[at..at + 8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        Self([part(0), part(8)])
+    }
+
+    /// Whether it is the default.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// 32 hexadecimal digits.
+impl fmt::Display for Edition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self([high, low]) = self;
+        write!(f, "{high:016x}{low:016x}")
+    }
 }
 
 /// Who calls an upstream. What is called for different purposes is set up apart.
@@ -170,13 +198,13 @@ impl UpstreamId {
     #[must_use]
     pub fn new(object: &ObjectRef, port: u16) -> Self {
         let (subset, purpose) = (Labels::new(), Purpose::Routes);
-        Self { object: object.clone(), port, subset, purpose, edition: 0 }
+        Self { object: object.clone(), port, subset, purpose, edition: Edition::default() }
     }
 
     /// The same whatever is behind it, as policies know it.
     #[must_use]
     pub fn of_any_edition(&self) -> Self {
-        Self { edition: 0, ..self.clone() }
+        Self { edition: Edition::default(), ..self.clone() }
     }
 
     /// Whether both are the same but for what is behind them.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::ir::policy::Policy;
 use crate::ir::route::{Action, Attachment, EffectiveLabels, Hop, RouteBody, RouteFault};
-use crate::ir::upstream::{Server, UpstreamId};
+use crate::ir::upstream::{Edition, Server, UpstreamId};
 use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, ObjectRef, WorkspaceId};
 
@@ -35,7 +35,7 @@ pub struct Attached {
     /// Merged effects on single destinations.
     pub destinations: BTreeMap<UpstreamId, Vec<Policy>>,
     /// The editions of those destinations that have one.
-    pub editions: BTreeMap<UpstreamId, u64>,
+    pub editions: BTreeMap<UpstreamId, Edition>,
     /// Every policy that is attached.
     pub attachments: Arc<[Attachment]>,
     /// Who lost to whom on this route: loser, winner, and what was lost in words.
@@ -223,7 +223,7 @@ fn fit_limits(route: &FinalRoute, gathered: &mut Gathered) -> Vec<Told> {
 struct Gathered {
     route: Vec<Policy>,
     destinations: BTreeMap<UpstreamId, Vec<Policy>>,
-    editions: BTreeMap<UpstreamId, u64>,
+    editions: BTreeMap<UpstreamId, Edition>,
     attachments: Vec<Attachment>,
     beaten: Vec<Beaten>,
     beaten_there: Vec<(UpstreamId, Beaten)>,
@@ -265,7 +265,7 @@ fn attach_to_destination<W: World + ?Sized>(world: &W, upstream: &UpstreamId, at
         }
     }
     let edition = edition_of(world, &targets, |member| selected.contains(member));
-    if edition != 0 {
+    if !edition.is_plain() {
         attached.editions.insert(upstream.clone(), edition);
     }
     for (kind, targets) in by_kind {
@@ -335,7 +335,7 @@ fn protecting<W: World + ?Sized>(world: &W, target: &UpstreamId) -> Vec<Candidat
 ///
 /// # Rule
 /// R118, R122.
-pub fn edition_for_connections<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> u64 {
+pub fn edition_for_connections<W: World + ?Sized>(world: &W, upstream: &UpstreamId) -> Edition {
     edition_of(world, &behind(world, upstream), |member| !protecting(world, member).is_empty())
 }
 

@@ -102,12 +102,10 @@ spec:
   applyToDestinations: [{selector: {name: vault}}]
   config: {authzList: [{allowedPaths: [/public]}]}
 ---
-apiVersion: security.policy.gloo.solo.io/v2
-kind: AccessPolicy
+apiVersion: resilience.policy.gloo.solo.io/v2
+kind: OutlierDetectionPolicy
 metadata: {name: of-group, namespace: apps}
-spec:
-  applyToDestinations: [{kind: VIRTUAL_DESTINATION, selector: {name: cart}}]
-  config: {authzList: [{allowedPaths: [/public]}]}
+spec: {applyToDestinations: [{kind: VIRTUAL_DESTINATION, selector: {name: cart}}], config: {}}
 ---
 apiVersion: security.policy.gloo.solo.io/v2
 kind: JWTPolicy
@@ -157,7 +155,10 @@ impl World {
             for route in listener.routes() {
                 let into = if route.body.chain[0].route.starts_with("tcp") { &mut connections } else { &mut requests };
                 let all = crate::resolve::gateway::upstreams_of(&route.body);
-                into.extend(all.map(|id| format!("{} {:x}", id.of_any_edition(), id.edition).into()));
+                into.extend(all.map(|id| match id.edition.is_plain() {
+                    true => id.to_string().into(),
+                    false => format!("{} {}", id.of_any_edition(), id.edition).into(),
+                }));
             }
         }
         assert!(!requests.is_empty(), "the route leads somewhere: {:?}", compiled.findings);
@@ -173,7 +174,7 @@ impl World {
 #[test]
 fn r122_a_guarded_service_that_joins_a_group_makes_its_cluster_another() {
     let plain = World::new();
-    assert_eq!(plain.of_requests(), ["VirtualDestination/apps/cart@cluster-1:80 0".into()].into());
+    assert_eq!(plain.of_requests(), ["VirtualDestination/apps/cart@cluster-1:80".into()].into());
     for guard in ["tokens", "rules"] {
         let before = World::new().with(guard);
         assert_eq!(before.of_requests(), plain.of_requests(), "{guard}: it is not in the group yet");
@@ -208,7 +209,13 @@ fn r122_edits_of_policies_and_pods_leave_the_cluster_of_a_group_as_it_is() {
                 world.find("JWTPolicy", "tokens")["spec"]["config"]["providers"]["a"]["issuer"] = json!("https://b.example");
             }),
         ),
-        ("a second policy on the member", guarded().with("rules")),
+        (
+            "rules that refuse nobody",
+            guarded().with("rules").and(|world| {
+                let config = json!({"authzList": [{"allowedPaths": ["/public"], "dryRun": true}]});
+                world.find("AccessPolicy", "rules")["spec"]["config"] = config;
+            }),
+        ),
         ("a policy on the group", guarded().with("of-group")),
         ("a policy on the route", guarded().with("of-route")),
         (
@@ -227,6 +234,44 @@ fn r122_edits_of_policies_and_pods_leave_the_cluster_of_a_group_as_it_is() {
         assert_eq!(edited.of_requests(), own, "{what}");
     }
     assert_ne!(World::new().vault_joins().of_requests(), own, "the last policy went");
+    let ruled = guarded().with("rules").of_requests();
+    assert_ne!(ruled, own, "its first rules, which listeners may have to ask for");
+    let others = guarded().with("rules").and(|world| {
+        world.find("AccessPolicy", "rules")["spec"]["config"] = json!({"authzList": [{"allowedPaths": ["/other"]}]});
+    });
+    assert_eq!(others.of_requests(), ruled);
+}
+
+/// Rules let gateways reach what is isolated, so that the first of them are a way to join.
+#[test]
+fn r46_rules_in_place_of_isolation_make_the_cluster_of_a_group_another() {
+    let isolated = || {
+        World::new().vault_joins().and(|world| {
+            world.find("WorkspaceSettings", "bank")["spec"] =
+                json!({"options": {"serviceIsolation": {"enabled": true}}});
+            world.find("WorkspaceSettings", "bank")["spec"]["exportTo"] = json!([{"workspaces": [{"name": "team"}]}]);
+        })
+    };
+    for (without, with) in isolated().clusters().into_iter().zip(isolated().with("rules").clusters()) {
+        assert_ne!(without, with);
+    }
+}
+
+/// Its routes learn of its tokens after its cluster.
+#[test]
+fn r130_a_service_that_a_bad_policy_closes_has_another_cluster_than_when_it_is_mended() {
+    let world = |jwks: &str| {
+        World::new().with("tokens").and(|world| {
+            world.find("JWTPolicy", "tokens")["spec"]["config"]["providers"]["a"]["remote"]["url"] = json!(jwks);
+            let to = json!([{"ref": {"name": "vault", "namespace": "bank"}, "port": {"number": 80}}]);
+            world.find("RouteTable", "shop")["spec"]["http"][0]["forwardTo"]["destinations"] = to;
+            world.find("Service", "vault")["metadata"]["annotations"] = json!({});
+        })
+    };
+    let (closed, mended) = (world("no URL").of_requests(), world("https://a.example/keys").of_requests());
+    assert_eq!(mended, ["Service/bank/vault@cluster-1:80".into()].into());
+    assert_ne!(closed, mended);
+    assert_eq!(closed, world("neither").of_requests(), "closed is closed");
 }
 
 /// A member that a bad policy closes is left out, and joins when the policy is mended, with the tokens that it asks for then.
@@ -265,5 +310,5 @@ fn other_destinations_have_no_edition() {
         world.find("Service", "vault")["metadata"]["annotations"] = json!({});
     });
     let [requests, _] = plain.clusters();
-    assert!(requests.iter().all(|name| name.ends_with(" 0")), "{requests:?}");
+    assert_eq!(requests, ["Service/bank/vault@cluster-1:80".into()].into());
 }
