@@ -74,43 +74,8 @@ pub fn leads_to_others<W: World + ?Sized>(world: &W, owner: &WorkspaceId, cluste
 /// # Rule
 /// R37.
 pub fn services_at<W: World + ?Sized>(world: &W, cluster: &Name, host: &str) -> Vec<Arc<Service>> {
-    let way = Way { world, cluster, barred: Barred::Hidden(None), names: MOST_NAMES };
-    let at_address = |cluster: &Name, address: IpAddr| -> Vec<Arc<Service>> {
-        let found = world.at_address(cluster, address.to_canonical());
-        let services = found.iter().flat_map(|id| match id.kind {
-            Kind::Service => world.service(id).into_iter().collect(),
-            _ => picking(world, id),
-        });
-        services.collect()
-    };
-    let mut services: Vec<Arc<Service>> = Vec::new();
-    let mut named: Vec<Arc<Service>> = Vec::new();
-    for (cluster, meaning) in way.meanings(host) {
-        match meaning {
-            Meaning::Address(address) => services.extend(at_address(&cluster, address)),
-            Meaning::Service(name, namespace) => {
-                named.extend(world.service(&ObjectRef::new(Kind::Service, &cluster, namespace, name)));
-            }
-        }
-    }
-    for service in named {
-        let addresses = slices_of(world, &service).into_iter();
-        services.extend(addresses.flat_map(|address| at_address(&service.id.cluster, address)));
-        let mut last = service;
-        // Those that it stands for, one after the other.
-        for _ in 0..MOST_NAMES {
-            let Some(alias) = last.alias.clone() else { break };
-            let next = way.meanings(&alias).into_iter().find_map(|(cluster, meaning)| match meaning {
-                Meaning::Service(name, namespace) => {
-                    world.service(&ObjectRef::new(Kind::Service, &cluster, namespace, name))
-                }
-                Meaning::Address(_) => None,
-            });
-            let Some(next) = next else { break };
-            services.push(std::mem::replace(&mut last, next));
-        }
-        services.push(last);
-    }
+    let mut services = Vec::new();
+    Way { world, cluster, barred: Barred::Hidden(None), names: MOST_NAMES }.collect(host, &mut services);
     services.sort_by(|one, other| one.id.cmp(&other.id));
     services.dedup_by(|one, other| one.id == other.id);
     services
@@ -155,6 +120,34 @@ impl<W: World + ?Sized> Way<'_, W> {
                 0 => true,
                 more => Way { names: more - 1, ..on }.leads_to_barred(alias),
             })
+    }
+
+    /// Adds the Services that a host leads to, on its way and in the end.
+    fn collect(&self, host: &str, services: &mut Vec<Arc<Service>>) {
+        let at = |cluster: &Name, address: IpAddr| -> Vec<Arc<Service>> {
+            let found = self.world.at_address(cluster, address.to_canonical());
+            let behind = found.iter().flat_map(|id| match id.kind {
+                Kind::Service => self.world.service(id).into_iter().collect(),
+                _ => picking(self.world, id),
+            });
+            behind.collect()
+        };
+        for (cluster, meaning) in self.meanings(host) {
+            let (name, namespace) = match meaning {
+                Meaning::Address(address) => {
+                    services.extend(at(&cluster, address));
+                    continue;
+                }
+                Meaning::Service(name, namespace) => (name, namespace),
+            };
+            let id = ObjectRef::new(Kind::Service, &cluster, namespace, name);
+            let Some(service) = self.world.service(&id) else { continue };
+            services.extend(slices_of(self.world, &service).into_iter().flat_map(|address| at(&cluster, address)));
+            if let Some(alias) = service.alias.as_ref().filter(|_| self.names > 0) {
+                Way { names: self.names - 1, ..*self }.collect(alias, services);
+            }
+            services.push(service);
+        }
     }
 
     /// What a host means, each in its cluster.

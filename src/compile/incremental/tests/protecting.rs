@@ -124,3 +124,59 @@ spec:
     assert_eq!((step.trees, step.hosts, step.listeners), (0, 0, 0));
     assert_eq!(kept_hosts(&before, &after), [true, true]);
 }
+
+/// What a gateway counts by itself is summed up as its hosts, listeners and matchers change.
+#[test]
+fn room_for_limits_follows_what_is_served() {
+    const COUNTED: &str = "
+---
+apiVersion: trafficcontrol.policy.gloo.solo.io/v2
+kind: RateLimitPolicy
+metadata: {name: here, namespace: b}
+spec:
+  applyToRoutes: [{route: {labels: {team: b}}}]
+  config: {ratelimitServerConfig: {name: here}, raw: {rateLimits: [{actions: [{remoteAddress: {}}]}]}}
+---
+apiVersion: admin.gloo.solo.io/v2
+kind: RateLimitServerConfig
+metadata: {name: here, namespace: b, annotations: {chancery/rate-limiting: local}}
+spec: {raw: {descriptors: [{key: remote_address, rateLimit: {unit: MINUTE, requestsPerUnit: 7}}]}}
+";
+    fn hosts(world: &mut World, count: usize) {
+        let hosts = (0..count).map(|index| format!("b{index}.example"));
+        find(world, "RouteTable", "edge", "b")["spec"]["hosts"] = hosts.collect();
+    }
+    fn matchers(world: &mut World, count: usize) {
+        let matchers = (0..count).map(|index| json!({"uri": {"exact": format!("/{index}")}}));
+        find(world, "RouteTable", "b", "shop")["spec"]["http"][0]["matchers"] = matchers.collect();
+    }
+    fn ports(world: &mut World, numbers: &[u16]) {
+        let ports =
+            numbers.iter().map(|port| json!({"name": format!("p{port}"), "port": port, "targetPort": 8000 + port}));
+        find(world, "Service", "edge", "web")["spec"]["ports"] = ports.collect();
+        let listeners = numbers.iter().map(|port| json!({"http": {}, "port": {"number": port}}));
+        find(world, "VirtualGateway", "edge", "web")["spec"]["listeners"] = listeners.collect();
+    }
+    type Edit = fn(&mut World);
+    let edits: [(Edit, Option<u32>); 9] = [
+        (|world| matchers(world, 400), None),
+        (|world| hosts(world, 3), Some(500)),
+        (|world| ports(world, &[80, 81]), Some(250)),
+        (|world| hosts(world, 1), None),
+        (|world| matchers(world, 700), Some(500)),
+        (|world| ports(world, &[81]), None),
+        (|world| ports(world, &[80, 81, 82]), Some(250)),
+        (|world| world.retain(|(_, object)| object["kind"] != "RateLimitPolicy"), None),
+        (|world| world.extend(super::layers::world(COUNTED.trim_start_matches("\n---\n"))), Some(250)),
+    ];
+    let (mut world, mut pair) = (world(&format!("{TWO}{COUNTED}")), Pair::new());
+    for (number, (edit, expected)) in edits.into_iter().enumerate() {
+        edit(&mut world);
+        let given = pair.put(&world);
+        let (kept, afresh) = pair.compile(&given);
+        same(&kept, &afresh).unwrap();
+        let plan = kept.plans.values().next().expect("a gateway");
+        let values: Vec<u32> = plan.extensions.values.values().copied().collect();
+        assert_eq!(values, Vec::from_iter(expected), "edit {number}");
+    }
+}
