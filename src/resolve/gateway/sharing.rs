@@ -10,7 +10,7 @@ use crate::ir::route::{Action, RouteBody, RouteFault};
 use crate::ir::upstream::{Dial, Purpose, Server, UpstreamId};
 use crate::ir::{Policy, entries};
 use crate::model::{Code, Finding, Findings, GatewayId, Name, ObjectRef, WorkspaceId};
-use crate::resolve::facts::{Age, PolicyEffect};
+use crate::resolve::facts::{Age, PolicyEffect, Port, ServicePort};
 use crate::resolve::hidden::{leads_to_hidden, services_at};
 use crate::resolve::upstream::{behind, may_be_asked};
 use crate::resolve::world::World;
@@ -158,8 +158,8 @@ pub fn values(gateway: &GatewayId, open: &OpenEntries, findings: &mut Findings) 
 /// # Findings
 /// [`Code::DestinationNotFound`] as errors on policies that ask, by name or address, for what their workspace may not use, or
 /// not in this way; those of [`may_be_asked`].
-/// [`Code::Unsupported`] as errors on policies that ask servers by settings for which the gateway has no room: the oldest have
-/// it, so that one that comes moves no other.
+/// [`Code::Unsupported`] as errors on policies that ask servers by settings for which the gateway has no room: workspaces have
+/// it in turn, each for its oldest policies first, so that none takes the room that others need.
 ///
 /// # Cost
 /// In proportion to the owners and to those of their policies that share something.
@@ -174,8 +174,9 @@ pub fn extensions<'a, W: World + ?Sized>(
     findings: &mut Findings,
 ) -> Extensions {
     let mut extensions = Extensions::default();
-    // How old the oldest policy is that uses a set of settings; of what is kept nobody knows, so that comes first.
-    let mut ages: BTreeMap<CheckSet, Option<Age>> = BTreeMap::new();
+    // In which turn a set of settings has its room, and how old the oldest policy is that uses it; of what is kept nobody knows,
+    // so that comes first.
+    let mut turns: BTreeMap<CheckSet, (usize, Option<Age>)> = BTreeMap::new();
     let gateway_owner = owner_of(world, gateway);
     for kept in kept.filter(|kept| !kept.is_empty()) {
         let mut kept = kept.clone();
@@ -186,9 +187,10 @@ pub fn extensions<'a, W: World + ?Sized>(
             barred(world, (gateway, gateway_owner.as_ref()), owner, &effect, &mut Findings::new()).is_empty()
         });
         extensions.join(&kept);
-        ages.extend(kept.checks.keys().map(|set| (set.clone(), None)));
+        turns.extend(kept.checks.keys().map(|set| (set.clone(), (0, None))));
     }
     for owner in owners {
+        let mut ages: BTreeMap<CheckSet, Age> = BTreeMap::new();
         for policy in world.sharing_policies(owner) {
             let PolicyEffect::Valid(effect) = &policy.effect else { continue };
             let levels = [
@@ -214,17 +216,25 @@ pub fn extensions<'a, W: World + ?Sized>(
                 extensions.add(level, effect);
                 let Policy::ExtAuth(authorization) = effect else { continue };
                 for (set, _) in check_sets(level, authorization) {
-                    let age = Some(policy.age.clone());
-                    ages.entry(set).and_modify(|oldest| *oldest = age.clone().min(oldest.clone())).or_insert(age);
+                    let oldest = ages.entry(set).or_insert_with(|| policy.age.clone());
+                    *oldest = policy.age.clone().min(oldest.clone());
                 }
             }
         }
+        let mut own: Vec<(Age, CheckSet)> = ages.into_iter().map(|(set, age)| (age, set)).collect();
+        own.sort();
+        let (open, strict): (Vec<_>, Vec<_>) = own.into_iter().partition(|(_, set)| set.settings.failure_mode_allow);
+        for (turn, (age, set)) in strict.into_iter().enumerate().chain(open.into_iter().enumerate()) {
+            let own = (turn, Some(age));
+            let first = turns.entry(set).or_insert_with(|| own.clone());
+            *first = own.min(first.clone());
+        }
     }
-    let mut order: Vec<(Option<Age>, CheckSet)> = ages.into_iter().map(|(set, age)| (age, set)).collect();
+    let mut order: Vec<((usize, Option<Age>), CheckSet)> = turns.into_iter().map(|(set, turn)| (turn, set)).collect();
     order.sort();
-    extensions.settle_slots(order.iter().map(|(_, set)| set));
-    let by_age: Vec<&CheckSet> = order.iter().map(|(_, set)| set).collect();
-    crowded_out(gateway, &extensions, &by_age, findings);
+    let order: Vec<&CheckSet> = order.iter().map(|(_, set)| set).collect();
+    extensions.settle_slots(order.iter().copied());
+    crowded_out(gateway, &extensions, &order, findings);
     removed_headers(gateway, &extensions, findings);
     extensions
 }
@@ -347,9 +357,14 @@ fn barred<'p, W: World + ?Sized>(
         let purpose = if dial.http2 { Purpose::GrpcServer } else { Purpose::HttpServer };
         let others = services_at(world, &gateway.cluster, &dial.host).into_iter();
         for service in others.filter(|service| world.roster().owner_of(&service.id) != owner) {
-            // Pods have numbers of their own.
+            // Pods have numbers of their own, which names of headless Services lead to as well.
             let is_named = service.ports.iter().any(|port| port.number == dial.port);
-            let ports = service.ports.iter().filter(|port| !is_named || port.number == dial.port);
+            let may_lead_to = |port: &ServicePort| match &port.target {
+                Port::Number(number) => *number == dial.port,
+                Port::Name(_) => true,
+            };
+            let ports = service.ports.iter();
+            let ports = ports.filter(|port| !is_named || port.number == dial.port || may_lead_to(port));
             let ids = ports.map(|port| UpstreamId { purpose, ..UpstreamId::new(&service.id, port.number) });
             let may = |id: &UpstreamId, findings: &mut Findings| {
                 gateway_owner.is_some_and(|own| may_be_asked(world, gateway, own, id, findings))
@@ -375,14 +390,14 @@ fn crowded_out(gateway: &GatewayId, extensions: &Extensions, by_age: &[&CheckSet
         // Of a set whose routes are kept as they were nobody may have a policy any more.
         let holders =
             uses().filter(|(other, uses)| uses.slot.is_some() && other.settings.failure_mode_allow == is_open);
-        let holders: Vec<&ObjectRef> = holders.filter_map(|(_, uses)| uses.policies.first()).collect();
+        let holders: BTreeSet<&ObjectRef> = holders.filter_map(|(_, uses)| uses.policies.first()).collect();
         let shown: Vec<String> = holders.iter().map(|policy| format!("`{policy}`")).collect();
         let (room, sort) = match is_open {
             true => (CHECK_SLOTS - STRICT_SLOTS, "that let requests pass when a server fails"),
             false => (STRICT_SLOTS, "that refuse requests when a server fails"),
         };
         let message = format!(
-            "gateway `{gateway}` has room for {room} sets of settings {sort} (`failureModeAllow`, `statusOnError`, `statPrefix`, headers of HTTP servers), and older policies have it ({}): the policy's routes answer 500 there until it uses the settings of another",
+            "gateway `{gateway}` has room for {room} sets of settings {sort} (`failureModeAllow`, `statusOnError`, `statPrefix`, headers of HTTP servers), and others have it ({}): the policy's routes answer 500 there until it uses the settings of another",
             shown.join(", ")
         );
         for policy in &crowded.policies {
