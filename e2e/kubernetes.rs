@@ -15,9 +15,12 @@ use crate::support::kube::Kube;
 use crate::support::wait::{Not, PATIENCE, until};
 use crate::xds_port::{labels, node, text};
 
+mod away;
+mod bad_input;
 mod clusters;
 mod conformance;
 mod faults;
+mod kept;
 mod many;
 mod statuses;
 mod tokens;

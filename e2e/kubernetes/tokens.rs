@@ -40,7 +40,20 @@ async fn r193_a_projected_token_lets_a_gateway_in_and_nobody_else() -> anyhow::R
         other => Err(Not::Yet(format!("{other:?}"))),
     };
     until(PATIENCE, "the gateway to be let in", is_let_in).await.with_context(|| chancery.log_tail())?;
+    // The kubelet has tokens made out for a Pod: then it is that Pod, and no other of the same account.
+    let mut second = objects("mgmt").into_iter().find(|object| object["kind"] == "Pod").context("a Pod")?;
+    second["metadata"]["name"] = json!("web-2");
+    kube.apply(&[second])?;
+    let bound = |pod: &str| -> anyhow::Result<String> {
+        let pod = format!("--bound-object-name={pod}");
+        let arguments =
+            ["create", "token", "default", "-n", "shop", "--audience=chancery", "--bound-object-kind=Pod", &pod];
+        Ok(format!("Bearer {}", kube.kubectl(&arguments)?.trim()))
+    };
+    let answer = asks(&bound("web-1")?).await?;
+    ensure!(answer == Ok(1), "a token of its own Pod: {answer:?}");
     let rows = [
+        ("of another Pod", bound("web-2")?, Code::PermissionDenied),
         ("for another audience", token(&kube, "default", "https://kubernetes.default.svc")?, Code::Unauthenticated),
         ("of another account", token(&kube, "other", "chancery")?, Code::PermissionDenied),
         ("made up", "Bearer abc.def.ghi".to_owned(), Code::Unauthenticated),
