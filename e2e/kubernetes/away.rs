@@ -87,7 +87,7 @@ fn a_kubeconfig_that_cannot_be_used_is_named_with_what_to_do() -> anyhow::Result
     };
     for (case, text, context, words) in [
         ("missing", None, None, vec!["cannot be read: No such file", "--kubeconfig"]),
-        ("torn", Some("clusters:\n- name: a\n  cluster: {CANARY\n".to_owned()), None, vec!["line 4", "no kubeconfig"]),
+        ("torn", Some("clusters:\n- name: a\n  cluster: {CANARY\n".to_owned()), None, vec!["line 3", "no kubeconfig"]),
         ("other", Some("[CANARY]".to_owned()), None, vec!["no kubeconfig"]),
         ("empty", Some(String::new()), None, vec!["no `current-context`", "--context", "it has none"]),
         ("no such context", Some(good.to_string()), Some("there"), vec!["no context \"there\"", "it has `here`"]),

@@ -11,7 +11,7 @@ use crate::support::process::Process;
 use crate::support::tls::Authority;
 
 /// A listener with a certificate of a Secret, and a policy whose keys are in Secrets that it selects by labels.
-fn with_secrets(certificate: &str, key: &str, api_key: &str) -> Vec<Value> {
+pub(super) fn with_secrets(certificate: &str, key: &str, api_key: &str) -> Vec<Value> {
     let mut all = objects("mgmt");
     let tls = json!({"http": {}, "port": {"number": 8443}, "tls": {"mode": "SIMPLE", "secretName": "edge-tls"}});
     for object in &mut all {
@@ -199,7 +199,7 @@ async fn r10_a_restart_waits_for_a_cluster_that_had_been_connected_or_serves_wha
         })
         .await
     };
-    says("nothing is served yet: the API server of cluster `c1` does not answer").await?;
+    says("nothing is served yet: cluster `c1` was connected before and is waited for (R10): its API server does not answer").await?;
     ensure!(!process.log()?.contains("published") && !process.log()?.contains("serving"), "{}", process.log()?);
     other.resume().await?;
     says("everything was listed").await?;

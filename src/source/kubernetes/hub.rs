@@ -80,6 +80,8 @@ pub(super) struct Hub<T> {
     /// Clusters that are not reached, and why.
     unreached: BTreeMap<Name, String>,
     wanted: BTreeMap<SecretQuery, Instant>,
+    /// Whether it is known which Secrets are wanted.
+    is_asked: bool,
     answered: Arc<BTreeSet<SecretQuery>>,
     secrets: BTreeMap<(Name, What), AbortHandle>,
     out: mpsc::UnboundedSender<Message>,
@@ -92,14 +94,14 @@ pub(super) struct Hub<T> {
     told_at: Option<Instant>,
     narrator: Narrator,
     begun: Instant,
+    /// When it was last looked whether something of an earlier run is to count.
+    looked: Instant,
     /// What an earlier run kept of clusters that were not listed yet.
     earlier: BTreeMap<Name, kept::Cluster<Value>>,
     /// Keeps what is read, where there is a place for it.
     keep: Option<Box<dyn FnMut(Current) + Send>>,
     /// What was kept last, and when.
     kept: Option<(u64, Instant)>,
-    /// Registered clusters whose API server did not answer when it was asked last.
-    away: BTreeSet<Name>,
     /// Since when clusters are not what they are at their API servers.
     stale: Stale,
     roots: Roots,
@@ -148,10 +150,11 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
             told_at: None,
             narrator: Narrator::new(now),
             begun: now,
+            looked: now,
+            is_asked: false,
             earlier: earlier.into_iter().map(|(name, cluster)| (name.as_str().into(), cluster)).collect(),
             keep,
             kept: None,
-            away: BTreeSet::new(),
             stale,
             roots: Roots::default(),
         }
@@ -226,7 +229,8 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
     /// Says in the log what is waited for.
     fn narrate(&mut self) {
         if self.answered_at_all() {
-            if let Some(line) = self.narrator.ends() {
+            let is_listed = self.held.clusters().all(|name| self.held.recalled(name).is_none());
+            if let Some(line) = self.narrator.ends().filter(|_| is_listed) {
                 tracing::info!("{line}");
             }
         } else if let Some(line) = self.narrator.says(&self.held, &self.options, Instant::now()) {
@@ -371,7 +375,6 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
             self.clients.set(&name, None);
             self.held.remove(&name);
             self.earlier.remove(&name);
-            self.away.remove(&name);
             self.observed.forget_cluster(&name);
             self.secrets.retain(|(cluster, _), task| {
                 let stays = *cluster != name;
@@ -559,10 +562,6 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
         }
         let Some(link) = self.links.get(name).filter(|link| link.turn == turn) else { return };
         let secret = link.registration.secret.clone();
-        match &outcome {
-            Err(Unreached::Trouble(Trouble::Unreachable(_))) => self.away.insert(name.clone()),
-            Ok(_) | Err(_) => self.away.remove(name),
-        };
         let (client, uid) = match outcome {
             Ok(reached) => reached,
             Err(Unreached::Unusable(reason)) => {
@@ -655,6 +654,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
     /// Takes over which Secrets are asked for.
     fn ask(&mut self, wanted: BTreeSet<SecretQuery>) {
         let now = Instant::now();
+        self.is_asked = true;
         self.wanted.retain(|query, _| wanted.contains(query));
         for query in wanted {
             self.wanted.entry(query).or_insert(now);
@@ -709,12 +709,8 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
     }
 
     fn is_answered(&self, query: &SecretQuery, asked: Instant) -> bool {
-        let places = self.places(query);
-        // Of a cluster as it was kept nothing is published before it is known: gateways have what it had.
-        let is_late =
-            asked.elapsed() >= ANSWER_WITHIN && places.iter().all(|(cluster, _)| self.held.recalled(cluster).is_none());
-        is_late
-            || places.iter().all(|(cluster, what)| {
+        asked.elapsed() >= ANSWER_WITHIN
+            || self.places(query).iter().all(|(cluster, what)| {
                 self.held.is_answered(cluster, what)
                     || (self.client(cluster).is_none() && self.held.recalled(cluster).is_none())
             })
@@ -725,31 +721,32 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
         let open = self.wanted.iter().filter(|(query, _)| !self.answered.contains(*query));
         let narrated = (!self.answered_at_all()).then(|| self.narrator.due(Instant::now()));
         let recalls = (!self.earlier.is_empty()).then_some([AWAITED, LISTED_WITHIN]).into_iter().flatten();
-        let now = Instant::now();
-        let recalls = recalls.map(|after| self.begun + after).filter(|at| *at > now);
-        let answered = open.map(|(_, asked)| *asked + ANSWER_WITHIN).filter(|at| *at > now);
+        let recalls = recalls.map(|after| self.begun + after).filter(|at| *at > self.looked);
+        let answered = open.map(|(_, asked)| *asked + ANSWER_WITHIN);
         answered.chain(self.told_at).chain(narrated).chain(recalls).chain(self.keeps_at()).min()
     }
 }
 
-impl<T> Hub<T> {
+impl<T: FnMut(Given) -> bool> Hub<T> {
     /// Takes clusters as an earlier run kept them, where their API servers do not answer.
     ///
     /// # Rule
     /// R10, R11.
     fn recall(&mut self) {
-        if self.earlier.is_empty() || self.begun.elapsed() < AWAITED {
+        self.looked = Instant::now();
+        if self.earlier.is_empty() || self.looked < self.begun + AWAITED {
             return;
         }
         let management = &self.options.management;
-        let is_late = self.begun.elapsed() >= LISTED_WITHIN;
+        let is_late = self.looked >= self.begun + LISTED_WITHIN;
         let away: Vec<Name> = self
             .earlier
             .keys()
             .filter(|name| {
                 let is_without_credential = self.held.recalled(management).is_some()
                     && self.links.get(*name).is_some_and(|link| link.kubeconfig.is_none());
-                let is_away = self.held.is_away(name) || self.away.contains(*name) || is_without_credential;
+                let is_unreached = self.unreached.contains_key(*name) || is_without_credential;
+                let is_away = self.held.is_away(name) || is_unreached;
                 is_away && !self.held.takes_part(name) && (is_late || !self.held.has_begun(name))
             })
             .cloned()
@@ -772,16 +769,15 @@ impl<T> Hub<T> {
 
     /// When to keep what is read, where something is another than what is kept.
     fn keeps_at(&self) -> Option<Instant> {
-        let is_whole = self.is_known && self.held.missing().is_empty() && self.answered.len() == self.wanted.len();
-        if self.keep.is_none() || !is_whole {
+        let is_answered = self.is_asked && self.answered.len() == self.wanted.len();
+        if self.keep.is_none() || !self.answered_at_all() || !is_answered {
             return None;
         }
         let pause = KEPT_EVERY.max(KEPT_PER_OBJECT * u32::try_from(self.held.len()).unwrap_or(u32::MAX));
         match self.kept {
             Some((revision, _)) if revision == self.held.revision() => None,
             Some((_, at)) => Some(at + pause),
-            // Time to ask for Secrets.
-            None => Some(self.begun + KEPT_EVERY),
+            None => Some(self.begun),
         }
     }
 
@@ -805,7 +801,11 @@ impl<T> Hub<T> {
     fn tell_stale(&self, health: &BTreeMap<Name, Health>) {
         let ill = health.iter().filter(|(name, health)| health.is_synced && self.is_stale(name, health));
         let held = &self.held;
-        self.stale.set(ill.map(|(name, health)| (name, held.recalled(name), health.message.as_str())));
+        let reason = |health: &'_ Health| match health.message.as_str() {
+            "" => "it is being listed".to_owned(),
+            message => message.to_owned(),
+        };
+        self.stale.set(ill.map(|(name, health)| (name, held.recalled(name), reason(health))));
     }
 
     fn is_stale(&self, name: &Name, health: &Health) -> bool {

@@ -171,12 +171,12 @@ impl Stale {
     }
 
     /// Takes over which are, with when they were kept where they were.
-    fn set<'a>(&self, ill: impl Iterator<Item = (&'a Name, Option<Timestamp>, &'a str)>) {
+    fn set<'a>(&self, ill: impl Iterator<Item = (&'a Name, Option<Timestamp>, String)>) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = |(name, recalled, reason): (&Name, Option<Timestamp>, &str)| {
+        let since = |(name, recalled, reason): (&Name, Option<Timestamp>, String)| {
             let known = table.get(name).filter(|known| !known.is_recalled).map(|known| known.at);
             let at = recalled.or(known).unwrap_or_else(Timestamp::now);
-            (name.clone(), Since { at, is_recalled: recalled.is_some(), reason: reason.to_owned() })
+            (name.clone(), Since { at, is_recalled: recalled.is_some(), reason })
         };
         let now: BTreeMap<Name, Since> = ill.map(since).collect();
         *table = now;

@@ -1,5 +1,6 @@
 //! What the log says while the first complete lists are awaited: each change of state once, and again after a while.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -32,12 +33,21 @@ impl Narrator {
     }
 
     /// What is to be said now.
-    pub(super) fn says(&mut self, held: &Held, options: &Options, now: Instant) -> Option<String> {
+    ///
+    /// `unreached` are registered clusters to which there is no connection, with why.
+    pub(super) fn says(
+        &mut self,
+        held: &Held,
+        unreached: &BTreeMap<Name, String>,
+        options: &Options,
+        now: Instant,
+    ) -> Option<String> {
         let awaited = held.awaited();
-        let state: State = awaited
-            .iter()
-            .map(|(name, trouble)| ((*name).clone(), trouble.as_ref().map(|(_, trouble)| trouble.gravity())))
-            .collect();
+        let gravity = |name: &Name, trouble: &Option<(&What, &Trouble)>| match trouble {
+            Some((_, trouble)) => Some(trouble.gravity()),
+            None => unreached.contains_key(name).then_some(u8::MAX),
+        };
+        let state: State = awaited.iter().map(|(name, trouble)| ((*name).clone(), gravity(name, trouble))).collect();
         let is_quiet = state.iter().all(|(_, trouble)| trouble.is_none());
         let is_due = match &self.told {
             None => !is_quiet || now >= self.begun + LISTS_TAKE,
@@ -47,7 +57,13 @@ impl Narrator {
             return None;
         }
         self.told = Some((state, now));
-        let texts = awaited.iter().map(|(name, trouble)| sentence(name, *trouble, options));
+        let texts = awaited.iter().map(|(name, trouble)| match unreached.get(*name) {
+            Some(reason) => format!(
+                "cluster `{name}` was connected before and is waited for (R10): {reason}; `skipWarming` of its \
+                 KubernetesCluster ends the wait"
+            ),
+            None => sentence(name, *trouble, options),
+        });
         Some(format!("nothing is served yet: {}", texts.collect::<Vec<_>>().join("; ")))
     }
 
@@ -70,12 +86,7 @@ fn sentence(name: &Name, trouble: Option<(&What, &Trouble)>, options: &Options) 
     let (server, look) = if *name == options.management {
         (format!(", {},", options.server), format!("its address in {}", options.credential))
     } else {
-        (
-            String::new(),
-            format!(
-                "its address in the kubeconfig, or give it up by `skipWarming` of its KubernetesCluster `{name}` (R10)"
-            ),
-        )
+        (String::new(), "its address in the kubeconfig".to_owned())
     };
     match trouble {
         None => format!("the objects of cluster `{name}`{server} are not listed completely"),
@@ -109,25 +120,25 @@ mod tests {
             credential: "--kubeconfig admin".to_owned(),
         };
         let (mut held, begin) = (Held::new(&"mgmt".into()), Instant::now());
-        let mut narrator = Narrator::new(begin);
+        let (mut narrator, nowhere) = (Narrator::new(begin), BTreeMap::new());
         let at = |seconds| begin + Duration::from_secs(seconds);
-        assert_eq!(narrator.says(&held, &options, begin), None, "lists take their time");
+        assert_eq!(narrator.says(&held, &nowhere, &options, begin), None, "lists take their time");
         let away = |words: &str| Trouble::Unreachable(format!("{words:?}"));
         held.troubled(&"mgmt".into(), &What::Kind(Kind::Pod), away("refused"));
-        let said = narrator.says(&held, &options, at(1)).unwrap();
+        let said = narrator.says(&held, &nowhere, &options, at(1)).unwrap();
         assert!(said.contains("cluster `mgmt`, https://10.0.0.1/, does not answer: \"refused\""), "{said}");
         assert!(said.contains("its address in --kubeconfig admin"), "{said}");
         // Other words, and more kinds, are no other state.
         held.troubled(&"mgmt".into(), &What::Kind(Kind::Node), away("timed out"));
         for second in 2..599 {
-            assert_eq!(narrator.says(&held, &options, at(second)), None, "{second}");
+            assert_eq!(narrator.says(&held, &nowhere, &options, at(second)), None, "{second}");
         }
-        assert!(narrator.says(&held, &options, at(601)).is_some());
+        assert!(narrator.says(&held, &nowhere, &options, at(601)).is_some());
         for kind in [Kind::Pod, Kind::Node] {
             held.troubled(&"mgmt".into(), &What::Kind(kind), Trouble::Refused("\"forbidden\"".to_owned()));
         }
-        assert_eq!(narrator.says(&held, &options, at(602)), None, "not every second");
-        let said = narrator.says(&held, &options, at(607)).unwrap();
+        assert_eq!(narrator.says(&held, &nowhere, &options, at(602)), None, "not every second");
+        let said = narrator.says(&held, &nowhere, &options, at(607)).unwrap();
         assert!(said.contains("refuses to let Chancery read `pods`: \"forbidden\""), "{said}");
         assert!(narrator.ends().is_some());
         assert_eq!(narrator.ends(), None);
