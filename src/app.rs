@@ -247,6 +247,7 @@ pub async fn serve(
         publisher: publisher.clone(),
         namespace: settings.namespace.clone().unwrap_or_else(|| admin_namespace.to_string()),
         management,
+        admin_namespace,
         metrics: sources.metrics.clone(),
     };
     let (stop_sender, stop) = watch::channel(false);

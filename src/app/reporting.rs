@@ -34,6 +34,8 @@ pub(super) struct Reporter {
     /// Where the Lease is: the own namespace, else the admin namespace.
     pub(super) namespace: String,
     pub(super) management: Name,
+    /// Where clusters are registered.
+    pub(super) admin_namespace: Name,
     pub(super) metrics: Metrics,
 }
 
@@ -152,7 +154,9 @@ impl Reporter {
             let is_writable = connected.contains(&id.cluster) && !learned.waits(id, now);
             let Some(written) = observed.get(id).filter(|_| is_writable) else { continue };
             let owner = compiled.inputs.roster().owner_of(id);
-            let connection = (id.kind == Kind::KubernetesCluster).then(|| health.get(&id.name)).flatten();
+            let registers = id.kind == Kind::KubernetesCluster
+                && (&id.cluster, &id.namespace) == (&self.management, &self.admin_namespace);
+            let connection = registers.then(|| health.get(&id.name)).flatten();
             let judged = Judged {
                 kind: id.kind,
                 generation: verdict.generation,

@@ -22,6 +22,8 @@ const TRIED_AGAIN: i64 = 60;
 pub(super) struct InSecrets {
     /// Those that are there, the oldest first; none while that is unknown.
     roots: Option<Result<Vec<Root>, String>>,
+    /// The names of their Secrets.
+    names: Vec<Name>,
     problem: Option<String>,
     /// How one is made; none where nothing may be written.
     maker: Option<mpsc::UnboundedSender<NewRoot>>,
@@ -37,13 +39,14 @@ pub(super) struct InSecrets {
 
 impl InSecrets {
     pub(super) fn new(maker: Option<mpsc::UnboundedSender<NewRoot>>, of_file: Vec<Root>) -> Self {
-        Self { roots: None, problem: None, maker, made: None, of_file, asked: None, awaited: None }
+        Self { roots: None, names: Vec::new(), problem: None, maker, made: None, of_file, asked: None, awaited: None }
     }
 
     /// Takes in what is known of the Secrets.
     pub(super) fn take(&mut self, known: RootSecrets) {
         self.problem = known.problem;
         let Some(found) = known.found else { return };
+        self.names = found.iter().map(|secret| secret.name.clone()).collect();
         let mut by_age: BTreeMap<(i64, Name), Root> = BTreeMap::new();
         let mut wrong = None;
         for secret in found {
@@ -140,7 +143,7 @@ impl InSecrets {
         let (certificate, key) = root.pair();
         self.made = Some(root);
         // Nobody takes it when the program ends.
-        let _ = maker.send(NewRoot { certificate, key });
+        let _ = maker.send(NewRoot::after(self.names.iter(), certificate, key));
     }
 }
 
@@ -213,7 +216,8 @@ mod tests {
     fn a_secret_that_cannot_be_used_is_told_and_nothing_is_made_in_its_place() {
         let (maker, mut made) = mpsc::unbounded_channel();
         let mut roots = InSecrets::new(Some(maker), Vec::new());
-        let new = NewRoot { certificate: SecretBytes::new(b"CANARY"), key: SecretBytes::new(b"CANARY") };
+        let canary = || SecretBytes::new(b"CANARY");
+        let new = NewRoot::after([].iter(), canary(), canary());
         roots.take(found(&[secret("chancery-root", &new)]));
         let KeptRoot::Failed(reason) = roots.kept_root(Some(&terms()), &terms(), NOW) else { panic!("it is used") };
         assert!(reason.contains("the Secret `chancery-root`") && reason.contains("delete it"), "{reason}");

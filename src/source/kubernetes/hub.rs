@@ -233,7 +233,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
             if let Some(line) = self.narrator.ends().filter(|_| is_listed) {
                 tracing::info!("{line}");
             }
-        } else if let Some(line) = self.narrator.says(&self.held, &self.options, Instant::now()) {
+        } else if let Some(line) = self.narrator.says(&self.held, &self.unreached, &self.options, Instant::now()) {
             tracing::warn!("{line}");
         }
     }

@@ -46,10 +46,21 @@ pub struct RootSecrets {
 /// A root that is to be kept.
 #[derive(Clone, Debug)]
 pub struct NewRoot {
+    /// Name of its Secret: the one that comes after those by which it was decided that one is to be made, so that of two who
+    /// decide by the same one comes too late.
+    name: String,
     /// PEM.
     pub certificate: SecretBytes,
     /// PEM.
     pub key: SecretBytes,
+}
+
+impl NewRoot {
+    /// One that comes after others.
+    #[must_use]
+    pub fn after<'a>(names: impl Iterator<Item = &'a Name>, certificate: SecretBytes, key: SecretBytes) -> Self {
+        Self { name: next(names), certificate, key }
+    }
 }
 
 /// See the module.
@@ -104,7 +115,7 @@ impl Roots {
         })
     }
 
-    /// Creates a Secret under the name that comes next. That it is there, or another replica's, is heard from the watch; that it
+    /// Creates its Secret. That it is there, or another replica's, is heard from the watch; that it
     /// cannot be made comes as a message.
     pub(super) fn make(
         &mut self,
@@ -116,12 +127,11 @@ impl Roots {
         // Whoever asks again wants to hear again.
         self.problem = None;
         self.given.problem = None;
-        let name = next(self.found.iter().flat_map(BTreeMap::keys));
         let (cluster, namespace) = (options.management.clone(), options.admin_namespace.clone());
         tokio::spawn(async move {
             let api = Api::namespaced_with(client, &namespace, &resource(Kind::Secret));
-            let Err(reason) = create(&api, &name, &new).await else { return };
-            let words = format!("the Secret `{namespace}/{name}` {reason}");
+            let Err(reason) = create(&api, &new).await else { return };
+            let words = format!("the Secret `{namespace}/{}` {reason}", new.name);
             let heard = Heard::Failed(Trouble::Refused(words));
             // Nobody hears it when the source ends.
             let _ = out.send(Message { cluster, turn: 0, what: What::Roots, heard });
@@ -131,7 +141,8 @@ impl Roots {
 
 /// # Errors
 /// The end of a sentence that begins with the Secret's name.
-async fn create(api: &Api<DynamicObject>, name: &str, new: &NewRoot) -> Result<(), String> {
+async fn create(api: &Api<DynamicObject>, new: &NewRoot) -> Result<(), String> {
+    let name = &new.name;
     let mut secret = DynamicObject::new(name, &resource(Kind::Secret));
     secret.metadata.labels = Some([(ROOT_LABEL.to_owned(), "generated".to_owned())].into());
     secret.data = json!({
@@ -140,7 +151,7 @@ async fn create(api: &Api<DynamicObject>, name: &str, new: &NewRoot) -> Result<(
     });
     match api.create(&PostParams::default(), &secret).await {
         Ok(_) => {
-            tracing::info!(secret = name, "a root of trust is made and kept");
+            tracing::info!(secret = %name, "a root of trust is made and kept");
             Ok(())
         }
         // Another replica's, which the watch brings, unless somebody else has the name.
