@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::r#type::v3::SemanticVersion;
 use serde_json::{Value, json};
 
 use crate::support::chancery::{Chancery, Settings};
-use crate::support::kube::Kube;
+use crate::support::kube::{Kube, kubectl_with};
 use crate::support::wait::{Not, PATIENCE, until};
 use crate::xds_port::{labels, node, text};
 
@@ -22,11 +22,17 @@ mod bad_input;
 mod clusters;
 mod conformance;
 mod faults;
+mod gateways;
+mod hour;
 mod kept;
+mod killed;
 mod many;
+mod scenarios;
 mod secrets;
+mod shop;
 mod statuses;
 mod tokens;
+mod writing;
 
 /// Definitions that keep whatever is written, as those of another installation may be.
 fn loose_definitions() -> Vec<Value> {

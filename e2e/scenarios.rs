@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -32,26 +32,26 @@ const AT_ONCE: usize = 3;
 /// One entry of the file.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Scenario {
-    id: String,
+    pub(crate) id: String,
     group: String,
     objects: Vec<Value>,
-    expect: Expect,
+    pub(crate) expect: Expect,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-struct Expect {
+pub(crate) struct Expect {
     #[serde(default)]
-    routes: Vec<Route>,
+    pub(crate) routes: Vec<Route>,
     #[serde(default)]
-    mesh: Vec<Inside>,
+    pub(crate) mesh: Vec<Inside>,
     #[serde(default)]
-    statuses: Vec<Status>,
+    pub(crate) statuses: Vec<Status>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Route {
-    id: String,
+pub(crate) struct Route {
+    pub(crate) id: String,
     chain: Vec<String>,
     chain_workspaces: Vec<String>,
     request: Asked,
@@ -74,20 +74,20 @@ struct Asked {
 /// A request of a Pod to the east-west gateway of its cluster.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Inside {
+pub(crate) struct Inside {
     /// The workspace of the Pod, which is called like its namespace here.
-    from: String,
+    pub(crate) from: String,
     cluster: String,
     via_gateway: String,
-    request: AskedInside,
+    pub(crate) request: AskedInside,
     response: Answer,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-struct AskedInside {
-    host: String,
+pub(crate) struct AskedInside {
+    pub(crate) host: String,
     path: String,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -111,10 +111,24 @@ struct Answer {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Status {
+pub(crate) struct Status {
     object: String,
     state: String,
     message_contains: Option<String>,
+}
+
+impl Route {
+    /// The table from which the route starts, `namespace/name`.
+    pub(crate) fn root(&self) -> anyhow::Result<&str> {
+        Ok(self.chain.first().and_then(|first| first.split_once(':')).context("a chain without a root")?.0)
+    }
+}
+
+impl Inside {
+    /// The gateway that is asked, `cluster/namespace/service`.
+    pub(crate) fn gateway(&self) -> String {
+        format!("{}/{}", self.cluster, self.via_gateway)
+    }
 }
 
 impl Scenario {
@@ -122,6 +136,17 @@ impl Scenario {
     pub(crate) fn manifests(&self) -> anyhow::Result<Vec<Manifest>> {
         manifests::by_annotation(&self.objects)
     }
+}
+
+/// All scenarios of the file that `SCENARIO` wants.
+pub(crate) fn wanted() -> anyhow::Result<Vec<Scenario>> {
+    let wanted = std::env::var("SCENARIO").unwrap_or_default();
+    let mut scenarios = load()?;
+    scenarios.retain(|scenario| GROUPS.contains(&scenario.group.as_str()) && scenario.id.contains(&wanted));
+    if scenarios.is_empty() {
+        bail!("no scenario has `{wanted}` in its id");
+    }
+    Ok(scenarios)
 }
 
 /// All scenarios of the file.
@@ -214,7 +239,7 @@ fn judge_explanation(route: &Route, explanation: &Value) -> Vec<String> {
 }
 
 /// Compares the statuses that `check` reports with those that the scenario names.
-fn judge_statuses(statuses: &[Status], report: &Value) -> Vec<String> {
+pub(crate) fn judge_statuses(statuses: &[Status], report: &Value) -> Vec<String> {
     let mut faults = Vec::new();
     for status in statuses {
         // `Kind namespace/name` here, `Kind/namespace/name@cluster` there.
@@ -253,8 +278,18 @@ async fn run(scenario: &Scenario) -> anyhow::Result<Vec<String>> {
 }
 
 async fn run_route(mesh: &Mesh, route: &Route) -> anyhow::Result<Vec<String>> {
-    let root = route.chain.first().and_then(|first| first.split_once(':')).context("a chain without a root")?.0;
-    let (running, address) = mesh.entrance(root)?;
+    let (running, address) = mesh.entrance(route.root()?)?;
+    let gateway = running.gateway.id();
+    let explain = |request: &Request| chancery::explain(mesh.directory(), &mesh.settings, &gateway, request);
+    judge_route(route, address, explain).await
+}
+
+/// Sends the requests of a route to where its root table is served, and asks what is said about them.
+pub(crate) async fn judge_route(
+    route: &Route,
+    address: SocketAddr,
+    explain: impl Fn(&Request) -> anyhow::Result<Value>,
+) -> anyhow::Result<Vec<String>> {
     let mut faults = Vec::new();
     for path in [&route.request.path].into_iter().chain(&route.request.more_paths) {
         let request = Request::get(&route.request.host, path);
@@ -265,7 +300,7 @@ async fn run_route(mesh: &Mesh, route: &Route) -> anyhow::Result<Vec<String>> {
             if faults.is_empty() { Ok(()) } else { Err(Not::Yet(faults.join("; "))) }
         });
         faults.extend(answered.await.err().map(|error| format!("{path}: {error:#}")));
-        let explanation = chancery::explain(mesh.directory(), &mesh.settings, &running.gateway.id(), &request)?;
+        let explanation = explain(&request)?;
         faults.extend(judge_explanation(route, &explanation).into_iter().map(|fault| format!("{path}: {fault}")));
     }
     Ok(faults)
@@ -273,15 +308,27 @@ async fn run_route(mesh: &Mesh, route: &Route) -> anyhow::Result<Vec<String>> {
 
 /// Sends a request from the address of a Pod, R186.
 async fn run_inside(mesh: &Mesh, inside: &Inside) -> anyhow::Result<Vec<String>> {
-    let gateway = format!("{}/{}", inside.cluster, inside.via_gateway);
+    let gateway = inside.gateway();
     let running = mesh.gateways.iter().find(|running| running.gateway.id() == gateway);
-    let running = running.with_context(|| format!("{gateway} does not run"))?;
+    let address = running.with_context(|| format!("{gateway} does not run"))?.address(inside.request.port)?;
+    let explain = |client: &str, request: &Request| {
+        chancery::explain_for(mesh.directory(), &mesh.settings, &gateway, inside.request.port, client, request)
+    };
+    judge_inside(inside, &mesh.manifests, address, explain).await
+}
+
+/// Sends the request of a Pod to an east-west gateway, and asks what is said about it.
+pub(crate) async fn judge_inside(
+    inside: &Inside,
+    manifests: &[Manifest],
+    address: SocketAddr,
+    explain: impl Fn(&str, &Request) -> anyhow::Result<Value>,
+) -> anyhow::Result<Vec<String>> {
     let is_client = |manifest: &&Manifest| {
         manifest.kind() == "Pod" && manifest.cluster == inside.cluster && manifest.namespace() == inside.from
     };
-    let pod = mesh.manifests.iter().find(is_client).with_context(|| format!("no Pod of {}", inside.from))?;
+    let pod = manifests.iter().find(is_client).with_context(|| format!("no Pod of {}", inside.from))?;
     let source: Ipv4Addr = text(&pod.object, "/status/podIP").parse()?;
-    let address = running.address(inside.request.port)?;
     let request = Request::get(&inside.request.host, &inside.request.path);
     // The gateway may be up for some moments before it has its listener.
     let answered = until(PATIENCE, "an answer", async || {
@@ -291,9 +338,7 @@ async fn run_inside(mesh: &Mesh, inside: &Inside) -> anyhow::Result<Vec<String>>
         if faults.is_empty() { Ok(()) } else { Err(Not::Yet(faults.join("; "))) }
     });
     let mut faults: Vec<String> = answered.await.err().map(|error| format!("{error:#}")).into_iter().collect();
-    let client = source.to_string();
-    let port = inside.request.port;
-    let told = chancery::explain_for(mesh.directory(), &mesh.settings, &gateway, port, &client, &request)?;
+    let told = explain(&source.to_string(), &request)?;
     let status = told.pointer("/outcome/status").and_then(Value::as_u64).unwrap_or(200);
     differ(&mut faults, "explain, status", &u64::from(inside.response.status), &status);
     Ok(faults)
@@ -312,12 +357,7 @@ fn work(scenarios: &[Scenario], next: &AtomicUsize, faults: &Mutex<Vec<String>>)
 
 #[test]
 fn every_scenario_holds() -> anyhow::Result<()> {
-    let wanted = std::env::var("SCENARIO").unwrap_or_default();
-    let mut scenarios = load()?;
-    scenarios.retain(|scenario| GROUPS.contains(&scenario.group.as_str()) && scenario.id.contains(&wanted));
-    if scenarios.is_empty() {
-        bail!("no scenario has `{wanted}` in its id");
-    }
+    let scenarios = wanted()?;
     let (next, faults) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(|| work(&scenarios, &next, &faults))).collect();

@@ -49,6 +49,7 @@ use crate::snapshot::{ResourceType, Snapshot, Version};
 use crate::source::kubernetes::{AccessError, Kubernetes, RootSecrets, SecretQuery};
 use crate::source::{Batch, Extent, Places, SourceError};
 use crate::status::Ledger;
+use crate::status::clock::Clock;
 use crate::store::{Applied, Store};
 use crate::telemetry::Logging;
 use crate::telemetry::metrics::Metrics;
@@ -172,7 +173,7 @@ type State = watch::Receiver<Option<Arc<Compiled>>>;
 
 /// Serves a directory, or what API servers hold, until `shutdown` is ready.
 ///
-/// `at_work` is dropped when all that is to be kept is kept, after the last of the runtime's tasks.
+/// `at_work` is dropped when all that is to be kept is kept, after the last of the runtime's tasks. Statuses are written by `clock`.
 ///
 /// # Errors
 /// [`AppError`], each with one clear line; the program ends with exit code 1.
@@ -182,6 +183,7 @@ pub async fn serve(
     logging: Logging,
     shutdown: impl Future<Output = ()> + Send + 'static,
     at_work: std_mpsc::Sender<Infallible>,
+    clock: Clock,
 ) -> Result<(), AppError> {
     let origin = Opened::open(&settings.origin, &options).await?;
     let (management, admin_namespace) = (options.management_cluster.clone(), options.admin_namespace.clone());
@@ -249,6 +251,7 @@ pub async fn serve(
         management,
         admin_namespace,
         metrics: sources.metrics.clone(),
+        clock,
     };
     let (stop_sender, stop) = watch::channel(false);
     let report = report(reporter, followed.kubernetes().filter(|_| !settings.read_only), stopped(stop.clone()));

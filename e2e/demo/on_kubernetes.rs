@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::support::chancery::{self, MANAGEMENT_CLUSTER, Settings};
 use super::support::kube::Kube;
-use super::support::kube_world::fill;
+use super::support::kube_world::{Ages, fill};
 use super::support::manifests::{Manifest, list, text};
 use super::support::project;
 use super::support::wait::{Not, PATIENCE, until};
@@ -45,14 +45,14 @@ impl Servers {
         });
         let mut objects = manifests.to_vec();
         objects.push(Manifest { cluster: WORKLOADS.to_owned(), object: pod });
-        fill(&workloads, &objects, &[WORKLOADS]).await?;
+        fill(&workloads, &objects, &[WORKLOADS], Ages::Everything).await?;
         // One object and one Secret register a cluster; the object is among those of the demo.
         let credential = workloads.kubeconfig_of_account(ADMIN, "chancery")?;
         management.apply(&[json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("{WORKLOADS}-kubeconfig"), "namespace": ADMIN},
             "stringData": {"kubeconfig": credential.to_string()},
         })])?;
-        fill(&management, &objects, &[MANAGEMENT_CLUSTER]).await?;
+        fill(&management, &objects, &[MANAGEMENT_CLUSTER], Ages::Everything).await?;
         Ok(Self { management, workloads })
     }
 

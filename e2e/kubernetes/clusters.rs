@@ -4,7 +4,7 @@ use super::*;
 use crate::support::issuer::base64;
 
 /// The Secret with the credential of a cluster.
-fn credential(cluster: &str, kubeconfig: &str) -> Value {
+pub(super) fn credential(cluster: &str, kubeconfig: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("{cluster}-kubeconfig"), "namespace": "gloo-mesh"},
         "data": {"kubeconfig": base64(kubeconfig)},

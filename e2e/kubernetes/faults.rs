@@ -12,11 +12,19 @@ use super::*;
 use crate::support::kube::find;
 use crate::support::process::Process;
 
-/// What is answered in place of the API server, by the path and query of a request.
-type Rule = dyn Fn(&str) -> Option<String> + Send + Sync;
+/// What becomes of a request in place of its answer.
+pub(super) enum Fault {
+    /// It is answered so.
+    Answer(String),
+    /// It is never answered, as long as its connection lasts.
+    Hold,
+}
+
+/// Decides by the method, path and query of a request, with a space between.
+type Rule = dyn Fn(&str) -> Option<Fault> + Send + Sync;
 
 /// Stands between Chancery and an API server. It speaks plaintext, as `kubectl proxy` behind it does.
-struct Faulty {
+pub(super) struct Faulty {
     address: SocketAddr,
     rule: Arc<Mutex<Arc<Rule>>>,
     /// How many requests were answered by the rule.
@@ -35,7 +43,7 @@ impl Drop for Faulty {
 }
 
 impl Faulty {
-    async fn before(kube: &Kube) -> anyhow::Result<Self> {
+    pub(super) async fn before(kube: &Kube) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let socket = folder.path().join("socket");
         let mut command = std::process::Command::new(find("kubectl")?);
@@ -68,22 +76,22 @@ impl Faulty {
         Ok(Self { address, rule, answered, accepting, open, _folder: folder, _proxy: proxy })
     }
 
-    fn set(&self, rule: impl Fn(&str) -> Option<String> + Send + Sync + 'static) {
+    pub(super) fn set(&self, rule: impl Fn(&str) -> Option<Fault> + Send + Sync + 'static) {
         *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(rule);
     }
 
     /// Ends every connection.
-    fn cut(&self) {
+    pub(super) fn cut(&self) {
         for task in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }
     }
 
-    fn answered(&self) -> usize {
+    pub(super) fn answered(&self) -> usize {
         self.answered.load(Ordering::SeqCst)
     }
 
-    fn kubeconfig(&self, folder: &Path) -> anyhow::Result<std::path::PathBuf> {
+    pub(super) fn kubeconfig(&self, folder: &Path) -> anyhow::Result<std::path::PathBuf> {
         let file = folder.join("faulty.kubeconfig");
         let text = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "faulty",
@@ -114,11 +122,14 @@ async fn pass(
         head.extend_from_slice(&more[..read]);
     };
     let text = String::from_utf8_lossy(&head[..end]).into_owned();
-    let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
+    let asked = text.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
     let rule = rules.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    if let Some(answer) = rule(&path) {
+    if let Some(fault) = rule(&asked) {
         answered.fetch_add(1, Ordering::SeqCst);
-        stream.write_all(answer.as_bytes()).await?;
+        match fault {
+            Fault::Answer(answer) => stream.write_all(answer.as_bytes()).await?,
+            Fault::Hold => std::future::pending().await,
+        }
         return Ok(());
     }
     let mut server = tokio::net::UnixStream::connect(socket).await?;
@@ -130,14 +141,14 @@ async fn pass(
     Ok(())
 }
 
-fn answer(status: &str, body: &str) -> Option<String> {
+pub(super) fn answer(status: &str, body: &str) -> Option<Fault> {
     let length = body.len();
-    Some(format!(
+    Some(Fault::Answer(format!(
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    ))
+    )))
 }
 
-fn failure(code: u16, reason: &str) -> String {
+pub(super) fn failure(code: u16, reason: &str) -> String {
     json!({
         "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "message": reason, "reason": reason,
         "code": code,

@@ -57,6 +57,6 @@ async fn r137_a_thousand_tables_at_once_are_served_first_and_written_about_once_
 }
 
 #[expect(clippy::print_stdout, reason = "a measurement is to be read")]
-fn tell(words: &str) {
+pub(super) fn tell(words: &str) {
     println!("{words}");
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::support::http;
 
 /// A condition of an object: its status and reason.
-fn condition(object: &Value, name: &str) -> String {
+pub(super) fn condition(object: &Value, name: &str) -> String {
     let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let found = conditions.iter().find(|condition| condition["type"] == name);
     let text = |key: &str| found.and_then(|condition| condition[key].as_str()).unwrap_or_default().to_owned();
@@ -12,7 +12,7 @@ fn condition(object: &Value, name: &str) -> String {
 }
 
 /// Waits until an object's status is right.
-async fn until_object(
+pub(super) async fn until_object(
     kube: &Kube,
     chancery: &Chancery,
     what: [&str; 2],
@@ -84,7 +84,7 @@ async fn r132_r137_verdicts_stand_in_the_objects_and_follow_them() -> anyhow::Re
 }
 
 /// Definitions of another installation, which drop what they do not know of a status.
-fn pruning_definitions() -> Vec<Value> {
+pub(super) fn pruning_definitions() -> Vec<Value> {
     let mut definitions = loose_definitions();
     for definition in &mut definitions {
         let text = json!({"type": "string"});

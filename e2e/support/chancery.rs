@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) consent: Option<&'static str>,
     /// `--require-auth`.
     pub(crate) require_auth: bool,
+    /// `--management-cluster`, if not [`MANAGEMENT_CLUSTER`].
+    pub(crate) management: Option<&'static str>,
     /// `--kubeconfig` of `serve`, in place of a directory.
     pub(crate) kubeconfig: Option<PathBuf>,
     /// `--read-only` of `serve`.
@@ -54,7 +56,8 @@ pub(crate) struct Settings {
 
 impl Settings {
     fn apply(&self, command: &mut Command) {
-        command.args(["--management-cluster", MANAGEMENT_CLUSTER, "--allow-loopback-endpoints"]);
+        let management = self.management.unwrap_or(MANAGEMENT_CLUSTER);
+        command.args(["--management-cluster", management, "--allow-loopback-endpoints"]);
         if let Some(consent) = self.consent {
             command.args(["--delegation-consent", consent]);
         }
@@ -304,10 +307,20 @@ pub(crate) fn explain_of_server(
     server_name: &str,
     request: &Request,
 ) -> anyhow::Result<Value> {
+    explain_live(admin, gateway, &["--port", &port.to_string(), "--server-name", server_name], request)
+}
+
+/// The same with any further flags.
+pub(crate) fn explain_live(
+    admin: SocketAddr,
+    gateway: &str,
+    further: &[&str],
+    request: &Request,
+) -> anyhow::Result<Value> {
     let mut command = Command::new(binary()?);
     command.args(["explain", "--server", &format!("http://{admin}"), "--gateway", gateway]);
     command.args(["--host", &request.host, "--path", &request.path, "--method", &request.method]);
-    command.args(["--port", &port.to_string(), "--server-name", server_name, "-o", "json"]);
+    command.args(further).args(["-o", "json"]);
     let output = run(&mut command)?;
     ensure!(output.status.success(), "chancery explain: {}", String::from_utf8_lossy(&output.stderr));
     parse(&output)

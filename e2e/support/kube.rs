@@ -52,6 +52,8 @@ pub(crate) struct Kube {
     etcd: Process,
     address: SocketAddr,
     store: SocketAddr,
+    /// Where the store would listen for others of its kind.
+    peer: SocketAddr,
     authority: Keys,
     _network: Network,
     folder: TempDir,
@@ -77,8 +79,17 @@ impl Kube {
         let etcd = start_etcd(name, folder.path(), store, peer)?;
         let address = SocketAddr::from((host, network.free_port()?));
         let authority = Keys(Authority::new(&format!("authority of {name}"))?);
-        let mut kube =
-            Self { name: name.to_owned(), server: None, etcd, address, store, authority, _network: network, folder };
+        let mut kube = Self {
+            name: name.to_owned(),
+            server: None,
+            etcd,
+            address,
+            store,
+            peer,
+            authority,
+            _network: network,
+            folder,
+        };
         kube.write_keys(host)?;
         kube.write_kubeconfig("admin", "system:masters")?;
         kube.resume().await?;
@@ -159,8 +170,17 @@ impl Kube {
         self.server = None;
     }
 
+    /// Ends the server and its store at once, the store first.
+    pub(crate) fn kill_with_store(&mut self) {
+        self.etcd.kill();
+        self.kill();
+    }
+
     /// Starts the server, where it was, and waits until it calls itself ready.
     pub(crate) async fn resume(&mut self) -> anyhow::Result<()> {
+        if self.etcd.ended().is_some() {
+            self.etcd = start_etcd(&self.name, self.folder.path(), self.store, self.peer)?;
+        }
         let mut server = self.start_server()?;
         let what = format!("API server {} to be ready", self.name);
         let ready = until(START, &what, async || {

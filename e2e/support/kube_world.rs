@@ -13,33 +13,59 @@ use super::wait::{Not, PATIENCE, until};
 /// Kinds whose status is written apart, by what observes them.
 const OBSERVED: [&str; 3] = ["Node", "Pod", "Service"];
 
+/// Which ages an API server is made to tell apart: it dates objects itself, to the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ages {
+    /// All of them.
+    Everything,
+    /// Those of objects of one kind, which takes fewer seconds. Objects of two kinds may then be as old as each other.
+    WithinKinds,
+}
+
 /// Writes the objects of some clusters into one API server, oldest first, and what would have been observed of them.
 ///
-/// An API server dates objects itself, to the second. Objects with a `creationTimestamp` are created in that order, each
-/// age in a second of its own; objects without one come first, in the order of their names, which decides where ages are
-/// equal (R1).
-pub(crate) async fn fill(kube: &Kube, manifests: &[Manifest], clusters: &[&str]) -> anyhow::Result<()> {
+/// Objects with a `creationTimestamp` are created in that order, each age in a second of its own; objects without one come first,
+/// in the order of their names, which decides where ages are equal (R1).
+pub(crate) async fn fill(kube: &Kube, manifests: &[Manifest], clusters: &[&str], ages: Ages) -> anyhow::Result<()> {
     let own = manifests.iter().filter(|manifest| clusters.contains(&manifest.cluster.as_str()));
-    let mut objects: Vec<(String, Value)> = own.map(|manifest| (age(manifest), prepared(&manifest.object))).collect();
-    objects.sort_by_key(|(age, object)| {
+    let own: Vec<&Manifest> = own.collect();
+    let step = |manifest: &Manifest| {
+        let is_compared = |other: &&&Manifest| ages == Ages::Everything || other.kind() == manifest.kind();
+        let known: BTreeSet<String> = own.iter().filter(is_compared).map(|other| age(other)).collect();
+        known.range(..age(manifest)).count()
+    };
+    let mut objects: Vec<(usize, Value)> =
+        own.iter().map(|manifest| (step(manifest), prepared(&manifest.object))).collect();
+    objects.sort_by_key(|(step, object)| {
         let place = |pointer| text(object, pointer).to_owned();
-        (age.clone(), rank(object), place("/metadata/namespace"), place("/metadata/name"))
+        (*step, place("/metadata/namespace"), place("/metadata/name"))
     });
-    let named: BTreeSet<&str> = objects
+    let named: BTreeSet<String> = objects
         .iter()
         .map(|(_, object)| match text(object, "/kind") {
-            "Namespace" => text(object, "/metadata/name"),
-            _ => text(object, "/metadata/namespace"),
+            "Namespace" => text(object, "/metadata/name").to_owned(),
+            _ => text(object, "/metadata/namespace").to_owned(),
         })
         .filter(|namespace| !namespace.is_empty())
         .collect();
-    // A Namespace of the world is applied over its bare twin.
-    let namespace = |name: &&str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-    kube.apply(&named.iter().map(namespace).collect::<Vec<_>>())?;
-    for group in objects.chunk_by(|(age, _), (next, _)| age == next) {
+    let (own, objects): (Vec<_>, Vec<_>) =
+        objects.into_iter().partition(|(_, object)| text(object, "/kind") == "Namespace");
+    // What others are in comes first, and how old it is decides nothing.
+    let namespace = |name: &String| {
+        let own = own.iter().find(|(_, own)| text(own, "/metadata/name") == name).map(|(_, own)| own.clone());
+        own.unwrap_or_else(|| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
+    };
+    let namespaces: Vec<Value> = named.iter().map(namespace).collect();
+    if !namespaces.is_empty() {
+        kube.apply(&namespaces)?;
+    }
+    let mut groups = objects.chunk_by(|(step, _), (next, _)| step == next).peekable();
+    while let Some(group) = groups.next() {
         let group: Vec<Value> = group.iter().map(|(_, object)| object.clone()).collect();
         kube.apply(&group)?;
-        next_second().await?;
+        if groups.peek().is_some() {
+            next_second().await?;
+        }
     }
     let observed = objects.into_iter().map(|(_, object)| object);
     let observed: Vec<Value> = observed.filter_map(|object| only_status(&object)).collect();
@@ -49,11 +75,6 @@ pub(crate) async fn fill(kube: &Kube, manifests: &[Manifest], clusters: &[&str])
 /// Empty where nothing is said.
 fn age(manifest: &Manifest) -> String {
     text(&manifest.object, "/metadata/creationTimestamp").to_owned()
-}
-
-/// What others are in comes first.
-fn rank(object: &Value) -> u8 {
-    u8::from(text(object, "/kind") != "Namespace")
 }
 
 /// The object as an API server takes it.

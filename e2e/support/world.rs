@@ -111,6 +111,20 @@ pub(crate) fn gateway_of(manifests: &[Manifest], key: (&str, &str, &str)) -> any
     ))
 }
 
+/// The gateway that serves a root table, `namespace/name`, and the Service port: the first that the table names.
+pub(crate) fn gateway_of_table(manifests: &[Manifest], table: &str) -> anyhow::Result<(Gateway, u16)> {
+    let named = |manifest: &&Manifest| {
+        manifest.kind() == "RouteTable" && format!("{}/{}", manifest.namespace(), manifest.name()) == table
+    };
+    let table = manifests.iter().find(named).with_context(|| format!("no RouteTable {table}"))?;
+    let reference = table.object.pointer("/spec/virtualGateways/0");
+    let reference = reference.with_context(|| format!("{} names no gateway", table.key()))?;
+    let or = |given: &'_ str, own: &str| if given.is_empty() { own.to_owned() } else { given.to_owned() };
+    let cluster = or(text(reference, "/cluster"), &table.cluster);
+    let namespace = or(text(reference, "/namespace"), table.namespace());
+    gateway_of(manifests, (&cluster, &namespace, text(reference, "/name")))
+}
+
 fn is_gateway_service(manifests: &[Manifest], service: &Manifest) -> bool {
     if is_east_west(manifests, service) {
         return true;
@@ -233,7 +247,10 @@ fn relocate_to(manifests: &mut [Manifest], claim: fn() -> anyhow::Result<Network
                 }
                 let id = format!("{}/{}/{}", manifest.cluster, manifest.namespace(), manifest.name());
                 if gateways.iter().any(|gateway| gateway.id() == id) {
-                    let bind = cluster.network.next_address()?;
+                    let bind = match binds.get(&id) {
+                        Some(known) => *known,
+                        None => cluster.network.next_address()?,
+                    };
                     for entry in items(&mut manifest.object, "/status/loadBalancer/ingress") {
                         *entry = json!({ "ip": bind.to_string() });
                     }
@@ -329,8 +346,8 @@ impl RunningGateway {
         Self::start_speaking(gateway, &pod, bind, xds, &Speech { flags, ..Speech::default() }).await
     }
 
-    /// The same with a way of its own to talk to the control plane.
-    async fn start_speaking(
+    /// The same as any of its Pods, with a way of its own to talk to the control plane.
+    pub(crate) async fn start_speaking(
         gateway: Gateway,
         pod: &str,
         bind: Ipv4Addr,
@@ -471,17 +488,7 @@ impl Mesh {
 
     /// The running gateway that serves a root table, `namespace/name`, and where: the first that it names.
     pub(crate) fn entrance(&self, table: &str) -> anyhow::Result<(&RunningGateway, SocketAddr)> {
-        let named = |manifest: &&Manifest| {
-            manifest.kind() == "RouteTable" && format!("{}/{}", manifest.namespace(), manifest.name()) == table
-        };
-        let table = self.manifests.iter().find(named).with_context(|| format!("no RouteTable {table}"))?;
-        let reference = table.object.pointer("/spec/virtualGateways/0");
-        let reference = reference.with_context(|| format!("{} names no gateway", table.key()))?;
-        let or = |given: &'_ str, own: &str| if given.is_empty() { own.to_owned() } else { given.to_owned() };
-        let cluster = or(text(reference, "/cluster"), &table.cluster);
-        let namespace = or(text(reference, "/namespace"), table.namespace());
-        let key = (cluster.as_str(), namespace.as_str(), text(reference, "/name"));
-        let (gateway, port) = gateway_of(&self.manifests, key)?;
+        let (gateway, port) = gateway_of_table(&self.manifests, table)?;
         let running = self.gateways.iter().find(|running| running.gateway == gateway);
         let running = running.with_context(|| format!("{} does not run", gateway.id()))?;
         Ok((running, running.address(port)?))

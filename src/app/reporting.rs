@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::time::MissedTickBehavior;
-
 use super::State;
 use crate::compile::Compiled;
 use crate::model::{Approval, Kind, Name};
@@ -14,10 +12,11 @@ use crate::publish::Publisher;
 use crate::resolve::world::World;
 use crate::source::kubernetes::{Health, Kubernetes};
 use crate::status::Ledger;
+use crate::status::clock::Clock;
 use crate::status::document::{Connection, Judged, camel, document, says};
 use crate::status::lease::{LOOK_EVERY, Lease};
 use crate::status::programmed::programmed;
-use crate::status::writer::{Event, Learned, Wanted, identity, write};
+use crate::status::writer::{Event, Learned, WITHIN, Wanted, identity, write};
 use crate::telemetry::metrics::Metrics;
 
 /// How often it looks whether something is another. What changes within that time is written once.
@@ -37,6 +36,7 @@ pub(super) struct Reporter {
     /// Where clusters are registered.
     pub(super) admin_namespace: Name,
     pub(super) metrics: Metrics,
+    pub(super) clock: Clock,
 }
 
 /// How long a stop waits for the Lease to be given up: an API server that is away has to wait for its end.
@@ -75,24 +75,26 @@ struct Seen {
 
 impl Reporter {
     /// `leadership` holds the Lease, for whoever gives it up at the end.
-    pub(super) async fn run(self, kubernetes: Arc<Kubernetes>, leadership: Leadership) {
+    pub(super) async fn run(mut self, kubernetes: Arc<Kubernetes>, leadership: Leadership) {
         let mut learned = Learned::default();
         let (mut written, mut last) = (Seen::default(), Seen::default());
         let (mut changed, mut looked): (Option<Instant>, Option<Instant>) = (None, None);
         let observed_changes = kubernetes.observed().changes();
         let health = kubernetes.health();
-        let mut ticks = tokio::time::interval(LOOK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next = self.clock.now();
         loop {
-            ticks.tick().await;
+            self.clock.until(next).await;
+            next = self.clock.now() + LOOK;
             let Some(client) = kubernetes.clients().get(&self.management) else { continue };
             let mut guard = leadership.0.lock().await;
             let lease = guard.get_or_insert_with(|| Lease::new(client, &self.namespace, identity()));
-            let now = Instant::now();
+            let now = self.clock.now();
             if looked.is_none_or(|looked| now >= looked + LOOK_EVERY) {
                 looked = Some(now);
-                if let Err(error) = lease.turn().await {
-                    tracing::debug!("the Lease of who writes statuses cannot be had: {error}");
+                match tokio::time::timeout(WITHIN, lease.turn(now)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!("the Lease of who writes statuses cannot be had: {error}"),
+                    Err(_) => tracing::debug!("the Lease of who writes statuses cannot be had: no answer"),
                 }
             }
             let Some(compiled) = self.state.borrow().clone() else { continue };
@@ -128,7 +130,7 @@ impl Reporter {
             let until = lease.held_until().unwrap_or(now);
             drop(guard);
             let objects = wanted.len();
-            let tally = write(wanted, kubernetes.clients(), &mut learned, until).await;
+            let tally = write(wanted, kubernetes.clients(), &mut learned, until, &self.clock).await;
             self.metrics.statuses(tally.written, tally.failed);
             tracing::info!(objects, written = tally.written, failed = tally.failed, "statuses");
             if tally.written + tally.failed < objects {
@@ -148,7 +150,7 @@ impl Reporter {
         let health = kubernetes.health().borrow().clone();
         let connected: BTreeSet<Name> = kubernetes.clients().all().into_iter().map(|(name, _)| name).collect();
         let mut right = BTreeSet::new();
-        let time = format!("{:.0}", jiff::Timestamp::now());
+        let time = format!("{:.0}", self.clock.timestamp());
         let mut wanted = Vec::new();
         for (id, verdict) in &compiled.verdicts {
             let is_writable = connected.contains(&id.cluster) && !learned.waits(id, now);

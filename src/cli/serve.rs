@@ -10,6 +10,7 @@ use clap::{ArgMatches, Args};
 
 use crate::app::{self, AppError};
 use crate::settings::{self, RawSettings, Settings};
+use crate::status::clock::Clock;
 use crate::telemetry::{self, LogFormat};
 
 use super::{EXIT_CODES, Outcome, Rules, Usage, table, wrong_path};
@@ -57,7 +58,14 @@ impl Serve {
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let (at_work, ended) = mpsc::channel::<Infallible>();
-        let result = runtime.block_on(app::serve(settings, self.rules.options(), logging, interrupted(), at_work));
+        let result = runtime.block_on(app::serve(
+            settings,
+            self.rules.options(),
+            logging,
+            interrupted(),
+            at_work,
+            Clock::system(),
+        ));
         // With the tasks goes the last that could ask for a compile, and what was compiled last is written.
         let begun = Instant::now();
         runtime.shutdown_timeout(LAST_WRITES);

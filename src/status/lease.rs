@@ -96,12 +96,11 @@ impl Lease {
         self.watch.held_until
     }
 
-    /// Renews it, takes it, or leaves it.
+    /// Renews it, takes it, or leaves it. `asked` is the time before.
     ///
     /// # Errors
     /// Where the API server does not answer, or refuses.
-    pub async fn turn(&mut self) -> Result<(), kube::Error> {
-        let asked = Instant::now();
+    pub async fn turn(&mut self, asked: Instant) -> Result<(), kube::Error> {
         let known = self.api.get_opt(NAME).await?;
         let Some(known) = known else {
             let taken = self.api.create(&PostParams::default(), &self.written(None)).await;

@@ -4,8 +4,10 @@
 //! asks: `status`, metrics, the API. Nothing here decides anything, and nobody waits for it.
 //!
 //! Behind API servers it also becomes the status of objects: how far gateways are with each ([`programmed`]), the
-//! [`document`] that is to stand there, who of several replicas writes it ([`lease`]), and the [`writer`].
+//! [`document`] that is to stand there, who of several replicas writes it ([`lease`]), by which [`clock`], and
+//! the [`writer`].
 
+pub mod clock;
 pub mod document;
 pub mod lease;
 pub mod ledger;

@@ -9,6 +9,7 @@ use kube::{Api, Client};
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
+use super::clock::Clock;
 use crate::model::{Approval, Kind, Name, ObjectRef};
 use crate::source::kubernetes::{Clients, Written, resource};
 
@@ -17,6 +18,9 @@ const MANAGER: &str = "chancery-controller";
 
 /// Writes at a time, over all API servers.
 const AT_ONCE: usize = 8;
+
+/// Longest that an API server may take to answer; shorter than what a Lease holds.
+pub const WITHIN: Duration = Duration::from_secs(5);
 
 /// How long an object whose status could not be written is left alone, at first; each further failure doubles it.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -52,6 +56,14 @@ pub struct Event {
     pub reason: String,
     /// Why, in a sentence.
     pub note: String,
+}
+
+impl Event {
+    fn of_another() -> Self {
+        let note = "another control plane writes the status of this object and keeps its fields; the verdict of Chancery \
+                    stands in the conditions";
+        Self { approval: Approval::Warning, reason: "StatusOfAnother".to_owned(), note: note.to_owned() }
+    }
 }
 
 /// What was learned of API servers by writing.
@@ -165,17 +177,25 @@ impl Learned {
     }
 }
 
-/// Writes statuses, as long as `until` is not reached.
-pub async fn write(wanted: Vec<Wanted>, clients: &Clients, learned: &mut Learned, until: Instant) -> Tally {
+/// Writes statuses, as long as `until` is not reached. A server that does not answer makes nobody else wait for longer than
+/// [`WITHIN`].
+pub async fn write(
+    wanted: Vec<Wanted>,
+    clients: &Clients,
+    learned: &mut Learned,
+    until: Instant,
+    clock: &Clock,
+) -> Tally {
     let mut tally = Tally::default();
     let mut writes: JoinSet<(Wanted, Outcome)> = JoinSet::new();
     let mut wanted = wanted.into_iter();
     loop {
-        while writes.len() < AT_ONCE && Instant::now() < until {
+        while writes.len() < AT_ONCE && clock.now() < until {
             let Some(next) = wanted.next() else { break };
             let Some(client) = clients.get(&next.id.cluster) else { continue };
             writes.spawn(async move {
-                let outcome = apply(client, &next).await;
+                let late = || Outcome::Failed(format!("no answer within {} s", WITHIN.as_secs()));
+                let outcome = tokio::time::timeout(WITHIN, apply(client, &next)).await.unwrap_or_else(|_| late());
                 (next, outcome)
             });
         }
@@ -197,25 +217,25 @@ pub async fn write(wanted: Vec<Wanted>, clients: &Clients, learned: &mut Learned
                     );
                 } else {
                     tally.failed += 1;
-                    learned.failed(&done.id, Instant::now());
+                    learned.failed(&done.id, clock.now());
                 }
             }
             // Tried again at once without them, unless that was tried.
             Outcome::Undeclared(fields) => {
                 if !learned.drop(&done.id, fields) {
                     tally.failed += 1;
-                    learned.failed(&done.id, Instant::now());
+                    learned.failed(&done.id, clock.now());
                 }
             }
             // Its deletion will be heard of; if it is not, the definition has no status of its own.
             Outcome::Gone => {
                 tally.failed += 1;
-                learned.failed(&done.id, Instant::now());
+                learned.failed(&done.id, clock.now());
             }
             Outcome::Failed(reason) => {
                 tally.failed += 1;
                 tracing::debug!(object = %done.id, reason, "its status could not be written");
-                learned.failed(&done.id, Instant::now());
+                learned.failed(&done.id, clock.now());
             }
         }
     }
@@ -246,7 +266,18 @@ async fn apply(client: Client, wanted: &Wanted) -> Outcome {
         Err(kube::Error::Api(status)) if status.code == 409 => {
             let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
             let is_of_fields = causes.iter().any(|cause| cause.reason == "FieldManagerConflict");
-            if is_of_fields { Outcome::Conflict } else { Outcome::Gone }
+            if !is_of_fields {
+                return Outcome::Gone;
+            }
+            // Once: from then on only what stands beside those fields is written.
+            if wanted
+                .status
+                .as_object()
+                .is_some_and(|fields| fields.keys().any(|field| !BESIDE.contains(&field.as_str())))
+            {
+                tell(client, wanted, &Event::of_another()).await;
+            }
+            Outcome::Conflict
         }
         Err(error) => Outcome::Failed(error.to_string()),
     }
@@ -299,10 +330,14 @@ fn fields_of(status: &Value) -> u64 {
     hasher.finish()
 }
 
+/// What an API server says of a field that its definition does not know.
+const UNDECLARED: &str = ": field not declared in schema";
+
 /// The fields of the status that an API server says its definition does not know, each as a path.
 fn undeclared(message: &str) -> BTreeSet<String> {
-    let paths = message.split(": field not declared in schema");
-    let of_status = paths.filter_map(|part| part.rsplit_once(".status.").map(|(_, path)| path));
+    // What follows the last of these words is about something else.
+    let (named, _) = message.rsplit_once(UNDECLARED).unwrap_or_default();
+    let of_status = named.split(UNDECLARED).filter_map(|part| part.rsplit_once(".status.").map(|(_, path)| path));
     of_status
         .filter(|path| !path.contains([' ', ':']))
         .map(|path| format!("\u{0}{}", path.replace('.', "\u{0}")))
@@ -381,6 +416,8 @@ mod tests {
         let paths = ["\u{0}common\u{0}State\u{0}observedGeneration", "\u{0}conditions"].map(str::to_owned);
         assert_eq!(undeclared(words), paths.into());
         assert!(undeclared("routetables \"cart\" is forbidden").is_empty());
+        let conflict = "Apply failed with 1 conflict: conflict with \"gloo\": .status.common.State.approval";
+        assert!(undeclared(conflict).is_empty(), "fields of another are known to the definition");
         let mut status =
             json!({"common": {"State": {"approval": "ACCEPTED", "observedGeneration": 1}}, "conditions": []});
         for path in undeclared(words) {
