@@ -46,8 +46,15 @@ demo: build envoy ## Run the founding walk-through; ONCE=1 ends after the table 
 mesh: build envoy ## Run the walk-through over two clusters; ONCE=1 ends after the table and judges it
 	@$(CARGO) run --locked --quiet --example mesh -- $(if $(ONCE),--once)
 
-kube-demo: build envoy kube-tools ## Run the walk-through behind two real API servers; ONCE=1 ends after the table and judges it
-	@$(OWN_NETWORK) $(CARGO) run --locked --quiet --example demo -- --kubernetes $(if $(ONCE),--once)
+# A cluster is used only when it is named on the command line: KUBECONFIG of the environment may be anybody's.
+ifeq ($(origin KUBECONFIG),command line)
+kube-demo: KUBE_DEMO := --kubeconfig $(KUBECONFIG)
+else
+kube-demo: KUBE_DEMO := --kubernetes
+endif
+
+kube-demo: build envoy kube-tools ## Run the walk-through behind two real API servers, or that of KUBECONFIG=file; ONCE=1 ends after the table and judges it
+	@$(OWN_NETWORK) $(CARGO) run --locked --quiet --example demo -- $(KUBE_DEMO) $(if $(ONCE),--once)
 
 compose: build ## Write docker-compose.yml from config/mesh; `docker compose up` starts the same as make mesh
 	@$(CARGO) run --locked --quiet --example mesh -- --compose

@@ -52,6 +52,10 @@ struct Arguments {
     /// Serve the objects from two real API servers in place of the directory, and judge their statuses too
     #[arg(long)]
     kubernetes: bool,
+    /// Serve the objects from this API server, the current context of a kubeconfig, in place of two of its own; the demo runs
+    /// beside it, and deletes at its end what it made there
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
     /// Where the served copy of config/demo goes; what is there is replaced
     #[arg(long, value_name = "DIR", default_value = "target/demo")]
     directory: PathBuf,
@@ -89,7 +93,7 @@ async fn main() -> ExitCode {
 
 /// Runs the demo; says whether every answer was as explained.
 async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
-    let network = match (arguments.kubernetes, arguments.isolated) {
+    let network = match (arguments.kubernetes || arguments.kubeconfig.is_some(), arguments.isolated) {
         (true, _) => Some(Network::claim_routed()?),
         (false, true) => Some(Network::claim()?),
         (false, false) => None,
@@ -107,15 +111,15 @@ async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     } else {
         println!("\nSome answers are not as explained; they are marked.");
     }
-    if arguments.once {
-        return Ok(good);
+    if !arguments.once {
+        if demo.servers.is_none() {
+            demo.move_split().await?;
+        }
+        demo.suggest()?;
+        support::ended().await?;
+        println!("\nEnding what was started.");
     }
-    if demo.servers.is_none() {
-        demo.move_split().await?;
-    }
-    demo.suggest()?;
-    support::ended().await?;
-    println!("\nEnding what was started.");
+    demo.servers.as_ref().map_or(Ok(()), Servers::leave)?;
     Ok(good)
 }
 
@@ -147,6 +151,11 @@ impl Demo {
             }
             None => Ipv4Addr::LOCALHOST,
         };
+        if arguments.kubeconfig.is_some() {
+            // One cluster is both.
+            std::fs::rename(directory.join("mgmt"), directory.join("cluster-1/mgmt"))
+                .context("move the admin's files")?;
+        }
         let manifests = manifests::read(&directory)?;
         let backends = world::start_backends(&manifests).await?;
         let gateway = world::gateways(&manifests).into_iter().next().context("config/demo has no gateway")?;
@@ -155,13 +164,16 @@ impl Demo {
         std::net::TcpListener::bind(address)
             .with_context(|| format!("the gateway cannot listen on {address}; does another demo run?"))?;
 
-        let settings = Settings::default();
-        let (servers, chancery) = if arguments.kubernetes {
-            let servers = Servers::start(&manifests, &gateway).await?;
-            let chancery = Chancery::serve_kubernetes(&servers.kubeconfig()?, &settings).await?;
-            (Some(servers), chancery)
-        } else {
-            (None, Chancery::serve(&directory, &settings).await?)
+        let management = arguments.kubeconfig.as_ref().map(|_| "cluster-1");
+        let settings = Settings { management, ..Settings::default() };
+        let servers = match &arguments.kubeconfig {
+            Some(given) => Some(Servers::given(given, &manifests, &gateway).await?),
+            None if arguments.kubernetes => Some(Servers::start(&manifests, &gateway).await?),
+            None => None,
+        };
+        let chancery = match &servers {
+            Some(servers) => Chancery::serve_kubernetes(&servers.kubeconfig()?, &settings).await?,
+            None => Chancery::serve(&directory, &settings).await?,
         };
         let mut gateway = RunningGateway::start(gateway, bind, chancery.xds()).await?;
         if let Err(error) = gateway.envoy.listens(address).await {

@@ -21,6 +21,7 @@ mod away;
 mod bad_input;
 mod clusters;
 mod conformance;
+mod deployed;
 mod faults;
 mod gateways;
 mod hour;

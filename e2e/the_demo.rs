@@ -4,6 +4,10 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use anyhow::{Context, bail};
+use serde_json::Value;
+
+use crate::support::kube::Kube;
+use crate::support::manifests::{list, text as text_of};
 
 /// The example program that cargo builds beside this test.
 fn program() -> anyhow::Result<PathBuf> {
@@ -91,5 +95,29 @@ fn behind_api_servers_it_answers_as_explained_and_every_status_says_what_check_s
     ] {
         assert!(text.contains(part), "`{part}` is not in what it prints:\n{text}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn on_an_api_server_that_is_given_it_does_the_same_and_leaves_nothing() -> anyhow::Result<()> {
+    let kube = Kube::start("given").await?;
+    let namespaces = "--field-selector=metadata.name!=kube-node-lease,metadata.name!=kube-public";
+    let kubeconfig = kube.kubeconfig();
+    let demo = tokio::task::spawn_blocking(move || demo_with(&["--kubeconfig", &kubeconfig.to_string_lossy()], &[]));
+    let output = demo.await??;
+    let text = shown(&output);
+    assert!(output.status.success(), "{text}");
+    for part in ["statuses say what `chancery check` says", "It moved", "Deleting what was made"] {
+        assert!(text.contains(part), "`{part}` is not in what it prints:\n{text}");
+    }
+    let kinds =
+        kube.kubectl(&["api-resources", "--cached=false", "--categories=chancery", "--no-headers", "-o", "name"])?;
+    assert_eq!(kinds.trim(), "", "definitions are left");
+    // Nobody empties namespaces here, so they end only as far as that.
+    let left = kube.get(&["namespaces", namespaces])?;
+    let ending = |one: &&Value| one["metadata"]["deletionTimestamp"].is_null();
+    let left: Vec<&str> =
+        list(&left, "/items").iter().filter(ending).map(|one| text_of(one, "/metadata/name")).collect();
+    assert!(left.iter().all(|name| ["default", "kube-system"].contains(name)), "{left:?}");
     Ok(())
 }

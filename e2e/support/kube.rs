@@ -44,6 +44,13 @@ pub(crate) fn find(name: &str) -> anyhow::Result<PathBuf> {
     Ok(binary)
 }
 
+/// kubectl for one API server, as a user who may do everything.
+#[derive(Debug)]
+pub(crate) struct Kubectl {
+    /// Has the kubeconfig, and what kubectl remembers of the server.
+    folder: TempDir,
+}
+
 /// A running API server with a store of its own; both are killed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Kube {
@@ -56,7 +63,16 @@ pub(crate) struct Kube {
     peer: SocketAddr,
     authority: Keys,
     _network: Network,
-    folder: TempDir,
+    /// Last, so that its folder goes when nobody writes there any more.
+    kubectl: Kubectl,
+}
+
+impl std::ops::Deref for Kube {
+    type Target = Kubectl;
+
+    fn deref(&self) -> &Kubectl {
+        &self.kubectl
+    }
 }
 
 /// The authority behind an API server and its users.
@@ -68,37 +84,15 @@ impl std::fmt::Debug for Keys {
     }
 }
 
-impl Kube {
-    /// Starts a store and a server, and waits until the server calls itself ready.
-    pub(crate) async fn start(name: &str) -> anyhow::Result<Self> {
-        let network = Network::claim()?;
-        let host = network.next_address()?;
-        let folder = tempfile::tempdir().context("make a folder for an API server")?;
-        let store = SocketAddr::from((host, network.free_port()?));
-        let peer = SocketAddr::from((network.next_address()?, store.port()));
-        let etcd = start_etcd(name, folder.path(), store, peer)?;
-        let address = SocketAddr::from((host, network.free_port()?));
-        let authority = Keys(Authority::new(&format!("authority of {name}"))?);
-        let mut kube = Self {
-            name: name.to_owned(),
-            server: None,
-            etcd,
-            address,
-            store,
-            peer,
-            authority,
-            _network: network,
-            folder,
-        };
-        kube.write_keys(host)?;
-        kube.write_kubeconfig("admin", "system:masters")?;
-        kube.resume().await?;
-        Ok(kube)
-    }
-
-    /// Where the server listens, with TLS.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+impl Kubectl {
+    /// For somebody's API server: the current context of a kubeconfig.
+    pub(crate) fn given(kubeconfig: &Path) -> anyhow::Result<Self> {
+        let flat = ["config", "view", "--raw", "--minify", "--flatten", "-o", "json"];
+        let kubeconfig = std::path::absolute(kubeconfig)?;
+        let text = kubectl_with(&kubeconfig, &flat, None)?;
+        let kubectl = Self { folder: tempfile::tempdir().context("make a folder for a kubeconfig")? };
+        std::fs::write(kubectl.kubeconfig(), text).context("write the kubeconfig")?;
+        Ok(kubectl)
     }
 
     /// The kubeconfig of a user who may do everything.
@@ -106,34 +100,12 @@ impl Kube {
         self.file("admin.kubeconfig")
     }
 
-    /// The kubeconfig of a user, who may do what roles allow: a certificate for the name, and a group.
-    pub(crate) fn user(&self, name: &str, group: &str) -> anyhow::Result<PathBuf> {
-        self.write_kubeconfig(name, group)
-    }
-
-    /// A kubeconfig that leads to this server by way of another address, for instance that of a proxy.
-    pub(crate) fn kubeconfig_by(&self, address: SocketAddr, name: &str, group: &str) -> anyhow::Result<Value> {
-        let pair = self.authority.0.sign_user(name, group)?;
-        Ok(json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": self.name,
-            "clusters": [{"name": self.name, "cluster": {
-                "server": format!("https://{address}"),
-                "tls-server-name": self.address.ip().to_string(),
-                "certificate-authority-data": base64(self.authority.0.pem()),
-            }}],
-            "users": [{"name": name, "user": {
-                "client-certificate-data": base64(pair.certificate),
-                "client-key-data": base64(pair.key),
-            }}],
-            "contexts": [{"name": self.name, "context": {"cluster": self.name, "user": name}}],
-        }))
-    }
-
     /// The kubeconfig of a ServiceAccount, with a token that the server made for it.
     pub(crate) fn kubeconfig_of_account(&self, namespace: &str, name: &str) -> anyhow::Result<Value> {
         let token = self.kubectl(&["create", "token", name, "-n", namespace, "--duration=8h"])?;
-        let mut kubeconfig = self.kubeconfig_by(self.address, name, "")?;
-        kubeconfig["users"] = json!([{"name": name, "user": {"token": token.trim()}}]);
+        let own = self.kubectl(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"])?;
+        let mut kubeconfig: Value = serde_json::from_str(&own).context("the kubeconfig")?;
+        kubeconfig["users"][0]["user"] = json!({"token": token.trim()});
         Ok(kubeconfig)
     }
 
@@ -143,59 +115,6 @@ impl Kube {
         let text = self.kubeconfig_of_account(namespace, name)?.to_string();
         std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
         Ok(file)
-    }
-
-    /// What ServiceAccounts of the admin namespace asked of the server so far: verb, resource with its group, and whether it was
-    /// allowed.
-    pub(crate) fn asked(&self) -> anyhow::Result<BTreeSet<(String, String, bool)>> {
-        let text = std::fs::read_to_string(self.file(AUDIT)).context("read the audit log")?;
-        let mut asked = BTreeSet::new();
-        // The last line may be half written.
-        for event in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
-            let part = |pointer: &str| manifests::text(&event, pointer).to_owned();
-            let resource = [part("/objectRef/resource"), part("/objectRef/subresource")];
-            if resource[0].is_empty() {
-                continue;
-            }
-            let resource = resource.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("/");
-            let group = part("/objectRef/apiGroup");
-            let is_allowed = part("/annotations/authorization.k8s.io~1decision") == "allow";
-            asked.insert((part("/verb"), format!("{group}:{resource}"), is_allowed));
-        }
-        Ok(asked)
-    }
-
-    /// Ends the server at once, and leaves its store as it is.
-    pub(crate) fn kill(&mut self) {
-        self.server = None;
-    }
-
-    /// Ends the server and its store at once, the store first.
-    pub(crate) fn kill_with_store(&mut self) {
-        self.etcd.kill();
-        self.kill();
-    }
-
-    /// Starts the server, where it was, and waits until it calls itself ready.
-    pub(crate) async fn resume(&mut self) -> anyhow::Result<()> {
-        if self.etcd.ended().is_some() {
-            self.etcd = start_etcd(&self.name, self.folder.path(), self.store, self.peer)?;
-        }
-        let mut server = self.start_server()?;
-        let what = format!("API server {} to be ready", self.name);
-        let ready = until(START, &what, async || {
-            for process in [&mut server, &mut self.etcd] {
-                if let Some(status) = process.ended() {
-                    return Err(Not::Ever(format!("a part of it ended with {status}")));
-                }
-            }
-            tokio::net::TcpStream::connect(self.address).await.map_err(|error| error.to_string())?;
-            let ready = kubectl_with(&self.kubeconfig(), &["get", "--raw", "/readyz"], None);
-            ready.map(drop).map_err(|error| format!("{error:#}").into())
-        });
-        ready.await.map_err(|error| error.context(server.log_tail()).context(self.etcd.log_tail()))?;
-        self.server = Some(server);
-        Ok(())
     }
 
     /// Runs kubectl as the user who may do everything, and returns what it printed.
@@ -239,12 +158,33 @@ impl Kube {
         kubectl_with(&self.kubeconfig(), &arguments, Some(&list)).map(drop)
     }
 
+    /// Creates those CustomResourceDefinitions of this checkout that are not there, and returns them. Those that are there
+    /// may be another installation's.
+    pub(crate) async fn install_missing_crds(&self) -> anyhow::Result<Vec<Value>> {
+        let known = self.get(&["customresourcedefinitions"])?;
+        let known: BTreeSet<&str> =
+            manifests::list(&known, "/items").iter().map(|one| manifests::text(one, "/metadata/name")).collect();
+        let mut missing = Vec::new();
+        for file in manifests::files(&project().join("config/crds"))? {
+            missing.extend(super::yaml::documents(&std::fs::read_to_string(file)?)?);
+        }
+        missing.retain(|one| !known.contains(manifests::text(one, "/metadata/name")));
+        if !missing.is_empty() {
+            self.apply(&missing)?;
+        }
+        self.crds_are_served().await?;
+        Ok(missing)
+    }
+
     /// Applies the CustomResourceDefinitions of this checkout and waits until they are served.
     pub(crate) async fn install_crds(&self) -> anyhow::Result<()> {
-        let folder = project().join("config/crds");
-        self.apply_path(&folder)?;
+        self.apply_path(&project().join("config/crds"))?;
+        self.crds_are_served().await
+    }
+
+    async fn crds_are_served(&self) -> anyhow::Result<()> {
         self.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
-        let wanted = manifests::files(&folder)?.len();
+        let wanted = manifests::files(&project().join("config/crds"))?.len();
         let names = ["api-resources", "--cached=false", "--categories=chancery", "--no-headers", "-o", "name"];
         until(START, "all kinds to be served", async || match self.kubectl(&names) {
             Ok(names) if names.lines().count() >= wanted => Ok(()),
@@ -257,14 +197,141 @@ impl Kube {
         if remembered.exists() { std::fs::remove_dir_all(remembered).context("make kubectl forget") } else { Ok(()) }
     }
 
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+impl Kube {
+    /// Starts a store and a server, and waits until the server calls itself ready.
+    pub(crate) async fn start(name: &str) -> anyhow::Result<Self> {
+        let network = Network::claim()?;
+        let host = network.next_address()?;
+        let folder = tempfile::tempdir().context("make a folder for an API server")?;
+        let store = SocketAddr::from((host, network.free_port()?));
+        let peer = SocketAddr::from((network.next_address()?, store.port()));
+        let etcd = start_etcd(name, folder.path(), store, peer)?;
+        let address = SocketAddr::from((host, network.free_port()?));
+        let authority = Keys(Authority::new(&format!("authority of {name}"))?);
+        let kubectl = Kubectl { folder };
+        let mut kube = Self {
+            name: name.to_owned(),
+            server: None,
+            etcd,
+            address,
+            store,
+            peer,
+            authority,
+            _network: network,
+            kubectl,
+        };
+        kube.write_keys(host)?;
+        kube.write_kubeconfig("admin", "system:masters")?;
+        kube.resume().await?;
+        Ok(kube)
+    }
+
+    /// Where the server listens, with TLS.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The kubeconfig of a user, who may do what roles allow: a certificate for the name, and a group.
+    pub(crate) fn user(&self, name: &str, group: &str) -> anyhow::Result<PathBuf> {
+        self.write_kubeconfig(name, group)
+    }
+
+    /// A kubeconfig that leads to this server by way of another address, for instance that of a proxy.
+    pub(crate) fn kubeconfig_by(&self, address: SocketAddr, name: &str, group: &str) -> anyhow::Result<Value> {
+        let pair = self.authority.0.sign_user(name, group)?;
+        Ok(json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": self.name,
+            "clusters": [{"name": self.name, "cluster": {
+                "server": format!("https://{address}"),
+                "tls-server-name": self.address.ip().to_string(),
+                "certificate-authority-data": base64(self.authority.0.pem()),
+            }}],
+            "users": [{"name": name, "user": {
+                "client-certificate-data": base64(pair.certificate),
+                "client-key-data": base64(pair.key),
+            }}],
+            "contexts": [{"name": self.name, "context": {"cluster": self.name, "user": name}}],
+        }))
+    }
+
+    /// What ServiceAccounts of the admin namespace asked of the server so far: verb, resource with its group, and whether it was
+    /// allowed.
+    pub(crate) fn asked(&self) -> anyhow::Result<BTreeSet<(String, String, bool)>> {
+        let text = std::fs::read_to_string(self.file(AUDIT)).context("read the audit log")?;
+        let mut asked = BTreeSet::new();
+        // The last line may be half written.
+        for event in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            let part = |pointer: &str| manifests::text(&event, pointer).to_owned();
+            let resource = [part("/objectRef/resource"), part("/objectRef/subresource")];
+            if resource[0].is_empty() {
+                continue;
+            }
+            let resource = resource.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("/");
+            let group = part("/objectRef/apiGroup");
+            let is_allowed = part("/annotations/authorization.k8s.io~1decision") == "allow";
+            asked.insert((part("/verb"), format!("{group}:{resource}"), is_allowed));
+        }
+        Ok(asked)
+    }
+
+    /// Ends the server at once, and leaves its store as it is.
+    pub(crate) fn kill(&mut self) {
+        self.server = None;
+    }
+
+    /// Ends the server and its store at once, the store first.
+    pub(crate) fn kill_with_store(&mut self) {
+        self.etcd.kill();
+        self.kill();
+    }
+
+    /// Keeps a copy of the store as it is now. Ends both for it, and starts them again.
+    pub(crate) async fn save(&mut self) -> anyhow::Result<()> {
+        self.kill_with_store();
+        copy(&self.file("etcd"), &self.file("saved"))?;
+        self.resume().await
+    }
+
+    /// Puts the copy in place of the store, as after a disaster: what was written since is gone, and versions begin again where
+    /// they were.
+    pub(crate) async fn restore(&mut self) -> anyhow::Result<()> {
+        self.kill_with_store();
+        std::fs::remove_dir_all(self.file("etcd")).context("remove the store")?;
+        copy(&self.file("saved"), &self.file("etcd"))?;
+        self.resume().await
+    }
+
+    /// Starts the server, where it was, and waits until it calls itself ready.
+    pub(crate) async fn resume(&mut self) -> anyhow::Result<()> {
+        if self.etcd.ended().is_some() {
+            self.etcd = start_etcd(&self.name, self.kubectl.folder.path(), self.store, self.peer)?;
+        }
+        let mut server = self.start_server()?;
+        let what = format!("API server {} to be ready", self.name);
+        let ready = until(START, &what, async || {
+            for process in [&mut server, &mut self.etcd] {
+                if let Some(status) = process.ended() {
+                    return Err(Not::Ever(format!("a part of it ended with {status}")));
+                }
+            }
+            tokio::net::TcpStream::connect(self.address).await.map_err(|error| error.to_string())?;
+            let ready = kubectl_with(&self.kubeconfig(), &["get", "--raw", "/readyz"], None);
+            ready.map(drop).map_err(|error| format!("{error:#}").into())
+        });
+        ready.await.map_err(|error| error.context(server.log_tail()).context(self.etcd.log_tail()))?;
+        self.server = Some(server);
+        Ok(())
+    }
+
     /// The end of the logs, for error messages.
     pub(crate) fn log_tail(&self) -> String {
         let server = self.server.as_ref().map(Process::log_tail).unwrap_or_default();
         format!("{server}\n{}", self.etcd.log_tail())
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
     }
 
     fn write_keys(&self, host: Ipv4Addr) -> anyhow::Result<()> {
@@ -319,9 +386,16 @@ impl Kube {
             ("audit-log-path", path(AUDIT)),
         ];
         let mut command = Command::new(find("kube-apiserver")?);
-        command.args(flags.map(|(name, value)| format!("--{name}={value}"))).current_dir(self.folder.path());
+        command.args(flags.map(|(name, value)| format!("--{name}={value}"))).current_dir(self.kubectl.folder.path());
         Process::start(&format!("API server {}", self.name), &mut command, self.file("server.log"))
     }
+}
+
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let copied = Command::new("cp").arg("--archive").arg(from).arg(to).status().context("run cp")?;
+    ensure!(copied.success(), "{} could not be copied", from.display());
+    Ok(())
 }
 
 fn start_etcd(name: &str, folder: &Path, clients: SocketAddr, peers: SocketAddr) -> anyhow::Result<Process> {

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::kube::Kube;
+use super::kube::Kubectl;
 use super::manifests::{Manifest, text};
 use super::wait::{Not, PATIENCE, until};
 
@@ -26,7 +26,7 @@ pub(crate) enum Ages {
 ///
 /// Objects with a `creationTimestamp` are created in that order, each age in a second of its own; objects without one come first,
 /// in the order of their names, which decides where ages are equal (R1).
-pub(crate) async fn fill(kube: &Kube, manifests: &[Manifest], clusters: &[&str], ages: Ages) -> anyhow::Result<()> {
+pub(crate) async fn fill(kube: &Kubectl, manifests: &[Manifest], clusters: &[&str], ages: Ages) -> anyhow::Result<()> {
     let own = manifests.iter().filter(|manifest| clusters.contains(&manifest.cluster.as_str()));
     let own: Vec<&Manifest> = own.collect();
     let step = |manifest: &Manifest| {

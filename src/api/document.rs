@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::pb;
+use super::report::{Report, report};
 use crate::compile::Compiled;
 use crate::compile::explain::{
     MatchedRoute, ObjectExplanation, Request, describe, describe_guard, describe_limits, explain, explain_object,
@@ -254,6 +255,9 @@ pub struct ObjectDocument {
     pub counts: Option<BTreeMap<String, u64>>,
     /// What is wrong with it.
     pub findings: Vec<FindingPart>,
+    /// Of a route table and of a policy that is on routes: the lists behind the counts, under the API's own names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Report>,
     /// What else it has to do with, by heading.
     pub related: BTreeMap<String, Vec<String>>,
     /// Routes that it is on.
@@ -594,7 +598,7 @@ fn endpoints(upstream: &Upstream) -> Vec<String> {
 /// A sentence where there is no such object.
 ///
 /// # Cost
-/// That of [`explain_object`], and reading the files of its findings.
+/// That of [`explain_object`] and [`report`], and reading the files of its findings.
 pub fn of_object(compiled: &Compiled, id: &ObjectRef, places: &Places) -> Result<ObjectDocument, String> {
     let explanation = explain_object(compiled, compiled.objects.contains(id), id)?;
     let mut findings: Vec<Finding> = explanation.findings.iter().copied().cloned().collect();
@@ -622,6 +626,7 @@ pub fn of_object(compiled: &Compiled, id: &ObjectRef, places: &Places) -> Result
         message: verdict.map(|verdict| verdict.message.clone()),
         counts: verdict.map(|verdict| verdict.counts.clone()),
         findings: findings.iter().map(FindingPart::from).collect(),
+        report: report(compiled, id),
         related: related.into_iter().map(|(heading, list)| (heading.to_owned(), list)).collect(),
         routes: routes.collect(),
         not_attached_to: not_on.collect(),

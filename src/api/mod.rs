@@ -7,6 +7,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`document`] | explanations as the stable JSON documents, the same for a directory and for a server |
+//! | [`report`] | the lists behind the counts of a status, under the names of the v2 API |
 //! | [`state`] | gateways and what they hold, objects and what is wrong with them |
 //! | [`service`] | the gRPC service |
 //! | [`metering`] | what is counted from streams, and read when metrics are asked for |
@@ -27,6 +28,7 @@ use crate::xds::credentials::Credentials;
 
 pub mod document;
 pub mod metering;
+pub mod report;
 pub mod service;
 pub mod state;
 

@@ -5,9 +5,10 @@
 
 use serde_json::Value;
 
+use crate::api::report::{ObjectReference, report};
 use crate::compile::Compiled;
 use crate::compile::explain::{MatchedRoute, Request, explain};
-use crate::model::GatewayId;
+use crate::model::{GatewayId, Kind};
 use crate::resolve::Options;
 
 use super::{compile_manifests, yaml};
@@ -70,6 +71,65 @@ fn every_scenario_plans_as_written() {
     }
     assert!(checked > 50, "only {checked} expectations were found; is the file read?");
     assert!(failures.is_empty(), "{} of {checked} differ:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// R135 in the API's own report fields: of each table which policies are on which of its routes, of each policy the routes; as many
+/// as the statuses count.
+#[test]
+fn every_scenario_reports_which_policies_attach_where() {
+    let mut failures: Vec<String> = Vec::new();
+    let mut checked = 0;
+    for scenario in scenarios() {
+        let compiled = compiled(&scenario);
+        for route in list(&scenario["expect"], "routes").iter().filter(|route| route["response"]["error"].is_null()) {
+            checked += 1;
+            let case = format!("{} {}", text(&scenario, "id"), text(route, "id"));
+            failures.extend(check_report(&compiled, route).into_iter().map(|f| format!("{case}: {f}")));
+        }
+        for (id, verdict) in &compiled.verdicts {
+            let Some(report) = report(&compiled, id) else { continue };
+            let counted = |name: &str| verdict.counts.get(name).copied().unwrap_or_default();
+            if id.kind.is_policy() && counted("numSelectedRoutes") != report.selected_routes.len() as u64 {
+                failures.push(format!("{id}: {:?}, and {:?}", verdict.counts, report.selected_routes));
+            }
+            for (kind, applied) in &report.applied_route_policies {
+                if counted(&format!("numAppliedRoutePolicies.{kind}")) != applied.policies.len() as u64 {
+                    failures.push(format!("{id}: {:?}, and {applied:?}", verdict.counts));
+                }
+            }
+            if counted("numParentRouteTables") != report.parent_route_tables.len() as u64 {
+                failures.push(format!("{id}: {:?}, and {:?}", verdict.counts, report.parent_route_tables));
+            }
+        }
+    }
+    assert!(checked > 40, "only {checked} routes were found; is the file read?");
+    assert!(failures.is_empty(), "{} differ:\n{}", failures.len(), failures.join("\n"));
+}
+
+fn check_report(compiled: &Compiled, expected: &Value) -> Vec<String> {
+    let chain = strings(expected, "chain");
+    let hop =
+        |hop: &str| hop.split_once(':').map(|(table, route)| (table.to_owned(), route.to_owned())).unwrap_or_default();
+    let (root, (table, route)) = (hop(&chain[0]).0, chain.last().map(|last| hop(last)).expect("a chain has a table"));
+    let short = |reference: &ObjectReference| format!("{}/{}", reference.namespace, reference.name);
+    let id = compiled.verdicts.keys().find(|id| id.kind == Kind::RouteTable && id.short() == table);
+    let report = report(compiled, id.expect("the table has a status")).expect("a table has a report");
+    let applied = report.applied_route_policies.values().flat_map(|applied| &applied.policies);
+    let own: Vec<_> = applied.filter(|applied| applied.route_name == route).collect();
+    let mut found: Vec<String> = own.iter().map(|applied| short(&applied.policy)).collect();
+    found.sort();
+    let mut wanted = strings(expected, "policies");
+    wanted.sort();
+    let mut failures = Vec::new();
+    if found != wanted {
+        failures.push(format!("its table reports {found:?}, expected {wanted:?}"));
+    }
+    let by = (root != table).then_some(&root);
+    let roots: Vec<Option<String>> = own.iter().map(|applied| applied.root_route_table.as_ref().map(short)).collect();
+    if roots.iter().any(|found| found.as_ref() != by) {
+        failures.push(format!("its table reports the roots {roots:?}, expected {by:?}"));
+    }
+    failures
 }
 
 /// Every gateway is asked; the one that serves the host answers.
