@@ -5,9 +5,11 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use chancery::model::Kind;
-use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
+use envoy_types::pb::envoy::config::core::v3::{BuildVersion, Node};
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use envoy_types::pb::envoy::r#type::v3::SemanticVersion;
 use serde_json::{Value, json};
 
 use crate::support::chancery::{Chancery, Settings};
@@ -15,15 +17,19 @@ use crate::support::kube::{Kube, kubectl_with};
 use crate::support::wait::{Not, PATIENCE, until};
 use crate::xds_port::{labels, node, text};
 
+mod away;
+mod bad_input;
 mod clusters;
 mod conformance;
 mod deployed;
 mod faults;
 mod gateways;
 mod hour;
+mod kept;
 mod killed;
 mod many;
 mod scenarios;
+mod secrets;
 mod shop;
 mod statuses;
 mod tokens;
@@ -127,7 +133,14 @@ fn gateway(cluster: &str) -> Node {
         ("pod", text("web-1")),
         ("labels", labels(&[("app", "web")])),
     ];
-    node("web-1", &stated)
+    // What it is sent depends on its release.
+    let version = SemanticVersion { major_number: 1, minor_number: 40, patch: 0 };
+    let build = BuildVersion { version: Some(version), ..BuildVersion::default() };
+    Node {
+        user_agent_name: "envoy".to_owned(),
+        user_agent_version_type: Some(UserAgentVersionType::UserAgentBuildVersion(build)),
+        ..node("web-1", &stated)
+    }
 }
 
 /// The types that are asked for, and by which names; clusters and listeners are all.

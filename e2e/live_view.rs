@@ -394,7 +394,7 @@ async fn log_lines_are_json_and_the_level_changes_at_run_time() -> anyhow::Resul
     assert_eq!(connected["gateway"], json!(GATEWAY));
 
     let (status, filter) = post(&demo, "/logging?filter=info,chancery::xds%3Ddebug").await?;
-    assert_eq!((status, filter.as_str()), (200, "chancery::xds=debug,notify=error,info\n"));
+    assert_eq!((status, filter.as_str()), (200, "chancery::xds=debug,kube_runtime=off,kube_client=off,info\n"));
     let shown = http::get(demo.chancery.admin(), "localhost", "/logging").await?;
     assert_eq!(shown.text(), filter);
     let edited = demo.read("gateway/web-headers.yaml")?;

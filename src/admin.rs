@@ -3,7 +3,7 @@
 //! | path | is |
 //! |---|---|
 //! | `GET /healthz` | the process is alive |
-//! | `GET /readyz` | sources are in sync and a first compile is done; else 503, naming what is missing |
+//! | `GET /readyz` | sources are in sync and a first compile is done; else 503, naming what is missing; `degraded=stale` where they no longer are |
 //! | `GET /metrics` | Prometheus' text format, or `OpenMetrics` where `Accept` asks for it |
 //! | `GET /logging` | the log filter in force |
 //! | `POST /logging?filter=…` | another log filter, until the process ends; with the header `X-Chancery: 1` |
@@ -20,6 +20,8 @@
 //! # Rule
 //! `reliability.md` section 4, CVE-2020-15127.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -38,6 +40,8 @@ use tonic_health::server::HealthReporter;
 
 use crate::api::pb::live_server::SERVICE_NAME;
 use crate::api::{self, Sources};
+use crate::model::Name;
+use crate::source::kubernetes::Since;
 use crate::telemetry::metrics::Exposition;
 use crate::telemetry::{Logging, LoggingError};
 
@@ -177,12 +181,26 @@ async fn nothing_here(headers: HeaderMap) -> Response {
 
 async fn readyz(State(sources): State<Sources>) -> (StatusCode, String) {
     match sources.compiled() {
-        Ok(_) => (StatusCode::OK, "ready\n".to_owned()),
+        Ok(_) => (StatusCode::OK, ready(&sources.stale())),
         Err(missing) => {
             let more: String = sources.missing().iter().map(|missing| format!("{missing}\n")).collect();
             (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {missing}\n{more}"))
         }
     }
+}
+
+/// The first line says that it is ready; what is served is not known to be what API servers hold where others follow.
+fn ready(stale: &BTreeMap<Name, Since>) -> String {
+    let mut text = "ready\n".to_owned();
+    if !stale.is_empty() {
+        text.push_str("degraded=stale\n");
+    }
+    for (cluster, since) in stale {
+        let what = if since.is_recalled { "is served as it was kept at" } else { "is not followed since" };
+        // Writing to a text cannot fail.
+        let _ = writeln!(text, "cluster `{cluster}` {what} {:.0}: {}", since.at, since.reason);
+    }
+    text
 }
 
 async fn metrics(State(sources): State<Sources>, headers: HeaderMap) -> Response {

@@ -29,7 +29,7 @@ use std::sync::mpsc::{self as std_mpsc, RecvTimeoutError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::Sources;
 use crate::api::metering::Metered;
@@ -46,7 +46,7 @@ use crate::resolve::Options;
 use crate::resolve::world::World;
 use crate::settings::Settings;
 use crate::snapshot::{ResourceType, Snapshot, Version};
-use crate::source::kubernetes::{AccessError, SecretQuery};
+use crate::source::kubernetes::{AccessError, Kubernetes, RootSecrets, SecretQuery};
 use crate::source::{Batch, Extent, Places, SourceError};
 use crate::status::Ledger;
 use crate::status::clock::Clock;
@@ -64,8 +64,8 @@ use identities::Identities;
 use keys::Keys;
 use lane::{Lane, Made, PutOff, Step};
 use limits::LimitServers;
-use origin::Opened;
-use reporting::Reporter;
+use origin::{Opened, Way};
+use reporting::{Leadership, Reporter};
 use secrets::Secrets;
 
 mod audit;
@@ -81,6 +81,7 @@ mod origin;
 mod refusals;
 mod releases;
 mod reporting;
+mod roots;
 mod secrets;
 mod tokens;
 
@@ -99,6 +100,8 @@ enum Event {
     Gateway(GatewayKey, Arc<Asker>),
     /// The source has answered these questions for Secrets.
     Secrets(Arc<BTreeSet<SecretQuery>>),
+    /// What is known of the Secrets in which generated roots of trust are kept.
+    Roots(RootSecrets),
     /// A rate-limit service asks for its limits.
     LimitServer,
     /// Some gateway refused something that it, or anybody, had not refused before. At most one waits.
@@ -114,7 +117,7 @@ pub enum AppError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// There is no credential of an API server.
-    #[error("--kubernetes: {0}")]
+    #[error(transparent)]
     Access(#[from] AccessError),
     /// The credential of an API server cannot be used.
     #[error("--kubernetes: the credential for {server} cannot be used: {reason}")]
@@ -207,12 +210,15 @@ pub async fn serve(
         limits: limits.clone(),
         places: origin.places(),
         missing: Arc::default(),
+        stale: Arc::default(),
         metrics: Metrics::new(),
         credentials,
     };
     let told = (ledger.clone(), shared.clone());
     let places = origin.places();
+    let (maker, new_roots) = mpsc::unbounded_channel();
     let identities = Identities::open(settings.state.as_deref(), jiff::Timestamp::now);
+    let identities = origin.keeps_root(identities, (!settings.read_only).then_some(maker));
     let compiler = CompileLoop::new(options, publisher.clone(), state_sender, places, memory, told);
     let mut compiler = compiler.with_identities(identities);
     let lane = Arc::new(Lane::new(publisher.clone(), shared.clone(), sources.metrics.clone()));
@@ -225,35 +231,33 @@ pub async fn serve(
     }
     std::thread::Builder::new()
         .name("compile".to_owned())
-        .spawn(move || {
-            compiler.run(&inbox);
-            drop(at_work);
+        .spawn({
+            let at_work = at_work.clone();
+            move || {
+                compiler.run(&inbox);
+                drop(at_work);
+            }
         })
         .map_err(AppError::Thread)?;
     let (over, is_over) = oneshot::channel();
     let trusts_labels = origin.trusts_labels();
-    let followed = origin.follow(lane, events.clone(), asked, over)?;
+    let way = Way { lane, events: events.clone(), asked, new_roots, state: settings.state.clone(), over, at_work };
+    let followed = origin.follow(way)?;
     let reporter = Reporter {
         state: state.clone(),
         ledger: sources.ledger.clone(),
         publisher: publisher.clone(),
         namespace: settings.namespace.clone().unwrap_or_else(|| admin_namespace.to_string()),
         management,
+        admin_namespace,
         metrics: sources.metrics.clone(),
         clock,
     };
-    let report = async {
-        if let Some(kubernetes) = followed.kubernetes().filter(|_| !settings.read_only)
-            && tokio::spawn(reporter.run(kubernetes)).await.is_err()
-        {
-            tracing::error!(
-                "the task that writes statuses ended; this is a fault of Chancery, and statuses stay as they are"
-            );
-        }
-        std::future::pending::<()>().await;
-    };
+    let (stop_sender, stop) = watch::channel(false);
+    let report = report(reporter, followed.kubernetes().filter(|_| !settings.read_only), stopped(stop.clone()));
     // Set once, here.
     let _ = followed.missing().map(|missing| sources.missing.set(missing));
+    let _ = followed.stale().map(|stale| sources.stale.set(stale));
     let follow = async {
         if is_over.await.is_err() {
             tracing::error!("the thread that follows the source ended; changes have no effect");
@@ -261,7 +265,6 @@ pub async fn serve(
         }
     };
 
-    let (stop_sender, stop) = watch::channel(false);
     let addresses = (local_address(&xds)?, local_address(&admin)?);
     let witness = refusals::Witness { ledger, shared, events: events.clone() };
     let observer = Arc::new(Metered { observer: witness, metrics: sources.metrics.clone() });
@@ -277,10 +280,14 @@ pub async fn serve(
         settings_of_server,
         stopped(stop.clone()),
     );
-    let admin = crate::admin::serve(admin, sources, logging, services, stopped(stop));
+    let admin = crate::admin::serve(admin, sources, logging, services, stopped(stop.clone()));
     let ready = async {
-        // Ends with an error only when the compile thread is gone, which ends the program anyway.
-        let _ = state.wait_for(Option::is_some).await;
+        // What is awaited may never come, and a stop is heard all the same. The wait ends with an error only when the
+        // compile thread is gone, which ends the program anyway.
+        tokio::select! {
+            _ = state.wait_for(Option::is_some) => {}
+            () = stopped(stop) => return Ok(()),
+        }
         tracing::info!(xds = %addresses.0, admin = %addresses.1, "serving");
         match &settings.ready_file {
             Some(file) => write_ready_file(file, addresses),
@@ -294,14 +301,34 @@ pub async fn serve(
     let servers = async {
         tokio::try_join!(async { xds.await.map_err(AppError::from) }, async { admin.await.map_err(AppError::Admin) })
     };
-    let work = async { tokio::join!(servers, ready, stopper) };
+    let work = async { tokio::join!(servers, ready, stopper, report) };
     tokio::select! {
-        (served, ready, ()) = work => served.map(|_| ()).and(ready),
+        (served, ready, (), ()) = work => served.map(|_| ()).and(ready),
         // The only way for it to end: nobody takes batches any more.
         () = follow => Err(AppError::Compile),
-        // It never ends.
-        () = report => Ok(()),
     }
+}
+
+/// Has statuses written until a stop, and gives the Lease up then.
+async fn report(reporter: Reporter, kubernetes: Option<Arc<Kubernetes>>, stopped: impl Future<Output = ()>) {
+    let Some(kubernetes) = kubernetes else { return };
+    let leadership = Leadership::default();
+    let mut task = tokio::spawn(reporter.run(kubernetes, leadership.clone()));
+    tokio::pin!(stopped);
+    tokio::select! {
+        _ = &mut task => {
+            tracing::error!(
+                "the task that writes statuses ended; this is a fault of Chancery, and statuses stay as they are"
+            );
+            stopped.await;
+        }
+        () = &mut stopped => {
+            task.abort();
+            // It ends with an error, because it was ended.
+            let _ = task.await;
+        }
+    }
+    leadership.release().await;
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
@@ -466,6 +493,7 @@ impl CompileLoop {
                     | Event::Endpoints(_)
                     | Event::Gateway(..)
                     | Event::Secrets(_)
+                    | Event::Roots(_)
                     | Event::LimitServer
                     | Event::Left,
                 )
@@ -479,6 +507,8 @@ impl CompileLoop {
     /// How long until a certificate is to be renewed, or something is to be forgotten.
     fn due(&self) -> Option<Duration> {
         let renewal = self.state.borrow().as_ref().and_then(|compiled| self.identities.due(compiled));
+        let awaited = self.identities.is_root_awaited().then_some(Duration::from_secs(1));
+        let renewal = renewal.into_iter().chain(awaited).min();
         let standing_by = self.emissions.values().filter_map(Emission::due).min();
         let forgetting = [self.keys.due(), self.refusals.lock().due(), standing_by].into_iter().flatten().min();
         let wait = |at: Instant| at.saturating_duration_since((self.now)());
@@ -542,6 +572,11 @@ impl CompileLoop {
                 self.secrets.take(answered);
                 false
             }
+            // Whether it makes a difference shows when the clock is followed.
+            Event::Roots(known) => {
+                self.identities.take(known);
+                false
+            }
             // It gets them when gateways get theirs.
             Event::LimitServer => false,
             Event::Left => {
@@ -598,7 +633,8 @@ impl CompileLoop {
                 sample = self.compiled(&wanted);
             }
         }
-        if !self.secrets.are_known(&self.compiler) {
+        let is_root_awaited = self.identities.is_root_awaited();
+        if !self.secrets.are_known(&self.compiler) || is_root_awaited {
             return false;
         }
         let compiled = sample.compiled.clone();

@@ -41,6 +41,9 @@ pub enum LoggingError {
     Fixed,
 }
 
+/// Libraries that log each attempt that fails, and say nothing that is not told by us, once. A filter that names one hears it.
+const QUIET: [&str; 2] = ["kube_client", "kube_runtime"];
+
 impl Logging {
     /// A handle, and the layer that lets through what the handle says.
     ///
@@ -97,8 +100,10 @@ fn read(text: &str) -> Result<Targets, LoggingError> {
             "`{text}` says nothing about what to log: {error}; write a level, such as info"
         ))
     })?;
-    // The file watcher complains whenever a folder that it watches is gone, which a mounted ConfigMap does at each change.
-    Ok(if text.contains("notify") { filter } else { filter.with_target("notify", LevelFilter::ERROR) })
+    let quiet = |filter: Targets, target: &str| {
+        if text.contains(target) { filter } else { filter.with_target(target, LevelFilter::OFF) }
+    };
+    Ok(QUIET.iter().fold(filter, |filter, target| quiet(filter, target)))
 }
 
 #[cfg(test)]
@@ -108,12 +113,12 @@ mod tests {
     #[test]
     fn the_filter_changes_at_run_time_and_a_bad_one_changes_nothing() {
         let (logging, layer) = Logging::new("info").unwrap();
-        assert_eq!(logging.in_force().unwrap(), "notify=error,info");
+        assert_eq!(logging.in_force().unwrap(), "kube_runtime=off,kube_client=off,info");
         logging.change("warn,chancery::xds=debug").unwrap();
-        assert_eq!(logging.in_force().unwrap(), "chancery::xds=debug,notify=error,warn");
+        assert_eq!(logging.in_force().unwrap(), "chancery::xds=debug,kube_runtime=off,kube_client=off,warn");
         let refused = logging.change("a=b=c").unwrap_err().to_string();
         assert!(refused.contains("`a=b=c` says nothing about what to log"), "{refused}");
-        assert_eq!(logging.in_force().unwrap(), "chancery::xds=debug,notify=error,warn");
+        assert_eq!(logging.in_force().unwrap(), "chancery::xds=debug,kube_runtime=off,kube_client=off,warn");
         logging.change(&logging.in_force().unwrap()).unwrap();
         drop(layer);
         assert!(matches!(logging.change("info"), Err(LoggingError::Fixed)));

@@ -16,7 +16,11 @@ fn token(kube: &Kube, account: &str, audience: &str) -> anyhow::Result<String> {
 async fn r193_a_projected_token_lets_a_gateway_in_and_nobody_else() -> anyhow::Result<()> {
     let kube = Kube::start("tokens").await?;
     install_loose(&kube)?;
-    kube.apply(&objects("mgmt"))?;
+    let mut all = objects("mgmt");
+    let pods = all.iter_mut().filter(|object| object["kind"] == "Pod");
+    // What a controller would fill in.
+    pods.for_each(|pod| pod["spec"]["serviceAccountName"] = json!("default"));
+    kube.apply(&all)?;
     // What a controller would make; the Pod of the gateway runs as `default`.
     for account in ["default", "other"] {
         let metadata = json!({"name": account, "namespace": "shop"});
@@ -40,7 +44,20 @@ async fn r193_a_projected_token_lets_a_gateway_in_and_nobody_else() -> anyhow::R
         other => Err(Not::Yet(format!("{other:?}"))),
     };
     until(PATIENCE, "the gateway to be let in", is_let_in).await.with_context(|| chancery.log_tail())?;
+    // The kubelet has tokens made out for a Pod: then it is that Pod, and no other of the same account.
+    let mut second = all.iter().find(|object| object["kind"] == "Pod").context("a Pod")?.clone();
+    second["metadata"]["name"] = json!("web-2");
+    kube.apply(&[second])?;
+    let bound = |pod: &str| -> anyhow::Result<String> {
+        let pod = format!("--bound-object-name={pod}");
+        let arguments =
+            ["create", "token", "default", "-n", "shop", "--audience=chancery", "--bound-object-kind=Pod", &pod];
+        Ok(format!("Bearer {}", kube.kubectl(&arguments)?.trim()))
+    };
+    let answer = asks(&bound("web-1")?).await?;
+    ensure!(answer == Ok(1), "a token of its own Pod: {answer:?}");
     let rows = [
+        ("of another Pod", bound("web-2")?, Code::PermissionDenied),
         ("for another audience", token(&kube, "default", "https://kubernetes.default.svc")?, Code::Unauthenticated),
         ("of another account", token(&kube, "other", "chancery")?, Code::PermissionDenied),
         ("made up", "Bearer abc.def.ghi".to_owned(), Code::Unauthenticated),

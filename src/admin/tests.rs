@@ -73,7 +73,7 @@ async fn beyond_loopback_only_health_readiness_and_metrics_are_served() {
             ask(&router, peer, Method::POST, live, &[("content-type", "application/grpc")]).await;
         assert_eq!((status, &headers["grpc-status"]), (200, &"7".parse().unwrap()), "PERMISSION_DENIED for {peer}");
     }
-    assert_eq!(logging.in_force().unwrap(), "notify=error,info");
+    assert_eq!(logging.in_force().unwrap(), "kube_runtime=off,kube_client=off,info");
     for peer in [LOCAL, "127.9.9.9:1", "[::1]:5000", "[::ffff:127.0.0.1]:5000"] {
         assert_eq!(ask(&router, peer, Method::GET, "/logging", &[]).await.0, 200, "{peer}");
     }
@@ -85,9 +85,9 @@ async fn the_log_filter_is_shown_and_changed_and_a_bad_one_is_refused_with_the_r
     let (logging, _layer) = logging();
     let router = router(mesh.sources.clone(), logging, Routes::default());
     let shown = ask(&router, LOCAL, Method::GET, "/logging?filter=trace", &[]).await;
-    assert_eq!((shown.0, shown.2.as_str()), (200, "notify=error,info\n"), "a GET changes nothing");
+    assert_eq!((shown.0, shown.2.as_str()), (200, "kube_runtime=off,kube_client=off,info\n"), "a GET changes nothing");
     let changed = ask(&router, LOCAL, Method::POST, "/logging?filter=warn,chancery::xds%3Ddebug", &OWN).await;
-    assert_eq!((changed.0, changed.2.as_str()), (200, "chancery::xds=debug,notify=error,warn\n"));
+    assert_eq!((changed.0, changed.2.as_str()), (200, "chancery::xds=debug,kube_runtime=off,kube_client=off,warn\n"));
     let long = format!("/logging?filter={}", "a".repeat(FILTER_BYTES + 1));
     for (path, says) in [
         ("/logging?filter=a%3Db%3Dc", "`a=b=c` says nothing about what to log"),
@@ -99,7 +99,7 @@ async fn the_log_filter_is_shown_and_changed_and_a_bad_one_is_refused_with_the_r
         assert!(status == 400 && body.contains(says) && body.len() < 500, "{path:.40}: {status} {body}");
     }
     let shown = ask(&router, LOCAL, Method::GET, "/logging", &[]).await;
-    assert_eq!(shown.2, "chancery::xds=debug,notify=error,warn\n");
+    assert_eq!(shown.2, "chancery::xds=debug,kube_runtime=off,kube_client=off,warn\n");
 }
 
 /// `reliability.md` section 4, CVE-2020-15127: a page in a browser on this host changes and reads nothing.
@@ -126,12 +126,12 @@ async fn what_a_web_page_can_send_changes_and_reads_nothing() {
         ("under a name in the first line", Method::GET, "http://evil.example/logging", vec![("host", "localhost")]),
     ] {
         let (status, _, body) = ask(&router, LOCAL, method, path, &headers).await;
-        assert!(status == 403 && !body.contains("notify"), "{why}: {status} {body}");
+        assert!(status == 403 && !body.contains("kube_client"), "{why}: {status} {body}");
     }
     let grpc = [("content-type", "application/grpc"), ("host", "evil.example")];
     let (_, headers, _) = ask(&router, LOCAL, Method::POST, live, &grpc).await;
     assert_eq!(headers["grpc-status"], "7", "PERMISSION_DENIED");
-    assert_eq!(logging.in_force().unwrap(), "notify=error,info");
+    assert_eq!(logging.in_force().unwrap(), "kube_runtime=off,kube_client=off,info");
     for host in ["localhost", "LOCALHOST:18001", "127.0.0.1:18001", "[::1]:18001", "10.0.0.7"] {
         assert_eq!(ask(&router, LOCAL, Method::GET, "/logging", &[("host", host)]).await.0, 200, "{host}");
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Sources, state};
 use crate::model::Kind;
 use crate::snapshot::ResourceType;
+use crate::source::kubernetes::Since;
 use crate::telemetry::metrics::{Blamed, Exposition, Gauges, Metrics};
 use crate::xds::credentials::Credentials;
 use crate::xds::observation::{Blame, IgnoredReason, Observation, Observer, Refusal};
@@ -89,6 +90,9 @@ fn gauges(sources: &Sources) -> Gauges {
             *gauges.snapshot_bytes.entry(label(resource_type)).or_default() += bytes;
         }
     }
+    let now = jiff::Timestamp::now();
+    let age = |(cluster, since): (_, Since)| (cluster, now.as_second().saturating_sub(since.at.as_second()).max(0));
+    gauges.stale = sources.stale().into_iter().map(age).collect();
     if let Ok(compiled) = sources.compiled() {
         gauges.objects = state::objects_by_state(&compiled);
         let mut findings: BTreeMap<_, usize> = BTreeMap::new();

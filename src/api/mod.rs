@@ -12,15 +12,16 @@
 //! | [`service`] | the gRPC service |
 //! | [`metering`] | what is counted from streams, and read when metrics are asked for |
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
 use crate::compile::Compiled;
-use crate::model::ObjectRef;
+use crate::model::{Name, ObjectRef};
 use crate::publish::Publisher;
 use crate::source::Places;
-use crate::source::kubernetes::Missing;
+use crate::source::kubernetes::{Missing, Since, Stale};
 use crate::status::Ledger;
 use crate::telemetry::metrics::Metrics;
 use crate::xds::credentials::Credentials;
@@ -52,6 +53,8 @@ pub struct Sources {
     pub places: Places,
     /// What the first complete list waits for; unset where none is waited for.
     pub missing: Arc<OnceLock<Missing>>,
+    /// Which clusters are not what they are at their API servers; unset where that cannot be.
+    pub stale: Arc<OnceLock<Stale>>,
     /// What was counted.
     pub metrics: Metrics,
     /// The credentials of the xDS port, where it has some.
@@ -63,6 +66,12 @@ impl Sources {
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
         self.missing.get().map(Missing::get).unwrap_or_default()
+    }
+
+    /// Which clusters are not what they are at their API servers, since when and why.
+    #[must_use]
+    pub fn stale(&self) -> BTreeMap<Name, Since> {
+        self.stale.get().map(Stale::get).unwrap_or_default()
     }
 
     /// What was last compiled.

@@ -58,6 +58,7 @@ impl Mesh {
             publisher,
             limits: Arc::default(),
             missing: Arc::default(),
+            stale: Arc::default(),
             places: loaded.places,
             metrics: Metrics::new(),
             credentials: None,

@@ -57,7 +57,7 @@ impl SnapshotSource for Gateways {
         }
         let (gateway, labels) = match_node(&compiled, node, caller, self.trusts_labels)?;
         let key = refusals::key(gateway.clone(), node);
-        let asker = Arc::new(Asker { labels, account: account(caller).cloned() });
+        let asker = Arc::new(Asker { labels, account: caller.account().cloned() });
         let snapshots = self.publisher.subscribe(&key);
         self.events.send(Event::Gateway(key, asker.clone())).map_err(|_| stopping())?;
         Ok(Subscription { gateway: gateway.to_string().into(), snapshots, held: Some(asker) })
@@ -84,11 +84,19 @@ pub(super) fn match_node(
         ));
     };
     // Before anything is looked up: who runs elsewhere hears nothing of what runs here.
-    if let Some(own) = account(caller)
+    if let Some(own) = caller.account()
         && (&own.cluster, &own.namespace) != (cluster, namespace)
     {
         return Err(NodeError::Denied(format!(
             "the node states namespace {namespace:?} of cluster {cluster:?}, and the credential is that of {caller}"
+        )));
+    }
+    if let Some(own) = caller.pod()
+        && node.pod.as_ref() != Some(own)
+    {
+        return Err(NodeError::Denied(format!(
+            "the node states the Pod {stated:?}, and the token was made out for the Pod `{own}` alone",
+            stated = node.pod.as_deref().unwrap_or_default()
         )));
     }
     let pod =
@@ -114,19 +122,12 @@ pub(super) fn match_node(
 
 /// Whether the caller may have what a class of gateways has.
 fn authorize(compiled: &Compiled, class: &GatewayId, caller: &Caller) -> Result<(), NodeError> {
-    match account(caller) {
+    match caller.account() {
         Some(own) if !runs_as(&compiled.inputs, class, own) => Err(NodeError::Denied(format!(
             "the node is matched to {class:?}, and no Pod of it runs as {caller}: a gateway is who its Pods run as, and the account \
             `default` without any Pod",
             class = class.to_string()
         ))),
         _ => Ok(()),
-    }
-}
-
-fn account(caller: &Caller) -> Option<&ObjectRef> {
-    match caller {
-        Caller::Anybody => None,
-        Caller::Account(account) => Some(account),
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 
 use crate::compile::Compiled;
 use crate::emit::emit_issued;
@@ -18,11 +19,13 @@ use crate::model::{Code, FieldPath, Finding, Findings, Name};
 use crate::resolve::trust::{KeptRoot, RootOfTrust};
 use crate::resolve::world::World;
 use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
+use crate::source::kubernetes::{NewRoot, RootSecrets};
 use crate::trust::leaf::{self, Period};
 use crate::trust::root::{self, Root, RootFile};
 use crate::trust::{Held, TrustError, held};
 
 use super::expiry::Expiry;
+use super::roots::InSecrets;
 
 /// Longest wait for something to become due: a clock may be set meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
@@ -38,6 +41,8 @@ pub(super) struct Identities {
     clock: fn() -> Timestamp,
     /// Where the root is kept; none keeps none.
     file: Option<RootFile>,
+    /// Where it is kept instead, if API servers are the source.
+    secrets: Option<InSecrets>,
     roots: Result<Vec<Root>, TrustError>,
     /// One that is made and could not be written yet.
     unwritten: Option<Root>,
@@ -57,7 +62,27 @@ impl Identities {
             tracing::error!("the root of trust that was kept cannot be used, and no other is made: {error}");
         }
         let (expiry, above) = (Expiry::default(), Above::default());
-        Self { clock, file, roots, unwritten: None, issued: BTreeMap::new(), expiry, above }
+        Self { clock, file, secrets: None, roots, unwritten: None, issued: BTreeMap::new(), expiry, above }
+    }
+
+    /// The same with roots that are kept in Secrets. Those of a file, which an earlier release kept, go there.
+    pub(super) fn in_secrets(mut self, maker: Option<mpsc::UnboundedSender<NewRoot>>) -> Self {
+        self.secrets =
+            Some(InSecrets::new(maker, std::mem::replace(&mut self.roots, Ok(Vec::new())).unwrap_or_default()));
+        self.file = None;
+        self
+    }
+
+    /// Takes in what is known of the Secrets in which roots are kept.
+    pub(super) fn take(&mut self, known: RootSecrets) {
+        if let Some(secrets) = &mut self.secrets {
+            secrets.take(known);
+        }
+    }
+
+    /// Whether a root is wanted of which it is not known yet whether there is one: then nothing is published.
+    pub(super) fn is_root_awaited(&self) -> bool {
+        self.secrets.as_ref().is_some_and(|secrets| secrets.is_awaited(self.now()))
     }
 
     fn now(&self) -> i64 {
@@ -71,6 +96,9 @@ impl Identities {
     /// Making one takes a second or so, and waits for the disk; once in a root's life.
     pub(super) fn kept_root(&mut self, wanted: Option<&Terms>) -> KeptRoot {
         let now = self.now();
+        if let Some(secrets) = &mut self.secrets {
+            return secrets.kept_root(wanted, &default_terms(), now);
+        }
         let Some(file) = &self.file else { return KeptRoot::NoPlace };
         if self.roots.is_err() {
             // Somebody may have put it right.
@@ -169,6 +197,9 @@ impl Identities {
                 Ok(roots) if self.unwritten.is_none() => times.extend(root::next_change(roots, terms, now)),
                 Ok(_) | Err(_) => times.push(now + TRIED_AGAIN),
             }
+        }
+        if let (Some(terms), Some(secrets)) = (compiled.inputs.generated_root(), &self.secrets) {
+            times.extend(secrets.due(terms, now));
         }
         times.extend(self.above.links.iter().flat_map(|(_, own)| [own.begins, own.ends + 1]));
         times.extend(self.expiry.changes());

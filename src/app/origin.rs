@@ -1,19 +1,25 @@
 //! Where objects come from: a directory, or API servers. Either gives its batches to the lane and the compile thread.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::identities::Identities;
 use super::lane::Lane;
 use super::secrets::Secrets;
 use super::tokens::TokenReviews;
 use super::{AppError, Event};
+use crate::memory::{Documents, Keeper};
 use crate::resolve;
 use crate::settings::Origin;
 use crate::source::directory::Watched;
-use crate::source::kubernetes::{self, Access, Clients, Given, Kubernetes, Missing, SecretQuery};
+use crate::source::kubernetes::{
+    self, Access, Clients, Current, Given, Kubernetes, Missing, NewRoot, SecretQuery, Shelf, Stale, With,
+};
 use crate::source::{self, Batch, Listed, Places};
 use crate::xds::review::Reviewer;
 
@@ -31,6 +37,23 @@ pub(super) enum Followed {
 
 /// The channel by which the compile thread asks for Secrets.
 pub(super) type Asked = watch::Receiver<BTreeSet<SecretQuery>>;
+
+/// What following an origin takes beside itself.
+pub(super) struct Way {
+    pub(super) lane: Arc<Lane>,
+    pub(super) events: std_mpsc::Sender<Event>,
+    pub(super) asked: Asked,
+    pub(super) new_roots: mpsc::UnboundedReceiver<NewRoot>,
+    /// Where `--state` is.
+    pub(super) state: Option<PathBuf>,
+    /// Told when the compile thread takes no more.
+    pub(super) over: oneshot::Sender<()>,
+    /// Dropped when all that is to be kept is kept.
+    pub(super) at_work: std_mpsc::Sender<Infallible>,
+}
+
+/// The document of all objects that were read from API servers.
+const OBJECTS: &str = "objects";
 
 impl Opened {
     /// # Errors
@@ -52,15 +75,16 @@ impl Opened {
             }
             Origin::Kubernetes { kubeconfig, context } => {
                 let access = Access { kubeconfig: kubeconfig.clone(), context: context.clone() };
-                let config = access.load().await?;
+                let credential = access.load().await?;
+                let config = credential.config().clone();
                 // What would fail later, in a thread of its own, fails here.
-                kube::Client::try_from(config.clone()).map_err(|error| AppError::Client {
-                    server: config.cluster_url.to_string(),
-                    reason: error.to_string(),
-                })?;
+                kube::Client::try_from(config.clone())
+                    .map_err(|error| AppError::Client { server: credential.server(), reason: error.to_string() })?;
                 let options = kubernetes::Options {
                     management: options.management_cluster.clone(),
                     admin_namespace: options.admin_namespace.clone(),
+                    server: credential.server(),
+                    credential: credential.found().to_owned(),
                 };
                 Ok(Self::Kubernetes(Box::new(config), options, Clients::default()))
             }
@@ -102,14 +126,22 @@ impl Opened {
         matches!(self, Self::Directory(..))
     }
 
-    /// Gives everything, and goes on to give what changes. `over` is told when the compile thread takes no more.
-    pub(super) fn follow(
-        self,
-        lane: Arc<Lane>,
-        events: std_mpsc::Sender<Event>,
-        asked: Asked,
-        over: oneshot::Sender<()>,
-    ) -> Result<Followed, AppError> {
+    /// Where a generated root of trust is kept: a directory keeps it beside what else is kept, API servers in Secrets. `maker` makes
+    /// such a Secret; none where nothing may be written.
+    pub(super) fn keeps_root(
+        &self,
+        identities: Identities,
+        maker: Option<mpsc::UnboundedSender<NewRoot>>,
+    ) -> Identities {
+        match self {
+            Self::Directory(..) => identities,
+            Self::Kubernetes(..) => identities.in_secrets(maker),
+        }
+    }
+
+    /// Gives everything, and goes on to give what changes.
+    pub(super) fn follow(self, way: Way) -> Result<Followed, AppError> {
+        let Way { lane, events, asked, new_roots, state, over, at_work } = way;
         match self {
             Self::Directory(listed, first) => {
                 lane.take(&first);
@@ -123,12 +155,26 @@ impl Opened {
                 let take = move |given| match given {
                     Given::Batch(batch) => taker.batch(batch),
                     Given::Answered(answered) => taker.send(Event::Secrets(answered)),
+                    Given::Roots(known) => taker.send(Event::Roots(known)),
                 };
-                let kubernetes = Kubernetes::start(*config, options, asked, clients, take).map_err(AppError::Thread)?;
+                let shelf = state.as_deref().map(shelf).transpose().map_err(AppError::Thread)?;
+                let with = With { asked, new_roots, clients, shelf, at_work };
+                let kubernetes = Kubernetes::start(*config, options, with, take).map_err(AppError::Thread)?;
                 Ok(Followed::Kubernetes(Arc::new(kubernetes)))
             }
         }
     }
+}
+
+/// Where what API servers hold is kept over a restart.
+///
+/// # Errors
+/// No thread can be started.
+fn shelf(state: &Path) -> std::io::Result<Shelf> {
+    let mut documents = Documents::open(state);
+    let earlier = documents.load(OBJECTS);
+    let keeper = Keeper::start(documents)?;
+    Ok(Shelf { earlier, keep: Box::new(move |current: Current| keeper.keep(OBJECTS, current)) })
 }
 
 impl Followed {
@@ -137,6 +183,14 @@ impl Followed {
         match self {
             Self::Directory(_) => None,
             Self::Kubernetes(kubernetes) => Some(kubernetes.clone()),
+        }
+    }
+
+    /// Which clusters are not what they are at their API servers, where that may be.
+    pub(super) fn stale(&self) -> Option<Stale> {
+        match self {
+            Self::Directory(_) => None,
+            Self::Kubernetes(kubernetes) => Some(kubernetes.stale().clone()),
         }
     }
 

@@ -33,8 +33,34 @@ pub(super) struct Reporter {
     /// Where the Lease is: the own namespace, else the admin namespace.
     pub(super) namespace: String,
     pub(super) management: Name,
+    /// Where clusters are registered.
+    pub(super) admin_namespace: Name,
     pub(super) metrics: Metrics,
     pub(super) clock: Clock,
+}
+
+/// How long a stop waits for the Lease to be given up: an API server that is away has to wait for its end.
+const RELEASED_WITHIN: Duration = Duration::from_secs(2);
+
+/// The Lease, once there is one. Clones are the same.
+#[derive(Clone, Default)]
+pub(super) struct Leadership(Arc<tokio::sync::Mutex<Option<Lease>>>);
+
+impl Leadership {
+    /// Gives it up.
+    pub(super) async fn release(&self) {
+        let release = async {
+            match self.0.lock().await.as_mut() {
+                Some(lease) => lease.release().await,
+                None => Ok(()),
+            }
+        };
+        match tokio::time::timeout(RELEASED_WITHIN, release).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!("the Lease of who writes statuses cannot be given up: {error}"),
+            Err(_) => tracing::debug!("the Lease of who writes statuses is not given up in time"),
+        }
+    }
 }
 
 /// What the last look saw.
@@ -48,9 +74,9 @@ struct Seen {
 }
 
 impl Reporter {
-    pub(super) async fn run(mut self, kubernetes: Arc<Kubernetes>) {
+    /// `leadership` holds the Lease, for whoever gives it up at the end.
+    pub(super) async fn run(mut self, kubernetes: Arc<Kubernetes>, leadership: Leadership) {
         let mut learned = Learned::default();
-        let mut lease: Option<Lease> = None;
         let (mut written, mut last) = (Seen::default(), Seen::default());
         let (mut changed, mut looked): (Option<Instant>, Option<Instant>) = (None, None);
         let observed_changes = kubernetes.observed().changes();
@@ -60,7 +86,8 @@ impl Reporter {
             self.clock.until(next).await;
             next = self.clock.now() + LOOK;
             let Some(client) = kubernetes.clients().get(&self.management) else { continue };
-            let lease = lease.get_or_insert_with(|| Lease::new(client, &self.namespace, identity()));
+            let mut guard = leadership.0.lock().await;
+            let lease = guard.get_or_insert_with(|| Lease::new(client, &self.namespace, identity()));
             let now = self.clock.now();
             if looked.is_none_or(|looked| now >= looked + LOOK_EVERY) {
                 looked = Some(now);
@@ -101,6 +128,7 @@ impl Reporter {
                 continue;
             }
             let until = lease.held_until().unwrap_or(now);
+            drop(guard);
             let objects = wanted.len();
             let tally = write(wanted, kubernetes.clients(), &mut learned, until, &self.clock).await;
             self.metrics.statuses(tally.written, tally.failed);
@@ -128,7 +156,9 @@ impl Reporter {
             let is_writable = connected.contains(&id.cluster) && !learned.waits(id, now);
             let Some(written) = observed.get(id).filter(|_| is_writable) else { continue };
             let owner = compiled.inputs.roster().owner_of(id);
-            let connection = (id.kind == Kind::KubernetesCluster).then(|| health.get(&id.name)).flatten();
+            let registers = id.kind == Kind::KubernetesCluster
+                && (&id.cluster, &id.namespace) == (&self.management, &self.admin_namespace);
+            let connection = registers.then(|| health.get(&id.name)).flatten();
             let judged = Judged {
                 kind: id.kind,
                 generation: verdict.generation,

@@ -15,6 +15,8 @@ pub(super) struct Secrets {
     /// How to ask; none where a source gives all Secrets by itself.
     asker: Option<watch::Sender<BTreeSet<SecretQuery>>>,
     answered: Arc<BTreeSet<SecretQuery>>,
+    /// Whether it was said which are asked for, if only that none are.
+    is_asked: bool,
 }
 
 impl Secrets {
@@ -25,7 +27,7 @@ impl Secrets {
 
     /// Of a source that gives those that are asked for.
     pub(super) fn asking(asker: watch::Sender<BTreeSet<SecretQuery>>) -> Self {
-        Self { asker: Some(asker), answered: Arc::default() }
+        Self { asker: Some(asker), answered: Arc::default(), is_asked: false }
     }
 
     /// Takes in which questions the source has answered.
@@ -37,12 +39,12 @@ impl Secrets {
     ///
     /// # Rule
     /// R7.
-    pub(super) fn are_known(&self, compiler: &Compiler) -> bool {
+    pub(super) fn are_known(&mut self, compiler: &Compiler) -> bool {
         let Some(asker) = &self.asker else { return true };
         let wanted: BTreeSet<SecretQuery> = compiler.secrets().map(query).collect();
         let is_known = wanted.is_subset(&self.answered);
         asker.send_if_modified(|asked| {
-            let is_other = *asked != wanted;
+            let is_other = *asked != wanted || !std::mem::replace(&mut self.is_asked, true);
             *asked = wanted;
             is_other
         });

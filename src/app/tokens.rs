@@ -15,6 +15,9 @@ use crate::xds::review::{Review, Reviewer};
 /// For whom a token must have been made out. So it is of no use to anybody else who sees it, another API server included.
 const AUDIENCE: &str = "chancery";
 
+/// Where an answer names the Pod for which a token was made out, as the kubelet has them made.
+const POD: &str = "authentication.kubernetes.io/pod-name";
+
 /// How the names of ServiceAccounts begin that an API server gives.
 const ACCOUNT: &str = "system:serviceaccount:";
 
@@ -35,7 +38,7 @@ impl Reviewer for TokenReviews {
             for (cluster, client) in clients {
                 match ask(client, &token).await {
                     Ok(status) => match account(&cluster, &status) {
-                        Some(account) => return Review::Account(account),
+                        Some((account, pod)) => return Review::Account(account, pod),
                         None => continue,
                     },
                     Err(error) => {
@@ -65,14 +68,16 @@ async fn ask(client: kube::Client, token: &SecretBytes) -> Result<Value, kube::E
     Ok(answer.data.as_object_mut().and_then(|data| data.remove("status")).unwrap_or_default())
 }
 
-/// The account that an answer names, if the token is made out for us.
-fn account(cluster: &Name, status: &Value) -> Option<ObjectRef> {
+/// The account that an answer names, and the Pod if the token is bound to one, if the token is made out for us.
+fn account(cluster: &Name, status: &Value) -> Option<(ObjectRef, Option<Name>)> {
     let audiences = status["audiences"].as_array()?;
     if status["authenticated"] != true || !audiences.iter().any(|audience| audience == AUDIENCE) {
         return None;
     }
     let (namespace, name) = status["user"]["username"].as_str()?.strip_prefix(ACCOUNT)?.split_once(':')?;
-    account_of_path(&format!("{cluster}/{namespace}/{name}"))
+    // The API server says so only while the Pod is there.
+    let pod = status["user"]["extra"][POD][0].as_str().map(Name::from);
+    Some((account_of_path(&format!("{cluster}/{namespace}/{name}"))?, pod))
 }
 
 #[cfg(test)]
@@ -81,11 +86,19 @@ mod tests {
 
     #[test]
     fn r193_a_token_proves_an_account_only_if_it_is_made_out_for_us() {
-        let shown = |status: Value| account(&"mgmt".into(), &status).map(|account| account.to_string());
+        let shown = |status: Value| {
+            account(&"mgmt".into(), &status).map(|(account, pod)| match pod {
+                Some(pod) => format!("{account} {pod}"),
+                None => account.to_string(),
+            })
+        };
         let status = json!({
             "authenticated": true, "audiences": ["chancery"], "user": {"username": "system:serviceaccount:edge:web"},
         });
         assert_eq!(shown(status.clone()).as_deref(), Some("ServiceAccount/edge/web@mgmt"));
+        let mut bound = status.clone();
+        bound["user"]["extra"] = json!({POD: ["web-1"], "authentication.kubernetes.io/pod-uid": ["1-2"]});
+        assert_eq!(shown(bound).as_deref(), Some("ServiceAccount/edge/web@mgmt web-1"));
         for (path, value) in [
             ("/authenticated", json!(false)),
             ("/audiences", json!(["https://kubernetes.default.svc"])),

@@ -12,6 +12,7 @@ pub mod definition;
 pub mod destination;
 pub mod duration;
 pub mod gateway;
+mod manifest;
 pub mod object;
 pub mod policy;
 pub mod route_table;

@@ -153,7 +153,15 @@ impl Kept {
         }
     }
 
-    fn read(&self) -> Cow<'_, Spec> {
+    /// The text that is kept; none for what may be secret, and for what is empty.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.0 {
+            Form::Text(_, text) => Some(text),
+            Form::Whole(_) => None,
+        }
+    }
+
+    pub(super) fn read(&self) -> Cow<'_, Spec> {
         match &self.0 {
             Form::Text(kind, text) => Cow::Owned(schema::read_spec(*kind, text).0),
             Form::Whole(spec) => Cow::Borrowed(spec),

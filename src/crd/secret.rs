@@ -104,6 +104,21 @@ pub fn decode(text: &str) -> Option<Vec<u8>> {
     (filled == 0).then_some(bytes)
 }
 
+/// Encodes bytes as base64 with padding, as [`decode`] reads them.
+#[must_use]
+pub fn encode(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let number = group.iter().chain(&[0, 0]).take(3).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+        for position in 0..4 {
+            let digit = DIGITS[(number >> (18 - 6 * position)) as usize & 63];
+            text.push(if position <= group.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

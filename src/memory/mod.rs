@@ -5,9 +5,10 @@
 //! | `refused.json` | what gateways refused, and the accepted versions that stand in for it ([`refusals::document`]) | gateways refuse it once more |
 //! | `shared.json` | what JWTPolicies and ExtAuthPolicies share for the routes of a gateway ([`shared`]) | a policy that was edited meanwhile refuses requests until gateways have its new routes |
 //! | `frozen.json` | the last accepted routes of trees with `failureMode: FREEZE_CONFIG` ([`frozen`]) | R141 |
+//! | `objects.json` | what API servers told last, Secrets included ([`source::kubernetes`](crate::source::kubernetes)) | nothing is served while they do not answer |
 //!
 //! Serving never depends on it. What is damaged is put aside and named in the log; what cannot be read otherwise is left as it
-//! is; what cannot be written is named in the log once, and tried again with the next change. Nothing secret is kept:
+//! is; what cannot be written is named in the log once, and tried again with the next change. In the first three nothing is secret:
 //! `SecretBytes` cannot be serialised, and routes with passwords or keys are not among what is accepted.
 //!
 //! The key of a generated root of trust stands beside them, in a file of [`trust`](crate::trust)'s own.

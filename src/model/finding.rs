@@ -109,6 +109,8 @@ codes! {
     /// An API server does not serve a kind, because its CustomResourceDefinition is missing or older. There are no objects of it;
     /// those that were read before stay in force.
     KindNotServed = "KIND_NOT_SERVED",
+    /// The CustomResourceDefinition of a kind is that of another version of Chancery. Objects of it go on as they are.
+    DefinitionOutdated = "DEFINITION_OUTDATED",
     /// An API server does not answer (R11). What was read last stays in force.
     ClusterUnreachable = "CLUSTER_UNREACHABLE",
     /// An API server refuses to let a kind or a Secret be read. What was read last stays in force.

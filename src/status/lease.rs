@@ -119,6 +119,26 @@ impl Lease {
         }
     }
 
+    /// Gives it up if this replica holds it, so that another one need not wait for its end.
+    ///
+    /// # Errors
+    /// Where the API server does not answer, or refuses.
+    pub async fn release(&mut self) -> Result<(), kube::Error> {
+        if self.watch.held_until.take().is_none() {
+            return Ok(());
+        }
+        let Some(mut known) = self.api.get_opt(NAME).await? else { return Ok(()) };
+        if known.data["spec"]["holderIdentity"] != self.identity.as_str() {
+            return Ok(());
+        }
+        known.data["spec"]["holderIdentity"] = "".into();
+        match self.api.replace(NAME, &PostParams::default(), &known).await {
+            // Somebody else has it already.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            released => released.map(drop),
+        }
+    }
+
     fn took(&mut self, taken: Result<DynamicObject, kube::Error>, asked: Instant) -> Result<(), kube::Error> {
         match taken {
             Ok(_) => {

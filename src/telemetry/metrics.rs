@@ -19,7 +19,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::model::{Approval, Code, Kind, Severity};
+use crate::model::{Approval, Code, Kind, Name, Severity};
 
 /// A form in which metrics are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub struct Gauges {
     pub xds_certificate: Option<i64>,
     /// Bytes of the resources of all published snapshots, by type.
     pub snapshot_bytes: BTreeMap<&'static str, usize>,
+    /// By cluster that is not followed, for how many seconds.
+    pub stale: BTreeMap<Name, i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -101,6 +103,11 @@ struct OfSeverityAndCode {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfSource {
     source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCluster {
+    cluster: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -139,6 +146,7 @@ struct Measured {
     snapshot_change: Gauge<f64, AtomicU64>,
     certificates: Family<OfSource, Gauge<f64, AtomicU64>>,
     snapshot_bytes: Family<OfType, Gauge>,
+    stale: Family<OfCluster, Gauge>,
     /// Locked while gauges are set and everything is written, so that two readers do not mix.
     registry: Mutex<Registry>,
 }
@@ -192,6 +200,7 @@ impl Metrics {
             snapshot_change: Gauge::default(),
             certificates: Family::default(),
             snapshot_bytes: Family::default(),
+            stale: Family::default(),
             registry: Mutex::default(),
         };
         measured.register(&mut registry);
@@ -383,6 +392,12 @@ impl Measured {
             Unit::Bytes,
             self.snapshot_bytes.clone(),
         );
+        registry.register_with_unit(
+            "source_stale",
+            "How old the objects of a cluster are that is not followed; absent where one is",
+            Unit::Seconds,
+            self.stale.clone(),
+        );
     }
 
     fn certificate(&self, source: &'static str, ends: i64) {
@@ -414,6 +429,10 @@ impl Measured {
             };
             let of = OfSeverityAndCode { severity, code: code.as_str() };
             self.findings.get_or_create(&of).set(number(*findings));
+        }
+        self.stale.clear();
+        for (cluster, seconds) in &gauges.stale {
+            self.stale.get_or_create(&OfCluster { cluster: cluster.to_string() }).set(*seconds);
         }
         self.snapshot_bytes.clear();
         for (r#type, bytes) in &gauges.snapshot_bytes {
@@ -479,6 +498,7 @@ mod tests {
             snapshots: 1,
             xds_certificate: Some(2_000_000_000),
             snapshot_bytes: [("Listener", 1000)].into(),
+            stale: [("c1".into(), 17)].into(),
         };
         let stale = Gauges { objects: [((Kind::RouteTable, Some(Approval::Failed)), 1)].into(), ..Gauges::default() };
         let _ = metrics.write(&stale, exposition);
@@ -518,6 +538,7 @@ mod tests {
             "chancery_certificate_expiry_timestamp_seconds{source=\"xds\"} 2000000000.0",
             "chancery_xds_stuck_streams_total 1",
             "chancery_snapshot_bytes{type=\"Listener\"} 1000",
+            "chancery_source_stale_seconds{cluster=\"c1\"} 17",
             "# TYPE chancery_xds_pushes_total counter",
             "# TYPE chancery_build_info gauge",
             "# TYPE chancery_compile_duration_seconds histogram",

@@ -62,6 +62,28 @@ impl Root {
             .map_err(|reason| TrustError::Crypto { what: "a root cannot be made", reason: reason.to_owned() })
     }
 
+    /// One that stands in PEM, certificate and key apart.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing of it is quoted.
+    pub fn of_secrets(certificate: &SecretBytes, key: &SecretBytes) -> Result<Self, &'static str> {
+        let text = |bytes: &SecretBytes| std::str::from_utf8(bytes.expose()).map(str::to_owned);
+        let (Ok(certificate), Ok(key)) = (text(certificate), text(key)) else { return Err("it is no text") };
+        Self::read(&certificate, &key)
+    }
+
+    /// Its certificate and key, in PEM.
+    #[must_use]
+    pub fn pair(&self) -> (SecretBytes, SecretBytes) {
+        (self.certificate.clone(), self.key.clone())
+    }
+
+    /// From when it holds, in seconds since 1970.
+    #[must_use]
+    pub fn begins(&self) -> i64 {
+        self.begins
+    }
+
     /// A certificate and key, which must belong together.
     fn read(certificate: &str, key: &str) -> Result<Self, &'static str> {
         let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|_| "a certificate cannot be read")?;

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::model::{Kind, ObjectRef};
+use crate::model::{Kind, Name, ObjectRef};
 
 /// Longest name of a part of an identity, as Kubernetes has it.
 const NAME_BYTES: usize = 253;
@@ -20,6 +20,28 @@ pub enum Caller {
     Anybody,
     /// The ServiceAccount that a credential proves.
     Account(ObjectRef),
+    /// The same, and the Pod for which the credential was made out, by its name.
+    Pod(ObjectRef, Name),
+}
+
+impl Caller {
+    /// The ServiceAccount that is proven; none where nobody was asked.
+    #[must_use]
+    pub fn account(&self) -> Option<&ObjectRef> {
+        match self {
+            Self::Anybody => None,
+            Self::Account(account) | Self::Pod(account, _) => Some(account),
+        }
+    }
+
+    /// The name of the Pod that is proven, if one is.
+    #[must_use]
+    pub fn pod(&self) -> Option<&Name> {
+        match self {
+            Self::Anybody | Self::Account(_) => None,
+            Self::Pod(_, pod) => Some(pod),
+        }
+    }
 }
 
 impl fmt::Display for Caller {
@@ -27,7 +49,7 @@ impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Anybody => f.write_str("anybody"),
-            Self::Account(account) => {
+            Self::Account(account) | Self::Pod(account, _) => {
                 write!(f, "spiffe://{}/ns/{}/sa/{}", account.cluster, account.namespace, account.name)
             }
         }

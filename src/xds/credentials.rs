@@ -191,8 +191,11 @@ impl Credentials {
         let refused = |why: &str| Err((Reason::Token, why.to_owned()));
         let Some(reviews) = &self.reviews else { return refused("the token is not accepted") };
         match reviews.review(&token).await {
-            Review::Account(account) => Ok(Admitted {
-                caller: Caller::Account(account),
+            Review::Account(account, pod) => Ok(Admitted {
+                caller: match pod {
+                    Some(pod) => Caller::Pod(account, pod),
+                    None => Caller::Account(account),
+                },
                 token: None,
                 current: None,
                 reviewed: Some((reviews.clone(), token)),
@@ -290,18 +293,18 @@ impl Admitted {
 
     /// Ready when the token is no longer accepted; never for others.
     pub(super) async fn revoked(&mut self) {
-        if let (Some((reviews, token)), Caller::Account(account)) = (&self.reviewed, &self.caller) {
+        if let (Some((reviews, token)), Some(account)) = (&self.reviewed, self.caller.account()) {
             loop {
                 tokio::time::sleep(AGAIN).await;
                 match reviews.review(token).await {
-                    Review::Account(still) if still == *account => {}
+                    Review::Account(still, pod) if still == *account && pod.as_ref() == self.caller.pod() => {}
                     // While nobody can be asked, what was said last holds.
                     Review::Unavailable => {}
-                    Review::Account(_) | Review::Nobody => return,
+                    Review::Account(..) | Review::Nobody => return,
                 }
             }
         }
-        let (Some(current), Some(token), Caller::Account(account)) = (&mut self.current, &self.token, &self.caller)
+        let (Some(current), Some(token), Some(account)) = (&mut self.current, &self.token, self.caller.account())
         else {
             return std::future::pending().await;
         };

@@ -19,7 +19,6 @@ use tokio_rustls::server::TlsStream;
 use tonic::codegen::http::HeaderMap;
 use tonic::transport::server::Connected;
 
-use super::caller::Caller;
 use super::credentials::{Admitted, Credentials, Shown};
 use super::lobby::{Lobby, Stay, Visit};
 use super::observation::{Observer, Reason};
@@ -57,7 +56,7 @@ impl Access {
             Self::Credentials(credentials) => {
                 let admitted =
                     credentials.admit(arrival.map_or(&Shown::Nothing, |arrival| &arrival.shown), headers).await?;
-                if let (Some(arrival), Caller::Account(account)) = (arrival, &admitted.caller) {
+                if let (Some(arrival), Some(account)) = (arrival, admitted.caller.account()) {
                     arrival.visit.prove(account).map_err(|why| (Reason::Limit, why))?;
                 }
                 Ok(admitted)

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::caller::TokenDigest;
-use crate::model::{ObjectRef, SecretBytes};
+use crate::model::{Name, ObjectRef, SecretBytes};
 
 /// What is said of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Review {
-    /// It proves this ServiceAccount.
-    Account(ObjectRef),
+    /// It proves this ServiceAccount, and the Pod of this name for which it was made out, if it was for one.
+    Account(ObjectRef, Option<Name>),
     /// It proves nobody.
     Nobody,
     /// Nobody could be asked.

@@ -14,7 +14,6 @@ use tonic::Status;
 use tonic::codegen::http::Response;
 use tonic::codegen::http::request::Parts;
 
-use super::caller::Caller;
 use super::commons::Commons;
 use super::credentials::Admitted;
 use super::door::{self, Arrival};
@@ -249,9 +248,9 @@ impl<S: SnapshotSource, O: Observer> Streams<S, O> {
             self.turnstile.turn_away(Reason::Limit, peer, "too many streams");
             return Err(Status::resource_exhausted("too many streams: connect to another replica"));
         };
-        let share = match &admitted.caller {
-            Caller::Anybody => None,
-            Caller::Account(account) => Some(self.shares.take(account).ok_or_else(|| {
+        let share = match admitted.caller.account() {
+            None => None,
+            Some(account) => Some(self.shares.take(account).ok_or_else(|| {
                 self.turnstile.turn_away(Reason::Limit, peer, "too many streams of one account");
                 Status::resource_exhausted("this account has too many streams")
             })?),

@@ -196,7 +196,7 @@ impl<O: Observer> Connection<O> {
     fn open(observer: Arc<O>, peer: Arc<Peer>, caller: &Caller) -> Self {
         let envoy = peer.node.version.map(tracing::field::display);
         let (gateway, node, stream) = (&peer.gateway, peer.node.id.escape_debug(), peer.stream.0);
-        let identity = matches!(caller, Caller::Account(_)).then(|| tracing::field::display(caller));
+        let identity = caller.account().map(|_| tracing::field::display(caller));
         tracing::info!(%gateway, %node, stream, envoy, identity, "gateway connected");
         observer.observe(Observation::Connected(peer.clone()));
         Self { observer, peer }

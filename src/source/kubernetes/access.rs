@@ -29,42 +29,95 @@ pub struct Access {
 #[error("{0}")]
 pub struct AccessError(String);
 
+/// A credential that was read, and where from, for people.
+#[derive(Debug)]
+pub struct Credential {
+    config: Config,
+    from: String,
+}
+
+impl Credential {
+    /// Address of the API server.
+    #[must_use]
+    pub fn server(&self) -> String {
+        self.config.cluster_url.to_string()
+    }
+
+    /// Where it was found, for people.
+    #[must_use]
+    pub fn found(&self) -> &str {
+        &self.from
+    }
+
+    /// What requests are made with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+}
+
 impl Access {
     /// Reads the credential.
     ///
     /// # Errors
     /// In a sentence with the file: missing, unreadable, or without the context.
-    pub async fn load(&self) -> Result<Config, AccessError> {
-        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-        let config = match &self.kubeconfig {
-            Some(file) => {
-                let shown = file.display();
-                let read =
-                    Kubeconfig::read_from(file).map_err(|error| AccessError(format!("{shown}: {}", said(&error))))?;
-                let config = Config::from_custom_kubeconfig(read, &options).await;
-                config.map_err(|error| AccessError(format!("{shown}: {}", said(&error))))?
-            }
-            None if self.context.is_none() && std::env::var_os("KUBECONFIG").is_none_or(|path| path.is_empty()) => {
-                match Config::incluster() {
-                    Ok(config) => config,
-                    Err(outside) => Config::from_kubeconfig(&options).await.map_err(|error| {
-                        AccessError(format!(
-                            "neither in a Pod ({outside}) nor with a kubeconfig file ({})",
-                            said(&error)
-                        ))
-                    })?,
+    pub async fn load(&self) -> Result<Credential, AccessError> {
+        let of_environment = std::env::var_os("KUBECONFIG").filter(|paths| !paths.is_empty());
+        let (from, read) = match (&self.kubeconfig, of_environment) {
+            (Some(file), _) => (format!("--kubeconfig {}", file.display()), Kubeconfig::read_from(file)),
+            (None, Some(paths)) => (format!("KUBECONFIG={}", paths.to_string_lossy()), Kubeconfig::read()),
+            (None, None) => {
+                if let Some(config) = Config::incluster().ok().filter(|_| self.context.is_none()) {
+                    return Ok(Credential {
+                        config: bounded(config),
+                        from: "the ServiceAccount of this Pod".to_owned(),
+                    });
                 }
+                ("~/.kube/config, because this is no Pod and KUBECONFIG is not set".to_owned(), Kubeconfig::read())
             }
-            None => Config::from_kubeconfig(&options).await.map_err(|error| AccessError(said(&error)))?,
         };
-        Ok(bounded(config))
+        let wrong = |reason: String| AccessError(format!("{from}: {reason}"));
+        let read = read.map_err(|error| wrong(said(&error, &Kubeconfig::default())))?;
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let config = Config::from_custom_kubeconfig(read.clone(), &options).await;
+        let config = config.map_err(|error| wrong(said(&error, &read)))?;
+        Ok(Credential { config: bounded(config), from })
     }
 }
 
-/// What is wrong with a kubeconfig. A parser's own words would show the lines around, with what is secret there.
-fn said(error: &KubeconfigError) -> String {
+/// What is wrong with a kubeconfig, and what to do. A parser's own words would show the lines around, with what is secret there.
+fn said(error: &KubeconfigError, read: &Kubeconfig) -> String {
+    let contexts = || {
+        let names: Vec<String> = read.contexts.iter().map(|context| format!("`{}`", context.name)).collect();
+        if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) }
+    };
     match error {
-        KubeconfigError::Parse(_) => "it is not a kubeconfig: it cannot be read as YAML".to_owned(),
+        KubeconfigError::ReadConfig(error, file) => format!(
+            "the file {} cannot be read: {error}; name the kubeconfig of the management cluster with --kubeconfig",
+            file.display()
+        ),
+        KubeconfigError::FindPath => "there is no home directory; name a kubeconfig with --kubeconfig".to_owned(),
+        KubeconfigError::Parse(error) => {
+            let place = error.location().map(|at| format!("line {}, column {}: ", at.line(), at.column()));
+            format!(
+                "{}it is no kubeconfig: YAML with `clusters`, `users` and `contexts` is wanted",
+                place.unwrap_or_default()
+            )
+        }
+        KubeconfigError::CurrentContextNotSet => {
+            format!("it has no `current-context`: name a context with --context; {}", contexts())
+        }
+        KubeconfigError::LoadContext(name) => {
+            format!("it has no context {name:?}: name another with --context; {}", contexts())
+        }
+        KubeconfigError::LoadClusterOfContext(name) => {
+            format!(
+                "its context names the cluster {name:?}, which is not under `clusters`: add it, or name another context \
+                 with --context; {}",
+                contexts()
+            )
+        }
+        KubeconfigError::MissingClusterUrl => "the cluster of its context has no `server`: add its address".to_owned(),
         error => error.to_string(),
     }
 }

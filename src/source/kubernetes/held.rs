@@ -7,6 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
+use super::kept::{self, Manifest, Recalled};
 use crate::crd::{Change, Object};
 use crate::model::finding::sort_findings;
 use crate::model::{Code, Finding, Findings, Kind, Location, Name, ObjectRef, Severity};
@@ -23,6 +26,10 @@ pub(super) enum What {
     Secrets(BTreeMap<Name, Name>),
     /// The Secret with the credential of a registered cluster, of the admin namespace. Never handed on.
     Credential(Name),
+    /// The Secrets with the roots of trust that Chancery made, of the admin namespace. Handed on apart from the objects.
+    Roots,
+    /// The definitions of kinds, of which only their marks are looked at.
+    Definitions,
 }
 
 /// One object as an API server told it.
@@ -30,6 +37,8 @@ pub(super) enum What {
 pub(super) struct Told {
     pub(super) object: Arc<Object>,
     pub(super) findings: Findings,
+    /// Its text, where something is wrong with it and it is to be kept over a restart.
+    pub(super) text: Option<Arc<str>>,
 }
 
 /// Why a watch gets nothing at present.
@@ -59,6 +68,8 @@ pub(super) struct Held {
     on_clusters: BTreeMap<Name, Finding>,
     /// Names of namespaces that objects share.
     names: BTreeSet<Name>,
+    /// Counts what changed.
+    revision: u64,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +85,14 @@ struct Cluster {
     /// Which Secrets each watch of Secrets found.
     secrets: BTreeMap<What, BTreeSet<ObjectRef>>,
     troubles: BTreeMap<What, Trouble>,
+    /// Since when its objects are those of an earlier run, where they are.
+    recalled: Option<Timestamp>,
+    /// What changed while they are, and is given once every kind was listed.
+    deferred: BTreeMap<ObjectRef, Option<Arc<Object>>>,
+    /// Texts of objects with which something is wrong.
+    texts: BTreeMap<ObjectRef, Arc<str>>,
+    /// Kinds that are defined otherwise than by this version.
+    outdated: BTreeSet<Kind>,
 }
 
 /// The kinds that are watched as a whole. Secrets are watched where they are named, and nobody reads ConfigMaps.
@@ -95,6 +114,7 @@ impl Held {
             given_findings: Findings::new(),
             on_clusters: BTreeMap::new(),
             names: BTreeSet::new(),
+            revision: 0,
         };
         held.add(management, None);
         held
@@ -139,9 +159,11 @@ impl Held {
         self.clusters.get(name).is_some_and(|cluster| cluster.takes_part)
     }
 
-    /// Whether the management cluster was listed completely.
+    /// Whether the management cluster was listed completely, in this run or in an earlier one.
     pub(super) fn is_managed(&self) -> bool {
-        self.clusters.get(&self.management).is_some_and(|cluster| cluster.unlisted.is_empty())
+        self.clusters
+            .get(&self.management)
+            .is_some_and(|cluster| cluster.unlisted.is_empty() || cluster.recalled.is_some())
     }
 
     /// Objects of the management cluster.
@@ -165,6 +187,17 @@ impl Held {
             .filter(|name| !self.takes_part(name))
             .map(|name| unlisted(name).unwrap_or_else(|| format!("cluster `{name}` is not connected")))
             .collect()
+    }
+
+    /// The clusters that the first batch waits for, each with the gravest that is wrong there.
+    pub(super) fn awaited(&self) -> Vec<(&Name, Option<(&What, &Trouble)>)> {
+        let gravest = |name: &Name| {
+            let troubles = &self.clusters.get(name)?.troubles;
+            let counts = |(what, trouble): &(&What, &Trouble)| **trouble != Trouble::NotServed || !what.is_optional();
+            troubles.iter().rev().filter(counts).max_by_key(|(_, trouble)| trouble.gravity())
+        };
+        let missing = self.awaited.iter().filter(|name| !self.takes_part(name));
+        missing.map(|name| (name, gravest(name))).collect()
     }
 
     /// The same name as others have it, so that it is kept once.
@@ -211,8 +244,70 @@ impl Held {
                 self.look_at(name);
             }
             // Also where there is nothing: then that is known.
-            what => drop(cluster.secrets.entry(what.clone()).or_default()),
+            what => {
+                cluster.secrets.entry(what.clone()).or_default();
+                self.revision += 1;
+            }
         }
+    }
+
+    /// Takes a cluster as an earlier run kept it, as far as it was not listed in this one. Once every kind is listed, what is
+    /// different is given; until then it stays as it is, so that nobody sees half of it.
+    ///
+    /// # Rule
+    /// R10, R11.
+    pub(super) fn recall(&mut self, name: &Name, recalled: Recalled) {
+        let Some(cluster) = self.clusters.get_mut(name).filter(|cluster| !cluster.takes_part) else { return };
+        for told in recalled.told {
+            let id = told.object.meta.id.clone();
+            if cluster.unlisted.contains(&id.kind) || id.kind == Kind::Secret {
+                if !told.findings.is_empty() {
+                    cluster.findings.entry(id.clone()).or_insert(told.findings);
+                }
+                cluster.objects.entry(id).or_insert(told.object);
+            }
+        }
+        for (what, found) in recalled.secrets {
+            cluster.secrets.entry(what).or_insert(found);
+        }
+        (cluster.recalled, cluster.takes_part) = (Some(recalled.at), true);
+        if self.is_given {
+            let objects = cluster.objects.iter().map(|(id, object)| (id.clone(), Some(object.clone())));
+            self.pending.extend(objects);
+        }
+    }
+
+    /// Since when a cluster's objects are those of an earlier run, where they are.
+    pub(super) fn recalled(&self, name: &Name) -> Option<Timestamp> {
+        self.clusters.get(name)?.recalled
+    }
+
+    /// Whether some kind of a cluster was listed in this run.
+    pub(super) fn has_begun(&self, name: &Name) -> bool {
+        self.clusters.get(name).is_some_and(|cluster| cluster.unlisted.len() < kinds().count())
+    }
+
+    /// Whether its API server does not answer some question.
+    pub(super) fn is_away(&self, name: &Name) -> bool {
+        let troubles = self.clusters.get(name).map(|cluster| &cluster.troubles);
+        troubles.is_some_and(|troubles| troubles.values().any(|trouble| matches!(trouble, Trouble::Unreachable(_))))
+    }
+
+    /// Counts what changed.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// How many objects there are.
+    pub(super) fn len(&self) -> usize {
+        self.clusters.values().map(|cluster| cluster.objects.len()).sum()
+    }
+
+    /// A cluster that takes part, as it is to be kept.
+    pub(super) fn kept(&self, name: &Name, now: Timestamp, roots: &[Arc<Object>]) -> Option<kept::Cluster<Manifest>> {
+        let cluster = self.clusters.get(name).filter(|cluster| cluster.takes_part)?;
+        let objects = cluster.objects.iter().map(|(id, object)| (object, cluster.texts.get(id)));
+        Some(kept::Cluster::new(cluster.recalled.unwrap_or(now), objects, &cluster.secrets, roots.iter()))
     }
 
     /// A new or different object.
@@ -228,13 +323,27 @@ impl Held {
         } else {
             cluster.findings.insert(id.clone(), told.findings);
         }
+        match told.text {
+            Some(text) => cluster.texts.insert(id.clone(), text),
+            None => cluster.texts.remove(&id),
+        };
         if cluster.objects.get(&id).is_some_and(|known| same_content(known, &object)) {
             return;
         }
         cluster.objects.insert(id.clone(), object.clone());
-        if cluster.takes_part && self.is_given {
-            self.pending.insert(id, Some(object));
-        }
+        self.changed(name, id, Some(object));
+    }
+
+    /// Notes a difference for the next batch.
+    fn changed(&mut self, name: &Name, id: ObjectRef, object: Option<Arc<Object>>) {
+        self.revision += 1;
+        let Some(cluster) = self.clusters.get_mut(name).filter(|cluster| cluster.takes_part && self.is_given) else {
+            return;
+        };
+        // A Secret is asked for by itself, and its answer counts at once.
+        let is_deferred = cluster.recalled.is_some() && id.kind != Kind::Secret;
+        let pending = if is_deferred { &mut cluster.deferred } else { &mut self.pending };
+        pending.insert(id, object);
     }
 
     /// An object that a watch does not find any more.
@@ -247,8 +356,9 @@ impl Held {
             return;
         }
         cluster.findings.remove(id);
-        if cluster.objects.remove(id).is_some() && cluster.takes_part && self.is_given {
-            self.pending.insert(id.clone(), None);
+        cluster.texts.remove(id);
+        if cluster.objects.remove(id).is_some() {
+            self.changed(name, id.clone(), None);
         }
     }
 
@@ -262,6 +372,13 @@ impl Held {
         if let (What::Kind(kind), true) = (what, is_absent && what.is_optional()) {
             cluster.unlisted.remove(kind);
             self.look_at(name);
+        }
+    }
+
+    /// Which kinds an API server defines otherwise than this version does.
+    pub(super) fn outdated(&mut self, name: &Name, kinds: BTreeSet<Kind>) {
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            cluster.outdated = kinds;
         }
     }
 
@@ -308,7 +425,14 @@ impl Held {
     /// Hands a cluster's objects on if it is complete now.
     fn look_at(&mut self, name: &Name) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
-        if cluster.takes_part || !cluster.unlisted.is_empty() {
+        if !cluster.unlisted.is_empty() {
+            return;
+        }
+        if cluster.takes_part {
+            if cluster.recalled.take().is_some() {
+                tracing::info!(cluster = %name, "listed completely, in place of what was kept");
+            }
+            self.pending.append(&mut cluster.deferred);
             return;
         }
         cluster.takes_part = true;
@@ -371,6 +495,15 @@ impl What {
 }
 
 impl Trouble {
+    /// How much of a server it concerns.
+    pub(super) fn gravity(&self) -> u8 {
+        match self {
+            Self::NotServed => 0,
+            Self::Refused(_) => 1,
+            Self::Unreachable(_) => 2,
+        }
+    }
+
     fn text(&self) -> String {
         match self {
             Self::NotServed => ", which is not served".to_owned(),
@@ -415,6 +548,19 @@ impl Cluster {
             );
             findings.push(finding(Code::KindNotServed, message));
         }
+        let outdated = self.outdated.iter().map(|kind| format!("`{}`", kind.plural()));
+        let outdated: Vec<String> = outdated.collect();
+        if !outdated.is_empty() {
+            let more = outdated.len().saturating_sub(NAMED);
+            let more = if more == 0 { String::new() } else { format!(" and {more} other kinds") };
+            let message = format!(
+                "the definitions of {}{more} at the API server of cluster `{name}` are those of another version of Chancery: \
+                 what they refuse and show may differ from this manual, and objects go on as they are; apply those of this \
+                 version: `chancery crds | kubectl apply -f -`",
+                outdated[..outdated.len().min(NAMED)].join(", "),
+            );
+            findings.push(finding(Code::DefinitionOutdated, message));
+        }
         let refused = of_sort(|trouble| matches!(trouble, Trouble::Refused(_)));
         if let Some((what, trouble)) = refused.clone().next() {
             let more = refused.count() - 1;
@@ -429,9 +575,11 @@ impl Cluster {
         }
         let unreachable = of_sort(|trouble| matches!(trouble, Trouble::Unreachable(_)));
         if let Some((_, trouble)) = unreachable.clone().next() {
+            let kept =
+                self.recalled.map(|at| format!(", as it was kept at {at:.0} over a restart")).unwrap_or_default();
             let message = format!(
-                "the API server of cluster `{name}` does not answer{}: what was read last stays in force, and it is asked \
-                 again and again; look at the server and the way to it",
+                "the API server of cluster `{name}` does not answer{}: what was read last stays in force{kept}, and it is \
+                 asked again and again; look at the server and the way to it",
                 trouble.text(),
             );
             findings.push(finding(Code::ClusterUnreachable, message));
@@ -441,12 +589,14 @@ impl Cluster {
 }
 
 impl What {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Kind(kind) => format!("`{}`", kind.plural()),
             Self::Secret(namespace, name) => format!("the Secret `{namespace}/{name}`"),
             Self::Secrets(_) => "the Secrets that a policy selects by labels".to_owned(),
             Self::Credential(name) => format!("the Secret `{name}` of the admin namespace"),
+            Self::Definitions => "the definitions of kinds".to_owned(),
+            Self::Roots => "the Secrets with roots of trust of the admin namespace".to_owned(),
         }
     }
 }

@@ -6,15 +6,20 @@ use std::time::Duration;
 
 use kube::api::{DynamicObject, ListParams};
 use kube::{Api, Client};
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch as channel};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::held::{Held, Told, Trouble, What, kinds};
+use super::kept::{self, Current, Document, Shelf};
+use super::narrator::Narrator;
 use super::observed::Observed;
+use super::pace::{Pace, Road};
 use super::registry::{Health, Link, registrations};
-use super::watch::{Backoff, Heard, Message, Watch, resource};
-use super::{Clients, Given, Missing, Options, SecretQuery, access, trouble};
+use super::roots::{NewRoot, Roots};
+use super::watch::{Heard, Message, Watch, resource};
+use super::{Clients, Given, Missing, Options, SecretQuery, Stale, access, definitions, trouble};
 use crate::crd::Spec;
 use crate::model::{Code, Finding, Kind, Name, SecretBytes};
 
@@ -26,6 +31,16 @@ const TELL_AFTER: Duration = Duration::from_millis(400);
 
 /// Messages that are taken in before what came of them is given.
 const AT_ONCE: usize = 20_000;
+
+/// How long a start waits for an API server that does not answer, before what an earlier run kept counts.
+const AWAITED: Duration = Duration::from_millis(500);
+
+/// How long it waits for one that has answered some questions.
+const LISTED_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long what is read is another than what is kept, at most; in large clusters longer, by what each object takes.
+const KEPT_EVERY: Duration = Duration::from_secs(5);
+const KEPT_PER_OBJECT: Duration = Duration::from_micros(500);
 
 /// The namespace that every cluster has, and whose uid no two share.
 const SYSTEM: &str = "kube-system";
@@ -55,12 +70,18 @@ pub(super) struct Hub<T> {
     clients: Clients,
     tell: channel::Sender<BTreeMap<Name, Health>>,
     management: Option<Client>,
+    /// The bound of all attempts after failures.
+    pace: Pace,
+    /// The way to the management cluster.
+    road: Arc<Road>,
     /// What makes the management cluster itself.
     uid: Option<String>,
     links: BTreeMap<Name, Link>,
     /// Clusters that are not reached, and why.
     unreached: BTreeMap<Name, String>,
     wanted: BTreeMap<SecretQuery, Instant>,
+    /// Whether it is known which Secrets are wanted.
+    is_asked: bool,
     answered: Arc<BTreeSet<SecretQuery>>,
     secrets: BTreeMap<(Name, What), AbortHandle>,
     out: mpsc::UnboundedSender<Message>,
@@ -71,19 +92,42 @@ pub(super) struct Hub<T> {
     is_known: bool,
     /// When to tell what is wrong.
     told_at: Option<Instant>,
+    narrator: Narrator,
+    begun: Instant,
+    /// When it was last looked whether something of an earlier run is to count.
+    looked: Instant,
+    /// What an earlier run kept of clusters that were not listed yet.
+    earlier: BTreeMap<Name, kept::Cluster<Value>>,
+    /// Keeps what is read, where there is a place for it.
+    keep: Option<Box<dyn FnMut(Current) + Send>>,
+    /// What was kept last, and when.
+    kept: Option<(u64, Instant)>,
+    /// Since when clusters are not what they are at their API servers.
+    stale: Stale,
+    roots: Roots,
 }
 
 impl<T: FnMut(Given) -> bool> Hub<T> {
     pub(super) fn new(
         options: Options,
         take: T,
-        (observed, missing, clients): (Observed, Missing, Clients),
+        (observed, missing, clients, stale): (Observed, Missing, Clients, Stale),
         tell: channel::Sender<BTreeMap<Name, Health>>,
+        shelf: Option<Shelf>,
     ) -> Self {
         let (out, inbox) = mpsc::unbounded_channel();
         let (reached, reaches) = mpsc::unbounded_channel();
         let held = Held::new(&options.management);
+        let pace = Pace::default();
+        let (earlier, keep) = match shelf {
+            Some(shelf) => (shelf.earlier.filter(|earlier| earlier.server == options.server), Some(shelf.keep)),
+            None => (None, None),
+        };
+        let earlier = earlier.map(|earlier| earlier.clusters).unwrap_or_default();
+        let now = Instant::now();
         Self {
+            road: Arc::new(Road::new(pace.clone())),
+            pace,
             options,
             take,
             held,
@@ -104,6 +148,15 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
             reaches: Some(reaches),
             is_known: false,
             told_at: None,
+            narrator: Narrator::new(now),
+            begun: now,
+            looked: now,
+            is_asked: false,
+            earlier: earlier.into_iter().map(|(name, cluster)| (name.as_str().into(), cluster)).collect(),
+            keep,
+            kept: None,
+            stale,
+            roots: Roots::default(),
         }
     }
 
@@ -111,7 +164,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
     pub(super) async fn run(
         mut self,
         config: kube::Config,
-        mut asked: channel::Receiver<BTreeSet<SecretQuery>>,
+        (mut asked, mut new_roots): (channel::Receiver<BTreeSet<SecretQuery>>, mpsc::UnboundedReceiver<NewRoot>),
         mut stop: oneshot::Receiver<()>,
     ) {
         let (Some(mut inbox), Some(mut reaches)) = (self.inbox.take(), self.reaches.take()) else { return };
@@ -132,7 +185,10 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
                 }
             };
             tokio::select! {
-                _ = &mut stop => return,
+                _ = &mut stop => {
+                    self.keep(true);
+                    return;
+                }
                 message = inbox.recv() => {
                     let Some(message) = message else { return };
                     self.hear(message);
@@ -153,12 +209,32 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
                     let wanted = asked.borrow_and_update().clone();
                     self.ask(wanted);
                 }
+                Some(new) = new_roots.recv() => {
+                    if let Some(client) = self.management.clone() {
+                        self.roots.make(client, &self.options, new, self.out.clone());
+                    }
+                }
                 () = waited => {}
             }
+            self.recall();
             self.register();
             if !self.give() {
                 return;
             }
+            self.narrate();
+            self.keep(false);
+        }
+    }
+
+    /// Says in the log what is waited for.
+    fn narrate(&mut self) {
+        if self.answered_at_all() {
+            let is_listed = self.held.clusters().all(|name| self.held.recalled(name).is_none());
+            if let Some(line) = self.narrator.ends().filter(|_| is_listed) {
+                tracing::info!("{line}");
+            }
+        } else if let Some(line) = self.narrator.says(&self.held, &self.unreached, &self.options, Instant::now()) {
+            tracing::warn!("{line}");
         }
     }
 
@@ -183,11 +259,15 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
             .filter(|(query, asked)| self.is_answered(query, **asked))
             .map(|(q, _)| q.clone())
             .collect();
+        if let Some(known) = self.roots.change() {
+            is_wanted &= (self.take)(Given::Roots(known));
+        }
         if *self.answered != answered {
             self.answered = Arc::new(answered);
             is_wanted &= (self.take)(Given::Answered(self.answered.clone()));
         }
         let health = self.health();
+        self.tell_stale(&health);
         self.tell.send_if_modified(|told| {
             let is_other = *told != health;
             *told = health;
@@ -205,9 +285,10 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
         if !is_current {
             return;
         }
-        if let What::Credential(secret) = &what {
-            self.hear_credential(secret, heard);
-            return;
+        match &what {
+            What::Credential(secret) => return self.hear_credential(secret, heard),
+            What::Roots => return self.roots.hear(heard),
+            What::Kind(_) | What::Secret(..) | What::Secrets(_) | What::Definitions => {}
         }
         if matches!(heard, Heard::Failed(Trouble::Unreachable(_) | Trouble::Refused(_))) {
             tracing::debug!(%cluster, ?what, "a watch failed");
@@ -218,26 +299,33 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
             Heard::Deleted(id) => self.held.deleted(&cluster, &what, &id),
             Heard::Failed(trouble) => self.held.troubled(&cluster, &what, trouble),
             Heard::Recovered => self.held.recovered(&cluster, &what),
+            Heard::Outdated(kinds) => self.held.outdated(&cluster, kinds),
         }
     }
 
     fn follow_management(&mut self, client: Client) {
         let name = self.options.management.clone();
-        for kind in kinds() {
-            self.watch(&client, &name, 0, What::Kind(kind));
+        let road = self.road.clone();
+        for what in kinds().map(What::Kind).chain([What::Roots]) {
+            self.watch((&client, &road), &name, 0, what);
         }
+        self.watch_definitions(&client, &name, 0);
         let reached = self.reached.clone();
         let (cluster, asked) = (name, client.clone());
         tokio::spawn(async move {
-            let mut backoff = Backoff::default();
+            let mut scout = None;
             loop {
                 match uid_of(&asked).await {
                     Ok(uid) => {
+                        road.is_open(scout);
                         // Nobody hears it when the source ends.
                         let _ = reached.send(Reached { cluster, turn: 0, outcome: Ok((asked, uid)) });
                         return;
                     }
-                    Err(_) => tokio::time::sleep(backoff.pause()).await,
+                    Err(_) => {
+                        drop(scout);
+                        scout = road.wait().await;
+                    }
                 }
             }
         });
@@ -245,17 +333,28 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
         self.management = Some(client);
     }
 
-    fn watch(&self, client: &Client, cluster: &Name, turn: u64, what: What) -> AbortHandle {
+    fn watch(&self, (client, road): (&Client, &Arc<Road>), cluster: &Name, turn: u64, what: What) -> AbortHandle {
         let watch = Watch {
             client: client.clone(),
+            road: road.clone(),
             cluster: cluster.clone(),
             turn,
             what,
             admin_namespace: self.options.admin_namespace.clone(),
+            keeps: self.keep.is_some(),
             observed: self.observed.clone(),
             out: self.out.clone(),
         };
         tokio::spawn(watch.run()).abort_handle()
+    }
+
+    fn watch_definitions(&self, client: &Client, cluster: &Name, turn: u64) -> AbortHandle {
+        let (cluster, out) = (cluster.clone(), self.out.clone());
+        let tell = move |kinds| {
+            let (cluster, heard) = (cluster.clone(), Heard::Outdated(kinds));
+            out.send(Message { cluster, turn, what: What::Definitions, heard }).is_ok()
+        };
+        tokio::spawn(definitions::follow(client.clone(), tell)).abort_handle()
     }
 
     // Clusters
@@ -275,6 +374,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
             self.unreached.remove(&name);
             self.clients.set(&name, None);
             self.held.remove(&name);
+            self.earlier.remove(&name);
             self.observed.forget_cluster(&name);
             self.secrets.retain(|(cluster, _), task| {
                 let stays = *cluster != name;
@@ -285,7 +385,8 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
             });
         }
         for (name, registration) in registered {
-            if !self.is_known && !registration.skips_warming && self.was_connected(&registration.id) {
+            let was_connected = self.was_connected(&registration.id) || self.earlier.contains_key(&name);
+            if !self.is_known && !registration.skips_warming && was_connected {
                 self.held.wait_for(&name);
             }
             if self.links.get(&name).is_some_and(|link| link.registration == registration) {
@@ -305,7 +406,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
             if is_watched && kubeconfig.is_some() {
                 self.connect(&name, kubeconfig);
             } else if !self.secrets.contains_key(&(management.clone(), What::Credential(secret.clone()))) {
-                let task = self.watch(&client, &management, 0, What::Credential(secret.clone()));
+                let task = self.watch((&client, &self.road), &management, 0, What::Credential(secret.clone()));
                 self.secrets.insert((management.clone(), What::Credential(secret)), task);
             }
         }
@@ -343,7 +444,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
                 }
                 return;
             }
-            Heard::Recovered => return,
+            Heard::Recovered | Heard::Outdated(_) => return,
         };
         let kubeconfig = told.as_ref().and_then(|told| match &*told.object.spec() {
             Spec::Secret(secret) => access::kubeconfig_of(secret).cloned(),
@@ -418,6 +519,8 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
         link.is_looked_for = true;
         let Some(kubeconfig) = kubeconfig else { return };
         let (cluster, turn, reached) = (name.clone(), link.turn, self.reached.clone());
+        let road = Arc::new(Road::new(self.pace.clone()));
+        link.road = Some(road.clone());
         let connecting = async move {
             let tell = |outcome| reached.send(Reached { cluster: cluster.clone(), turn, outcome }).is_ok();
             let client = match access::remote(&kubeconfig).await.map(Client::try_from) {
@@ -431,10 +534,11 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
                     return;
                 }
             };
-            let mut backoff = Backoff::default();
+            let mut scout = None;
             loop {
                 match uid_of(&client).await {
                     Ok(uid) => {
+                        road.is_open(scout);
                         tell(Ok((client, uid)));
                         return;
                     }
@@ -442,7 +546,8 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
                         if !tell(Err(Unreached::Trouble(trouble))) {
                             return;
                         }
-                        tokio::time::sleep(backoff.pause()).await;
+                        drop(scout);
+                        scout = road.wait().await;
                     }
                 }
             }
@@ -504,10 +609,13 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
         tracing::info!(cluster = %name, "connected");
         link.uid = Some(uid);
         link.client = Some(client.clone());
+        let Some(road) = link.road.clone() else { return };
         self.clients.set(name, Some(client.clone()));
         self.unreached.remove(name);
         self.held.say(name, None);
-        let tasks: Vec<AbortHandle> = kinds().map(|kind| self.watch(&client, name, turn, What::Kind(kind))).collect();
+        let definitions = self.watch_definitions(&client, name, turn);
+        let tasks = kinds().map(|kind| self.watch((&client, &road), name, turn, What::Kind(kind)));
+        let tasks: Vec<AbortHandle> = tasks.chain([definitions]).collect();
         if let Some(link) = self.links.get_mut(name) {
             link.tasks.extend(tasks);
         }
@@ -546,6 +654,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
     /// Takes over which Secrets are asked for.
     fn ask(&mut self, wanted: BTreeSet<SecretQuery>) {
         let now = Instant::now();
+        self.is_asked = true;
         self.wanted.retain(|query, _| wanted.contains(query));
         for query in wanted {
             self.wanted.entry(query).or_insert(now);
@@ -572,19 +681,19 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
             if self.secrets.contains_key(&(cluster.clone(), what.clone())) {
                 continue;
             }
-            if let Some((client, turn)) = self.client(&cluster) {
-                let task = self.watch(&client, &cluster, turn, what.clone());
+            if let Some((client, road, turn)) = self.client(&cluster) {
+                let task = self.watch((&client, &road), &cluster, turn, what.clone());
                 self.secrets.insert((cluster, what), task);
             }
         }
     }
 
-    fn client(&self, cluster: &Name) -> Option<(Client, u64)> {
+    fn client(&self, cluster: &Name) -> Option<(Client, Arc<Road>, u64)> {
         if *cluster == self.options.management {
-            return self.management.clone().map(|client| (client, 0));
+            return self.management.clone().map(|client| (client, self.road.clone(), 0));
         }
         let link = self.links.get(cluster)?;
-        Some((link.client.clone()?, link.turn))
+        Some((link.client.clone()?, link.road.clone()?, link.turn))
     }
 
     /// The watches that answer a question.
@@ -601,16 +710,106 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
 
     fn is_answered(&self, query: &SecretQuery, asked: Instant) -> bool {
         asked.elapsed() >= ANSWER_WITHIN
-            || self
-                .places(query)
-                .iter()
-                .all(|(cluster, what)| self.client(cluster).is_none() || self.held.is_answered(cluster, what))
+            || self.places(query).iter().all(|(cluster, what)| {
+                self.held.is_answered(cluster, what)
+                    || (self.client(cluster).is_none() && self.held.recalled(cluster).is_none())
+            })
     }
 
     /// When the next question counts as answered, or something is to be told.
     fn due(&self) -> Option<Instant> {
         let open = self.wanted.iter().filter(|(query, _)| !self.answered.contains(*query));
-        open.map(|(_, asked)| *asked + ANSWER_WITHIN).chain(self.told_at).min()
+        let narrated = (!self.answered_at_all()).then(|| self.narrator.due(Instant::now()));
+        let recalls = (!self.earlier.is_empty()).then_some([AWAITED, LISTED_WITHIN]).into_iter().flatten();
+        let recalls = recalls.map(|after| self.begun + after).filter(|at| *at > self.looked);
+        let answered = open.map(|(_, asked)| *asked + ANSWER_WITHIN);
+        answered.chain(self.told_at).chain(narrated).chain(recalls).chain(self.keeps_at()).min()
+    }
+}
+
+impl<T: FnMut(Given) -> bool> Hub<T> {
+    /// Takes clusters as an earlier run kept them, where their API servers do not answer.
+    ///
+    /// # Rule
+    /// R10, R11.
+    fn recall(&mut self) {
+        self.looked = Instant::now();
+        if self.earlier.is_empty() || self.looked < self.begun + AWAITED {
+            return;
+        }
+        let management = &self.options.management;
+        let is_late = self.looked >= self.begun + LISTED_WITHIN;
+        let away: Vec<Name> = self
+            .earlier
+            .keys()
+            .filter(|name| {
+                let is_without_credential = self.held.recalled(management).is_some()
+                    && self.links.get(*name).is_some_and(|link| link.kubeconfig.is_none());
+                let is_unreached = self.unreached.contains_key(*name) || is_without_credential;
+                let is_away = self.held.is_away(name) || is_unreached;
+                is_away && !self.held.takes_part(name) && (is_late || !self.held.has_begun(name))
+            })
+            .cloned()
+            .collect();
+        for name in away {
+            let recalled = self.earlier.remove(&name).and_then(|kept| kept.recall(&name));
+            let Some(recalled) = recalled else { continue };
+            tracing::warn!(
+                cluster = %name, objects = recalled.told.len(), at = %recalled.at,
+                "its API server does not answer; its objects are those that were kept then, until it does"
+            );
+            if name == self.options.management {
+                self.roots.recall(&recalled.roots);
+            }
+            self.held.recall(&name, recalled);
+        }
+        let held = &self.held;
+        self.earlier.retain(|name, _| !held.takes_part(name));
+    }
+
+    /// When to keep what is read, where something is another than what is kept.
+    fn keeps_at(&self) -> Option<Instant> {
+        let is_answered = self.is_asked && self.answered.len() == self.wanted.len();
+        if self.keep.is_none() || !self.answered_at_all() || !is_answered {
+            return None;
+        }
+        let pause = KEPT_EVERY.max(KEPT_PER_OBJECT * u32::try_from(self.held.len()).unwrap_or(u32::MAX));
+        match self.kept {
+            Some((revision, _)) if revision == self.held.revision() => None,
+            Some((_, at)) => Some(at + pause),
+            None => Some(self.begun),
+        }
+    }
+
+    /// Keeps what is read, if it is time.
+    fn keep(&mut self, is_last: bool) {
+        let now = Instant::now();
+        if self.keeps_at().is_none_or(|at| at > now && !is_last) {
+            return;
+        }
+        let Some(keep) = &mut self.keep else { return };
+        self.kept = Some((self.held.revision(), now));
+        let at = jiff::Timestamp::now();
+        let clusters = self.held.clusters().filter_map(|name| {
+            let roots = if *name == self.options.management { self.roots.objects() } else { Vec::new() };
+            Some((name.to_string(), self.held.kept(name, at, &roots)?))
+        });
+        keep(Document { server: self.options.server.clone(), clusters: clusters.collect() });
+    }
+
+    /// Tells which clusters are not what they are at their API servers, and since when.
+    fn tell_stale(&self, health: &BTreeMap<Name, Health>) {
+        let ill = health.iter().filter(|(name, health)| health.is_synced && self.is_stale(name, health));
+        let held = &self.held;
+        let reason = |health: &'_ Health| match health.message.as_str() {
+            "" => "it is being listed".to_owned(),
+            message => message.to_owned(),
+        };
+        self.stale.set(ill.map(|(name, health)| (name, held.recalled(name), reason(health))));
+    }
+
+    fn is_stale(&self, name: &Name, health: &Health) -> bool {
+        !health.message.is_empty() || self.held.recalled(name).is_some()
     }
 }
 

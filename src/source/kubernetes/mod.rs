@@ -16,7 +16,8 @@
 //!
 //! # What goes wrong, and what then
 //! - A server that does not answer, a list that fails half-way, a watch that ends: what was read last stays in force, and
-//!   it is asked again, after pauses that grow from 0.25 to 10 s.
+//!   it is asked again, after pauses that grow from 0.25 to 10 s. Of those who ask a server that is out of reach one tries, and
+//!   the others go when it got through; all of them together make at most 20 attempts after failures in a second (`pace`).
 //! - `410 Gone`: everything of the kind is listed again and compared; what is the same wakes nobody.
 //! - A kind that is not served has no objects. One that was served before keeps them.
 //! - A cluster that cannot be reached delays nobody, but at a start one that had been connected before (R10).
@@ -26,20 +27,28 @@
 //! One connection for each kind and named Secret of each cluster. An event costs what its object costs to decode.
 
 mod access;
+mod definitions;
 mod held;
 mod hub;
+mod kept;
+mod narrator;
 mod observed;
+mod pace;
 mod registry;
+mod roots;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{oneshot, watch as channel};
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch as channel};
 
-pub use access::{Access, AccessError};
+pub use access::{Access, AccessError, Credential};
+pub use kept::{Current, Document, Earlier, Manifest, Shelf};
 pub use observed::{Observed, Written};
 pub use registry::Health;
+pub use roots::{NewRoot, RootSecret, RootSecrets};
 pub use watch::resource;
 
 use self::held::Trouble;
@@ -53,6 +62,10 @@ pub struct Options {
     pub management: Name,
     /// The namespace there that registers clusters (R3).
     pub admin_namespace: Name,
+    /// Address of the management cluster's API server, for people.
+    pub server: String,
+    /// Where the credential for it was found, for people.
+    pub credential: String,
 }
 
 /// A question for Secrets.
@@ -71,6 +84,8 @@ pub enum Given {
     Batch(Batch),
     /// The questions for Secrets that are answered now, by what the batches before it hold. Replaces what was given before.
     Answered(Arc<BTreeSet<SecretQuery>>),
+    /// What is known of the Secrets in which generated roots of trust are kept. Replaces what was given before.
+    Roots(RootSecrets),
 }
 
 /// API servers that are followed for as long as this is kept.
@@ -78,6 +93,7 @@ pub enum Given {
 pub struct Kubernetes {
     observed: Observed,
     missing: Missing,
+    stale: Stale,
     clients: Clients,
     health: channel::Receiver<BTreeMap<Name, Health>>,
     _running: oneshot::Sender<()>,
@@ -132,30 +148,86 @@ impl Missing {
     }
 }
 
+/// Clusters whose objects are not known to be what they are at their API servers. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Stale(Arc<Mutex<BTreeMap<Name, Since>>>);
+
+/// Since when, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// Since when; for objects that were kept over a restart, when they were kept.
+    pub at: Timestamp,
+    /// Whether they were kept over a restart.
+    pub is_recalled: bool,
+    /// What is wrong, for people.
+    pub reason: String,
+}
+
+impl Stale {
+    /// By cluster; empty where all are followed.
+    #[must_use]
+    pub fn get(&self) -> BTreeMap<Name, Since> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes over which are, with when they were kept where they were.
+    fn set<'a>(&self, ill: impl Iterator<Item = (&'a Name, Option<Timestamp>, String)>) {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = |(name, recalled, reason): (&Name, Option<Timestamp>, String)| {
+            let known = table.get(name).filter(|known| !known.is_recalled).map(|known| known.at);
+            let at = recalled.or(known).unwrap_or_else(Timestamp::now);
+            (name.clone(), Since { at, is_recalled: recalled.is_some(), reason })
+        };
+        let now: BTreeMap<Name, Since> = ill.map(since).collect();
+        *table = now;
+    }
+}
+
+/// What it works with.
+#[derive(Debug)]
+pub struct With {
+    /// Which Secrets are to be read.
+    pub asked: channel::Receiver<BTreeSet<SecretQuery>>,
+    /// Roots of trust that are to be kept in Secrets.
+    pub new_roots: mpsc::UnboundedReceiver<NewRoot>,
+    /// Is told how connected clusters are asked.
+    pub clients: Clients,
+    /// Where what was read last is kept over a restart.
+    pub shelf: Option<Shelf>,
+    /// Dropped at its end, when that is kept.
+    pub at_work: std::sync::mpsc::Sender<std::convert::Infallible>,
+}
+
 impl Kubernetes {
     /// Follows API servers, by a thread of its own, which gives everything first and then every difference. Ends when nobody
-    /// wants more, or with what this returns. `asked` says which Secrets are to be read,
-    /// and `clients` is told how connected clusters are asked.
+    /// wants more, or with what this returns.
     ///
     /// # Errors
     /// Where no thread can be started.
     pub fn start(
         config: kube::Config,
         options: Options,
-        asked: channel::Receiver<BTreeSet<SecretQuery>>,
-        clients: Clients,
+        with: With,
         take: impl FnMut(Given) -> bool + Send + 'static,
     ) -> std::io::Result<Self> {
         let (running, stop) = oneshot::channel();
         let (tell, health) = channel::channel(BTreeMap::new());
-        let (observed, missing) = (Observed::default(), Missing::default());
-        let shared = (observed.clone(), missing.clone(), clients.clone());
-        let hub = hub::Hub::new(options, take, shared, tell);
+        let (observed, missing, stale) = (Observed::default(), Missing::default(), Stale::default());
+        let With { asked, new_roots, clients, shelf, at_work } = with;
+        let shared = (observed.clone(), missing.clone(), clients.clone(), stale.clone());
+        let hub = hub::Hub::new(options, take, shared, tell, shelf);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new()
-            .name("kubernetes".to_owned())
-            .spawn(move || runtime.block_on(hub.run(config, asked, stop)))?;
-        Ok(Self { observed, missing, clients, health, _running: running })
+        std::thread::Builder::new().name("kubernetes".to_owned()).spawn(move || {
+            runtime.block_on(hub.run(config, (asked, new_roots), stop));
+            drop(at_work);
+        })?;
+        Ok(Self { observed, missing, stale, clients, health, _running: running })
+    }
+
+    /// Which clusters are not what they are at their API servers.
+    #[must_use]
+    pub fn stale(&self) -> &Stale {
+        &self.stale
     }
 
     /// The statuses that objects have now.

@@ -1,10 +1,12 @@
 //! Registered clusters: which there are, which credential each has, and how each stands.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 
 use super::held::Held;
+use super::pace::Road;
 use crate::crd::{Object, Spec};
 use crate::model::{Kind, Name, ObjectRef, SecretBytes};
 
@@ -47,13 +49,15 @@ pub(super) struct Link {
     /// What makes the cluster itself: two of one are one.
     pub(super) uid: Option<String>,
     pub(super) client: Option<kube::Client>,
+    /// The way to it over this connection.
+    pub(super) road: Option<Arc<Road>>,
     pub(super) tasks: Vec<AbortHandle>,
 }
 
 impl Link {
     pub(super) fn new(registration: Registration) -> Self {
-        let (kubeconfig, uid, client) = (None, None, None);
-        Self { registration, turn: 0, kubeconfig, is_looked_for: false, uid, client, tasks: Vec::new() }
+        let (kubeconfig, uid, client, road) = (None, None, None, None);
+        Self { registration, turn: 0, kubeconfig, is_looked_for: false, uid, client, road, tasks: Vec::new() }
     }
 
     /// Ends what runs over the connection; what it says after this is nobody's.

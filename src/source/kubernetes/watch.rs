@@ -1,7 +1,7 @@
 //! One watch: a kind of a cluster, or some of its Secrets, from its API server to messages. Lists in pages, watches with
 //! bookmarks, begins anew after `410 Gone`, and asks again after a growing pause when it gets nothing.
 
-use std::hash::{BuildHasher, RandomState};
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio_stream::StreamExt as _;
 
 use super::held::{Told, Trouble, What};
 use super::observed::{Observed, Written};
+use super::pace::{Backoff, LONGEST_PAUSE, Road};
 use crate::crd::yaml::decode_value;
 use crate::model::{Kind, Name, ObjectRef};
 
@@ -24,12 +25,6 @@ const PAGE: u32 = 500;
 /// How long a watch lasts, in seconds, before it is opened anew; one that is dead without a word is noticed then.
 const LASTS: u32 = 120;
 
-/// The first pause after a failure; each further one doubles it.
-const PAUSE: Duration = Duration::from_millis(250);
-
-/// The longest pause after failures. A server that is back, and a kind that is served now, are noticed that late.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
 /// Failures in a row of a watch that had listed, before anybody is told: a connection that is closed now and then is none.
 const TOLERATED: u32 = 1;
 
@@ -38,6 +33,9 @@ const SILENT: Duration = Duration::from_secs(1);
 
 /// How long the answer to that may take.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// The label of Secrets with roots of trust that Chancery made.
+pub(super) const ROOT_LABEL: &str = "chancery/root";
 
 /// Where kubectl keeps the whole object once more.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -55,6 +53,8 @@ pub(super) enum Heard {
     Failed(Trouble),
     /// It goes on after failures.
     Recovered,
+    /// Which kinds are defined otherwise than by this version.
+    Outdated(BTreeSet<Kind>),
 }
 
 /// A message of a watch.
@@ -67,41 +67,17 @@ pub(super) struct Message {
     pub(super) heard: Heard,
 }
 
-/// Pauses that grow with failures in a row, and differ from one to another, so that not all ask at once.
-#[derive(Debug, Default)]
-pub(super) struct Backoff {
-    failures: u32,
-}
-
-impl Backoff {
-    /// After a failure: how long to wait.
-    pub(super) fn pause(&mut self) -> Duration {
-        let whole = PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
-        self.failures += 1;
-        // Between half and whole. The keys of a new hasher are chance enough.
-        let chance = u32::try_from(RandomState::new().hash_one(0) % 1000).unwrap_or_default();
-        whole / 2 + whole / 2 * chance / 1000
-    }
-
-    /// How many failures there were in a row.
-    pub(super) fn failures(&self) -> u32 {
-        self.failures
-    }
-
-    /// After a success; whether there was a failure before.
-    pub(super) fn reset(&mut self) -> bool {
-        std::mem::take(&mut self.failures) > 0
-    }
-}
-
 /// One watch.
 pub(super) struct Watch {
     pub(super) client: Client,
+    pub(super) road: Arc<Road>,
     pub(super) cluster: Name,
     pub(super) turn: u64,
     pub(super) what: What,
-    /// The namespace of [`What::Credential`].
+    /// The namespace of [`What::Credential`] and [`What::Roots`].
     pub(super) admin_namespace: Name,
+    /// Whether objects are kept over a restart.
+    pub(super) keeps: bool,
     pub(super) observed: Observed,
     pub(super) out: mpsc::UnboundedSender<Message>,
 }
@@ -120,6 +96,12 @@ impl Watch {
             }
             What::Secret(namespace, name) => self.one(namespace, name, &resource, config),
             What::Credential(name) => self.one(&self.admin_namespace, name, &resource, config),
+            // Looked at otherwise.
+            What::Definitions => return,
+            What::Roots => {
+                let api = Api::namespaced_with(self.client.clone(), &self.admin_namespace, &resource);
+                (api, config.labels(ROOT_LABEL))
+            }
         };
         let asks = ListParams {
             label_selector: config.label_selector.clone(),
@@ -128,19 +110,24 @@ impl Watch {
             ..ListParams::default()
         };
         let mut stream = pin!(watcher(api.clone(), config));
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut scout) = (Backoff::default(), None);
         let (mut listing, mut has_listed, mut was_told) = (Vec::new(), false, false);
+        let mut silence = SILENT;
         loop {
             let event = if was_told && has_listed {
-                match tokio::time::timeout(SILENT, stream.next()).await {
+                match tokio::time::timeout(silence, stream.next()).await {
                     Ok(event) => event,
                     Err(_) => {
                         let answer = tokio::time::timeout(ANSWER, api.list(&asks)).await;
-                        if matches!(answer, Ok(Ok(_))) {
-                            (was_told, _) = (false, backoff.reset());
-                            if !self.say(Heard::Recovered) {
-                                return;
-                            }
+                        if !matches!(answer, Ok(Ok(_))) {
+                            silence = (silence * 2).min(LONGEST_PAUSE);
+                            continue;
+                        }
+                        (was_told, silence) = (false, SILENT);
+                        backoff.reset();
+                        self.road.is_open(scout.take());
+                        if !self.say(Heard::Recovered) {
+                            return;
                         }
                         continue;
                     }
@@ -149,53 +136,69 @@ impl Watch {
                 stream.next().await
             };
             let Some(event) = event else { return };
-            let heard = match event {
-                Ok(event) => {
-                    backoff.reset();
-                    if std::mem::take(&mut was_told) && !self.say(Heard::Recovered) {
-                        return;
-                    }
-                    match event {
-                        Event::Init => {
-                            listing.clear();
-                            continue;
-                        }
-                        Event::InitApply(object) => {
-                            listing.extend(read(&self.cluster, kind, object));
-                            continue;
-                        }
-                        Event::InitDone => {
-                            has_listed = true;
-                            let told = std::mem::take(&mut listing);
-                            let ids = told.iter().map(|(told, _)| told.object.meta.id.clone());
-                            self.observed.list(kind, &self.cluster, &ids.collect());
-                            Heard::Listed(told.into_iter().map(|(told, written)| self.note(told, written)).collect())
-                        }
-                        Event::Apply(object) => match read(&self.cluster, kind, object) {
-                            Some((told, written)) => Heard::Put(Box::new(self.note(told, written))),
-                            None => continue,
-                        },
-                        Event::Delete(object) => {
-                            let id = self.id(kind, &object);
-                            self.observed.forget(&id);
-                            Heard::Deleted(id)
-                        }
-                    }
+            let event = match event {
+                // It begins to ask, which is no answer.
+                Ok(Event::Init) => {
+                    listing.clear();
+                    continue;
                 }
+                Ok(event) => event,
                 Err(error) => {
                     let trouble = trouble(&error);
+                    let is_answer = is_answer(&error);
+                    if is_answer {
+                        self.road.is_open(scout.take());
+                    }
                     // A list that is too old is asked for again at once, and is nothing to be told.
-                    let is_told = !has_listed || backoff.failures() >= TOLERATED;
-                    if is_told {
+                    if !has_listed || backoff.failures() >= TOLERATED {
                         was_told = true;
                         if !self.say(Heard::Failed(trouble)) {
                             return;
                         }
                     }
-                    tokio::time::sleep(backoff.pause()).await;
+                    if is_answer {
+                        self.road.pause(&mut backoff).await;
+                    } else {
+                        // How often this watch failed counts for what is told only.
+                        backoff.pause();
+                        drop(scout.take());
+                        scout = self.road.wait().await;
+                    }
                     continue;
                 }
             };
+            self.road.is_open(scout.take());
+            let heard = match event {
+                Event::Init => continue,
+                Event::InitApply(object) => {
+                    listing.extend(read(&self.cluster, kind, object, self.keeps));
+                    continue;
+                }
+                Event::InitDone => {
+                    has_listed = true;
+                    let told = std::mem::take(&mut listing);
+                    let ids = told.iter().map(|(told, _)| told.object.meta.id.clone());
+                    self.observed.list(kind, &self.cluster, &ids.collect());
+                    Heard::Listed(told.into_iter().map(|(told, written)| self.note(told, written)).collect())
+                }
+                Event::Apply(object) => {
+                    backoff.reset();
+                    match read(&self.cluster, kind, object, self.keeps) {
+                        Some((told, written)) => Heard::Put(Box::new(self.note(told, written))),
+                        None => continue,
+                    }
+                }
+                Event::Delete(object) => {
+                    backoff.reset();
+                    let id = self.id(kind, &object);
+                    self.observed.forget(&id);
+                    Heard::Deleted(id)
+                }
+            };
+            if std::mem::take(&mut was_told) && !self.say(Heard::Recovered) {
+                return;
+            }
+            silence = SILENT;
             if !self.say(heard) {
                 return;
             }
@@ -211,7 +214,7 @@ impl Watch {
     fn kind(&self) -> Kind {
         match self.what {
             What::Kind(kind) => kind,
-            What::Secret(..) | What::Secrets(_) | What::Credential(_) => Kind::Secret,
+            What::Secret(..) | What::Secrets(_) | What::Credential(_) | What::Roots | What::Definitions => Kind::Secret,
         }
     }
 
@@ -240,7 +243,7 @@ impl Watch {
 }
 
 /// Decodes an object as a manifest is decoded.
-fn read(cluster: &Name, kind: Kind, mut object: DynamicObject) -> Option<(Told, Option<Written>)> {
+fn read(cluster: &Name, kind: Kind, mut object: DynamicObject, keeps: bool) -> Option<(Told, Option<Written>)> {
     let written = kind.is_v2().then(|| Written::of(&mut object));
     let metadata = &mut object.metadata;
     metadata.managed_fields = None;
@@ -253,8 +256,12 @@ fn read(cluster: &Name, kind: Kind, mut object: DynamicObject) -> Option<(Told, 
         kind: kind.as_str().to_owned(),
     });
     let value = serde_json::to_value(object).unwrap_or(Value::Null);
+    // What reads as it was written needs no text of its own. Kubernetes' own kinds were checked by the API server.
+    let text = (keeps && kind.is_v2()).then(|| value.to_string());
     let (object, findings) = decode_value(value, cluster);
-    Some((Told { object: Arc::new(object?), findings }, written))
+    let object = object?;
+    let text = text.filter(|_| !findings.is_empty() || !object.defects.is_empty()).map(Arc::from);
+    Some((Told { object: Arc::new(object), findings, text }, written))
 }
 
 /// How a kind is addressed.
@@ -282,24 +289,21 @@ fn trouble(error: &watcher::Error) -> Trouble {
     }
 }
 
+/// Whether the server answered, if only with a failure.
+fn is_answer(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => matches!(error, kube::Error::Api(_)),
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn pauses_grow_to_their_bound_and_begin_anew() {
-        let mut backoff = Backoff::default();
-        for failure in 0..40 {
-            let whole = PAUSE.saturating_mul(1 << failure.min(10)).min(LONGEST_PAUSE);
-            let pause = backoff.pause();
-            assert!((whole / 2..=whole).contains(&pause), "{failure}: {pause:?}");
-        }
-        assert!(backoff.reset());
-        assert!(!backoff.reset());
-        assert!(backoff.pause() <= PAUSE);
-    }
 
     /// One suite for both sources: what a manifest says is the same object from a file and from an API server, which keeps more
     /// of it.
@@ -344,7 +348,7 @@ mod tests {
             listed["metadata"]["resourceVersion"] = json!("77");
             listed["metadata"]["managedFields"] = json!([{"manager": "kubectl", "operation": "Update"}]);
             listed["metadata"]["annotations"][LAST_APPLIED] = json!(manifest.to_string());
-            let (told, written) = read(&"mgmt".into(), kind, serde_json::from_value(listed).unwrap()).unwrap();
+            let (told, written) = read(&"mgmt".into(), kind, serde_json::from_value(listed).unwrap(), false).unwrap();
             let of_file = &files.objects[0];
             assert!(crate::source::same_content(of_file, &told.object), "{of_file:?}\n{:?}", told.object);
             let texts = |findings: &[crate::model::Finding]| -> Vec<_> {

@@ -11,7 +11,7 @@ fn told(kind: Kind, cluster: &str, name: &str, revision: &str) -> Told {
         "metadata": {"name": name, "namespace": "shop", "labels": {"rev": revision}},
     });
     let (object, findings) = decode_value(value, &cluster.into());
-    Told { object: Arc::new(object.unwrap()), findings }
+    Told { object: Arc::new(object.unwrap()), findings, text: None }
 }
 
 fn id(kind: Kind, cluster: &str, name: &str) -> ObjectRef {
@@ -183,4 +183,76 @@ fn r7_a_secret_stays_as_long_as_somebody_asks_for_it() {
     held.listed(&MGMT.into(), &by_name, Vec::new());
     held.troubled(&MGMT.into(), &by_label, Trouble::Refused("\"forbidden\"".to_owned()));
     assert!(held.is_answered(&MGMT.into(), &by_name) && held.is_answered(&MGMT.into(), &by_label));
+}
+
+fn kept(held: &Held, cluster: &str) -> Recalled {
+    let now = "2026-01-01T00:00:00Z".parse().unwrap();
+    let current = held.kept(&cluster.into(), now, &[]).unwrap();
+    // As it stands on the disk.
+    let text = serde_json::to_string(&current).unwrap();
+    let earlier: kept::Cluster<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    earlier.recall(&cluster.into()).unwrap()
+}
+
+#[test]
+fn r10_r11_what_an_earlier_run_kept_is_in_force_until_everything_is_listed() {
+    let mut before = given();
+    let (pods, nodes) = (What::Kind(Kind::Pod), What::Kind(Kind::Node));
+    let secret = What::Secret("shop".into(), "tls".into());
+    before.listed(&MGMT.into(), &nodes, vec![told(Kind::Node, MGMT, "n", "1")]);
+    before.listed(&MGMT.into(), &secret, vec![told(Kind::Secret, MGMT, "tls", "1")]);
+    before.listed(&MGMT.into(), &What::Secret("shop".into(), "none".into()), Vec::new());
+
+    let mut held = Held::new(&MGMT.into());
+    held.troubled(&MGMT.into(), &pods, Trouble::Unreachable("\"refused\"".to_owned()));
+    assert_eq!(held.batch(true), None);
+    held.recall(&MGMT.into(), kept(&before, MGMT));
+    assert!(held.is_managed() && held.missing().is_empty());
+    let all = ["n@mgmt=1", "a@mgmt=1", "tls@mgmt=1"];
+    let (extent, mut found) = summary(held.batch(true)).unwrap();
+    found.sort();
+    let mut wanted = all.map(str::to_owned).to_vec();
+    wanted.sort();
+    assert_eq!((extent, found), (Extent::Complete, wanted));
+    assert!(held.is_answered(&MGMT.into(), &secret), "it is known");
+    assert!(held.is_answered(&MGMT.into(), &What::Secret("shop".into(), "none".into())), "that there is none, too");
+    let said = held.findings().iter().map(|finding| finding.message.to_string()).collect::<String>();
+    assert!(said.contains("as it was kept at 2026-01-01T00:00:00Z"), "{said}");
+
+    // The server is back: nothing of it counts before every kind was listed.
+    held.listed(&MGMT.into(), &pods, vec![told(Kind::Pod, MGMT, "a", "2")]);
+    assert!(held.batch(true).is_none_or(|batch| batch.changes.is_empty()), "half of it is given");
+    list_all(&mut held, MGMT, &[Kind::Pod]);
+    assert_eq!(held.recalled(&MGMT.into()), None);
+    let (extent, mut found) = summary(held.batch(true)).unwrap();
+    found.sort();
+    assert_eq!((extent, found), (Extent::Changes, vec!["-n@mgmt".to_owned(), "a@mgmt=2".to_owned()]));
+}
+
+#[test]
+fn kinds_that_were_listed_count_before_what_was_kept() {
+    let before = given();
+    let mut held = Held::new(&MGMT.into());
+    held.listed(&MGMT.into(), &What::Kind(Kind::Pod), vec![told(Kind::Pod, MGMT, "b", "9")]);
+    held.recall(&MGMT.into(), kept(&before, MGMT));
+    assert_eq!(summary(held.batch(true)), lines(Extent::Complete, &["b@mgmt=9"]));
+}
+
+#[test]
+fn what_is_wrong_with_an_object_is_wrong_after_a_restart_too() {
+    let manifest = json!({
+        "apiVersion": "security.policy.gloo.solo.io/v2", "kind": "JWTPolicy",
+        "metadata": {"name": "a", "namespace": "shop"}, "spec": {"config": {"nope": 1}, "applyToRoutes": 3},
+    });
+    let (object, findings) = decode_value(manifest.clone(), &MGMT.into());
+    let object = Arc::new(object.unwrap());
+    assert!(!object.defects.is_empty());
+    let text = Some(Arc::from(manifest.to_string()));
+    let mut before = Held::new(&MGMT.into());
+    let told = Told { object: object.clone(), findings: findings.clone(), text };
+    before.listed(&MGMT.into(), &What::Kind(object.meta.id.kind), vec![told]);
+    list_all(&mut before, MGMT, &[object.meta.id.kind]);
+    let recalled = kept(&before, MGMT);
+    assert!(same_content(&recalled.told[0].object, &object));
+    assert_eq!(recalled.told[0].findings, findings);
 }
