@@ -120,8 +120,10 @@ pub enum AppError {
     #[error(transparent)]
     Access(#[from] AccessError),
     /// The credential of an API server cannot be used.
-    #[error("--kubernetes: the credential for {server} cannot be used: {reason}")]
+    #[error("{credential}: the credential for {server} cannot be used: {reason}")]
     Client {
+        /// Where it was found.
+        credential: String,
         /// Address of the API server.
         server: String,
         /// What is wrong with it.

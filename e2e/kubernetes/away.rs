@@ -102,7 +102,7 @@ fn a_kubeconfig_that_cannot_be_used_is_named_with_what_to_do() -> anyhow::Result
         (
             "no file of a key",
             with(&|text| {
-                text["users"][0]["user"] = json!({"client-certificate": "/nowhere", "client-key": "/nowhere"})
+                text["users"][0]["user"] = json!({"client-certificate": "/nowhere", "client-key": "/nowhere"});
             }),
             None,
             vec!["/nowhere"],

@@ -78,8 +78,11 @@ impl Opened {
                 let credential = access.load().await?;
                 let config = credential.config().clone();
                 // What would fail later, in a thread of its own, fails here.
-                kube::Client::try_from(config.clone())
-                    .map_err(|error| AppError::Client { server: credential.server(), reason: error.to_string() })?;
+                kube::Client::try_from(config.clone()).map_err(|error| AppError::Client {
+                    credential: credential.found().to_owned(),
+                    server: credential.server(),
+                    reason: error.to_string(),
+                })?;
                 let options = kubernetes::Options {
                     management: options.management_cluster.clone(),
                     admin_namespace: options.admin_namespace.clone(),

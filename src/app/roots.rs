@@ -83,10 +83,9 @@ impl InSecrets {
     /// See [`Identities::kept_root`](super::identities::Identities::kept_root).
     pub(super) fn kept_root(&mut self, wanted: Option<&Terms>, default: &Terms, now: i64) -> KeptRoot {
         let needs = match (&self.roots, wanted) {
-            (_, None) => false,
             (None, Some(_)) => true,
             (Some(Ok(roots)), Some(terms)) => root::needs_another(roots, terms, now),
-            (Some(Err(_)), Some(_)) => false,
+            (_, None) | (Some(Err(_)), Some(_)) => false,
         };
         if let (true, Some(Ok(_)), Some(terms)) = (needs, &self.roots, wanted) {
             self.make(terms, now);

@@ -1,10 +1,11 @@
-//! Whether the definitions that an API server has of our kinds are those of this version.
+//! Which of our kinds an API server has definitions of, and whether they are those of this version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::{Api, Client, ResourceExt as _};
+use tokio::time::Instant;
 
 use crate::crd::definition::{FINGERPRINT, fingerprint};
 use crate::model::Kind;
@@ -12,8 +13,23 @@ use crate::model::Kind;
 /// How often it is looked. A definition that was applied is noticed that late.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
-/// Looks until nobody listens, and tells which kinds are defined otherwise, when that changes.
-pub(super) async fn follow(client: Client, tell: impl Fn(BTreeSet<Kind>) -> bool) {
+/// How soon it is looked again where nobody answered.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// How long a server that starts may take to serve what it has definitions of: until then it answers 404.
+const SERVED_WITHIN: Duration = Duration::from_secs(60);
+
+/// What is defined.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Defined {
+    /// Kinds that are bound to be served, if not yet.
+    pub(super) expected: BTreeSet<Kind>,
+    /// Kinds that are defined otherwise than by this version.
+    pub(super) outdated: BTreeSet<Kind>,
+}
+
+/// Looks until nobody listens, and tells what is defined, when that changes.
+pub(super) async fn follow(client: Client, tell: impl Fn(Defined) -> bool) {
     let ours: BTreeMap<String, (Kind, String)> = Kind::ALL
         .iter()
         .filter_map(|kind| {
@@ -29,27 +45,35 @@ pub(super) async fn follow(client: Client, tell: impl Fn(BTreeSet<Kind>) -> bool
         plural: "customresourcedefinitions".to_owned(),
     };
     let api: Api<DynamicObject> = Api::all_with(client, &resource);
-    let mut told = None;
+    let (mut told, mut answered) = (None, None);
     loop {
-        match api.list_metadata(&ListParams::default()).await {
+        let defined = match api.list_metadata(&ListParams::default()).await {
             Ok(found) => {
-                let marks =
-                    found.items.iter().filter_map(|one| Some((one.name_any(), one.annotations().get(FINGERPRINT)?)));
-                let others = marks.filter_map(|(name, mark)| {
-                    let (kind, own) = ours.get(&name)?;
-                    (own != mark).then_some(*kind)
-                });
-                let others: BTreeSet<Kind> = others.collect();
-                if told.as_ref() != Some(&others) {
-                    told = Some(others.clone());
-                    if !tell(others) {
-                        return;
+                let mut defined = Defined::default();
+                for definition in &found.items {
+                    let Some((kind, own)) = ours.get(&definition.name_any()) else { continue };
+                    defined.expected.insert(*kind);
+                    if definition.annotations().get(FINGERPRINT).is_some_and(|mark| mark != own) {
+                        defined.outdated.insert(*kind);
                     }
                 }
+                if answered.get_or_insert_with(Instant::now).elapsed() > SERVED_WITHIN {
+                    defined.expected.clear();
+                }
+                Some(defined)
             }
-            // That a server is away is told by those who read objects; who may not look here misses a piece of advice.
-            Err(error) => tracing::debug!("the definitions of kinds cannot be looked at: {error}"),
+            // Who may not look here misses a piece of advice.
+            Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403 | 404) => Some(Defined::default()),
+            // That a server is away is told by those who read objects.
+            Err(_) => None,
+        };
+        let pause = if defined.is_some() { LOOK_EVERY } else { LOOK_AGAIN };
+        if let Some(defined) = defined.filter(|defined| told.as_ref() != Some(defined)) {
+            told = Some(defined.clone());
+            if !tell(defined) {
+                return;
+            }
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(pause).await;
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::definitions::Defined;
 use super::kept::{self, Manifest, Recalled};
 use crate::crd::{Change, Object};
 use crate::model::finding::sort_findings;
@@ -91,8 +92,8 @@ struct Cluster {
     deferred: BTreeMap<ObjectRef, Option<Arc<Object>>>,
     /// Texts of objects with which something is wrong.
     texts: BTreeMap<ObjectRef, Arc<str>>,
-    /// Kinds that are defined otherwise than by this version.
-    outdated: BTreeSet<Kind>,
+    /// What is defined there; none while that is unknown.
+    defined: Option<Defined>,
 }
 
 /// The kinds that are watched as a whole. Secrets are watched where they are named, and nobody reads ConfigMaps.
@@ -367,18 +368,37 @@ impl Held {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         let is_absent = trouble == Trouble::NotServed;
         cluster.troubles.insert(what.clone(), trouble);
-        // A kind that the server does not have has no objects. One that it had keeps them: a server that starts knows
-        // its kinds a little later than itself.
-        if let (What::Kind(kind), true) = (what, is_absent && what.is_optional()) {
-            cluster.unlisted.remove(kind);
-            self.look_at(name);
+        if is_absent {
+            self.settle_absent(name);
         }
     }
 
-    /// Which kinds an API server defines otherwise than this version does.
-    pub(super) fn outdated(&mut self, name: &Name, kinds: BTreeSet<Kind>) {
+    /// Which kinds an API server has definitions of.
+    pub(super) fn defined(&mut self, name: &Name, defined: Defined) {
         if let Some(cluster) = self.clusters.get_mut(name) {
-            cluster.outdated = kinds;
+            cluster.defined = Some(defined);
+            self.settle_absent(name);
+        }
+    }
+
+    /// A kind that a server neither serves nor has a definition of has no objects. One that is defined will be served: a server
+    /// that starts knows its kinds a little later than itself, and until then nothing of it counts.
+    ///
+    /// # Rule
+    /// R10.
+    fn settle_absent(&mut self, name: &Name) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        let Some(defined) = &cluster.defined else { return };
+        let is_absent = |kind: &Kind| {
+            let what = What::Kind(*kind);
+            what.is_optional()
+                && !defined.expected.contains(kind)
+                && cluster.troubles.get(&what) == Some(&Trouble::NotServed)
+        };
+        let absent: Vec<Kind> = cluster.unlisted.iter().filter(|kind| is_absent(kind)).copied().collect();
+        if !absent.is_empty() {
+            cluster.unlisted.retain(|kind| !absent.contains(kind));
+            self.look_at(name);
         }
     }
 
@@ -548,7 +568,8 @@ impl Cluster {
             );
             findings.push(finding(Code::KindNotServed, message));
         }
-        let outdated = self.outdated.iter().map(|kind| format!("`{}`", kind.plural()));
+        let outdated =
+            self.defined.iter().flat_map(|defined| &defined.outdated).map(|kind| format!("`{}`", kind.plural()));
         let outdated: Vec<String> = outdated.collect();
         if !outdated.is_empty() {
             let more = outdated.len().saturating_sub(NAMED);

@@ -299,7 +299,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
             Heard::Deleted(id) => self.held.deleted(&cluster, &what, &id),
             Heard::Failed(trouble) => self.held.troubled(&cluster, &what, trouble),
             Heard::Recovered => self.held.recovered(&cluster, &what),
-            Heard::Outdated(kinds) => self.held.outdated(&cluster, kinds),
+            Heard::Defined(defined) => self.held.defined(&cluster, defined),
         }
     }
 
@@ -350,8 +350,8 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
 
     fn watch_definitions(&self, client: &Client, cluster: &Name, turn: u64) -> AbortHandle {
         let (cluster, out) = (cluster.clone(), self.out.clone());
-        let tell = move |kinds| {
-            let (cluster, heard) = (cluster.clone(), Heard::Outdated(kinds));
+        let tell = move |defined| {
+            let (cluster, heard) = (cluster.clone(), Heard::Defined(defined));
             out.send(Message { cluster, turn, what: What::Definitions, heard }).is_ok()
         };
         tokio::spawn(definitions::follow(client.clone(), tell)).abort_handle()
@@ -444,7 +444,7 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
                 }
                 return;
             }
-            Heard::Recovered | Heard::Outdated(_) => return,
+            Heard::Recovered | Heard::Defined(_) => return,
         };
         let kubeconfig = told.as_ref().and_then(|told| match &*told.object.spec() {
             Spec::Secret(secret) => access::kubeconfig_of(secret).cloned(),

@@ -89,7 +89,7 @@ impl Roots {
             Heard::Failed(Trouble::Refused(words)) => self.problem = Some(words),
             Heard::Failed(Trouble::NotServed) => self.problem = Some("the API server serves no Secrets".to_owned()),
             // That is told of the cluster; what is known stays.
-            Heard::Failed(Trouble::Unreachable(_)) | Heard::Recovered | Heard::Outdated(_) => {}
+            Heard::Failed(Trouble::Unreachable(_)) | Heard::Recovered | Heard::Defined(_) => {}
         }
     }
 

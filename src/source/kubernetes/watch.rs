@@ -1,7 +1,6 @@
 //! One watch: a kind of a cluster, or some of its Secrets, from its API server to messages. Lists in pages, watches with
 //! bookmarks, begins anew after `410 Gone`, and asks again after a growing pause when it gets nothing.
 
-use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 
+use super::definitions::Defined;
 use super::held::{Told, Trouble, What};
 use super::observed::{Observed, Written};
 use super::pace::{Backoff, Road};
@@ -46,8 +46,8 @@ pub(super) enum Heard {
     Failed(Trouble),
     /// It goes on after failures.
     Recovered,
-    /// Which kinds are defined otherwise than by this version.
-    Outdated(BTreeSet<Kind>),
+    /// Which kinds are defined.
+    Defined(Defined),
 }
 
 /// A message of a watch.

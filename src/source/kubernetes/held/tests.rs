@@ -115,6 +115,11 @@ fn a_kind_that_is_not_served_has_no_objects_and_is_told_of_once() {
     for kind in absent {
         held.troubled(&MGMT.into(), &What::Kind(kind), Trouble::NotServed);
     }
+    assert_eq!(held.batch(true), None, "a server that starts may be about to serve it");
+    let expected = [Kind::Workspace].into();
+    held.defined(&MGMT.into(), Defined { expected, ..Defined::default() });
+    assert_eq!(held.batch(true), None, "one of them is defined");
+    held.defined(&MGMT.into(), Defined::default());
     let batch = held.batch(true).unwrap();
     assert_eq!(batch.findings.len(), 1, "{:?}", batch.findings);
     let message = &batch.findings[0].message;
@@ -127,6 +132,21 @@ fn a_kind_that_is_not_served_has_no_objects_and_is_told_of_once() {
 }
 
 #[test]
+fn definitions_of_another_version_are_told() {
+    let mut held = given();
+    let outdated: BTreeSet<Kind> = [Kind::RouteTable, Kind::Workspace].into();
+    held.defined(&MGMT.into(), Defined { expected: outdated.clone(), outdated });
+    let findings = held.batch(true).unwrap().findings;
+    let [finding] = &findings[..] else { panic!("{findings:?}") };
+    assert_eq!(finding.code, Code::DefinitionOutdated);
+    for part in ["`routetables`", "`workspaces`", "`chancery crds | kubectl apply -f -`"] {
+        assert!(finding.message.contains(part), "{}", finding.message);
+    }
+    held.defined(&MGMT.into(), Defined::default());
+    assert_eq!(held.batch(true).unwrap().findings, []);
+}
+
+#[test]
 fn r3_a_registered_cluster_comes_as_a_whole_and_goes_as_a_whole() {
     let mut held = given();
     held.add(&"c1".into(), Some(registration("c1")));
@@ -135,6 +155,7 @@ fn r3_a_registered_cluster_comes_as_a_whole_and_goes_as_a_whole() {
     list_all(&mut held, "c1", &[Kind::Pod]);
     assert_eq!(summary(held.batch(true)), lines(Extent::Changes, &["x@c1=1"]));
     // Few clusters have all kinds, and that is nothing to be told.
+    held.defined(&"c1".into(), Defined::default());
     held.troubled(&"c1".into(), &What::Kind(Kind::RouteTable), Trouble::NotServed);
     assert_eq!(held.batch(true), None);
     held.troubled(&"c1".into(), &What::Kind(Kind::Pod), Trouble::Unreachable("\"away\"".to_owned()));
@@ -216,7 +237,7 @@ fn r10_r11_what_an_earlier_run_kept_is_in_force_until_everything_is_listed() {
     assert_eq!((extent, found), (Extent::Complete, wanted));
     assert!(held.is_answered(&MGMT.into(), &secret), "it is known");
     assert!(held.is_answered(&MGMT.into(), &What::Secret("shop".into(), "none".into())), "that there is none, too");
-    let said = held.findings().iter().map(|finding| finding.message.to_string()).collect::<String>();
+    let said = held.findings().iter().map(|finding| finding.message.clone()).collect::<String>();
     assert!(said.contains("as it was kept at 2026-01-01T00:00:00Z"), "{said}");
 
     // The server is back: nothing of it counts before every kind was listed.
