@@ -19,7 +19,8 @@
 //! - A server that does not answer, a list that fails half-way, a watch that ends: what was read last stays in force, and
 //!   it is asked again, after pauses that grow from 0.25 to 10 s. Of those who ask a server that is out of reach one tries, and
 //!   the others go when it got through; all of them together make at most 20 attempts after failures in a second (`pace`).
-//! - `410 Gone`: everything of the kind is listed again and compared; what is the same wakes nobody.
+//! - `410 Gone`, and a server that was away and may have been restored from a copy: everything of the kind is listed again and
+//!   compared; what is the same wakes nobody.
 //! - A kind that is not served has no objects, if no definition of it is there either (`definitions`): a server that starts
 //!   answers 404 for a while. One that was served before keeps them.
 //! - A cluster that cannot be reached delays nobody, but at a start one that had been connected before (R10).

@@ -3,9 +3,8 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use serde_json::Value;
@@ -15,7 +14,7 @@ use tokio_stream::StreamExt as _;
 use super::definitions::Defined;
 use super::held::{Told, Trouble, What};
 use super::observed::{Observed, Written};
-use super::pace::{Backoff, LONGEST_PAUSE, Road};
+use super::pace::{Backoff, Road};
 use crate::crd::yaml::decode_value;
 use crate::model::{Kind, Name, ObjectRef};
 
@@ -27,12 +26,6 @@ const LASTS: u32 = 120;
 
 /// Failures in a row of a watch that had listed, before anybody is told: a connection that is closed now and then is none.
 const TOLERATED: u32 = 1;
-
-/// How long a watch that failed before must be silent to be asked whether it is well: one on which nothing happens says nothing.
-const SILENT: Duration = Duration::from_secs(1);
-
-/// How long the answer to that may take.
-const ANSWER: Duration = Duration::from_secs(5);
 
 /// The label of Secrets with roots of trust that Chancery made.
 pub(super) const ROOT_LABEL: &str = "chancery/root";
@@ -103,39 +96,11 @@ impl Watch {
                 (api, config.labels(ROOT_LABEL))
             }
         };
-        let asks = ListParams {
-            label_selector: config.label_selector.clone(),
-            field_selector: config.field_selector.clone(),
-            limit: Some(1),
-            ..ListParams::default()
-        };
-        let mut stream = pin!(watcher(api.clone(), config));
+        let mut stream = pin!(watcher(api.clone(), config.clone()));
         let (mut backoff, mut scout) = (Backoff::default(), None);
         let (mut listing, mut has_listed, mut was_told) = (Vec::new(), false, false);
-        let mut silence = SILENT;
         loop {
-            let event = if was_told && has_listed {
-                match tokio::time::timeout(silence, stream.next()).await {
-                    Ok(event) => event,
-                    Err(_) => {
-                        let answer = tokio::time::timeout(ANSWER, api.list(&asks)).await;
-                        if !matches!(answer, Ok(Ok(_))) {
-                            silence = (silence * 2).min(LONGEST_PAUSE);
-                            continue;
-                        }
-                        (was_told, silence) = (false, SILENT);
-                        backoff.reset();
-                        self.road.is_open(scout.take());
-                        if !self.say(Heard::Recovered) {
-                            return;
-                        }
-                        continue;
-                    }
-                }
-            } else {
-                stream.next().await
-            };
-            let Some(event) = event else { return };
+            let Some(event) = stream.next().await else { return };
             let event = match event {
                 // It begins to ask, which is no answer.
                 Ok(Event::Init) => {
@@ -154,6 +119,11 @@ impl Watch {
                         was_told = true;
                         if !self.say(Heard::Failed(trouble)) {
                             return;
+                        }
+                        // What answers next may have been restored from a copy, whose versions say nothing of what is gone: it
+                        // is asked for everything, and equal objects wake nobody.
+                        if has_listed {
+                            stream.set(watcher(api.clone(), config.clone()));
                         }
                     }
                     if is_answer {
@@ -198,7 +168,6 @@ impl Watch {
             if std::mem::take(&mut was_told) && !self.say(Heard::Recovered) {
                 return;
             }
-            silence = SILENT;
             if !self.say(heard) {
                 return;
             }
