@@ -12,14 +12,15 @@ use std::sync::Arc;
 
 use crate::emit::route_entries;
 use crate::ir::client::{Client, is_of};
+use crate::ir::extension::Level;
 use crate::ir::frozen::AcceptedRoute;
 use crate::ir::listener::{HttpHosts, Purpose};
 use crate::ir::policy::csrf::Csrf;
 use crate::ir::policy::{Cors, OriginMatch, OriginPattern, Policy};
-use crate::ir::route::{Action, LabelOrigin, Matcher, Route, RouteBody, ValueMatch};
+use crate::ir::route::{Action, DirectResponse, LabelOrigin, Matcher, Route, RouteBody, ValueMatch};
 use crate::ir::upstream::{Upstream, UpstreamId};
 use crate::ir::{Chain, GatewayPlan, Guard, Listener, Serves, VirtualHost};
-use crate::model::{Finding, GatewayId, Host, Kind, Name, ObjectRef};
+use crate::model::{Code, Finding, GatewayId, Host, Kind, Name, ObjectRef};
 use crate::resolve::attachment::{
     Attached, NotAttached, explain_frozen_off, explain_off, explain_one_frozen_off, explain_one_off,
 };
@@ -240,7 +241,7 @@ pub fn explain<'c>(compiled: &'c Compiled, gateway: &GatewayId, request: &Reques
         };
         return Ok(explanation);
     };
-    explanation.answer = answer(route, &wire, scheme);
+    explanation.answer = closed(plan, route).or_else(|| answer(route, &wire, scheme));
     explanation.route = Some(MatchedRoute { name, matcher, ..matched(compiled, plan, route) });
     Ok(explanation)
 }
@@ -262,6 +263,26 @@ fn pick_host<'p>(http: &'p HttpHosts, host: &str) -> Option<&'p VirtualHost> {
 fn pick<'p, T>(candidates: impl IntoIterator<Item = &'p T>, host: &str, domain: impl Fn(&T) -> &Host) -> Option<&'p T> {
     let fitting = candidates.into_iter().filter(|candidate| domain(candidate).matches(host));
     fitting.max_by_key(|candidate| domain(candidate).specificity())
+}
+
+/// What a route answers whose gateway has no filter for what one of its policies asks.
+///
+/// # Rule
+/// R130.
+fn closed(plan: &GatewayPlan, route: &Route) -> Option<Answer> {
+    let destinations = match &route.body.action {
+        Action::Forward(forward) => &forward.destinations[..],
+        Action::Direct(_) | Action::Redirect(_) => &[],
+    };
+    let of_destinations = destinations.iter().flat_map(|destination| &destination.policies);
+    let of_route = route.body.policies.iter().map(|policy| (Level::Route, policy));
+    let mut all = of_route.chain(of_destinations.map(|policy| (Level::Destination, policy)));
+    let is_closed =
+        all.any(|(level, policy)| matches!(policy, Policy::ExtAuth(own) if !plan.extensions.have_room_for(level, own)));
+    is_closed.then(|| {
+        let DirectResponse { status, body } = DirectResponse::misconfigured(Code::Unsupported);
+        Answer { status, body: body.to_string(), location: None }
+    })
 }
 
 /// Filters answer before the route's action does, in the order of the kinds; the CORS filter only on routes that

@@ -23,7 +23,7 @@ use crate::ir::extension;
 use crate::ir::policy::rate_limit::{OnTheWay, on_the_way};
 use crate::ir::route::{DirectResponse, Forward, HostRewrite, PathRewrite, Redirect, changed};
 use crate::ir::{Action, Extensions, Matcher, Policy, Route, RouteBody, VirtualHost};
-use crate::model::{EnvoyRelease, Host, Name, ObjectRef};
+use crate::model::{Code, EnvoyRelease, Host, Name, ObjectRef};
 use crate::snapshot::Resource;
 
 use super::filter::{Beyond, lanes};
@@ -450,7 +450,7 @@ impl<'a> RouteBuilder<'a> {
     /// # Rule
     /// R130, shape poison.
     fn close(self) -> Vec<route_pb::Route> {
-        let answer = DirectResponse { status: 500, body: "chancery: route misconfigured (UNSUPPORTED)".into() };
+        let answer = DirectResponse::misconfigured(Code::Unsupported);
         let with = |(name, matcher): (Name, Matcher)| route_pb::Route {
             name: name.to_string(),
             r#match: Some(matcher::emit_matcher(&matcher)),

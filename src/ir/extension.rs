@@ -134,6 +134,12 @@ impl Extensions {
         }
     }
 
+    /// Whether the gateway has a filter for each server that a policy asks; without, it closes the policy's routes.
+    #[must_use]
+    pub fn have_room_for(&self, level: Level, authorization: &Authorization) -> bool {
+        check_sets(level, authorization).all(|(set, _)| self.checks.get(&set).and_then(CheckUse::named).is_some())
+    }
+
     /// Adds what others share.
     pub fn join(&mut self, other: &Self) {
         for (place, verifications) in &other.tokens {

@@ -456,3 +456,11 @@ pub struct DirectResponse {
     /// At most 1 MiB.
     pub body: Name,
 }
+
+impl DirectResponse {
+    /// What a route answers that must not be served, and why.
+    #[must_use]
+    pub fn misconfigured(code: Code) -> Self {
+        Self { status: 500, body: format!("chancery: route misconfigured ({code})").into() }
+    }
+}

@@ -12,7 +12,7 @@ use crate::ir::route::DirectResponse;
 use crate::ir::{Action, Extensions, GatewayPlan, Policy, Route, RouteBody, Serves, VirtualHost};
 use crate::memory::refusals::references::verifications;
 use crate::memory::refusals::{Bytes, Refusals};
-use crate::model::Name;
+use crate::model::{Code, Name};
 use crate::publish::GatewayKey;
 use crate::snapshot::{ResourceType, Snapshot};
 
@@ -176,7 +176,7 @@ fn states(route: &Route, names: &BTreeSet<Name>) -> bool {
 
 /// An answer that says nothing of the policy, in place of everything.
 fn poison(body: &RouteBody) -> RouteBody {
-    let answer = DirectResponse { status: 500, body: "chancery: route misconfigured (REFUSED_BY_GATEWAY)".into() };
+    let answer = DirectResponse::misconfigured(Code::RefusedByGateway);
     RouteBody { action: Action::Direct(answer), policies: [].into(), ..body.clone() }
 }
 

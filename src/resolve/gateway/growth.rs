@@ -352,8 +352,7 @@ fn kept_strictly(body: &RouteBody, strict: &Policy, now: &Attached) -> RouteBody
 /// # Rule
 /// R142.
 pub(super) fn misconfigured(mut body: RouteBody, fault: RouteFault) -> RouteBody {
-    let text = format!("chancery: route misconfigured ({})", fault.code);
-    body.action = Action::Direct(DirectResponse { status: 500, body: text.into() });
+    body.action = Action::Direct(DirectResponse::misconfigured(fault.code));
     body.policies = Arc::default();
     body.attached = Arc::default();
     body.fault = Some(fault);
