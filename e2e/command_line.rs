@@ -270,6 +270,7 @@ fn json_forms_have_their_documented_keys() -> anyhow::Result<()> {
         "message",
         "counts",
         "findings",
+        "report",
         "related",
         "routes",
         "notAttachedTo",
