@@ -121,8 +121,9 @@ async fn who_watches_is_told_what_changed_and_that_the_server_is_gone() -> anyho
     shows("27 objects: 19 accepted").await?;
     let table = demo.read("recommendation/table.yaml")?;
     demo.replace("recommendation/table.yaml", &table.replacen("kind: RouteTable", "kind: RouteTable\nodd: 1", 1))?;
-    let text = shows("UNKNOWN_FIELD").await?;
-    ensure!(text.contains("18 accepted") && text.contains("table.yaml:"), "{text}");
+    // The count comes last.
+    let text = shows("18 accepted").await?;
+    ensure!(text.contains("UNKNOWN_FIELD") && text.contains("table.yaml:"), "{text}");
     demo.chancery.kill();
     shows("no answer from").await?;
     let status =
