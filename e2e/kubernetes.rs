@@ -28,7 +28,6 @@ mod hour;
 mod kept;
 mod killed;
 mod many;
-mod restored;
 mod scenarios;
 mod secrets;
 mod shop;

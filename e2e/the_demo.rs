@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::support::kube::Kube;
 use crate::support::manifests::{list, text as text_of};
+use crate::support::wait::{Not, PATIENCE, until};
 
 /// The example program that cargo builds beside this test.
 fn program() -> anyhow::Result<PathBuf> {
@@ -110,8 +111,13 @@ async fn on_an_api_server_that_is_given_it_does_the_same_and_leaves_nothing() ->
     for part in ["statuses say what `chancery check` says", "It moved", "Deleting what was made"] {
         assert!(text.contains(part), "`{part}` is not in what it prints:\n{text}");
     }
-    let definitions = kube.get(&["customresourcedefinitions"])?;
-    assert!(list(&definitions, "/items").is_empty(), "definitions are left: {definitions:#}");
+    // It asks for their end and does not wait for it.
+    until(PATIENCE, "no definition to be left", async || {
+        let left = kube.kubectl(&["get", "customresourcedefinitions", "-o", "name"]);
+        let left = left.map_err(|error| Not::Ever(format!("{error:#}")))?;
+        if left.trim().is_empty() { Ok(()) } else { Err(Not::Yet(left)) }
+    })
+    .await?;
     // Nobody empties namespaces here, so they end only as far as that.
     let left = kube.get(&["namespaces", namespaces])?;
     let ending = |one: &&Value| one["metadata"]["deletionTimestamp"].is_null();
