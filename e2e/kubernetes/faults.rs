@@ -241,3 +241,24 @@ async fn r11_a_server_that_answers_with_errors_changes_nothing_and_is_found_agai
     until_served(&world.chancery, "mgmt", "the edit that was made meanwhile", |served| *served != before).await?;
     Ok(())
 }
+
+/// Every watch ends, and many do not get through when they are opened again, once. A watch that is opened says nothing as long
+/// as nothing changes, and the one that tries for all must keep nobody waiting for that.
+#[tokio::test]
+async fn r11_a_short_outage_holds_nobody_up() -> anyhow::Result<()> {
+    let world = World::start("short").await?;
+    let mut last = served(&world.chancery, "mgmt").await?;
+    for (prefix, address) in [("/one", "10.1.0.81"), ("/two", "10.1.0.82"), ("/three", "10.1.0.83")] {
+        let failed = AtomicUsize::new(0);
+        // The connection ends without an answer.
+        world.faulty.set(move |_| (failed.fetch_add(1, Ordering::SeqCst) < 30).then(|| Fault::Answer(String::new())));
+        world.faulty.cut();
+        world.kube.apply(&[table(prefix), slice(address)])?;
+        let is_new = |now: &Served, what: &str| {
+            now.iter().any(|(name, version)| name.0.ends_with(what) && last[name] != *version)
+        };
+        let both = |now: &Served| is_new(now, "RouteConfiguration") && is_new(now, "ClusterLoadAssignment");
+        last = until_served(&world.chancery, "mgmt", "the two edits", both).await?;
+    }
+    Ok(())
+}

@@ -290,6 +290,22 @@ impl Kube {
         self.kill();
     }
 
+    /// Keeps a copy of the store as it is now. Ends both for it, and starts them again.
+    pub(crate) async fn save(&mut self) -> anyhow::Result<()> {
+        self.kill_with_store();
+        copy(&self.file("etcd"), &self.file("saved"))?;
+        self.resume().await
+    }
+
+    /// Puts the copy in place of the store, as after a disaster: what was written since is gone, and versions begin again where
+    /// they were.
+    pub(crate) async fn restore(&mut self) -> anyhow::Result<()> {
+        self.kill_with_store();
+        std::fs::remove_dir_all(self.file("etcd")).context("remove the store")?;
+        copy(&self.file("saved"), &self.file("etcd"))?;
+        self.resume().await
+    }
+
     /// Starts the server, where it was, and waits until it calls itself ready.
     pub(crate) async fn resume(&mut self) -> anyhow::Result<()> {
         if self.etcd.ended().is_some() {
@@ -373,6 +389,13 @@ impl Kube {
         command.args(flags.map(|(name, value)| format!("--{name}={value}"))).current_dir(self.kubectl.folder.path());
         Process::start(&format!("API server {}", self.name), &mut command, self.file("server.log"))
     }
+}
+
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let copied = Command::new("cp").arg("--archive").arg(from).arg(to).status().context("run cp")?;
+    ensure!(copied.success(), "{} could not be copied", from.display());
+    Ok(())
 }
 
 fn start_etcd(name: &str, folder: &Path, clients: SocketAddr, peers: SocketAddr) -> anyhow::Result<Process> {

@@ -116,9 +116,11 @@ impl Road {
             scout
         };
         let scout = tokio::select! {
-            scout = scouting => Some(scout),
+            // Whoever may go leaves the turn, and the pause that grows with each, alone.
+            biased;
             // An error means that the road is gone, and this with it.
             _ = opened.changed() => None,
+            scout = scouting => Some(scout),
         };
         self.pace.turn().await;
         scout
@@ -205,5 +207,6 @@ mod tests {
             watch.await.unwrap();
         }
         assert_eq!(attempts.load(Ordering::SeqCst), 3);
+        assert_eq!(road.scout.lock().await.failures(), 0, "the next outage begins with the first pause");
     }
 }

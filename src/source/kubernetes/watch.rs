@@ -120,11 +120,12 @@ impl Watch {
                         if !self.say(Heard::Failed(trouble)) {
                             return;
                         }
-                        // What answers next may have been restored from a copy, whose versions say nothing of what is gone: it
-                        // is asked for everything, and equal objects wake nobody.
-                        if has_listed {
-                            stream.set(watcher(api.clone(), config.clone()));
-                        }
+                    }
+                    // What answers next may have been restored from a copy, whose versions say nothing of what is gone: it is
+                    // asked for everything, and equal objects wake nobody. And a watch that is opened again says nothing until
+                    // something changes, so that whoever tries for all others would not learn that it got through.
+                    if has_listed && (was_told || !is_answer) {
+                        stream.set(watcher(api.clone(), config.clone()));
                     }
                     if is_answer {
                         self.road.pause(&mut backoff).await;
