@@ -313,20 +313,9 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
         let reached = self.reached.clone();
         let (cluster, asked) = (name, client.clone());
         tokio::spawn(async move {
-            let mut scout = None;
-            loop {
-                match uid_of(&asked).await {
-                    Ok(uid) => {
-                        road.is_open(scout);
-                        // Nobody hears it when the source ends.
-                        let _ = reached.send(Reached { cluster, turn: 0, outcome: Ok((asked, uid)) });
-                        return;
-                    }
-                    Err(_) => {
-                        drop(scout);
-                        scout = road.wait().await;
-                    }
-                }
+            if let Some(uid) = reach(&asked, &road, |_| true).await {
+                // Nobody hears it when the source ends.
+                let _ = reached.send(Reached { cluster, turn: 0, outcome: Ok((asked, uid)) });
             }
         });
         self.clients.set(&self.options.management, Some(client.clone()));
@@ -534,22 +523,8 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
                     return;
                 }
             };
-            let mut scout = None;
-            loop {
-                match uid_of(&client).await {
-                    Ok(uid) => {
-                        road.is_open(scout);
-                        tell(Ok((client, uid)));
-                        return;
-                    }
-                    Err(trouble) => {
-                        if !tell(Err(Unreached::Trouble(trouble))) {
-                            return;
-                        }
-                        drop(scout);
-                        scout = road.wait().await;
-                    }
-                }
+            if let Some(uid) = reach(&client, &road, |trouble| tell(Err(Unreached::Trouble(trouble)))).await {
+                tell(Ok((client, uid)));
             }
         };
         link.tasks.push(tokio::spawn(connecting).abort_handle());
@@ -810,6 +785,27 @@ impl<T: FnMut(Given) -> bool> Hub<T> {
 
     fn is_stale(&self, name: &Name, health: &Health) -> bool {
         !health.message.is_empty() || self.held.recalled(name).is_some()
+    }
+}
+
+/// Asks a cluster until it says what makes it itself; nothing where nobody wants to know any more, which `fails` tells of each
+/// failure.
+async fn reach(client: &Client, road: &Road, mut fails: impl FnMut(Trouble) -> bool) -> Option<String> {
+    let mut scout = None;
+    loop {
+        match uid_of(client).await {
+            Ok(uid) => {
+                road.is_open(scout);
+                return Some(uid);
+            }
+            Err(trouble) => {
+                if !fails(trouble) {
+                    return None;
+                }
+                drop(scout);
+                scout = road.wait().await;
+            }
+        }
     }
 }
 
