@@ -98,7 +98,14 @@ fn message(findings: &[Finding]) -> String {
     for finding in findings {
         let prefix =
             if finding.code == Code::NotApplicable { "not applicable".to_owned() } else { finding.code.to_string() };
-        let part = format!("{prefix}: {}", finding.message);
+        // An API server shows no line of a file, and many fields have one name.
+        let place = match finding.code {
+            Code::UnknownField | Code::InvalidField if !finding.field.as_str().is_empty() => {
+                format!(" ({})", finding.field)
+            }
+            _ => String::new(),
+        };
+        let part = format!("{prefix}: {}{place}", finding.message);
         if text.len() + part.len() > MAX_MESSAGE {
             text.push_str(&format!("; and {left} more"));
             break;

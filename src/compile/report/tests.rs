@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::*;
+use crate::model::FieldPath;
 use crate::resolve::Options;
 use crate::testing::{cluster_of, compile_manifests, yaml};
 
@@ -65,6 +66,25 @@ fn a_message_keeps_its_bound_and_counts_the_rest() {
     let text = message(&findings);
     assert!(text.len() <= MAX_MESSAGE + 32 && text.starts_with("WEIGHTS: x"), "{}", text.len());
     assert!(text.ends_with(&format!("; and {} more", 100 - text.matches("WEIGHTS").count())));
+}
+
+/// R132: of a field that is unknown or wrong the message says where it stands.
+#[test]
+fn a_message_says_which_of_many_fields_is_meant() {
+    let id: ObjectRef = "RouteTable/shop/www@cluster-1".parse().expect("a name");
+    let unknown = Finding::warning(&id, Code::UnknownField, "unknown field `matcher` is ignored");
+    let wrong = Finding::error(&id, Code::InvalidField, "70000 is no port");
+    let findings = [
+        wrong.clone().at(FieldPath::new("spec.http[1].redirect.port")),
+        wrong,
+        unknown.at(FieldPath::new("spec.http[0].matcher")),
+        Finding::error(&id, Code::Weights, "no weights").at(FieldPath::new("spec.http[0]")),
+    ];
+    assert_eq!(
+        message(&findings),
+        "INVALID_FIELD: 70000 is no port (spec.http[1].redirect.port); INVALID_FIELD: 70000 is no port; \
+         UNKNOWN_FIELD: unknown field `matcher` is ignored (spec.http[0].matcher); WEIGHTS: no weights"
+    );
 }
 
 /// R132: what Envoy refused is FAILED, also where something else is wrong; but what nobody owns is not processed.
