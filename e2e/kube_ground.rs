@@ -242,8 +242,7 @@ fn renamed(object: &Value, index: usize) -> Option<Value> {
 
 #[tokio::test]
 async fn every_manifest_that_chancery_accepts_passes_the_definitions() -> anyhow::Result<()> {
-    let kube = Kube::start("manifests").await?;
-    kube.install_crds().await?;
+    let kube = Kube::start_defined("manifests").await?;
     let mut written = shipped()?;
     written.extend(cases()?);
     let mut seen = BTreeSet::new();
@@ -404,8 +403,7 @@ const OPEN: &[(&str, &str, &str)] = &[
 
 #[tokio::test]
 async fn what_the_api_refuses_is_refused_and_nothing_else() -> anyhow::Result<()> {
-    let kube = Kube::start("checks").await?;
-    kube.install_crds().await?;
+    let kube = Kube::start_defined("checks").await?;
     let object = |group: &str, kind: &str, spec: &str, index: usize| -> anyhow::Result<Value> {
         let spec = yaml::documents(spec)?.pop().context("a spec")?;
         Ok(json!({"apiVersion": format!("{group}.gloo.solo.io/v2"), "kind": kind,
@@ -526,8 +524,7 @@ const MAY: &[(&str, &str, &str, &str, bool)] = &[
 
 #[tokio::test]
 async fn people_may_do_their_part_and_nothing_else() -> anyhow::Result<()> {
-    let kube = Kube::start("people").await?;
-    kube.install_crds().await?;
+    let kube = Kube::start_defined("people").await?;
     let namespaces = ["gloo-mesh", "shop", "elsewhere"];
     kube.apply(&namespaces.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})))?;
     kube.apply_path(&project().join("config/kubernetes/personas.yaml"))?;

@@ -91,8 +91,7 @@ fn the_deployment_starts_what_there_is() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn the_roles_grant_what_chancery_asks_and_nothing_else() -> anyhow::Result<()> {
-    let kube = Kube::start("roles").await?;
-    kube.install_crds().await?;
+    let kube = Kube::start_defined("roles").await?;
     for file in ["cluster.yaml", "management.yaml", "deployment.yaml"] {
         kube.apply_path(&project().join("config/kubernetes").join(file))?;
     }

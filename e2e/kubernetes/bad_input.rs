@@ -52,8 +52,7 @@ async fn definitions_that_are_missing_or_older_are_told_and_taken_up_when_they_a
 /// an event, and a good table goes on to be served and edited.
 #[tokio::test]
 async fn what_passes_the_schema_and_makes_no_sense_is_told_and_ends_nothing_else() -> anyhow::Result<()> {
-    let kube = Kube::start("nonsense").await?;
-    kube.install_crds().await?;
+    let kube = Kube::start_defined("nonsense").await?;
     let mut all = objects("mgmt");
     let services = all.iter_mut().filter(|object| object["kind"] == "Service" && object["metadata"]["name"] == "web");
     let ports = json!([{"name": "http", "port": 8080}, {"name": "one", "port": 8443}, {"name": "two", "port": 9443}]);

@@ -75,8 +75,7 @@ fn the_bootstrap_of_the_example_is_what_its_comment_prints() -> anyhow::Result<(
 
 #[tokio::test]
 async fn r193_what_is_applied_with_kustomize_lets_the_gateway_of_the_example_in_and_it_serves() -> anyhow::Result<()> {
-    let kube = Kube::start("deployed").await?;
-    kube.install_crds().await?;
+    let kube = Kube::start_defined("deployed").await?;
     super::chart::is_taken(&kube)?;
     let path = folder().to_string_lossy().into_owned();
     kube.kubectl(&["apply", "-k", &path])?;

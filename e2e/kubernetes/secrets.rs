@@ -14,8 +14,7 @@ fn tells(chancery: &Chancery, words: &str) -> Result<bool, Not> {
 
 #[tokio::test]
 async fn labelled_keys_want_all_secrets_of_a_cluster_and_named_ones_those_of_their_namespace() -> anyhow::Result<()> {
-    let kube = Kube::start("secrets").await?;
-    kube.install_crds().await?;
+    let kube = Kube::start_defined("secrets").await?;
     for file in ["cluster.yaml", "management.yaml"] {
         kube.apply_path(&project().join("config/kubernetes").join(file))?;
     }

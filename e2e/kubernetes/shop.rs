@@ -31,8 +31,7 @@ impl Shop {
     /// An API server with the objects, of a gateway with so many Pods.
     pub(super) async fn start(name: &str, pods: u8) -> anyhow::Result<Self> {
         let network = Network::claim_routed()?;
-        let kube = Kube::start(name).await?;
-        kube.install_crds().await?;
+        let kube = Kube::start_defined(name).await?;
         let (port, target) = (network.free_port()?, network.free_port()?);
         let backend = Backend::start(
             Identity { service: "cart".to_owned(), ..Identity::default() },

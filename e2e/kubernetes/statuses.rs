@@ -33,8 +33,7 @@ pub(super) fn approval(object: &Value) -> &str {
 
 #[tokio::test]
 async fn r132_r137_verdicts_stand_in_the_objects_and_follow_them() -> anyhow::Result<()> {
-    let kube = Kube::start("statuses").await?;
-    kube.install_crds().await?;
+    let kube = Kube::start_defined("statuses").await?;
     kube.apply(&objects("mgmt"))?;
     let chancery = Chancery::serve_kubernetes(&kube.kubeconfig(), &Settings::default()).await?;
     let table_is = ["routetable", "cart"];

@@ -15,7 +15,9 @@ use anyhow::{Context, bail, ensure};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
+use super::http::{Client, Protocol, Request};
 use super::issuer::base64;
 use super::manifests;
 use super::net::Network;
@@ -26,6 +28,9 @@ use super::wait::{Not, until};
 
 /// How long an API server may take to start. On an idle machine it takes some three seconds.
 const START: Duration = Duration::from_secs(120);
+
+/// A store in which all kinds are defined, for servers to begin with: to define them costs more than to start.
+static DEFINED: OnceCell<Vec<Kept>> = OnceCell::const_new();
 
 /// Where a server writes what was asked of it.
 const AUDIT: &str = "audit.log";
@@ -74,6 +79,15 @@ impl std::ops::Deref for Kube {
     fn deref(&self) -> &Kubectl {
         &self.kubectl
     }
+}
+
+/// A file of a store that does not run.
+#[derive(Debug)]
+struct Kept {
+    path: PathBuf,
+    /// Without the zeros at its end, which are most of it.
+    content: Vec<u8>,
+    length: u64,
 }
 
 /// The authority behind an API server and its users.
@@ -185,6 +199,10 @@ impl Kubectl {
 
     async fn crds_are_served(&self) -> anyhow::Result<()> {
         self.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?;
+        self.kinds_are_served().await
+    }
+
+    async fn kinds_are_served(&self) -> anyhow::Result<()> {
         let wanted = manifests::files(&project().join("config/crds"))?.len();
         let names = ["api-resources", "--cached=false", "--categories=chancery", "--no-headers", "-o", "name"];
         until(START, "all kinds to be served", async || match self.kubectl(&names) {
@@ -206,9 +224,29 @@ impl Kubectl {
 impl Kube {
     /// Starts a store and a server, and waits until the server calls itself ready.
     pub(crate) async fn start(name: &str) -> anyhow::Result<Self> {
+        Self::start_with(name, &[]).await
+    }
+
+    /// The same with the CustomResourceDefinitions of this checkout, as after [`Kubectl::install_crds`].
+    pub(crate) async fn start_defined(name: &str) -> anyhow::Result<Self> {
+        let store = DEFINED.get_or_try_init(async || {
+            let mut kube = Self::start("definitions").await?;
+            kube.install_crds().await?;
+            kube.kill_with_store();
+            let (folder, mut store) = (kube.file("etcd"), Vec::new());
+            keep(&folder, &folder, &mut store)?;
+            anyhow::Ok(store)
+        });
+        let kube = Self::start_with(name, store.await?).await?;
+        kube.kinds_are_served().await?;
+        Ok(kube)
+    }
+
+    async fn start_with(name: &str, store: &[Kept]) -> anyhow::Result<Self> {
         let network = Network::claim()?;
         let host = network.next_address()?;
         let folder = tempfile::tempdir().context("make a folder for an API server")?;
+        unpack(store, &folder.path().join("etcd"))?;
         let store = SocketAddr::from((host, network.free_port()?));
         let peer = SocketAddr::from((network.next_address()?, store.port()));
         let etcd = start_etcd(name, folder.path(), store, peer)?;
@@ -314,15 +352,17 @@ impl Kube {
         }
         let mut server = self.start_server()?;
         let what = format!("API server {} to be ready", self.name);
+        let (host, user) = (self.address.ip().to_string(), self.authority.0.sign_user("admin", "system:masters")?);
+        let dial = self.authority.0.dial(&host, Some(&user), Protocol::Http1)?;
+        let mut client = Client::with_tls(self.address, Protocol::Http1, dial);
         let ready = until(START, &what, async || {
             for process in [&mut server, &mut self.etcd] {
                 if let Some(status) = process.ended() {
                     return Err(Not::Ever(format!("a part of it ended with {status}")));
                 }
             }
-            tokio::net::TcpStream::connect(self.address).await.map_err(|error| error.to_string())?;
-            let ready = kubectl_with(&self.kubeconfig(), &["get", "--raw", "/readyz"], None);
-            ready.map(drop).map_err(|error| format!("{error:#}").into())
+            let answer = client.send(&Request::get(&host, "/readyz")).await.map_err(|error| format!("{error:#}"))?;
+            if answer.status == 200 { Ok(()) } else { Err(Not::Yet(answer.text())) }
         });
         ready.await.map_err(|error| error.context(server.log_tail()).context(self.etcd.log_tail()))?;
         self.server = Some(server);
@@ -390,6 +430,35 @@ impl Kube {
         command.args(flags.map(|(name, value)| format!("--{name}={value}"))).current_dir(self.kubectl.folder.path());
         Process::start(&format!("API server {}", self.name), &mut command, self.file("server.log"))
     }
+}
+
+/// Reads what a folder has, and its folders, as it stands under `root`.
+fn keep(root: &Path, folder: &Path, kept: &mut Vec<Kept>) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            keep(root, &path, kept)?;
+            continue;
+        }
+        let mut content = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let length = content.len().try_into()?;
+        content.truncate(content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+        content.shrink_to_fit();
+        kept.push(Kept { path: path.strip_prefix(root)?.to_owned(), content, length });
+    }
+    Ok(())
+}
+
+/// Writes it into another folder.
+fn unpack(kept: &[Kept], folder: &Path) -> anyhow::Result<()> {
+    for Kept { path, content, length } in kept {
+        let path = folder.join(path);
+        std::fs::create_dir_all(path.parent().context("a file is in a folder")?)?;
+        let mut file = std::fs::File::create_new(&path).with_context(|| format!("make {}", path.display()))?;
+        file.write_all(content)?;
+        file.set_len(*length)?;
+    }
+    Ok(())
 }
 
 /// Copies a folder with all that is in it.
