@@ -215,7 +215,8 @@ pub async fn write(
     clock: &Clock,
 ) -> Tally {
     let mut tally = Tally::default();
-    let mut writes: JoinSet<(Wanted, Outcome)> = JoinSet::new();
+    // What is told comes after what it is about is known, and takes its own time.
+    let mut writes: JoinSet<Option<(Wanted, Outcome)>> = JoinSet::new();
     let mut wanted = wanted.into_iter();
     loop {
         while writes.len() < AT_ONCE && clock.now() < until {
@@ -227,14 +228,16 @@ pub async fn write(
             writes.spawn(async move {
                 let late = || Outcome::Failed(format!("no answer within {} s", WITHIN.as_secs()));
                 let outcome = tokio::time::timeout(WITHIN, apply(client, &next)).await.unwrap_or_else(|_| late());
-                (next, outcome)
+                Some((next, outcome))
             });
         }
         let Some(done) = writes.join_next().await else { return tally };
-        let Ok((done, outcome)) = done else { continue };
+        let Ok(Some((mut done, outcome))) = done else { continue };
+        let mut event = None;
         match outcome {
             Outcome::Written(status) => {
                 tally.written += 1;
+                event = done.event.take();
                 learned.failed.remove(&done.id);
                 learned.away.remove(&done.id.cluster);
                 learned.fields.insert(done.id.clone(), fields_of(&done.status));
@@ -242,6 +245,7 @@ pub async fn write(
             }
             Outcome::Conflict => {
                 if learned.foreign.insert(done.id.clone()) {
+                    event = Some(Event::of_another());
                     tracing::warn!(
                         object = %done.id,
                         "another control plane writes the status of this object, and keeps its fields; only conditions are \
@@ -274,13 +278,19 @@ pub async fn write(
                 learned.failed(&done.id, clock.now());
             }
         }
+        if let Some((event, client)) = event.zip(clients.get(&done.id.cluster)) {
+            writes.spawn(async move {
+                let _late = tokio::time::timeout(WITHIN, tell(client, &done, &event)).await;
+                None
+            });
+        }
     }
 }
 
 async fn apply(client: Client, wanted: &Wanted) -> Outcome {
     let id = &wanted.id;
     let resource = resource(id.kind);
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &id.namespace, &resource);
+    let api: Api<DynamicObject> = Api::namespaced_with(client, &id.namespace, &resource);
     let document = json!({
         "apiVersion": resource.api_version,
         "kind": resource.kind,
@@ -289,12 +299,7 @@ async fn apply(client: Client, wanted: &Wanted) -> Outcome {
         "status": wanted.status,
     });
     match api.patch_status(&id.name, &PatchParams::apply(MANAGER), &Patch::Apply(&document)).await {
-        Ok(object) => {
-            if let Some(event) = &wanted.event {
-                tell(client, wanted, event).await;
-            }
-            Outcome::Written(object.data.get("status").cloned().unwrap_or_default())
-        }
+        Ok(object) => Outcome::Written(object.data.get("status").cloned().unwrap_or_default()),
         Err(kube::Error::Api(status)) if !undeclared(&status.message).is_empty() => {
             Outcome::Undeclared(undeclared(&status.message))
         }
@@ -302,18 +307,7 @@ async fn apply(client: Client, wanted: &Wanted) -> Outcome {
         Err(kube::Error::Api(status)) if status.code == 409 => {
             let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
             let is_of_fields = causes.iter().any(|cause| cause.reason == "FieldManagerConflict");
-            if !is_of_fields {
-                return Outcome::Gone;
-            }
-            // Once: from then on only what stands beside those fields is written.
-            if wanted
-                .status
-                .as_object()
-                .is_some_and(|fields| fields.keys().any(|field| !BESIDE.contains(&field.as_str())))
-            {
-                tell(client, wanted, &Event::of_another()).await;
-            }
-            Outcome::Conflict
+            if is_of_fields { Outcome::Conflict } else { Outcome::Gone }
         }
         Err(error @ kube::Error::Api(_)) => Outcome::Failed(error.to_string()),
         Err(error) => Outcome::Away(error.to_string()),
