@@ -64,7 +64,7 @@ crds: build ## Write config/crds from the types; a test compares
 	@target/debug/chancery crds --directory config/crds
 
 test: lint doc envoys ratelimit kube-tools ## Check everything: format, lints, docs, unit tests, end-to-end tests
-	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked
+	RUST_BACKTRACE=0 RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked
 
 lint: fmt clippy ## Check format and lints
 

@@ -13,6 +13,7 @@ use crate::support::backend::{Backend, Identity};
 use crate::support::chancery::Settings;
 use crate::support::dns::Dns;
 use crate::support::http::{Client, Protocol, Request, Response, get};
+use crate::support::issuer::base64;
 use crate::support::load::{Load, Pace};
 use crate::support::manifests::{self, Manifest, port, text};
 use crate::support::net::Network;
@@ -404,6 +405,16 @@ spec: {hosts: [other.example], virtualGateways: [{name: other}], http: [{directR
     // The key is with the gateway that uses it, and with no other.
     let of =
         |name: &str| running.mesh.gateways.iter().find(|running| running.gateway.service == name).expect("a gateway");
+    // A connection keeps the certificate that it began with: whoever wants to see another waits until Envoy has it.
+    let has = async |pair: &Pair| {
+        let certificate = base64(&pair.certificate);
+        until(PATIENCE, "a certificate to arrive", async || match of("web").envoy.admin("/config_dump").await {
+            Ok(dump) if dump.contains(&certificate) => Ok(()),
+            Ok(_) => Err(Not::Yet("not there".to_owned())),
+            Err(error) => Err(Not::Yet(format!("{error:#}"))),
+        })
+        .await
+    };
     let secret = "secret/cluster-1/edge/bank";
     let dump = of("web").envoy.admin("/config_dump").await?;
     ensure!(dump.contains(secret), "the gateway that uses it");
@@ -417,7 +428,9 @@ spec: {hosts: [other.example], virtualGateways: [{name: other}], http: [{directR
         Ok(())
     });
     load.goes_on(50).await?;
-    running.put(credential(&clients.sign("gateway.example", "second")?))?;
+    let second = clients.sign("gateway.example", "second")?;
+    running.put(credential(&second))?;
+    has(&second).await?;
     load.goes_on(200).await?;
     load.end().await?;
     let front = again(front, (address, &pair, &clients), behind.address).await?;
@@ -431,7 +444,9 @@ spec: {hosts: [other.example], virtualGateways: [{name: other}], http: [{directR
     .await?;
 
     // One that the server does not take, and then none at all: nothing gets there, least of all without TLS.
-    running.put(credential(&others.sign("gateway.example", "third")?))?;
+    let third = others.sign("gateway.example", "third")?;
+    running.put(credential(&third))?;
+    has(&third).await?;
     let front = again(front, (address, &pair, &clients), behind.address).await?;
     running.answers("/bank", 503).await?;
     ensure!(front.handshakes().iter().all(|seen| seen.client.as_deref() != Some("third")), "{:?}", front.handshakes());

@@ -114,11 +114,11 @@ async fn another_writes_the_same_objects(
         3
     };
     shows(address, number).await?;
+    // All of them, Programmed too: it follows the verdict by a write of its own when gateways take their time.
     let judged = |gateway: &Value| {
         let conditions = gateway["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
-        conditions
-            .iter()
-            .any(|one| one["type"] == "Accepted" && one["observedGeneration"] == gateway["metadata"]["generation"])
+        let is_now = |one: &Value| one["observedGeneration"] == gateway["metadata"]["generation"];
+        acknowledged(gateway) && !conditions.is_empty() && conditions.iter().all(is_now)
     };
     let gateway = until_object(&shop.kube, chancery, ["virtualgateway", "web"], judged).await?;
     ensure!(gateway["status"]["common"]["State"] == state, "{gateway}");
@@ -153,9 +153,16 @@ async fn the_server_and_its_store_are_killed_meanwhile(
         other => Err(Not::Yet(format!("{other:?}"))),
     })
     .await?;
+    // What is to be served later has been told by then.
+    let last = Request::get(&format!("shop-{}.example.com", TABLES - 1), "/number");
+    until(PATIENCE, "the last table to be served", async || match Client::new(address).send(&last).await {
+        Ok(answer) if answer.text() == "0" => Ok(()),
+        Ok(answer) => Err(Not::Yet(format!("{} {}", answer.status, answer.text()))),
+        Err(error) => Err(Not::Yet(format!("{error:#}"))),
+    })
+    .await?;
     shop.kube.kill_with_store();
-    let host = format!("shop-{}.example.com", TABLES - 1);
-    let answer = Client::new(address).send(&Request::get(&host, "/number")).await?;
+    let answer = Client::new(address).send(&last).await?;
     ensure!(answer.text() == "0", "{}", answer.text());
     ensure!(Client::new(address).send(&Request::get(HOST, "/number")).await?.text() == "4");
     shop.kube.resume().await?;

@@ -76,7 +76,7 @@ pub(super) fn encode_host(host: &VirtualHost, target: Target<'_>) -> HostPart {
 /// Encodes a virtual host of which another value was encoded.
 ///
 /// # Cost
-/// That of encoding the pieces of routes that are others, and a copy of the rest.
+/// That of encoding the routes that are others in the pieces that are, and a copy of the rest.
 pub(super) fn encode_host_after(
     (before, encoded): (&VirtualHost, &mut HostPart),
     host: &VirtualHost,
@@ -90,8 +90,15 @@ pub(super) fn encode_host_after(
     let (gone, came) = changed(older, newer, Arc::ptr_eq);
     let mut forwards = std::mem::take(&mut encoded.forwards);
     let mut entries = encoded.part.take_entries();
-    let (new, new_forwards): (Vec<_>, Vec<_>) =
-        newer[came.clone()].iter().map(|piece| encode_piece(piece, target)).unzip();
+    let (replaced, is_paired) = (gone.clone(), gone.len() == came.len());
+    let known = |at: usize| is_paired.then(|| (&*older[replaced.start + at], &entries[replaced.start + at]));
+    let (new, new_forwards): (Vec<_>, Vec<_>) = newer[came.clone()]
+        .iter()
+        .enumerate()
+        .map(|(at, piece)| {
+            known(at).map_or_else(|| encode_piece(piece, target), |known| encode_after(known, piece, target))
+        })
+        .unzip();
     entries.splice(gone.clone(), new);
     forwards.splice(gone.clone(), new_forwards);
     let (older, newer) = (&older[gone], &newer[came]);
@@ -103,9 +110,23 @@ pub(super) fn encode_host_after(
 }
 
 fn encode_piece(piece: &[Route], target: Target<'_>) -> (wire::Entries, bool) {
-    let routes: Vec<route_pb::Route> = piece.iter().flat_map(|route| emit_route(route, target)).collect();
-    let forwards = piece.iter().any(|route| matches!(route.body.action, Action::Forward(_)));
-    (wire::Entries::new(ROUTES, &routes), forwards)
+    (wire::Entries::new(ROUTES, piece.iter().map(|route| emit_route(route, target))), forwards(piece))
+}
+
+/// A piece of which another one was encoded.
+fn encode_after(
+    (before, encoded): (&[Route], &wire::Entries),
+    piece: &[Route],
+    target: Target<'_>,
+) -> (wire::Entries, bool) {
+    let (gone, came) = changed(before, piece, |old, new| old == new);
+    let new = wire::Entries::new(ROUTES, piece[came].iter().map(|route| emit_route(route, target)));
+    (encoded.with(gone, &new), forwards(piece))
+}
+
+/// Whether a route of a piece forwards.
+fn forwards(piece: &[Route]) -> bool {
+    piece.iter().any(|route| matches!(route.body.action, Action::Forward(_)))
 }
 
 fn encode_around(host: &VirtualHost, entries: Vec<wire::Entries>, forwards: &[bool]) -> wire::Part {

@@ -55,23 +55,45 @@ pub(crate) fn encode<M: Emitted>(message: &M) -> Bytes {
     canonical_bytes(message).into()
 }
 
-/// Messages as entries of a list field, encoded one after the other.
+/// Messages as entries of a list field, encoded one after the other, in groups that can be replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entries(Bytes);
+pub(crate) struct Entries {
+    bytes: Bytes,
+    /// Where each group ends.
+    ends: Box<[u32]>,
+}
 
 impl Entries {
-    /// Encodes them.
-    pub(crate) fn new<M: Emitted>(number: u32, messages: &[M]) -> Self {
+    /// Encodes them, a group each.
+    pub(crate) fn new<M: Emitted>(number: u32, groups: impl Iterator<Item = impl IntoIterator<Item = M>>) -> Self {
         use prost::encoding::{WireType, encode_key, encode_varint};
-        let mut bytes = Vec::new();
-        for message in messages {
-            let content = canonical_bytes(message);
-            encode_key(number, WireType::LengthDelimited, &mut bytes);
-            encode_varint(content.len() as u64, &mut bytes);
-            bytes.extend_from_slice(&content);
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        for group in groups {
+            for message in group {
+                let content = canonical_bytes(&message);
+                encode_key(number, WireType::LengthDelimited, &mut bytes);
+                encode_varint(content.len() as u64, &mut bytes);
+                bytes.extend_from_slice(&content);
+            }
+            ends.push(bytes.len() as u32);
         }
         bytes.shrink_to_fit();
-        Self(bytes.into())
+        Self { bytes: bytes.into(), ends: ends.into() }
+    }
+
+    /// The same with other groups in place of some.
+    ///
+    /// # Cost
+    /// A copy of the bytes.
+    pub(crate) fn with(&self, gone: Range<usize>, came: &Self) -> Self {
+        let end = |group: usize| group.checked_sub(1).map_or(0, |last| self.ends[last] as usize);
+        let (front, back) = (end(gone.start), end(gone.end));
+        let bytes = [&self.bytes[..front], &came.bytes[..], &self.bytes[back..]].concat();
+        let moved = |end: &u32| end - back as u32 + front as u32 + came.bytes.len() as u32;
+        let ends = self.ends[..gone.start].iter().copied();
+        let ends = ends.chain(came.ends.iter().map(|end| end + front as u32));
+        let ends = ends.chain(self.ends[gone.end..].iter().map(moved)).collect();
+        Self { bytes: bytes.into(), ends }
     }
 }
 
@@ -103,7 +125,7 @@ impl Part {
         use prost::encoding::{WireType, encode_key, encode_varint};
         let content = canonical_bytes(message);
         let split = before_field(&content, list);
-        let length = content.len() + entries.iter().map(|entries| entries.0.len()).sum::<usize>();
+        let length = content.len() + entries.iter().map(|entries| entries.bytes.len()).sum::<usize>();
         let mut head = Vec::with_capacity(split + 8);
         encode_key(number, WireType::LengthDelimited, &mut head);
         encode_varint(length as u64, &mut head);
@@ -121,7 +143,7 @@ impl Part {
     }
 
     fn stretches(&self) -> impl Iterator<Item = &[u8]> {
-        let entries = self.entries.iter().map(|entries| &entries.0);
+        let entries = self.entries.iter().map(|entries| &entries.bytes);
         std::iter::once(&self.head).chain(entries).chain([&self.tail]).map(|bytes| &bytes[..])
     }
 
@@ -363,7 +385,7 @@ mod tests {
         let whole = route_pb::VirtualHost { name: "host".to_owned(), domains: vec!["*".to_owned()], ..whole };
         let routes = whole.routes.clone();
         let without = route_pb::VirtualHost { routes: Vec::new(), ..whole.clone() };
-        let entries = |routes: &[route_pb::Route]| Entries::new(3, routes);
+        let entries = |routes: &[route_pb::Route]| Entries::new(3, std::iter::once(routes.to_vec()));
         let shell = route_pb::RouteConfiguration { name: "r".to_owned(), ..Default::default() };
         let spliced = |part: &Part| splice(&shell, 2, std::iter::once(part));
         let expected = spliced(&Part::new(2, &whole));
@@ -374,6 +396,25 @@ mod tests {
             let mut part = Part::around(2, &without, 3, pieces.clone());
             assert_eq!(spliced(&part), expected);
             assert_eq!(part.take_entries(), pieces);
+        }
+    }
+
+    #[test]
+    fn groups_of_entries_are_replaced_as_if_encoded_together() {
+        let route = |name: &str| route_pb::Route { name: name.to_owned(), ..Default::default() };
+        let entries = |groups: &[&[&str]]| {
+            Entries::new(3, groups.iter().map(|group| group.iter().map(|name| route(name)).collect::<Vec<_>>()))
+        };
+        let known = entries(&[&["a"], &["b", "bb"], &[], &["d"]]);
+        for (gone, came, expected) in [
+            (1..2, &[&["new", "newer"][..]][..], &[&["a"][..], &["new", "newer"], &[], &["d"]][..]),
+            (0..1, &[&["long name"]], &[&["long name"], &["b", "bb"], &[], &["d"]]),
+            (3..4, &[], &[&["a"], &["b", "bb"], &[]]),
+            (2..3, &[&["c"], &["cc"]], &[&["a"], &["b", "bb"], &["c"], &["cc"], &["d"]]),
+            (4..4, &[&["e"]], &[&["a"], &["b", "bb"], &[], &["d"], &["e"]]),
+            (0..0, &[], &[&["a"], &["b", "bb"], &[], &["d"]]),
+        ] {
+            assert_eq!(known.with(gone.clone(), &entries(came)), entries(expected), "{gone:?}");
         }
     }
 

@@ -10,6 +10,7 @@ use super::events::Waiter;
 use super::load::{Job, Outcome, load};
 use super::path::{RelPath, is_manifest};
 use super::scan::{Identity, Listing, Root, real, reason, scan};
+use super::sweep::{Sweeper, Swept};
 use super::tree::Tree;
 use super::watch::{Haste, Watches};
 use super::{Options, Watching};
@@ -23,6 +24,9 @@ const PACE: Duration = Duration::from_millis(2);
 /// Where taking in what happened took longer than [`PACE`], the pause is as long, up to this: a burst keeps at most half of a
 /// core busy, and more of it comes together. Half of it leaves less to others under churn, double lets changes wait longer.
 const MOST_PACE: Duration = Duration::from_millis(8);
+
+/// How often it is looked whether a sweep is done, if nothing else happens. Nobody waits for what it finds.
+const SWEPT: Duration = Duration::from_millis(100);
 
 /// Names of the checks of the directory as a whole.
 const LOST: &str = "lost";
@@ -57,6 +61,7 @@ pub(super) struct Follower {
     /// When the first of the pending paths was marked.
     opened: Option<Instant>,
     resync: Instant,
+    sweeper: Sweeper,
 }
 
 impl Follower {
@@ -75,7 +80,9 @@ impl Follower {
         let tree = Tree::new(&options);
         let resync = Instant::now();
         let (pending, urgent, last, opened) = (BTreeMap::new(), BTreeSet::new(), None, None);
-        let mut follower = Self { root, options, watches, tree, identity, pending, urgent, last, opened, resync };
+        let sweeper = Sweeper::default();
+        let mut follower =
+            Self { root, options, watches, tree, identity, pending, urgent, last, opened, resync, sweeper };
         let everything = RelPath::root();
         let listing = follower.scan(&everything)?;
         // Files that are being written are not waited for: the watch sees them through.
@@ -113,9 +120,13 @@ impl Follower {
             let until = if doubt { Instant::now() } else { self.deadline() };
             let Some(marks) = self.watches.wait(waiter, until) else { return };
             let now = Instant::now();
-            if marks.lost || doubt || now >= self.resync {
+            let is_due = now >= self.resync;
+            if marks.lost || doubt || is_due {
                 self.set_resync(now);
-                self.mark(RelPath::root(), Haste::Quiet, now);
+                let is_sure = !marks.lost && !doubt && self.has_events();
+                if !is_sure || !self.sweeper.ask(&self.root, self.options.max_files) {
+                    self.mark(RelPath::root(), Haste::Quiet, now);
+                }
             }
             let mut hastes: BTreeMap<RelPath, Haste> = BTreeMap::new();
             for (path, haste) in marks.paths {
@@ -126,6 +137,9 @@ impl Follower {
             }
             for (path, haste) in hastes {
                 self.mark(path, haste, now);
+            }
+            if let Some(swept) = self.sweeper.take() {
+                self.take_swept(swept, now);
             }
             if let Some(batch) = self.settle(now) {
                 if !take(batch) {
@@ -150,7 +164,30 @@ impl Follower {
             let latest = self.opened.map_or(last, |opened| opened + self.options.max_delay);
             (last + self.options.quiet).min(latest)
         });
-        quiet.map_or(self.resync, |quiet| quiet.min(self.resync))
+        let swept = self.sweeper.is_out().then(|| Instant::now() + SWEPT);
+        [quiet, swept].into_iter().flatten().fold(self.resync, Instant::min)
+    }
+
+    /// Marks what a sweep saw otherwise than it is known.
+    ///
+    /// # Cost
+    /// In proportion to the files, some milliseconds for 20,000; a `stat` for each that is marked.
+    fn take_swept(&mut self, swept: io::Result<Swept>, now: Instant) {
+        let is_truncated = self.tree.has_overall(TRUNCATED);
+        let is_alike = |swept: &Swept| {
+            (swept.identity, Some(&swept.real)) == (self.identity, self.root.real.as_ref())
+                && (swept.listing.truncated, is_truncated) == (false, false)
+                && self.watches.agrees(&swept.watches)
+        };
+        let Some(swept) = swept.ok().filter(is_alike).filter(|_| self.has_events()) else {
+            return self.mark(RelPath::root(), Haste::Quiet, now);
+        };
+        for path in self.tree.otherwise(&swept.listing) {
+            // What waits is looked at anyway.
+            if !self.pending.contains_key(&path) {
+                self.mark(path, Haste::Quiet, now);
+            }
+        }
     }
 
     /// Removes the pending paths whose moment has come. What was renamed into place goes together: the files of a
@@ -402,11 +439,13 @@ impl Follower {
         Job { known, ..Job::new(&self.root, key, key.clone(), listing.files[key], before) }
     }
 
+    /// Whether events tell what happens in the whole directory.
+    fn has_events(&self) -> bool {
+        self.options.watching == Watching::Events && self.watches.failure().is_none() && !self.tree.has_overall(LOST)
+    }
+
     fn set_resync(&mut self, now: Instant) {
-        let by_events = self.options.watching == Watching::Events
-            && self.watches.failure().is_none()
-            && !self.tree.has_overall(LOST);
-        self.resync = now + if by_events { self.options.resync } else { self.options.poll };
+        self.resync = now + if self.has_events() { self.options.resync } else { self.options.poll };
     }
 }
 

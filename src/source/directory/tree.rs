@@ -119,18 +119,34 @@ impl Tree {
 
     /// What is new, different or gone. A file that an event names is read whatever its metadata says.
     pub(super) fn compare(&self, scope: &RelPath, listing: &Listing) -> Difference {
-        let is_new = |(key, signature): &(&RelPath, &Signature)| {
-            *key == scope || self.files.get(*key).and_then(|entry| entry.signature) != Some(**signature)
-        };
-        let is_gone = |key: &&RelPath| {
-            !listing.truncated
-                && !listing.files.contains_key(*key)
-                && !listing.problems.keys().any(|problem| problem.holds(key))
-        };
-        Difference {
-            read: listing.files.iter().filter(is_new).map(|(key, _)| key.clone()).collect(),
-            gone: within(&self.files, scope).map(|(key, _)| key).filter(is_gone).cloned().collect(),
+        let is_gone = |key: &&RelPath| !listing.problems.keys().any(|problem| problem.holds(key));
+        let (mut difference, mut known) = (Difference::default(), within(&self.files, scope).peekable());
+        let mut missing = Vec::new();
+        // Both are in path order.
+        for (key, signature) in &listing.files {
+            missing.extend(std::iter::from_fn(|| known.next_if(|(other, _)| *other < key)).map(|(other, _)| other));
+            let entry = known.next_if(|(other, _)| *other == key).map(|(_, entry)| entry);
+            if key == scope || entry.and_then(|entry| entry.signature) != Some(*signature) {
+                difference.read.push(key.clone());
+            }
         }
+        if !listing.truncated {
+            missing.extend(known.map(|(other, _)| other));
+            difference.gone = missing.into_iter().filter(is_gone).cloned().collect();
+        }
+        difference
+    }
+
+    /// The paths of which a listing of everything says something else than is known.
+    ///
+    /// # Cost
+    /// In proportion to the files.
+    pub(super) fn otherwise(&self, listing: &Listing) -> BTreeSet<RelPath> {
+        let Difference { read, gone } = self.compare(&RelPath::root(), listing);
+        let (known, seen) = (&self.troubles, &listing.problems);
+        let over = known.keys().filter(|path| !seen.contains_key(*path));
+        let new = seen.iter().filter(|(path, trouble)| known.get(*path) != Some(trouble)).map(|(path, _)| path);
+        read.into_iter().chain(gone).chain(over.chain(new).cloned()).collect()
     }
 
     /// Whether the same files and folders of a scope are unreadable as before.

@@ -46,8 +46,8 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Marks beyond which looking at everything is cheaper than at each.
-    const MOST: usize = 4096;
+    /// Marks beyond which looking at everything is cheaper than at each; as many events as the system keeps by default.
+    const MOST: usize = 16_384;
 
     fn is_empty(&self) -> bool {
         self.paths.is_empty() && !self.lost
@@ -166,6 +166,20 @@ impl Watches {
     /// Why some folder is not watched.
     pub(super) fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
+    }
+
+    /// Notes which folders those are that a scan came to, where none of them was watched.
+    pub(super) fn identify(&mut self) {
+        let paths = self.folders.keys().chain(self.hops.keys()).cloned();
+        self.watched = paths.map(|path| (path.clone(), Identity::of(&path).ok())).collect();
+    }
+
+    /// Whether the same folders and links were come to, and the same are watched.
+    pub(super) fn agrees(&self, other: &Self) -> bool {
+        fn links(of: &Watches) -> impl Iterator<Item = (&PathBuf, &OsString, &BTreeSet<RelPath>)> {
+            of.hops.iter().flat_map(|(real, names)| names.iter().map(move |(name, hop)| (real, name, &hop.links)))
+        }
+        self.folders == other.folders && self.watched == other.watched && links(self).eq(links(other))
     }
 
     /// Before everything is scanned: forgets what the scan will find again, and tries again what failed.

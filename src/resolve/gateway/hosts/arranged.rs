@@ -50,7 +50,18 @@ impl Arranged {
     /// Arranges a virtual host.
     #[must_use]
     pub fn new(key: &HostKey, trees: &[Rows<'_>]) -> Self {
-        let stretches = stretches(key, trees);
+        Self::after(key, trees, &[])
+    }
+
+    /// The same, of which the pieces before and behind all that differ are those of another one.
+    fn after(key: &HostKey, trees: &[Rows<'_>], before: &[Stretch]) -> Self {
+        let mut stretches = stretches(key, trees);
+        let (old, new) = changed(before, &stretches, |old, new| old.routes == new.routes);
+        let (front, rest) = stretches.split_at_mut(new.start);
+        let behind = rest[new.len()..].iter_mut().zip(&before[old.end..]);
+        for (stretch, known) in front.iter_mut().zip(before).chain(behind) {
+            stretch.routes = known.routes.clone();
+        }
         let mut arranged = Self {
             host: Arc::new(assemble(key, &stretches)),
             stretches: Vec::new(),
@@ -115,7 +126,8 @@ impl Arranged {
             }
             return difference;
         }
-        let before = std::mem::replace(self, Self::new(key, trees));
+        let arranged = Self::after(key, trees, &self.stretches);
+        let before = std::mem::replace(self, arranged);
         if before.host == self.host {
             self.host = before.host;
             return difference;

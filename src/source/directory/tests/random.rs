@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
 use super::{Watched, manifests, options};
-use crate::source::directory::read;
+use crate::source::directory::{Options, read};
 
 /// One thing that happens. Files and folders are numbered; what does not apply does nothing.
 #[derive(Clone, Debug)]
@@ -132,21 +133,23 @@ proptest! {
     })]
 
     #[test]
-    fn changes_add_up_to_a_fresh_look(before in operations(), after in operations()) {
+    fn changes_add_up_to_a_fresh_look(before in operations(), after in operations(), sweeps in any::<bool>()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let mut empty = Watched::new(&[]);
             for operation in before.iter().filter(|operation| !matches!(operation, Operation::Next)) {
                 perform(&mut empty, operation).await;
             }
-            let mut watched = Watched::open(empty.files, options());
+            // Events alone must do; and who looks around all the time must not be in their way.
+            let options = Options { resync: if sweeps { Duration::from_millis(2) } else { options().resync }, ..options() };
+            let mut watched = Watched::open(empty.files, options.clone());
             for operation in &after {
                 perform(&mut watched, operation).await;
             }
             // Once more for links to links.
             remove_dangling_links(&watched.files.root());
             remove_dangling_links(&watched.files.root());
-            let fresh = read(&[watched.files.root()], &options()).unwrap();
+            let fresh = read(&[watched.files.root()], &options).unwrap();
             let wanted = watched.files.read();
             let findings = fresh.findings.len();
             watched.until(|watched| watched.summary() == wanted && watched.findings.len() == findings).await;

@@ -330,6 +330,22 @@ async fn polling_finds_the_same() {
     watched.expect(&[("a@mgmt", "2")], &[]).await;
 }
 
+/// A file may be written under a name that lies elsewhere, of which no event tells.
+#[tokio::test]
+async fn what_no_event_tells_is_found_by_looking_around() {
+    let files = Files::new(&[("a.yaml", &manifest("a", "1")), ("west/b.yaml", &manifest("b", "1"))]);
+    for (file, name) in [("a.yaml", "first"), ("west/b.yaml", "second")] {
+        fs::hard_link(files.path(file), files.beside(name)).unwrap();
+    }
+    let codes = [Code::ClusterNotRegistered];
+    let mut watched = Watched::open(files, Options { resync: Duration::from_millis(20), ..options() });
+    fs::write(watched.files.beside("second"), manifest("b", "2")).unwrap();
+    watched.expect(&[("a@mgmt", "1"), ("b@west", "2")], &codes).await;
+    fs::write(watched.files.beside("first"), manifest("a", "2")).unwrap();
+    watched.expect(&[("a@mgmt", "2"), ("b@west", "2")], &codes).await;
+    assert_eq!(watched.log, ["+b", "+a"], "and nothing else is looked at twice");
+}
+
 #[tokio::test]
 async fn a_storm_of_writes_ends_in_the_last() {
     let mut watched = Watched::new(&[("a.yaml", &manifest("a", "0"))]);
