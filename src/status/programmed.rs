@@ -52,6 +52,9 @@ impl std::fmt::Debug for Other<'_> {
     }
 }
 
+/// How many gateways of a group count, and who tells of them where it is another replica.
+type Counted<'a> = (usize, &'a Group, Option<&'a Other<'a>>);
+
 /// A number for a gateway, the same on all replicas. Two gateways have the same by a chance of one to 2^64.
 #[must_use]
 pub fn number(class: &str, node: &str) -> u64 {
@@ -103,7 +106,7 @@ pub fn standings(view: &View, publisher: &Publisher) -> Standings {
 /// other objects once more to the objects.
 #[must_use]
 pub fn programmed(own: &Standings, others: &[Other<'_>], publisher: &Publisher) -> BTreeMap<ObjectRef, Programmed> {
-    let mut told: BTreeMap<&GatewayKey, Vec<(usize, &Group, Option<&Other<'_>>)>> = BTreeMap::new();
+    let mut told: BTreeMap<&GatewayKey, Vec<Counted<'_>>> = BTreeMap::new();
     let mut counted: BTreeSet<u64> = BTreeSet::new();
     for (standings, other) in
         std::iter::once((own, None)).chain(others.iter().map(|other| (other.standings, Some(other))))

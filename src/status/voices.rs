@@ -317,7 +317,7 @@ impl Voices {
         for name in forgotten {
             match tokio::time::timeout(WITHIN, remove(&self.own.api, &name)).await {
                 Ok(Ok(())) => {
-                    tracing::info!(object = name, "nothing was heard of a replica for long; what it said is removed")
+                    tracing::info!(object = name, "nothing was heard of a replica for long; what it said is removed");
                 }
                 Ok(Err(error)) => drop(self.refused(1, &error, "what a replica said that is gone cannot be removed")),
                 Err(_) => return,

@@ -46,7 +46,7 @@ fn what_is_said_is_heard_as_it_was_said() {
     let standings = Standings::from([(key(), groups)]);
     let about = Blamed { object: table(3), generation: 4 };
     let told = Told { about, severity: Severity::Warning, code: Code::PolicyRemark, message: "it waits".to_owned() };
-    let text = Voice::text(&generations(3), &standings, &[refused("\"no\"", 2)], &[told.clone()]);
+    let text = Voice::text(&generations(3), &standings, &[refused("\"no\"", 2)], std::slice::from_ref(&told));
     let voice = Voice::read(&text).expect("a voice");
     assert_eq!(
         (&voice.standings, &voice.refusals[..], &voice.findings[..]),

@@ -60,7 +60,7 @@ fn case_8_r132_what_another_replica_s_gateway_refused_is_told_like_the_own() {
     far.world.edit(BAD);
     far.world.settle(&mut [&mut second]);
     let refused = far.says().expect("it has a gateway");
-    assert!(near.hears(&[refused.clone()], &mut [&mut first]));
+    assert!(near.hears(std::slice::from_ref(&refused), &mut [&mut first]));
     assert_eq!((near.programmed("team"), near.programmed("shop")), ([2, 1, 1], [2, 1, 1]), "they share a resource");
     let (approval, message) = near.world.verdict("team");
     assert_eq!((approval, &message), (Approval::Failed, &far.world.verdict("team").1));
@@ -130,7 +130,7 @@ fn r132_whoever_writes_counts_gateways_of_classes_that_only_others_serve_and_eac
     let mut envoy = one.world.connect(1, 40, "");
     let before = one.says().expect("it has a gateway");
     assert_eq!(one.says(), Some(before.clone()), "the same is said of the same");
-    assert!(writer.hears(&[before.clone()], &mut []));
+    assert!(writer.hears(std::slice::from_ref(&before), &mut []));
     assert_eq!(writer.programmed("team"), [1, 1, 0]);
 
     // The gateway went to another replica before the first one noticed, or after it was killed.
