@@ -18,7 +18,7 @@ use crate::status::document::{Connection, Judged, camel, document, says};
 use crate::status::lease::{LOOK_EVERY, Lease};
 use crate::status::programmed::standings;
 use crate::status::voices::{Own, Pod, Voices};
-use crate::status::writer::{Event, Learned, WITHIN, Wanted, identity, write};
+use crate::status::writer::{Event, Learned, Read, WITHIN, Wanted, identity, write};
 use crate::telemetry::metrics::Metrics;
 
 /// How often it looks whether something is another. What changes within that time is written once.
@@ -201,7 +201,11 @@ impl Reporter {
         let mut wanted = Vec::new();
         for (id, verdict) in &compiled.verdicts {
             let is_writable = connected.contains(&id.cluster) && !learned.waits(id, now);
+            // In this order: what is read of a list later is compared with a number from before it.
+            let lists = observed.lists(id);
             let Some(written) = observed.get(id).filter(|_| is_writable) else { continue };
+            let read = Read { written, lists };
+            let written = learned.stands(id, &read);
             let owner = compiled.inputs.roster().owner_of(id);
             let registers = id.kind == Kind::KubernetesCluster
                 && (&id.cluster, &id.namespace) == (&self.management, &self.admin_namespace);
@@ -227,7 +231,7 @@ impl Reporter {
                 continue;
             }
             let event = event(&judged, &written.status);
-            wanted.push(Wanted { id: id.clone(), written, status, event });
+            wanted.push(Wanted { id: id.clone(), written, read, status, event });
         }
         learned.retain(|id| observed.get(id).is_some(), |id| right.contains(id));
         wanted

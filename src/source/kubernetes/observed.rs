@@ -24,12 +24,14 @@ pub struct Written {
 #[derive(Clone, Debug)]
 pub struct Observed {
     table: Arc<Mutex<BTreeMap<ObjectRef, Written>>>,
+    /// How often all objects of a kind were listed, by cluster.
+    lists: Arc<Mutex<BTreeMap<(Kind, Name), u64>>>,
     changes: watch::Sender<u64>,
 }
 
 impl Default for Observed {
     fn default() -> Self {
-        Self { table: Arc::default(), changes: watch::Sender::new(0) }
+        Self { table: Arc::default(), lists: Arc::default(), changes: watch::Sender::new(0) }
     }
 }
 
@@ -50,6 +52,13 @@ impl Observed {
     #[must_use]
     pub fn get(&self, id: &ObjectRef) -> Option<Written> {
         self.lock().get(id).cloned()
+    }
+
+    /// Another number once all objects of an object's kind and cluster were listed again.
+    #[must_use]
+    pub fn lists(&self, id: &ObjectRef) -> u64 {
+        let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        lists.get(&(id.kind, id.cluster.clone())).copied().unwrap_or_default()
     }
 
     /// Tells when something is another than before.
@@ -75,6 +84,7 @@ impl Observed {
 
     /// Forgets what is not in a list of all objects of a kind.
     pub(super) fn list(&self, kind: Kind, cluster: &Name, ids: &BTreeSet<ObjectRef>) {
+        *self.lists.lock().unwrap_or_else(PoisonError::into_inner).entry((kind, cluster.clone())).or_default() += 1;
         let first = ObjectRef::new(kind, cluster.clone(), "", "");
         let mut table = self.lock();
         let known = table.range(first..).map(|(id, _)| id);
