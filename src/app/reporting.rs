@@ -201,10 +201,10 @@ impl Reporter {
         let mut wanted = Vec::new();
         for (id, verdict) in &compiled.verdicts {
             let is_writable = connected.contains(&id.cluster) && !learned.waits(id, now);
-            // In this order: what is read of a list later is compared with a number from before it.
-            let lists = observed.lists(id);
+            // In this order: what is read meanwhile has another number.
+            let readings = observed.readings(id);
             let Some(written) = observed.get(id).filter(|_| is_writable) else { continue };
-            let read = Read { written, lists };
+            let read = Read { written, readings };
             let written = learned.stands(id, &read);
             let owner = compiled.inputs.roster().owner_of(id);
             let registers = id.kind == Kind::KubernetesCluster
@@ -234,6 +234,7 @@ impl Reporter {
             wanted.push(Wanted { id: id.clone(), written, read, status, event });
         }
         learned.retain(|id| observed.get(id).is_some(), |id| right.contains(id));
+        learned.retain_away(|cluster| wanted.iter().any(|wanted| wanted.id.cluster == *cluster), now);
         wanted
     }
 }

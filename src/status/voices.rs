@@ -297,6 +297,8 @@ impl Voices {
             }
             Err(_) => {
                 tracing::debug!("what other replicas say of their gateways cannot be read: no answer");
+                // Statuses do not wait for it every time.
+                self.deaf_until = Some(now + 3 * WITHIN);
                 return;
             }
         };

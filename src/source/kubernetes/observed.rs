@@ -23,7 +23,8 @@ pub struct Written {
 /// Statuses by object. Clones are the same.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    table: Arc<Mutex<BTreeMap<ObjectRef, Written>>>,
+    /// With how often each was another.
+    table: Arc<Mutex<BTreeMap<ObjectRef, (Written, u64)>>>,
     /// How often all objects of a kind were listed, by cluster.
     lists: Arc<Mutex<BTreeMap<(Kind, Name), u64>>>,
     changes: watch::Sender<u64>,
@@ -51,14 +52,15 @@ impl Observed {
     /// What stands beside an object; none where it is not there.
     #[must_use]
     pub fn get(&self, id: &ObjectRef) -> Option<Written> {
-        self.lock().get(id).cloned()
+        self.lock().get(id).map(|(written, _)| written.clone())
     }
 
-    /// Another number once all objects of an object's kind and cluster were listed again.
+    /// Another number once something else was read of an object, or all of its kind and cluster were listed again.
     #[must_use]
-    pub fn lists(&self, id: &ObjectRef) -> u64 {
+    pub fn readings(&self, id: &ObjectRef) -> u64 {
         let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        lists.get(&(id.kind, id.cluster.clone())).copied().unwrap_or_default()
+        let lists = lists.get(&(id.kind, id.cluster.clone())).copied().unwrap_or_default();
+        lists + self.lock().get(id).map_or(0, |(_, times)| *times)
     }
 
     /// Tells when something is another than before.
@@ -69,8 +71,10 @@ impl Observed {
 
     pub(super) fn note(&self, id: &ObjectRef, written: Written) {
         let mut table = self.lock();
-        if table.get(id) != Some(&written) {
-            table.insert(id.clone(), written);
+        let known = table.get(id);
+        if known.is_none_or(|(known, _)| *known != written) {
+            let times = known.map_or(0, |(_, times)| *times) + 1;
+            table.insert(id.clone(), (written, times));
             drop(table);
             self.changed();
         }
@@ -109,7 +113,7 @@ impl Observed {
         self.changes.send_modify(|number| *number += 1);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectRef, Written>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectRef, (Written, u64)>> {
         // Nothing is left half done by a panic elsewhere.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
