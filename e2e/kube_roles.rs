@@ -17,8 +17,14 @@ use crate::support::{project, yaml};
 /// The Lease is renewed every few seconds, and statuses of all kinds are written before.
 const ALL_OF_IT: Duration = Duration::from_secs(90);
 
-/// What is asked only of gateways' tokens, which `kubernetes::tokens` shows.
-const ELSEWHERE: (&str, &str) = ("create", "authentication.k8s.io:tokenreviews");
+/// What is asked only of gateways' tokens, which `kubernetes::tokens` shows, and where there are gateways, which
+/// `kubernetes::replicas` does.
+const ELSEWHERE: [(&str, &str); 4] = [
+    ("create", "authentication.k8s.io:tokenreviews"),
+    ("create", ":configmaps"),
+    ("delete", ":configmaps"),
+    ("patch", ":configmaps"),
+];
 
 /// What the roles of some files grant: verb and resource with its group.
 fn granted(files: &[&str]) -> anyhow::Result<BTreeSet<(String, String)>> {
@@ -106,7 +112,9 @@ async fn the_roles_grant_what_chancery_asks_and_nothing_else() -> anyhow::Result
     kube.kubectl(&["create", "rolebinding", "secrets", "-n", "shop", "--clusterrole=chancery-secrets", account])?;
     kube.apply(&one_of_each()?)?;
     let mut granted = granted(&["cluster.yaml", "management.yaml"])?;
-    assert!(granted.remove(&(ELSEWHERE.0.to_owned(), ELSEWHERE.1.to_owned())), "the role to review tokens is gone");
+    for (verb, resource) in ELSEWHERE {
+        assert!(granted.remove(&(verb.to_owned(), resource.to_owned())), "the role to {verb} {resource} is gone");
+    }
 
     let chancery = Chancery::serve_kubernetes(&kube.account("gloo-mesh", "chancery")?, &Settings::default()).await?;
     let asked = until(ALL_OF_IT, "everything that the roles grant to be asked", async || {

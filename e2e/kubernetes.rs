@@ -29,6 +29,7 @@ mod hour;
 mod kept;
 mod killed;
 mod many;
+mod replicas;
 mod restored;
 mod scenarios;
 mod secrets;

@@ -50,6 +50,7 @@ use crate::source::kubernetes::{AccessError, Kubernetes, RootSecrets, SecretQuer
 use crate::source::{Batch, Extent, Places, SourceError};
 use crate::status::Ledger;
 use crate::status::clock::Clock;
+use crate::status::voices::Pod;
 use crate::store::{Applied, Store};
 use crate::telemetry::Logging;
 use crate::telemetry::metrics::Metrics;
@@ -72,6 +73,7 @@ mod audit;
 mod clients;
 mod descriptors;
 mod emission;
+mod exchange;
 mod expiry;
 pub(crate) mod identities;
 mod keys;
@@ -249,6 +251,9 @@ pub async fn serve(
         state: state.clone(),
         ledger: sources.ledger.clone(),
         publisher: publisher.clone(),
+        shared: shared.clone(),
+        events: events.clone(),
+        pod: settings.namespace.as_ref().and_then(|_| Pod::of_this_process()),
         namespace: settings.namespace.clone().unwrap_or_else(|| admin_namespace.to_string()),
         management,
         admin_namespace,
@@ -311,7 +316,7 @@ pub async fn serve(
     }
 }
 
-/// Has statuses written until a stop, and gives the Lease up then.
+/// Has statuses written until a stop, and gives the Lease up then, and what was told of the own gateways.
 async fn report(reporter: Reporter, kubernetes: Option<Arc<Kubernetes>>, stopped: impl Future<Output = ()>) {
     let Some(kubernetes) = kubernetes else { return };
     let leadership = Leadership::default();
@@ -611,9 +616,9 @@ impl CompileLoop {
         }
         self.publish();
         // A second time, with the same plans, if what is refused or cannot be done is another matter now.
-        let view = OnceCell::new();
-        let view = || view.get_or_init(|| self.ledger.view());
-        let findings = (self.refusal_findings(), releases::findings(&self.emissions, view));
+        let releases = self.releases();
+        let (words, heard) = self.words_of_gateways(&releases);
+        let findings = (words, releases);
         if (&self.refusal_findings, &self.release_findings) != (&findings.0, &findings.1) {
             (self.refusal_findings, self.release_findings) = findings;
             self.given = None;
@@ -622,6 +627,7 @@ impl CompileLoop {
                 return;
             }
         }
+        self.all_published(heard);
         self.memory.keep(|| refused(&self.emitted, &self.refusals));
         self.memory.share(self.emissions.iter().map(|(key, emission)| (key, emission.shared())));
     }
@@ -822,15 +828,6 @@ impl CompileLoop {
         for (bytes, refused) in refusals.iter().filter(|(bytes, _)| verdicts.contains_key(*bytes)) {
             refusals::log(bytes, refused);
         }
-    }
-
-    /// What the authors of refused resources are told.
-    fn refusal_findings(&self) -> Findings {
-        let refusals = self.refusals.copy();
-        let kept = self.emitted.iter().map(|(key, emitted)| (key, &emitted.kept)).collect();
-        let mut findings = refusals::findings(&refusals, &kept);
-        findings.extend(self.limits.findings(&self.refusals.refused_limits()));
-        findings
     }
 }
 

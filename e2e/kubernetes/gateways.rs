@@ -14,13 +14,13 @@ use crate::support::http::{Client, Request};
 use crate::support::proxy::Proxy;
 
 /// The path of a route that Envoys refuse.
-const POISON: &str = "/poison";
+pub(super) const POISON: &str = "/poison";
 
 /// Edits that are timed.
 const EDITS: u64 = 50;
 
 /// Makes routes unacceptable that have the path.
-fn poison(kind: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn poison(kind: &str, bytes: &[u8]) -> Option<Vec<u8>> {
     if kind != "RouteConfiguration" {
         return None;
     }
@@ -43,7 +43,7 @@ fn since(object: &Value) -> &Value {
 }
 
 /// The message of the condition `Programmed`.
-fn words(object: &Value) -> &str {
+pub(super) fn words(object: &Value) -> &str {
     let conditions = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let found = conditions.iter().find(|one| one["type"] == "Programmed");
     found.and_then(|one| one["message"].as_str()).unwrap_or_default()

@@ -21,11 +21,16 @@ pub(super) struct Asker {
     pub(super) labels: Labels,
     /// Whom its credential proves; none where nobody is asked.
     pub(super) account: Option<ObjectRef>,
+    /// Of gateways that are connected to another replica, which matched them: their class.
+    pub(super) served_elsewhere: Option<GatewayId>,
 }
 
 impl Asker {
     /// Whether it is still of a class, and may have what that has.
     pub(super) fn may_have<W: World>(&self, world: &W, class: &GatewayId) -> bool {
+        if let Some(served) = &self.served_elsewhere {
+            return served == class;
+        }
         class_of(world, &class.cluster, &class.namespace, &self.labels).as_ref() == Some(class)
             && self.account.as_ref().is_none_or(|account| runs_as(world, class, account))
     }
@@ -57,7 +62,7 @@ impl SnapshotSource for Gateways {
         }
         let (gateway, labels) = match_node(&compiled, node, caller, self.trusts_labels)?;
         let key = refusals::key(gateway.clone(), node);
-        let asker = Arc::new(Asker { labels, account: caller.account().cloned() });
+        let asker = Arc::new(Asker { labels, account: caller.account().cloned(), served_elsewhere: None });
         let snapshots = self.publisher.subscribe(&key);
         self.events.send(Event::Gateway(key, asker.clone())).map_err(|_| stopping())?;
         Ok(Subscription { gateway: gateway.to_string().into(), snapshots, held: Some(asker) })

@@ -21,11 +21,13 @@ use crate::model::{Code, EnvoyRelease, Finding, Findings, GatewayId, Name, Objec
 use crate::publish::{GatewayKey, NotInForce, Withheld, limit_server};
 use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
 use crate::status::view::{NodeView, StreamView};
+use crate::status::voice::{self, Blamed, Who};
 use crate::status::{Ledger, View};
 use crate::xds::node::Node;
 use crate::xds::observation::{Acknowledgement, Blame, Observation, Observer, Peer, Refusal, RefusedResource, excerpt};
 
 use super::Event;
+use super::exchange::Exchange;
 use super::limits::RefusedLimits;
 
 /// Most bytes of Envoy's words in a finding, which has 2 KiB for everything. The whole stands in the log and the status.
@@ -55,6 +57,8 @@ pub(super) struct Shared {
     awaits_filters: AtomicBool,
     /// Classes by their text, as streams bear it.
     classes: Mutex<BTreeMap<Name, GatewayId>>,
+    /// What other replicas tell, and are told.
+    pub(super) exchange: Exchange,
 }
 
 impl Shared {
@@ -272,15 +276,69 @@ pub(super) fn not_in_force(
 /// What is kept in place of refused resources, by key.
 pub(super) type Kept<'a> = BTreeMap<&'a GatewayKey, &'a BTreeSet<(ResourceType, Name)>>;
 
+/// What is refused now, as other replicas are told of it too: of objects in the generation that was compiled.
+pub(super) fn refused(
+    refusals: &Refusals,
+    kept: &Kept<'_>,
+    generation: impl Fn(&ObjectRef) -> Option<i64>,
+) -> Vec<voice::Refused> {
+    let refused = |(bytes, refused): (&Bytes, &Refused)| {
+        let of_this = (bytes.resource_type, bytes.name.clone());
+        let blamed = refused.blamed.iter().map(|object| {
+            let generation = generation(object).unwrap_or_default();
+            Blamed { object: object.clone(), generation }
+        });
+        let who = |(class, nodes): (&GatewayId, &BTreeSet<Name>)| (class.to_string(), Who::of(nodes.iter()));
+        voice::Refused {
+            envoy: bytes.envoy.numbers(),
+            class: bytes.class.as_ref().map(ToString::to_string),
+            type_url: bytes.resource_type.type_url().to_owned(),
+            name: bytes.name.clone(),
+            version: bytes.version.to_string(),
+            words: refused.message.to_string(),
+            nodes: refused.nodes.iter().map(who).collect(),
+            blamed: blamed.collect(),
+            is_kept: kept.iter().any(|(key, kept)| bytes.concern(key) && kept.contains(&of_this)),
+        }
+    };
+    refusals.iter().map(refused).collect()
+}
+
+/// Adds what gateways of another replica refused, as far as it is about objects as they are here.
+pub(super) fn join(
+    known: &mut Vec<voice::Refused>,
+    other: &voice::Refused,
+    generation: impl Fn(&ObjectRef) -> Option<i64>,
+) {
+    let is_here = |blamed: &&Blamed| generation(&blamed.object) == Some(blamed.generation);
+    let blamed: Vec<Blamed> = other.blamed.iter().filter(is_here).cloned().collect();
+    let same = known.iter_mut().find(|one| {
+        (&one.type_url, &one.name, &one.version) == (&other.type_url, &other.name, &other.version)
+            && (one.envoy, &one.class) == (other.envoy, &other.class)
+    });
+    match same {
+        None if blamed.is_empty() => {}
+        None => known.push(voice::Refused { blamed, ..other.clone() }),
+        Some(one) => {
+            for (class, who) in &other.nodes {
+                one.nodes.entry(class.clone()).or_default().join(who);
+            }
+            let new: Vec<Blamed> = blamed.into_iter().filter(|blamed| !one.blamed.contains(blamed)).collect();
+            one.blamed.extend(new);
+            one.is_kept |= other.is_kept;
+        }
+    }
+}
+
 /// A finding for each object that is to blame for something that is refused now.
 ///
 /// # Rule
 /// R132: these make its approval FAILED.
-pub(super) fn findings(refusals: &Refusals, kept: &Kept<'_>) -> Findings {
+pub(super) fn findings(refusals: &[voice::Refused]) -> Findings {
     let mut findings = Findings::new();
-    for (bytes, refused) in refusals.iter() {
-        let message = message(bytes, refused, kept);
-        let finding = |object| Finding::error(object, Code::RefusedByGateway, message.clone());
+    for refused in refusals {
+        let message = message(refused);
+        let finding = |blamed: &Blamed| Finding::error(&blamed.object, Code::RefusedByGateway, message.clone());
         findings.extend(refused.blamed.iter().map(finding));
     }
     findings
@@ -288,33 +346,33 @@ pub(super) fn findings(refusals: &Refusals, kept: &Kept<'_>) -> Findings {
 
 /// How many refused is told roughly where it is many, and how many did not is not told: either changes with every Envoy that
 /// comes or goes, and each change of a message costs a compile.
-fn message(bytes: &Bytes, refused: &Refused, kept: &Kept<'_>) -> String {
+fn message(refused: &voice::Refused) -> String {
     let mut text = String::new();
     for (index, (gateway, nodes)) in refused.nodes.iter().take(NAMED).enumerate() {
-        let names: Vec<String> = nodes.iter().take(NAMED).map(|node| format!("{:?}", excerpt(node, 128))).collect();
-        let more = if nodes.len() > NAMED { ", …" } else { "" };
+        let names: Vec<String> =
+            nodes.named.iter().take(NAMED).map(|node| format!("{:?}", excerpt(node, 128))).collect();
+        let more = if nodes.count > NAMED { ", …" } else { "" };
         let _ = write!(
             text,
             "{}{} of gateway `{gateway}` ({}{more})",
             if index > 0 { ", " } else { "" },
-            envoys(nodes.len()),
+            envoys(nodes.count),
             names.join(", ")
         );
     }
     if refused.nodes.len() > NAMED {
         let _ = write!(text, " and Envoys of {} more gateways", refused.nodes.len() - NAMED);
     }
-    let of_this = (bytes.resource_type, bytes.name.clone());
-    let is_kept = kept.iter().any(|(key, kept)| bytes.concern(key) && kept.contains(&of_this));
-    let outcome = if is_kept && bytes.resource_type == ResourceType::Cluster {
+    let is_cluster = refused.type_url == ResourceType::Cluster.type_url();
+    let outcome = if refused.is_kept && is_cluster {
         "the last accepted version stays in force, and its endpoints as they were, if the new one speaks to them in another way"
-    } else if is_kept {
+    } else if refused.is_kept {
         "the last accepted version stays in force"
     } else {
         "no accepted version of it is known, so new gateways do without it"
     };
-    let words = excerpt(&refused.message, WORDS);
-    let (name, envoy) = (&bytes.name, bytes.envoy);
+    let words = excerpt(&refused.words, WORDS);
+    let (name, envoy) = (&refused.name, EnvoyRelease::serving(Some(refused.envoy)));
     let _ = write!(text, " refused `{name}` as made for Envoy {envoy}; {outcome}; Envoy says: {words:?}");
     text
 }

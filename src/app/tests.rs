@@ -60,7 +60,7 @@ fn node(cluster: &str, namespace: &str, pod: Option<&str>, labels: &[(&str, &str
 
 /// Who was matched by labels alone.
 fn asker(labels: Labels) -> Arc<Asker> {
-    Arc::new(Asker { labels, account: None })
+    Arc::new(Asker { labels, account: None, served_elsewhere: None })
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //!
 //! Behind API servers it also becomes the status of objects: how far gateways are with each ([`programmed`]), the
 //! [`document`] that is to stand there, who of several replicas writes it ([`lease`]), by which [`clock`], and
-//! the [`writer`].
+//! the [`writer`]. Every replica tells the others of its gateways: the [`voice`] of one, and the [`voices`] of all.
 
 pub mod clock;
 pub mod document;
@@ -13,6 +13,8 @@ pub mod lease;
 pub mod ledger;
 pub mod programmed;
 pub mod view;
+pub mod voice;
+pub mod voices;
 pub mod writer;
 
 pub use ledger::Ledger;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
@@ -44,10 +45,21 @@ pub struct Wanted {
     pub id: ObjectRef,
     /// What stands there.
     pub written: Written,
+    /// What was read there last.
+    pub read: Read,
     /// What is to stand there: all fields of ours.
     pub status: Value,
     /// What to tell as an event.
     pub event: Option<Event>,
+}
+
+/// What was read of an object, and how often something was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Read {
+    /// What was read.
+    pub written: Written,
+    /// See [`Observed::readings`](crate::source::kubernetes::Observed::readings).
+    pub readings: u64,
 }
 
 /// Something that happened to an object.
@@ -82,6 +94,8 @@ pub struct Learned {
     away: BTreeMap<Name, (Instant, u32)>,
     /// Which fields of each object were written last.
     fields: BTreeMap<ObjectRef, u64>,
+    /// What stands at objects since they were written and until they are read again, with what had been read before.
+    answered: BTreeMap<ObjectRef, (Read, Arc<Value>)>,
 }
 
 /// What came of a turn.
@@ -126,6 +140,19 @@ impl Learned {
         status
     }
 
+    /// What stands at an object: what a write was answered, as long as nothing else was read since. A watch may be away, and what
+    /// it told last is older then.
+    pub fn stands(&mut self, id: &ObjectRef, read: &Read) -> Written {
+        match self.answered.get(id) {
+            Some((before, status)) if before == read => Written { status: status.clone(), ..read.written.clone() },
+            Some(_) => {
+                self.answered.remove(id);
+                read.written.clone()
+            }
+            None => read.written.clone(),
+        }
+    }
+
     /// Whether a status has other fields than those that were written last: one that is over is still there.
     #[must_use]
     pub fn has_fewer(&self, id: &ObjectRef, status: &Value) -> bool {
@@ -137,6 +164,7 @@ impl Learned {
         self.failed.retain(|id, _| is_there(id) && !is_right(id));
         self.fields.retain(|id, _| is_there(id));
         self.foreign.retain(|id| is_there(id));
+        self.answered.retain(|id, _| is_there(id));
     }
 
     /// Forgets servers that were away and are to be asked for nothing now.
@@ -242,6 +270,7 @@ pub async fn write(
                 learned.away.remove(&done.id.cluster);
                 learned.fields.insert(done.id.clone(), fields_of(&done.status));
                 learned.compare(&done.id, &done.status, &status);
+                learned.answered.insert(done.id.clone(), (done.read.clone(), Arc::new(status)));
             }
             Outcome::Conflict => {
                 if learned.foreign.insert(done.id.clone()) {
@@ -467,6 +496,34 @@ mod tests {
         assert!(learned.has_fewer(&id, &without) && !learned.has_fewer(&id, &with));
         learned.retain(|_| false, |_| false);
         assert!(!learned.has_fewer(&id, &without));
+    }
+
+    #[test]
+    fn r137_what_a_write_was_answered_stands_there_until_something_else_is_read() {
+        let id = ObjectRef::new(Kind::RouteTable, "mgmt", "shop", "cart");
+        let read = |status: Value, readings| Read {
+            written: Written { status: Arc::new(status), ..Written::default() },
+            readings,
+        };
+        let mut learned = Learned::default();
+        let (before, after) = (read(json!({"gateways": "1/1"}), 1), json!({"gateways": "2/2"}));
+        assert_eq!(learned.stands(&id, &before), before.written);
+        let answer = |learned: &mut Learned| {
+            learned.answered.insert(id.clone(), (before.clone(), Arc::new(after.clone())));
+            assert_eq!(*learned.stands(&id, &before).status, after);
+        };
+        answer(&mut learned);
+        // The watch tells of it, or of what somebody else wrote.
+        let other = read(json!({"gateways": "0/2"}), 2);
+        assert_eq!(learned.stands(&id, &other), other.written);
+        assert_eq!(learned.stands(&id, &before), before.written, "and what it tells counts from then on");
+        // Somebody wrote again what had stood there, or a store that was restored lists it.
+        answer(&mut learned);
+        let listed = read(json!({"gateways": "1/1"}), 2);
+        assert_eq!(learned.stands(&id, &listed), listed.written);
+        answer(&mut learned);
+        learned.retain(|_| false, |_| false);
+        assert!(learned.answered.is_empty());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::xds::observation::{Blame, Observation, Observer, Peer, Refusal, Refus
 use crate::xds::session::{Output, Session, SessionSettings};
 
 mod cut;
+mod exchanged;
 mod leaving;
 mod releases;
 mod tokens;

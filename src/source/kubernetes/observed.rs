@@ -23,13 +23,16 @@ pub struct Written {
 /// Statuses by object. Clones are the same.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    table: Arc<Mutex<BTreeMap<ObjectRef, Written>>>,
+    /// With how often each was another.
+    table: Arc<Mutex<BTreeMap<ObjectRef, (Written, u64)>>>,
+    /// How often all objects of a kind were listed, by cluster.
+    lists: Arc<Mutex<BTreeMap<(Kind, Name), u64>>>,
     changes: watch::Sender<u64>,
 }
 
 impl Default for Observed {
     fn default() -> Self {
-        Self { table: Arc::default(), changes: watch::Sender::new(0) }
+        Self { table: Arc::default(), lists: Arc::default(), changes: watch::Sender::new(0) }
     }
 }
 
@@ -49,7 +52,15 @@ impl Observed {
     /// What stands beside an object; none where it is not there.
     #[must_use]
     pub fn get(&self, id: &ObjectRef) -> Option<Written> {
-        self.lock().get(id).cloned()
+        self.lock().get(id).map(|(written, _)| written.clone())
+    }
+
+    /// Another number once something else was read of an object, or all of its kind and cluster were listed again.
+    #[must_use]
+    pub fn readings(&self, id: &ObjectRef) -> u64 {
+        let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        let lists = lists.get(&(id.kind, id.cluster.clone())).copied().unwrap_or_default();
+        lists + self.lock().get(id).map_or(0, |(_, times)| *times)
     }
 
     /// Tells when something is another than before.
@@ -60,8 +71,10 @@ impl Observed {
 
     pub(super) fn note(&self, id: &ObjectRef, written: Written) {
         let mut table = self.lock();
-        if table.get(id) != Some(&written) {
-            table.insert(id.clone(), written);
+        let known = table.get(id);
+        if known.is_none_or(|(known, _)| *known != written) {
+            let times = known.map_or(0, |(_, times)| *times) + 1;
+            table.insert(id.clone(), (written, times));
             drop(table);
             self.changed();
         }
@@ -75,6 +88,7 @@ impl Observed {
 
     /// Forgets what is not in a list of all objects of a kind.
     pub(super) fn list(&self, kind: Kind, cluster: &Name, ids: &BTreeSet<ObjectRef>) {
+        *self.lists.lock().unwrap_or_else(PoisonError::into_inner).entry((kind, cluster.clone())).or_default() += 1;
         let first = ObjectRef::new(kind, cluster.clone(), "", "");
         let mut table = self.lock();
         let known = table.range(first..).map(|(id, _)| id);
@@ -99,7 +113,7 @@ impl Observed {
         self.changes.send_modify(|number| *number += 1);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectRef, Written>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectRef, (Written, u64)>> {
         // Nothing is left half done by a panic elsewhere.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
