@@ -95,7 +95,9 @@ pub(super) fn encode_host_after(
     let (new, new_forwards): (Vec<_>, Vec<_>) = newer[came.clone()]
         .iter()
         .enumerate()
-        .map(|(at, piece)| known(at).map_or_else(|| encode_piece(piece, target), |known| encode_after(known, piece, target)))
+        .map(|(at, piece)| {
+            known(at).map_or_else(|| encode_piece(piece, target), |known| encode_after(known, piece, target))
+        })
         .unzip();
     entries.splice(gone.clone(), new);
     forwards.splice(gone.clone(), new_forwards);
