@@ -26,7 +26,8 @@ endif
 KUBE_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" { print $$2 }' e2e/kube/go.mod)
 KUBE_PARTS := $(subst ., ,$(KUBE_VERSION:v%=%))
 KUBE_IS := -X k8s.io/component-base/version.git
-KUBE_LDFLAGS := -s -w $(KUBE_IS)Version=$(KUBE_VERSION) $(KUBE_IS)Major=$(word 1,$(KUBE_PARTS)) $(KUBE_IS)Minor=$(word 2,$(KUBE_PARTS)) $(KUBE_IS)TreeState=clean
+HELM_IS := -X helm.sh/helm/v4/internal/version.version=$(shell awk '$$1 == "helm.sh/helm/v4" { print $$2 }' e2e/kube/go.mod)
+KUBE_LDFLAGS := -s -w $(HELM_IS) $(KUBE_IS)Version=$(KUBE_VERSION) $(KUBE_IS)Major=$(word 1,$(KUBE_PARTS)) $(KUBE_IS)Minor=$(word 2,$(KUBE_PARTS)) $(KUBE_IS)TreeState=clean
 
 # API servers take no loopback addresses as endpoints, and only root may give itself others: elsewhere, in a network of one's own.
 ifneq ($(shell id -u),0)
@@ -122,18 +123,19 @@ ratelimit: .ratelimit/ratelimit ## Build the rate-limit service that tests ask, 
 	cd e2e/ratelimit && GOFLAGS=-mod=readonly $(GO) build -o ../../.ratelimit/ratelimit .
 	@touch $@
 
-kube-tools: $(KUBE_STAMP) ## Build kube-apiserver, etcd and kubectl, unless KUBEBUILDER_ASSETS names a folder with them
+kube-tools: $(KUBE_STAMP) ## Build kube-apiserver, etcd, kubectl and helm, unless KUBEBUILDER_ASSETS names a folder with them
 
-# One binary under three names: most of what each is made of the others need too. The first build takes some minutes.
+# One binary under four names: most of what each is made of the others need too. The first build takes some minutes.
 .kube/stamp: e2e/kube/go.mod e2e/kube/go.sum e2e/kube/main.go
 	@command -v $(GO) >/dev/null || { \
-	  echo "$(GO) is not there: kube-apiserver, etcd and kubectl are written in Go."; \
-	  echo "Install Go 1.26 or newer (https://go.dev/dl), or set KUBEBUILDER_ASSETS to a folder with the three."; \
+	  echo "$(GO) is not there: kube-apiserver, etcd, kubectl and helm are written in Go."; \
+	  echo "Install Go 1.26 or newer (https://go.dev/dl), or set KUBEBUILDER_ASSETS to a folder with the four."; \
 	  exit 1; }
 	@mkdir -p .kube/bin
 	cd e2e/kube && CGO_ENABLED=0 GOFLAGS=-mod=readonly $(GO) build -trimpath -ldflags '$(KUBE_LDFLAGS)' -o ../../.kube/bin/kube-apiserver .
 	@ln -f .kube/bin/kube-apiserver .kube/bin/etcd
 	@ln -f .kube/bin/kube-apiserver .kube/bin/kubectl
+	@ln -f .kube/bin/kube-apiserver .kube/bin/helm
 	@.kube/bin/kube-apiserver --version
 	@touch $@
 

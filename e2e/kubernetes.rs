@@ -19,6 +19,7 @@ use crate::xds_port::{labels, node, text};
 
 mod away;
 mod bad_input;
+mod chart;
 mod clusters;
 mod conformance;
 mod deployed;

@@ -114,6 +114,23 @@ pub(crate) fn memory(pid: u32) -> anyhow::Result<Memory> {
     Ok(Memory { now: field("VmRSS:")?, peak: field("VmHWM:")? })
 }
 
+/// Waits until a process gives no more memory back, and looks at it: the allocator keeps what was freed for a second.
+pub(crate) async fn settled(pid: u32) -> anyhow::Result<Memory> {
+    let (begun, mut ticks) = (Instant::now(), tokio::time::interval(LOOK));
+    let (mut least, mut since) = (memory(pid)?, Instant::now());
+    while since.elapsed() < GIVES_BACK && begun.elapsed() < PATIENCE {
+        ticks.tick().await;
+        let now = memory(pid)?;
+        if now.now < least.now {
+            (least, since) = (now, Instant::now());
+        }
+    }
+    Ok(least)
+}
+
+/// How long memory must not fall until it counts as settled.
+const GIVES_BACK: Duration = Duration::from_secs(2);
+
 /// Makes the peak what is resident now.
 pub(crate) fn forget_peak(pid: u32) -> anyhow::Result<()> {
     fs::write(format!("/proc/{pid}/clear_refs"), "5").context("reset the peak of memory")

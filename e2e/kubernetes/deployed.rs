@@ -18,16 +18,16 @@ const PARTS: [&str; 4] = ["cluster.yaml", "management.yaml", "deployment.yaml", 
 /// What the example says of its cluster, which is the management cluster here.
 const EXAMPLE: &str = "eu/edge/";
 
-fn folder() -> std::path::PathBuf {
+pub(super) fn folder() -> std::path::PathBuf {
     project().join("config/kubernetes")
 }
 
-fn documents(file: &str) -> anyhow::Result<Vec<Value>> {
+pub(super) fn documents(file: &str) -> anyhow::Result<Vec<Value>> {
     yaml::documents(&fs::read_to_string(folder().join(file))?)
 }
 
 /// Kind, namespace and name, for comparisons, with the object.
-fn by_name(objects: Vec<Value>) -> BTreeMap<String, Value> {
+pub(super) fn by_name(objects: Vec<Value>) -> BTreeMap<String, Value> {
     let name = |object: &Value| {
         let part = |pointer| text(object, pointer).to_owned();
         [part("/kind"), part("/metadata/namespace"), part("/metadata/name")].join("/")
@@ -35,11 +35,16 @@ fn by_name(objects: Vec<Value>) -> BTreeMap<String, Value> {
     objects.into_iter().map(|object| (name(&object), object)).collect()
 }
 
+/// What kustomize builds of a folder.
+pub(super) fn kustomized(folder: &Path) -> anyhow::Result<BTreeMap<String, Value>> {
+    let output = Command::new(crate::support::kube::find("kubectl")?).args(["kustomize"]).arg(folder).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(by_name(yaml::documents(&String::from_utf8(output.stdout)?)?))
+}
+
 #[test]
 fn kustomize_builds_what_the_files_say() -> anyhow::Result<()> {
-    let output = Command::new(crate::support::kube::find("kubectl")?).args(["kustomize"]).arg(folder()).output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let built = by_name(yaml::documents(&String::from_utf8(output.stdout)?)?);
+    let built = kustomized(&folder())?;
     let mut files = Vec::new();
     for part in PARTS {
         files.extend(documents(part)?);
@@ -72,6 +77,7 @@ fn the_bootstrap_of_the_example_is_what_its_comment_prints() -> anyhow::Result<(
 async fn r193_what_is_applied_with_kustomize_lets_the_gateway_of_the_example_in_and_it_serves() -> anyhow::Result<()> {
     let kube = Kube::start("deployed").await?;
     kube.install_crds().await?;
+    super::chart::is_taken(&kube)?;
     let path = folder().to_string_lossy().into_owned();
     kube.kubectl(&["apply", "-k", &path])?;
     let again = kube.kubectl(&["apply", "-k", &path])?;

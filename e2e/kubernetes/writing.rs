@@ -92,10 +92,8 @@ async fn another_writes_the_same_objects(
     let told = async || {
         let events = shop.kube.get(&["events.events.k8s.io", "-n", "shop"]).map_err(|error| format!("{error:#}"))?;
         let events = events["items"].as_array().cloned().unwrap_or_default();
-        match events.iter().filter(|event| event["reason"] == "StatusOfAnother").count() {
-            1 => Ok(()),
-            number => Err(Not::Yet(format!("{number} events"))),
-        }
+        let told: Vec<&Value> = events.iter().filter(|event| event["reason"] == "StatusOfAnother").collect();
+        if told.len() == 1 { Ok(()) } else { Err(Not::Yet(format!("{} events: {told:?}", told.len()))) }
     };
     until(PATIENCE, "an event that another writes", told).await.with_context(|| chancery.log_tail())?;
     // An edit is judged in the conditions alone.
@@ -128,7 +126,7 @@ async fn another_writes_the_same_objects(
     until_object(&shop.kube, chancery, TABLE, |table| is_current(table) && acknowledged(table)).await?;
     let still = shop.kube.get(&["virtualgateway", "web", "-n", "shop"])?;
     ensure!(still["metadata"]["resourceVersion"] == gateway["metadata"]["resourceVersion"], "{gateway}\n{still}");
-    told().await.map_err(|not| anyhow::anyhow!("{not:?}"))
+    told().await.map_err(|not| anyhow::anyhow!("{not:?}")).with_context(|| chancery.log_tail())
 }
 
 /// While many statuses are being written, everything that could take them is killed, and comes back.

@@ -39,7 +39,8 @@ pub(crate) fn find(name: &str) -> anyhow::Result<PathBuf> {
     let built = given.is_none();
     let folder = given.map_or_else(|| project().join(".kube/bin"), PathBuf::from);
     let binary = folder.join(name);
-    let remedy = if built { "run `make kube-tools`" } else { "KUBEBUILDER_ASSETS names that folder" };
+    let remedy =
+        if built { "run `make kube-tools`" } else { "KUBEBUILDER_ASSETS names that folder, which must have it" };
     ensure!(binary.is_file(), "no {name} at {}: {remedy}", binary.display());
     Ok(binary)
 }

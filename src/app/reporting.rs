@@ -183,6 +183,7 @@ impl Reporter {
             wanted.push(Wanted { id: id.clone(), written, status, event });
         }
         learned.retain(|id| observed.get(id).is_some(), |id| right.contains(id));
+        learned.retain_away(|cluster| wanted.iter().any(|wanted| wanted.id.cluster == *cluster), now);
         wanted
     }
 }

@@ -28,6 +28,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The longest of these pauses.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// The longest pause after which a server that could not be reached is tried again: it may be back long before objects would be.
+const LONGEST_AWAY: Duration = Duration::from_secs(4);
+
 /// What is written beside another control plane's fields.
 const BESIDE: [&str; 3] = ["conditions", "gateways", "notApplicable"];
 
@@ -75,6 +78,8 @@ pub struct Learned {
     foreign: BTreeSet<ObjectRef>,
     /// Objects whose status could not be written: when to try again, and after how many failures.
     failed: BTreeMap<ObjectRef, (Instant, u32)>,
+    /// Clusters whose server could not be reached, likewise.
+    away: BTreeMap<Name, (Instant, u32)>,
     /// Which fields of each object were written last.
     fields: BTreeMap<ObjectRef, u64>,
 }
@@ -98,6 +103,8 @@ enum Outcome {
     Conflict,
     /// The object is gone, or is another by now.
     Gone,
+    /// The server cannot be reached; the object has nothing to do with it.
+    Away(String),
     Failed(String),
 }
 
@@ -132,16 +139,33 @@ impl Learned {
         self.foreign.retain(|id| is_there(id));
     }
 
+    /// Forgets servers that were away and are to be asked for nothing now.
+    pub fn retain_away(&mut self, is_wanted: impl Fn(&Name) -> bool, now: Instant) {
+        self.away.retain(|cluster, (until, _)| now < *until || is_wanted(cluster));
+    }
+
     /// Whether an object is to be left alone for now.
     #[must_use]
     pub fn waits(&self, id: &ObjectRef, now: Instant) -> bool {
-        self.failed.get(id).is_some_and(|(until, _)| now < *until)
+        self.failed.get(id).is_some_and(|(until, _)| now < *until) || self.is_away(&id.cluster, now)
     }
 
     /// When the first object that waits is tried again.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
-        self.failed.values().map(|(until, _)| *until).min()
+        self.failed.values().chain(self.away.values()).map(|(until, _)| *until).min()
+    }
+
+    fn is_away(&self, cluster: &Name, now: Instant) -> bool {
+        self.away.get(cluster).is_some_and(|(until, _)| now < *until)
+    }
+
+    /// Notes that a server could not be reached. What was on its way when that was noted says it once more.
+    fn could_not_reach(&mut self, cluster: &Name, now: Instant) {
+        let entry = self.away.entry(cluster.clone()).or_insert((now, 0));
+        if entry.0 <= now {
+            *entry = (now + pause(entry.1, LONGEST_AWAY), entry.1 + 1);
+        }
     }
 
     /// Learns from what stands there after a write: what is missing is dropped every time.
@@ -172,9 +196,13 @@ impl Learned {
 
     fn failed(&mut self, id: &ObjectRef, now: Instant) {
         let entry = self.failed.entry(id.clone()).or_insert((now, 0));
-        let pause = PAUSE.saturating_mul(1 << entry.1.min(10)).min(LONGEST_PAUSE);
-        *entry = (now + pause, entry.1 + 1);
+        *entry = (now + pause(entry.1, LONGEST_PAUSE), entry.1 + 1);
     }
+}
+
+/// The pause after so many failures.
+fn pause(failures: u32, longest: Duration) -> Duration {
+    PAUSE.saturating_mul(1 << failures.min(10)).min(longest)
 }
 
 /// Writes statuses, as long as `until` is not reached. A server that does not answer makes nobody else wait for longer than
@@ -187,29 +215,37 @@ pub async fn write(
     clock: &Clock,
 ) -> Tally {
     let mut tally = Tally::default();
-    let mut writes: JoinSet<(Wanted, Outcome)> = JoinSet::new();
+    // What is told comes after what it is about is known, and takes its own time.
+    let mut writes: JoinSet<Option<(Wanted, Outcome)>> = JoinSet::new();
     let mut wanted = wanted.into_iter();
     loop {
         while writes.len() < AT_ONCE && clock.now() < until {
             let Some(next) = wanted.next() else { break };
             let Some(client) = clients.get(&next.id.cluster) else { continue };
+            if learned.is_away(&next.id.cluster, clock.now()) {
+                continue;
+            }
             writes.spawn(async move {
                 let late = || Outcome::Failed(format!("no answer within {} s", WITHIN.as_secs()));
                 let outcome = tokio::time::timeout(WITHIN, apply(client, &next)).await.unwrap_or_else(|_| late());
-                (next, outcome)
+                Some((next, outcome))
             });
         }
         let Some(done) = writes.join_next().await else { return tally };
-        let Ok((done, outcome)) = done else { continue };
+        let Ok(Some((mut done, outcome))) = done else { continue };
+        let mut event = None;
         match outcome {
             Outcome::Written(status) => {
                 tally.written += 1;
+                event = done.event.take();
                 learned.failed.remove(&done.id);
+                learned.away.remove(&done.id.cluster);
                 learned.fields.insert(done.id.clone(), fields_of(&done.status));
                 learned.compare(&done.id, &done.status, &status);
             }
             Outcome::Conflict => {
                 if learned.foreign.insert(done.id.clone()) {
+                    event = Some(Event::of_another());
                     tracing::warn!(
                         object = %done.id,
                         "another control plane writes the status of this object, and keeps its fields; only conditions are \
@@ -232,11 +268,21 @@ pub async fn write(
                 tally.failed += 1;
                 learned.failed(&done.id, clock.now());
             }
+            Outcome::Away(reason) => {
+                tracing::debug!(cluster = %done.id.cluster, reason, "statuses cannot be written there for now");
+                learned.could_not_reach(&done.id.cluster, clock.now());
+            }
             Outcome::Failed(reason) => {
                 tally.failed += 1;
                 tracing::debug!(object = %done.id, reason, "its status could not be written");
                 learned.failed(&done.id, clock.now());
             }
+        }
+        if let Some((event, client)) = event.zip(clients.get(&done.id.cluster)) {
+            writes.spawn(async move {
+                let _late = tokio::time::timeout(WITHIN, tell(client, &done, &event)).await;
+                None
+            });
         }
     }
 }
@@ -244,7 +290,7 @@ pub async fn write(
 async fn apply(client: Client, wanted: &Wanted) -> Outcome {
     let id = &wanted.id;
     let resource = resource(id.kind);
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &id.namespace, &resource);
+    let api: Api<DynamicObject> = Api::namespaced_with(client, &id.namespace, &resource);
     let document = json!({
         "apiVersion": resource.api_version,
         "kind": resource.kind,
@@ -253,12 +299,7 @@ async fn apply(client: Client, wanted: &Wanted) -> Outcome {
         "status": wanted.status,
     });
     match api.patch_status(&id.name, &PatchParams::apply(MANAGER), &Patch::Apply(&document)).await {
-        Ok(object) => {
-            if let Some(event) = &wanted.event {
-                tell(client, wanted, event).await;
-            }
-            Outcome::Written(object.data.get("status").cloned().unwrap_or_default())
-        }
+        Ok(object) => Outcome::Written(object.data.get("status").cloned().unwrap_or_default()),
         Err(kube::Error::Api(status)) if !undeclared(&status.message).is_empty() => {
             Outcome::Undeclared(undeclared(&status.message))
         }
@@ -266,20 +307,10 @@ async fn apply(client: Client, wanted: &Wanted) -> Outcome {
         Err(kube::Error::Api(status)) if status.code == 409 => {
             let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
             let is_of_fields = causes.iter().any(|cause| cause.reason == "FieldManagerConflict");
-            if !is_of_fields {
-                return Outcome::Gone;
-            }
-            // Once: from then on only what stands beside those fields is written.
-            if wanted
-                .status
-                .as_object()
-                .is_some_and(|fields| fields.keys().any(|field| !BESIDE.contains(&field.as_str())))
-            {
-                tell(client, wanted, &Event::of_another()).await;
-            }
-            Outcome::Conflict
+            if is_of_fields { Outcome::Conflict } else { Outcome::Gone }
         }
-        Err(error) => Outcome::Failed(error.to_string()),
+        Err(error @ kube::Error::Api(_)) => Outcome::Failed(error.to_string()),
+        Err(error) => Outcome::Away(error.to_string()),
     }
 }
 
@@ -443,10 +474,29 @@ mod tests {
         let id = ObjectRef::new(Kind::RouteTable, "mgmt", "shop", "cart");
         let (mut learned, begin) = (Learned::default(), Instant::now());
         assert!(!learned.waits(&id, begin));
-        for seconds in [1, 2, 4] {
+        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
             learned.failed(&id, begin);
             assert!(learned.waits(&id, begin + Duration::from_secs(seconds) - Duration::from_millis(1)));
             assert!(!learned.waits(&id, begin + Duration::from_secs(seconds)));
         }
+    }
+
+    /// An outage of half a minute must not make statuses wait for half a minute more.
+    #[test]
+    fn a_server_that_is_away_is_tried_again_soon_and_its_objects_with_it() {
+        let [here, there] = ["mgmt", "c1"].map(|cluster| ObjectRef::new(Kind::RouteTable, cluster, "shop", "cart"));
+        let (mut learned, mut now) = (Learned::default(), Instant::now());
+        for seconds in [1, 2, 4, 4, 4] {
+            // Eight writes were on their way.
+            (0..AT_ONCE).for_each(|_| learned.could_not_reach(&here.cluster, now));
+            let until = now + Duration::from_secs(seconds);
+            assert!(learned.waits(&here, until - Duration::from_millis(1)) && !learned.waits(&there, now));
+            learned.retain_away(|_| false, now);
+            assert_eq!(learned.due(), Some(until));
+            now = until;
+            learned.retain_away(|cluster| *cluster == here.cluster, now);
+        }
+        learned.retain_away(|_| false, now);
+        assert_eq!(learned.due(), None, "nothing is to be written there any more");
     }
 }
