@@ -20,10 +20,9 @@ fn stands_for_unsafe(v6: Ipv6Addr) -> bool {
     let at = |places: [usize; 4]| IpAddr::V4(Ipv4Addr::from(places.map(|place| bytes[place])));
     match v6.segments() {
         // Mapped (RFC 4291), translated (RFC 2765), compatible; NAT64's own prefix (RFC 6052).
-        [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0, 0, 0, 0, 0, 0, ..] => {
+        [0, 0, 0, 0, 0, 0xffff | 0, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
             is_unsafe(at([12, 13, 14, 15]))
         }
-        [0x64, 0xff9b, 0, 0, 0, 0, ..] => is_unsafe(at([12, 13, 14, 15])),
         // Prefixes for local use (RFC 8215) have 48, 56, 64 or 96 bits, and nobody knows which. Where zeros stand before the
         // address, they are none.
         [0x64, 0xff9b, 1, ..] => {

@@ -2,8 +2,9 @@
 //!
 //! Additions and changes go out in the order Secret, Cluster, Endpoint, Listener, Extension, ScopedRoute and Route, each
 //! after the acknowledgement of what it needs. Endpoints wait for nobody: Envoy acknowledges a cluster only when it is warm, and
-//! it is not warm without them; but the first of what a policy protects wait for what protects it, which may be on routes. Removals come last, users first: a cluster goes only when every listener and route that
-//! used it is acknowledged in the version that doesn't.
+//! it is not warm without them. Only the first of what a policy protects wait for what protects it, which may be on routes.
+//! Removals come last, users first: a cluster goes only when every listener and route that used it is acknowledged in the
+//! version that doesn't.
 //!
 //! Nobody waits for ever: each wait has its end in [`Timeouts`]. Times are durations since the stream began.
 //!
