@@ -147,6 +147,7 @@ fn world(port: u16, backend: SocketAddr, marker: &str, catches_all: bool) -> any
         secrets: Vec::new(),
         closed: None,
         guards: Vec::new(),
+        protected_by: Vec::new(),
     };
     plan(port, hosts, vec![upstream])
 }

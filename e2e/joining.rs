@@ -1,4 +1,5 @@
-//! A guarded Service joins a group that serves already: nobody reaches it past what guards it, not for one request.
+//! A guarded Service joins a group that serves already, or gets its first endpoints with its first guard: nobody reaches it past
+//! what guards it, not for one request.
 
 use std::net::SocketAddr;
 
@@ -12,7 +13,7 @@ use crate::support::chancery::Settings;
 use crate::support::http::{Client, Request, Response};
 use crate::support::issuer::Issuer;
 use crate::support::load::{Lasts, Load, Pace};
-use crate::support::manifests::Manifest;
+use crate::support::manifests::{self, Manifest};
 use crate::support::proxy::Proxy;
 use crate::support::wait::{Not, PATIENCE, until};
 use crate::support::world::{Mesh, Speech, gateway_of};
@@ -187,6 +188,70 @@ async fn r122_r130_a_service_that_joins_a_group_is_never_reached_without_a_token
 #[tokio::test(flavor = "multi_thread")]
 async fn r122_r130_a_service_that_joins_a_group_is_never_reached_past_its_access_policy() -> anyhow::Result<()> {
     joins_and_leaves(by_method(), "403", &Speech::default()).await
+}
+
+/// Its first endpoints come in one edit with what guards it, and go with it.
+async fn opens_with_its_guard(guard: Value, refused: &'static str, speech: &Speech<'_>) -> anyhow::Result<()> {
+    let mut manifests = world(guard)?;
+    let guard = manifests.pop().context("no guard")?;
+    for manifest in manifests.iter_mut().filter(|manifest| manifest.object["kind"] == "RouteTable") {
+        let to = json!([{"ref": {"name": "vault", "namespace": "apps"}, "port": {"number": 80}}]);
+        manifest.object["spec"]["http"][0]["forwardTo"]["destinations"] = to;
+    }
+    let mesh = Mesh::start_speaking(manifests, Settings::default(), speech).await?;
+    let web = mesh.gateways.first().context("no gateway")?.address(80)?;
+    answers(web, "vault").await.map_err(|error| mesh.with_logs(error))?;
+    let index = mesh.manifests.iter().position(|manifest| manifest.key() == "EndpointSlice/apps/vault-1@cluster-1");
+    let index = index.context("no slice")?;
+    let mut slice = mesh.manifests[index].object.clone();
+    let open = format!("{slice}\n---\n{}\n", guard.object);
+    slice["endpoints"] = json!([]);
+    let shut = slice.to_string();
+    manifests::replace(&mesh.files[index], &shut)?;
+    answers(web, "503").await.map_err(|error| mesh.with_logs(error))?;
+    let loads = [Lasts::AllTheTime, Lasts::OneRequest].map(|lasts| {
+        let requests = vec![Request::get("shop.example", "/")];
+        Load::start_with(
+            move || Client::new(web),
+            lasts,
+            4,
+            Pace::PerSecond(400),
+            requests,
+            move |_, response| {
+                let found = outcome(response);
+                ensure!(found == "503" || found == refused, "{found}");
+                Ok(())
+            },
+        )
+    });
+    for _ in 0..ROUNDS {
+        for (text, met) in [(&open, refused), (&shut, "503")] {
+            manifests::replace(&mesh.files[index], text)?;
+            answers(web, met).await.map_err(|error| mesh.with_logs(error))?;
+        }
+    }
+    for load in loads {
+        load.tally().await?.is_flawless().map_err(|error| mesh.with_logs(error))?;
+    }
+    Ok(())
+}
+
+/// Routes that ask for a token come before the endpoints.
+#[tokio::test(flavor = "multi_thread")]
+async fn r13_r130_first_endpoints_are_never_reached_without_a_token() -> anyhow::Result<()> {
+    opens_with_its_guard(by_token()?, "401", &Speech::default()).await
+}
+
+/// The cluster that asks for the method takes none at first, so that the one before it never has them.
+#[tokio::test(flavor = "multi_thread")]
+async fn r13_r130_first_endpoints_are_never_reached_past_an_access_policy() -> anyhow::Result<()> {
+    opens_with_its_guard(by_method(), "403", &Speech::default()).await
+}
+
+/// The same where Envoy is told everything of a type at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn r13_r130_first_endpoints_are_never_reached_without_a_token_in_the_state_of_the_world() -> anyhow::Result<()> {
+    opens_with_its_guard(by_token()?, "401", &STATE_OF_THE_WORLD).await
 }
 
 /// What closes a Service is in its cluster, and what asks for tokens is on routes, which come later.

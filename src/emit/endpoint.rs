@@ -16,15 +16,19 @@ use crate::snapshot::Resource;
 use super::cluster::Transports;
 use super::{name, pb, wire};
 
-/// The endpoints of one upstream, by priority and locality, each address once.
+/// The endpoints of one upstream, by priority and locality, each address once. Policies that protect it are among the owners.
 ///
 /// # Rule
-/// R143: a destination without ready endpoints answers 503. D4 of the failure shapes: so does a black hole.
+/// R130: by these owners, streams know which first endpoints wait. R143: a destination without ready endpoints answers 503. D4 of the failure shapes: so does a black hole.
 #[must_use]
 pub fn emit_endpoints(upstream: &Upstream) -> Resource {
     let name = name_of(upstream);
     let message = assignment(upstream, &name);
-    Resource::from_content(name, wire::encode(&message), pb::owners([&upstream.id.object]))
+    Resource::from_content(
+        name,
+        wire::encode(&message),
+        pb::owners([&upstream.id.object].into_iter().chain(&upstream.protected_by)),
+    )
 }
 
 /// What the endpoints of an upstream are called.

@@ -39,6 +39,7 @@ pub(crate) fn upstream(name: &str) -> Upstream {
         secrets: Vec::new(),
         closed: None,
         guards: Vec::new(),
+        protected_by: Vec::new(),
     }
 }
 

@@ -288,6 +288,8 @@ pub struct Upstream {
     pub closed: Option<Closed>,
     /// Who may call what there, as this gateway judges; a request passes all of them.
     pub guards: Vec<Guard>,
+    /// The policies that protect it, on routes or in its cluster; of what is no group. Its first endpoints wait for them.
+    pub protected_by: Vec<ObjectRef>,
 }
 
 /// What is behind the east-west gateways of another cluster, for one destination.
@@ -332,7 +334,7 @@ impl Upstream {
         // Names are looked up by the cluster itself, which has the endpoints then.
         let is_apart = !self.is_looked_up() && !other.is_looked_up();
         let Self { id, protocol, hostname, endpoints: _, shares, outlier, .. } = self;
-        let Self { tls, externals, remotes, secrets, closed, guards, .. } = self;
+        let Self { tls, externals, remotes, secrets, closed, guards, protected_by: _, .. } = self;
         is_apart
             && (shares.is_empty(), outlier) == (other.shares.is_empty(), &other.outlier)
             && (id, protocol, hostname) == (&other.id, &other.protocol, &other.hostname)

@@ -331,6 +331,12 @@ fn protecting<W: World + ?Sized>(world: &W, target: &UpstreamId) -> Vec<Candidat
     selected.map(|policy| (policy, owner.clone())).collect()
 }
 
+/// The valid policies that protect a destination and select it as such.
+pub(super) fn protecting_policies<W: World + ?Sized>(world: &W, target: &UpstreamId) -> Vec<ObjectRef> {
+    let policies = protecting(world, target).into_iter().map(|(policy, _)| policy.id.clone());
+    policies.filter(|policy| policy.kind.protects()).collect()
+}
+
 /// The edition of a destination that connections are passed on to whole.
 ///
 /// # Rule

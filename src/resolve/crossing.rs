@@ -24,10 +24,10 @@ use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, Na
 use super::LoopbackEndpoints;
 use super::access;
 use super::eastwest::{EastWestGateway, east_west_gateways, labelled};
-use super::external::may_reach_itself;
 use super::facts::{EastWestItem, Port, Service, ServicePort};
 use super::gateway::{is_closed_by_policy as is_gateway_closed, mesh_secrets};
-use super::upstream::{is_closed_by_policy, is_unsafe};
+use super::own_host::{is_unsafe, may_reach_itself};
+use super::upstream::is_closed_by_policy;
 use super::world::World;
 
 /// Weights are exact while the numbers of gateways of the clusters have no larger common multiple.

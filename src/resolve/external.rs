@@ -17,9 +17,10 @@ use super::facts::{
     ExternalAddress, ExternalEndpoint, ExternalPort, ExternalService, Fault, Port, Selector, VirtualDestination,
     VirtualPort,
 };
-use super::hidden::leads_to_others;
+use super::hidden::{leads_to_others, stands_for_own_host};
 use super::origination::{self, Opener, Server, Way};
-use super::upstream::{is_closed_by_policy, is_unsafe};
+use super::own_host::may_reach_itself;
+use super::upstream::is_closed_by_policy;
 use super::visibility::is_visible;
 use super::world::World;
 
@@ -250,9 +251,9 @@ fn endpoints<W: World + ?Sized>(
     let owner = world.roster().owner_of(&service.id);
     for (origin, locality, address, number) in found {
         // Nobody reaches by name or address what others own, past what they say about it.
-        let clusters = cluster.into_iter().chain(world.roster().clusters.keys().filter(|_| cluster.is_none()));
+        let clusters = || cluster.into_iter().chain(world.roster().clusters.keys().filter(|_| cluster.is_none()));
         let is_foreign = |cluster: &&Name| owner.is_none_or(|owner| leads_to_others(world, owner, cluster, &address));
-        let foreign: Vec<String> = clusters.filter(is_foreign).map(|cluster| format!("`{cluster}`")).collect();
+        let foreign: Vec<String> = clusters().filter(is_foreign).map(|cluster| format!("`{cluster}`")).collect();
         if !foreign.is_empty() {
             let message = format!(
                 "`{address}` leads to a Service or Pod of another workspace, past what its owner says about it, and is left out on gateways of cluster {}; have the owner export the Service, import it here and name it in routes as a Service, or name another host",
@@ -261,7 +262,8 @@ fn endpoints<W: World + ?Sized>(
             findings.push(Finding::warning(&origin, Code::UnsafeEndpoint, message));
             continue;
         }
-        if world.options().loopback_endpoints == LoopbackEndpoints::Refused && may_reach_itself(&address) {
+        let is_own = may_reach_itself(&address) || clusters().any(|on| stands_for_own_host(world, on, &address));
+        if world.options().loopback_endpoints == LoopbackEndpoints::Refused && is_own {
             let message = format!(
                 "`{address}` could be the gateway's own host and is left out; `--allow-loopback-endpoints` permits it for a mesh on one machine"
             );
@@ -294,19 +296,6 @@ fn port_of(endpoint: &ExternalEndpoint, target: &Port) -> Option<u16> {
         };
         is_it.then_some(*number)
     })
-}
-
-/// Whether an address is the caller's own host by its looks: a Unix socket, an IP address, a number that resolvers take for
-/// one, or `localhost`.
-pub fn may_reach_itself(host: &str) -> bool {
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return is_unsafe(ip);
-    }
-    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or(host);
-    let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
-    // What the files of hosts on common systems name so.
-    let is_own = ["localhost", "localdomain", "ip6-localhost", "ip6-loopback"].contains(&last);
-    host.starts_with('/') || is_number || is_own
 }
 
 /// What is wrong with an external service beyond itself, whether or not a route leads there. Returns how many external
@@ -509,38 +498,4 @@ fn join_one<W: World + ?Sized>(
     }
     upstream.externals.insert(key, tls);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_that_may_be_the_gateway_itself() {
-        for (host, expected) in [
-            ("127.0.0.1", true),
-            ("127.1", true),
-            ("2130706433", true),
-            ("0x7f000001", true),
-            ("0.0.0.0", true),
-            ("169.254.169.254", true),
-            ("::1", true),
-            ("::ffff:127.0.0.1", true),
-            ("fe80::1", true),
-            ("localhost", true),
-            ("localhost.", true),
-            ("a.localhost", true),
-            ("localhost.localdomain", true),
-            ("ip6-localhost", true),
-            ("ip6-loopback.", true),
-            ("10.1.2.3", false),
-            ("2001:db8::1", false),
-            ("issuer.example.com", false),
-            ("localhost.example.com", false),
-            ("a1", false),
-            ("/run/envoy.sock", true),
-        ] {
-            assert_eq!(may_reach_itself(host), expected, "{host}");
-        }
-    }
 }

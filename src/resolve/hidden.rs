@@ -11,6 +11,7 @@ use crate::model::labels::contains_all;
 use crate::model::{Kind, Name, ObjectRef, WorkspaceId};
 
 use super::facts::{Selector, Service};
+use super::own_host::{is_unsafe, may_reach_itself};
 use super::visibility::is_visible;
 use super::world::World;
 
@@ -81,6 +82,16 @@ pub fn services_at<W: World + ?Sized>(world: &W, cluster: &Name, host: &str) -> 
     services
 }
 
+/// Whether a host that does not look so leads gateways of a cluster to their own host, because something that the control plane
+/// knows stands for it: an `ExternalName`, also after others, an address in a slice, or a Pod's name. Any longer row of names
+/// counts as one that does.
+///
+/// # Rule
+/// R197.
+pub fn stands_for_own_host<W: World + ?Sized>(world: &W, cluster: &Name, host: &str) -> bool {
+    Way { world, cluster, barred: Barred::Hidden(None), names: MOST_NAMES }.leads_home(host)
+}
+
 /// From a cluster, along names.
 struct Way<'a, W: World + ?Sized> {
     world: &'a W,
@@ -120,6 +131,23 @@ impl<W: World + ?Sized> Way<'_, W> {
                 0 => true,
                 more => Way { names: more - 1, ..on }.leads_to_barred(alias),
             })
+    }
+
+    fn leads_home(&self, host: &str) -> bool {
+        self.meanings(host).into_iter().any(|(cluster, meaning)| {
+            let (name, namespace) = match meaning {
+                Meaning::Address(address) => return is_unsafe(address),
+                Meaning::Service(name, namespace) => (name, namespace),
+            };
+            let Some(service) = self.world.service(&ObjectRef::new(Kind::Service, &cluster, namespace, name)) else {
+                return false;
+            };
+            slices_of(self.world, &service).into_iter().any(is_unsafe)
+                || service.alias.as_ref().is_some_and(|alias| match self.names {
+                    0 => true,
+                    more => may_reach_itself(alias) || Way { names: more - 1, ..*self }.leads_home(alias),
+                })
+        })
     }
 
     /// Adds the Services that a host leads to, on its way and in the end.

@@ -56,6 +56,7 @@ pub mod hidden;
 pub mod lower;
 pub mod mesh;
 mod origination;
+pub mod own_host;
 pub mod policy;
 mod remote;
 pub mod roster;

@@ -11,13 +11,14 @@ use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, 
 
 use super::LoopbackEndpoints;
 use super::access;
-use super::attachment::judging;
+use super::attachment::{judging, protecting_policies};
 use super::balancing::{Balancing, EndpointLabels, common_labels, topology};
 use super::crossing::{Behind, add_remote};
 use super::destination::{across, check_on_gateway, isolated_from, selects, service_port};
 use super::external;
 use super::facts::{Port, Service, ServicePort, SliceEndpoint, VirtualDestination};
 use super::origination::{self, Opener};
+use super::own_host::is_unsafe;
 use super::policy;
 use super::remote::reach;
 use super::visibility::is_visible;
@@ -44,6 +45,12 @@ pub fn resolve_upstream<W: World + ?Sized>(
     // What another cluster sends it has judged, and would not have sent.
     let is_judged = is_asked || id.purpose.is_crossing();
     let guards = if is_judged { Vec::new() } else { access::at_destination(world, gateway, id) };
+    // A group has an edition instead.
+    let is_plain = !is_judged && id.object.kind != Kind::VirtualDestination;
+    let mut protected_by = if is_plain { protecting_policies(world, id) } else { Vec::new() };
+    protected_by.extend(guards.iter().filter(|_| is_plain).flat_map(|guard| guard.policies.iter().cloned()));
+    protected_by.sort();
+    protected_by.dedup();
     let mut upstream = Upstream {
         id: id.clone(),
         protocol: UpstreamProtocol::Http1,
@@ -57,6 +64,7 @@ pub fn resolve_upstream<W: World + ?Sized>(
         secrets: Vec::new(),
         closed,
         guards,
+        protected_by,
     };
     if is_asked && !may_be_asked(world, gateway, gateway_owner, id, findings) {
         return upstream;
@@ -484,17 +492,6 @@ fn add<W: World + ?Sized>(
             ));
         }
         Ok(_) => result.entry(locality).or_default().push(Endpoint::direct(address.clone(), port)),
-    }
-}
-
-/// Loopback, link-local and unspecified addresses, also where mapped into IPv6.
-pub fn is_unsafe(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => is_unsafe(IpAddr::V4(v4)),
-            None => v6.is_loopback() || v6.is_unspecified() || (v6.segments()[0] & 0xffc0) == 0xfe80,
-        },
     }
 }
 

@@ -61,6 +61,26 @@ pub fn endpoints_of(cluster: &Resource) -> Name {
     }
 }
 
+/// The endpoints of a name that has none, which Envoy answers with 503.
+///
+/// Its version is that of what is emitted without endpoints, so that it shows whether a client that states a version holds any.
+///
+/// # Cost
+/// In proportion to the name.
+#[must_use]
+pub fn without_endpoints(endpoints: &Resource) -> Resource {
+    let assignment = Assignment { cluster_name: endpoints.name.to_string() };
+    let body = prost::Message::encode_to_vec(&assignment).into();
+    Resource::from_content(endpoints.name.clone(), body, endpoints.owners.clone())
+}
+
+/// The part of `envoy.config.endpoint.v3.ClusterLoadAssignment` that names it.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Assignment {
+    #[prost(string, tag = "1")]
+    cluster_name: String,
+}
+
 /// The part of `envoy.config.cluster.v3.Cluster` that names its endpoints; every other field is skipped.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ClusterEndpoints {

@@ -32,6 +32,7 @@ pub(super) use state::Turn;
 
 mod answers;
 mod blame;
+mod firsts;
 mod held;
 mod inspect;
 mod state;
@@ -77,6 +78,13 @@ pub(super) struct Lane {
     is_served: bool,
     resources: Arc<Resources>,
     version: Version,
+    /// The number of the snapshot that these are of.
+    serial: u64,
+    /// That of the newest snapshot of which the client is known to have taken everything.
+    whole: u64,
+    /// First endpoints that wait, with the number of the snapshot in which they came.
+    firsts: BTreeMap<Name, u64>,
+    firsts_since: Option<Duration>,
     /// What the difference came to, unless `stale`.
     additions: VecDeque<Arc<Resource>>,
     removals: Vec<Name>,
@@ -116,6 +124,8 @@ struct InFlight {
     opens: bool,
     /// Whether it is a part of a response that was refused.
     part: bool,
+    /// The number of the snapshot of which the client has everything with it; none if more follows.
+    completes: Option<u64>,
 }
 
 /// What a lane may do now, and how.
@@ -125,6 +135,8 @@ pub(super) struct Permission {
     pub(super) remove: bool,
     /// Whether the wait for removals begins anew.
     pub(super) clung_to: bool,
+    /// The number of the newest snapshot of which everything is in force that may protect endpoints.
+    pub(super) in_force: u64,
     /// The nonce to use, as a number.
     pub(super) nonce: u64,
     /// Bytes that a response should stay below.
@@ -155,6 +167,10 @@ impl Lane {
             is_served: false,
             resources: Arc::default(),
             version: Version::new(""),
+            serial: 0,
+            whole: 0,
+            firsts: BTreeMap::new(),
+            firsts_since: None,
             additions: VecDeque::new(),
             removals: Vec::new(),
             missing: Vec::new(),
@@ -292,11 +308,13 @@ impl Lane {
         self.resources.get(name).map_or_else(|| name.clone(), |resource| resource.name.clone())
     }
 
-    /// Takes in the resources of a new snapshot.
+    /// Takes in the resources of a new snapshot, which has a number.
     ///
     /// # Cost
     /// In proportion to what has changed for this client since the snapshot before; the first stream compares for all.
-    pub(super) fn update(&mut self, resources: Arc<Resources>, commons: &Commons) {
+    pub(super) fn update(&mut self, resources: Arc<Resources>, serial: u64, commons: &Commons) {
+        self.whole = self.whole();
+        self.serial = serial;
         if self.is_served && Arc::ptr_eq(&self.resources, &resources) {
             return;
         }
@@ -374,7 +392,8 @@ impl Lane {
         }
         self.check_claim(&resources);
         self.refused.retain(|name, objection| resources.get(name).is_some_and(|r| r.version == objection.version));
-        let changed = self.due();
+        let due = self.due();
+        let changed = self.set_firsts_apart(due);
         let removed: Vec<Name> = self.held.gone(&resources).cloned().collect();
         // What exists again may go missing again; what was given up is nobody's business any more.
         self.told.retain(|name| !resources.contains_key(name));
@@ -457,6 +476,7 @@ impl Lane {
             opens: self.in_flight.as_ref().is_some_and(|flight| flight.opens || self.behind),
             additions: !self.additions.is_empty() || !self.batches.is_empty(),
             additions_since: self.additions_since,
+            firsts_since: self.firsts_since,
             removals: !self.removals.is_empty(),
             removals_since: self.removals_since,
             clings: self.refused.keys().any(|name| self.held.get(name, &self.resources).is_some()),
@@ -473,11 +493,12 @@ impl Lane {
         }
         let is_idle = self.additions.is_empty()
             && self.batches.is_empty()
+            && self.firsts.is_empty()
             && self.removals.is_empty()
             && self.missing.is_empty()
             && !self.awaited;
         if is_idle {
-            (self.additions_since, self.removals_since) = (None, None);
+            (self.additions_since, self.firsts_since, self.removals_since) = (None, None, None);
         }
         is_idle
     }
@@ -487,6 +508,7 @@ impl Lane {
         // What carries everything can't be cut.
         let mut room = if self.carries_all() { usize::MAX } else { permission.response_bytes };
         let clung_to = permission.clung_to;
+        self.release_firsts(now, permission.in_force);
         let removed = if permission.remove && self.removals_have_their_turn(&permission) {
             take_names(&mut self.removals, &mut room)
         } else {
@@ -529,6 +551,7 @@ impl Lane {
         self.behind = false;
         self.told.extend(missing.iter().cloned());
         let opens = self.opens(&resources);
+        let completes = (self.additions.is_empty() && self.batches.is_empty()).then_some(self.serial);
         for resource in &resources {
             self.again.remove(&resource.name);
             self.pinned.remove(&resource.name);
@@ -551,6 +574,7 @@ impl Lane {
             state,
             opens,
             part,
+            completes,
         }));
         let removed = removed.into_iter().chain(missing).collect();
         Response { resource_type: self.resource_type, nonce, version, resources: carried, removed }

@@ -2,8 +2,9 @@
 //!
 //! Additions and changes go out in the order Secret, Cluster, Endpoint, Listener, Extension, ScopedRoute and Route, each
 //! after the acknowledgement of what it needs. Endpoints wait for nobody: Envoy acknowledges a cluster only when it is warm, and
-//! it is not warm without them. Removals come last, users first: a cluster goes only when every listener and route that
-//! used it is acknowledged in the version that doesn't.
+//! it is not warm without them. Only the first of what a policy protects wait for what protects it, which may be on routes.
+//! Removals come last, users first: a cluster goes only when every listener and route that used it is acknowledged in the
+//! version that doesn't.
 //!
 //! Nobody waits for ever: each wait has its end in [`Timeouts`]. Times are durations since the stream began.
 //!
@@ -48,6 +49,8 @@ pub struct Standing {
     pub additions: bool,
     /// Since when the additions wait for other types.
     pub additions_since: Option<Duration>,
+    /// Since when first endpoints wait for what protects them to be in force.
+    pub firsts_since: Option<Duration>,
     /// Whether there are removals to send.
     pub removals: bool,
     /// Since when the removals wait for other types.
@@ -105,6 +108,12 @@ pub struct Board {
 }
 
 impl Board {
+    /// Whether first endpoints have waited long enough, whatever protects them.
+    #[must_use]
+    pub fn is_overdue(&self, resource_type: ResourceType, timeouts: &Timeouts) -> bool {
+        self.of(resource_type).firsts_since.is_some_and(|since| self.now >= since + timeouts.stage)
+    }
+
     /// Whether additions and changes of a type may be sent.
     #[must_use]
     pub fn may_add(&self, resource_type: ResourceType, timeouts: &Timeouts) -> bool {
@@ -143,7 +152,8 @@ impl Board {
         let waits_for_removal = |resource_type| self.of(resource_type).removals && !self.is_clung_to(resource_type);
         let is_waiting = |resource_type: &ResourceType| {
             let standing = self.of(*resource_type);
-            standing.in_flight.is_none() && (standing.additions || waits_for_removal(*resource_type))
+            standing.in_flight.is_none()
+                && (standing.additions || standing.firsts_since.is_some() || waits_for_removal(*resource_type))
         };
         ResourceType::ALL.iter().find(|resource_type| is_waiting(resource_type))?;
         let own = ResourceType::ALL.into_iter().flat_map(|resource_type| {
@@ -153,6 +163,7 @@ impl Board {
                 standing.in_flight.map(|sent| sent + timeouts.stage),
                 standing.held_back_since.map(|since| since + timeouts.stage),
                 standing.additions_since.map(|since| since + timeouts.stage),
+                standing.firsts_since.map(|since| since + timeouts.stage),
                 removals_since.map(|since| since + timeouts.removal),
             ]
         });

@@ -101,6 +101,8 @@ pub struct Session {
 #[derive(Debug)]
 struct Lanes {
     variant: Variant,
+    /// The number of the snapshot of now.
+    serial: u64,
     /// Those that were mentioned, in the order of the types.
     begun: [Option<Box<Lane>>; ResourceType::ALL.len()],
 }
@@ -117,10 +119,11 @@ impl Lanes {
 
     /// A type that is mentioned, in the state of the snapshot of now.
     fn begin(&mut self, resource_type: ResourceType, snapshot: Option<&Arc<Snapshot>>, commons: &Commons) -> &mut Lane {
+        let serial = self.serial;
         self.begun[resource_type as usize].get_or_insert_with(|| {
             let mut lane = Box::new(Lane::new(resource_type, self.variant));
             if let Some(snapshot) = snapshot {
-                lane.update(snapshot.resources(resource_type), commons);
+                lane.update(snapshot.resources(resource_type), serial, commons);
             }
             lane
         })
@@ -153,7 +156,7 @@ impl Session {
             settings,
             commons: Commons::default(),
             only: None,
-            lanes: Lanes { variant, begun: Default::default() },
+            lanes: Lanes { variant, serial: 0, begun: Default::default() },
             snapshot: None,
             endpoints_sent: BTreeMap::new(),
             nonces: 0,
@@ -302,8 +305,10 @@ impl Session {
     /// Takes in a new snapshot; the one before, as far as it wasn't sent, is forgotten.
     #[must_use]
     pub fn snapshot(&mut self, now: Duration, snapshot: Arc<Snapshot>) -> Vec<Output> {
+        self.lanes.serial += 1;
+        let serial = self.lanes.serial;
         for (resource_type, lane) in self.lanes.begun() {
-            lane.update(snapshot.resources(resource_type), &self.commons);
+            lane.update(snapshot.resources(resource_type), serial, &self.commons);
         }
         self.snapshot = Some(snapshot);
         let mut outputs = Vec::new();
@@ -389,6 +394,7 @@ impl Session {
                 add: board.may_add(resource_type, &self.settings.timeouts),
                 remove: board.may_remove(resource_type, &self.settings.timeouts),
                 clung_to: board.is_clung_to(resource_type),
+                in_force: if resource_type == ResourceType::Endpoint { self.in_force(&board) } else { u64::MAX },
                 nonce: self.nonces + 1,
                 response_bytes: self.settings.response_bytes,
             };
@@ -409,6 +415,22 @@ impl Session {
             }
             outputs.push(Output::Respond(response));
         }
+    }
+
+    /// The number of the newest snapshot of which the client has all that may protect endpoints, or that first endpoints have
+    /// waited for as long as anything does.
+    fn in_force(&self, board: &Board) -> u64 {
+        use ResourceType::{Cluster, Endpoint, Extension, Listener, Route, ScopedRoute};
+        if self.only.is_some() || board.is_overdue(Endpoint, &self.settings.timeouts) {
+            return u64::MAX;
+        }
+        let whole = [Cluster, Listener, Extension, ScopedRoute, Route].map(|of| match self.lanes.get(of) {
+            Some(lane) if !lane.standing().unopened => lane.whole(),
+            // It may hold some from the stream before, and will say so.
+            _ if self.unmentioned(of).expecting && board.now < self.opens_until => 0,
+            _ => u64::MAX,
+        });
+        whole.into_iter().min().unwrap_or(u64::MAX)
     }
 
     /// How a type stands that the client has not mentioned.

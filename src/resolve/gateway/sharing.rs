@@ -10,8 +10,9 @@ use crate::ir::route::{Action, RouteBody, RouteFault};
 use crate::ir::upstream::{Dial, Purpose, Server, UpstreamId};
 use crate::ir::{Policy, entries};
 use crate::model::{Code, Finding, Findings, GatewayId, Name, ObjectRef, WorkspaceId};
+use crate::resolve::LoopbackEndpoints;
 use crate::resolve::facts::{Age, PolicyEffect, Port, ServicePort};
-use crate::resolve::hidden::{leads_to_hidden, services_at};
+use crate::resolve::hidden::{leads_to_hidden, services_at, stands_for_own_host};
 use crate::resolve::upstream::{behind, may_be_asked};
 use crate::resolve::world::World;
 
@@ -209,7 +210,7 @@ pub fn extensions<'a, W: World + ?Sized>(
                     why.what(Some(owner)),
                     why.advice()
                 );
-                let finding = Finding::error(&policy.id, Code::DestinationNotFound, message);
+                let finding = Finding::error(&policy.id, why.code(), message);
                 findings.push(why.service().into_iter().fold(finding, Finding::with));
             }
             for level in levels.into_iter().filter(|_| barred.is_empty()) {
@@ -278,7 +279,7 @@ impl<'a, W: World + ?Sized> Asked<'a, W> {
             let barred = barred(self.world, on, owner, policy, &mut Findings::new());
             let fault = barred.into_iter().next().map(|(dial, why)| {
                 let message = format!("`{id}` asks `{}`, which leads there to {}", dial.host, why.what(owner));
-                RouteFault { code: Code::DestinationNotFound, message, gateway_specific: true }
+                RouteFault { code: why.code(), message, gateway_specific: true }
             });
             self.known.insert(policy.clone(), fault.clone());
             fault
@@ -292,6 +293,8 @@ enum Barred {
     Hidden,
     /// What its owner says of it holds for whoever names the Service itself.
     Protected(ObjectRef),
+    /// It stands for the gateway's own host.
+    OwnHost,
 }
 
 impl Barred {
@@ -301,15 +304,24 @@ impl Barred {
                 format!("a Service or Pod that is not shared with workspace `{owner}`")
             }
             (Self::Hidden, None) => "a Service or Pod of a workspace, and the policy is of none".to_owned(),
+            (Self::OwnHost, _) => "the gateway's own host, for which a Service or Pod of that name stands".to_owned(),
             (Self::Protected(service), _) => {
                 format!("`{service}`, whose owner does not let filters of this gateway ask it")
             }
         }
     }
 
+    fn code(&self) -> Code {
+        match self {
+            Self::OwnHost => Code::UnsafeEndpoint,
+            Self::Hidden | Self::Protected(_) => Code::DestinationNotFound,
+        }
+    }
+
     fn advice(&self) -> &'static str {
         match self {
             Self::Hidden => "have the owner export the Service and import it here, or name another host",
+            Self::OwnHost => "let the Service lead elsewhere, or name another host",
             Self::Protected(_) => {
                 "have the owner let the gateway call everything there, with no policy that judges requests on the way, or name another host"
             }
@@ -318,7 +330,7 @@ impl Barred {
 
     fn service(&self) -> Option<&ObjectRef> {
         match self {
-            Self::Hidden => None,
+            Self::Hidden | Self::OwnHost => None,
             Self::Protected(service) => Some(service),
         }
     }
@@ -352,6 +364,11 @@ fn barred<'p, W: World + ?Sized>(
     for dial in dials {
         if leads_to_hidden(world, owner, &gateway.cluster, &dial.host) {
             barred.insert(dial, Barred::Hidden);
+            continue;
+        }
+        let is_refused = world.options().loopback_endpoints == LoopbackEndpoints::Refused;
+        if is_refused && stands_for_own_host(world, &gateway.cluster, &dial.host) {
+            barred.insert(dial, Barred::OwnHost);
             continue;
         }
         let purpose = if dial.http2 { Purpose::GrpcServer } else { Purpose::HttpServer };

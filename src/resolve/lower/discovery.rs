@@ -6,11 +6,11 @@ use crate::crd::core as k8s;
 use crate::crd::{Object, destination as written};
 use crate::ir::upstream::UpstreamProtocol;
 use crate::model::{Code, FieldPath, Finding, Findings, Host, Kind, Name, ObjectRef};
-use crate::resolve::external::may_reach_itself;
 use crate::resolve::facts::{
     Account, Age, ClientMode, Node, Pod, Port, Secret, Service, ServicePort, Slice, SliceEndpoint, VirtualDestination,
     VirtualPort,
 };
+use crate::resolve::own_host::may_reach_itself;
 
 use super::{
     labels, lower_client_mode, lower_port, lower_selector, not_applicable, optional, port_number, stands_twice,

@@ -11,7 +11,7 @@ use crate::resolve::LoopbackEndpoints;
 use crate::resolve::eastwest::serves_clients;
 use crate::resolve::facts::{Selector, Service, VirtualGateway};
 use crate::resolve::gateway::implements_a_port;
-use crate::resolve::upstream::is_unsafe;
+use crate::resolve::own_host::is_unsafe;
 use crate::resolve::world::World;
 
 /// The Pods of a namespace that send requests, with their addresses.

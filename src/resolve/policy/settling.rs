@@ -22,10 +22,10 @@ use crate::ir::upstream::{Dial, Purpose, Server, UpstreamId};
 use crate::model::{Code, FieldPath, Finding, Findings, Kind, Name, ObjectRef, SecretBytes, WorkspaceId};
 use crate::resolve::LoopbackEndpoints;
 use crate::resolve::destination::{Speaks, resolve_destination};
-use crate::resolve::external::may_reach_itself;
 use crate::resolve::facts::{
     DestinationKind, DestinationReference, Draft, Fault, PolicyEffect, PolicyObject, Port, Reference, Selector,
 };
+use crate::resolve::own_host::may_reach_itself;
 use crate::resolve::selection::Holder;
 use crate::resolve::visibility::is_visible;
 use crate::resolve::world::World;

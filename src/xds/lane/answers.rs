@@ -75,6 +75,7 @@ impl Lane {
     }
 
     fn acknowledge(&mut self, flight: InFlight, now: Duration) {
+        self.whole = self.whole.max(flight.completes.unwrap_or_default());
         for resource in &flight.resources {
             self.attempts.remove(&resource.name);
             self.suspects.remove(&resource.name);

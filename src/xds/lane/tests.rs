@@ -23,7 +23,7 @@ fn check((reason, existing, asked, held, again, refused, expected): Row<'_>) {
     let commons = Commons::default();
     // A type without a legacy wildcard.
     let mut lane = Lane::new(ResourceType::Route, Variant::Delta);
-    lane.update(resources(existing), &commons);
+    lane.update(resources(existing), 1, &commons);
     let subscribe = asked.split_whitespace().map(Name::from).collect();
     let request = DeltaRequest { subscribe, ..DeltaRequest::default() };
     lane.subscribe(&request, &Limits::default(), &commons).unwrap();
@@ -71,7 +71,7 @@ fn what_is_asked_for_later_is_not_held() {
     let commons = Commons::default();
     let limits = Limits::default();
     let mut lane = Lane::new(ResourceType::Route, Variant::Delta);
-    lane.update(resources("a@1 b@1 c@1"), &commons);
+    lane.update(resources("a@1 b@1 c@1"), 1, &commons);
     let request = |subscribe: &[&str], unsubscribe: &[&str]| DeltaRequest {
         subscribe: subscribe.iter().map(|name| Name::from(*name)).collect(),
         unsubscribe: unsubscribe.iter().map(|name| Name::from(*name)).collect(),

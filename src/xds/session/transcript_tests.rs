@@ -3,6 +3,7 @@
 //! A script holds both; a run keeps the inputs, makes the outputs anew and compares.
 //!
 //! - `snapshot CDS a@1 b@1 | EDS a@1`: a snapshot; types that aren't named stay as they were.
+//! - `EDS vault@none`: endpoints that are none, and what begins with `vault` is protected by a policy.
 //! - `→ CDS +a -b have c@1 ack 3`: a request: subscribe, unsubscribe, initial version, acknowledge.
 //!   `nack 3: words` at the end refuses, `error: words` is an error without a nonce.
 //! - `→ CDS a b holds a@1,b@1 ack 3`: the same for the state of the world: all names, and the version of what the client
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::{Kind, ObjectRef};
+use crate::snapshot::diff::without_endpoints;
 use crate::snapshot::{Resource, Resources, Version};
 use crate::xds::observation::Blame;
 
@@ -43,8 +45,16 @@ fn short(resource_type: ResourceType) -> &'static str {
 
 fn resource(text: &str) -> Resource {
     let (name, version) = text.split_once('@').unwrap();
-    let owner = ObjectRef::new(Kind::RouteTable, "c1", "shop", name);
-    Resource { name: name.into(), version: Version::new(version), body: "".into(), owners: Arc::from([owner]) }
+    let kind = if name.starts_with("vault") { Kind::JwtPolicy } else { Kind::RouteTable };
+    let owner = ObjectRef::new(kind, "c1", "shop", name);
+    let resource =
+        Resource { name: name.into(), version: Version::new(version), body: "".into(), owners: Arc::from([owner]) };
+    if version == "none" { without_endpoints(&resource) } else { resource }
+}
+
+/// The version of a resource as scripts write it.
+fn written(resource: &Resource) -> &str {
+    if resource.version == without_endpoints(resource).version { "none" } else { resource.version.as_str() }
 }
 
 struct Run {
@@ -163,8 +173,8 @@ fn request(text: &str) -> DeltaRequest {
             "ack" | "nack" => request.nonce = words.next().unwrap().to_owned(),
             "error" => {}
             "have" => {
-                let (name, version) = words.next().unwrap().split_once('@').unwrap();
-                request.initial_versions.insert(name.into(), version.to_owned());
+                let held = resource(words.next().unwrap());
+                request.initial_versions.insert(held.name, held.version.to_string());
             }
             _ if word.starts_with('+') => request.subscribe.push(word[1..].into()),
             _ if word.starts_with('-') => request.unsubscribe.push(word[1..].into()),
@@ -181,7 +191,7 @@ impl Run {
             Output::Respond(response) => {
                 write!(text, "← {} #{}", short(response.resource_type), response.nonce).unwrap();
                 for resource in &response.resources {
-                    write!(text, " {}@{}", resource.name, resource.version).unwrap();
+                    write!(text, " {}@{}", resource.name, written(resource)).unwrap();
                 }
                 for name in &response.removed {
                     write!(text, " -{name}").unwrap();

@@ -266,3 +266,89 @@ fn case_35_responses_stay_below_the_limit_where_they_can() {
     }
     assert_eq!(sent, ["a", "b", "c", "d"]);
 }
+
+/// A client that holds no endpoints of what is protected.
+const HOLDS_NONE: &str = "at 5s
+         snapshot CDS vault@1 a@1 | EDS vault@none a@none | LDS l@1 | RDS r@1
+         → CDS have vault@1 have a@1
+         → EDS +vault +a have vault@none have a@none
+         → LDS have l@1
+         → RDS +r have r@1
+         ";
+
+#[test]
+fn r130_first_endpoints_come_after_the_routes_that_protect_them() {
+    check(&format!(
+        "{HOLDS_NONE}
+         snapshot EDS vault@1 a@1 | RDS r@2
+         ← EDS #1 a@1
+         ← RDS #2 r@2
+         → EDS ack 1
+         → RDS ack 2
+         ← EDS #3 vault@1
+         → EDS ack 3
+         snapshot EDS vault@2 a@1 | RDS r@3
+         ← EDS #4 vault@2
+         ← RDS #5 r@3"
+    ));
+}
+
+#[test]
+fn r130_a_cluster_that_warms_is_told_that_there_are_no_endpoints_until_it_protects_them() {
+    check(&format!(
+        "{HOLDS_NONE}
+         snapshot CDS vault@2 a@1 | EDS vault@1 a@none
+         ← CDS #1 vault@2
+         ← EDS #2 vault@none
+         → EDS ack 2
+         → CDS ack 1
+         ← EDS #3 vault@1
+         → EDS ack 3"
+    ));
+}
+
+/// Edits that go on do not hold them up: one acknowledgement is enough.
+#[test]
+fn r130_first_endpoints_wait_for_the_routes_of_their_edit_and_no_others() {
+    check(&format!(
+        "{HOLDS_NONE}
+         snapshot RDS r@2
+         ← RDS #1 r@2
+         snapshot EDS vault@1 a@none
+         snapshot RDS r@3
+         → RDS ack 1
+         ← RDS #2 r@3
+         snapshot RDS r@4
+         → RDS ack 2
+         ← EDS #3 vault@1
+         ← RDS #4 r@4"
+    ));
+}
+
+/// A client that never answers gets them in the end.
+#[test]
+fn r130_first_endpoints_wait_no_longer_than_anything_else() {
+    check(&format!(
+        "{HOLDS_NONE}
+         snapshot EDS vault@1 a@none | RDS r@2
+         ← RDS #1 r@2
+         at 24s
+         at 25s
+         ← EDS #2 vault@1"
+    ));
+}
+
+/// They wait too for a client that connects again, until it has said what routes it holds.
+#[test]
+fn r130_first_endpoints_wait_for_routes_of_the_stream_before() {
+    check(
+        "snapshot CDS vault@1 | EDS vault@1 | LDS l@1 | RDS r@2
+         → CDS have vault@1
+         → EDS +vault have vault@none
+         → LDS have l@1
+         → RDS +r have r@1
+         ← RDS #1 r@2
+         → RDS ack 1
+         ← EDS #2 vault@1",
+    );
+}
