@@ -97,7 +97,8 @@ impl<'s> Stage<'s> {
         for endpoint in endpoints {
             backends.push(Backend::start(endpoint.identity, endpoint.address).await?);
         }
-        let kube = Kube::start_defined(name).await?;
+        let kube = Kube::start(name).await?;
+        kube.install_crds().await?;
         let settings = Settings { management: Some(FIRST), ..Settings::default() };
         let chancery = Chancery::serve_kubernetes(&kube.kubeconfig(), &settings).await?;
         let (gateways, there) = (BTreeMap::new(), Vec::new());

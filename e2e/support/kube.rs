@@ -228,6 +228,8 @@ impl Kube {
     }
 
     /// The same with the CustomResourceDefinitions of this checkout, as after [`Kubectl::install_crds`].
+    ///
+    /// All of these are one cluster to whoever asks for its identity, which is in the store: a mesh has at most one of them.
     pub(crate) async fn start_defined(name: &str) -> anyhow::Result<Self> {
         let store = DEFINED.get_or_try_init(async || {
             let mut kube = Self::start("definitions").await?;
