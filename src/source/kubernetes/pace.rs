@@ -2,7 +2,7 @@
 //! bound for all that this process does again.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
@@ -22,6 +22,10 @@ const PER_SECOND: u32 = 20;
 
 /// How many of them may come at once: all watches of one cluster that is back.
 const AT_ONCE: u32 = 60;
+
+/// How long one attempt may take until another is made beside it: what that one asks for may be what hangs. Half of it asks a
+/// server that is merely slow twice; double lets all others wait longer for one kind that is never answered.
+const PATIENT: Duration = Duration::from_secs(5);
 
 /// Pauses that grow with failures in a row, and differ from one to another, so that not all ask at once.
 #[derive(Debug, Default)]
@@ -80,40 +84,63 @@ impl Pace {
 
     fn due(&self, now: Instant) -> Instant {
         let each = Duration::from_secs(1) / PER_SECOND;
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = lock(&self.next);
         *next = (*next).max(now) + each;
         // Those that were not used up meanwhile may come at once.
         (*next - each * AT_ONCE).max(now)
     }
 }
 
-/// The way to one API server, for all who ask it. While nothing gets through, one of them tries, and the others wait for it.
+/// The way to one API server, for all who ask it. While nothing gets through, one of them tries, and the others wait for it; if
+/// it has to wait itself, the next of them tries beside it.
 #[derive(Debug)]
 pub(super) struct Road {
     scout: Arc<Mutex<Backoff>>,
+    /// Since when whoever tries has waited for its answer, or somebody went beside it.
+    tries: Arc<StdMutex<Option<Instant>>>,
+    patient: Duration,
     /// Counts how often it was found open after it had been closed.
     opened: watch::Sender<u64>,
     pace: Pace,
 }
 
-/// Whoever has it is the one that tries.
-pub(super) type Scout = OwnedMutexGuard<Backoff>;
+/// Whoever has it tries for all.
+#[derive(Debug)]
+pub(super) struct Scout {
+    tries: Arc<StdMutex<Option<Instant>>>,
+    /// None for whoever goes beside another one.
+    turn: Option<OwnedMutexGuard<Backoff>>,
+}
+
+impl Drop for Scout {
+    fn drop(&mut self) {
+        // Nobody tries until the next has paused.
+        if self.turn.is_some() {
+            *lock(&self.tries) = None;
+        }
+    }
+}
+
+fn lock<T>(shared: &StdMutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Road {
     pub(super) fn new(pace: Pace) -> Self {
-        Self { scout: Arc::default(), opened: watch::Sender::new(0), pace }
+        let (scout, tries, opened) = (Arc::default(), Arc::default(), watch::Sender::new(0));
+        Self { scout, tries, patient: PATIENT, opened, pace }
     }
 
     /// After an attempt that did not get through: waits until the next is to be made. With a scout, it is the one attempt that
-    /// is made at present; whoever has none goes because somebody got through.
+    /// is made at present, or one beside another that has not ended for long; whoever has none goes because somebody got through.
     pub(super) async fn wait(&self) -> Option<Scout> {
         let mut opened = self.opened.subscribe();
         let scouting = async {
             // The order of asking is the order of turns, so that one whose requests alone fail is not the scout for ever.
-            let mut scout = self.scout.clone().lock_owned().await;
-            let pause = scout.pause();
+            let mut turn = self.scout.clone().lock_owned().await;
+            let pause = turn.pause();
             tokio::time::sleep(pause).await;
-            scout
+            Scout { tries: self.tries.clone(), turn: Some(turn) }
         };
         let scout = tokio::select! {
             // Whoever may go leaves the turn, and the pause that grows with each, alone.
@@ -121,15 +148,35 @@ impl Road {
             // An error means that the road is gone, and this with it.
             _ = opened.changed() => None,
             scout = scouting => Some(scout),
+            scout = self.beside() => Some(scout),
         };
         self.pace.turn().await;
+        if scout.is_some() {
+            *lock(&self.tries) = Some(Instant::now());
+        }
         scout
+    }
+
+    /// Waits until whoever tries has waited for too long.
+    async fn beside(&self) -> Scout {
+        loop {
+            let since = lock(&self.tries).unwrap_or_else(Instant::now);
+            tokio::time::sleep_until(since + self.patient).await;
+            let mut tries = lock(&self.tries);
+            // One at a time goes beside it.
+            if tries.is_some_and(|since| since.elapsed() >= self.patient) {
+                *tries = Some(Instant::now());
+                return Scout { tries: self.tries.clone(), turn: None };
+            }
+        }
     }
 
     /// Something got through: all who wait go.
     pub(super) fn is_open(&self, scout: Option<Scout>) {
         if let Some(mut scout) = scout {
-            scout.reset();
+            if let Some(turn) = &mut scout.turn {
+                turn.reset();
+            }
             self.opened.send_modify(|count| *count += 1);
         }
     }
@@ -208,5 +255,33 @@ mod tests {
         }
         assert_eq!(attempts.load(Ordering::SeqCst), 3);
         assert_eq!(road.scout.lock().await.failures(), 0, "the next outage begins with the first pause");
+    }
+    /// One kind may hang while all others would be answered.
+    #[tokio::test]
+    async fn whoever_tries_and_is_not_answered_does_not_hold_the_others_up() {
+        let road = Arc::new(Road { patient: Duration::from_millis(20), ..Road::new(Pace::default()) });
+        let hangs = road.wait().await.expect("the first tries");
+        let others: Vec<_> = (0..10)
+            .map(|_| {
+                let road = road.clone();
+                tokio::spawn(async move {
+                    let scout = road.wait().await;
+                    let is_beside = scout.is_some();
+                    road.is_open(scout);
+                    is_beside
+                })
+            })
+            .collect();
+        let mut beside = 0;
+        for other in others {
+            beside += usize::from(other.await.unwrap());
+        }
+        assert!((1..10).contains(&beside), "{beside} went beside it, and the others when one was answered");
+        // In the next outage it hangs still.
+        let again = road.wait().await.expect("beside it");
+        assert!(again.turn.is_none());
+        drop(hangs);
+        let next = road.wait().await.expect("the next tries");
+        assert!(next.turn.is_some(), "once it has ended, one tries at a time again");
     }
 }
