@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::support::chancery::{Chancery, Settings};
 use crate::support::kube::{Kube, kubectl_with};
-use crate::support::wait::{Not, PATIENCE, until};
+use crate::support::wait::{Not, PATIENCE, STATUSES, until};
 use crate::xds_port::{labels, node, text};
 
 mod away;

@@ -110,7 +110,7 @@ async fn what_passes_the_schema_and_makes_no_sense_is_told_and_ends_nothing_else
     for (object, kind, expected) in &rows {
         kube.apply(std::slice::from_ref(object)).with_context(|| format!("{kind} is refused"))?;
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        until(PATIENCE, &format!("the status of {kind} {name}"), async || {
+        until(STATUSES, &format!("the status of {kind} {name}"), async || {
             let found = kube.get(&[kind, name, "-n", "shop"]).map_err(|error| format!("{error:#}"))?;
             let message = found["status"]["common"]["State"]["message"].as_str().unwrap_or_default().to_owned();
             if approval(&found) == *expected && !message.is_empty() {
@@ -127,7 +127,7 @@ async fn what_passes_the_schema_and_makes_no_sense_is_told_and_ends_nothing_else
             let is_told = items.iter().any(|event| event["regarding"]["name"] == name);
             if is_told { Ok(()) } else { Err(Not::Yet(format!("{} events", items.len()))) }
         };
-        until(PATIENCE, &format!("an event about {kind} {name}"), event).await?;
+        until(STATUSES, &format!("an event about {kind} {name}"), event).await?;
     }
     // Whatever they asked for, the good table is served and edited.
     let host = |served: &Served| {

@@ -73,7 +73,7 @@ async fn r137_an_hour_of_idling_writes_nothing_behind_definitions_that_drop_fiel
         ready["admin"].as_str().and_then(|address| address.parse().ok()).ok_or(Not::Yet(text))
     })
     .await?;
-    until(PATIENCE, "the status of the table", async || {
+    until(STATUSES, "the status of the table", async || {
         let table = kube.get(&["routetable", "cart", "-n", "shop"]).map_err(|error| format!("{error:#}"))?;
         if approval(&table) == "ACCEPTED" { Ok(()) } else { Err(Not::Yet(table["status"].to_string())) }
     })
@@ -108,7 +108,7 @@ async fn r137_an_hour_of_idling_writes_nothing_behind_definitions_that_drop_fiel
     let mut broken = table("/");
     broken["spec"]["http"][0]["forwardTo"]["destinations"][0]["ref"]["name"] = json!("nowhere");
     kube.apply(&[broken])?;
-    until(PATIENCE, "the other status", async || {
+    until(STATUSES, "the other status", async || {
         let table = kube.get(&["routetable", "cart", "-n", "shop"]).map_err(|error| format!("{error:#}"))?;
         if approval(&table) == "INVALID" { Ok(()) } else { Err(Not::Yet(table["status"].to_string())) }
     })

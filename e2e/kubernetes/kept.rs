@@ -175,7 +175,7 @@ async fn r10_a_restart_waits_for_a_cluster_that_had_been_connected_or_serves_wha
         let text = object["status"].to_string();
         if text.contains("Synced") && text.contains("\"True\"") { Ok(()) } else { Err(Not::Yet(text)) }
     };
-    until(PATIENCE, "the status of the other cluster", is_synced).await.with_context(|| chancery.log_tail())?;
+    until(STATUSES, "the status of the other cluster", is_synced).await.with_context(|| chancery.log_tail())?;
 
     // Kept: the other cluster is served as it was, at once.
     other.kill();
@@ -277,7 +277,7 @@ async fn a_replica_that_stops_gives_the_lease_up() -> anyhow::Result<()> {
         let lease = kube.get(&["lease", "chancery-status", "-n", "gloo-mesh"])?;
         Ok(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
     };
-    until(PATIENCE, "somebody to hold the Lease", async || match holder() {
+    until(STATUSES, "somebody to hold the Lease", async || match holder() {
         Ok(holder) if !holder.is_empty() => Ok(()),
         holder => Err(Not::Yet(format!("{holder:?}"))),
     })

@@ -13,7 +13,7 @@ async fn r137_a_thousand_tables_at_once_are_served_first_and_written_about_once_
     install_loose(&kube)?;
     kube.apply(&objects("mgmt"))?;
     let chancery = Chancery::serve_kubernetes(&kube.kubeconfig(), &Settings::default()).await?;
-    until(PATIENCE, "the first statuses", async || match writes(&chancery).await {
+    until(STATUSES, "the first statuses", async || match writes(&chancery).await {
         Ok(number) if number >= 4.0 => Ok(()),
         other => Err(Not::Yet(format!("{other:?}"))),
     })

@@ -75,7 +75,7 @@ async fn r132_a_refusal_that_another_replica_heard_stands_in_the_status() -> any
     // The one that writes ends, and gives the Lease up: another one goes on, with the gateways of both.
     writer.stop().await?;
     shop.edit(3)?;
-    until(PATIENCE, "another one to write", async || {
+    until(STATUSES, "another one to write", async || {
         let leads = async |one| metric(one, "chancery_leader ").await.map_err(|error| Not::Ever(format!("{error:#}")));
         match leads(&near).await? + leads(&far).await? {
             1.0 => Ok(()),

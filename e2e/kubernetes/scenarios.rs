@@ -156,7 +156,7 @@ impl<'s> Stage<'s> {
         manifests::write(folder.path(), &manifests)?;
         let (report, _) = chancery::check(folder.path(), &self.settings)?;
         let mut faults = judge_statuses(&scenario.expect.statuses, &report);
-        let judged = until(PATIENCE, "the statuses that `check` tells", async || {
+        let judged = until(STATUSES, "the statuses that `check` tells", async || {
             let wrong = self.differences(&report).map_err(|error| Not::Yet(format!("{error:#}")))?;
             if wrong.is_empty() { Ok(()) } else { Err(Not::Yet(wrong.join("\n"))) }
         });

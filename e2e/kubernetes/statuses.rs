@@ -18,7 +18,7 @@ pub(super) async fn until_object(
     what: [&str; 2],
     mut is_right: impl FnMut(&Value) -> bool,
 ) -> anyhow::Result<Value> {
-    until(PATIENCE, &format!("the status of {what:?}"), async || {
+    until(STATUSES, &format!("the status of {what:?}"), async || {
         let namespace = if what[0].starts_with("kubernetescluster") { "gloo-mesh" } else { "shop" };
         let object = kube.get(&[what[0], what[1], "-n", namespace]).map_err(|error| format!("{error:#}"))?;
         if is_right(&object) { Ok(object) } else { Err(Not::Yet(object["status"].to_string())) }
@@ -69,7 +69,7 @@ async fn r132_r137_verdicts_stand_in_the_objects_and_follow_them() -> anyhow::Re
         let told: Vec<String> = told.into_iter().map(|(_, reason)| reason).collect();
         if told == ["DestinationNotFound", "Accepted"] { Ok(()) } else { Err(Not::Yet(format!("{told:?}"))) }
     };
-    until(PATIENCE, "an event for each change", reasons).await?;
+    until(STATUSES, "an event for each change", reasons).await?;
 
     // Nothing is written while nothing is another: a change elsewhere is looked at, and this one stays as it is.
     let settled = |object: &Value| object["metadata"]["resourceVersion"].to_string();

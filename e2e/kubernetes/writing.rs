@@ -36,7 +36,7 @@ async fn statuses_that_cannot_be_written_delay_nothing_and_are_right_in_the_end(
     let stuck = faulty.answered();
     shop.edit(1)?;
     shows(address, 1).await?;
-    until(PATIENCE, "a write that is stuck", async || {
+    until(STATUSES, "a write that is stuck", async || {
         if faulty.answered() > stuck { Ok(()) } else { Err(Not::Yet("none".to_owned())) }
     })
     .await?;
@@ -95,7 +95,7 @@ async fn another_writes_the_same_objects(
         let told: Vec<&Value> = events.iter().filter(|event| event["reason"] == "StatusOfAnother").collect();
         if told.len() == 1 { Ok(()) } else { Err(Not::Yet(format!("{} events: {told:?}", told.len()))) }
     };
-    until(PATIENCE, "an event that another writes", told).await.with_context(|| chancery.log_tail())?;
+    until(STATUSES, "an event that another writes", told).await.with_context(|| chancery.log_tail())?;
     // An edit is judged in the conditions alone.
     let number = {
         shop.kube.kubectl(&[
@@ -146,7 +146,7 @@ async fn the_server_and_its_store_are_killed_meanwhile(
         })
         .collect();
     shop.kube.apply(&many)?;
-    until(PATIENCE, "some statuses to be written", async || match writes(chancery).await {
+    until(STATUSES, "some statuses to be written", async || match writes(chancery).await {
         Ok(number) if number > before => Ok(()),
         other => Err(Not::Yet(format!("{other:?}"))),
     })
@@ -164,7 +164,7 @@ async fn the_server_and_its_store_are_killed_meanwhile(
     ensure!(answer.text() == "0", "{}", answer.text());
     ensure!(Client::new(address).send(&Request::get(HOST, "/number")).await?.text() == "4");
     shop.kube.resume().await?;
-    until(2 * PATIENCE, "all statuses to be right", async || {
+    until(STATUSES, "all statuses to be right", async || {
         let all = shop.kube.get(&["routetables", "-n", "shop"]).map_err(|error| format!("{error:#}"))?;
         let items = all["items"].as_array().cloned().unwrap_or_default();
         let right = |table: &&Value| approval(table) == "ACCEPTED" && is_current(table) && acknowledged(table);

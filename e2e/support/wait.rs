@@ -10,6 +10,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 /// Long enough for a machine that is compiling beside the tests; only a failing test ever waits that long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The same for statuses: nobody waits for them, so they are the last that a busy machine comes to.
+pub(crate) const STATUSES: Duration = Duration::from_secs(120);
+
 /// Between two questions. Shorter costs the machine under test; ten times longer would show in the run time.
 const INTERVAL: Duration = Duration::from_millis(5);
 

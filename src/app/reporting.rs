@@ -157,7 +157,8 @@ impl Reporter {
             }
             // Once nothing changed between two looks and all speak of the same, or after a while.
             let since = *changed.get_or_insert(now);
-            if (seen != last || !seen.voices.1) && now < since + SETTLES {
+            // What could not be written has settled before.
+            if !is_retry && (seen != last || !seen.voices.1) && now < since + SETTLES {
                 last = seen;
                 continue;
             }
