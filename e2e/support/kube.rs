@@ -4,18 +4,19 @@
 //! ServiceAccount), a test writes itself. `make kube-tools` builds the binaries from `e2e/kube`; `KUBEBUILDER_ASSETS`
 //! names a folder with others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, LazyLock, Mutex as StdMutex, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use super::http::{Client, Protocol, Request};
 use super::issuer::base64;
@@ -71,6 +72,28 @@ pub(crate) struct Kube {
     _network: Network,
     /// Last, so that its folder goes when nobody writes there any more.
     kubectl: Kubectl,
+    _room: Arc<OwnedSemaphorePermit>,
+}
+
+/// How many tests have API servers at a time. Each of these and its store keep a core busy; with more of them on two cores,
+/// requests go without an answer for longer than anybody waits.
+const WORLDS: usize = 2;
+
+/// The room of the test that asks, for all its API servers, once there is some.
+async fn room() -> anyhow::Result<Arc<OwnedSemaphorePermit>> {
+    type OfTest = Arc<Mutex<Weak<OwnedSemaphorePermit>>>;
+    static FREE: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(WORLDS)));
+    static TESTS: LazyLock<StdMutex<BTreeMap<String, OfTest>>> = LazyLock::new(StdMutex::default);
+    // The harness names the threads on which tests run.
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let of_test = TESTS.lock().unwrap_or_else(PoisonError::into_inner).entry(test).or_default().clone();
+    let mut held = of_test.lock().await;
+    if let Some(room) = held.upgrade() {
+        return Ok(room);
+    }
+    let room = Arc::new(FREE.clone().acquire_owned().await?);
+    *held = Arc::downgrade(&room);
+    Ok(room)
 }
 
 impl std::ops::Deref for Kube {
@@ -231,6 +254,8 @@ impl Kube {
     ///
     /// All of these are one cluster to whoever asks for its identity, which is in the store: a mesh has at most one of them.
     pub(crate) async fn start_defined(name: &str) -> anyhow::Result<Self> {
+        // Before the store is waited for, so that whoever makes it has room.
+        let _room = room().await?;
         let store = DEFINED.get_or_try_init(async || {
             let mut kube = Self::start("definitions").await?;
             kube.install_crds().await?;
@@ -245,6 +270,7 @@ impl Kube {
     }
 
     async fn start_with(name: &str, store: &[Kept]) -> anyhow::Result<Self> {
+        let room = room().await?;
         let network = Network::claim()?;
         let host = network.next_address()?;
         let folder = tempfile::tempdir().context("make a folder for an API server")?;
@@ -265,6 +291,7 @@ impl Kube {
             authority,
             _network: network,
             kubectl,
+            _room: room,
         };
         kube.write_keys(host)?;
         kube.write_kubeconfig("admin", "system:masters")?;
