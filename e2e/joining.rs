@@ -138,8 +138,8 @@ async fn answers(address: SocketAddr, wanted: &str) -> anyhow::Result<()> {
     .await
 }
 
-/// Requests that `open` answers and `vault` refuses with a status; nothing else may happen to them.
-fn load(address: SocketAddr, lasts: Lasts, refused: &'static str) -> Load {
+/// Requests with one of some outcomes; nothing else may happen to them.
+fn load<const N: usize>(address: SocketAddr, lasts: Lasts, outcomes: [&'static str; N]) -> Load {
     let requests = vec![Request::get("shop.example", "/")];
     Load::start_with(
         move || Client::new(address),
@@ -149,17 +149,22 @@ fn load(address: SocketAddr, lasts: Lasts, refused: &'static str) -> Load {
         requests,
         move |_, response| {
             let found = outcome(response);
-            ensure!(found == "open" || found == refused, "{found}");
+            ensure!(outcomes.contains(&&*found), "{found}");
             Ok(())
         },
     )
+}
+
+/// The same by connections that stay, and by one each.
+fn loads(address: SocketAddr, outcomes: [&'static str; 2]) -> [Load; 2] {
+    [Lasts::AllTheTime, Lasts::OneRequest].map(|lasts| load(address, lasts, outcomes))
 }
 
 async fn joins_and_leaves(guard: Value, refused: &'static str, speech: &Speech<'_>) -> anyhow::Result<()> {
     let mut mesh = Mesh::start_speaking(world(guard)?, Settings::default(), speech).await?;
     let web = mesh.gateways.first().context("no gateway")?.address(80)?;
     answers(web, "open").await.map_err(|error| mesh.with_logs(error))?;
-    let loads = [load(web, Lasts::AllTheTime, refused), load(web, Lasts::OneRequest, refused)];
+    let loads = loads(web, ["open", refused]);
     for _ in 0..ROUNDS {
         for (service, met) in [("vault", refused), ("open", "open")] {
             mesh.edit(GROUP, |object| object["spec"]["services"] = json!([{"name": service}]))?;
@@ -209,21 +214,7 @@ async fn opens_with_its_guard(guard: Value, refused: &'static str, speech: &Spee
     let shut = slice.to_string();
     manifests::replace(&mesh.files[index], &shut)?;
     answers(web, "503").await.map_err(|error| mesh.with_logs(error))?;
-    let loads = [Lasts::AllTheTime, Lasts::OneRequest].map(|lasts| {
-        let requests = vec![Request::get("shop.example", "/")];
-        Load::start_with(
-            move || Client::new(web),
-            lasts,
-            4,
-            Pace::PerSecond(400),
-            requests,
-            move |_, response| {
-                let found = outcome(response);
-                ensure!(found == "503" || found == refused, "{found}");
-                Ok(())
-            },
-        )
-    });
+    let loads = loads(web, ["503", refused]);
     for _ in 0..ROUNDS {
         for (text, met) in [(&open, refused), (&shut, "503")] {
             manifests::replace(&mesh.files[index], text)?;
@@ -270,21 +261,7 @@ async fn r130_a_service_that_a_bad_policy_closed_is_never_reached_without_a_toke
     let mut mesh = Mesh::start_speaking(manifests, Settings::default(), &Speech::default()).await?;
     let web = mesh.gateways.first().context("no gateway")?.address(80)?;
     answers(web, "401").await.map_err(|error| mesh.with_logs(error))?;
-    let loads = [Lasts::AllTheTime, Lasts::OneRequest].map(|lasts| {
-        let requests = vec![Request::get("shop.example", "/")];
-        Load::start_with(
-            move || Client::new(web),
-            lasts,
-            4,
-            Pace::PerSecond(400),
-            requests,
-            |_, response| {
-                let found = outcome(response);
-                ensure!(["401", "403"].contains(&found.as_str()), "{found}");
-                Ok(())
-            },
-        )
-    });
+    let loads = loads(web, ["401", "403"]);
     for _ in 0..ROUNDS {
         for (keys, met) in [(json!("no keys"), "403"), (keys.clone(), "401")] {
             mesh.edit("JWTPolicy/apps/guard@cluster-1", |object| {
@@ -321,7 +298,7 @@ async fn r130_r132_a_service_that_joins_a_group_stays_closed_while_the_routes_th
     let bind = mesh.bind(&gateway);
     let first = mesh.join(&gateway, bind, &speech).await?.address(80)?;
     answers(first, "open").await.map_err(|error| mesh.with_logs(error))?;
-    let load = load(first, Lasts::OneRequest, "nobody is refused");
+    let load = load(first, Lasts::OneRequest, ["open"]);
 
     mesh.edit(GROUP, |object| object["spec"]["services"] = json!([{"name": "vault"}]))?;
     until(PATIENCE, "the new routes to be refused", async || {
