@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use chancery::emit::{EmitOptions, Emitter, Form, emit_gateway};
+use chancery::emit::{EmitOptions, Emitter, Form, Parts, emit_gateway};
 use chancery::ir::listener::{HttpHosts, Purpose as Whom};
 use chancery::ir::route::{DirectResponse, Forward, Hop, WeightedDestination};
 use chancery::ir::upstream::{Endpoint, Locality, UpstreamProtocol};
@@ -117,12 +117,33 @@ fn plan(port: u16, mut hosts: Vec<Arc<VirtualHost>>, upstreams: Vec<Upstream>) -
     })
 }
 
-/// Exact hosts, a wildcard, perhaps a catch-all, a host with a backend, and the marker.
-fn world(port: u16, backend: SocketAddr, marker: &str, catches_all: bool) -> anyhow::Result<GatewayPlan> {
-    let mut hosts = vec![host("*.wild.example", 1, "wild")?, host("own.wild.example", 1, "own")?];
+/// The hosts with wildcards that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wild {
+    /// None: what is cut is cut fine.
+    No,
+    /// For all hosts below one: it is cut coarse.
+    Below,
+    /// The same, and for all hosts.
+    Any,
+}
+
+impl Wild {
+    /// How a chain is laid out that is cut first with these hosts.
+    fn form(self) -> Form {
+        Form::Cut(if self == Self::No { Parts::Fine } else { Parts::Coarse })
+    }
+}
+
+/// Exact hosts, perhaps some with wildcards, a host with a backend, and the marker.
+fn world(port: u16, backend: SocketAddr, marker: &str, wild: Wild) -> anyhow::Result<GatewayPlan> {
+    let mut hosts = vec![host("own.wild.example", 1, "own")?];
+    if wild >= Wild::Below {
+        hosts.push(host("*.wild.example", 1, "wild")?);
+    }
     hosts.extend((0..HOSTS).map(|n| host(&format!("site-{n}.example"), ROUTES, "")).collect::<Result<Vec<_>, _>>()?);
     hosts.push(host(MARKER, 1, marker)?);
-    if catches_all {
+    if wild == Wild::Any {
         hosts.push(host("*", 1, "anybody")?);
     }
     let destination = WeightedDestination { upstream: echo(), weight: 100, policies: Vec::new() };
@@ -291,13 +312,13 @@ async fn answers(address: SocketAddr) -> anyhow::Result<BTreeMap<String, String>
     Ok(answers)
 }
 
-fn load(address: SocketAddr, catches_all: bool) -> Load {
+fn load(address: SocketAddr, wild: Wild) -> Load {
     let asked = [
         ("site-1.example", "site-1.example /"),
         ("Site-2.Example:80", "site-2.example /"),
-        ("x.wild.example", "*.wild.example /"),
+        ("x.wild.example", if wild >= Wild::Below { "*.wild.example /" } else { "" }),
         ("own.wild.example", "own.wild.example /"),
-        ("nobody.example", if catches_all { "* /" } else { "" }),
+        ("nobody.example", if wild == Wild::Any { "* /" } else { "" }),
     ];
     let requests = asked.iter().map(|(host, _)| Request::get(host, "/")).collect();
     Load::start(address, 10, Pace::PerSecond(RATE), requests, move |index, response: &Response| {
@@ -308,10 +329,10 @@ fn load(address: SocketAddr, catches_all: bool) -> Load {
     })
 }
 
-async fn judge(binary: &Path, api_type: &str, catches_all: bool) -> anyhow::Result<()> {
+async fn judge(binary: &Path, api_type: &str, wild: Wild) -> anyhow::Result<()> {
     let echo = Backend::start(Identity::default(), SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let port = free_port().await?;
-    let world = |marker: &str| world(port, echo.address, marker, catches_all);
+    let world = |marker: &str| world(port, echo.address, marker, wild);
     let whole = emit_gateway(&world("whole")?, &options(usize::MAX));
     let served = Served::start(binary, api_type, port, whole).await?;
     served.shows("whole").await?;
@@ -319,10 +340,13 @@ async fn judge(binary: &Path, api_type: &str, catches_all: bool) -> anyhow::Resu
     let found = expected.values().filter(|answer| answer.contains("site-7.example /")).count();
     ensure!(found > 20, "the whole is not as expected: {expected:#?}");
 
-    let requests = load(served.address, catches_all);
+    let requests = load(served.address, wild);
     let mut emitter = Emitter::default();
+    served.publish(emitter.emit(&world("prepared")?, &options(1)))?;
+    served.shows("prepared").await?;
+    emitter.ready();
     let cut = emitter.emit(&world("cut")?, &options(1));
-    ensure!(emitter.layout().form(port, "") == Some(Form::Cut), "the chain is not cut");
+    ensure!(emitter.layout().form(port, "") == Some(wild.form()), "{:?}", emitter.layout());
     served.publish(cut)?;
     served.shows("cut").await?;
     requests.end().await.context("while the chain was cut")?;
@@ -337,7 +361,7 @@ async fn judge(binary: &Path, api_type: &str, catches_all: bool) -> anyhow::Resu
 
     let changes = "listener_manager.listener_(modified|added|in_place_updated)";
     let before = served.envoy.stats(changes).await?;
-    let requests = load(served.address, catches_all);
+    let requests = load(served.address, wild);
     for number in 0..10 {
         let text = format!("edit {number}");
         served.publish(emitter.emit(&world(&text)?, &options(1)))?;
@@ -351,26 +375,31 @@ async fn judge(binary: &Path, api_type: &str, catches_all: bool) -> anyhow::Resu
 }
 
 /// One after the other, because each loads a thousand parts.
-async fn in_every_release(api_type: &str, catches_all: bool) -> anyhow::Result<()> {
+async fn in_every_release(api_type: &str, wild: Wild) -> anyhow::Result<()> {
     for release in CUTTING {
-        judge(&find_release(release)?, api_type, catches_all).await.with_context(|| format!("Envoy {release}"))?;
+        judge(&find_release(release)?, api_type, wild).await.with_context(|| format!("Envoy {release}"))?;
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r67_a_cut_changes_no_answer() -> anyhow::Result<()> {
-    in_every_release("DELTA_GRPC", false).await
+    in_every_release("DELTA_GRPC", Wild::Below).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r67_a_fine_cut_changes_no_answer() -> anyhow::Result<()> {
+    in_every_release("DELTA_GRPC", Wild::No).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r67_a_cut_changes_no_answer_with_a_catch_all() -> anyhow::Result<()> {
-    in_every_release("DELTA_GRPC", true).await
+    in_every_release("DELTA_GRPC", Wild::Any).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r67_a_cut_changes_no_answer_in_state_of_the_world() -> anyhow::Result<()> {
-    judge(&find()?, "GRPC", true).await
+    judge(&find()?, "GRPC", Wild::Any).await
 }
 
 /// Sends requests on connections that were there before the chain is another, and on new ones.
@@ -390,19 +419,22 @@ fn loads(address: SocketAddr) -> [Load; 2] {
 async fn there_and_back(binary: &Path, api_type: &str) -> anyhow::Result<()> {
     let echo = Backend::start(Identity::default(), SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let port = free_port().await?;
-    let world = |marker: &str| world(port, echo.address, marker, false);
+    let world = |marker: &str| world(port, echo.address, marker, Wild::No);
     let mut emitter = Emitter::default();
     let first = emitter.emit(&world("first")?, &options(usize::MAX));
     let served = Served::start(binary, api_type, port, first).await?;
     served.shows("first").await?;
     let requests = loads(served.address);
     let steps = [
-        ("cut", 1, Form::Cut),
-        ("back", usize::MAX, Form::StandingBy),
-        ("cut again", 1, Form::Cut),
-        ("back again", usize::MAX, Form::StandingBy),
+        ("prepared", 1, Form::Preparing { from: None, to: Parts::Fine }),
+        ("cut", 1, Form::Cut(Parts::Fine)),
+        ("back", usize::MAX, Form::StandingBy(Parts::Fine)),
+        ("cut again", 1, Form::Cut(Parts::Fine)),
+        ("back again", usize::MAX, Form::StandingBy(Parts::Fine)),
     ];
     for (step, cut_from, form) in steps {
+        // Nobody follows scopes when it is cut first, so nobody has to have them.
+        emitter.ready();
         for edit in 0..3 {
             let text = format!("{step} {edit}");
             served.publish(emitter.emit(&world(&text)?, &options(cut_from)))?;
@@ -435,9 +467,11 @@ async fn remove_a_host(binary: &Path, api_type: &str) -> anyhow::Result<()> {
     let echo = Backend::start(Identity::default(), SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let port = free_port().await?;
     let mut emitter = Emitter::default();
-    let mut plan = world(port, echo.address, "first", false)?;
+    let mut plan = world(port, echo.address, "first", Wild::No)?;
+    emitter.emit(&plan, &options(1));
+    emitter.ready();
     let first = emitter.emit(&plan, &options(1));
-    ensure!(emitter.layout().form(port, "") == Some(Form::Cut), "the chain is not cut");
+    ensure!(emitter.layout().form(port, "") == Some(Wild::No.form()), "the chain is not cut");
     let served = Served::start(binary, api_type, port, first).await?;
     served.shows("first").await?;
     let clusters = "^cluster_manager.active_clusters$";
@@ -482,6 +516,8 @@ async fn a_change_among_ten_thousand_routes_is_served_sooner_where_they_are_cut(
     let mut layouts = Vec::new();
     for (what, cut_from) in [("whole", usize::MAX), ("cut", 1)] {
         let (port, mut emitter) = (free_port().await?, Emitter::default());
+        emitter.emit(&plan(port, hosts.clone(), Vec::new())?, &options(cut_from));
+        emitter.ready();
         let first = emitter.emit(&plan(port, hosts.clone(), Vec::new())?, &options(cut_from));
         let served = Served::start(&find()?, "DELTA_GRPC", port, first).await?;
         layouts.push((what, cut_from, served, emitter, Vec::new()));

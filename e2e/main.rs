@@ -40,6 +40,7 @@ mod policies;
 mod pressure;
 mod principals;
 mod rate_limit;
+mod recut;
 mod refusals;
 mod replaced_isolation;
 mod rerouting;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::document::FindingPart;
 use super::{Sources, pb};
 use crate::compile::Compiled;
-use crate::emit::{listener_name, part_suffix, route_configuration_name};
+use crate::emit::{listener_name, part_suffixes, route_configuration_name};
 use crate::model::{Approval, EnvoyRelease, Finding, Kind, Name, ObjectRef};
 use crate::publish::{GatewayKey, Withheld, limit_server};
 use crate::snapshot::{ResourceType, Snapshot, Version};
@@ -185,7 +185,7 @@ fn refused_objects(sources: &Sources, view: &View) -> BTreeSet<ObjectRef> {
 #[must_use]
 pub fn holdings_of_request(sources: &Sources, gateway: &str, port: u16, host: &str) -> Vec<pb::Holding> {
     let (listener, routes) = (listener_name(port), route_configuration_name(port, ""));
-    let part = part_suffix(host);
+    let parts = part_suffixes(host);
     // One per filter chain, where there are several.
     let is_of_port =
         |name: &Name| name.strip_prefix(routes.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
@@ -195,7 +195,7 @@ pub fn holdings_of_request(sources: &Sources, gateway: &str, port: u16, host: &s
         // Beside the whole, parts stand by for connections that end.
         ResourceType::Route | ResourceType::ScopedRoute if snapshot.get(ResourceType::ScopedRoute, name).is_some() => {
             let whole = name.rsplit_once('/').map_or("", |(whole, _)| whole);
-            name.ends_with(&part) && snapshot.get(ResourceType::Route, whole).is_none()
+            parts.iter().any(|part| name.ends_with(part)) && snapshot.get(ResourceType::Route, whole).is_none()
         }
         resource_type => resource_type == ResourceType::Route,
     };

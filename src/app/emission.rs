@@ -1,6 +1,6 @@
 //! From the plans of one key to snapshots that may be published: one edit emits and checks what it changed.
 //!
-//! The clock enters here: parts that stand by for connections of a time when their chain was cut
+//! The clock enters here: parts that are [prepared] are used when gateways have them; parts that stand by for connections of a time when their chain was cut
 //! ([`Form::StandingBy`](crate::emit::Form)) go when such connections have ended; what policies shared for routes goes when
 //! gateways have other routes ([`shared`]); a chain is cut again when the Envoys that refused that have gone.
 
@@ -21,9 +21,13 @@ use crate::status::View;
 
 use super::refusals::{NAMED, behind, is_some_connected};
 use barred::Barred;
+use prepared::Prepared;
+#[cfg(test)]
+pub(super) use prepared::{LOOK, PATIENCE};
 use shared::{Shared, Waiting};
 
 mod barred;
+mod prepared;
 mod shared;
 
 /// What Envoy says of a listener whose address it cannot have, which says nothing about its chains.
@@ -49,6 +53,8 @@ pub(super) struct Emission {
     standing_by: Option<Instant>,
     /// Whether that has to wait: what stands in for a refused listener may be cut, and need the parts.
     is_held: bool,
+    /// What gateways are to have before a listener uses it.
+    prepared: Option<Prepared>,
     shared: Shared,
     barred: Barred,
     /// Whether what was emitted last could be filled.
@@ -79,6 +85,7 @@ impl Emission {
             last: None,
             standing_by: None,
             is_held: false,
+            prepared: None,
             shared: Shared::of_earlier_run(shared),
             barred: Barred::default(),
             is_filled: false,
@@ -117,6 +124,12 @@ impl Emission {
             self.standing_by = None;
         } else if *self.emitter.layout() != before {
             self.standing_by = Some(now);
+        }
+        match &mut self.prepared {
+            _ if !self.emitter.layout().is_preparing() => self.prepared = None,
+            // Of a chain more, gateways have nothing yet.
+            Some(_) if *self.emitter.layout() == before => {}
+            prepared => *prepared = Some(Prepared::new(now)),
         }
         let filled = fill(emitted)?;
         self.is_filled = true;
@@ -198,8 +211,12 @@ impl Emission {
     /// Notes that a compiled snapshot is published, as far as nothing stands in for what it has.
     ///
     /// # Cost
-    /// None, unless policies shared something that they share no more; then a look at the bytes of routes that stand in.
+    /// None, unless policies shared something that they share no more, then a look at the bytes of routes that stand in; or parts
+    /// are prepared, then the version of all routes.
     pub(super) fn published(&mut self, compiled: &Arc<Snapshot>, published: &Snapshot, stand_ins: &StandIns) {
+        if let Some(prepared) = &mut self.prepared {
+            prepared.published(published);
+        }
         // What is not what was emitted last may name anything.
         if self.is_filled && self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, compiled)) {
             let routes = stand_ins.iter().filter(|((of, _), _)| *of == ResourceType::Route).map(|(_, routes)| routes);
@@ -211,7 +228,8 @@ impl Emission {
     pub(super) fn due(&self) -> Option<Instant> {
         let drained = self.standing_by.filter(|_| !self.is_held).map(|since| since + DRAINED);
         let uncut = self.uncut.as_ref().map(|uncut| uncut.look_at);
-        drained.into_iter().chain(uncut).chain(self.shared.due()).min()
+        let prepared = self.prepared.as_ref().map(Prepared::due);
+        drained.into_iter().chain(uncut).chain(prepared).chain(self.shared.due()).min()
     }
 
     /// Does what time allows, and what gateways said asks for; whether something is to be emitted otherwise now.
@@ -229,9 +247,14 @@ impl Emission {
     ) -> bool {
         let has_let_go = self.shared.let_go(now, |is_new| behind(connected(), key, is_new).is_empty());
         let is_settled = self.settle(now, is_kept);
+        let turn = (now, self.emitter.layout().replaces_parts());
+        let is_ready = self.prepared.as_mut().is_some_and(|prepared| prepared.is_over(key, turn, &connected));
+        if is_ready {
+            self.emitter.ready();
+        }
         let is_whole = self.give_up_cutting(key, now, refusals) || self.cut_again(key, now, connected);
         let is_barred = self.last.as_ref().is_some_and(|last| self.barred.look(key, last, refusals));
-        has_let_go || is_settled || is_whole || is_barred
+        has_let_go || is_settled || is_ready || is_whole || is_barred
     }
 
     /// Whether what gateways acknowledge makes a difference.

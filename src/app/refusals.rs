@@ -246,16 +246,26 @@ pub(super) fn is_some_connected(
 /// One that has asked for no routes for [`UNASKED`] has none. Names are foreign text: quote them where they are shown.
 pub(super) fn behind<'v>(connected: &'v View, key: &GatewayKey, is_new: impl Fn(&Version) -> bool) -> Vec<&'v Name> {
     let Some(class) = connected.gateways.get(key.gateway.to_string().as_str()) else { return Vec::new() };
-    let is_own = |stream: &&StreamView| stream.node.bind == key.bind && release(&stream.node) == key.envoy;
     let routes = |stream: &StreamView| stream.types.get(&ResourceType::Route).map(|routes| routes.acknowledged.clone());
     let has_taken = |node: &NodeView| {
-        let own: Vec<&StreamView> = node.streams.values().filter(is_own).collect();
+        let own: Vec<&StreamView> = node.streams.values().filter(|stream| is_of(stream, key)).collect();
         let mut asked = own.iter().filter_map(|stream| routes(stream)).peekable();
         let is_silent = asked.peek().is_none();
         asked.all(|taken| taken.as_ref().is_some_and(&is_new))
             && (!is_silent || own.iter().all(|stream| stream.connected_for >= UNASKED))
     };
     class.nodes.iter().filter(|(_, node)| !has_taken(node)).map(|(name, _)| name).collect()
+}
+
+/// The streams of the gateways of a key.
+pub(super) fn own_streams<'v>(connected: &'v View, key: &GatewayKey) -> impl Iterator<Item = &'v StreamView> {
+    let class = connected.gateways.get(key.gateway.to_string().as_str());
+    let streams = class.into_iter().flat_map(|class| class.nodes.values()).flat_map(|node| node.streams.values());
+    streams.filter(move |stream| is_of(stream, key))
+}
+
+fn is_of(stream: &StreamView, key: &GatewayKey) -> bool {
+    stream.node.bind == key.bind && release(&stream.node) == key.envoy
 }
 
 /// What of a compiled snapshot is not in force: what was kept in its place was accepted before.

@@ -20,7 +20,7 @@ use crate::model::{Host, Name, ObjectRef, WorkspaceId};
 use crate::snapshot::{Resource, ResourceType, Resources, Snapshot};
 
 use super::filter::Beyond;
-use super::layout::{self, Form, Layout, Piece, Place, Weight};
+use super::layout::{self, Form, Layout, Parts, Piece, Place, Turn, Weight};
 use super::route::HostPart;
 use super::{EmitOptions, clients, cluster, endpoint, filter, listener, name, route, secret};
 
@@ -108,6 +108,11 @@ impl Emitter {
     /// what stands by for them goes.
     pub fn settle(&mut self) {
         self.layout.settle();
+    }
+
+    /// All gateways have the parts that are prepared: with the next emission, listeners use them.
+    pub fn ready(&mut self) {
+        self.layout.ready();
     }
 }
 
@@ -283,10 +288,11 @@ impl State {
                 chain.forget(&mut self.made);
             }
         }
+        let turn = layout.turn();
         for (port, listener) in listeners {
             let state = self.listeners.entry(*port).or_default();
             let target = route::Target { release: self.options.release, extensions: &self.extensions };
-            state.update(listener, (&self.options, target), self.clients.as_ref(), layout, &mut self.made);
+            state.update(listener, (&self.options, target), self.clients.as_ref(), (turn, layout), &mut self.made);
         }
         layout.emitted();
         layout.retain(|port, chain| self.listeners.get(&port).is_some_and(|state| state.chains.contains_key(chain)));
@@ -340,7 +346,7 @@ impl ListenerState {
         listener: &Arc<Listener>,
         (options, target): (&EmitOptions, route::Target<'_>),
         clients: Option<&Arc<Clients>>,
-        layout: &mut Layout,
+        (turn, layout): (Turn, &mut Layout),
         made: &mut Made,
     ) {
         let port = listener.bind_port;
@@ -350,16 +356,16 @@ impl ListenerState {
         for chain in gone.iter().filter_map(|name| self.chains.remove(name)) {
             chain.forget(made);
         }
-        let mut cut: BTreeSet<Name> = BTreeSet::new();
+        let mut cut: BTreeMap<Name, Parts> = BTreeMap::new();
         for (name, (chain, http)) in http {
             let state = self.chains.entry(name.clone()).or_default();
             let hosts = state.update_hosts(&http.virtual_hosts, target);
             let before = layout.form(port, name);
-            let form = state.weight.form(&http.misdirected, before, layout.is_settled(), options);
+            let form = state.weight.form(&http.misdirected, before, turn, options);
             layout.set(port, name, form);
             state.update((listener, chain, http), form, &hosts, made);
-            if form.is_cut() {
-                cut.insert(name.clone());
+            if let Some(parts) = form.cut() {
+                cut.insert(name.clone(), parts);
             }
         }
         let clients = clients.filter(|_| listener.tells_clients_apart()).cloned();
@@ -369,8 +375,8 @@ impl ListenerState {
         let has_same_shell = |before: &Shell| is_kept || has_shell(listener, &before.listener);
         let is_same = |before: &Shell| before.cut == cut && before.clients == clients && has_same_shell(before);
         if !self.shell.as_ref().is_some_and(is_same) {
-            let is_cut = |chain: &Chain| cut.contains(&chain.name);
-            let resource = listener::emit_listener(listener, clients.as_deref(), options, &is_cut);
+            let into = |chain: &Chain| cut.get(&chain.name).copied();
+            let resource = listener::emit_listener(listener, clients.as_deref(), options, &into);
             put(&mut made.listeners, resource);
             self.shell = Some(Shell { listener: shell(listener), cut, clients });
         }
@@ -382,8 +388,8 @@ impl ListenerState {
 struct Shell {
     /// Without virtual hosts.
     listener: Listener,
-    /// Which chains are cut.
-    cut: BTreeSet<Name>,
+    /// Which chains are cut, and into what.
+    cut: BTreeMap<Name, Parts>,
     /// Where they are told apart.
     clients: Option<Arc<Clients>>,
 }
@@ -497,12 +503,13 @@ impl ChainState {
             let moves = |piece: Piece| is_new || touched.iter().any(|(place, moves)| *moves && piece.has(*place));
             form.pieces().map(|piece| (piece, moves(piece))).collect()
         } else {
-            let parts = touched.iter().filter(|_| form != Form::Whole).filter_map(|(place, moves)| match place {
-                Place::Part(part) => Some((Piece::Part(*part), *moves)),
-                Place::Everywhere => None,
-            });
-            let whole = (!form.is_cut() && !touched.is_empty()).then(|| touched.values().any(|moves| *moves));
-            parts.chain(whole.map(|moves| (Piece::Whole, moves))).collect()
+            let mut pieces = BTreeMap::new();
+            for (place, moves) in touched {
+                for piece in form.pieces_at(*place) {
+                    *pieces.entry(piece).or_default() |= *moves;
+                }
+            }
+            pieces
         };
         let mut left_over = if is_new { std::mem::take(&mut self.pieces) } else { BTreeMap::new() };
         left_over.extend(pieces.keys().filter_map(|piece| self.pieces.remove_entry(piece)));
@@ -568,12 +575,12 @@ impl ChainState {
 
     /// Emits some pieces, of which it is known whether their owners may have changed.
     fn emit_pieces(&mut self, port: u16, chain: &Chain, pieces: &BTreeMap<Piece, bool>, made: &mut Made) {
-        let at = |place| self.index.get(&place).into_iter().flatten().copied();
+        let at = |place: Place| self.index.get(&place).into_iter().flatten().copied();
         for (piece, moves_owners) in pieces {
             let own: Vec<&HostPart> = match piece {
                 Piece::Whole => self.hosts.iter().map(|state| &state.encoded).collect(),
-                Piece::Part(part) => {
-                    let mut own: Vec<usize> = at(Place::Part(*part)).chain(at(Place::Everywhere)).collect();
+                Piece::Part(..) => {
+                    let mut own: Vec<usize> = piece.places().flat_map(at).collect();
                     own.sort_unstable();
                     own.into_iter().map(|position| &self.hosts[position].encoded).collect()
                 }

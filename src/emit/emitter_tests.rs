@@ -12,7 +12,7 @@ use crate::snapshot::verify::{Verifier, verify};
 use crate::snapshot::{ResourceType, Snapshot};
 
 use super::testing::*;
-use super::{EmitOptions, Emitter, Form, Layout, emit_gateway, emit_gateway_after};
+use super::{EmitOptions, Emitter, Form, Layout, Parts, emit_gateway, emit_gateway_after};
 
 /// Few routes, so that edits cross the threshold.
 const THRESHOLD: usize = 24;
@@ -52,6 +52,8 @@ enum Edit {
     Rebuild,
     /// What stands by is not needed any more.
     Settle,
+    /// Gateways have what is prepared.
+    Ready,
     /// From now on nothing is cut, or something is again.
     CutFrom(usize),
 }
@@ -80,6 +82,7 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
         1 => Just(Edit::RemoveSecret),
         2 => Just(Edit::Rebuild),
         2 => Just(Edit::Settle),
+        2 => Just(Edit::Ready),
         1 => prop_oneof![Just(THRESHOLD), Just(usize::MAX)].prop_map(Edit::CutFrom),
     ];
     proptest::collection::vec(edit, 1..40)
@@ -154,7 +157,7 @@ fn apply(plan: &mut GatewayPlan, edit: &Edit) {
             plan.secrets.insert(secret_id(), content);
         }
         Edit::RemoveSecret => drop(plan.secrets.remove(&secret_id())),
-        Edit::Settle | Edit::CutFrom(_) => {}
+        Edit::Settle | Edit::Ready | Edit::CutFrom(_) => {}
         Edit::Rebuild => {
             let upstreams = plan.upstreams.iter();
             plan.upstreams = upstreams.map(|(id, upstream)| (id.clone(), Arc::new((**upstream).clone()))).collect();
@@ -193,6 +196,7 @@ proptest! {
             apply(&mut plan, edit);
             match edit {
                 Edit::Settle => emitter.settle(),
+                Edit::Ready => emitter.ready(),
                 Edit::CutFrom(routes) => options.cut_from_routes = *routes,
                 _ => {}
             }
@@ -213,15 +217,27 @@ fn changed(before: &Snapshot, now: &Snapshot, resource_type: ResourceType) -> Ve
     names.into_iter().filter(|name| before.get(*name) != now.get(*name)).map(ToString::to_string).collect()
 }
 
+/// Emits a plan whose chain is cut, after what has to be there before.
+fn emit_cut(emitter: &mut Emitter, plan: &GatewayPlan) -> Snapshot {
+    let before = emitter.emit(plan, &options());
+    assert!(emitter.layout().is_preparing() && !emitter.layout().is_cut());
+    emitter.ready();
+    let cut = emitter.emit(plan, &options());
+    assert_eq!(changed(&before, &cut, ResourceType::Listener), ["listener/8080"]);
+    assert!(changed(&before, &cut, ResourceType::ScopedRoute).is_empty(), "they were not all there");
+    assert_eq!(changed(&before, &cut, ResourceType::Route), ["route/8080"]);
+    cut
+}
+
 #[test]
 fn an_edit_of_a_cut_chain_changes_one_part() {
     let hosts =
         |changed: Option<usize>| (2..50).map(move |number| build_host(number, 2, usize::from(changed == Some(number))));
     let services = || ["service-0", "service-1"].map(upstream);
     let mut emitter = Emitter::default();
-    let before = emitter.emit(&plan(hosts(None), services()), &options());
+    let before = emit_cut(&mut emitter, &plan(hosts(None), services()));
     assert_eq!(verify(&before), []);
-    assert!(emitter.layout().form(8080, "") == Some(Form::Cut));
+    assert!(emitter.layout().form(8080, "") == Some(Form::Cut(Parts::Fine)));
     let parts = before.resources(ResourceType::Route).len();
     assert!(parts > 40, "{parts} parts for 48 hosts");
     let after = emitter.emit(&plan(hosts(Some(7)), services()), &options());
@@ -245,8 +261,8 @@ fn parts_stand_by_for_connections_that_end() {
     let hosts = |number: usize, service| (2..2 + number).map(move |host| build_host(host, 1, service));
     let services = || ["service-0", "service-1"].map(upstream);
     let mut emitter = Emitter::default();
-    let cut = emitter.emit(&plan(hosts(THRESHOLD, 0), services()), &options());
-    assert_eq!(emitter.layout().form(8080, ""), Some(Form::Cut));
+    let cut = emit_cut(&mut emitter, &plan(hosts(THRESHOLD, 0), services()));
+    assert_eq!(emitter.layout().form(8080, ""), Some(Form::Cut(Parts::Fine)));
     assert!(cut.get(ResourceType::Route, "route/8080").is_none());
     let back = emitter.emit(&plan(hosts(4, 0), services()), &options());
     assert!(emitter.layout().is_standing_by());
@@ -261,6 +277,43 @@ fn parts_stand_by_for_connections_that_end() {
     let settled = emitter.emit(&plan(hosts(4, 0), services()), &options());
     assert_eq!(settled.resources(ResourceType::Route).keys().collect::<Vec<_>>(), ["route/8080"]);
     assert!(settled.resources(ResourceType::ScopedRoute).is_empty() && !emitter.layout().is_standing_by());
+    assert_eq!(verify(&settled), []);
+}
+
+#[test]
+fn fine_parts_stand_by_when_a_host_with_a_wildcard_comes() {
+    let exact = |service| (2..62).map(move |host| build_host(host, 20, if host == 7 { service } else { 0 }));
+    let wild = |service| exact(service).chain([build_host(0, 1, 0)]);
+    let services = || ["service-0", "service-1"].map(upstream);
+    let mut emitter = Emitter::default();
+    let fine = emit_cut(&mut emitter, &plan(exact(0), services()));
+    assert_eq!(emitter.layout().form(8080, ""), Some(Form::Cut(Parts::Fine)));
+    let names_of = |snapshot: &Snapshot| -> BTreeSet<String> {
+        snapshot.resources(ResourceType::ScopedRoute).keys().map(ToString::to_string).collect()
+    };
+    let before = emitter.layout().clone();
+    let prepared = emitter.emit(&plan(wild(0), services()), &options());
+    assert_eq!(emitter.layout().form(8080, ""), Some(Form::Preparing { from: Some(Parts::Fine), to: Parts::Coarse }));
+    assert!(prepared == emit_gateway_after(&plan(wild(0), services()), &options(), &before));
+    assert!(changed(&fine, &prepared, ResourceType::Listener).is_empty());
+    assert_eq!(names_of(&prepared).len(), 1024 + 4096);
+    assert_eq!(verify(&prepared), []);
+    emitter.ready();
+    let before = emitter.layout().clone();
+    let both = emitter.emit(&plan(wild(0), services()), &options());
+    assert_eq!(emitter.layout().form(8080, ""), Some(Form::CutAnew(Parts::Coarse)));
+    assert!(both == emit_gateway_after(&plan(wild(0), services()), &options(), &before));
+    assert_eq!(changed(&prepared, &both, ResourceType::Listener), ["listener/8080"]);
+    assert_eq!(names_of(&both), names_of(&prepared), "connections of before lost their routes");
+    assert_eq!(verify(&both), []);
+    // An edit is in the part of both numbers.
+    let edited = emitter.emit(&plan(wild(1), services()), &options());
+    assert_eq!(changed(&both, &edited, ResourceType::Route).len(), 2);
+    emitter.settle();
+    let settled = emitter.emit(&plan(wild(1), services()), &options());
+    assert_eq!(emitter.layout().form(8080, ""), Some(Form::Cut(Parts::Coarse)));
+    assert!(changed(&edited, &settled, ResourceType::Listener).is_empty());
+    assert_eq!(names_of(&settled).len(), 1024);
     assert_eq!(verify(&settled), []);
 }
 

@@ -1,7 +1,7 @@
 //! How the routes of a chain are laid out: as one route configuration, or cut into parts by host.
 //!
 //! Envoy builds a route configuration anew for any change in it, 3 to 10 µs per route on its main thread. So a chain with
-//! many routes is cut: each of its hosts belongs to one of [`PARTS`] parts, and a change is sent and built by the part.
+//! many routes is cut: each of its hosts belongs to one of many [`Parts`], and a change is sent and built by the part.
 //!
 //! # How a request finds its part
 //! Scoped routes choose a route configuration by a header, compared as it is: there are no wildcards, no ignoring of
@@ -15,7 +15,7 @@
 //! * a part that nobody's host is in does not exist, and its requests get the 404 that they would get anyway (R67).
 //!
 //! A host's part depends on its name alone, so a new host moves no other, and a part, once there, is always led to by
-//! the same scope: no scope ever changes. The part of a request says nothing about it, so what a client gains by
+//! the same scope: no scope ever changes; parts of another number have other names. The part of a request says nothing about it, so what a client gains by
 //! forging the header is nothing, even if it could. Upstreams do not see the header.
 //!
 //! Seen on Envoy 1.38, 1.39 and 1.40 (`e2e/cut.rs`): mixed case, ports, wildcards, hosts that nobody serves, a forged header,
@@ -33,11 +33,21 @@
 //! cut. A chain that is cut stays so until a quarter of these routes is left, or until hosts with wildcards would make the parts
 //! together four times as large as the whole: a size that moves around the threshold changes nothing.
 //!
-//! Cutting a chain and putting it together changes its listener, and Envoy then replaces the chain: the new one serves
-//! when it has its routes, connections of the old one are drained, for ten minutes unless Envoy is told otherwise. No request fails
-//! on the way there. On the way back, requests on connections that are being drained still look for their parts, so
-//! these [stand by](Form::StandingBy) until [whoever knows the time](super::Emitter::settle) says that it is over. The same
-//! goes for a chain that an earlier run, or another replica, may have cut.
+//! # Into how many
+//! Two hosts in a part double what an edit of one of them costs; a host with a wildcard costs a copy in each part. So there
+//! are many parts where their copies are fewer than the routes, and fewer parts elsewhere.
+//!
+//! # On the way
+//! Cutting a chain, cutting it otherwise and putting it together changes its listener, and Envoy then replaces the chain: the
+//! new one serves when it has its routes, connections of the old one are drained, for ten minutes unless Envoy is told
+//! otherwise. No request fails on the way there, because
+//!
+//! * all cut chains of an Envoy, those that are drained included, follow one list of scopes, and where that is followed
+//!   already, a chain that is cut now is in force at once. So the parts are there [before](Form::Preparing) a listener uses
+//!   them, until whoever knows what gateways acknowledged [says](super::Emitter::ready) that they have them;
+//! * on the way back, requests on connections that are being drained still look for their parts, so these
+//!   [stand by](Form::StandingBy) until [whoever knows the time](super::Emitter::settle) says that it is over. The same goes
+//!   for a chain that an earlier run, or another replica, may have cut.
 //!
 //! What is left: when a cut chain goes altogether, because its virtual gateway or listener does, its parts go with it, and
 //! requests on connections that are being drained get 404 at once. Those of a whole chain are answered until they end.
@@ -58,12 +68,37 @@ use crate::snapshot::Resource;
 use super::route::{HostPart, encode_misdirected};
 use super::{EmitOptions, filter, name, pb, wire};
 
-/// How many parts a chain is cut into at most; those that hold nothing do not exist.
-///
-/// A thousand hosts of a hundred routes have 150 routes per part, ten thousand of ten routes 100: where a part costs no
-/// more memory than its share of the whole, and a change about 1 ms. Half of it doubles the time of a change, double
-/// costs a chain with wildcards twice the copies. Changing it changes listeners.
-pub(super) const PARTS: u16 = 1024;
+/// How many parts a chain is cut into at most; those that hold nothing do not exist. Changing the numbers changes listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Parts {
+    /// 1,024: of a thousand hosts of a hundred routes, a host finds 200 routes in its part, in the mean.
+    Coarse,
+    /// 4,096: 124 routes; of ten thousand hosts of ten routes 34.
+    Fine,
+}
+
+impl Parts {
+    /// Their number.
+    pub(super) fn number(self) -> u16 {
+        match self {
+            Self::Coarse => 1 << 10,
+            Self::Fine => 1 << 12,
+        }
+    }
+
+    /// Hexadecimal digits of what a part is called. Parts of different numbers are never called alike.
+    fn digits(self) -> usize {
+        match self {
+            Self::Coarse => 3,
+            Self::Fine => 4,
+        }
+    }
+
+    /// What the name of a part ends with.
+    fn suffix(self, part: u16) -> String {
+        format!("/{part:0digits$x}", digits = self.digits())
+    }
+}
 
 /// The header that names a request's part between the script and the scopes.
 pub(super) const PART_HEADER: &str = "x-chancery-part";
@@ -78,22 +113,62 @@ pub enum Form {
     #[default]
     Whole,
     /// Cut into parts.
-    Cut,
+    Cut(Parts),
     /// As one route configuration, and the parts with their scopes are there too, for connections that a gateway took
     /// while the chain was cut. No gateway without such connections asks for them.
-    StandingBy,
+    StandingBy(Parts),
+    /// As before: as one route configuration, or cut; and the parts are there too that it is to be cut into.
+    Preparing {
+        /// Into what it is cut, if it is.
+        from: Option<Parts>,
+        /// Into what it will be.
+        to: Parts,
+    },
+    /// Cut into parts, and those of the other number are there too, for connections of a time when it was cut into these.
+    CutAnew(Parts),
 }
 
 impl Form {
-    /// Whether its listener asks for parts.
-    pub(super) fn is_cut(self) -> bool {
-        self == Self::Cut
+    /// Into what its listener cuts it.
+    pub(super) fn cut(self) -> Option<Parts> {
+        match self {
+            Self::Cut(parts) | Self::CutAnew(parts) => Some(parts),
+            Self::Preparing { from, .. } => from,
+            Self::Whole | Self::StandingBy(_) => None,
+        }
+    }
+
+    /// The parts that may exist.
+    fn parts(self) -> &'static [Parts] {
+        match self {
+            Self::Whole => &[],
+            Self::Preparing { from: Some(_), .. } | Self::CutAnew(_) => &[Parts::Coarse, Parts::Fine],
+            Self::Cut(parts) | Self::StandingBy(parts) | Self::Preparing { from: None, to: parts } => match parts {
+                Parts::Coarse => &[Parts::Coarse],
+                Parts::Fine => &[Parts::Fine],
+            },
+        }
     }
 
     /// The route configurations that may exist.
     pub(super) fn pieces(self) -> impl Iterator<Item = Piece> {
-        let whole = (self != Self::Cut).then_some(Piece::Whole);
-        whole.into_iter().chain((0..if self == Self::Whole { 0 } else { PARTS }).map(Piece::Part))
+        let whole = self.cut().is_none().then_some(Piece::Whole);
+        let parts = self.parts().iter().flat_map(|parts| (0..parts.number()).map(|part| Piece::Part(*parts, part)));
+        whole.into_iter().chain(parts)
+    }
+
+    /// Those of them that have what stands in a place.
+    pub(super) fn pieces_at(self, place: Place) -> impl Iterator<Item = Piece> {
+        let one = match place {
+            Place::Everywhere => None,
+            Place::Part(part) => Some(part),
+        };
+        let whole = (one.is_some() && self.cut().is_none()).then_some(Piece::Whole);
+        let parts = one
+            .into_iter()
+            .flat_map(move |part| self.parts().iter().map(move |parts| Piece::Part(*parts, part % parts.number())));
+        let all = one.is_none().then(|| self.pieces());
+        whole.into_iter().chain(parts).chain(all.into_iter().flatten())
     }
 }
 
@@ -103,16 +178,26 @@ pub(super) enum Piece {
     /// The one for all hosts.
     Whole,
     /// One of the parts.
-    Part(u16),
+    Part(Parts, u16),
 }
 
 impl Piece {
     /// Whether hosts of a place stand in it.
     pub(super) fn has(self, place: Place) -> bool {
-        match self {
-            Self::Whole => true,
-            Self::Part(part) => place == Place::Everywhere || place == Place::Part(part),
+        match (self, place) {
+            (Self::Whole, _) | (Self::Part(..), Place::Everywhere) => true,
+            (Self::Part(parts, own), Place::Part(part)) => part % parts.number() == own,
         }
+    }
+
+    /// The places whose hosts stand in it, if it is a part.
+    pub(super) fn places(self) -> impl Iterator<Item = Place> {
+        let step = match self {
+            Self::Whole => None,
+            Self::Part(parts, part) => Some((part, parts.number())),
+        };
+        let own = step.into_iter().flat_map(|(part, step)| (part..Parts::Fine.number()).step_by(usize::from(step)));
+        own.map(Place::Part).chain(step.map(|_| Place::Everywhere))
     }
 
     /// Its name; and that of its scope, if it is a part.
@@ -120,7 +205,7 @@ impl Piece {
         let whole = name::route_configuration(bind_port, &chain.name);
         match self {
             Self::Whole => whole,
-            Self::Part(part) => format!("{whole}/{part:03x}").into(),
+            Self::Part(parts, part) => format!("{whole}{}", parts.suffix(part)).into(),
         }
     }
 }
@@ -143,6 +228,8 @@ pub struct Layout {
     is_uncertain: bool,
     /// Whether what stands by may go.
     is_settled: bool,
+    /// Whether gateways have what is being prepared.
+    is_ready: bool,
 }
 
 impl Layout {
@@ -162,17 +249,34 @@ impl Layout {
     /// Whether some chain is cut.
     #[must_use]
     pub fn is_cut(&self) -> bool {
-        self.forms.values().flat_map(BTreeMap::values).any(|form| form.is_cut())
+        self.has(|form| form.cut().is_some())
     }
 
     /// Whether something stands by.
     #[must_use]
     pub fn is_standing_by(&self) -> bool {
-        self.forms.values().flat_map(BTreeMap::values).any(|form| *form == Form::StandingBy)
+        self.has(|form| matches!(form, Form::StandingBy(_) | Form::CutAnew(_)))
     }
 
-    pub(super) fn is_settled(&self) -> bool {
-        self.is_settled
+    /// Whether something is prepared.
+    #[must_use]
+    pub fn is_preparing(&self) -> bool {
+        self.has(|form| matches!(form, Form::Preparing { .. }))
+    }
+
+    /// Whether parts are prepared for a chain that is cut.
+    #[must_use]
+    pub fn replaces_parts(&self) -> bool {
+        self.has(|form| matches!(form, Form::Preparing { from: Some(_), .. }))
+    }
+
+    fn has(&self, wanted: impl Fn(Form) -> bool) -> bool {
+        self.forms.values().flat_map(BTreeMap::values).any(|form| wanted(*form))
+    }
+
+    /// What decides about forms, beside the chain itself.
+    pub(super) fn turn(&self) -> Turn {
+        Turn { is_settled: self.is_settled, is_ready: self.is_ready }
     }
 
     pub(super) fn set(&mut self, bind_port: u16, chain: &Name, form: Form) {
@@ -181,12 +285,17 @@ impl Layout {
 
     /// What is known now is all that there is.
     pub(super) fn emitted(&mut self) {
-        (self.is_uncertain, self.is_settled) = (false, false);
+        (self.is_uncertain, self.is_settled, self.is_ready) = (false, false, false);
     }
 
     /// What stands by may go with the next emission.
     pub(super) fn settle(&mut self) {
         self.is_settled = true;
+    }
+
+    /// What is prepared may be used with the next emission.
+    pub(super) fn ready(&mut self) {
+        self.is_ready = true;
     }
 
     pub(super) fn retain(&mut self, keep: impl Fn(u16, &Name) -> bool) {
@@ -195,6 +304,13 @@ impl Layout {
             !chains.is_empty()
         });
     }
+}
+
+/// What decides, beside the chain itself, how it is laid out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Turn {
+    is_settled: bool,
+    is_ready: bool,
 }
 
 /// What decides whether a chain is cut.
@@ -229,23 +345,39 @@ impl Weight {
         self,
         misdirected: &BTreeSet<Host>,
         before: Option<Form>,
-        is_settled: bool,
+        turn: Turn,
         options: &EmitOptions,
     ) -> Form {
         let everywhere = self.everywhere + usize::from(misdirected.iter().any(Host::is_wildcard));
-        let copies = everywhere.saturating_mul(usize::from(PARTS));
+        let copies = |parts: Parts| everywhere.saturating_mul(usize::from(parts.number()));
         let threshold = options.cut_from_routes;
-        let is_worth = self.routes >= threshold && copies <= self.routes;
+        let parts = if copies(Parts::Fine) <= self.routes { Parts::Fine } else { Parts::Coarse };
+        let is_worth = self.routes >= threshold && copies(parts) <= self.routes;
         let size = self.routes.max(threshold.min(LARGEST_THRESHOLD));
-        let stays = self.routes >= threshold / 4 && copies <= size * 4;
+        let stays = |used| self.routes >= threshold / 4 && copies(used) <= size * 4;
+        // Parts that would take 16 times the memory of the whole are not kept for connections that end anyway.
+        let put_together = |used| if copies(used) <= size * 16 { Form::StandingBy(used) } else { Form::Whole };
         match before {
-            _ if is_worth => Form::Cut,
-            Some(Form::Cut) if stays => Form::Cut,
-            None if stays => Form::StandingBy,
-            Some(Form::StandingBy) if is_settled => Form::Whole,
-            // Parts that would take 16 times the memory of the whole are not kept for connections that end anyway.
-            Some(Form::Cut | Form::StandingBy) if copies <= size * 16 => Form::StandingBy,
-            Some(_) | None => Form::Whole,
+            None if is_worth => Form::Cut(parts),
+            None if stays(parts) => Form::StandingBy(parts),
+            Some(Form::Whole | Form::Preparing { from: None, .. }) | None if !is_worth => Form::Whole,
+            Some(Form::Preparing { from: None, to }) if to == parts && turn.is_ready => Form::Cut(parts),
+            Some(Form::Whole | Form::Preparing { from: None, .. }) | None => Form::Preparing { from: None, to: parts },
+            Some(Form::StandingBy(used)) if is_worth && used == parts => Form::Cut(parts),
+            Some(Form::StandingBy(_)) if turn.is_settled => Form::Whole,
+            Some(Form::StandingBy(used)) => put_together(used),
+            Some(Form::Cut(used) | Form::CutAnew(used) | Form::Preparing { from: Some(used), .. }) if !stays(used) => {
+                put_together(used)
+            }
+            Some(Form::CutAnew(used)) if !turn.is_settled => Form::CutAnew(used),
+            Some(Form::Preparing { from: Some(_), to }) if to == parts && turn.is_ready => Form::CutAnew(parts),
+            Some(Form::Cut(used) | Form::CutAnew(used) | Form::Preparing { from: Some(used), .. }) => {
+                if used == parts {
+                    Form::Cut(used)
+                } else {
+                    Form::Preparing { from: Some(used), to: parts }
+                }
+            }
         }
     }
 }
@@ -258,7 +390,7 @@ const LARGEST_THRESHOLD: usize = 10_000;
 pub(super) enum Place {
     /// In every part.
     Everywhere,
-    /// In one part.
+    /// In one part, which is numbered as the [fine](Parts::Fine) ones are.
     Part(u16),
 }
 
@@ -268,20 +400,22 @@ impl Place {
     }
 }
 
-/// The part of a host: what [`script`] computes.
+/// The fine part of a host; what [`script`] computes, where it has that number.
 fn part_of(host: &str) -> u16 {
     let bytes = host.bytes().take_while(|byte| *byte != b':').map(|byte| u32::from(byte.to_ascii_lowercase()));
     let hash = bytes.fold(0_u64, |hash, byte| (hash * 1_000_003 + u64::from(byte)) % 16_777_213);
-    u16::try_from(hash % u64::from(PARTS)).unwrap_or_default()
+    u16::try_from(hash % u64::from(Parts::Fine.number())).unwrap_or_default()
 }
 
-/// What the name of a route configuration ends with, if it is the part for a host.
-pub(crate) fn part_suffix(host: &str) -> String {
-    format!("/{:03x}", part_of(host))
+/// What the names of route configurations end with that may be the part for a host.
+pub(crate) fn part_suffixes(host: &str) -> [String; 2] {
+    let part = part_of(host);
+    [Parts::Coarse, Parts::Fine].map(|parts| parts.suffix(part % parts.number()))
 }
 
 /// Writes the part of a request. Numbers stay below 2^45, which Lua's represent exactly.
-fn script(bind_port: u16, chain: &str) -> String {
+fn script(bind_port: u16, chain: &str, parts: Parts) -> String {
+    let (number, digits) = (parts.number(), parts.digits());
     let prefix: String = name::route_configuration(bind_port, chain)
         .bytes()
         .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("\\{byte:03}") })
@@ -298,7 +432,7 @@ function envoy_on_request(handle)
     if c == 58 then break end
     hash = (hash * 1000003 + c) % 16777213
   end
-  headers:replace(\"{PART_HEADER}\", prefix .. format(\"%03x\", hash % {PARTS}))
+  headers:replace(\"{PART_HEADER}\", prefix .. format(\"%0{digits}x\", hash % {number}))
   handle:clearRouteCache()
 end
 "
@@ -306,8 +440,8 @@ end
 }
 
 /// The first filter of a cut chain.
-pub(super) fn emit_filter(bind_port: u16, chain: &Chain) -> hcm_pb::HttpFilter {
-    let code = core_pb::data_source::Specifier::InlineString(script(bind_port, &chain.name));
+pub(super) fn emit_filter(bind_port: u16, chain: &Chain, parts: Parts) -> hcm_pb::HttpFilter {
+    let code = core_pb::data_source::Specifier::InlineString(script(bind_port, &chain.name, parts));
     let lua = lua_pb::Lua {
         default_source_code: Some(core_pb::DataSource { specifier: Some(code), ..Default::default() }),
         ..Default::default()
@@ -360,12 +494,8 @@ pub(super) fn encode_all_misdirected(http: &HttpHosts, form: Form) -> BTreeMap<P
     if hosts.is_empty() {
         return BTreeMap::new();
     }
-    let has_wildcard = hosts.iter().any(Host::is_wildcard);
     let places: BTreeSet<Place> = hosts.iter().map(Place::of).collect();
-    let is_needed = |piece: &Piece| match piece {
-        Piece::Whole => true,
-        Piece::Part(part) => has_wildcard || places.contains(&Place::Part(*part)),
-    };
+    let is_needed = |piece: &Piece| *piece == Piece::Whole || places.iter().any(|place| piece.has(*place));
     let encode = |piece: Piece| encode_misdirected(hosts.iter().filter(|host| piece.has(Place::of(host))));
     form.pieces().filter(is_needed).map(|piece| (piece, encode(piece))).collect()
 }
@@ -389,15 +519,34 @@ mod tests {
 
     #[test]
     fn hosts_that_are_numbered_spread_evenly() {
-        for pattern in ["site-{}.example", "{}.apps.shop.example", "a{}"] {
-            let mut sizes = vec![0_usize; usize::from(PARTS)];
-            for number in 0..10_000 {
-                sizes[usize::from(part_of(&pattern.replace("{}", &number.to_string())))] += 1;
+        // 10,000 hosts; thrown at random, the largest part would have 22 and 12.
+        for (parts, most) in [(Parts::Coarse, 30), (Parts::Fine, 16)] {
+            for pattern in ["site-{}.example", "{}.apps.shop.example", "a{}"] {
+                let mut sizes = vec![0_usize; usize::from(parts.number())];
+                for number in 0..10_000 {
+                    sizes[usize::from(part_of(&pattern.replace("{}", &number.to_string())) % parts.number())] += 1;
+                }
+                let largest = sizes.iter().max().unwrap();
+                assert!(*largest <= most, "{pattern}: {largest} hosts in one of {parts:?} parts");
             }
-            // Ten in the mean; thrown at random, the largest would have 22.
-            let largest = sizes.iter().max().unwrap();
-            assert!(*largest <= 30, "{pattern}: {largest} hosts in one part");
         }
+    }
+
+    #[test]
+    fn a_place_knows_its_pieces_and_a_piece_its_places() {
+        use Form::{Cut, CutAnew, StandingBy, Whole};
+        let places = [Place::Everywhere, Place::Part(0), Place::Part(1023), Place::Part(1024), Place::Part(4095)];
+        for form in [Whole, Cut(Parts::Coarse), Cut(Parts::Fine), StandingBy(Parts::Fine), CutAnew(Parts::Fine)] {
+            for place in places {
+                let all: Vec<Piece> = form.pieces().filter(|piece| piece.has(place)).collect();
+                let mut found: Vec<Piece> = form.pieces_at(place).collect();
+                found.sort_unstable();
+                assert_eq!(found, all, "{form:?}, {place:?}");
+                let knows = |piece: &Piece| *piece == Piece::Whole || piece.places().any(|own| own == place);
+                assert!(found.iter().all(knows), "{form:?}, {place:?}");
+            }
+        }
+        assert_eq!(Piece::Part(Parts::Coarse, 5).places().count(), 5);
     }
 
     #[test]
@@ -406,9 +555,9 @@ mod tests {
         for (minor, expected) in [(36, false), (37, false), (38, true), (39, true), (40, true)] {
             let release = crate::model::EnvoyRelease::serving(Some((1, minor)));
             let options = EmitOptions::serving(EmitOptions::default().bind, release);
-            let form = |before| many.form(&BTreeSet::new(), before, false, &options);
-            assert_eq!(form(Some(Form::Whole)).is_cut(), expected, "1.{minor}");
-            assert_eq!(form(None).is_cut(), expected, "1.{minor}");
+            let form = |before| many.form(&BTreeSet::new(), before, Turn::default(), &options);
+            assert_eq!(form(Some(Form::Whole)) != Form::Whole, expected, "1.{minor}");
+            assert_eq!(form(None).cut().is_some(), expected, "1.{minor}");
         }
     }
 
@@ -416,11 +565,11 @@ mod tests {
     #[test]
     fn no_name_breaks_out_of_the_script() {
         let rest = |script: &str| script.split_once('\n').map(|(first, rest)| (first.to_owned(), rest.to_owned()));
-        let (_, harmless) = rest(&script(80, "a")).expect("lines");
+        let (_, harmless) = rest(&script(80, "a", Parts::Fine)).expect("lines");
         for name in
             ["\"] os.exit()", "]]", "a\nos.exit()", "a\r", "%s%d", "\\", "\\\"", "\u{0}", "\u{2028}", "'", "--", "${x}"]
         {
-            let (first, rest) = rest(&script(80, name)).expect("lines");
+            let (first, rest) = rest(&script(80, name, Parts::Fine)).expect("lines");
             let text =
                 first.strip_prefix("local prefix = \"").and_then(|text| text.strip_suffix("/\"")).expect("one literal");
             assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'\\'), "{name:?}: {first}");
@@ -433,32 +582,157 @@ mod tests {
 
     #[test]
     fn what_is_cut_stays_cut_and_what_was_stands_by() {
-        use Form::{Cut, StandingBy, Whole};
+        use Form::{Cut, CutAnew, StandingBy, Whole};
+        use Parts::{Coarse, Fine};
+        let prepares = |from, to| Form::Preparing { from, to };
         let options = EmitOptions { cut_from_routes: 2_000, ..EmitOptions::default() };
         let everywhere = |hosts: &[&str]| hosts.iter().map(|host| Host::parse(host).unwrap()).collect();
-        for (name, routes, wild, misdirected, before, expected) in [
-            ("few routes", 1_999, 0, &[][..], Some(Whole), Whole),
-            ("many routes", 2_000, 0, &[], Some(Whole), Cut),
-            ("fewer routes are left", 500, 0, &[], Some(Cut), Cut),
-            ("few routes are left", 499, 0, &[], Some(Cut), StandingBy),
-            ("they become more", 1_999, 0, &[], Some(StandingBy), StandingBy),
-            ("they become many", 2_000, 0, &[], Some(StandingBy), Cut),
-            ("somebody else may have cut it", 500, 0, &[], None, StandingBy),
-            ("nobody has cut it", 499, 0, &[], None, Whole),
-            ("anybody cuts it", 2_000, 0, &[], None, Cut),
-            ("one catch-all", 2_000, 1, &[], Some(Whole), Cut),
-            ("a large catch-all", 10_000, 10, &[], Some(Whole), Whole),
-            ("a large catch-all appears", 10_000, 39, &[], Some(Cut), Cut),
-            ("a very large catch-all appears", 10_000, 40, &[], Some(Cut), StandingBy),
-            ("a catch-all that nobody has room for", 10_000, 160, &[], Some(Cut), Whole),
-            ("exact hosts elsewhere", 2_000, 0, &["a.example"], Some(Whole), Cut),
-            ("wildcards elsewhere", 1_023, 0, &["*.a.example"], Some(Whole), Whole),
+        // What it becomes at once, when gateways have what is prepared, and when what stands by may go.
+        for (name, routes, wild, misdirected, before, expected, ready, settled) in [
+            ("few routes", 1_999, 0, &[][..], Some(Whole), Whole, Whole, Whole),
+            (
+                "many routes",
+                2_000,
+                0,
+                &[],
+                Some(Whole),
+                prepares(None, Fine),
+                prepares(None, Fine),
+                prepares(None, Fine),
+            ),
+            ("fewer routes are left", 500, 0, &[], Some(Cut(Fine)), Cut(Fine), Cut(Fine), Cut(Fine)),
+            ("few are left", 499, 0, &[], Some(Cut(Fine)), StandingBy(Fine), StandingBy(Fine), StandingBy(Fine)),
+            ("they become more", 1_999, 0, &[], Some(StandingBy(Fine)), StandingBy(Fine), StandingBy(Fine), Whole),
+            ("they become many", 2_000, 0, &[], Some(StandingBy(Fine)), Cut(Fine), Cut(Fine), Cut(Fine)),
+            ("others may have cut", 500, 0, &[], None, StandingBy(Fine), StandingBy(Fine), StandingBy(Fine)),
+            ("nobody has cut it", 499, 0, &[], None, Whole, Whole, Whole),
+            ("anybody cuts it", 2_000, 0, &[], None, Cut(Fine), Cut(Fine), Cut(Fine)),
+            (
+                "one catch-all",
+                2_000,
+                1,
+                &[],
+                Some(Whole),
+                prepares(None, Coarse),
+                prepares(None, Coarse),
+                prepares(None, Coarse),
+            ),
+            (
+                "one among many",
+                4_096,
+                1,
+                &[],
+                Some(Whole),
+                prepares(None, Fine),
+                prepares(None, Fine),
+                prepares(None, Fine),
+            ),
+            ("anybody cuts it coarse", 2_000, 1, &[], None, Cut(Coarse), Cut(Coarse), Cut(Coarse)),
+            (
+                "a catch-all appears",
+                4_095,
+                1,
+                &[],
+                Some(Cut(Fine)),
+                prepares(Some(Fine), Coarse),
+                prepares(Some(Fine), Coarse),
+                prepares(Some(Fine), Coarse),
+            ),
+            (
+                "coarse parts are prepared",
+                4_095,
+                1,
+                &[],
+                Some(prepares(Some(Fine), Coarse)),
+                prepares(Some(Fine), Coarse),
+                CutAnew(Coarse),
+                prepares(Some(Fine), Coarse),
+            ),
+            ("and not needed", 4_096, 1, &[], Some(prepares(Some(Fine), Coarse)), Cut(Fine), Cut(Fine), Cut(Fine)),
+            (
+                "it goes while fine parts stand by",
+                4_095,
+                0,
+                &[],
+                Some(CutAnew(Coarse)),
+                CutAnew(Coarse),
+                CutAnew(Coarse),
+                prepares(Some(Coarse), Fine),
+            ),
+            ("fine parts go", 4_095, 1, &[], Some(CutAnew(Coarse)), CutAnew(Coarse), CutAnew(Coarse), Cut(Coarse)),
+            (
+                "few are left while two numbers are there",
+                499,
+                1,
+                &[],
+                Some(CutAnew(Coarse)),
+                StandingBy(Coarse),
+                StandingBy(Coarse),
+                StandingBy(Coarse),
+            ),
+            (
+                "parts of the other number stand by",
+                2_000,
+                1,
+                &[],
+                Some(StandingBy(Fine)),
+                StandingBy(Fine),
+                StandingBy(Fine),
+                Whole,
+            ),
+            (
+                "they have it",
+                2_000,
+                0,
+                &[],
+                Some(prepares(None, Fine)),
+                prepares(None, Fine),
+                Cut(Fine),
+                prepares(None, Fine),
+            ),
+            ("few while it is prepared", 1_999, 0, &[], Some(prepares(None, Fine)), Whole, Whole, Whole),
+            ("a large catch-all", 10_000, 10, &[], Some(Whole), Whole, Whole, Whole),
+            ("it appears", 10_000, 39, &[], Some(Cut(Coarse)), Cut(Coarse), Cut(Coarse), Cut(Coarse)),
+            (
+                "it appears where parts are fine",
+                10_000,
+                39,
+                &[],
+                Some(Cut(Fine)),
+                StandingBy(Fine),
+                StandingBy(Fine),
+                StandingBy(Fine),
+            ),
+            (
+                "a very large one",
+                10_000,
+                40,
+                &[],
+                Some(Cut(Coarse)),
+                StandingBy(Coarse),
+                StandingBy(Coarse),
+                StandingBy(Coarse),
+            ),
+            ("one that nobody has room for", 10_000, 160, &[], Some(Cut(Coarse)), Whole, Whole, Whole),
+            (
+                "exact hosts elsewhere",
+                2_000,
+                0,
+                &["a.example"],
+                Some(Whole),
+                prepares(None, Fine),
+                prepares(None, Fine),
+                prepares(None, Fine),
+            ),
+            ("wildcards elsewhere", 1_023, 0, &["*.a.example"], Some(Whole), Whole, Whole, Whole),
         ] {
             let weight = Weight { routes, everywhere: wild };
             let misdirected = everywhere(misdirected);
-            assert_eq!(weight.form(&misdirected, before, false, &options), expected, "{name}");
-            let settled = if before == Some(StandingBy) && expected == StandingBy { Whole } else { expected };
-            assert_eq!(weight.form(&misdirected, before, true, &options), settled, "{name}, settled");
+            let form = |turn| weight.form(&misdirected, before, turn, &options);
+            let turn = Turn::default();
+            assert_eq!(form(turn), expected, "{name}");
+            assert_eq!(form(Turn { is_ready: true, ..turn }), ready, "{name}, ready");
+            assert_eq!(form(Turn { is_settled: true, ..turn }), settled, "{name}, settled");
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::ir::{Action, Clients, Guard, Listener, Route, UpstreamId};
 use crate::model::{Host, ObjectRef};
 use crate::snapshot::Resource;
 
-use super::{EmitOptions, access, clients, filter, layout, name, pb, route, tls, wire};
+use super::{EmitOptions, Parts, access, clients, filter, layout, name, pb, route, tls, wire};
 
 /// How long a stream may be silent in both directions. Envoy's own default, written out because it is the only limit on
 /// routes without a timeout; half of it cuts slow long polls, double keeps dead streams longer.
@@ -39,14 +39,14 @@ pub(super) fn emit_listener(
     listener: &Listener,
     clients: Option<&Clients>,
     options: &EmitOptions,
-    is_cut: &impl Fn(&Chain) -> bool,
+    cut: &impl Fn(&Chain) -> Option<Parts>,
 ) -> Resource {
     let name = name::listener(listener.bind_port);
     let message = listener_pb::Listener {
         name: name.to_string(),
         address: Some(pb::socket_address(options.bind.to_string(), listener.bind_port)),
         listener_filters: listener.reads_tls().then(tls_inspector).into_iter().collect(),
-        filter_chains: listener.chains.iter().map(|chain| emit_chain(listener, chain, is_cut(chain))).collect(),
+        filter_chains: listener.chains.iter().map(|chain| emit_chain(listener, chain, cut(chain))).collect(),
         filter_chain_matcher: listener.tells_clients_apart().then(|| emit_clients_apart(listener, clients)),
         ..Default::default()
     };
@@ -104,7 +104,7 @@ fn tls_inspector() -> listener_pb::ListenerFilter {
     }
 }
 
-fn emit_chain(listener: &Listener, chain: &Chain, is_cut: bool) -> listener_pb::FilterChain {
+fn emit_chain(listener: &Listener, chain: &Chain, cut: Option<Parts>) -> listener_pb::FilterChain {
     let bind_port = listener.bind_port;
     let protocols = match &chain.serves {
         Serves::Http(_) => HTTP_PROTOCOLS,
@@ -114,7 +114,7 @@ fn emit_chain(listener: &Listener, chain: &Chain, is_cut: bool) -> listener_pb::
     let filter = match &chain.serves {
         Serves::Http(_) => network_filter(
             "envoy.filters.network.http_connection_manager",
-            wire::any(&connection_manager(listener, chain, is_cut)),
+            wire::any(&connection_manager(listener, chain, cut)),
         ),
         Serves::Relay { upstream } if !upstream.purpose.is_crossing_whole() => {
             network_filter("envoy.filters.network.http_connection_manager", wire::any(&relay(bind_port, upstream)))
@@ -210,7 +210,7 @@ fn relay(bind_port: u16, upstream: &UpstreamId) -> hcm_pb::HttpConnectionManager
     }
 }
 
-fn connection_manager(listener: &Listener, chain: &Chain, is_cut: bool) -> hcm_pb::HttpConnectionManager {
+fn connection_manager(listener: &Listener, chain: &Chain, cut: Option<Parts>) -> hcm_pb::HttpConnectionManager {
     use hcm_pb::http_connection_manager as hcm;
 
     let bind_port = listener.bind_port;
@@ -219,14 +219,14 @@ fn connection_manager(listener: &Listener, chain: &Chain, is_cut: bool) -> hcm_p
     // naming routes that it does not have.
     let mut config_source = pb::over_ads();
     config_source.initial_fetch_timeout = Some(pb::duration(Duration::ZERO));
-    let route_specifier = if is_cut {
+    let route_specifier = if cut.is_some() {
         hcm::RouteSpecifier::ScopedRoutes(layout::emit_scoped_routes(bind_port, chain, config_source))
     } else {
         let route_config_name = name::route_configuration(bind_port, &chain.name).to_string();
         hcm::RouteSpecifier::Rds(hcm_pb::Rds { config_source: Some(config_source), route_config_name })
     };
     let knows_clients = (listener.purpose == Purpose::Mesh).then(clients::emit_filters);
-    let chooses_part = is_cut.then(|| layout::emit_filter(bind_port, chain));
+    let chooses_part = cut.map(|parts| layout::emit_filter(bind_port, chain, parts));
     hcm_pb::HttpConnectionManager {
         codec_type: hcm::CodecType::Auto.into(),
         stat_prefix: bind_port.to_string(),

@@ -55,8 +55,8 @@ mod wire;
 pub use emitter::Emitter;
 pub use endpoint::emit_endpoints;
 pub use filter::{Beyond, check_slot};
-pub(crate) use layout::part_suffix;
-pub use layout::{Form, Layout};
+pub(crate) use layout::part_suffixes;
+pub use layout::{Form, Layout, Parts};
 pub use limits::emit_limits;
 pub(crate) use name::{listener as listener_name, route_configuration as route_configuration_name};
 pub use route::route_entries;
@@ -138,12 +138,12 @@ pub fn emit_gateway_after(plan: &GatewayPlan, options: &EmitOptions, before: &La
         chain.serves.http().map_or(Form::Whole, |http| {
             let mut weight = layout::Weight::default();
             http.virtual_hosts.iter().for_each(|host| weight.add(host));
-            weight.form(&http.misdirected, before.form(port, &chain.name), before.is_settled(), options)
+            weight.form(&http.misdirected, before.form(port, &chain.name), before.turn(), options)
         })
     };
     let listeners = plan.listeners.values().map(|listener| {
         listener::emit_listener(listener, plan.clients.as_deref(), options, &|chain: &Chain| {
-            form(listener.bind_port, chain).is_cut()
+            form(listener.bind_port, chain).cut()
         })
     });
     let (mut routes, mut scopes) = (Vec::new(), Vec::new());

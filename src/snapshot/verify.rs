@@ -126,6 +126,8 @@ struct Chains {
     whole: BTreeMap<String, Vec<User>>,
     /// By what the names of their parts begin with: the chains that are cut.
     cut: BTreeMap<String, Vec<User>>,
+    /// By the same: with how many digits their requests name a part.
+    digits: BTreeMap<String, Option<usize>>,
     /// The HTTP filters whose configuration is a resource.
     discovered: extensions::Discovered,
 }

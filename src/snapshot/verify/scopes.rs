@@ -11,8 +11,10 @@ use super::{Chains, Checker, Name, Place, ResourceType, Routes, core_pb, hcm_pb,
 /// By part: its domains with wildcards.
 pub(super) type Wildcards = BTreeMap<Name, BTreeSet<String>>;
 
-/// How many parts a chain has that has something for every host.
-const PARTS: u64 = 1024;
+/// How many parts a chain has that has something for every host, by the digits that a part is called by.
+fn number_of(digits: usize) -> u64 {
+    if digits == 3 { 1024 } else { 4096 }
+}
 
 /// By key of a scope: the scope.
 pub(super) type Keys = BTreeMap<String, Name>;
@@ -52,6 +54,9 @@ impl Checker<'_> {
             }
             Some(_) => {}
         }
+        // As the script writes it: `"%03x"`.
+        let digits = code.split_once("\"%0").and_then(|(_, rest)| rest.split_once("x\"")?.0.parse().ok());
+        chains.digits.insert(scoped.name.clone(), digits);
         let filters = manager.http_filters.iter().map(|filter| filter.name.clone()).collect();
         chains.cut.entry(scoped.name.clone()).or_default().push((place.resource.clone(), filters));
     }
@@ -103,13 +108,15 @@ impl Checker<'_> {
     ///
     /// Those that stand in for refused ones are counted and not compared: of another time, they have the wildcards of then.
     pub(super) fn check_wildcards(&mut self, chains: &Chains, wildcards: &Wildcards, stand_ins: &BTreeSet<Name>) {
-        let mut by_prefix: BTreeMap<&str, Vec<(&Name, &BTreeSet<String>)>> = BTreeMap::new();
+        // Parts of different numbers are there together while some of them stand by.
+        let mut by_prefix: BTreeMap<(&str, usize), Vec<(&Name, &BTreeSet<String>)>> = BTreeMap::new();
         for (name, domains) in wildcards.iter().filter(|(name, _)| chains.is_part(name)) {
-            if let Some((prefix, _)) = name.rsplit_once('/') {
-                by_prefix.entry(prefix).or_default().push((name, domains));
+            if let Some((prefix, part)) = name.rsplit_once('/') {
+                by_prefix.entry((prefix, part.len())).or_default().push((name, domains));
             }
         }
-        for (prefix, parts) in by_prefix {
+        for ((prefix, digits), parts) in by_prefix {
+            let number = number_of(digits);
             let is_own = |(name, _): &&(&Name, &BTreeSet<String>)| !stand_ins.contains(*name);
             let all: BTreeSet<&String> = parts.iter().filter(is_own).flat_map(|(_, domains)| *domains).collect();
             for part in &parts {
@@ -122,18 +129,25 @@ impl Checker<'_> {
                     self.report(place, "no scope leads to it");
                 }
             }
-            if !all.is_empty() && parts.len() as u64 != PARTS {
+            if !all.is_empty() && parts.len() as u64 != number {
                 let name = Name::from(prefix);
                 let place = Place { resource_type: ResourceType::Route, resource: &name };
-                self.report(place, format!("has hosts with wildcards and {} parts of {PARTS}", parts.len()));
+                self.report(place, format!("has hosts with wildcards and {} parts of {number}", parts.len()));
             }
         }
         // Its parts are there, or nobody has routes.
         for prefix in chains.cut.keys() {
-            let is_of = |name: &Name| name.rsplit_once('/').is_some_and(|(of, _)| of == prefix);
-            if self.exists(ResourceType::Route, prefix) && !wildcards.keys().any(is_of) {
-                let name = Name::from(prefix.as_str());
-                let place = Place { resource_type: ResourceType::Route, resource: &name };
+            let digits = chains.digits.get(prefix).copied().flatten();
+            let mut parts = wildcards.keys().filter_map(|name| name.rsplit_once('/')).filter(|(of, _)| of == prefix);
+            let has_others = parts.clone().next().is_some();
+            if parts.any(|(_, part)| digits.is_none_or(|digits| digits == part.len())) {
+                continue;
+            }
+            let name = Name::from(prefix.as_str());
+            let place = Place { resource_type: ResourceType::Route, resource: &name };
+            if has_others {
+                self.report(place, "has none of the parts that its listener asks for");
+            } else if self.exists(ResourceType::Route, prefix) {
                 self.report(place, "is whole, and its listener asks for parts");
             }
         }
@@ -144,15 +158,16 @@ impl Routes<'_, '_, '_> {
     /// Whether a domain of a part is where its requests look for it.
     pub(super) fn is_misplaced(&self, domain: &str) -> bool {
         let part = self.place.resource.rsplit_once('/').map(|(_, part)| part);
-        !domain.contains('*') && part.and_then(|part| u64::from_str_radix(part, 16).ok()) != Some(part_of(domain))
+        let is_right = |part: &str| u64::from_str_radix(part, 16) == Ok(hash(domain) % number_of(part.len()));
+        !domain.contains('*') && !part.is_some_and(is_right)
     }
 }
 
-/// The part of a host, as the script has it.
-fn part_of(host: &str) -> u64 {
+/// What a host's part is the remainder of, as the script has it.
+fn hash(host: &str) -> u64 {
     let mut hash: u64 = 0;
     for character in host.split(':').next().unwrap_or_default().to_ascii_lowercase().bytes() {
         hash = (hash * 1_000_003 + u64::from(character)) % 16_777_213;
     }
-    hash % PARTS
+    hash
 }

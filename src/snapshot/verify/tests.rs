@@ -614,7 +614,7 @@ fn cut(parts: &mut Parts) {
     };
     let specifier = hcm_pb::http_connection_manager::RouteSpecifier::ScopedRoutes(scoped);
     parts.manager.route_specifier = Some(specifier);
-    let code = "headers:replace(\"x-part\", part)".to_owned();
+    let code = "headers:replace(\"x-part\", format(\"%03x\", part))".to_owned();
     let specifier = Some(core_pb::data_source::Specifier::InlineString(code));
     let source = core_pb::DataSource { specifier, ..Default::default() };
     let lua = lua_pb::Lua { default_source_code: Some(source), ..Default::default() };
@@ -655,6 +655,18 @@ fn r67_every_request_finds_its_part() {
     check(&["Route `routes`: has hosts with wildcards and 1 parts of 1024"], |parts| {
         cut(parts);
         parts.more[0].1 = part("routes/289", "*.example");
+    });
+    // Of the fine parts there are more, and their names are longer.
+    check(&["Route `routes`: has none of the parts that its listener asks for"], |parts| {
+        cut(parts);
+        parts.more.truncate(0);
+        parts.more.push((ResourceType::Route, part("routes/0689", "h.example")));
+        parts.more.push((ResourceType::ScopedRoute, scope("routes/0689", "routes/0689")));
+    });
+    check(&["Route `routes/0289`: host `h`: requests for `h.example` look in another part"], |parts| {
+        cut(parts);
+        parts.more.push((ResourceType::Route, part("routes/0289", "h.example")));
+        parts.more.push((ResourceType::ScopedRoute, scope("routes/0289", "routes/0289")));
     });
     check(&["Route `routes/289`: no scope leads to it"], |parts| {
         cut(parts);

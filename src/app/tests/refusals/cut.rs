@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::app::emission::DRAINED;
+use crate::app::emission::{DRAINED, LOOK, PATIENCE};
 use crate::emit::EmitOptions;
 use crate::memory::refusals::GRACE;
 use crate::model::EnvoyRelease;
@@ -104,6 +104,47 @@ fn case_6_a_refused_part_keeps_the_one_before_and_other_parts_go_on() {
 }
 
 #[test]
+fn parts_are_there_before_a_listener_uses_them() {
+    let mut world = cutting(GOOD);
+    world.compiler.serving = never;
+    let mut envoy = world.connect(1, 40, "");
+    let is_cut = |envoy: &Envoy| envoy.holds[&(ResourceType::Listener, LISTENER.into())].contains("x-chancery-part");
+    world.compiler.serving = early;
+    world.edit(("/other", "/b", "old"));
+    world.settle(&mut [&mut envoy]);
+    assert!(!is_cut(&envoy) && !world.served().resources(ResourceType::ScopedRoute).is_empty());
+    let due = world.compiler.due().expect("the thread wakes by itself");
+    assert!(due <= LOOK, "{due:?}");
+    world.pass(LOOK, &mut [&mut envoy]);
+    assert!(!is_cut(&envoy), "what it asks for after its scopes may be on the way");
+    world.pass(LOOK, &mut [&mut envoy]);
+    assert!(is_cut(&envoy));
+    assert_eq!((envoy.routes_with("/other").len(), world.compiler.due()), (1, None));
+}
+
+#[test]
+fn a_gateway_that_takes_no_parts_is_waited_for_a_while() {
+    let mut world = cutting(GOOD);
+    let mut envoy = world.connect(1, 40, "");
+    // It follows scopes: the chain was cut, and is put together, and stands by no more.
+    world.compiler.serving = never;
+    world.edit(("/other", "/b", "old"));
+    world.settle(&mut [&mut envoy]);
+    world.pass(DRAINED, &mut [&mut envoy]);
+    assert!(world.served().resources(ResourceType::ScopedRoute).is_empty());
+    world.compiler.serving = early;
+    world.edit(("/third", "/b", "old"));
+    let is_cut = |world: &World| world.served().get(ResourceType::Route, ROUTES).is_none();
+    world.pass(LOOK, &mut []);
+    world.pass(LOOK, &mut []);
+    assert!(!is_cut(&world), "it has taken nothing");
+    world.pass(PATIENCE - LOOK * 3, &mut []);
+    assert!(!is_cut(&world));
+    world.pass(LOOK * 2, &mut []);
+    assert!(is_cut(&world), "one gateway holds up the others");
+}
+
+#[test]
 fn parts_stand_by_until_connections_have_ended() {
     let mut world = cutting(GOOD);
     let mut envoy = world.connect(1, 40, "");
@@ -200,15 +241,25 @@ spec:
     world.settle(&mut [&mut envoy]);
     assert_eq!(envoy.routes_with("/b").len(), 1);
 
+    // Fewer parts are prepared, of which one is refused and has no accepted one before: the old ones stay in force.
+    let is_coarse = |envoy: &Envoy| envoy.holds[&(ResourceType::Listener, LISTENER.into())].contains("%03x");
     world.compiler.step(std::iter::once(with(BAD, wild)));
     world.settle(&mut [&mut envoy]);
     let late = world.connect(2, 40, "poison");
-    assert_eq!(late.routes_with("*.wild.example").len(), 1023, "all parts but one have it");
+    assert_eq!(late.routes_with("*.wild.example").len(), 4095 + 1023, "all parts but two have it");
     assert_eq!(late.routes_with("/b").len(), 1, "which is what was accepted");
     assert_eq!(world.approval("team"), Approval::Failed);
+    world.disconnect(late);
+    world.pass(PATIENCE * 2, &mut [&mut envoy]);
+    assert!(!is_coarse(&envoy) && envoy.routes_with("/b").len() == 1, "its hosts would have no routes");
 
     world.compiler.step(std::iter::once(with(("/a", "/fine", "new"), wild)));
     world.settle(&mut [&mut envoy]);
+    assert_eq!((envoy.routes_with("*.wild.example").len(), envoy.routes_with("/fine").len()), (4096 + 1024, 2));
+    world.pass(LOOK, &mut [&mut envoy]);
+    world.pass(LOOK, &mut [&mut envoy]);
+    assert!(is_coarse(&envoy));
+    world.pass(DRAINED, &mut [&mut envoy]);
     assert_eq!((envoy.routes_with("*.wild.example").len(), envoy.routes_with("/fine").len()), (1024, 1));
     world.served();
 }
