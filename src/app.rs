@@ -412,6 +412,14 @@ struct CompileLoop {
     refusals: Arc<refusals::Shared>,
 }
 
+/// A compile that is done, and is to be told of.
+struct Done {
+    sample: Sample,
+    took: Duration,
+    /// Since the epoch.
+    at: Duration,
+}
+
 /// What was made for one key.
 struct Emitted {
     plan: Arc<GatewayPlan>,
@@ -611,10 +619,13 @@ impl CompileLoop {
     fn work(&mut self, begun: Instant) {
         let last = self.state.borrow().clone();
         self.is_stale |= last.is_some_and(|compiled| self.follow_clock(&compiled));
-        if self.is_stale && !self.compile(begun) {
+        let done = if self.is_stale { Some(self.compile(begun)) } else { None };
+        if matches!(done, Some(None)) {
             return;
         }
         self.publish();
+        // Gateways do not wait for what people are told.
+        done.flatten().into_iter().for_each(|done| self.tell(done));
         // A second time, with the same plans, if what is refused or cannot be done is another matter now.
         let releases = self.releases();
         let (words, heard) = self.words_of_gateways(&releases);
@@ -623,18 +634,17 @@ impl CompileLoop {
             (self.refusal_findings, self.release_findings) = findings;
             self.given = None;
             self.is_stale = true;
-            if !self.compile(Instant::now()) {
-                return;
-            }
+            let Some(done) = self.compile(Instant::now()) else { return };
+            self.tell(done);
         }
         self.all_published(heard);
         self.memory.keep(|| refused(&self.emitted, &self.refusals));
         self.memory.share(self.emissions.iter().map(|(key, emission)| (key, emission.shared())));
     }
 
-    /// Compiles, and tells what came of it; not while it is unknown whether a Secret is there that somebody asks for. The answer
-    /// comes as an event.
-    fn compile(&mut self, begun: Instant) -> bool {
+    /// Compiles; nothing comes of it while it is unknown whether a Secret is there that somebody asks for. The answer comes as an
+    /// event.
+    fn compile(&mut self, begun: Instant) -> Option<Done> {
         let wanted = self.keys.gateways();
         let mut sample = self.compiled(&wanted);
         // The root that a policy asks for, then what the clock says of it.
@@ -645,24 +655,11 @@ impl CompileLoop {
         }
         let is_root_awaited = self.identities.is_root_awaited();
         if !self.secrets.are_known(&self.compiler) || is_root_awaited {
-            return false;
+            return None;
         }
-        let compiled = sample.compiled.clone();
-        tracing::info!(
-            objects = self.store.len(),
-            findings = compiled.findings.len(),
-            gateways = compiled.plans.len(),
-            micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
-            "compiled"
-        );
-        self.metrics.compiled(begun.elapsed(), UNIX_EPOCH.elapsed().unwrap_or_default());
-        self.tell(&compiled.findings);
-        self.state.send_replace(Some(compiled.clone()));
+        self.state.send_replace(Some(sample.compiled.clone()));
         self.is_stale = false;
-        if let Some(audit) = &mut self.audit {
-            audit.offer(sample);
-        }
-        true
+        Some(Done { sample, took: begun.elapsed(), at: UNIX_EPOCH.elapsed().unwrap_or_default() })
     }
 
     /// Compiles once, and hands on what is remembered.
@@ -690,8 +687,18 @@ impl CompileLoop {
         changed
     }
 
-    /// Logs findings that were not there before. Refusals are logged by themselves: one may concern thousands of objects.
-    fn tell(&mut self, findings: &Reported) {
+    /// Logs what came of a compile, with findings that were not there before, and has it audited. Refusals are logged by
+    /// themselves: one may concern thousands of objects.
+    fn tell(&mut self, Done { sample, took, at }: Done) {
+        let findings = &sample.compiled.findings;
+        tracing::info!(
+            objects = sample.compiled.objects.len(),
+            findings = findings.len(),
+            gateways = sample.compiled.plans.len(),
+            micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            "compiled"
+        );
+        self.metrics.compiled(took, at);
         let is_told = |f: &&Finding| f.severity > Severity::Info && f.code != Code::RefusedByGateway;
         let mut new: Findings = findings
             .changes(&self.told)
@@ -706,6 +713,9 @@ impl CompileLoop {
             tracing::warn!(code = %finding.code, object, field = %finding.field, place, "{}", finding.message);
         }
         self.told = findings.clone();
+        if let Some(audit) = &mut self.audit {
+            audit.offer(sample);
+        }
     }
 
     /// Brings every key that is asked for up to date, and closes those whose Services select other Pods now.

@@ -204,7 +204,8 @@ fn users(resource_type: ResourceType) -> &'static [(ResourceType, Settled)] {
         // go use no scope: they go after the scopes that lead to them.
         ScopedRoute => &[(Listener, Whole), (Route, Added)],
         Route => &[(Listener, Whole), (ScopedRoute, Whole)],
-        Cluster => &[(Listener, Whole), (Extension, Whole), (Route, Whole)],
+        // State of the world cannot say that routes go: those of a scope that goes are in use until it has gone.
+        Cluster => &[(Listener, Whole), (Extension, Whole), (ScopedRoute, Whole), (Route, Whole)],
         Endpoint | Secret => &[(Listener, Whole), (Extension, Whole), (Route, Whole), (Cluster, Whole)],
     }
 }
@@ -317,7 +318,7 @@ mod tests {
             (
                 "case 31: scopes to remove",
                 board(1, &[(ScopedRoute, removing)]),
-                vec![Secret, Cluster, Endpoint, Listener, Extension, ScopedRoute],
+                vec![Secret, Endpoint, Listener, Extension, ScopedRoute],
             ),
             (
                 "case 31: routes to remove",
@@ -332,7 +333,7 @@ mod tests {
             (
                 "scopes unacknowledged",
                 board(1, &[(ScopedRoute, in_flight(0))]),
-                vec![Secret, Cluster, Endpoint, Listener, Extension, ScopedRoute],
+                vec![Secret, Endpoint, Listener, Extension, ScopedRoute],
             ),
             ("an older route in use", board(100, &[(Route, clings)]), vec![Listener, Extension, Route]),
             ("endpoints changing", board(1, &[(Endpoint, in_flight(0))]), of_gateways()),

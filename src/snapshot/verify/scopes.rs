@@ -109,7 +109,7 @@ impl Checker<'_> {
     /// Those that stand in for refused ones are counted and not compared: of another time, they have the wildcards of then.
     pub(super) fn check_wildcards(&mut self, chains: &Chains, wildcards: &Wildcards, stand_ins: &BTreeSet<Name>) {
         // Parts of different numbers are there together while some of them stand by.
-        let mut by_prefix: BTreeMap<(&str, usize), Vec<(&Name, &BTreeSet<String>)>> = BTreeMap::new();
+        let mut by_prefix: BTreeMap<_, Vec<(&Name, &BTreeSet<String>)>> = BTreeMap::new();
         for (name, domains) in wildcards.iter().filter(|(name, _)| chains.is_part(name)) {
             if let Some((prefix, part)) = name.rsplit_once('/') {
                 by_prefix.entry((prefix, part.len())).or_default().push((name, domains));

@@ -64,8 +64,8 @@ fn case_31_a_part_goes_with_its_scope_and_its_cluster_after_it() {
     check(&format!(
         "{begin}
          → RDS -p
-         ← CDS #2 -old
          → SRDS ack 1
+         ← CDS #2 -old
          → EDS -old
          → CDS ack 2"
     ));
