@@ -415,6 +415,8 @@ struct CompileLoop {
 /// A compile that is done, and is to be told of.
 struct Done {
     sample: Sample,
+    /// What came of the one before.
+    before: Option<Arc<Compiled>>,
     took: Duration,
     /// Since the epoch.
     at: Duration,
@@ -657,9 +659,9 @@ impl CompileLoop {
         if !self.secrets.are_known(&self.compiler) || is_root_awaited {
             return None;
         }
-        self.state.send_replace(Some(sample.compiled.clone()));
+        let before = self.state.send_replace(Some(sample.compiled.clone()));
         self.is_stale = false;
-        Some(Done { sample, took: begun.elapsed(), at: UNIX_EPOCH.elapsed().unwrap_or_default() })
+        Some(Done { sample, before, took: begun.elapsed(), at: UNIX_EPOCH.elapsed().unwrap_or_default() })
     }
 
     /// Compiles once, and hands on what is remembered.
@@ -689,7 +691,8 @@ impl CompileLoop {
 
     /// Logs what came of a compile, with findings that were not there before, and has it audited. Refusals are logged by
     /// themselves: one may concern thousands of objects.
-    fn tell(&mut self, Done { sample, took, at }: Done) {
+    fn tell(&mut self, Done { sample, before, took, at }: Done) {
+        drop(before);
         let findings = &sample.compiled.findings;
         tracing::info!(
             objects = sample.compiled.objects.len(),
