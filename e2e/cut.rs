@@ -152,7 +152,7 @@ fn world(port: u16, backend: SocketAddr, marker: &str, wild: Wild) -> anyhow::Re
         domain: Host::parse("echo.example")?,
         tables: vec![object(Kind::RouteTable, "www")],
         redirects_to_https: false,
-        routes: [route("echo", "/", Action::Forward(forward))].into_iter().collect(),
+        routes: [route("echo", "/", Action::Forward(forward.into()))].into_iter().collect(),
     }));
     let endpoint = Endpoint::direct(backend.ip().to_string().into(), backend.port());
     let upstream = Upstream {

@@ -179,23 +179,26 @@ impl TestRoute {
         let policies = policies.into_iter().collect();
         let destination = WeightedDestination { upstream: service(service_name), weight, policies };
         if let Action::Forward(forward) = &mut self.action {
+            let forward = Arc::make_mut(forward);
             forward.destinations = forward.destinations.iter().cloned().chain([destination]).collect();
         } else {
-            self.action =
-                Action::Forward(Forward { destinations: [destination].into(), path_rewrite: None, host_rewrite: None });
+            let forward = Forward { destinations: [destination].into(), path_rewrite: None, host_rewrite: None };
+            self.action = Action::Forward(forward.into());
         }
         self
     }
 
     pub(crate) fn rewriting(mut self, path: Option<PathRewrite>, host: Option<HostRewrite>) -> Self {
         if let Action::Forward(forward) = &mut self.action {
+            let forward = Arc::make_mut(forward);
             (forward.path_rewrite, forward.host_rewrite) = (path, host);
         }
         self
     }
 
     pub(crate) fn redirect(mut self, host: Option<&str>, path: Option<&str>, status: u16) -> Self {
-        self.action = Action::Redirect(Redirect { host: host.map(Name::from), path: path.map(Name::from), status });
+        let redirect = Redirect { host: host.map(Name::from), path: path.map(Name::from), status };
+        self.action = Action::Redirect(redirect.into());
         self
     }
 

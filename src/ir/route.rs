@@ -191,7 +191,7 @@ pub struct RouteBody {
     /// Every policy that is attached, in age order within its kind (R109).
     pub attached: Arc<[Attachment]>,
     /// Why the route answers with an error in place of what its author wrote.
-    pub fault: Option<RouteFault>,
+    pub fault: Option<Box<RouteFault>>,
 }
 
 impl RouteBody {
@@ -385,9 +385,9 @@ pub struct RouteFault {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Action {
     /// Forward to one destination of several.
-    Forward(Forward),
+    Forward(Arc<Forward>),
     /// Answer with a redirect.
-    Redirect(Redirect),
+    Redirect(Arc<Redirect>),
     /// Answer from the gateway.
     Direct(DirectResponse),
 }

@@ -14,7 +14,7 @@ use crate::model::labels::contains_all;
 use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, Labels, ObjectRef, WorkspaceId};
 
 use super::access;
-use super::delegation::{FinalAction, FinalRoute};
+use super::delegation::{FinalAction, FinalForward, FinalRoute};
 use super::destination::selects;
 use super::edition::edition_of;
 use super::facts::{
@@ -524,7 +524,7 @@ fn selected_destinations<W: World + ?Sized>(world: &W, route: &FinalRoute, polic
 
 fn forwards_to(route: &FinalRoute) -> &[(UpstreamId, u32)] {
     match &route.action {
-        FinalAction::Forward { destinations, .. } => destinations,
+        FinalAction::Forward(forward) => &forward.destinations,
         _ => &[],
     }
 }
@@ -604,11 +604,11 @@ pub fn explain_one_frozen_off<W: World + ?Sized>(
 #[must_use]
 pub fn kept_route(body: &RouteBody) -> FinalRoute {
     let action = match &body.action {
-        Action::Forward(forward) => FinalAction::Forward {
+        Action::Forward(forward) => FinalAction::Forward(Arc::new(FinalForward {
             destinations: forward.destinations.iter().map(|d| (d.upstream.of_any_edition(), d.weight)).collect(),
             path_rewrite: forward.path_rewrite.clone(),
             host_rewrite: forward.host_rewrite.clone(),
-        },
+        })),
         Action::Redirect(redirect) => FinalAction::Redirect(redirect.clone()),
         Action::Direct(direct) => FinalAction::Direct(direct.clone()),
     };

@@ -98,7 +98,7 @@ pub struct FinalRoute {
     /// What it does when it is valid.
     pub action: FinalAction,
     /// Why it is not.
-    pub fault: Option<RouteFault>,
+    pub fault: Option<Box<RouteFault>>,
     /// Whether it is the error route that a delegation leaves for what no valid child serves (R89).
     pub is_remainder: bool,
 }
@@ -107,20 +107,24 @@ pub struct FinalRoute {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FinalAction {
     /// Forward to these, with weights.
-    Forward {
-        /// Destinations.
-        destinations: Arc<[(UpstreamId, u32)]>,
-        /// Path.
-        path_rewrite: Option<PathRewrite>,
-        /// Host.
-        host_rewrite: Option<HostRewrite>,
-    },
+    Forward(Arc<FinalForward>),
     /// Redirect.
-    Redirect(Redirect),
+    Redirect(Arc<Redirect>),
     /// Answer.
     Direct(DirectResponse),
     /// None: the route has a fault.
     None,
+}
+
+/// Where a valid final route forwards to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FinalForward {
+    /// Destinations with their weights.
+    pub destinations: Arc<[(UpstreamId, u32)]>,
+    /// Path.
+    pub path_rewrite: Option<PathRewrite>,
+    /// Host.
+    pub host_rewrite: Option<HostRewrite>,
 }
 
 /// Expands a root table.
@@ -332,12 +336,14 @@ impl<'w> Walk<'w> {
                 let holder = Holder { id: &table.id, owner };
                 let mut destinations = Vec::with_capacity(forward.destinations.len());
                 let mut findings = Findings::new();
-                for written in &forward.destinations {
+                let stands = || branch.chain.last().map(Hop::field).unwrap_or_default();
+                for written in forward.destinations.iter() {
                     match resolve_destination(
                         self.world,
                         holder,
                         &self.root_owner,
                         written,
+                        &|| written.field(&stands()),
                         Speaks::Http,
                         &mut findings,
                     ) {
@@ -355,11 +361,11 @@ impl<'w> Walk<'w> {
                         "`pathRewrite` cannot be used on a route that matches by regex; use `regexRewrite`".to_owned(),
                     ));
                 }
-                FinalAction::Forward {
+                FinalAction::Forward(Arc::new(FinalForward {
                     destinations: destinations.into(),
                     path_rewrite: forward.path_rewrite.clone(),
                     host_rewrite: forward.host_rewrite.clone(),
-                }
+                }))
             }
             TableAction::Redirect(redirect) => FinalAction::Redirect(redirect.clone()),
             TableAction::Direct(direct) => FinalAction::Direct(direct.clone()),
@@ -670,10 +676,8 @@ fn push(branch: &Branch, action: FinalAction, faults: &[Fault], routes: &mut Vec
     if branch.matchers.is_empty() {
         return;
     }
-    let fault = faults.iter().min_by_key(|fault| fault.code).map(|fault| RouteFault {
-        code: fault.code,
-        message: fault.message.clone(),
-        gateway_specific: false,
+    let fault = faults.iter().min_by_key(|fault| fault.code).map(|fault| {
+        Box::new(RouteFault { code: fault.code, message: fault.message.clone(), gateway_specific: false })
     });
     routes.push(FinalRoute {
         matchers: branch.matchers.clone(),

@@ -1,7 +1,7 @@
 //! What a reference to a destination means: which object and port, and whether a gateway may use it.
 
 use crate::ir::upstream::{Purpose, UpstreamId};
-use crate::model::{Code, Finding, Findings, GatewayId, Kind, ObjectRef, WorkspaceId};
+use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Kind, ObjectRef, WorkspaceId};
 
 use super::access;
 use super::crossing::Way;
@@ -28,7 +28,8 @@ pub enum Speaks {
 
 /// Finds the destination that a route names.
 ///
-/// The object must be visible to the owner of the table that names it, and to the owner of the root table.
+/// The object must be visible to the owner of the table that names it, and to the owner of the root table. `field` says
+/// where it is named.
 ///
 /// # Errors
 /// A fault of the route with one of the `DESTINATION_*` codes or `UNSUPPORTED`.
@@ -40,10 +41,11 @@ pub fn resolve_destination<W: World + ?Sized>(
     holder: Holder<'_>,
     root_owner: &WorkspaceId,
     written: &DestinationReference,
+    field: &dyn Fn() -> FieldPath,
     speaks: Speaks,
     findings: &mut Findings,
 ) -> Result<UpstreamId, Fault> {
-    let fault = |code, message: String| Fault { code, field: written.field.clone(), message };
+    let fault = |code, message: String| Fault { code, field: field(), message };
     let Some(found) = find_destination(world, holder, &written.reference, written.kind) else {
         let wanted = full_reference(holder.id, &written.reference, written.kind);
         return Err(fault(
@@ -65,7 +67,7 @@ pub fn resolve_destination<W: World + ?Sized>(
                     found.id
                 ),
             )
-            .at(written.field.clone())
+            .at(field())
             .with(&found.id),
         );
     }

@@ -187,7 +187,7 @@ pub struct StreamRoute {
     /// Which connections it takes.
     pub matcher: StreamMatcher,
     /// Destinations with their weights worked out (R77).
-    pub destinations: Vec<DestinationReference>,
+    pub destinations: Arc<[DestinationReference]>,
     /// What is wrong with it by itself; connections are closed then.
     pub fault: Option<Fault>,
 }
@@ -251,7 +251,7 @@ pub struct TableRoute {
     /// Route labels, in the order of their keys. A map of its own would take 400 bytes for every route.
     pub labels: Box<[(Name, Name)]>,
     /// Alternatives that can be understood; none written is one that takes everything.
-    pub matchers: Vec<Matcher>,
+    pub matchers: Box<[Matcher]>,
     /// What it does.
     pub action: TableAction,
     /// What is wrong with it by itself, whatever it refers to.
@@ -261,12 +261,12 @@ pub struct TableRoute {
 /// What a route of a table does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableAction {
-    /// Forward.
-    Forward(TableForward),
+    /// Forward; neighbours share it where they do the same.
+    Forward(Arc<TableForward>),
     /// Hand over to child tables.
-    Delegate(Delegate),
+    Delegate(Box<Delegate>),
     /// Redirect.
-    Redirect(Redirect),
+    Redirect(Arc<Redirect>),
     /// Answer.
     Direct(DirectResponse),
     /// Nothing that could be done; the route's faults say why.
@@ -277,7 +277,7 @@ pub enum TableAction {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableForward {
     /// Destinations with their weights worked out (R77).
-    pub destinations: Vec<DestinationReference>,
+    pub destinations: Arc<[DestinationReference]>,
     /// Path.
     pub path_rewrite: Option<PathRewrite>,
     /// Host.
@@ -298,7 +298,30 @@ pub struct DestinationReference {
     /// 1 to 100.
     pub weight: u32,
     /// Where it stands.
-    pub field: FieldPath,
+    pub place: DestinationPlace,
+}
+
+impl DestinationReference {
+    /// Where it stands in its object, below the field of its route.
+    #[must_use]
+    pub fn field(&self, route: &FieldPath) -> FieldPath {
+        match self.place {
+            DestinationPlace::Listed(index) => route.field("forwardTo").field("destinations").index(index),
+            DestinationPlace::Default => FieldPath::new("spec.defaultDestination"),
+            DestinationPlace::Route => route.clone(),
+        }
+    }
+}
+
+/// Where a destination stands, seen from its route, so that it is the same on each route which says the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DestinationPlace {
+    /// In `forwardTo.destinations`, at a position counted from 0.
+    Listed(usize),
+    /// In `spec.defaultDestination` (R75).
+    Default,
+    /// Where the route itself does.
+    Route,
 }
 
 /// A delegating action.

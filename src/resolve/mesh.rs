@@ -22,8 +22,9 @@ use crate::model::{Code, FieldPath, Finding, Findings, GatewayId, Host, Kind, La
 
 use super::eastwest::{crossing_ports, east_west_services};
 use super::facts::{
-    Age, DestinationKind, DestinationReference, ExternalService, Port, Reference, RootTable, Service, ServicePort,
-    StreamMatcher, StreamRoute, Table, TableAction, TableForward, TableRole, TableRoute, VirtualDestination,
+    Age, DestinationKind, DestinationPlace, DestinationReference, ExternalService, Port, Reference, RootTable, Service,
+    ServicePort, StreamMatcher, StreamRoute, Table, TableAction, TableForward, TableRole, TableRoute,
+    VirtualDestination,
 };
 use super::gateway::{GrownTree, HostKey, Hosts, View};
 use super::roster::{Roster, list};
@@ -198,7 +199,7 @@ fn table_of_service(roster: &Roster, service: &Service) -> Option<Table> {
 /// A table of ports, each with its position and whether it speaks HTTP.
 fn table(id: &ObjectRef, age: &Age, hosts: Vec<Host>, ports: &[(usize, u16, bool)], kind: DestinationKind) -> Table {
     let field = |index: usize| FieldPath::new("spec.ports").index(index);
-    let destination = |(index, port, _): &(usize, u16, bool)| DestinationReference {
+    let destination = |(_, port, _): &(usize, u16, bool)| DestinationReference {
         reference: Reference {
             name: id.name.clone(),
             namespace: Some(id.namespace.clone()),
@@ -208,24 +209,24 @@ fn table(id: &ObjectRef, age: &Age, hosts: Vec<Host>, ports: &[(usize, u16, bool
         port: Some(Port::Number(*port)),
         subset: Labels::new(),
         weight: 100,
-        field: field(*index),
+        place: DestinationPlace::Route,
     };
     let route = |own: &(usize, u16, bool)| {
         let (index, port, _) = own;
-        let forward = TableForward { destinations: vec![destination(own)], path_rewrite: None, host_rewrite: None };
+        let forward = TableForward { destinations: [destination(own)].into(), path_rewrite: None, host_rewrite: None };
         TableRoute {
             name: format!("port-{port}").into(),
             index: *index,
             labels: [].into(),
-            matchers: vec![Matcher { port: Some(*port), ..Matcher::any() }],
-            action: TableAction::Forward(forward),
+            matchers: [Matcher { port: Some(*port), ..Matcher::any() }].into(),
+            action: TableAction::Forward(forward.into()),
             faults: Vec::new(),
         }
     };
     let stream = |own: &(usize, u16, bool)| StreamRoute {
         field: field(own.0),
         matcher: StreamMatcher::Tcp(vec![own.1]),
-        destinations: vec![destination(own)],
+        destinations: [destination(own)].into(),
         fault: None,
     };
     Table {

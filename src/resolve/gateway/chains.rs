@@ -461,9 +461,11 @@ fn destinations<W: World + ?Sized>(
     is_of_client: bool,
 ) -> Result<Vec<WeightedDestination>, Fault> {
     let mut destinations = Vec::with_capacity(stream.destinations.len());
-    for written in &stream.destinations {
+    for written in stream.destinations.iter() {
         let holder = Holder { id: &table.id, owner };
-        let mut upstream = resolve_destination(here.world, holder, owner, written, Speaks::Anything, here.findings)?;
+        let field = || written.field(&stream.field);
+        let mut upstream =
+            resolve_destination(here.world, holder, owner, written, &field, Speaks::Anything, here.findings)?;
         // Where they cross clusters, the gateway there passes them on whole, and requests to the same port not.
         let object = &upstream.object;
         if object.kind == Kind::VirtualDestination
@@ -471,7 +473,7 @@ fn destinations<W: World + ?Sized>(
         {
             upstream.purpose = Purpose::Connections;
         }
-        let fault = |(code, message)| Fault { code, field: written.field.clone(), message };
+        let fault = |(code, message)| Fault { code, field: field(), message };
         check_on_gateway(here.world, here.gateway, here.owner, &upstream).map_err(fault)?;
         if is_closed_by_policy(here.world, &upstream) || is_protected(here.world, &upstream) {
             let message = format!("a policy protects `{upstream}`, and it cannot be applied to whole connections");
@@ -496,8 +498,9 @@ fn route(table: &Table, owner: WorkspaceId, stream: &StreamRoute, destinations: 
     let label: Name = stream.field.as_str().trim_start_matches("spec.").into();
     let hop = Hop { table: table.id.clone(), owner, route: label, index: 0 };
     let name = Name::from(hop.to_string());
+    let forward = Forward { destinations: destinations.into(), path_rewrite: None, host_rewrite: None };
     let body = RouteBody {
-        action: Action::Forward(Forward { destinations: destinations.into(), path_rewrite: None, host_rewrite: None }),
+        action: Action::Forward(forward.into()),
         policies: Arc::default(),
         chain: [hop].into(),
         labels: EffectiveLabels::default(),

@@ -68,7 +68,11 @@ impl Segment {
                 (&mut own.action, served.last().map(|before| &before.body.action))
                 && own.destinations == before.destinations
             {
-                own.destinations = before.destinations.clone();
+                if own == before {
+                    *own = before.clone();
+                } else {
+                    Arc::make_mut(own).destinations = before.destinations.clone();
+                }
             }
             let (matchers, is_remainder) = (route.matchers.clone(), route.is_remainder);
             served.push(AcceptedRoute { matchers, is_remainder, body: Arc::new(own), shut_out: Arc::default() });
@@ -135,17 +139,19 @@ impl GrownTree {
     }
 }
 
-/// Lets neighbours share their destinations, which they nearly always have in common.
+/// Lets neighbours share their destinations, or the whole action, which they nearly always have in common.
 fn share_destinations(routes: &mut [FinalRoute]) {
     for at in 1..routes.len() {
         let (before, own) = routes.split_at_mut(at);
-        if let (
-            Some(FinalAction::Forward { destinations: before, .. }),
-            Some(FinalAction::Forward { destinations: own, .. }),
-        ) = (before.last().map(|route| &route.action), own.first_mut().map(|route| &mut route.action))
-            && own == before
+        if let (Some(FinalAction::Forward(before)), Some(FinalAction::Forward(own))) =
+            (before.last().map(|route| &route.action), own.first_mut().map(|route| &mut route.action))
+            && own.destinations == before.destinations
         {
-            *own = before.clone();
+            if own == before {
+                *own = before.clone();
+            } else {
+                Arc::make_mut(own).destinations = before.destinations.clone();
+            }
         }
     }
 }
@@ -160,13 +166,14 @@ fn body<W: World + ?Sized>(world: &W, route: &FinalRoute, attached: &Attached) -
         attached: attached.attachments.clone(),
         fault: None,
     };
-    let fault = route.fault.clone().or_else(|| attached.closed.as_ref().map(|(_, fault)| fault.clone()));
+    let fault = route.fault.as_deref().or_else(|| attached.closed.as_ref().map(|(_, fault)| fault)).cloned();
     if let Some(fault) = fault {
         return misconfigured(body, fault);
     }
     body.action = match &route.action {
-        FinalAction::Forward { destinations, path_rewrite, host_rewrite } => Action::Forward(Forward {
-            destinations: destinations
+        FinalAction::Forward(forward) => Action::Forward(Arc::new(Forward {
+            destinations: forward
+                .destinations
                 .iter()
                 .map(|(upstream, weight)| WeightedDestination {
                     upstream: attached.in_its_edition(upstream),
@@ -174,9 +181,9 @@ fn body<W: World + ?Sized>(world: &W, route: &FinalRoute, attached: &Attached) -
                     policies: attached.destinations.get(upstream).cloned().unwrap_or_default(),
                 })
                 .collect(),
-            path_rewrite: path_rewrite.clone(),
-            host_rewrite: host_rewrite.clone(),
-        }),
+            path_rewrite: forward.path_rewrite.clone(),
+            host_rewrite: forward.host_rewrite.clone(),
+        })),
         FinalAction::Redirect(redirect) => Action::Redirect(redirect.clone()),
         FinalAction::Direct(direct) => Action::Direct(direct.clone()),
         // A route without an action has a fault.
@@ -299,7 +306,7 @@ fn at_destinations(body: &Arc<RouteBody>, now: &Attached) -> Arc<RouteBody> {
     if destinations == forward.destinations && attached == body.attached {
         return body.clone();
     }
-    let action = Action::Forward(Forward { destinations, ..forward.clone() });
+    let action = Action::Forward(Arc::new(Forward { destinations, ..(**forward).clone() }));
     Arc::new(RouteBody { action, attached, ..(**body).clone() })
 }
 
@@ -331,7 +338,7 @@ fn with_secrets_of_now<W: World + ?Sized>(world: &W, body: &Arc<RouteBody>) -> A
             policies: destination.policies.iter().map(fresh).collect(),
             ..destination.clone()
         };
-        forward.destinations = forward.destinations.iter().map(with_fresh).collect();
+        Arc::make_mut(forward).destinations = forward.destinations.iter().map(with_fresh).collect();
     }
     Arc::new(now)
 }
@@ -355,7 +362,7 @@ pub(super) fn misconfigured(mut body: RouteBody, fault: RouteFault) -> RouteBody
     body.action = Action::Direct(DirectResponse::misconfigured(fault.code));
     body.policies = Arc::default();
     body.attached = Arc::default();
-    body.fault = Some(fault);
+    body.fault = Some(fault.into());
     body
 }
 

@@ -60,7 +60,8 @@ impl<'a, W: World + ?Sized> Reach<'a, W> {
                 policies: self.replaced(&destination.policies),
                 ..destination.clone()
             });
-            body.action = Action::Forward(Forward { destinations: destinations.collect(), ..forward.clone() });
+            let forward = Forward { destinations: destinations.collect(), ..(**forward).clone() };
+            body.action = Action::Forward(forward.into());
         }
         Some(body)
     }

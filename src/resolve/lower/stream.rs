@@ -1,5 +1,7 @@
 //! Routes of whole connections: `spec.tcp` and `spec.tls` of a RouteTable.
 
+use std::sync::Arc;
+
 use crate::crd::Object;
 use crate::crd::route_table as written;
 use crate::model::{Code, FieldPath, Finding, Findings, Host};
@@ -39,7 +41,7 @@ fn lower(
     let broken = |matcher: StreamMatcher, fault: Fault| StreamRoute {
         field: field.clone(),
         matcher,
-        destinations: Vec::new(),
+        destinations: Arc::default(),
         fault: Some(Fault { message: format!("{}; its connections are closed", fault.message), ..fault }),
     };
     // Of a route whose matchers cannot be read nobody knows what it would take.
@@ -76,7 +78,7 @@ fn lower(
         Ok(forward) => forward.destinations,
         Err(fault) => {
             faults.push(fault);
-            Vec::new()
+            Arc::default()
         }
     };
     match faults.into_iter().min_by_key(|fault| fault.code) {

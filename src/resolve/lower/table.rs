@@ -1,6 +1,7 @@
 //! RouteTables: hosts, matchers, actions, weights.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::crd::Object;
 use crate::crd::common::{self as written_common, HttpRequestMatcher, ObjectSelector, WorkloadKind, WorkloadSelector};
@@ -11,8 +12,8 @@ use crate::ir::route::{
 use crate::model::{Code, FieldPath, Finding, Findings, Host, Labels, Name, PathMatch, expression};
 
 use crate::resolve::facts::{
-    Age, Delegate, DestinationReference, FailureMode, Fault, RootTable, SortMethod, Table, TableAction, TableForward,
-    TableRole, TableRoute,
+    Age, Delegate, DestinationPlace, DestinationReference, FailureMode, Fault, RootTable, SortMethod, Table,
+    TableAction, TableForward, TableRole, TableRoute,
 };
 use crate::resolve::policy::is_header_name;
 
@@ -66,6 +67,7 @@ pub(super) fn table(object: &Object, spec: &written::RouteTable, findings: &mut 
         let mut route = route(object, spec, index, written, findings);
         route.name = unique(&written.name, index, &mut names);
         route.faults.extend(unreadable_labels.clone());
+        share_action(routes.last(), &mut route);
         routes.push(route);
     }
     Table {
@@ -287,9 +289,23 @@ fn route(
         name: Name::default(),
         index,
         labels: labels(&written.labels).into_iter().collect(),
-        matchers,
+        matchers: matchers.into(),
         action,
         faults,
+    }
+}
+
+/// Lets neighbours share where they forward to, which they nearly always have in common.
+fn share_action(before: Option<&TableRoute>, route: &mut TableRoute) {
+    if let (Some(TableAction::Forward(before)), TableAction::Forward(own)) =
+        (before.map(|before| &before.action), &mut route.action)
+        && own.destinations == before.destinations
+    {
+        if own == before {
+            *own = before.clone();
+        } else {
+            Arc::make_mut(own).destinations = before.destinations.clone();
+        }
     }
 }
 
@@ -309,17 +325,18 @@ fn action(
     faults: &mut Vec<Fault>,
 ) -> TableAction {
     let result = if let Some(forward) = &route.forward_to {
-        lower_forward(spec, forward, &field.field("forwardTo"), faults).map(TableAction::Forward)
+        lower_forward(spec, forward, &field.field("forwardTo"), faults)
+            .map(|forward| TableAction::Forward(forward.into()))
     } else if let Some(delegate) = &route.delegate {
-        Ok(TableAction::Delegate(Delegate {
+        Ok(TableAction::Delegate(Box::new(Delegate {
             items: delegate.route_tables.iter().map(lower_selector).collect(),
             sort: match delegate.sort_method {
                 written::SortMethod::TableWeight => SortMethod::TableWeight,
                 written::SortMethod::RouteSpecificity => SortMethod::RouteSpecificity,
             },
-        }))
+        })))
     } else if let Some(redirect) = &route.redirect {
-        lower_redirect(redirect, &field.field("redirect")).map(TableAction::Redirect)
+        lower_redirect(redirect, &field.field("redirect")).map(|redirect| TableAction::Redirect(redirect.into()))
     } else if let Some(direct) = &route.direct_response {
         lower_direct(direct, &field.field("directResponse")).map(TableAction::Direct)
     } else if route.graphql.is_some() {
@@ -417,7 +434,11 @@ pub(super) fn lower_forward(
     });
     let mut destinations = Vec::with_capacity(references.len());
     for (index, (reference, weight)) in references.iter().zip(weights).enumerate() {
-        let at = if written.destinations.is_empty() { at.clone() } else { at.index(index) };
+        let (at, place) = if written.destinations.is_empty() {
+            (at.clone(), DestinationPlace::Default)
+        } else {
+            (at.index(index), DestinationPlace::Listed(index))
+        };
         if reference.aws_lambda.is_some() {
             let message = "functions as destinations are not supported".to_owned();
             faults.push(fault(Code::Unsupported, at.field("awsLambda"), message));
@@ -443,7 +464,7 @@ pub(super) fn lower_forward(
             subset: subset(&reference.subset)
                 .map_err(|message| fault(Code::InvalidField, at.field("subset"), message))?,
             weight,
-            field: at,
+            place,
         });
     }
     let path_rewrite = match (&written.path_rewrite, &written.regex_rewrite) {
@@ -483,7 +504,7 @@ pub(super) fn lower_forward(
         (_, Some(true)) => Some(HostRewrite::Auto),
         _ => None,
     };
-    Ok(TableForward { destinations, path_rewrite, host_rewrite })
+    Ok(TableForward { destinations: destinations.into(), path_rewrite, host_rewrite })
 }
 
 /// Labels of endpoints; what no Pod can carry would only make the names of two subsets alike.

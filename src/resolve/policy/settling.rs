@@ -23,7 +23,8 @@ use crate::model::{Code, FieldPath, Finding, Findings, Kind, Name, ObjectRef, Se
 use crate::resolve::LoopbackEndpoints;
 use crate::resolve::destination::{Speaks, resolve_destination};
 use crate::resolve::facts::{
-    DestinationKind, DestinationReference, Draft, Fault, PolicyEffect, PolicyObject, Port, Reference, Selector,
+    DestinationKind, DestinationPlace, DestinationReference, Draft, Fault, PolicyEffect, PolicyObject, Port, Reference,
+    Selector,
 };
 use crate::resolve::own_host::may_reach_itself;
 use crate::resolve::selection::Holder;
@@ -249,7 +250,7 @@ fn find<W: World + ?Sized>(
         }),
         subset: written.subset.clone(),
         weight: 100,
-        field: field.clone(),
+        place: DestinationPlace::Route,
     };
-    resolve_destination(world, holder, holder.owner, &written, Speaks::Http, remarks)
+    resolve_destination(world, holder, holder.owner, &written, &|| field.clone(), Speaks::Http, remarks)
 }
