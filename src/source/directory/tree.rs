@@ -57,6 +57,8 @@ struct Entry {
     /// Folder and name of the cluster, for files that lie in the folder of another than the management cluster.
     folder: Option<(Arc<str>, Name)>,
     signature: Option<Signature>,
+    /// Its state as it was listed when it was read last, though a further write may not show in it.
+    seen: Option<Signature>,
     hash: Option<u128>,
     len: u64,
     /// The last good content.
@@ -159,8 +161,11 @@ impl Tree {
     /// In proportion to the files.
     pub(super) fn otherwise(&self, listing: &Listing) -> Otherwise {
         let Difference { read, gone } = self.compare(&RelPath::root(), listing);
-        let is_unsure =
-            |key: &RelPath| self.files.get(key).is_some_and(|entry| entry.signature.is_none() && entry.hash.is_some());
+        let is_unsure = |key: &RelPath| {
+            self.files.get(key).is_some_and(|entry| {
+                entry.signature.is_none() && entry.hash.is_some() && entry.seen.as_ref() == listing.files.get(key)
+            })
+        };
         let (unsure, read): (BTreeSet<_>, BTreeSet<_>) = read.into_iter().partition(is_unsure);
         let (known, seen) = (&self.troubles, &listing.problems);
         let over = known.keys().filter(|path| !seen.contains_key(*path));
@@ -241,6 +246,7 @@ impl Tree {
             Outcome::Read(Content { signature, hash, len, decoding }) => {
                 self.bytes = self.bytes - entry.len + len;
                 (entry.signature, entry.hash, entry.len) = (signature, Some(hash), len);
+                entry.seen = Some(job.signature);
                 match decoding {
                     Decoding::Same => {}
                     Decoding::Failed(finding) => entry.findings = vec![finding],
@@ -449,6 +455,7 @@ impl Entry {
             text: Text::File(job.path.clone()),
             folder: folder.map(|folder| (folder, job.cluster.clone())),
             signature: None,
+            seen: None,
             hash: None,
             len: 0,
             objects: Vec::new(),
