@@ -11,7 +11,7 @@ use super::load::{Job, Outcome, load};
 use super::path::{RelPath, is_manifest};
 use super::scan::{Identity, Listing, Root, real, reason, scan};
 use super::sweep::{Sweeper, Swept};
-use super::tree::Tree;
+use super::tree::{Otherwise, Tree};
 use super::watch::{Haste, Watches};
 use super::{Options, Watching};
 use crate::model::{Code, Finding, Severity};
@@ -25,8 +25,15 @@ const PACE: Duration = Duration::from_millis(2);
 /// core busy, and more of it comes together. Half of it leaves less to others under churn, double lets changes wait longer.
 const MOST_PACE: Duration = Duration::from_millis(8);
 
-/// How often it is looked whether a sweep is done, if nothing else happens. Nobody waits for what it finds.
+/// How often it is looked whether a sweep is done, if nothing else happens. Only what no event told waits for it.
 const SWEPT: Duration = Duration::from_millis(100);
+
+/// Files that may have changed without a trace and are read again at a time, about a millisecond's worth: an event waits for no more.
+const AGAIN_AT_ONCE: usize = 32;
+
+/// With so many slices beside them, other files are given first and by themselves: these are no edit of anybody but endpoints
+/// that change all the time. Double lets an edit wait for more of them; with half, slices of one edit come apart from it.
+const MANY_SLICES: usize = 8;
 
 /// Names of the checks of the directory as a whole.
 const LOST: &str = "lost";
@@ -62,6 +69,12 @@ pub(super) struct Follower {
     opened: Option<Instant>,
     resync: Instant,
     sweeper: Sweeper,
+    /// Whether events were lost since the last sweep began.
+    is_blind: bool,
+    /// Files that may have changed without a trace, and are read again a few at a time.
+    unsure: BTreeSet<RelPath>,
+    /// Slices that wait until what is given before them is given.
+    behind: BTreeMap<RelPath, Pending>,
 }
 
 impl Follower {
@@ -80,9 +93,22 @@ impl Follower {
         let tree = Tree::new(&options);
         let resync = Instant::now();
         let (pending, urgent, last, opened) = (BTreeMap::new(), BTreeSet::new(), None, None);
-        let sweeper = Sweeper::default();
-        let mut follower =
-            Self { root, options, watches, tree, identity, pending, urgent, last, opened, resync, sweeper };
+        let mut follower = Self {
+            root,
+            options,
+            watches,
+            tree,
+            identity,
+            pending,
+            urgent,
+            last,
+            opened,
+            resync,
+            sweeper: Sweeper::default(),
+            is_blind: false,
+            unsure: BTreeSet::new(),
+            behind: BTreeMap::new(),
+        };
         let everything = RelPath::root();
         let listing = follower.scan(&everything)?;
         // Files that are being written are not waited for: the watch sees them through.
@@ -121,12 +147,13 @@ impl Follower {
             let Some(marks) = self.watches.wait(waiter, until) else { return };
             let now = Instant::now();
             let is_due = now >= self.resync;
-            if marks.lost || doubt || is_due {
+            if marks.lost {
+                tracing::debug!(directory = %self.root.path.display(), "events of files were lost, everything is looked at");
+                self.is_blind = true;
+            }
+            if doubt || is_due || (self.is_blind && !self.sweeper.is_out()) {
                 self.set_resync(now);
-                let is_sure = !marks.lost && !doubt && self.has_events();
-                if !is_sure || !self.sweeper.ask(&self.root, self.options.max_files) {
-                    self.mark(RelPath::root(), Haste::Quiet, now);
-                }
+                self.look_around(!doubt, now);
             }
             let mut hastes: BTreeMap<RelPath, Haste> = BTreeMap::new();
             for (path, haste) in marks.paths {
@@ -141,10 +168,20 @@ impl Follower {
             if let Some(swept) = self.sweeper.take() {
                 self.take_swept(swept, now);
             }
-            if let Some(batch) = self.settle(now) {
-                if !take(batch) {
-                    return;
+            self.read_again(now);
+            let mut is_given = false;
+            loop {
+                if let Some(batch) = self.settle(now) {
+                    is_given = true;
+                    if !take(batch) {
+                        return;
+                    }
                 }
+                if self.behind.is_empty() {
+                    break;
+                }
+            }
+            if is_given {
                 let done = Instant::now();
                 let until = (now + PACE).max(done + (done - now).min(MOST_PACE));
                 // What happens meanwhile gathers where the system keeps it.
@@ -155,9 +192,24 @@ impl Follower {
         }
     }
 
+    /// Has everything looked at, beside what happens meanwhile if the watches are sure: after events were lost, looking at
+    /// everything first would lose more.
+    fn look_around(&mut self, is_sure: bool, now: Instant) {
+        let is_new = !self.sweeper.is_out();
+        if is_sure && self.has_events() && self.sweeper.ask(&self.root, self.options.max_files) {
+            // One that is out may have passed what was lost.
+            self.is_blind &= !is_new;
+        } else {
+            self.is_blind = false;
+            self.mark(RelPath::root(), Haste::Quiet, now);
+        }
+    }
+
     /// When there is something to do if nothing happens.
     fn deadline(&self) -> Instant {
-        if !self.urgent.is_empty() {
+        let is_next_sweep_due = self.is_blind && !self.sweeper.is_out();
+        let is_free = self.last.is_none() && !self.unsure.is_empty();
+        if !self.urgent.is_empty() || is_next_sweep_due || is_free {
             return Instant::now();
         }
         let quiet = self.last.map(|last| {
@@ -182,10 +234,23 @@ impl Follower {
         let Some(swept) = swept.ok().filter(is_alike).filter(|_| self.has_events()) else {
             return self.mark(RelPath::root(), Haste::Quiet, now);
         };
-        for path in self.tree.otherwise(&swept.listing) {
+        let Otherwise { sure, unsure } = self.tree.otherwise(&swept.listing);
+        for path in sure {
             // What waits is looked at anyway.
             if !self.pending.contains_key(&path) {
                 self.mark(path, Haste::Quiet, now);
+            }
+        }
+        self.unsure = unsure;
+    }
+
+    /// Marks a few of the files that are to be read again, while no others wait for a quiet moment.
+    fn read_again(&mut self, now: Instant) {
+        if self.last.is_none() {
+            for path in std::iter::from_fn(|| self.unsure.pop_first()).take(AGAIN_AT_ONCE).collect::<Vec<_>>() {
+                if !self.pending.contains_key(&path) {
+                    self.mark(path, Haste::Quiet, now);
+                }
             }
         }
     }
@@ -272,9 +337,26 @@ impl Follower {
         self.wait_for(path, Pending { haste: Haste::Quiet, marked: now, since, seen });
     }
 
-    /// Applies what is due.
+    /// Splits off the slices that change in place, if they are many and there is something else; that does not wait until
+    /// all of them are read and served.
+    fn split(&self, due: &mut BTreeMap<RelPath, Pending>) -> BTreeMap<RelPath, Pending> {
+        let is_slice = |path: &RelPath, pending: &Pending| pending.haste.is_urgent() && self.tree.is_slices(path);
+        let slices = due.iter().filter(|(path, pending)| is_slice(path, pending)).count();
+        if slices < MANY_SLICES || slices == due.len() {
+            return BTreeMap::new();
+        }
+        let (slices, others) = std::mem::take(due).into_iter().partition(|(path, pending)| is_slice(path, pending));
+        *due = others;
+        slices
+    }
+
+    /// Applies what is due, but for what is left [`behind`](Self::behind): that is due next.
     fn settle(&mut self, now: Instant) -> Option<Batch> {
-        let mut due = self.due(now);
+        let mut due = std::mem::take(&mut self.behind);
+        if due.is_empty() {
+            due = self.due(now);
+            self.behind = self.split(&mut due);
+        }
         if due.is_empty() {
             return None;
         }
@@ -486,5 +568,117 @@ mod tests {
         let batch = follower.settle(now).unwrap();
         assert_eq!((batch.changes.len(), batch.findings), (2, vec![]), "both files, though only one was marked");
         assert!(follower.settle(now).is_none());
+    }
+
+    fn slice(name: &str, address: u8) -> String {
+        format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}}}\naddressType: IPv4\n\
+             endpoints: [{{addresses: [10.0.0.{address}]}}]\n"
+        )
+    }
+
+    /// Files in a directory of which no events come, and who follows them.
+    fn followed(files: &[(String, String)], watching: Watching) -> (tempfile::TempDir, Follower) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        let (follower, _) = Follower::start(dir.path(), Options { watching, ..Options::default() }).unwrap();
+        (dir, follower)
+    }
+
+    /// What is given, by batch, of some slices and a table that were renamed into place before they were looked at.
+    fn given(slices: usize, is_known: bool) -> Vec<Vec<String>> {
+        let names: Vec<String> = (0..slices).map(|slice| format!("s{slice}")).collect();
+        let table = |revision| {
+            format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: table, labels: {{rev: {revision}}}}}\n")
+        };
+        let mut files = vec![("table.yaml".to_owned(), table("one"))];
+        if is_known {
+            files.extend(names.iter().map(|name| (format!("{name}.yaml"), slice(name, 1))));
+        }
+        let (dir, mut follower) = followed(&files, Watching::Polling);
+        let now = Instant::now();
+        for name in &names {
+            let file = format!("{name}.yaml");
+            fs::write(dir.path().join(&file), slice(name, 2)).unwrap();
+            follower.mark(RelPath::new(file.as_ref()), Haste::Moved, now);
+        }
+        fs::write(dir.path().join("table.yaml"), table("two")).unwrap();
+        follower.mark(RelPath::new("table.yaml".as_ref()), Haste::Moved, now);
+        let batches = std::iter::from_fn(|| follower.settle(now));
+        batches.map(|batch| batch.changes.iter().map(|change| change.id().name.to_string()).collect()).collect()
+    }
+
+    #[test]
+    fn what_is_edited_passes_slices_that_are_many() {
+        let names = |slices: usize| (0..slices).map(|slice| format!("s{slice}"));
+        let together = |slices| vec![names(slices).chain(["table".to_owned()]).collect::<Vec<_>>()];
+        let sorted = |mut batches: Vec<Vec<String>>| {
+            batches.iter_mut().for_each(|batch| batch.sort());
+            batches
+        };
+        assert_eq!(sorted(given(3, true)), together(3), "they may be one edit");
+        assert_eq!(sorted(given(9, false)), together(9), "what the table leads to comes with it");
+        assert_eq!(sorted(given(9, true)), [vec!["table".to_owned()], names(9).collect()]);
+    }
+
+    /// Takes what a sweep saw, once it is back.
+    fn take_swept(follower: &mut Follower) {
+        let latest = Instant::now() + Duration::from_secs(60);
+        let swept = loop {
+            if let Some(swept) = follower.sweeper.take() {
+                break swept;
+            }
+            assert!(Instant::now() < latest, "a sweep comes back");
+            std::thread::yield_now();
+        };
+        follower.take_swept(swept, Instant::now());
+    }
+
+    /// Who looks at everything himself loses what happens meanwhile.
+    #[test]
+    fn after_events_were_lost_everything_is_looked_at_by_another_thread() {
+        let (dir, mut follower) = followed(&[("a.yaml".to_owned(), slice("a", 1))], Watching::Events);
+        let now = Instant::now();
+        // For its age; what is lost comes behind it.
+        follower.look_around(true, now);
+        follower.is_blind = true;
+        follower.look_around(true, now);
+        take_swept(&mut follower);
+        assert!(follower.is_blind && follower.deadline() <= Instant::now(), "another is to follow at once");
+        fs::write(dir.path().join("b.yaml"), slice("b", 1)).unwrap();
+        follower.look_around(true, now);
+        assert!(!follower.is_blind && !follower.pending.contains_key(&RelPath::root()));
+        take_swept(&mut follower);
+        follower.settle(Instant::now() + Duration::from_secs(1));
+        assert_eq!(follower.tree.objects().count(), 2);
+    }
+
+    /// Files that were read right after they were written are read once more; under churn these are all.
+    #[test]
+    fn what_may_have_changed_without_a_trace_is_read_again_a_little_at_a_time() {
+        let files: Vec<_> = (0..100).map(|file| (format!("s{file}.yaml"), slice(&format!("s{file}"), 1))).collect();
+        let (dir, mut follower) = followed(&files, Watching::Events);
+        // So young that a further write never shows.
+        for (name, _) in &files {
+            let file = fs::File::options().write(true).open(dir.path().join(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() + Duration::from_secs(3600)).unwrap();
+        }
+        let now = Instant::now();
+        follower.mark(RelPath::root(), Haste::Placed, now);
+        assert!(follower.settle(now).is_none());
+        follower.look_around(true, now);
+        take_swept(&mut follower);
+        assert_eq!((follower.unsure.len(), follower.pending.len()), (100, 0));
+        let mut turns = 0;
+        while !follower.unsure.is_empty() {
+            follower.read_again(Instant::now());
+            assert!((1..=AGAIN_AT_ONCE).contains(&follower.pending.len()), "a change waits for no more");
+            follower.read_again(Instant::now());
+            assert!(follower.settle(Instant::now() + Duration::from_secs(1)).is_none());
+            turns += 1;
+        }
+        assert_eq!(turns, 100_usize.div_ceil(AGAIN_AT_ONCE), "no more while some wait");
     }
 }

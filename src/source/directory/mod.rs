@@ -12,7 +12,8 @@
 //! looked at again after a quiet moment; only what looks the same both times is read, and only if it still looks the
 //! same after reading. So half a file is never applied. What was renamed into place is complete and is read at once.
 //! What happens within 2 ms after a batch comes together in the next, so a burst has a bounded number of batches.
-//! Everything is looked at again from time to time, by a thread of its own, and whenever events were lost.
+//! Everything is looked at again from time to time, and whenever events were lost, by a thread of its own: events that come
+//! meanwhile are followed. Where slices change all the time, an edit of anything else passes them.
 //!
 //! # What goes wrong, and what then
 //! - A file that does not parse, or cannot be read, keeps the objects that it held last. A file that is gone loses

@@ -57,6 +57,8 @@ struct Entry {
     /// Folder and name of the cluster, for files that lie in the folder of another than the management cluster.
     folder: Option<(Arc<str>, Name)>,
     signature: Option<Signature>,
+    /// Its state as it was listed when it was read last, though a further write may not show in it.
+    seen: Option<Signature>,
     hash: Option<u128>,
     len: u64,
     /// The last good content.
@@ -71,6 +73,15 @@ pub(super) struct Difference {
     pub(super) read: Vec<RelPath>,
     /// Files that are gone.
     pub(super) gone: Vec<RelPath>,
+}
+
+/// What a listing of everything says otherwise than is known.
+#[derive(Debug, Default)]
+pub(super) struct Otherwise {
+    /// What is new, different, gone, or unreadable otherwise than before.
+    pub(super) sure: BTreeSet<RelPath>,
+    /// Files that were read so soon after they were written that a further write may not show.
+    pub(super) unsure: BTreeSet<RelPath>,
 }
 
 impl Tree {
@@ -137,16 +148,30 @@ impl Tree {
         difference
     }
 
+    /// Whether a path is a file that holds slices and nothing else.
+    pub(super) fn is_slices(&self, key: &RelPath) -> bool {
+        let is_slice = |object: &Arc<Object>| object.meta.id.kind == Kind::EndpointSlice;
+        let objects = self.files.get(key).map_or(&[][..], |entry| &entry.objects);
+        !objects.is_empty() && objects.iter().all(is_slice)
+    }
+
     /// The paths of which a listing of everything says something else than is known.
     ///
     /// # Cost
     /// In proportion to the files.
-    pub(super) fn otherwise(&self, listing: &Listing) -> BTreeSet<RelPath> {
+    pub(super) fn otherwise(&self, listing: &Listing) -> Otherwise {
         let Difference { read, gone } = self.compare(&RelPath::root(), listing);
+        let is_unsure = |key: &RelPath| {
+            self.files.get(key).is_some_and(|entry| {
+                entry.signature.is_none() && entry.hash.is_some() && entry.seen.as_ref() == listing.files.get(key)
+            })
+        };
+        let (unsure, read): (BTreeSet<_>, BTreeSet<_>) = read.into_iter().partition(is_unsure);
         let (known, seen) = (&self.troubles, &listing.problems);
         let over = known.keys().filter(|path| !seen.contains_key(*path));
         let new = seen.iter().filter(|(path, trouble)| known.get(*path) != Some(trouble)).map(|(path, _)| path);
-        read.into_iter().chain(gone).chain(over.chain(new).cloned()).collect()
+        let sure = read.into_iter().chain(gone).chain(over.chain(new).cloned()).collect();
+        Otherwise { sure, unsure }
     }
 
     /// Whether the same files and folders of a scope are unreadable as before.
@@ -221,6 +246,7 @@ impl Tree {
             Outcome::Read(Content { signature, hash, len, decoding }) => {
                 self.bytes = self.bytes - entry.len + len;
                 (entry.signature, entry.hash, entry.len) = (signature, Some(hash), len);
+                entry.seen = Some(job.signature);
                 match decoding {
                     Decoding::Same => {}
                     Decoding::Failed(finding) => entry.findings = vec![finding],
@@ -429,6 +455,7 @@ impl Entry {
             text: Text::File(job.path.clone()),
             folder: folder.map(|folder| (folder, job.cluster.clone())),
             signature: None,
+            seen: None,
             hash: None,
             len: 0,
             objects: Vec::new(),

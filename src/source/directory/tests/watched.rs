@@ -438,6 +438,25 @@ async fn a_burst_of_ten_thousand_edits_ends_in_the_last_of_each_with_few_batches
     assert_eq!(watched.codes(), []);
 }
 
+/// The system keeps only so many events for whoever does not read them.
+#[tokio::test]
+async fn what_happens_while_events_are_lost_is_found() {
+    const QUEUE: &str = "/proc/sys/fs/inotify/max_queued_events";
+    let kept: usize = fs::read_to_string(QUEUE).unwrap().trim().parse().unwrap();
+    let mut watched = Watched::new(&[("a.yaml", &manifest("a", "0")), ("b.yaml", &manifest("b", "0"))]);
+    // Nobody takes the second batch, so nobody reads events.
+    for revision in 0..kept + 2_000 {
+        let name = ["a", "b"][revision % 2];
+        watched.files.place(&format!("{name}.yaml"), &manifest(name, &format!("r{revision}")));
+    }
+    watched.files.write("west/c.yaml", &manifest("c", "1"));
+    watched.files.write("a.yaml", &manifest("a", "2"));
+    watched.files.remove("b.yaml");
+    watched.expect(&[("a@mgmt", "2"), ("c@west", "1")], &[Code::ClusterNotRegistered]).await;
+    watched.files.place("west/c.yaml", &manifest("c", "2"));
+    watched.expect(&[("a@mgmt", "2"), ("c@west", "2")], &[Code::ClusterNotRegistered]).await;
+}
+
 #[tokio::test]
 async fn an_edit_that_says_the_same_is_no_change() {
     let head = "apiVersion: networking.gloo.solo.io/v2\nkind: RouteTable\nmetadata: {name: t, namespace: shop}\n";
