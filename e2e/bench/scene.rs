@@ -40,7 +40,16 @@ impl Scene {
         answer: &str,
         more: impl FnOnce(&Path) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir().context("make a folder for the manifests")?;
+        Self::start_in(tempfile::tempdir().context("make a folder for the manifests")?, world, answer, more).await
+    }
+
+    /// The same in a folder.
+    pub(crate) async fn start_in(
+        folder: TempDir,
+        world: World,
+        answer: &str,
+        more: impl FnOnce(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         world.write(folder.path())?;
         world.first_probe().answer(folder.path(), answer)?;
         more(folder.path())?;
