@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use chancery::emit::{EmitOptions, Emitter, Form, Parts, emit_gateway};
+use chancery::emit::{EmitOptions, Emitter, Form, Parts, Ready, emit_gateway};
 use chancery::ir::listener::{HttpHosts, Purpose as Whom};
 use chancery::ir::route::{DirectResponse, Forward, Hop, WeightedDestination};
 use chancery::ir::upstream::{Endpoint, Locality, UpstreamProtocol};
@@ -344,7 +344,7 @@ async fn judge(binary: &Path, api_type: &str, wild: Wild) -> anyhow::Result<()> 
     let mut emitter = Emitter::default();
     served.publish(emitter.emit(&world("prepared")?, &options(1)))?;
     served.shows("prepared").await?;
-    emitter.ready();
+    emitter.ready(Ready::Everything);
     let cut = emitter.emit(&world("cut")?, &options(1));
     ensure!(emitter.layout().form(port, "") == Some(wild.form()), "{:?}", emitter.layout());
     served.publish(cut)?;
@@ -374,7 +374,7 @@ async fn judge(binary: &Path, api_type: &str, wild: Wild) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// One after the other, because each loads a thousand parts.
+/// One after the other, because each loads thousands of parts.
 async fn in_every_release(api_type: &str, wild: Wild) -> anyhow::Result<()> {
     for release in CUTTING {
         judge(&find_release(release)?, api_type, wild).await.with_context(|| format!("Envoy {release}"))?;
@@ -434,7 +434,7 @@ async fn there_and_back(binary: &Path, api_type: &str) -> anyhow::Result<()> {
     ];
     for (step, cut_from, form) in steps {
         // Nobody follows scopes when it is cut first, so nobody has to have them.
-        emitter.ready();
+        emitter.ready(Ready::Everything);
         for edit in 0..3 {
             let text = format!("{step} {edit}");
             served.publish(emitter.emit(&world(&text)?, &options(cut_from)))?;
@@ -469,7 +469,7 @@ async fn remove_a_host(binary: &Path, api_type: &str) -> anyhow::Result<()> {
     let mut emitter = Emitter::default();
     let mut plan = world(port, echo.address, "first", Wild::No)?;
     emitter.emit(&plan, &options(1));
-    emitter.ready();
+    emitter.ready(Ready::Everything);
     let first = emitter.emit(&plan, &options(1));
     ensure!(emitter.layout().form(port, "") == Some(Wild::No.form()), "the chain is not cut");
     let served = Served::start(binary, api_type, port, first).await?;
@@ -517,7 +517,7 @@ async fn a_change_among_ten_thousand_routes_is_served_sooner_where_they_are_cut(
     for (what, cut_from) in [("whole", usize::MAX), ("cut", 1)] {
         let (port, mut emitter) = (free_port().await?, Emitter::default());
         emitter.emit(&plan(port, hosts.clone(), Vec::new())?, &options(cut_from));
-        emitter.ready();
+        emitter.ready(Ready::Everything);
         let first = emitter.emit(&plan(port, hosts.clone(), Vec::new())?, &options(cut_from));
         let served = Served::start(&find()?, "DELTA_GRPC", port, first).await?;
         layouts.push((what, cut_from, served, emitter, Vec::new()));

@@ -407,6 +407,8 @@ struct CompileLoop {
     emissions: BTreeMap<GatewayKey, Emission>,
     emitted: BTreeMap<GatewayKey, Emitted>,
     told: Reported,
+    /// What is to be told of.
+    done: Option<Done>,
     metrics: Metrics,
     ledger: Arc<Ledger>,
     refusals: Arc<refusals::Shared>,
@@ -477,6 +479,7 @@ impl CompileLoop {
             emissions: BTreeMap::new(),
             emitted: BTreeMap::new(),
             told: Reported::default(),
+            done: None,
             metrics: Metrics::new(),
             ledger,
             refusals,
@@ -558,6 +561,7 @@ impl CompileLoop {
             self.emissions.clear();
             let reason = panicked.downcast_ref::<&str>().copied().map(str::to_owned);
             let reason = reason.or_else(|| panicked.downcast_ref::<String>().cloned()).unwrap_or_default();
+            self.tell();
             tracing::error!(reason, "compiling failed, this is a fault of Chancery; gateways keep what they have");
         }
     }
@@ -621,13 +625,12 @@ impl CompileLoop {
     fn work(&mut self, begun: Instant) {
         let last = self.state.borrow().clone();
         self.is_stale |= last.is_some_and(|compiled| self.follow_clock(&compiled));
-        let done = if self.is_stale { Some(self.compile(begun)) } else { None };
-        if matches!(done, Some(None)) {
+        if self.is_stale && !self.compile(begun) {
             return;
         }
         self.publish();
         // Gateways do not wait for what people are told.
-        done.flatten().into_iter().for_each(|done| self.tell(done));
+        self.tell();
         // A second time, with the same plans, if what is refused or cannot be done is another matter now.
         let releases = self.releases();
         let (words, heard) = self.words_of_gateways(&releases);
@@ -636,8 +639,10 @@ impl CompileLoop {
             (self.refusal_findings, self.release_findings) = findings;
             self.given = None;
             self.is_stale = true;
-            let Some(done) = self.compile(Instant::now()) else { return };
-            self.tell(done);
+            if !self.compile(Instant::now()) {
+                return;
+            }
+            self.tell();
         }
         self.all_published(heard);
         self.memory.keep(|| refused(&self.emitted, &self.refusals));
@@ -646,7 +651,7 @@ impl CompileLoop {
 
     /// Compiles; nothing comes of it while it is unknown whether a Secret is there that somebody asks for. The answer comes as an
     /// event.
-    fn compile(&mut self, begun: Instant) -> Option<Done> {
+    fn compile(&mut self, begun: Instant) -> bool {
         let wanted = self.keys.gateways();
         let mut sample = self.compiled(&wanted);
         // The root that a policy asks for, then what the clock says of it.
@@ -657,11 +662,12 @@ impl CompileLoop {
         }
         let is_root_awaited = self.identities.is_root_awaited();
         if !self.secrets.are_known(&self.compiler) || is_root_awaited {
-            return None;
+            return false;
         }
         let before = self.state.send_replace(Some(sample.compiled.clone()));
         self.is_stale = false;
-        Some(Done { sample, before, took: begun.elapsed(), at: UNIX_EPOCH.elapsed().unwrap_or_default() })
+        self.done = Some(Done { sample, before, took: begun.elapsed(), at: UNIX_EPOCH.elapsed().unwrap_or_default() });
+        true
     }
 
     /// Compiles once, and hands on what is remembered.
@@ -691,7 +697,8 @@ impl CompileLoop {
 
     /// Logs what came of a compile, with findings that were not there before, and has it audited. Refusals are logged by
     /// themselves: one may concern thousands of objects.
-    fn tell(&mut self, Done { sample, before, took, at }: Done) {
+    fn tell(&mut self) {
+        let Some(Done { sample, before, took, at }) = self.done.take() else { return };
         drop(before);
         let findings = &sample.compiled.findings;
         tracing::info!(

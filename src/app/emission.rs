@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::emit::{Beyond, EmitOptions, Emitter, Layout};
+use crate::emit::{Beyond, EmitOptions, Emitter, Layout, Ready};
 use crate::ir::{Extensions, GatewayPlan};
 use crate::memory::refusals::references::{Known, chooses_scopes};
 use crate::memory::refusals::{Bytes, GRACE, Overlay, Refusals};
@@ -125,12 +125,7 @@ impl Emission {
         } else if *self.emitter.layout() != before {
             self.standing_by = Some(now);
         }
-        match &mut self.prepared {
-            _ if !self.emitter.layout().is_preparing() => self.prepared = None,
-            // Of a chain more, gateways have nothing yet.
-            Some(_) if *self.emitter.layout() == before => {}
-            prepared => *prepared = Some(Prepared::new(now)),
-        }
+        Prepared::follow(&mut self.prepared, self.emitter.layout().preparing(), now);
         let filled = fill(emitted)?;
         self.is_filled = true;
         match &self.last {
@@ -214,11 +209,11 @@ impl Emission {
     /// None, unless policies shared something that they share no more, then a look at the bytes of routes that stand in; or parts
     /// are prepared, then the version of all routes.
     pub(super) fn published(&mut self, compiled: &Arc<Snapshot>, published: &Snapshot, stand_ins: &StandIns) {
-        if let Some(prepared) = &mut self.prepared {
-            prepared.published(published);
-        }
         // What is not what was emitted last may name anything.
         if self.is_filled && self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, compiled)) {
+            if let Some(prepared) = &mut self.prepared {
+                prepared.published(published);
+            }
             let routes = stand_ins.iter().filter(|((of, _), _)| *of == ResourceType::Route).map(|(_, routes)| routes);
             self.shared.published(|| published.type_version(ResourceType::Route), &routes.collect::<Vec<_>>());
         }
@@ -247,11 +242,9 @@ impl Emission {
     ) -> bool {
         let has_let_go = self.shared.let_go(now, |is_new| behind(connected(), key, is_new).is_empty());
         let is_settled = self.settle(now, is_kept);
-        let turn = (now, self.emitter.layout().replaces_parts());
-        let is_ready = self.prepared.as_mut().is_some_and(|prepared| prepared.is_over(key, turn, &connected));
-        if is_ready {
-            self.emitter.ready();
-        }
+        let ready = self.prepared.as_mut().map_or(Ready::Nothing, |prepared| prepared.look(key, now, &connected));
+        self.emitter.ready(ready);
+        let is_ready = ready != Ready::Nothing;
         let is_whole = self.give_up_cutting(key, now, refusals) || self.cut_again(key, now, connected);
         let is_barred = self.last.as_ref().is_some_and(|last| self.barred.look(key, last, refusals));
         has_let_go || is_settled || is_ready || is_whole || is_barred

@@ -257,11 +257,12 @@ pub(super) fn behind<'v>(connected: &'v View, key: &GatewayKey, is_new: impl Fn(
     class.nodes.iter().filter(|(_, node)| !has_taken(node)).map(|(name, _)| name).collect()
 }
 
-/// The streams of the gateways of a key.
-pub(super) fn own_streams<'v>(connected: &'v View, key: &GatewayKey) -> impl Iterator<Item = &'v StreamView> {
+/// The gateways of a key with their streams.
+pub(super) fn own_nodes<'v>(connected: &'v View, key: &GatewayKey) -> impl Iterator<Item = Vec<&'v StreamView>> {
     let class = connected.gateways.get(key.gateway.to_string().as_str());
-    let streams = class.into_iter().flat_map(|class| class.nodes.values()).flat_map(|node| node.streams.values());
-    streams.filter(move |stream| is_of(stream, key))
+    let nodes = class.into_iter().flat_map(|class| class.nodes.values());
+    let own = move |node: &'v NodeView| node.streams.values().filter(|stream| is_of(stream, key)).collect::<Vec<_>>();
+    nodes.map(own).filter(|streams| !streams.is_empty())
 }
 
 fn is_of(stream: &StreamView, key: &GatewayKey) -> bool {

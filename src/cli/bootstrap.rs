@@ -245,7 +245,7 @@ impl Bootstrap {
                         "patterns": [
                             {"safe_regex": {"regex": "cluster\\.[^/]*/.*"}},
                             // Of each part of a chain that is cut: a thousand and more, with a dozen each.
-                            {"safe_regex": {"regex": "http\\.[^.]*\\.rds\\..*/[0-9a-f]{3}\\..*"}},
+                            {"safe_regex": {"regex": "http\\.[^.]*\\.rds\\..*/0?[0-9a-f]{3}\\..*"}},
                         ],
                     },
                 },

@@ -20,7 +20,7 @@ use crate::model::{Host, Name, ObjectRef, WorkspaceId};
 use crate::snapshot::{Resource, ResourceType, Resources, Snapshot};
 
 use super::filter::Beyond;
-use super::layout::{self, Form, Layout, Parts, Piece, Place, Turn, Weight};
+use super::layout::{self, Form, Layout, Parts, Piece, Place, Ready, Turn, Weight};
 use super::route::HostPart;
 use super::{EmitOptions, clients, cluster, endpoint, filter, listener, name, route, secret};
 
@@ -110,9 +110,9 @@ impl Emitter {
         self.layout.settle();
     }
 
-    /// All gateways have the parts that are prepared: with the next emission, listeners use them.
-    pub fn ready(&mut self) {
-        self.layout.ready();
+    /// All gateways have these of the parts that are prepared: with the next emission, listeners use them.
+    pub fn ready(&mut self, ready: Ready) {
+        self.layout.ready(ready);
     }
 }
 

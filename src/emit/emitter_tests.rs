@@ -12,7 +12,7 @@ use crate::snapshot::verify::{Verifier, verify};
 use crate::snapshot::{ResourceType, Snapshot};
 
 use super::testing::*;
-use super::{EmitOptions, Emitter, Form, Layout, Parts, emit_gateway, emit_gateway_after};
+use super::{EmitOptions, Emitter, Form, Layout, Parts, Ready, emit_gateway, emit_gateway_after};
 
 /// Few routes, so that edits cross the threshold.
 const THRESHOLD: usize = 24;
@@ -196,7 +196,7 @@ proptest! {
             apply(&mut plan, edit);
             match edit {
                 Edit::Settle => emitter.settle(),
-                Edit::Ready => emitter.ready(),
+                Edit::Ready => emitter.ready(Ready::Everything),
                 Edit::CutFrom(routes) => options.cut_from_routes = *routes,
                 _ => {}
             }
@@ -221,7 +221,7 @@ fn changed(before: &Snapshot, now: &Snapshot, resource_type: ResourceType) -> Ve
 fn emit_cut(emitter: &mut Emitter, plan: &GatewayPlan) -> Snapshot {
     let before = emitter.emit(plan, &options());
     assert!(emitter.layout().is_preparing() && !emitter.layout().is_cut());
-    emitter.ready();
+    emitter.ready(Ready::Everything);
     let cut = emitter.emit(plan, &options());
     assert_eq!(changed(&before, &cut, ResourceType::Listener), ["listener/8080"]);
     assert!(changed(&before, &cut, ResourceType::ScopedRoute).is_empty(), "they were not all there");
@@ -298,7 +298,7 @@ fn fine_parts_stand_by_when_a_host_with_a_wildcard_comes() {
     assert!(changed(&fine, &prepared, ResourceType::Listener).is_empty());
     assert_eq!(names_of(&prepared).len(), 1024 + 4096);
     assert_eq!(verify(&prepared), []);
-    emitter.ready();
+    emitter.ready(Ready::Everything);
     let before = emitter.layout().clone();
     let both = emitter.emit(&plan(wild(0), services()), &options());
     assert_eq!(emitter.layout().form(8080, ""), Some(Form::CutAnew(Parts::Coarse)));

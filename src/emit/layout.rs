@@ -115,7 +115,7 @@ pub enum Form {
     /// Cut into parts.
     Cut(Parts),
     /// As one route configuration, and the parts with their scopes are there too, for connections that a gateway took
-    /// while the chain was cut. No gateway without such connections asks for them.
+    /// while the chain was cut. No gateway asks for them that has neither such connections nor another chain that is cut.
     StandingBy(Parts),
     /// As before: as one route configuration, or cut; and the parts are there too that it is to be cut into.
     Preparing {
@@ -126,6 +126,8 @@ pub enum Form {
     },
     /// Cut into parts, and those of the other number are there too, for connections of a time when it was cut into these.
     CutAnew(Parts),
+    /// As one route configuration, and the parts of both numbers are there too, as it was cut into both in that time.
+    StandingByBoth,
 }
 
 impl Form {
@@ -134,7 +136,7 @@ impl Form {
         match self {
             Self::Cut(parts) | Self::CutAnew(parts) => Some(parts),
             Self::Preparing { from, .. } => from,
-            Self::Whole | Self::StandingBy(_) => None,
+            Self::Whole | Self::StandingBy(_) | Self::StandingByBoth => None,
         }
     }
 
@@ -142,7 +144,9 @@ impl Form {
     fn parts(self) -> &'static [Parts] {
         match self {
             Self::Whole => &[],
-            Self::Preparing { from: Some(_), .. } | Self::CutAnew(_) => &[Parts::Coarse, Parts::Fine],
+            Self::Preparing { from: Some(_), .. } | Self::CutAnew(_) | Self::StandingByBoth => {
+                &[Parts::Coarse, Parts::Fine]
+            }
             Self::Cut(parts) | Self::StandingBy(parts) | Self::Preparing { from: None, to: parts } => match parts {
                 Parts::Coarse => &[Parts::Coarse],
                 Parts::Fine => &[Parts::Fine],
@@ -228,8 +232,8 @@ pub struct Layout {
     is_uncertain: bool,
     /// Whether what stands by may go.
     is_settled: bool,
-    /// Whether gateways have what is being prepared.
-    is_ready: bool,
+    /// Which of what is being prepared gateways have.
+    ready: Ready,
 }
 
 impl Layout {
@@ -255,7 +259,7 @@ impl Layout {
     /// Whether something stands by.
     #[must_use]
     pub fn is_standing_by(&self) -> bool {
-        self.has(|form| matches!(form, Form::StandingBy(_) | Form::CutAnew(_)))
+        self.has(|form| matches!(form, Form::StandingBy(_) | Form::CutAnew(_) | Form::StandingByBoth))
     }
 
     /// Whether something is prepared.
@@ -264,10 +268,20 @@ impl Layout {
         self.has(|form| matches!(form, Form::Preparing { .. }))
     }
 
-    /// Whether parts are prepared for a chain that is cut.
+    /// The chains for which parts are prepared.
     #[must_use]
-    pub fn replaces_parts(&self) -> bool {
-        self.has(|form| matches!(form, Form::Preparing { from: Some(_), .. }))
+    pub fn preparing(&self) -> BTreeSet<Prepares> {
+        let forms =
+            self.forms.iter().flat_map(|(port, chains)| chains.iter().map(move |(name, form)| (*port, name, *form)));
+        let prepares = |(port, name, form): (u16, &Name, Form)| match form {
+            Form::Preparing { from, to } => Some(Prepares {
+                whole: name::route_configuration(port, name),
+                digits: to.digits(),
+                replaces_parts: from.is_some(),
+            }),
+            _ => None,
+        };
+        forms.filter_map(prepares).collect()
     }
 
     fn has(&self, wanted: impl Fn(Form) -> bool) -> bool {
@@ -276,7 +290,7 @@ impl Layout {
 
     /// What decides about forms, beside the chain itself.
     pub(super) fn turn(&self) -> Turn {
-        Turn { is_settled: self.is_settled, is_ready: self.is_ready }
+        Turn { is_settled: self.is_settled, ready: self.ready }
     }
 
     pub(super) fn set(&mut self, bind_port: u16, chain: &Name, form: Form) {
@@ -285,7 +299,7 @@ impl Layout {
 
     /// What is known now is all that there is.
     pub(super) fn emitted(&mut self) {
-        (self.is_uncertain, self.is_settled, self.is_ready) = (false, false, false);
+        (self.is_uncertain, self.is_settled, self.ready) = (false, false, Ready::Nothing);
     }
 
     /// What stands by may go with the next emission.
@@ -294,8 +308,8 @@ impl Layout {
     }
 
     /// What is prepared may be used with the next emission.
-    pub(super) fn ready(&mut self) {
-        self.is_ready = true;
+    pub(super) fn ready(&mut self, ready: Ready) {
+        self.ready = ready;
     }
 
     pub(super) fn retain(&mut self, keep: impl Fn(u16, &Name) -> bool) {
@@ -306,11 +320,41 @@ impl Layout {
     }
 }
 
+/// Which parts that are prepared may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ready {
+    /// None yet.
+    #[default]
+    Nothing,
+    /// Those of chains that are whole.
+    OfWhole,
+    /// All.
+    Everything,
+}
+
+/// A chain for which parts are prepared.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Prepares {
+    /// What its route configuration is called while it is whole.
+    whole: Name,
+    digits: usize,
+    /// Whether it is cut already.
+    pub replaces_parts: bool,
+}
+
+impl Prepares {
+    /// Whether a route configuration, or a scope, is one of these parts.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        name.rsplit_once('/').is_some_and(|(whole, part)| self.whole == whole && self.digits == part.len())
+    }
+}
+
 /// What decides, beside the chain itself, how it is laid out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Turn {
     is_settled: bool,
-    is_ready: bool,
+    ready: Ready,
 }
 
 /// What decides whether a chain is cut.
@@ -357,22 +401,35 @@ impl Weight {
         let stays = |used| self.routes >= threshold / 4 && copies(used) <= size * 4;
         // Parts that would take 16 times the memory of the whole are not kept for connections that end anyway.
         let put_together = |used| if copies(used) <= size * 16 { Form::StandingBy(used) } else { Form::Whole };
+        let put_both_together =
+            || if copies(Parts::Fine) <= size * 16 { Form::StandingByBoth } else { put_together(Parts::Coarse) };
         match before {
             None if is_worth => Form::Cut(parts),
             None if stays(parts) => Form::StandingBy(parts),
             Some(Form::Whole | Form::Preparing { from: None, .. }) | None if !is_worth => Form::Whole,
-            Some(Form::Preparing { from: None, to }) if to == parts && turn.is_ready => Form::Cut(parts),
+            Some(Form::Preparing { from: None, to }) if to == parts && turn.ready >= Ready::OfWhole => Form::Cut(parts),
             Some(Form::Whole | Form::Preparing { from: None, .. }) | None => Form::Preparing { from: None, to: parts },
-            Some(Form::StandingBy(used)) if is_worth && used == parts => Form::Cut(parts),
-            Some(Form::StandingBy(_)) if turn.is_settled => Form::Whole,
+            // What is there is used; whether another number is better is a matter of its own.
+            Some(Form::StandingBy(used)) if is_worth => Form::Cut(used),
+            Some(Form::StandingByBoth) if is_worth => Form::CutAnew(parts),
+            Some(Form::StandingBy(_) | Form::StandingByBoth) if turn.is_settled => Form::Whole,
             Some(Form::StandingBy(used)) => put_together(used),
-            Some(Form::Cut(used) | Form::CutAnew(used) | Form::Preparing { from: Some(used), .. }) if !stays(used) => {
-                put_together(used)
+            Some(Form::StandingByBoth) => put_both_together(),
+            Some(Form::CutAnew(used)) if !stays(used) => {
+                if turn.is_settled {
+                    put_together(used)
+                } else {
+                    put_both_together()
+                }
             }
-            Some(Form::CutAnew(used)) if !turn.is_settled => Form::CutAnew(used),
-            Some(Form::Preparing { from: Some(_), to }) if to == parts && turn.is_ready => Form::CutAnew(parts),
+            Some(Form::Cut(used) | Form::Preparing { from: Some(used), .. }) if !stays(used) => put_together(used),
+            // Gateways that follow scopes have both.
+            Some(Form::CutAnew(used)) if !turn.is_settled && copies(Parts::Fine) <= size * 4 => Form::CutAnew(used),
+            Some(Form::Preparing { from: Some(_), to }) if to == parts && turn.ready == Ready::Everything => {
+                Form::CutAnew(parts)
+            }
             Some(Form::Cut(used) | Form::CutAnew(used) | Form::Preparing { from: Some(used), .. }) => {
-                if used == parts {
+                if used == parts || !is_worth {
                     Form::Cut(used)
                 } else {
                     Form::Preparing { from: Some(used), to: parts }
@@ -582,7 +639,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_stays_cut_and_what_was_stands_by() {
-        use Form::{Cut, CutAnew, StandingBy, Whole};
+        use Form::{Cut, CutAnew, StandingBy, StandingByBoth, Whole};
         use Parts::{Coarse, Fine};
         let prepares = |from, to| Form::Preparing { from, to };
         let options = EmitOptions { cut_from_routes: 2_000, ..EmitOptions::default() };
@@ -666,19 +723,23 @@ mod tests {
                 1,
                 &[],
                 Some(CutAnew(Coarse)),
-                StandingBy(Coarse),
-                StandingBy(Coarse),
+                StandingByBoth,
+                StandingByBoth,
                 StandingBy(Coarse),
             ),
+            ("both stand by", 499, 1, &[], Some(StandingByBoth), StandingByBoth, StandingByBoth, Whole),
+            ("and are used", 2_000, 1, &[], Some(StandingByBoth), CutAnew(Coarse), CutAnew(Coarse), CutAnew(Coarse)),
+            ("fine ones grow", 10_000, 11, &[], Some(CutAnew(Coarse)), Cut(Coarse), Cut(Coarse), Cut(Coarse)),
+            ("another number is not worth it", 1_000, 1, &[], Some(Cut(Fine)), Cut(Fine), Cut(Fine), Cut(Fine)),
             (
                 "parts of the other number stand by",
                 2_000,
                 1,
                 &[],
                 Some(StandingBy(Fine)),
-                StandingBy(Fine),
-                StandingBy(Fine),
-                Whole,
+                Cut(Fine),
+                Cut(Fine),
+                Cut(Fine),
             ),
             (
                 "they have it",
@@ -731,7 +792,7 @@ mod tests {
             let form = |turn| weight.form(&misdirected, before, turn, &options);
             let turn = Turn::default();
             assert_eq!(form(turn), expected, "{name}");
-            assert_eq!(form(Turn { is_ready: true, ..turn }), ready, "{name}, ready");
+            assert_eq!(form(Turn { ready: Ready::Everything, ..turn }), ready, "{name}, ready");
             assert_eq!(form(Turn { is_settled: true, ..turn }), settled, "{name}, settled");
         }
     }

@@ -56,7 +56,7 @@ pub use emitter::Emitter;
 pub use endpoint::emit_endpoints;
 pub use filter::{Beyond, check_slot};
 pub(crate) use layout::part_suffixes;
-pub use layout::{Form, Layout, Parts};
+pub use layout::{Form, Layout, Parts, Prepares, Ready};
 pub use limits::emit_limits;
 pub(crate) use name::{listener as listener_name, route_configuration as route_configuration_name};
 pub use route::route_entries;

@@ -17,7 +17,7 @@ const WILDCARD: &str = "*";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Names that one client may ask for, per type. At double, a hostile client costs us twice the memory (about 100
-    /// bytes a name); half is still ten times what a large gateway asks for.
+    /// bytes a name); with half, a gateway asks for too many that has 25 listeners, each cut into as many parts as there can be.
     pub names: usize,
     /// Length of a name in bytes.
     pub name_bytes: usize,
@@ -28,9 +28,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 100,000 names of up to 4 KiB each and 16 MiB together; 200,000 versions.
+    /// 200,000 names of up to 4 KiB each and 16 MiB together; 400,000 versions.
     fn default() -> Self {
-        Self { names: 100_000, name_bytes: 4096, total_bytes: 16 << 20, versions: 200_000 }
+        Self { names: 200_000, name_bytes: 4096, total_bytes: 16 << 20, versions: 400_000 }
     }
 }
 

@@ -12,8 +12,12 @@ use super::{Chains, Checker, Name, Place, ResourceType, Routes, core_pb, hcm_pb,
 pub(super) type Wildcards = BTreeMap<Name, BTreeSet<String>>;
 
 /// How many parts a chain has that has something for every host, by the digits that a part is called by.
-fn number_of(digits: usize) -> u64 {
-    if digits == 3 { 1024 } else { 4096 }
+fn number_of(digits: usize) -> Option<u64> {
+    match digits {
+        3 => Some(1024),
+        4 => Some(4096),
+        _ => None,
+    }
 }
 
 /// By key of a scope: the scope.
@@ -44,9 +48,11 @@ impl Checker<'_> {
             Some(core_pb::data_source::Specifier::InlineString(code)) => code,
             _ => String::new(),
         };
+        let is_written = |header: &String| code.contains(&format!("headers:replace(\"{header}\""));
+        let header_is_written = header.as_ref().is_some_and(is_written);
         match header {
             None => self.report(place, "does not choose routes by one header"),
-            Some(header) if !code.contains(&format!("headers:replace(\"{header}\"")) => {
+            Some(header) if !header_is_written => {
                 self.report(
                     place,
                     format!("chooses routes by header `{header}`, which its first filter does not write"),
@@ -54,8 +60,13 @@ impl Checker<'_> {
             }
             Some(_) => {}
         }
-        // As the script writes it: `"%03x"`.
-        let digits = code.split_once("\"%0").and_then(|(_, rest)| rest.split_once("x\"")?.0.parse().ok());
+        // As the script writes it: `"%03x", hash % 1024`.
+        let written = code.split_once("\"%0").and_then(|(_, rest)| rest.split_once("x\", hash % "));
+        let digits = written.and_then(|(digits, _)| digits.parse().ok());
+        let number = written.and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
+        if header_is_written && (number.is_none() || digits.and_then(number_of) != number) {
+            self.report(place, "its first filter names no part that there can be");
+        }
         chains.digits.insert(scoped.name.clone(), digits);
         let filters = manager.http_filters.iter().map(|filter| filter.name.clone()).collect();
         chains.cut.entry(scoped.name.clone()).or_default().push((place.resource.clone(), filters));
@@ -116,7 +127,7 @@ impl Checker<'_> {
             }
         }
         for ((prefix, digits), parts) in by_prefix {
-            let number = number_of(digits);
+            let number = number_of(digits).unwrap_or_default();
             let is_own = |(name, _): &&(&Name, &BTreeSet<String>)| !stand_ins.contains(*name);
             let all: BTreeSet<&String> = parts.iter().filter(is_own).flat_map(|(_, domains)| *domains).collect();
             for part in &parts {
@@ -136,16 +147,17 @@ impl Checker<'_> {
             }
         }
         // Its parts are there, or nobody has routes.
+        let there: BTreeSet<(&str, usize)> =
+            wildcards.keys().filter_map(|name| name.rsplit_once('/')).map(|(of, part)| (of, part.len())).collect();
         for prefix in chains.cut.keys() {
-            let digits = chains.digits.get(prefix).copied().flatten();
-            let mut parts = wildcards.keys().filter_map(|name| name.rsplit_once('/')).filter(|(of, _)| of == prefix);
-            let has_others = parts.clone().next().is_some();
-            if parts.any(|(_, part)| digits.is_none_or(|digits| digits == part.len())) {
+            let has = |digits| there.contains(&(prefix.as_str(), digits));
+            let Some(digits) = chains.digits.get(prefix).copied().flatten() else { continue };
+            if has(digits) {
                 continue;
             }
             let name = Name::from(prefix.as_str());
             let place = Place { resource_type: ResourceType::Route, resource: &name };
-            if has_others {
+            if has(3) || has(4) {
                 self.report(place, "has none of the parts that its listener asks for");
             } else if self.exists(ResourceType::Route, prefix) {
                 self.report(place, "is whole, and its listener asks for parts");
@@ -158,7 +170,9 @@ impl Routes<'_, '_, '_> {
     /// Whether a domain of a part is where its requests look for it.
     pub(super) fn is_misplaced(&self, domain: &str) -> bool {
         let part = self.place.resource.rsplit_once('/').map(|(_, part)| part);
-        let is_right = |part: &str| u64::from_str_radix(part, 16) == Ok(hash(domain) % number_of(part.len()));
+        let is_right = |part: &str| {
+            number_of(part.len()).is_some_and(|number| u64::from_str_radix(part, 16) == Ok(hash(domain) % number))
+        };
         !domain.contains('*') && !part.is_some_and(is_right)
     }
 }

@@ -614,7 +614,7 @@ fn cut(parts: &mut Parts) {
     };
     let specifier = hcm_pb::http_connection_manager::RouteSpecifier::ScopedRoutes(scoped);
     parts.manager.route_specifier = Some(specifier);
-    let code = "headers:replace(\"x-part\", format(\"%03x\", part))".to_owned();
+    let code = "headers:replace(\"x-part\", format(\"%03x\", hash % 1024))".to_owned();
     let specifier = Some(core_pb::data_source::Specifier::InlineString(code));
     let source = core_pb::DataSource { specifier, ..Default::default() };
     let lua = lua_pb::Lua { default_source_code: Some(source), ..Default::default() };
@@ -688,6 +688,14 @@ fn r67_every_request_finds_its_part() {
     check(&["Listener `l`: chooses routes by header `x-part`, which its first filter does not write"], |parts| {
         cut(parts);
         parts.manager.http_filters.remove(0);
+    });
+    check(&["Listener `l`: its first filter names no part that there can be"], |parts| {
+        cut(parts);
+        let code = "headers:replace(\"x-part\", format(\"%03x\", hash % 4096))".to_owned();
+        let specifier = Some(core_pb::data_source::Specifier::InlineString(code));
+        let source = core_pb::DataSource { specifier, ..Default::default() };
+        let lua = lua_pb::Lua { default_source_code: Some(source), ..Default::default() };
+        parts.manager.http_filters[0] = http_filter("part", any(&lua));
     });
 }
 

@@ -176,7 +176,7 @@ fn case_21_names_with_control_characters_are_names() {
 fn case_21_a_hundred_thousand_names_and_no_more() {
     let session = || Session::new(SessionSettings::default(), Variant::StateOfTheWorld);
     let names = |count: usize| (0..count).map(|i| i.to_string().into()).collect();
-    for (count, expected) in [(100_000, true), (100_001, false)] {
+    for (count, expected) in [(200_000, true), (200_001, false)] {
         let request = StateRequest { names: names(count), ..state_request("RDS") };
         let result = session().request_state(Duration::ZERO, &request);
         assert_eq!(result.is_ok(), expected, "{count} names");

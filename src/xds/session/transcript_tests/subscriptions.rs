@@ -180,7 +180,7 @@ fn case_21_names_with_control_characters_are_names() {
 #[test]
 fn case_21_a_hundred_thousand_names_and_no_more() {
     let names = |count: usize| (0..count).map(|i| i.to_string().into()).collect();
-    for (count, expected) in [(100_000, true), (100_001, false)] {
+    for (count, expected) in [(200_000, true), (200_001, false)] {
         let request = DeltaRequest { subscribe: names(count), ..request("RDS") };
         let result = Session::new(SessionSettings::default(), Variant::Delta).request(Duration::ZERO, &request);
         assert_eq!(result.is_ok(), expected, "{count} names");
