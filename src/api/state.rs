@@ -192,7 +192,7 @@ pub fn holdings_of_request(sources: &Sources, gateway: &str, port: u16, host: &s
     let belongs = |snapshot: &Snapshot, resource_type, name: &Name| match resource_type {
         ResourceType::Listener => *name == listener,
         ResourceType::Route | ResourceType::ScopedRoute if !is_of_port(name) => false,
-        // Beside the whole, parts stand by for connections that end.
+        // Beside the whole, parts stand by for connections that end; of parts of two numbers, each has connections that use it.
         ResourceType::Route | ResourceType::ScopedRoute if snapshot.get(ResourceType::ScopedRoute, name).is_some() => {
             let whole = name.rsplit_once('/').map_or("", |(whole, _)| whole);
             parts.iter().any(|part| name.ends_with(part)) && snapshot.get(ResourceType::Route, whole).is_none()

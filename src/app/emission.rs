@@ -1,8 +1,9 @@
 //! From the plans of one key to snapshots that may be published: one edit emits and checks what it changed.
 //!
-//! The clock enters here: parts that are [prepared] are used when gateways have them; parts that stand by for connections of a time when their chain was cut
-//! ([`Form::StandingBy`](crate::emit::Form)) go when such connections have ended; what policies shared for routes goes when
-//! gateways have other routes ([`shared`]); a chain is cut again when the Envoys that refused that have gone.
+//! The clock enters here: parts that are [prepared] are used when gateways have them; parts that stand by for connections of a
+//! time when their chain was cut otherwise ([`Form::StandingBy`](crate::emit::Form)) go when such connections have ended; what
+//! policies shared for routes goes when gateways have other routes ([`shared`]); a chain is cut again when the Envoys that
+//! refused that have gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -36,8 +37,9 @@ const CANNOT_BIND: &[&str] = &["cannot bind", "Address already in use", "Permiss
 /// By type and name: what stands in for what was refused, with what that refers to.
 pub(super) type StandIns = BTreeMap<(ResourceType, Name), Arc<Resource>>;
 
-/// How long after a chain was put together again its parts stand by. Envoy drains connections for ten minutes unless it
-/// is started with another `--drain-time-s`; half of this loses requests, double keeps parts twice as long for nobody.
+/// How long after a chain was put together again, or cut anew, its parts of before stand by. Envoy drains connections for ten
+/// minutes unless it is started with another `--drain-time-s`; half of this loses requests, double keeps parts twice as long for
+/// nobody.
 pub(super) const DRAINED: Duration = Duration::from_secs(15 * 60);
 
 /// The settings for gateways of a release: [`EmitOptions::serving`], unless a test cuts earlier.

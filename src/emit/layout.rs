@@ -262,12 +262,6 @@ impl Layout {
         self.has(|form| matches!(form, Form::StandingBy(_) | Form::CutAnew(_) | Form::StandingByBoth))
     }
 
-    /// Whether something is prepared.
-    #[must_use]
-    pub fn is_preparing(&self) -> bool {
-        self.has(|form| matches!(form, Form::Preparing { .. }))
-    }
-
     /// The chains for which parts are prepared.
     #[must_use]
     pub fn preparing(&self) -> BTreeSet<Prepares> {
