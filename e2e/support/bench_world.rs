@@ -5,6 +5,7 @@
 //! policy that selects the app's 20 routes by label. Delegation, destinations and policies cross workspaces, so every
 //! rule about sharing is at work; nothing is wrong, so there are no findings.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -94,6 +95,12 @@ impl World {
     /// The app whose route is edited. The policy of every fourth app adds a header, which leaves answers as they are.
     pub(crate) fn first_probe(self) -> Probe {
         Probe::App(0)
+    }
+
+    /// So many of these at most, all over the world.
+    pub(crate) fn probes(self, most: usize) -> Vec<Probe> {
+        let apps: BTreeSet<usize> = (0..most).map(|probe| probe * self.apps() / most / 4 * 4).collect();
+        apps.into_iter().map(Probe::App).collect()
     }
 
     /// The same near the end of the world.

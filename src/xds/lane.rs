@@ -392,6 +392,9 @@ impl Lane {
         }
         self.check_claim(&resources);
         self.refused.retain(|name, objection| resources.get(name).is_some_and(|r| r.version == objection.version));
+        // What was gone when a client was owed it, and is there again by now.
+        let back = self.pinned.keys().filter(|name| resources.contains_key(*name));
+        self.again.extend(back.cloned());
         let due = self.due();
         let changed = self.set_firsts_apart(due);
         let removed: Vec<Name> = self.held.gone(&resources).cloned().collect();

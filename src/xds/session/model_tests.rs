@@ -571,3 +571,11 @@ fn a_cluster_that_is_carried_on_in_another_version_has_its_endpoints_sent() {
         run_named(Variant::StateOfTheWorld, &script(steps));
     }
 }
+
+/// The same, and by the time that its endpoints may be sent it is there again.
+#[test]
+fn a_cluster_that_is_carried_on_and_comes_back_has_its_endpoints_sent() {
+    let steps = "c0 r3>2 c3 c0 r0>3 c0 c0 e0 e0 l0>0 c0 l0>3 c1 . c0 c0 . f0 . c0 f1 l3>0 c1 c2 . c0 f0 f1 c0 r0>0 r3>0 . \
+                 c0 l0>1 f0 r0>2";
+    run(Variant::StateOfTheWorld, true, &script(steps));
+}
