@@ -165,7 +165,7 @@ async fn record(
         let before = holder.world.clone();
         probe.answer(scene.directory(), ANSWERS[1])?;
         holder.settle(SILENCE).await?;
-        messages.push([before.changes(&holder.world)?, holder.world.changes(&before)?]);
+        messages.push([holder.world.changes(&before)?, before.changes(&holder.world)?]);
         probe.answer(scene.directory(), ANSWERS[0])?;
         holder.settle(SILENCE).await?;
     }

@@ -97,10 +97,10 @@ impl World {
         Probe::App(0)
     }
 
-    /// So many of these at most, all over the world.
+    /// So many of these at most, of hosts all over the world.
     pub(crate) fn probes(self, most: usize) -> Vec<Probe> {
-        let apps: BTreeSet<usize> = (0..most).map(|probe| probe * self.apps() / most / 4 * 4).collect();
-        apps.into_iter().map(Probe::App).collect()
+        let roots: BTreeSet<usize> = (0..most).map(|probe| probe * self.roots() / most / 4 * 4).collect();
+        roots.into_iter().map(|root| Probe::App(root * TABLES_PER_ROOT / TABLES_PER_APP)).collect()
     }
 
     /// The same near the end of the world.

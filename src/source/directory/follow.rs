@@ -23,13 +23,17 @@ const PACE: Duration = Duration::from_millis(2);
 
 /// Where taking in what happened took longer than [`PACE`], the pause is as long, up to this: a burst keeps at most half of a
 /// core busy, and more of it comes together. Half of it leaves less to others under churn, double lets changes wait longer.
-const MOST_PACE: Duration = Duration::from_millis(8);
+const MOST_PACE: Duration = Duration::from_millis(4);
 
 /// How often it is looked whether a sweep is done, if nothing else happens. Only what no event told waits for it.
 const SWEPT: Duration = Duration::from_millis(100);
 
 /// Files that may have changed without a trace and are read again at a time, about a millisecond's worth: an event waits for no more.
 const AGAIN_AT_ONCE: usize = 32;
+
+/// Between two such times. Where files change all the time, all of them are to be read again after each sweep: half of it takes
+/// twice as much from what really changes, double finds what no event told that much later.
+const AGAIN_EVERY: Duration = Duration::from_millis(100);
 
 /// With so many slices beside them, other files are given first and by themselves: these are no edit of anybody but endpoints
 /// that change all the time. Double lets an edit wait for more of them; with half, slices of one edit come apart from it.
@@ -73,6 +77,8 @@ pub(super) struct Follower {
     is_blind: bool,
     /// Files that may have changed without a trace, and are read again a few at a time.
     unsure: BTreeSet<RelPath>,
+    /// When the next of them may be read.
+    again_at: Instant,
     /// Slices that wait until what is given before them is given.
     behind: BTreeMap<RelPath, Pending>,
 }
@@ -107,6 +113,7 @@ impl Follower {
             sweeper: Sweeper::default(),
             is_blind: false,
             unsure: BTreeSet::new(),
+            again_at: resync,
             behind: BTreeMap::new(),
         };
         let everything = RelPath::root();
@@ -208,16 +215,16 @@ impl Follower {
     /// When there is something to do if nothing happens.
     fn deadline(&self) -> Instant {
         let is_next_sweep_due = self.is_blind && !self.sweeper.is_out();
-        let is_free = self.last.is_none() && !self.unsure.is_empty();
-        if !self.urgent.is_empty() || is_next_sweep_due || is_free {
+        if !self.urgent.is_empty() || is_next_sweep_due {
             return Instant::now();
         }
+        let again = (self.last.is_none() && !self.unsure.is_empty()).then_some(self.again_at);
         let quiet = self.last.map(|last| {
             let latest = self.opened.map_or(last, |opened| opened + self.options.max_delay);
             (last + self.options.quiet).min(latest)
         });
         let swept = self.sweeper.is_out().then(|| Instant::now() + SWEPT);
-        [quiet, swept].into_iter().flatten().fold(self.resync, Instant::min)
+        [again, quiet, swept].into_iter().flatten().fold(self.resync, Instant::min)
     }
 
     /// Marks what a sweep saw otherwise than it is known.
@@ -246,7 +253,8 @@ impl Follower {
 
     /// Marks a few of the files that are to be read again, while no others wait for a quiet moment.
     fn read_again(&mut self, now: Instant) {
-        if self.last.is_none() {
+        if self.last.is_none() && !self.unsure.is_empty() && now >= self.again_at {
+            self.again_at = now + AGAIN_EVERY;
             for path in std::iter::from_fn(|| self.unsure.pop_first()).take(AGAIN_AT_ONCE).collect::<Vec<_>>() {
                 if !self.pending.contains_key(&path) {
                     self.mark(path, Haste::Quiet, now);
@@ -671,14 +679,19 @@ mod tests {
         follower.look_around(true, now);
         take_swept(&mut follower);
         assert_eq!((follower.unsure.len(), follower.pending.len()), (100, 0));
-        let mut turns = 0;
+        let mut turns = 0_u32;
         while !follower.unsure.is_empty() {
-            follower.read_again(Instant::now());
+            let now = now + turns * AGAIN_EVERY;
+            follower.read_again(now);
             assert!((1..=AGAIN_AT_ONCE).contains(&follower.pending.len()), "a change waits for no more");
-            follower.read_again(Instant::now());
-            assert!(follower.settle(Instant::now() + Duration::from_secs(1)).is_none());
+            follower.read_again(now + AGAIN_EVERY);
+            assert!(follower.settle(now + Duration::from_secs(1)).is_none());
+            let left = follower.unsure.len();
+            follower.read_again(now + AGAIN_EVERY / 2);
+            assert_eq!(follower.unsure.len(), left, "nor for the next of them at once");
+            assert!(follower.unsure.is_empty() || follower.deadline() <= now + AGAIN_EVERY, "they have their turn");
             turns += 1;
         }
-        assert_eq!(turns, 100_usize.div_ceil(AGAIN_AT_ONCE), "no more while some wait");
+        assert_eq!(turns as usize, 100_usize.div_ceil(AGAIN_AT_ONCE), "no more while some wait");
     }
 }
