@@ -96,22 +96,20 @@ async fn another_writes_the_same_objects(
         if told.len() == 1 { Ok(()) } else { Err(Not::Yet(format!("{} events: {told:?}", told.len()))) }
     };
     until(STATUSES, "an event that another writes", told).await.with_context(|| chancery.log_tail())?;
-    // An edit is judged in the conditions alone.
-    let number = {
-        shop.kube.kubectl(&[
-            "patch",
-            "virtualgateway",
-            "web",
-            "-n",
-            "shop",
-            "--type=json",
-            "-p",
-            r#"[{"op": "add", "path": "/spec/listeners/0/http/anything", "value": 1}]"#,
-        ])?;
-        shop.edit(3)?;
-        3
-    };
-    shows(address, number).await?;
+    // An edit is judged in the conditions alone; one that says nothing else than before too, and with nothing beside it.
+    shop.edit(3)?;
+    shows(address, 3).await?;
+    until_object(&shop.kube, chancery, TABLE, |table| is_current(table) && acknowledged(table)).await?;
+    shop.kube.kubectl(&[
+        "patch",
+        "virtualgateway",
+        "web",
+        "-n",
+        "shop",
+        "--type=json",
+        "-p",
+        r#"[{"op": "add", "path": "/spec/listeners/0/http/anything", "value": 1}]"#,
+    ])?;
     // All of them, Programmed too: it follows the verdict by a write of its own when gateways take their time.
     let judged = |gateway: &Value| {
         let conditions = gateway["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -169,6 +169,30 @@ fn r10_nothing_is_served_before_the_first_complete_list() {
     assert!(state.borrow().is_some() && snapshots.borrow_and_update().is_some());
 }
 
+/// R132, R137: its author waits for a verdict on it, though it says what it said before.
+#[test]
+fn an_edit_that_says_nothing_else_has_its_generation_judged() {
+    let (mut compiler, _publisher, state) = compile_loop();
+    let table = |generation: i64| {
+        let manifest = json!({
+            "apiVersion": "networking.gloo.solo.io/v2", "kind": "RouteTable",
+            "metadata": {"name": "routes", "namespace": "edge", "generation": generation},
+            "spec": {"http": []},
+        });
+        let (objects, _) = decode([("cluster-1".to_owned(), manifest)]);
+        objects.into_iter().map(Change::Put)
+    };
+    let mut step = |extent, changes: Vec<Change>| {
+        let findings = Findings::new();
+        compiler.step(std::iter::once(Event::Source(Batch { extent, changes, findings })));
+        let compiled = state.borrow().clone().expect("compiled");
+        let judged = compiled.verdicts.values().map(|verdict| verdict.generation).max();
+        judged.expect("a verdict")
+    };
+    assert_eq!(step(Extent::Complete, objects().into_iter().map(Change::Put).chain(table(1)).collect()), 1);
+    assert_eq!(step(Extent::Changes, table(2).collect()), 2);
+}
+
 #[tokio::test]
 async fn r10_an_envoy_that_comes_early_waits() {
     let (sender, state) = watch::channel(None);

@@ -115,8 +115,9 @@ impl Store {
     }
 }
 
-/// Whether two versions of an object plainly mean the same: everything but the place in a file, the generation and
-/// annotations that are not [Chancery's own](OWN_ANNOTATIONS).
+/// Whether two versions of an object plainly mean the same: everything but the place in a file and annotations that are not
+/// [Chancery's own](OWN_ANNOTATIONS). Another generation is no other meaning, and yet its author waits for a verdict that
+/// names it.
 ///
 /// A spec that says the same otherwise counts as another: reading both costs more than finding that nothing comes of it.
 fn same_meaning(a: &Object, b: &Object) -> bool {
@@ -124,7 +125,7 @@ fn same_meaning(a: &Object, b: &Object) -> bool {
         && a.defects == b.defects
         && a.meta.labels == b.meta.labels
         && own_annotations(a).eq(own_annotations(b))
-        && a.meta.created == b.meta.created
+        && (a.meta.created, a.meta.generation) == (b.meta.created, b.meta.generation)
 }
 
 fn own_annotations(object: &Object) -> impl Iterator<Item = (&Name, &Name)> {
